@@ -1,0 +1,138 @@
+"""The contracts between stages: what one image, one pair, one question and one 2x2 item are.
+
+Every source (the embedded world, COCO, an image folder, ...) writes these records and every later stage reads
+nothing else. They hold plain Python values; :mod:`scramble.store` puts them on disk as parquet that the
+``datasets`` library opens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class RecordError(ValueError):
+    """A record that breaks its contract. The message names the record and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An encoded image: its bytes, or the path of a file that holds them (the two fields of ``datasets.Image``)."""
+
+    bytes: bytes | None = None
+    path: str | None = None
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises RecordError if the file is missing, empty or unreadable."""
+        if self.bytes is not None:
+            return self.bytes
+        try:
+            data = Path(self.path or "").read_bytes()
+        except OSError as error:
+            raise RecordError(f"image {self.path}: {error.strerror or error}") from error
+        if not data:
+            raise RecordError(f"image {self.path}: the file is empty")
+        return data
+
+    def open(self) -> Image.Image:
+        """The decoded image, upright (EXIF rotation applied) and RGB. Raises RecordError if it cannot be decoded."""
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(io.BytesIO(self.read())) as image:
+                return ImageOps.exif_transpose(image).convert("RGB")
+        except RecordError:
+            raise
+        except Exception as error:  # Pillow raises many types for broken files
+            raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({error})") from error
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the encoded bytes."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image and what is said about it.
+
+    ``captions`` are all true of the image; ``graph`` is a scene graph as plain JSON (objects with attributes and
+    boxes, relations) where the source has one.
+    """
+
+    image_id: str
+    image: ImageFile
+    captions: tuple[str, ...] = ()
+    source: str = ""
+    graph: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One changed stretch: character offsets (end exclusive) in the chosen and in the rejected text."""
+
+    chosen: tuple[int, int]
+    rejected: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two answers to one prompt about the same images, the first preferred.
+
+    ``kind`` groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...); ``rule`` names what
+    made the rejected text (a rule, or a prompt hash and model); ``seed`` is the seed of the choice among candidates;
+    ``scores`` are the filters' columns (probabilities in [0, 1] or log-probabilities in nats).
+    """
+
+    pair_id: str
+    image_ids: tuple[str, ...]
+    prompt: str
+    chosen: str
+    rejected: str
+    kind: str
+    rule: str = ""
+    edits: tuple[Edit, ...] = ()
+    seed: int = 0
+    source: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.chosen.strip() or not self.rejected.strip():
+            raise RecordError(f"pair {self.pair_id}: chosen and rejected must both hold text")
+        if self.chosen == self.rejected:
+            raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about images with its answer.
+
+    ``answers`` are all accepted answers (the ten annotators' of VQAv2, say); ``choices`` the options of a multiple
+    choice question, in letter order; ``rationale`` short true reasoning steps that lead to the answer.
+    """
+
+    question_id: str
+    image_ids: tuple[str, ...]
+    question: str
+    answer: str
+    kind: str = ""
+    answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    rationale: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quad:
+    """A Winoground-style item: two images and two captions, caption ``i`` true of image ``i`` only."""
+
+    item_id: str
+    image_ids: tuple[str, str]
+    captions: tuple[str, str]
+    kind: str = ""
+    tags: tuple[str, ...] = ()

@@ -1,0 +1,289 @@
+"""Files between stages: record tables, run folders, content keys, atomic and resumable writes.
+
+A *data set* is a folder of parquet tables (``images``, ``pairs``, ``questions``, ``quads``), each a list of one kind
+of record from :mod:`scramble.records`. A *stage* writes into its own folder and finishes by writing ``stage.json``
+with the content key of its inputs; a folder that holds the right key is finished work and is not done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad, Question
+
+Record = TypeVar("Record", ImageRecord, PreferencePair, Question, Quad)
+
+TABLES: dict[type, str] = {ImageRecord: "images", PreferencePair: "pairs", Question: "questions", Quad: "quads"}
+ROW_GROUP = 100  # rows: small groups keep memory flat when rows hold images
+
+
+class StoreError(RuntimeError):
+    """A file or folder that cannot be used. The message names it and the way out."""
+
+
+# ---------------------------------------------------------------------------------------------- atomic writes, keys
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block ends without an error.
+
+    Raises StoreError when the folder cannot be written or the disk is full; ``path`` keeps its old content then.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` to ``path`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file. Raises StoreError naming the file if it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def content_key(*parts: Any) -> str:
+    """Hex digest (16 digits) of JSON-like values; the same content gives the same key on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_key(path: str | Path) -> str:
+    """Hex digest (16 digits) of a file's bytes, or of the names and bytes of all files below a folder."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"no content key for {type(value).__name__}")
+
+
+# ------------------------------------------------------------------------------------------------------- JSON lines
+
+
+class JsonLines:
+    """An append-only JSONL file: each row is flushed to disk as it is written.
+
+    Opening repairs a torn last line (left by a kill); use as a context manager.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._cut_torn_line()
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with self.path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row and force it to disk. Raises StoreError (disk full, say); earlier rows stay."""
+        try:
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file; a torn last line (left by a kill) is passed over. A missing file has no rows."""
+    path = Path(path)
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                if not line.endswith("\n"):
+                    return
+                raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+# ----------------------------------------------------------------------------------------------------- record tables
+
+
+def _features(record_type: type) -> Any:
+    from datasets import Features, Image, List, Value
+
+    text, texts, span = Value("string"), List(Value("string")), List(Value("int32"))
+    if record_type is ImageRecord:
+        return Features(image_id=text, image=Image(), captions=texts, source=text, graph=text)
+    if record_type is PreferencePair:
+        edits = List({"chosen": span, "rejected": span})
+        return Features(
+            pair_id=text, image_ids=texts, prompt=text, chosen=text, rejected=text, kind=text, rule=text,
+            edits=edits, seed=Value("int64"), source=text, scores=text,
+        )  # fmt: skip
+    if record_type is Question:
+        return Features(
+            question_id=text, image_ids=texts, question=text, answer=text, kind=text,
+            answers=texts, choices=texts, rationale=texts,
+        )  # fmt: skip
+    return Features(item_id=text, image_ids=texts, captions=texts, kind=text, tags=texts)
+
+
+def _to_row(record: Any) -> dict[str, Any]:
+    row = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    if isinstance(record, ImageRecord):
+        row["image"] = {"bytes": record.image.bytes, "path": record.image.path}
+        row["graph"] = None if record.graph is None else json.dumps(record.graph, ensure_ascii=False)
+    if isinstance(record, PreferencePair):
+        row["edits"] = [{"chosen": e.chosen, "rejected": e.rejected} for e in record.edits]
+        row["scores"] = json.dumps(record.scores)
+    return row
+
+
+def _from_row(record_type: type, row: dict[str, Any]) -> Any:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    if record_type is ImageRecord:
+        values["image"] = ImageFile(**row["image"])
+        values["graph"] = None if row["graph"] is None else json.loads(row["graph"])
+    if record_type is PreferencePair:
+        values["edits"] = tuple(Edit(tuple(e["chosen"]), tuple(e["rejected"])) for e in row["edits"])
+        values["scores"] = json.loads(row["scores"])
+    return record_type(**values)
+
+
+def write_table(folder: str | Path, record_type: type[Record], records: Iterable[Record]) -> int:
+    """Stream records into ``folder/<table>.parquet`` (atomic); returns how many. ``datasets`` opens the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _features(record_type).arrow_schema
+    count, rows = 0, []
+    with atomic_path(table_path(folder, record_type)) as temporary:
+        # A fixed created-by and no statistics on time: the same records give the same bytes.
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for record in records:
+                rows.append(_to_row(record))
+                count += 1
+                if len(rows) == ROW_GROUP:
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+    return count
+
+
+def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record]:
+    """Stream the records of ``folder/<table>.parquet``. Raises StoreError if the table is missing or broken."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = table_path(folder, record_type)
+    if not path.exists():
+        raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
+            for row in batch.to_pylist():
+                yield _from_row(record_type, row)
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {error}") from error
+
+
+def table_path(folder: str | Path, record_type: type) -> Path:
+    """Where a data set folder keeps the table of one record type."""
+    return Path(folder) / f"{TABLES[record_type]}.parquet"
+
+
+# ------------------------------------------------------------------------------------------------------------ stages
+
+STAGE_FILE = "stage.json"
+
+
+def run_stage(folder: str | Path, key: str, work: Callable[[Path], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+    """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``key``.
+
+    ``work`` returns a summary (plain JSON), stored in ``stage.json`` beside the key when it ends.
+
+    Returns:
+        The summary, and whether finished work was reused.
+    Raises:
+        StoreError: if the folder holds finished work of another key (another configuration or other inputs).
+    """
+    folder = Path(folder)
+    marker = folder / STAGE_FILE
+    if marker.exists():
+        done = read_json(marker)
+        if done["key"] == key:
+            return done["summary"], True
+        raise StoreError(
+            f"{folder} holds finished work of another configuration (key {done['key']}, this run has {key}): "
+            "choose another run folder (run.dir=...) or remove this one"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    summary = work(folder)
+    write_json(marker, {"key": key, "summary": summary})
+    return summary, False

@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with larger reference data (golden vectors, captions, a spaCy pipeline); the test skips without it."""
+    folder = Path(os.environ.get("SCRAMBLE_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the reference data folder, absent at {folder} (set SCRAMBLE_SHARED)")
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow checks run only when asked for (``-m full``), GPU checks only where there is a GPU."""
+    wants_full = "full" in (config.option.markexpr or "")
+    for item in items:
+        if "full" in item.keywords and not wants_full:
+            item.add_marker(pytest.mark.skip(reason="slow: run by make test-full"))
+        if "cuda" in item.keywords:
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
