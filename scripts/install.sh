@@ -1,0 +1,34 @@
+#!/bin/sh
+# Make a virtual environment and install the project with the build of torch that this machine needs.
+#   PYTHON   interpreter to use (3.11 to 3.13; default python3)
+#   VENV     where the environment goes (default .venv)
+#   TORCH    cpu | cuda | auto (default: cuda where nvidia-smi lists a GPU, else cpu)
+set -eu
+python=${PYTHON:-python3}
+venv=${VENV:-.venv}
+torch=${TORCH:-auto}
+
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+    echo "SCRAMBLe needs Python 3.11 to 3.13; $python is $("$python" -V 2>&1). Name another one: make PYTHON=python3.11 ..." >&2
+    exit 1
+}
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+
+if [ "$torch" = auto ]; then
+    if nvidia-smi -L 2>/dev/null | grep -q GPU; then torch=cuda; else torch=cpu; fi
+fi
+version=$(sed -n 's/^torch==//p' constraints.txt)
+if "$venv/bin/python" -c "import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')" 2>/dev/null; then
+    echo "torch $version is installed already."
+elif [ "$torch" = cpu ] && [ "$(uname -s)" = Linux ]; then
+    echo "No NVIDIA GPU found: installing the CPU build of torch $version (TORCH=cuda chooses the other)."
+    # The CPU builds for Linux live in an index of their own; without it, whatever the configured index has.
+    "$venv/bin/pip" install --quiet --retries 1 --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$version" ||
+        "$venv/bin/pip" install --quiet "torch==$version"
+else
+    echo "Installing the default build of torch $version ($torch, $(uname -s))."
+    "$venv/bin/pip" install --quiet "torch==$version"
+fi
+echo "Installing SCRAMBLe and its libraries ..."
+"$venv/bin/pip" install --quiet --constraint constraints.txt --editable '.[dev]'
+echo "Installed into $venv."
