@@ -7,6 +7,7 @@ nothing else. They hold plain Python values; :mod:`scramble.store` puts them on 
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import io
 from dataclasses import dataclass, field
@@ -25,10 +26,10 @@ class RecordError(ValueError):
 class ImageFile:
     """An encoded image: its bytes, or the path of a file that holds them (the two fields of ``datasets.Image``)."""
 
-    bytes: bytes | None = None
+    bytes: builtins.bytes | None = None
     path: str | None = None
 
-    def read(self) -> bytes:
+    def read(self) -> builtins.bytes:
         """The encoded bytes. Raises RecordError if the file is missing, empty or unreadable."""
         if self.bytes is not None:
             return self.bytes

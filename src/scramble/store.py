@@ -221,16 +221,17 @@ def write_table(folder: str | Path, record_type: type[Record], records: Iterable
 
     schema = _features(record_type).arrow_schema
     count, rows = 0, []
-    with atomic_path(table_path(folder, record_type)) as temporary:
-        # A fixed created-by and no statistics on time: the same records give the same bytes.
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for record in records:
-                rows.append(_to_row(record))
-                count += 1
-                if len(rows) == ROW_GROUP:
-                    writer.write_table(pa.Table.from_pylist(rows, schema))
-                    rows = []
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+    with (
+        atomic_path(table_path(folder, record_type)) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for record in records:
+            rows.append(_to_row(record))
+            count += 1
+            if len(rows) == ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows = []
+        writer.write_table(pa.Table.from_pylist(rows, schema))
     return count
 
 
@@ -260,30 +261,48 @@ def table_path(folder: str | Path, record_type: type) -> Path:
 STAGE_FILE = "stage.json"
 
 
-def run_stage(folder: str | Path, key: str, work: Callable[[Path], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
-    """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``key``.
+def run_stage(
+    folder: str | Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]
+) -> tuple[dict[str, Any], str]:
+    """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
-    ``work`` returns a summary (plain JSON), stored in ``stage.json`` beside the key when it ends.
+    ``config`` is plain JSON: everything that the result depends on, content keys of the inputs included. It is stored
+    in ``stage.json`` before the work starts and with the summary that ``work`` returns when it ends; work that was
+    killed in between is called again and picks up what it finds in its folder.
 
     Returns:
-        The summary, and whether finished work was reused.
+        The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
     Raises:
-        StoreError: if the folder holds finished work of another key (another configuration or other inputs).
+        StoreError: if the folder belongs to another configuration; the message names the keys that differ.
     """
     folder = Path(folder)
     marker = folder / STAGE_FILE
+    config = json.loads(json.dumps(config, default=_plain))
+    how = "done"
     if marker.exists():
-        done = read_json(marker)
-        if done["key"] == key:
-            return done["summary"], True
-        raise StoreError(
-            f"{folder} holds finished work of another configuration (key {done['key']}, this run has {key}): "
-            "choose another run folder (run.dir=...) or remove this one"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+        found = read_json(marker)
+        if found["config"] != config:
+            changed = ", ".join(differing_keys(found["config"], config))
+            raise StoreError(
+                f"{folder} was made with another configuration: {changed}. "
+                "Choose another run folder (name=... or run.dir=...) or remove this one"
+            )
+        if found["status"] == "finished":
+            return found["summary"], "reused"
+        how = "resumed"
+    write_json(marker, {"status": "running", "config": config})
     summary = work(folder)
-    write_json(marker, {"key": key, "summary": summary})
-    return summary, False
+    write_json(marker, {"status": "finished", "config": config, "summary": summary})
+    return summary, how
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two nested configurations, as ``key (old -> new)``."""
+    found = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} ({a} -> {b})")
+    return found

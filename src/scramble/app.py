@@ -1,0 +1,98 @@
+"""What the four scripts share: they turn a composed configuration into plain values, run a stage, report errors.
+
+An exception class defined inside this package is a message to the user: it is printed as one line and the script ends
+with status 1. Any other exception is a defect and keeps its stack trace.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run: missing keys, values that do not go together."""
+
+
+def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Decorate a script's main: user errors become one line on standard error and exit status 1."""
+
+    @functools.wraps(main)
+    def guarded(cfg: DictConfig) -> None:
+        # No surprise downloads, prompts or thread warnings from the libraries below.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            main(cfg)
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on from here")
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "scramble":
+                raise
+            sys.exit(f"error: {error}")
+
+    return guarded
+
+
+def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
+    """The named sections of a configuration as plain Python values, interpolations resolved.
+
+    Raises:
+        ConfigError: naming every required key (``???``) of these sections that has no value.
+    """
+    from omegaconf import OmegaConf
+
+    missing = sorted(
+        key
+        for key in OmegaConf.missing_keys(cfg)
+        if any(key == s or key.startswith((f"{s}.", f"{s}[")) for s in sections)
+    )
+    if missing:
+        example = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"these keys have no value: {', '.join(missing)}. Give them on the command line: {example}")
+    return {s: _value(cfg, s) for s in sections}
+
+
+def _value(cfg: DictConfig, section: str) -> Any:
+    from omegaconf import Container, OmegaConf
+
+    value = cfg[section]
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git commit and hardware, for the run folder."""
+    import importlib.metadata
+    import platform
+    import subprocess
+    from pathlib import Path
+
+    names = (
+        "scramble",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "accelerate",
+        "datasets",
+        "spacy",
+        "hydra-core",
+        "wandb",
+    )
+    versions = {name: importlib.metadata.version(name) for name in names}
+    root = Path(__file__).resolve().parents[2]
+    git = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True)
+    dirty = subprocess.run(["git", "-C", root, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "git_commit": git.stdout.strip() or None,
+        "git_dirty": bool(dirty.stdout.strip()) if git.returncode == 0 else None,
+    }
