@@ -1,0 +1,88 @@
+"""Figures of a run: training curves, and a contact sheet of images with their chosen and rejected captions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.records import ImageFile, PreferencePair
+from scramble.store import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS: tuple[tuple[str, str], ...] = (
+    ("loss", "loss"),
+    ("margin", "reward margin (nats)"),
+    ("logp_chosen", "log-probability of chosen (nats)"),
+    ("logp_rejected", "log-probability of rejected (nats)"),
+)
+"""What the training figure shows: the key in ``metrics.jsonl`` and the axis label."""
+
+
+def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> Path:
+    """Draw margins and likelihoods over steps, one line an arm.
+
+    Args:
+        arms: for each arm the rows of its ``metrics.jsonl`` (``step`` and the keys of :data:`PANELS`; rows without a
+            key are passed over).
+        path: where the PNG goes.
+    """
+    extra = sorted({key for rows in arms.values() for row in rows for key in row if key.startswith("eval/")})
+    panels = [*PANELS, *((key, key.removeprefix("eval/") + " (validation)") for key in extra)]
+    figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.8)
+    for axis, (key, label) in zip(axes, panels, strict=False):
+        for arm, rows in arms.items():
+            points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=arm, linewidth=1.2)
+        axis.set_title(label, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="lower center", ncols=len(handles), fontsize=8, frameon=False
+        )
+    return _save(figure, path)
+
+
+def contact_sheet(
+    pairs: Sequence[PreferencePair], images: Mapping[str, ImageFile], path: str | Path, columns: int = 4
+) -> Path:
+    """Draw each pair's first image with its chosen caption in green and its rejected one in red."""
+    figure, axes = _grid(len(pairs), columns=columns, width=2.6, height=3.1)
+    for axis, pair in zip(axes, pairs, strict=False):
+        axis.imshow(images[pair.image_ids[0]].open())
+        axis.set_axis_off()
+        for y, text, colour in ((-0.04, pair.chosen, "#1a7f37"), (-0.24, pair.rejected, "#b42318")):
+            wrapped = textwrap.fill(textwrap.shorten(text, 100), 34)
+            # parse_math off: a caption may hold dollar signs
+            axis.text(
+                0, y, wrapped, color=colour, fontsize=7, va="top", transform=axis.transAxes, parse_math=False
+            )  # fmt: skip
+    return _save(figure, path)
+
+
+def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(width * columns, height * rows + 0.4))
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    figure.subplots_adjust(left=0.06, right=0.99, top=0.94, bottom=0.13 if rows < 3 else 0.08, hspace=0.5, wspace=0.25)
+    return figure, axes
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    return Path(path)

@@ -1,0 +1,164 @@
+"""Records on disk: round trips, `datasets` opens them, atomic writes, resumable stages."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
+from scramble.store import (
+    JsonLines,
+    StoreError,
+    atomic_path,
+    content_key,
+    file_key,
+    read_json,
+    read_jsonl,
+    read_table,
+    run_stage,
+    table_path,
+    write_table,
+)
+
+
+def png(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+RECORDS = [
+    ImageRecord("a", ImageFile(bytes=png()), ("a red box", "a box"), "test", {"objects": [{"name": "box"}]}),
+    PreferencePair(
+        "p", ("a",), "caption:", "a red box", "a blue box", "replace-attribute",
+        "rule", (Edit((2, 5), (2, 6)),), 7, "test", {"grammar": 0.5},
+    ),
+    Question("q", ("a",), "What colour?", "red", "colour", ("red",), ("red", "blue"), ("The box is red.",)),
+    Quad("w", ("a", "b"), ("a red box", "a blue box"), "swap-attribute", ("seen",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)
+def test_round_trip(record: object, tmp_path: Path) -> None:
+    many = [record] * 205  # more than two row groups
+    assert write_table(tmp_path, type(record), many) == 205
+    assert list(read_table(tmp_path, type(record))) == many
+
+
+def test_datasets_opens_the_tables_and_decodes_images(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    for record in RECORDS:
+        write_table(tmp_path, type(record), [record])
+        file = str(table_path(tmp_path, type(record)))
+        (row,) = load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+        if isinstance(record, ImageRecord):
+            assert row["image"].size == (8, 6)
+            assert row["captions"] == ["a red box", "a box"]
+
+
+def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_table(tmp_path / folder, ImageRecord, [RECORDS[0]] * 3)
+    assert file_key(tmp_path / "one") == file_key(tmp_path / "two")
+
+
+def test_missing_and_broken_tables_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"pairs\.parquet is missing"):
+        list(read_table(tmp_path, PreferencePair))
+    table_path(tmp_path, PreferencePair).write_bytes(b"PAR1 torn")
+    with pytest.raises(StoreError, match=r"pairs\.parquet cannot be read"):
+        list(read_table(tmp_path, PreferencePair))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
+def test_every_image_mode_opens_as_rgb(mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (5, 4)).save(buffer, format="JPEG" if mode == "CMYK" else "PNG")
+    assert ImageFile(bytes=buffer.getvalue()).open().mode == "RGB"
+
+
+def test_exif_rotation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by a quarter turn
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 3)).save(buffer, format="JPEG", exif=exif)
+    assert ImageFile(bytes=buffer.getvalue()).open().size == (3, 5)
+
+
+def test_bad_images_name_their_file(tmp_path: Path) -> None:
+    empty, torn = tmp_path / "empty.png", tmp_path / "torn.png"
+    empty.write_bytes(b"")
+    torn.write_bytes(png()[:40])
+    for path, reason in ((tmp_path / "none.png", "No such file"), (empty, "is empty"), (torn, "cannot be decoded")):
+        with pytest.raises(RecordError, match=reason) as caught:
+            ImageFile(path=str(path)).open()
+        assert path.name in str(caught.value)
+
+
+def test_pairs_refuse_empty_and_equal_texts() -> None:
+    with pytest.raises(RecordError, match="pair x: chosen and rejected must both hold text"):
+        PreferencePair("x", (), "p", " ", "b", "k")
+    with pytest.raises(RecordError, match="pair x: chosen and rejected are the same text"):
+        PreferencePair("x", (), "p", "b", "b", "k")
+
+
+def test_atomic_write_keeps_the_old_file_when_the_writer_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_jsonl_repairs_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2')
+    assert list(read_jsonl(path)) == [{"a": 1}]
+    with JsonLines(path) as rows:
+        rows.append({"a": 3})
+    assert list(read_jsonl(path)) == [{"a": 1}, {"a": 3}]
+
+
+def test_jsonl_names_the_line_that_is_broken_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\nnonsense\n{"a": 2}\n')
+    with pytest.raises(StoreError, match="line 2"):
+        list(read_jsonl(path))
+
+
+def test_content_key_depends_on_content_not_on_order() -> None:
+    assert content_key({"a": 1, "b": [1, 2]}) == content_key({"b": [1, 2], "a": 1})
+    assert content_key({"a": 1}) != content_key({"a": 2})
+
+
+def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
+    calls = []
+
+    def work(folder: Path) -> dict[str, int]:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return {"n": 3}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, {"seed": 1}, work)
+    assert run_stage(tmp_path, {"seed": 1}, work) == ({"n": 3}, "resumed")
+    assert run_stage(tmp_path, {"seed": 1}, work) == ({"n": 3}, "reused")
+    assert len(calls) == 2
+    with pytest.raises(StoreError, match=r"model\.path \(a -> b\), seed \(1 -> 2\)") as caught:
+        run_stage(tmp_path / "x", {"seed": 1, "model": {"path": "a"}}, lambda _: {})
+        run_stage(tmp_path / "x", {"seed": 2, "model": {"path": "b"}}, lambda _: {})
+    assert "Choose another run folder" in str(caught.value)
+    assert read_json(tmp_path / "stage.json")["config"] == {"seed": 1}
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write"):
+        run_stage(tmp_path / "file", {}, lambda _: {})
