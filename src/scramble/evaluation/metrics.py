@@ -1,0 +1,199 @@
+"""Benchmark metrics as pure functions of scores and outcomes. Scores are fractions in [0, 1] unless said otherwise.
+
+Array axes: N items, 2 images (or questions), 2 captions (or images).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+TiePolicy = Literal["wrong", "half", "first"]
+TIE_POLICIES: tuple[TiePolicy, ...] = ("wrong", "half", "first")
+
+
+class MetricError(ValueError):
+    """Inputs a metric is not defined on. The message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TwoByTwo:
+    """Per-item outcomes (N,) of a 2x2 set; ``ties`` counts the tied ones of the item's four comparisons."""
+
+    text: NDArray[np.float64]
+    image: NDArray[np.float64]
+    group: NDArray[np.float64]
+    ties: NDArray[np.int64]
+
+    @property
+    def tied_items(self) -> int:
+        """Items with at least one tie."""
+        return int((self.ties > 0).sum())
+
+
+def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
+    """Text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).
+
+    Args:
+        scores: (N, 2, 2), ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``; any monotone scale.
+        tie_policy: ``wrong``, strict comparisons, as all published definitions; ``half``, the expected outcome when
+            ties are broken at random (a constant scorer gets chance: 1/4, 1/4, 1/6); ``first``, an argmax that takes
+            the lower index, as CLIP_benchmark.
+
+    Returns:
+        Outcomes in {0, 1} (fractions under ``half``). Group is text and image.
+    Raises:
+        MetricError: wrong shape, a score that is not a number, or an unknown policy.
+    """
+    scores = _finite(scores, "2x2 scores")
+    if scores.ndim != 3 or scores.shape[1:] != (2, 2):
+        raise MetricError(f"2x2 scores must have shape (N, 2, 2), not {scores.shape}")
+    c0_i0, c1_i0, c0_i1, c1_i1 = (scores[:, i, c] for i in (0, 1) for c in (0, 1))
+    comparisons = ((c0_i0, c1_i0), (c1_i1, c0_i1), (c0_i0, c0_i1), (c1_i1, c1_i0))
+    ties = np.sum([true == false for true, false in comparisons], axis=0)
+    if tie_policy == "wrong":
+        wins = [true > false for true, false in comparisons]
+    elif tie_policy == "first":
+        # An argmax over two gives index 0 on a tie: right for the first image and caption, wrong for the second.
+        wins = [
+            true >= false if first else true > false
+            for (true, false), first in zip(comparisons, (True, False, True, False), strict=True)
+        ]
+    elif tie_policy == "half":
+        halves = [np.where(true == false, 0.5, true > false) for true, false in comparisons]
+        # The two comparisons of the text (and of the image) score share no value, so they break independently.
+        group = _group_at_random(np.stack([c0_i0, c1_i1]), np.stack([c1_i0, c0_i1]))
+        return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, ties)
+    else:
+        raise MetricError(f"unknown tie policy {tie_policy!r}: one of {', '.join(TIE_POLICIES)}")
+    text, image = wins[0] & wins[1], wins[2] & wins[3]
+    return TwoByTwo(text.astype(float), image.astype(float), (text & image).astype(float), ties)
+
+
+def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability that both true scores beat both false ones when equal values are put in random order."""
+    low, high = true_2N.min(axis=0), false_2N.max(axis=0)
+    tied_true, tied_false = (true_2N == low).sum(axis=0), (false_2N == high).sum(axis=0)
+    orders = np.where((tied_true == 2) & (tied_false == 2), 6, np.where(tied_true + tied_false == 3, 3, 2))
+    return np.where(low > high, 1.0, np.where(low == high, 1.0 / orders, 0.0))
+
+
+def cola_official(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> NDArray[np.float64]:
+    """COLA's own multi-object accuracy (Ray et al. 2023): each caption picks its image, i.e. the image score (N,)."""
+    return two_by_two(scores, tie_policy).image
+
+
+def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
+    """Whether candidate ``target`` has the highest of ``scores``; and whether it is tied with the best other one.
+
+    Ties: ``wrong`` counts 0 (SugarCrepe's strict ``>``), ``half`` 1 over the number of tied best candidates,
+    ``first`` takes the lowest index.
+    """
+    values = _finite(scores, "choice scores")
+    if values.ndim != 1 or len(values) < 2 or not 0 <= target < len(values):
+        raise MetricError(f"a choice needs two or more scores and a target among them, got {len(values)} and {target}")
+    best = values.max()
+    winners = np.flatnonzero(values == best)
+    tied = values[target] == best and len(winners) > 1
+    if tie_policy not in TIE_POLICIES:
+        raise MetricError(f"unknown tie policy {tie_policy!r}: one of {', '.join(TIE_POLICIES)}")
+    if values[target] < best:
+        return 0.0, False
+    if not tied:
+        return 1.0, False
+    return {"wrong": 0.0, "half": 1.0 / len(winners), "first": float(winners[0] == target)}[tie_policy], True
+
+
+def natural_bench(correct: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """NaturalBench accuracies (Li et al. 2024, section 3) of ``correct`` (N, 2 questions, 2 images), 0 or 1.
+
+    Returns:
+        ``acc`` (4N,), ``q_acc`` (2N,: a question right on both images), ``i_acc`` (2N,: an image right on both
+        questions), ``g_acc`` (N,: all four right). Items stay in order, so the k-th group owns a block of each array.
+    """
+    values = _finite(correct, "NaturalBench outcomes")
+    if values.ndim != 3 or values.shape[1:] != (2, 2):
+        raise MetricError(f"NaturalBench outcomes must have shape (N, 2, 2), not {values.shape}")
+    return {
+        "acc": values.reshape(-1),
+        "q_acc": values.min(axis=2).reshape(-1),
+        "i_acc": values.min(axis=1).reshape(-1),
+        "g_acc": values.min(axis=(1, 2)),
+    }
+
+
+def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Per group (in order of first appearance) 1 if all of its members are right: MMVP pairs, CircularEval."""
+    if len(correct) != len(groups):
+        raise MetricError(f"{len(correct)} outcomes but {len(groups)} group labels")
+    lowest: dict[Hashable, float] = {}
+    for value, group in zip(correct, groups, strict=True):
+        lowest[group] = min(lowest.get(group, 1.0), float(value))
+    return np.array(list(lowest.values()))
+
+
+def yes_no(predictions: Sequence[str | None], labels: Sequence[str]) -> dict[str, float]:
+    """POPE's scores (Li et al. 2023) with "yes" as the positive class.
+
+    Args:
+        predictions: ``yes``, ``no`` or None for a reply that is neither.
+        labels: ``yes`` or ``no``.
+
+    Returns:
+        ``accuracy``, ``precision``, ``recall``, ``f1``, ``yes_ratio`` (of the predictions), ``unparsed`` (rate) and
+        the counts ``tp``, ``fp``, ``tn``, ``fn``. An unparsed reply is wrong: a missed yes (``fn``) where the label
+        is yes, and neither ``fp`` nor ``tn`` where it is no.
+    """
+    if len(predictions) != len(labels):
+        raise MetricError(f"{len(predictions)} predictions but {len(labels)} labels")
+    if not labels:
+        raise MetricError("no items to score")
+    if bad := next((label for label in labels if label not in ("yes", "no")), None):
+        raise MetricError(f"label {bad!r} is neither 'yes' nor 'no'")
+    pairs = list(zip(predictions, labels, strict=True))
+    tp, fp, tn = (pairs.count(pair) for pair in (("yes", "yes"), ("yes", "no"), ("no", "no")))
+    fn = sum(label == "yes" and prediction != "yes" for prediction, label in pairs)
+    precision = tp / (tp + fp) if tp + fp else 0.0
+    recall = tp / (tp + fn) if tp + fn else 0.0
+    return {
+        "accuracy": (tp + tn) / len(pairs),
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        "yes_ratio": sum(p == "yes" for p in predictions) / len(pairs),
+        "unparsed": sum(p is None for p in predictions) / len(pairs),
+        "tp": tp, "fp": fp, "tn": tn, "fn": fn,
+    }  # fmt: skip
+
+
+def macro_micro(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[float, float, dict[Hashable, float]]:
+    """Mean of the group means, mean of all values, and each group's mean (in order of first appearance)."""
+    members = by_group(values, groups)
+    means = {group: float(np.mean(v)) for group, v in members.items()}
+    return float(np.mean(list(means.values()))), float(np.mean(values)), means
+
+
+def by_group(values: Sequence[float], groups: Sequence[Hashable]) -> Mapping[Hashable, list[float]]:
+    """Values of each group, in order of first appearance."""
+    if len(values) != len(groups):
+        raise MetricError(f"{len(values)} values but {len(groups)} group labels")
+    if not len(values):
+        raise MetricError("no items to score")
+    members: dict[Hashable, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        members.setdefault(group, []).append(value)
+    return members
+
+
+def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise MetricError(f"{what}: no items to score")
+    if np.isnan(array).any():
+        rows = sorted({int(index[0]) for index in np.argwhere(np.isnan(array))})
+        raise MetricError(f"{what}: not a number at index {rows[:5]}")
+    return array
