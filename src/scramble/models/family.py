@@ -1,0 +1,264 @@
+"""What the project knows about one model family: prompts, token counts, and the model taken apart.
+
+A family is one file with a subclass of :class:`Family`; :mod:`scramble.models.registry` lists them. Everything else
+in the project (trie, trainer, evaluation) speaks to this interface and never to a model class.
+
+Shape legend: B batch, L tokens, D decoder width, F features of one prompt, T tiles of one prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from scramble.trie.backbone import ImageInputs
+
+
+class ModelError(ValueError):
+    """A model, processor or adapter that cannot be used. The message names the culprit and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as the decoder reads it: token ids with image placeholders expanded, and what the tower reads."""
+
+    input_ids: list[int]
+    images: ImageInputs | None = None
+
+
+SMALLEST_SIDE = 4  # px: image processors take a side of 1 or 3 for the colour channels
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image upright (EXIF rotation applied), RGB, no side under 4 px (enlarged by whole factors)."""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    height, width = usable_size((image.height, image.width))
+    return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.NEAREST)
+
+
+def usable_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of :func:`as_rgb`'s result for an upright image of ``size``."""
+    factor = -(-SMALLEST_SIDE // min(size))
+    return size[0] * factor, size[1] * factor
+
+
+def unwrap(model: Any) -> Any:
+    """The transformers model inside any stack of DDP, torch.compile and PEFT wrappers."""
+    while True:
+        if hasattr(model, "get_base_model"):  # PEFT: adapters stay in the base model's layers
+            model = model.get_base_model()
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+class Family:
+    """One model family. Subclasses set the facts and override what differs.
+
+    The defaults serve native transformers models whose processor expands image placeholders in a chat template and
+    whose image features take the place of the placeholders' embeddings.
+
+    Attributes:
+        name: the family's name in configs and reports.
+        model_types: the ``config.model_type`` values it serves.
+        language_model, head: module paths in the unwrapped model.
+        vision: module paths of tower and projector.
+        lora_targets: regular expression of the linear layers that LoRA may touch, anchored on the language model
+            (PEFT matches it against the whole module name).
+        minimum, below: versions of transformers that have the family's native classes: minimum <= version < below.
+        combine, bidirectional_images: see :class:`scramble.trie.backbone.Backbone`.
+    """
+
+    name: str = ""
+    model_types: tuple[str, ...] = ()
+    language_model: str = "model.language_model"
+    head: str = "lm_head"
+    vision: tuple[str, ...] = ("model.vision_tower", "model.multi_modal_projector")
+    lora_targets: str = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+    minimum: str = "5.20"
+    below: str = "6"
+    combine: Literal["replace", "add"] = "replace"
+    bidirectional_images: bool = False
+
+    # ---------------------------------------------------------------------------------------------------- loading
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The processor saved at a hub id or folder."""
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(path, revision=revision)
+
+    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
+        """Let an image be cut into at most ``max_tiles`` tiles. Raises ModelError if the family does not tile."""
+        raise ModelError(f"{self.name} does not cut images into tiles: remove model.max_tiles={max_tiles}")
+
+    def max_length(self, config: Any) -> int:
+        """The longest sequence in tokens, image tokens included, that the decoder has positions for."""
+        text = config.get_text_config()
+        return int(text.max_position_embeddings)
+
+    # ---------------------------------------------------------------------------------------------------- prompts
+
+    def messages(self, text: str, num_images: int) -> list[dict[str, Any]]:
+        """One user turn in the chat-template form: images, then text."""
+        content: list[dict[str, Any]] = [{"type": "image"} for _ in range(num_images)]
+        return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+        """The user turn and the opening of the assistant's turn, image placeholders not yet expanded."""
+        return processor.apply_chat_template(
+            self.messages(text, num_images), tokenize=False, add_generation_prompt=True
+        )
+
+    def render_completion(self, processor: Any, text: str) -> str:
+        """What the chat template puts after the prompt when the assistant says ``text``: text and end of turn."""
+        messages = self.messages("", 0)
+        opened = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        whole = processor.apply_chat_template([*messages, answer], tokenize=False)
+        if not whole.startswith(opened):
+            raise ModelError(
+                f"{self.name}: the chat template's generation prompt is not a prefix of a whole conversation, so "
+                "prompt and completion cannot be told apart; use a processor with another chat template"
+            )
+        return whole[len(opened) :]
+
+    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+        """Ids of the prompt and the tower's inputs for its images.
+
+        Images may be of any Pillow mode and size; text that contains the image placeholder raises ModelError.
+        """
+        self._check_text(processor, text)
+        rendered = self.render_prompt(processor, text, len(images))
+        batch = processor(
+            images=[as_rgb(image) for image in images] or None,
+            text=[rendered],
+            return_tensors="pt",
+            add_special_tokens=self._adds_special_tokens(processor, rendered),
+        )
+        input_ids: list[int] = batch.pop("input_ids")[0].tolist()
+        tensors = {key: value for key, value in batch.items() if key in self.image_keys(processor)}
+        return Prompt(input_ids, tensors if images else None)
+
+    def encode_completion(self, processor: Any, text: str) -> list[int]:
+        """Ids of the assistant's text and end of turn, tokenised apart from the prompt.
+
+        The same cut as TRL's ``DataCollatorForVisionPreference``, so that ids agree with it.
+        """
+        self._check_text(processor, text)
+        tokenizer = processor.tokenizer
+        return list(tokenizer(self.render_completion(processor, text), add_special_tokens=False)["input_ids"])
+
+    def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
+        """Length in tokens of the prompt with images of the given (height, width), from the sizes alone."""
+        rendered = self.render_prompt(processor, text, len(sizes))
+        ids = processor.tokenizer(rendered, add_special_tokens=self._adds_special_tokens(processor, rendered))
+        return len(ids["input_ids"]) + sum(n - 1 for n in self.image_lengths(processor, sizes))
+
+    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Tokens that each image of the given (height, width) takes in a prompt, start and end tokens included."""
+        if not sizes:
+            return []
+        usable = [list(usable_size(size)) for size in sizes]
+        return list(processor._get_num_multimodal_tokens(image_sizes=usable)["num_image_tokens"])
+
+    def image_keys(self, processor: Any) -> frozenset[str]:
+        """The processor's outputs that the tower reads."""
+        return frozenset(processor.image_processor.model_input_names)
+
+    def _adds_special_tokens(self, processor: Any, rendered: str) -> bool:
+        """Whether the tokenizer has to add what the chat template leaves out (a first BOS); off by default, as TRL."""
+        return False
+
+    def _check_text(self, processor: Any, text: str) -> None:
+        token = getattr(processor, "image_token", None)
+        if token and token in text:
+            raise ModelError(f"the text contains {self.name}'s image placeholder {token!r}: {text[:80]!r}")
+
+    # ----------------------------------------------------------------------------------------- the model taken apart
+
+    def feature_tokens(self, config: Any) -> frozenset[int]:
+        """Ids of the tokens that receive image features."""
+        return frozenset({int(config.image_token_id)})
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        tiles = [inputs["pixel_values"] for inputs in images]
+        output = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True)
+        features = _stacked(output.pooler_output)
+        return [part.flatten(0, 1) for part in features.split([len(t) for t in tiles])]
+
+    def hidden(self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
+        """Last hidden states (B, L, D) of the decoder."""
+        language_model = model.get_submodule(self.language_model)
+        mask = self.as_model_mask(language_model, attention_mask, inputs_embeds.dtype)
+        output = language_model(
+            inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
+        )
+        return output.last_hidden_state
+
+    def as_model_mask(self, language_model: Any, attention_mask: object, dtype: torch.dtype) -> object:
+        """The mask as the attention kernel wants it: eager attention adds it to the scores, the others select."""
+        if language_model.config._attn_implementation == "eager" and isinstance(attention_mask, Tensor):
+            forbidden = torch.finfo(dtype).min
+            return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)
+        return attention_mask
+
+    def backbone(self, model: nn.Module) -> FamilyBackbone:
+        """The model (any wrappers allowed) as the trie engine sees it."""
+        return FamilyBackbone(self, unwrap(model))
+
+
+def _stacked(features: Tensor | Sequence[Tensor]) -> Tensor:
+    """Tile features (T, F, D) from the forms in which transformers returns them."""
+    return features if isinstance(features, Tensor) else torch.stack(list(features))
+
+
+class FamilyBackbone:
+    """:class:`scramble.trie.backbone.Backbone` of an unwrapped model."""
+
+    def __init__(self, family: Family, model: nn.Module) -> None:
+        self.family = family
+        self.model = model
+        self.feature_tokens = family.feature_tokens(model.config)
+        self.combine: Literal["replace", "add"] = family.combine
+        self.bidirectional_images = family.bidirectional_images
+
+    def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """One tower and projector pass over all images; for each prompt its features (F_i, D) in token order."""
+        if not images:
+            return []
+        device = next(self.vision[0].parameters()).device
+        moved: list[Mapping[str, Tensor]] = [{k: v.to(device) for k, v in inputs.items()} for inputs in images]
+        return self.family.features(self.model, moved)
+
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """Token embeddings (..., D) of ids (...)."""
+        return self.model.get_input_embeddings()(input_ids)  # type: ignore[operator]
+
+    def decode(self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
+        """Last hidden states (B, L, D), after the final norm and before the head."""
+        return self.family.hidden(self.model, inputs_embeds, attention_mask, position_ids)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The output projection (V, D)."""
+        return self.model.get_submodule(self.family.head)  # type: ignore[return-value]
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The language model."""
+        return self.model.get_submodule(self.family.language_model)
+
+    @property
+    def vision(self) -> Sequence[nn.Module]:
+        """Tower and projector."""
+        return [self.model.get_submodule(path) for path in self.family.vision]

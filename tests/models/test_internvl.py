@@ -1,0 +1,85 @@
+"""InternVL: the tiny model made by the project, loaded like a release, taken apart exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from scramble.models import Loaded, load
+from scramble.models.tiny import save_tiny_internvl
+from scramble.store import file_key
+
+TEXTS = ["A red circle is left of a blue square.", "the large green triangle is above a small star", "Describe it."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_internvl(tmp_path_factory.mktemp("internvl"), TEXTS, seed=3)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Loaded:
+    return load(folder)
+
+
+def test_size(loaded: Loaded) -> None:
+    assert 1.0e6 < sum(p.numel() for p in loaded.model.parameters()) < 1.5e6
+
+
+def test_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    assert file_key(save_tiny_internvl(tmp_path / "again", TEXTS, seed=3)) == file_key(folder)
+    assert file_key(save_tiny_internvl(tmp_path / "other", TEXTS, seed=4)) != file_key(folder)
+
+
+def test_auto_classes_load_the_folder(folder: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    assert type(AutoModelForImageTextToText.from_pretrained(folder)).__name__ == "InternVLForConditionalGeneration"
+    processor = AutoProcessor.from_pretrained(folder)
+    assert processor(images=[Image.new("RGB", (48, 48))], text=["<IMG_CONTEXT>"])["pixel_values"]
+
+
+def test_prompt_is_short_and_holds_the_image_tokens(loaded: Loaded) -> None:
+    prompt = loaded.family.encode_prompt(loaded.processor, "Describe it.", [Image.new("RGB", (48, 48), "red")])
+    (token,) = loaded.backbone.feature_tokens
+    assert prompt.input_ids.count(token) == 16
+    assert len(prompt.input_ids) < 32
+    assert prompt.images is not None and prompt.images["pixel_values"].shape == (1, 3, 48, 48)
+
+
+def test_ids_agree_with_trl(loaded: Loaded) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    image, family, processor = Image.new("RGB", (48, 48), "red"), loaded.family, loaded.processor
+    chosen, rejected = "A red circle.", "A blue circle is left of it."
+    row = {
+        "images": [image],
+        "prompt": [{"role": "user", "content": "Describe it."}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+    batch = DataCollatorForVisionPreference(processor)([row])
+    prompt = family.encode_prompt(processor, "Describe it.", [image])
+    for row_index, text in enumerate((chosen, rejected)):
+        kept = batch["input_ids"][row_index][batch["attention_mask"][row_index].bool()].tolist()
+        assert kept == prompt.input_ids + family.encode_completion(processor, text)
+
+
+def test_backbone_equals_forward(loaded: Loaded) -> None:
+    family, processor, backbone = loaded.family, loaded.processor, loaded.backbone
+    image = Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 50)
+    prompt = family.encode_prompt(processor, "Describe it.", [image])
+    assert prompt.images is not None
+    ids = torch.tensor([prompt.input_ids + family.encode_completion(processor, "A red circle.")])
+    with torch.no_grad():
+        (features,) = backbone.encode_images([prompt.images])
+        embeds = backbone.embed_tokens(ids)
+        embeds[torch.isin(ids, torch.tensor(list(backbone.feature_tokens)))] = features
+        length = ids.shape[1]
+        mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+        logits = backbone.head(backbone.decode(embeds, mask, torch.arange(length)[None]))
+        expected = loaded.model(input_ids=ids, pixel_values=prompt.images["pixel_values"]).logits
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
