@@ -1,0 +1,43 @@
+"""Real input: image folders, COCO, Hugging Face data sets and SCRAMBLe's release, read as image records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageRecord
+from scramble.sources import coco, hf, image_folder, scramble_release
+from scramble.sources.bad_rows import BadRows, SourceError
+
+SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
+    "image_folder": image_folder.read,
+    "coco": coco.read,
+    "hf": hf.read,
+    "scramble_release": scramble_release.read,
+}
+
+__all__ = ["SOURCES", "BadRows", "SourceError", "read"]
+
+
+def read(
+    kind: str, path: str | Path, *, bad: BadRows | None = None, limit: int | None = None, **options: Any
+) -> Iterator[ImageRecord]:
+    """Stream the images and captions of one input; the end of the stream checks the rejected rows.
+
+    Args:
+        kind: one of :data:`SOURCES`.
+        bad: collects rejected rows; a fresh one with the default limit when absent.
+        limit: stop after this many images.
+        options: the source's own (see its ``read``), ``embed`` and ``verify`` among them.
+
+    Raises:
+        SourceError: unknown kind, unusable input, nothing usable in it, or too many rejected rows.
+    """
+    if kind not in SOURCES:
+        raise SourceError(f"no source called {kind}: choose one of {', '.join(SOURCES)}")
+    if bad is None:
+        bad = BadRows()
+    yield from islice(SOURCES[kind](path, bad, **options), limit)
+    bad.check(path)

@@ -1,0 +1,1 @@
+"""Pair data sets in the formats of other projects, both ways."""

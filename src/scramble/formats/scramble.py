@@ -1,0 +1,69 @@
+"""SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image a row.
+
+Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file of its repository
+(``data/synthetic_data.json``, images of COCO 2017 train). A human turn is ``<image>\\ncaption:``.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from scramble.records import PreferencePair, RecordError
+
+IMAGE = "<image>"
+YES_NO = {"yes", "no"}
+
+
+def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
+    """The image path and the pair of one row (``number`` counts from 1). Raises RecordError saying what is missing."""
+    if not isinstance(row, dict):
+        raise RecordError("not a JSON object")
+    image = row.get("image")
+    if not isinstance(image, str) or not image:
+        raise RecordError("row without image")
+    prompt, chosen = _turns(row, "conversations")
+    rejected_prompt, rejected = _turns(row, "rejected_conversations")
+    if prompt != rejected_prompt:
+        raise RecordError("chosen and rejected answer different prompts")
+    kind = "yes-no" if {chosen.lower().strip("."), rejected.lower().strip(".")} == YES_NO else "rearrange"
+    pair = PreferencePair(
+        pair_id=f"{row.get('id', '')}-{number:07d}",
+        image_ids=(PurePosixPath(image).stem,),
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        kind=str(row.get("kind") or kind),
+        rule=str(row.get("rule") or "scramble-release"),
+        source="scramble_release",
+    )
+    return image, pair
+
+
+def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
+    """One row of the release format. ``image`` is the file's path as the row shall name it."""
+    prompt = {"from": "human", "value": f"{IMAGE}\n{pair.prompt}"}
+    return {
+        "id": pair.image_ids[0],
+        "image": image,
+        "conversations": [prompt, {"from": "gpt", "value": pair.chosen}],
+        "rejected_conversations": [prompt, {"from": "gpt", "value": pair.rejected}],
+        "kind": pair.kind,
+        "rule": pair.rule,
+    }
+
+
+def _turns(row: dict[str, Any], key: str) -> tuple[str, str]:
+    turns = row.get(key)
+    if not isinstance(turns, list) or len(turns) != 2:
+        raise RecordError(f"{key} must be one human and one gpt turn")
+    try:
+        (asker, question), (answerer, answer) = ((turn["from"], turn["value"]) for turn in turns)
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"{key}: a turn lacks from or value") from error
+    if asker != "human" or answerer != "gpt":
+        raise RecordError(f"{key}: the turns are by {asker} and {answerer}, not by human and gpt")
+    answer = " ".join(str(answer).split())
+    if not answer:
+        raise RecordError("empty caption")
+    return str(question).replace(IMAGE, "").strip(), answer

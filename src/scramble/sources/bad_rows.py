@@ -1,0 +1,88 @@
+"""Rows of the input that cannot be used: collected with their reason, and too many of them stop the stage."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+from scramble.store import StoreError
+
+
+class SourceError(ValueError):
+    """Input data that cannot be read. The message names the file and the way out."""
+
+
+class BadRows:
+    """Collects the rejected rows of one input in ``rejected_rows.jsonl`` (file, row, reason) and counts the used ones.
+
+    A source is always read from its start, so an earlier file at ``path`` is replaced. Without a path the rows are
+    counted only. Use as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
+        self.path = None if path is None else Path(path)
+        self.max_fraction = max_fraction
+        self.used = 0
+        self.reasons: Counter[str] = Counter()
+        self.first = ""
+        self._file = None
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    @property
+    def rejected(self) -> int:
+        """How many rows were rejected."""
+        return self.reasons.total()
+
+    def use(self, rows: int = 1) -> None:
+        """Count rows that were used."""
+        self.used += rows
+
+    def reject(self, file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
+        """Record one rejected row, or ``rows`` that fall together with it (the captions of a missing image).
+
+        Args:
+            file: the file that holds the row.
+            row: its number (from 1) or its key.
+            kind: the reason in a few words; rows are counted by it.
+            detail: what exactly was wrong, for the reader of ``rejected_rows.jsonl``.
+        """
+        self.reasons[kind] += rows
+        reason = f"{kind}: {detail}" if detail else kind
+        self.first = self.first or f"{file}, row {row}: {reason}"
+        if self._file is not None:
+            self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def check(self, source: str | Path) -> None:
+        """Call at the end of the input. Raises SourceError if nothing could be used or too much was rejected."""
+        total = self.used + self.rejected
+        where = f"; all of them are in {self.path}" if self.path else ""
+        if total == 0:
+            raise SourceError(f"{source}: the data set is empty")
+        if self.used == 0:
+            raise SourceError(f"{source}: none of {total} rows can be used; the first: {self.first}{where}")
+        if self.rejected > self.max_fraction * total:
+            counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
+            raise SourceError(
+                f"{source}: {self.rejected} of {total} rows cannot be used ({counts}), more than the allowed fraction "
+                f"{self.max_fraction:g}; the first: {self.first}{where}. Repair the rows, or raise the allowed fraction"
+            )
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> BadRows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,145 @@
+"""A JSONL or CSV file of ``image, caption`` beside image files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageRecord, RecordError
+from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.images import clean_captions, load_image
+
+FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
+
+
+def read(
+    path: str | Path,
+    bad: BadRows,
+    *,
+    images: str | Path | None = None,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    id_column: str | None = None,
+    embed: bool = True,
+    verify: bool = True,
+) -> Iterator[ImageRecord]:
+    """Stream the images of a caption file.
+
+    A row names an image and one caption or a list of captions; several rows may name the same image, next to each
+    other or not. Captions are held in memory (text only), images are read one at a time, in the order in which the
+    file first names them. The image's id is ``id_column``'s value, or the image's path as written.
+
+    Args:
+        path: the file (``.jsonl`` or ``.csv`` with a header), or a folder with one of :data:`FILE_NAMES`.
+        bad: where rejected rows go.
+        images: the folder that the image paths are relative to; the file's own folder by default.
+        embed: see :func:`scramble.sources.images.load_image`.
+        verify: likewise.
+
+    Raises:
+        SourceError: the file is missing, is not what its name says, or lacks a column.
+    """
+    file = find_file(path)
+    folder = Path(images) if images is not None else file.parent
+    grouped: dict[str, tuple[str, list[int], list[str]]] = {}  # id -> path, its rows, its captions
+    columns = [image_column, caption_column] + ([id_column] if id_column else [])
+    for number, row in _rows(file, columns, bad):
+        name = row.get(image_column)
+        if not isinstance(name, str) or not name.strip():
+            bad.reject(file, number, "row without image")
+            continue
+        image_id = str(row.get(id_column) or "") if id_column else name
+        if not image_id:
+            bad.reject(file, number, "row without id", f"column {id_column}")
+            continue
+        try:
+            captions = clean_captions(row.get(caption_column))
+        except RecordError as error:
+            bad.reject(file, number, str(error), f"image {name}")
+            continue
+        known_name, numbers, known = grouped.setdefault(image_id, (name, [], []))
+        if known_name != name:
+            bad.reject(file, number, "duplicate id", f"{image_id} is {known_name} and {name}")
+        elif repeated := [caption for caption in captions if caption in known]:
+            bad.reject(file, number, "duplicate caption", f"image {name}: {repeated[0]!r}")
+        else:
+            numbers.append(number)
+            known.extend(captions)
+    for image_id, (name, numbers, captions) in grouped.items():
+        try:
+            image = load_image(folder / name, embed=embed, verify=verify)
+        except RecordError as error:
+            kind = "unreadable image" if (folder / name).exists() else "missing image"
+            bad.reject(file, numbers[0], kind, str(error), rows=len(numbers))
+            continue
+        bad.use(len(numbers))
+        yield ImageRecord(image_id, image, tuple(captions), source=f"image_folder:{file.parent.name}/{file.name}")
+
+
+def find_file(path: str | Path) -> Path:
+    """The caption file at or in ``path``. Raises SourceError if there is none, or more than one."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise SourceError(f"{path} does not exist: give the caption file or the folder that holds it (data.path=...)")
+    found = [path / name for name in FILE_NAMES if (path / name).is_file()]
+    if len(found) != 1:
+        what = "none" if not found else " and ".join(file.name for file in found)
+        raise SourceError(f"{path} must hold one of {', '.join(FILE_NAMES)}; found {what}. Or give the file itself")
+    return found[0]
+
+
+def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+    if file.suffix.lower() == ".csv":
+        yield from _csv_rows(file, columns)
+    elif file.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from _jsonl_rows(file, columns, bad)
+    else:
+        raise SourceError(f"{file}: captions are read from .jsonl or .csv files")
+
+
+def _csv_rows(file: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            _require(file, columns, list(reader.fieldnames or []))
+            for row in reader:
+                yield reader.line_num, row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SourceError(f"{file}: not a CSV file in UTF-8 ({error})") from error
+
+
+def _jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+    first = True
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    bad.reject(file, number, "not JSON", str(error))
+                    continue
+                if not isinstance(row, dict):
+                    bad.reject(file, number, "not a JSON object")
+                    continue
+                if first:
+                    _require(file, columns[:1], list(row))
+                    first = False
+                yield number, row
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file}: not a text file in UTF-8 ({error})") from error
+
+
+def _require(file: Path, columns: list[str], found: list[str]) -> None:
+    missing = [column for column in columns if column not in found]
+    if missing and found:
+        raise SourceError(
+            f"{file}: no column {', '.join(missing)}; it has {', '.join(found)}. Name the columns "
+            "(data.image_column=..., data.caption_column=...)"
+        )

@@ -1,0 +1,64 @@
+"""SCRAMBLe's released preference pairs over COCO images: pairs that are ready to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from scramble.formats.scramble import row_to_pair
+from scramble.records import ImageRecord, PreferencePair, RecordError
+from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.images import load_image
+from scramble.store import StoreError, read_json
+
+
+def read(
+    path: str | Path, bad: BadRows, *, images: str | Path | None = None, embed: bool = True, verify: bool = True
+) -> Iterator[ImageRecord]:
+    """Stream the images alone, each with the true captions that its pairs name. See :func:`read_with_pairs`."""
+    for image, _ in read_with_pairs(path, bad, images=images, embed=embed, verify=verify):
+        yield image
+
+
+def read_with_pairs(
+    path: str | Path, bad: BadRows, *, images: str | Path | None = None, embed: bool = True, verify: bool = True
+) -> Iterator[tuple[ImageRecord, list[PreferencePair]]]:
+    """Stream each image of a release file with its pairs, in the order in which the file first names the images.
+
+    Args:
+        path: the JSON file. Its text is held in memory (58,000 pairs are about 40 MB), images are read one at a time.
+        images: the folder of COCO images; an image is looked for under its whole path, then under its file name.
+
+    Raises:
+        SourceError: the file is missing or not a list of rows.
+    """
+    try:
+        rows = read_json(path)
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    if not isinstance(rows, list):
+        raise SourceError(f"{path}: not SCRAMBLe's release format (a list of rows with conversations)")
+    folder = Path(path).parent if images is None else Path(images)
+    grouped: dict[str, tuple[str, int, list[PreferencePair]]] = {}  # image id -> path, first row, pairs
+    for number, row in enumerate(rows, 1):
+        try:
+            name, pair = row_to_pair(row, number)
+        except RecordError as error:
+            bad.reject(path, number, str(error))
+            continue
+        known, _, pairs = grouped.setdefault(pair.image_ids[0], (name, number, []))
+        if known != name:
+            bad.reject(path, number, "duplicate id", f"{pair.image_ids[0]} is {known} and {name}")
+            continue
+        pairs.append(pair)
+    for image_id, (name, number, pairs) in grouped.items():
+        file = folder / name if (folder / name).exists() else folder / Path(name).name
+        try:
+            image = load_image(file, embed=embed, verify=verify)
+        except RecordError as error:
+            kind = "unreadable image" if file.exists() else "missing image"
+            bad.reject(path, number, kind, str(error), rows=len(pairs))
+            continue
+        bad.use(len(pairs))
+        captions = dict.fromkeys(pair.chosen for pair in pairs if pair.kind != "yes-no")
+        yield ImageRecord(image_id, image, tuple(captions), source="scramble_release"), pairs

@@ -1,0 +1,259 @@
+"""Every source reads files in its format, made here, and each kind of bad row is named and counted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from scramble.sources import BadRows, SourceError, read
+from scramble.sources.scramble_release import read_with_pairs
+from scramble.store import read_jsonl
+
+
+def encoded(color: str, format: str = "PNG", size: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), color).save(buffer, format)
+    return buffer.getvalue()
+
+
+def write_images(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, color in zip(names, ["red", "green", "blue", "white"] * len(names), strict=False):
+        (folder / name).write_bytes(encoded(color, "JPEG" if name.endswith("jpg") else "PNG"))
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+# ------------------------------------------------------------------------------------------------------ image folder
+
+
+def test_image_folder_jsonl_groups_captions_that_are_apart(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png", "b.jpg")
+    rows = [
+        {"image": "a.png", "caption": "  A red\n square. "},
+        {"image": "b.jpg", "caption": ["A green square.", "Something green."]},
+        {"image": "a.png", "caption": "A square, red."},
+    ]
+    write_jsonl(tmp_path / "captions.jsonl", rows)
+    records = list(read("image_folder", tmp_path))
+    assert [record.image_id for record in records] == ["a.png", "b.jpg"]
+    assert records[0].captions == ("A red square.", "A square, red.")
+    assert records[1].captions == ("A green square.", "Something green.")
+    assert records[0].image.bytes == (tmp_path / "a.png").read_bytes()
+    assert records[1].image.open().size == (40, 40)
+
+
+def test_image_folder_csv_by_path_with_other_columns(tmp_path: Path) -> None:
+    write_images(tmp_path / "pictures", "a.png")
+    with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file)
+        writer.writerows([["file_name", "text", "key"], ["a.png", 'A "red", square.', "seven"]])
+    (record,) = read(
+        "image_folder", tmp_path / "list.csv", images=tmp_path / "pictures", embed=False,
+        image_column="file_name", caption_column="text", id_column="key",
+    )  # fmt: skip
+    assert record.image_id == "seven" and record.captions == ('A "red", square.',)
+    assert record.image.bytes is None and record.image.path == str(tmp_path / "pictures" / "a.png")
+    assert record.image.open().getpixel((1, 1)) == (255, 0, 0)
+
+
+def test_each_bad_row_is_listed_with_its_reason(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png", "b.png", "empty.png")
+    whole = encoded("red", "JPEG", 400)
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "noise.png").write_bytes(b"not an image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    rows = [
+        {"id": 1, "image": "a.png", "caption": "A red square."},
+        {"id": 2, "image": "a.png"},
+        {"id": 3, "image": "a.png", "caption": " \n"},
+        {"id": 4, "image": "a.png", "caption": 7},
+        {"id": 5, "caption": "No image."},
+        {"id": 1, "image": "b.png", "caption": "Another image under the first id."},
+        {"id": 6, "image": "cut.jpg", "caption": "Truncated."},
+        {"id": 7, "image": "noise.png", "caption": "Unreadable."},
+        {"id": 8, "image": "empty.png", "caption": "Empty file."},
+        {"id": 9, "image": "gone.png", "caption": "Missing."},
+        '{"id": 10, "image": "a.png", "capt',
+        {"id": 1, "image": "a.png", "caption": "A red square."},
+    ]
+    write_jsonl(tmp_path / "captions.jsonl", rows)
+    bad = BadRows(tmp_path / "out" / "rejected_rows.jsonl", max_fraction=0.95)
+    (record,) = read("image_folder", tmp_path, bad=bad, id_column="id")
+    assert record.image_id == "1" and bad.used == 1 and bad.rejected == 11
+    listed = {row["row"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")}
+    wanted = {
+        2: "row without caption", 3: "empty caption", 4: "caption is not text", 5: "row without image",
+        6: "duplicate id", 7: "unreadable image", 8: "unreadable image", 9: "unreadable image",
+        10: "missing image", 11: "not JSON", 12: "duplicate caption",
+    }  # fmt: skip
+    assert listed.keys() == wanted.keys()
+    for row, reason in wanted.items():
+        assert listed[row].startswith(reason), (row, listed[row])
+    assert "gone.png" in listed[10] and "cut.jpg" in listed[7] and "1 is a.png and b.png" in listed[6]
+
+
+def test_too_many_bad_rows_stop_with_counts_and_the_first_of_them(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png")
+    rows = [{"image": "a.png", "caption": f"Caption {i}."} for i in range(93)]
+    rows += [{"image": "a.png", "caption": ""}] * 5 + [{"image": "gone.png", "caption": "x"}] * 2
+    write_jsonl(tmp_path / "captions.jsonl", rows)
+    with pytest.raises(SourceError) as error:
+        list(read("image_folder", tmp_path))
+    for part in ("7 of 100", "5 x empty caption", "0.05", "row 94", "captions.jsonl"):
+        assert part in str(error.value), part
+    assert len(list(read("image_folder", tmp_path, bad=BadRows(max_fraction=0.07)))) == 1
+
+
+def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text("")
+    with pytest.raises(SourceError, match="the data set is empty"):
+        list(read("image_folder", tmp_path))
+    with pytest.raises(SourceError, match="nowhere does not exist"):
+        list(read("image_folder", tmp_path / "nowhere"))
+    write_jsonl(tmp_path / "captions.jsonl", [{"file_name": "a.png", "caption": "x"}])
+    with pytest.raises(SourceError, match=r"no column image; it has file_name, caption"):
+        list(read("image_folder", tmp_path))
+    (tmp_path / "captions.csv").write_text("image,caption\n")
+    with pytest.raises(SourceError, match=r"found captions.jsonl and captions.csv"):
+        list(read("image_folder", tmp_path))
+    with pytest.raises(SourceError, match="no source called cocoa"):
+        list(read("cocoa", tmp_path))
+    write_jsonl(tmp_path / "none.jsonl", [{"image": "gone.png", "caption": "x"}])
+    with pytest.raises(SourceError, match=r"none of 1 rows .*none.jsonl, row 1: missing image"):
+        list(read("image_folder", tmp_path / "none.jsonl"))
+
+
+def test_streams_lazily_and_stops_at_the_limit(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png", "b.png")
+    write_jsonl(tmp_path / "captions.jsonl", [{"image": n, "caption": "x"} for n in ("a.png", "b.png", "gone.png")])
+    stream = read("image_folder", tmp_path)
+    assert next(stream).image_id == "a.png"
+    assert len(list(read("image_folder", tmp_path, limit=2))) == 2
+
+
+# -------------------------------------------------------------------------------------------------------------- coco
+
+
+def write_coco(root: Path, annotations: list[dict[str, Any]], missing: tuple[int, ...] = ()) -> None:
+    images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (9, 25)]
+    write_images(root / "val2017", *(image["file_name"] for image in images if image["id"] not in missing))
+    (root / "annotations").mkdir()
+    content = {"info": {}, "licenses": [], "images": images, "annotations": annotations}
+    (root / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
+
+
+def test_coco_root_and_file_read_alike(tmp_path: Path) -> None:
+    annotations = [
+        {"id": 1, "image_id": 25, "caption": "A giraffe."},
+        {"id": 2, "image_id": 9, "caption": "A bowl. "},
+        {"id": 3, "image_id": 25, "caption": "Two giraffes."},
+    ]
+    write_coco(tmp_path, annotations)
+    records = list(read("coco", tmp_path, split="val2017"))
+    assert [(r.image_id, r.captions) for r in records] == [
+        ("000000000009", ("A bowl.",)),
+        ("000000000025", ("A giraffe.", "Two giraffes.")),
+    ]
+    assert records == list(read("coco", tmp_path / "annotations" / "captions_val2017.json"))
+
+
+def test_coco_bad_rows(tmp_path: Path) -> None:
+    annotations = [
+        {"id": 1, "image_id": 9, "caption": "A bowl."},
+        {"id": 1, "image_id": 9, "caption": "Again."},
+        {"id": 2, "image_id": 9, "caption": ""},
+        {"id": 3, "image_id": 77, "caption": "No such image."},
+        {"id": 4, "image_id": 25, "caption": "Gone."},
+    ]
+    write_coco(tmp_path, annotations, missing=(25,))
+    bad = BadRows(max_fraction=1)
+    assert [r.image_id for r in read("coco", tmp_path, split="val2017", bad=bad)] == ["000000000009"]
+    assert bad.reasons == {"duplicate id": 1, "empty caption": 1, "missing image": 2}
+    with pytest.raises(SourceError, match=r"captions_train2017\.json does not exist"):
+        list(read("coco", tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------------- datasets, release
+
+
+@pytest.mark.parametrize("layout", ["parquet", "arrow", "folder of parquet", "save_to_disk"])
+def test_hf_local_layouts(tmp_path: Path, layout: str) -> None:
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    images = [encoded("red"), encoded("red"), encoded("green")]
+    content = {"picture": [{"bytes": b} for b in images], "text": ["A red one.", "Red.", "Green."], "key": [4, 4, 6]}
+    features = Features(picture=ImageFeature(), text=Value("string"), key=Value("int64"))
+    data = Dataset.from_dict(content, features=features)
+    path = tmp_path / "data"
+    if layout == "save_to_disk":
+        data.save_to_disk(str(path))
+    elif layout == "arrow":
+        data.save_to_disk(str(path))
+        (path,) = path.glob("*.arrow")
+    else:
+        path.mkdir()
+        data.to_parquet(str(path / "part.parquet"))
+        path = path if layout == "folder of parquet" else path / "part.parquet"
+    records = list(read("hf", path, image_column="picture", caption_column="text", id_column="key"))
+    assert [(r.image_id, r.captions) for r in records] == [("4", ("A red one.", "Red.")), ("6", ("Green.",))]
+    assert [r.image.bytes for r in records] == images[1:]
+    with pytest.raises(SourceError, match="no column image, caption; it has picture, text, key"):
+        list(read("hf", path))
+
+
+def test_hf_bad_rows_and_unknown_hub_id(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    rows = {"image": [encoded("red"), encoded("red")[:60], encoded("blue"), None], "caption": ["a", "b", "", "d"]}
+    Dataset.from_dict(rows).to_parquet(str(tmp_path / "x.parquet"))
+    bad = BadRows(tmp_path / "bad.jsonl", max_fraction=0.9)
+    assert [r.captions for r in read("hf", tmp_path / "x.parquet", bad=bad)] == [("a",)]
+    assert bad.reasons == {"unreadable image": 2, "empty caption": 1}
+    with pytest.raises(SourceError, match=r"nobody/nothing cannot be opened"):
+        list(read("hf", "nobody/nothing"))
+
+
+def release_row(image: str, chosen: str, rejected: str, prompt: str = "<image>\ncaption:") -> dict[str, Any]:
+    human = {"from": "human", "value": prompt}
+    return {
+        "id": Path(image).stem,
+        "image": image,
+        "conversations": [human, {"from": "gpt", "value": chosen}],
+        "rejected_conversations": [human, {"from": "gpt", "value": rejected}],
+    }
+
+
+def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
+    write_images(tmp_path / "train2017", "000000000009.jpg", "000000000025.jpg")
+    question = "<image>\nDoes the image show 'A dog on a cat.'? Please answer yes or no."
+    rows: list[Any] = [
+        release_row("coco/train2017/000000000009.jpg", "A dog on a mat.", "A mat on a dog."),
+        release_row("000000000025.jpg", "A cat.", "A hat."),
+        release_row("coco/train2017/000000000009.jpg", "No", "Yes", question),
+        release_row("000000000077.jpg", "A cow.", "A car."),
+        release_row("000000000025.jpg", "Same.", "Same."),
+        {"id": "x", "image": "000000000009.jpg", "conversations": []},
+    ]
+    (tmp_path / "release.json").write_text(json.dumps(rows))
+    bad = BadRows(max_fraction=0.5)
+    options = {"images": tmp_path / "train2017"}
+    found = list(read_with_pairs(tmp_path / "release.json", bad, **options))
+    assert [image.image_id for image, _ in found] == ["000000000009", "000000000025"]
+    assert found[0][0].captions == ("A dog on a mat.",)
+    first, second = found[0][1]
+    assert (first.prompt, first.chosen, first.rejected) == ("caption:", "A dog on a mat.", "A mat on a dog.")
+    assert (first.kind, second.kind) == ("rearrange", "yes-no")
+    assert second.prompt == "Does the image show 'A dog on a cat.'? Please answer yes or no."
+    assert bad.used == 3 and bad.rejected == 3
+    again = list(read("scramble_release", tmp_path / "release.json", bad=BadRows(max_fraction=0.5), **options))
+    assert again == [image for image, _ in found]
