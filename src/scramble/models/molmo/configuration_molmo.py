@@ -1,0 +1,159 @@
+"""Configuration of Molmo v1 (Deitke et al., 2024, arXiv 2409.17146), readable from the released ``config.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class MolmoVisionConfig(PreTrainedConfig):
+    """The vision tower: CLIP ViT-L/14 at 336 px without its last block, and the pooling after it.
+
+    The released checkpoints carry none of these values: the architecture fixes them, so they are the defaults here.
+
+    Args:
+        feature_layers: blocks whose outputs are concatenated; negative counts from the last (-1).
+        pooling_size: side of the square of patches that becomes one feature.
+    """
+
+    model_type = "molmo_vision"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 23
+    num_attention_heads: int = 16
+    num_channels: int = 3
+    image_size: int = 336
+    patch_size: int = 14
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    feature_layers: list[int] | None = None
+    pooling_size: int = 2
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.feature_layers is None:
+            self.feature_layers = [-2, -9]
+        super().__post_init__(**kwargs)
+
+    @property
+    def patches_per_side(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def features_per_side(self) -> int:
+        return self.patches_per_side // self.pooling_size
+
+    def validate_architecture(self) -> None:
+        """Sizes that do not fit together raise ValueError."""
+        super().validate_architecture()
+        if self.image_size % self.patch_size or self.patches_per_side % self.pooling_size:
+            raise ValueError(
+                f"vision_config: image_size {self.image_size} must hold a whole number of {self.patch_size} px patches "
+                f"a side, divisible by pooling_size {self.pooling_size}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"vision_config: hidden_size {self.hidden_size} is not divisible by "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        for layer in self.feature_layers or []:
+            if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
+                raise ValueError(
+                    f"vision_config: feature_layers holds {layer}, but there are {self.num_hidden_layers} blocks"
+                )
+
+
+@strict
+class MolmoConfig(PreTrainedConfig):
+    """Decoder sizes under the names of the released ``config.json``; defaults are those of Molmo-7B-D-0924.
+
+    Args:
+        vocab_size: tokens the tokenizer knows before the special image tokens.
+        embedding_size: rows of the embedding table and of the head, at least ``vocab_size`` (None: the same).
+        additional_vocab_size: rows of the second embedding table. Its ids follow ``embedding_size`` and are never
+            predicted: the head has no row for them.
+        intermediate_size: width of the fused gate and up projection, twice the width between them and ``ff_out``.
+        qkv_bias: whether the fused query, key, value projection has a bias.
+        attention_layer_norm: RMS norm over all query and key channels before they are split into heads (7B-O).
+        norm_after: norms stand on the outputs of attention and MLP instead of their inputs (7B-O).
+        image_patch_token_id: the id image features are added to (None: the third additional id, as released).
+    """
+
+    model_type = "molmo"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"image_token_id": "image_patch_token_id"}
+    sub_configs_defaults = {"vision_config": MolmoVisionConfig}
+
+    vocab_size: int = 152064
+    embedding_size: int | None = 152064
+    additional_vocab_size: int = 128
+    hidden_size: int = 3584
+    intermediate_size: int = 37888
+    num_hidden_layers: int = 28
+    num_attention_heads: int = 28
+    num_key_value_heads: int | None = 4
+    max_position_embeddings: int = 4096
+    rope_theta: float = 1_000_000.0
+    layer_norm_eps: float = 1e-6
+    layer_norm_type: str = "rms"
+    qkv_bias: bool = True
+    attention_layer_norm: bool = False
+    norm_after: bool = False
+    clip_qkv: float | None = None
+    weight_tying: bool = False
+    tie_word_embeddings: bool = False
+    use_position_ids: bool = True
+    use_cache: bool = True
+    initializer_range: float = 0.02
+    image_patch_token_id: int | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.get("moe_num_experts"):
+            raise ValueError(
+                "this is a mixture-of-experts Molmo (MolmoE-1B), which is not supported; "
+                "use Molmo-7B-D-0924, Molmo-7B-O-0924 or Molmo-72B-0924"
+            )
+        if self.embedding_size is None:
+            self.embedding_size = self.vocab_size
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.image_patch_token_id is None:
+            self.image_patch_token_id = self.embedding_size + 2
+        super().__post_init__(**kwargs)
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    def validate_token_ids(self) -> None:
+        """The image token must lie in the second embedding table (ValueError), outside the vocabulary on purpose."""
+        last = self.embedding_size + self.additional_vocab_size - 1
+        if not self.embedding_size <= self.image_patch_token_id <= last:
+            raise ValueError(
+                f"image_patch_token_id {self.image_patch_token_id} is not one of the additional ids "
+                f"{self.embedding_size} to {last}"
+            )
+
+    def validate_architecture(self) -> None:
+        """Sizes that do not fit together, and switches no released Molmo uses, raise ValueError."""
+        super().validate_architecture()
+        if self.embedding_size < self.vocab_size:
+            raise ValueError(f"embedding_size {self.embedding_size} is smaller than vocab_size {self.vocab_size}")
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must divide hidden_size {self.hidden_size} and be a "
+                f"multiple of num_key_value_heads {self.num_key_value_heads}"
+            )
+        fixed = {"layer_norm_type": "rms", "clip_qkv": None, "weight_tying": False, "tie_word_embeddings": False}
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not supported: released Molmo v1 has {value!r}")
+
+
+__all__ = ["MolmoConfig", "MolmoVisionConfig"]
