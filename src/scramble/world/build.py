@@ -1,0 +1,168 @@
+"""Making a world: train, val and test folders of the same records that real sources write."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageFile, ImageRecord, Quad, Question
+from scramble.store import write_table
+from scramble.world.captions import SIZED, STYLES, captions
+from scramble.world.drawing import SMALLEST, png
+from scramble.world.grammar import Wording
+from scramble.world.graphs import scene_graph
+from scramble.world.quads import KINDS as QUAD_KINDS
+from scramble.world.quads import Square, draw_square
+from scramble.world.questions import KINDS as QUESTION_KINDS
+from scramble.world.questions import ask
+from scramble.world.scenes import Scene, WorldError, draw_scene
+
+SOURCE = "world"
+SPLITS = ("train", "val", "test")
+_TRIES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What all scenes of a world have in common."""
+
+    image_size: int
+    objects: tuple[int, int]
+    lookalikes: float
+    captions_per_image: int
+    styles: Mapping[str, float]
+    sized: float
+
+
+def generate(
+    folder: str | Path,
+    *,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    image_size: int = SMALLEST,
+    seed: int = 0,
+    objects: tuple[int, int] = (2, 4),
+    lookalikes: float = 0.0,
+    captions_per_image: int = 3,
+    styles: Mapping[str, float] = STYLES,
+    sized: float = SIZED,
+    questions_per_image: int = 3,
+    question_kinds: Sequence[str] = QUESTION_KINDS,
+    quads_val: int = 200,
+    quads_test: int = 1000,
+) -> dict[str, Any]:
+    """Write ``train/``, ``val/`` and ``test/`` tables (images, questions; quads in val and test) under ``folder``.
+
+    No scene of one split looks like a scene of another (same objects in the same relations). Val and test have quads
+    of every kind tagged ``seen``; test also has quads tagged ``unseen`` (combinations of colour and shape that training
+    never shows) and ``new-wording`` (wordings that training never uses). The same arguments give the same bytes.
+
+    Args:
+        n_train, n_val, n_test: images with captions and questions; the quads' images come on top.
+        image_size: pixels a side, 48 or more.
+        seed: of everything drawn.
+        objects: least and greatest number of objects in a scene.
+        lookalikes: probability that an object shares its shape or colour with another on purpose.
+        captions_per_image: different true captions an image.
+        styles: weights of the kinds of caption, see ``scramble.world.captions.STYLES``.
+        sized: share of captions that give sizes.
+        questions_per_image: at most so many (a scene may lack a question of a kind).
+        question_kinds: the kinds to ask.
+        quads_val, quads_test: 2x2 items per kind and tag.
+    Returns:
+        Counts per split: ``{"train": {"images": ..., "questions": ..., "quads": ...}, ...}``.
+    Raises:
+        WorldError: if the arguments ask for what cannot be drawn, or for more different scenes than there are.
+    """
+    look = _Look(image_size, objects, lookalikes, captions_per_image, styles, sized)
+    taken: set[Any] = set()  # signatures of the splits written so far
+    counts: dict[str, Any] = {}
+    # Test first: what the test set is does not depend on how much is trained on.
+    for split, size, quads in (("test", n_test, quads_test), ("val", n_val, quads_val), ("train", n_train, 0)):
+        seen: set[Any] = set()
+        target = Path(folder) / split
+        squares = list(_squares(split, quads, seed, look, taken, seen))
+        scenes = list(_scenes(split, size, seed, look, taken, seen))
+        asked = list(_questions(scenes, seed, questions_per_image, question_kinds))
+        counts[split] = {
+            "images": write_table(target, ImageRecord, _images(scenes, squares, seed, look)),
+            "questions": write_table(target, Question, asked),
+            "quads": write_table(target, Quad, [quad for quad, _ in squares]) if quads else 0,
+        }
+        taken |= seen
+    return {split: counts[split] for split in SPLITS}
+
+
+def _scenes(
+    split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
+) -> Iterator[tuple[str, Scene]]:
+    for index in range(size):
+        rng = random.Random(f"{seed}/{split}/scene/{index}")
+        for _ in range(_TRIES):
+            scene = draw_scene(rng, objects=look.objects, lookalikes=look.lookalikes)
+            if scene.signature not in taken:
+                break
+        else:
+            raise WorldError(f"{split}: no new scene after {_TRIES} tries: ask for fewer images or more objects")
+        seen.add(scene.signature)
+        yield f"{SOURCE}/{split}/{index:06d}", scene
+
+
+def _squares(
+    split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
+) -> Iterator[tuple[Quad, Square]]:
+    parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
+    if split == "test":  # what training never shows is not looked at before the test either
+        parts += [("unseen", True, "train"), ("new-wording", False, "new")]
+    for kind in QUAD_KINDS:
+        for tag, held_out, wording in parts:
+            for index in range(size):
+                item = f"{SOURCE}/{split}/{kind}/{tag}/{index:05d}"
+                rng = random.Random(f"{seed}/{item}")
+                for _ in range(_TRIES):
+                    square = draw_square(
+                        rng, kind, objects=look.objects, lookalikes=look.lookalikes, held_out=held_out, wording=wording
+                    )  # fmt: skip
+                    if not any(scene.signature in taken for scene in square.scenes):
+                        break
+                else:
+                    raise WorldError(f"{split}: no new {kind} item after {_TRIES} tries: ask for fewer")
+                seen.update(scene.signature for scene in square.scenes)
+                tags = ("seen", "new-wording") if tag == "new-wording" else (tag,)
+                yield Quad(item, (f"{item}/0", f"{item}/1"), square.captions, kind, tags), square
+
+
+def _images(
+    scenes: Sequence[tuple[str, Scene]], squares: Sequence[tuple[Quad, Square]], seed: int, look: _Look
+) -> Iterator[ImageRecord]:
+    for image_id, scene in scenes:
+        rng = random.Random(f"{seed}/{image_id}/captions")
+        texts = captions(scene, rng, look.captions_per_image, styles=look.styles, sized=look.sized)
+        yield _record(image_id, scene, texts, look)
+    for quad, square in squares:
+        for image_id, scene, text in zip(quad.image_ids, square.scenes, square.captions, strict=True):
+            yield _record(image_id, scene, (text,), look)
+
+
+def _record(image_id: str, scene: Scene, texts: tuple[str, ...], look: _Look) -> ImageRecord:
+    image = ImageFile(bytes=png(scene, look.image_size))
+    return ImageRecord(image_id, image, texts, SOURCE, scene_graph(scene, look.image_size))
+
+
+def _questions(
+    scenes: Sequence[tuple[str, Scene]], seed: int, per_image: int, kinds: Sequence[str]
+) -> Iterator[Question]:
+    unknown = sorted(set(kinds) - set(QUESTION_KINDS))
+    if unknown:
+        raise WorldError(f"unknown kinds of question {unknown}: choose among {list(QUESTION_KINDS)}")
+    for image_id, scene in scenes:
+        rng = random.Random(f"{seed}/{image_id}/questions")
+        for kind in rng.sample(list(kinds), min(per_image, len(kinds))):
+            if (asked := ask(scene, rng, kind)) is not None:
+                yield Question(
+                    f"{image_id}/{kind}", (image_id,), asked.question, asked.answer, kind, rationale=asked.rationale
+                )

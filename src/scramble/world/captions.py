@@ -1,0 +1,99 @@
+"""True captions of a scene: what to say (a plan of clauses), then how to say it (the grammar's wordings)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, Wording, render
+from scramble.world.scenes import Scene, Thing, WorldError, relations
+
+# Weights of the kinds of caption. "list" names objects without order, "relation" relates two, "chain" one to two
+# others, "scene" names all and relates two, "count" counts a kind.
+STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
+SIZED = 0.3  # share of captions that also give sizes
+_TRIES = 50
+
+
+def captions(
+    scene: Scene,
+    rng: random.Random,
+    count: int,
+    *,
+    styles: Mapping[str, float] = STYLES,
+    sized: float = SIZED,
+    wording: Wording = "train",
+) -> tuple[str, ...]:
+    """``count`` different true captions.
+
+    Raises:
+        WorldError: if a style is unknown, or the scene cannot be worded in so many ways.
+    """
+    unknown = sorted(set(styles) - set(_PLANS))
+    if unknown:
+        raise WorldError(f"unknown caption styles {unknown}: choose among {sorted(_PLANS)}")
+    found: dict[str, None] = {}
+    for _ in range(_TRIES * count):
+        style = rng.choices(list(styles), weights=list(styles.values()))[0]
+        if clauses := plan(scene, rng, style, with_size=rng.random() < sized):
+            found[render(clauses, rng, wording)] = None
+        if len(found) == count:
+            return tuple(found)
+    raise WorldError(f"a scene of {len(scene.things)} objects has fewer than {count} captions: ask for fewer")
+
+
+def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
+    """Clauses true of the scene; none if it has too few objects for the style."""
+    return _PLANS[style](scene, rng, with_size)
+
+
+def name(thing: Thing, with_size: bool = False) -> Noun:
+    """The noun for an object: colour and shape, and size if asked."""
+    return Noun(thing.shape, thing.colour, thing.size if with_size else "")
+
+
+def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
+    """How one object lies to others, each time one of the relations that hold, by chance."""
+    things = scene.things
+    links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
+    return Relation(name(things[subject], with_size), links)
+
+
+def _relation(scene: Scene, rng: random.Random, with_size: bool) -> tuple[Clause, ...]:
+    if len(scene.things) < 2:
+        return ()
+    a, b = rng.sample(range(len(scene.things)), 2)
+    return (relate(scene, rng, a, [b], with_size),)
+
+
+def _chain(scene: Scene, rng: random.Random, with_size: bool) -> tuple[Clause, ...]:
+    if len(scene.things) < 3:
+        return ()
+    a, b, c = rng.sample(range(len(scene.things)), 3)
+    return (relate(scene, rng, a, [b, c], with_size),)
+
+
+def _list(scene: Scene, rng: random.Random, with_size: bool) -> tuple[Clause, ...]:
+    least = min(2, len(scene.things))
+    chosen = rng.sample(scene.things, rng.randint(least, len(scene.things)))
+    return (Exists(tuple(name(thing, with_size) for thing in chosen)),)
+
+
+def _scene(scene: Scene, rng: random.Random, with_size: bool) -> tuple[Clause, ...]:
+    everything = rng.sample(scene.things, len(scene.things))
+    row = Exists(tuple(name(thing, with_size) for thing in everything))
+    related = _relation(scene, rng, with_size)
+    return (row, *related) if rng.random() < 0.5 else (*related, row)
+
+
+def _count(scene: Scene, rng: random.Random, with_size: bool) -> tuple[Clause, ...]:
+    thing = rng.choice(scene.things)
+    noun = rng.choice([Noun(), Noun(shape=thing.shape), Noun(colour=thing.colour), Noun(size=thing.size)])
+    number = sum(
+        noun.shape in ("", t.shape) and noun.colour in ("", t.colour) and noun.size in ("", t.size)
+        for t in scene.things
+    )
+    return (Count(number, noun),)
+
+
+_PLANS = {"relation": _relation, "chain": _chain, "list": _list, "scene": _scene, "count": _count}

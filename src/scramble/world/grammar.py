@@ -1,0 +1,222 @@
+"""The grammar of the world's captions: meanings, their wordings, and the way back from text to meaning.
+
+A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how one lies to others, or
+how many of a kind there are. :func:`render` words a meaning, :func:`parse` reads it back; no text has two readings.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from scramble.world.scenes import COLOURS, SHAPES, SIZES, WorldError
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+ANY_SHAPE = "object"
+
+RELATION_WORDS: dict[str, tuple[str, ...]] = {
+    "left of": ("left of", "to the left of", "on the left of"),
+    "right of": ("right of", "to the right of", "on the right of"),
+    "above": ("above", "over", "higher than"),
+    "below": ("below", "under", "lower than"),
+}
+_RELATION_OF = {words: relation for relation, options in RELATION_WORDS.items() for words in options}
+
+Wording = Literal["train", "new"]
+# {a}, {b}: objects; {r}: relation words; {n}: objects in a row. "new" wordings are for transfer: same words, new order.
+RELATION_TEMPLATES: dict[Wording, tuple[str, ...]] = {
+    "train": ("{a} {r} {b}", "there is {a} {r} {b}", "the picture shows {a} {r} {b}", "{r} {b} is {a}"),
+    "new": ("{a} is {r} {b}", "{r} {b} there is {a}", "the picture shows {r} {b} {a}"),
+}
+CHAIN_TEMPLATES: dict[Wording, tuple[str, ...]] = {
+    "train": ("{a} {r} {b} and {q} {c}", "there is {a} {r} {b} and {q} {c}"),
+    "new": ("{a} is {r} {b} and {q} {c}",),
+}
+LIST_TEMPLATES: dict[Wording, tuple[str, ...]] = {
+    "train": ("{n}", "there is {n}", "the picture shows {n}"),
+    "new": ("the picture is of {n}",),
+}
+COUNT_TEMPLATES: dict[Wording, tuple[str, ...]] = {
+    "train": ("there {is} {k}", "the picture shows {k}"),
+    "new": ("the picture is of {k}",),
+}
+_JOIN = ", and "
+
+
+class GrammarError(WorldError):
+    """A text that is no caption of the world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """An object as named: shape, colour and size, each "" where it is left open."""
+
+    shape: str = ""
+    colour: str = ""
+    size: str = ""
+
+    def __str__(self) -> str:
+        words = self.words
+        return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+    @property
+    def words(self) -> str:
+        return " ".join(word for word in (self.size, self.colour, self.shape or ANY_SHAPE) if word)
+
+    @property
+    def plural(self) -> str:
+        return f"{self.words}es" if self.words.endswith("s") else f"{self.words}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """``subject`` lies to one or two others as the links say: ``(("left of", b), ("above", c))``."""
+
+    subject: Noun
+    links: tuple[tuple[str, Noun], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """There are as many different objects as nouns, each as its noun says."""
+
+    nouns: tuple[Noun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Exactly ``number`` objects are as the noun says."""
+
+    number: int
+    noun: Noun
+
+
+Clause = Relation | Exists | Count
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a caption (character offsets, end exclusive) and the noun or words that it holds."""
+
+    start: int
+    end: int
+    value: Noun | str
+
+
+# --------------------------------------------------------------------------------------------------------- to text
+
+
+def render(clauses: Sequence[Clause], rng: random.Random, wording: Wording = "train") -> str:
+    """A caption with this meaning, worded by chance (``"new"``: in templates that no training caption uses)."""
+    return _JOIN.join(_render_clause(clause, rng, wording) for clause in clauses)
+
+
+def _render_clause(clause: Clause, rng: random.Random, wording: Wording) -> str:
+    if isinstance(clause, Exists):
+        return rng.choice(LIST_TEMPLATES[wording]).format(n=_row(clause.nouns))
+    if isinstance(clause, Count):
+        one = clause.number == 1
+        kind = clause.noun.words if one else clause.noun.plural
+        template = rng.choice(COUNT_TEMPLATES[wording])
+        return template.format(k=f"{NUMBERS[clause.number]} {kind}", **{"is": "is" if one else "are"})
+    words = [rng.choice(RELATION_WORDS[relation]) for relation, _ in clause.links]
+    if len(clause.links) == 1:
+        template = rng.choice(RELATION_TEMPLATES[wording])
+        return template.format(a=clause.subject, r=words[0], b=clause.links[0][1])
+    template = rng.choice(CHAIN_TEMPLATES[wording])
+    (_, first), (_, second) = clause.links
+    return template.format(a=clause.subject, r=words[0], b=first, q=words[1], c=second)
+
+
+def _row(nouns: Sequence[Noun]) -> str:
+    texts = [str(noun) for noun in nouns]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+# ------------------------------------------------------------------------------------------------------- from text
+
+_NAME = rf"(?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?"
+_SINGULAR = rf"{_NAME}(?:{'|'.join((*SHAPES, ANY_SHAPE))})\b"
+_PLURAL = rf"{_NAME}(?:{'|'.join(Noun(shape).plural for shape in (*SHAPES, ''))})\b"
+_NOUN = rf"an? {_SINGULAR}"
+_RELATION = rf"(?:{'|'.join(sorted(_RELATION_OF, key=len, reverse=True))})"
+_COUNT = rf"(?:one {_SINGULAR}|(?:{'|'.join(n for n in NUMBERS if n != 'one')}) {_PLURAL})"
+_ROW = rf"{_NOUN}(?:, {_NOUN})*(?: and {_NOUN})?"
+_PARTS = {"a": _NOUN, "b": _NOUN, "c": _NOUN, "r": _RELATION, "q": _RELATION, "n": _ROW, "k": _COUNT, "is": "is|are"}
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    templates = [
+        template
+        for group in (RELATION_TEMPLATES, CHAIN_TEMPLATES, LIST_TEMPLATES, COUNT_TEMPLATES)
+        for wording in group.values()
+        for template in wording
+    ]
+    return tuple(
+        re.compile(re.sub(r"\{(\w+)\}", lambda m: f"(?P<{m[1]}>{_PARTS[m[1]]})", template)) for template in templates
+    )
+
+
+def parse(caption: str) -> tuple[Clause, ...]:
+    """The meaning of a caption.
+
+    Raises:
+        GrammarError: if the text, or a clause of it, is outside of the grammar; the message quotes the clause.
+    """
+    return tuple(_parse_clause(text, caption) for text in caption.split(_JOIN))
+
+
+def _parse_clause(text: str, caption: str) -> Clause:
+    for pattern in _patterns():
+        if match := pattern.fullmatch(text):
+            found = match.groupdict()
+            if "n" in found:
+                return Exists(tuple(_noun(part) for part in re.findall(_NOUN, found["n"])))
+            if "k" in found:
+                number, _, words = found["k"].partition(" ")
+                return Count(NUMBERS.index(number), _noun(words))
+            links = [(_RELATION_OF[found["r"]], _noun(found["b"]))]
+            if "q" in found:
+                links.append((_RELATION_OF[found["q"]], _noun(found["c"])))
+            return Relation(_noun(found["a"]), tuple(links))
+    raise GrammarError(
+        f"{text!r} (in {caption!r}) is no caption of the world: see scramble.world.grammar for its forms"
+    )
+
+
+def _noun(words: str) -> Noun:
+    shape = colour = size = ""
+    for word in words.split():
+        stem = next((s for s in SHAPES if word in (s, Noun(s).plural)), "")
+        shape, colour, size = (
+            stem or shape,
+            word if word in COLOURS else colour,
+            word if word in SIZES else size,
+        )
+    return Noun(shape, colour, size)
+
+
+def noun_spans(caption: str) -> list[Span]:
+    """The objects named with an article, in order of mention, articles included in the stretch."""
+    return [Span(match.start(), match.end(), _noun(match[0])) for match in re.finditer(_NOUN, caption)]
+
+
+def relation_spans(caption: str) -> list[Span]:
+    """The relation words, in order; the value is the words as written."""
+    return [Span(match.start(), match.end(), match[0]) for match in re.finditer(rf"\b{_RELATION}\b", caption)]
+
+
+def number_spans(caption: str) -> list[Span]:
+    """The number words of counts, in order."""
+    found = re.finditer(rf"\b({'|'.join(NUMBERS)}) (?={_SINGULAR}|{_PLURAL})", caption)
+    return [Span(match.start(1), match.end(1), match[1]) for match in found]
+
+
+def relation_of(words: str) -> str:
+    """The relation that relation words stand for: ``"to the left of"`` -> ``"left of"``."""
+    return _RELATION_OF[words]

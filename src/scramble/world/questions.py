@@ -1,0 +1,141 @@
+"""Questions about a scene with answers and short true reasoning steps. Every step is a caption of the grammar."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from scramble.world.captions import name, plan
+from scramble.world.grammar import Count, Exists, Noun, Relation, Wording, render
+from scramble.world.judge import holds
+from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, relations
+
+KINDS = ("colour", "shape", "size", "count", "existence", "relation", "yes-no")
+YES_NO = "Does the image show '{caption}'? Please answer yes or no."
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question's text, its answer, and the steps that lead to it."""
+
+    kind: str
+    question: str
+    answer: str
+    rationale: tuple[str, ...]
+
+
+def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> Asked | None:
+    """One question of a kind; None if the scene has none (no object that one word picks out, say)."""
+    return _ASK[kind](scene, rng, wording)
+
+
+def _say(clause: Relation | Exists | Count) -> str:
+    """The clause in its plainest wording (rationales do not vary)."""
+    return render((clause,), _Plain())
+
+
+class _Plain(random.Random):
+    """A source of chance that always takes the first option."""
+
+    def choice(self, seq):  # type: ignore[no-untyped-def]
+        return seq[0]
+
+
+def _unique(scene: Scene, word: str) -> list[int]:
+    """Objects that alone have their shape (or colour, or size)."""
+    values = [getattr(thing, word) for thing in scene.things]
+    return [index for index, value in enumerate(values) if values.count(value) == 1]
+
+
+def _attribute(scene: Scene, rng: random.Random, kind: str) -> Asked | None:
+    """ "What colour is the circle?", or one step further: "What colour is the object left of the blue square?"."""
+    hops = _two_step(scene, rng, kind)
+    if hops is not None and rng.random() < 0.5:
+        return hops
+    key = "colour" if kind == "shape" else "shape"
+    options = _unique(scene, key)
+    if not options:
+        return hops
+    thing = scene.things[rng.choice(options)]
+    known = Noun(**{key: getattr(thing, key)})
+    full = Noun(**{key: getattr(thing, key), kind: getattr(thing, kind)})
+    question = f"What {kind} is the {known.words}?"
+    return Asked(kind, question, getattr(thing, kind), (_say(Count(1, known)), _say(Exists((full,)))))
+
+
+def _two_step(scene: Scene, rng: random.Random, kind: str) -> Asked | None:
+    cases = []
+    for j, anchor in enumerate(scene.things):
+        for relation in OPPOSITE:
+            found = [i for i, t in enumerate(scene.things) if i != j and relation in relations(t, anchor)]
+            if len(found) == 1:
+                cases.append((found[0], relation, anchor))
+    if not cases:
+        return None
+    index, relation, anchor = rng.choice(cases)
+    thing, place = scene.things[index], name(anchor)
+    wanted = Noun(**{kind: getattr(thing, kind)})
+    steps = (_say(Exists((place,))), _say(Relation(Noun(), ((relation, place),))))
+    question = f"What {kind} is the object {relation} the {place.words}?"
+    return Asked(kind, question, getattr(thing, kind), (*steps, _say(Relation(wanted, ((relation, place),)))))
+
+
+def _count(scene: Scene, rng: random.Random, _: Wording) -> Asked:
+    pick = rng.randrange(3)
+    noun = [Noun(), Noun(shape=rng.choice(SHAPES)), Noun(colour=rng.choice(COLOURS))][pick]
+    if pick and rng.random() < 0.7:
+        thing = rng.choice(scene.things)
+        noun = Noun(shape=thing.shape) if pick == 1 else Noun(colour=thing.colour)
+    found = [t for t in scene.things if noun.shape in ("", t.shape) and noun.colour in ("", t.colour)]
+    steps = [_say(Exists((name(thing),))) for thing in found]
+    answer = str(len(found))
+    return Asked("count", f"How many {noun.plural} are there?", answer, (*steps, _say(Count(len(found), noun))))
+
+
+def _existence(scene: Scene, rng: random.Random, _: Wording) -> Asked:
+    thing = rng.choice(scene.things)
+    if rng.random() < 0.5:
+        noun = name(thing)
+    else:  # absent, yet near what is there: its colour or its shape is in the scene
+        here = {t.combination for t in scene.things}
+        near = [(thing.colour, s) for s in SHAPES] + [(c, thing.shape) for c in COLOURS]
+        colour, shape = rng.choice([pair for pair in near if pair not in here])
+        noun = Noun(shape=shape, colour=colour)
+    number = sum(noun.colour == t.colour and noun.shape == t.shape for t in scene.things)
+    step = _say(Exists((noun,))) if number else _say(Count(0, noun))
+    return Asked("existence", f"Is there {noun}?", "Yes" if number else "No", (step,))
+
+
+def _relation(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
+    """ "Is the red circle left of or right of the blue square?", the options in either order."""
+    a, b = rng.sample(scene.things, 2)
+    relation = rng.choice(relations(a, b))
+    options = rng.sample((relation, OPPOSITE[relation]), 2)
+    question = f"Is the {name(a).words} {options[0]} or {options[1]} the {name(b).words}?"
+    steps = (Exists((name(a),)), Exists((name(b),)), Relation(name(a), ((relation, name(b)),)))
+    return Asked("relation", question, relation, tuple(_say(step) for step in steps))
+
+
+def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> Asked | None:
+    """The yes/no form of a relation caption: half of the time with its two objects exchanged."""
+    (clause,) = plan(scene, rng, "relation") or (None,)
+    if not isinstance(clause, Relation):
+        return None
+    (relation, other) = clause.links[0]
+    asked = clause if rng.random() < 0.5 else Relation(other, ((relation, clause.subject),))
+    caption = render((asked,), rng, wording)
+    seen = holds(scene, caption)
+    fact = clause if seen else Relation(other, ((OPPOSITE[relation], clause.subject),))
+    steps = (_say(Exists((clause.subject,))), _say(Exists((other,))), _say(fact))
+    return Asked("yes-no", YES_NO.format(caption=caption), "Yes" if seen else "No", steps)
+
+
+_ASK = {
+    "colour": lambda scene, rng, wording: _attribute(scene, rng, "colour"),
+    "shape": lambda scene, rng, wording: _attribute(scene, rng, "shape"),
+    "size": lambda scene, rng, wording: _attribute(scene, rng, "size"),
+    "count": _count,
+    "existence": _existence,
+    "relation": _relation,
+    "yes-no": _yes_no,
+}

@@ -1,0 +1,191 @@
+"""Scenes: two to four coloured shapes at places that do not overlap, and the words for what can be said of them.
+
+All lengths are shares of the image's side, so a scene does not know how many pixels it will be drawn with.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
+SIZES = ("small", "large")
+RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+# One combination a colour and a shape, kept out of training: each colour and each shape is seen, these pairs are not.
+HELD_OUT = frozenset((colour, SHAPES[(index + 2) % len(SHAPES)]) for index, colour in enumerate(COLOURS))
+
+_RADIUS = {"small": (0.085, 0.105), "large": (0.145, 0.17)}
+_GAP = 0.02  # kept free between two objects, so that "left of" is never a matter of a pixel
+_TRIES = 200
+
+
+class WorldError(ValueError):
+    """A world that cannot be made as asked. The message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object: its words, its place (centre) and the jitter it is drawn with (degrees, 0..1 per colour channel)."""
+
+    shape: str
+    colour: str
+    size: str
+    x: float
+    y: float
+    radius: float
+    angle: float = 0.0
+    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom."""
+        return (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
+
+    @property
+    def combination(self) -> tuple[str, str]:
+        return (self.colour, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Objects on a light ground (``ground``: grey level in 0..1)."""
+
+    things: tuple[Thing, ...]
+    ground: float = 0.92
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """What the scene shows, without jitter: two scenes with one signature look alike and share all captions."""
+        order = sorted(range(len(self.things)), key=lambda i: (self.things[i].combination, self.things[i].size))
+        things = [self.things[i] for i in order]
+        words = tuple((t.shape, t.colour, t.size) for t in things)
+        pairs = tuple(relations(a, b) for i, a in enumerate(things) for b in things[i + 1 :])
+        return (words, pairs)
+
+
+def relations(a: Thing, b: Thing) -> tuple[str, ...]:
+    """The relations that ``a`` has to ``b``: one or two, by which edges lie free of each other."""
+    left_a, top_a, right_a, bottom_a = a.box
+    left_b, top_b, right_b, bottom_b = b.box
+    found = []
+    if right_a <= left_b:
+        found.append("left of")
+    if right_b <= left_a:
+        found.append("right of")
+    if bottom_a <= top_b:
+        found.append("above")
+    if bottom_b <= top_a:
+        found.append("below")
+    return tuple(found)
+
+
+def draw_scene(
+    rng: random.Random,
+    *,
+    objects: tuple[int, int] = (2, 4),
+    lookalikes: float = 0.0,
+    held_out: str = "without",
+) -> Scene:
+    """A random scene.
+
+    Args:
+        rng: the only source of chance.
+        objects: least and greatest number of objects.
+        lookalikes: probability, per object after the first, that it shares its shape or its colour with an
+            earlier one (chance sharing comes on top).
+        held_out: ``"without"`` combinations of ``HELD_OUT`` or ``"with"`` at least two objects of them.
+    Raises:
+        WorldError: if ``objects`` is not a range within 1..6, or no place was found.
+    """
+    low, high = objects
+    if not 1 <= low <= high <= 6:
+        raise WorldError(f"objects={objects}: give the least and greatest number of objects, within 1 and 6")
+    for _ in range(_TRIES):
+        count = rng.randint(low, high)
+        combinations = _combinations(rng, count, lookalikes, held_out)
+        scene = place(rng, [(shape, colour, rng.choice(SIZES)) for colour, shape in combinations])
+        if scene is not None:
+            return scene
+    raise WorldError(f"no room for {low} to {high} objects after {_TRIES} tries: ask for fewer")
+
+
+def _combinations(rng: random.Random, count: int, lookalikes: float, held_out: str) -> list[tuple[str, str]]:
+    free = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT]
+    if held_out == "with":
+        chosen = rng.sample(sorted(HELD_OUT), min(2, count))
+    else:
+        chosen = [rng.choice(free)]
+    while len(chosen) < count:
+        options = [pair for pair in free if pair not in chosen]
+        if rng.random() < lookalikes:
+            near = [(c, s) for c, s in options if any(c == colour or s == shape for colour, shape in chosen)]
+            options = near or options
+        chosen.append(rng.choice(options))
+    rng.shuffle(chosen)
+    return chosen
+
+
+def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None:
+    """Objects (shape, colour, size) at random places without overlap; None if the draw found no room."""
+    things: list[Thing] = []
+    for shape, colour, size in words:
+        for _ in range(40):
+            radius = rng.uniform(*_RADIUS[size])
+            x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
+            thing = jitter(rng, Thing(shape, colour, size, x, y, radius))
+            if not any(overlap(thing, other) for other in things):
+                things.append(thing)
+                break
+        else:
+            return None
+    return Scene(tuple(things), ground=rng.uniform(0.86, 0.97))
+
+
+def jitter(rng: random.Random, thing: Thing) -> Thing:
+    """The same object with a fresh tilt and tint."""
+    tint = (rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07))
+    return replace(thing, angle=rng.uniform(-10, 10), tint=tint)
+
+
+def overlap(a: Thing, b: Thing) -> bool:
+    """Whether the boxes touch, a small gap counted in."""
+    return abs(a.x - b.x) < a.radius + b.radius + _GAP and abs(a.y - b.y) < a.radius + b.radius + _GAP
+
+
+def swap_places(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
+    """The scene with two objects in each other's place, all jitter fresh; None if a larger object does not fit."""
+    things = [jitter(rng, thing) for thing in scene.things]
+    first, second = things[a], things[b]
+    things[a] = _moved(first, second.x, second.y)
+    things[b] = _moved(second, first.x, first.y)
+    if any(overlap(p, q) for i, p in enumerate(things) for q in things[i + 1 :]):
+        return None
+    return Scene(tuple(things), ground=rng.uniform(0.86, 0.97))
+
+
+def _moved(thing: Thing, x: float, y: float) -> Thing:
+    edge = thing.radius
+    return replace(thing, x=min(max(x, edge), 1 - edge), y=min(max(y, edge), 1 - edge))
+
+
+def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
+    """The scene with the colours of two objects exchanged, all jitter fresh."""
+    things = [jitter(rng, thing) for thing in scene.things]
+    first, second = things[a], things[b]
+    things[a] = replace(first, colour=second.colour)
+    things[b] = replace(second, colour=first.colour)
+    return Scene(tuple(things), ground=rng.uniform(0.86, 0.97))
+
+
+def swap_sizes(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
+    """The scene with the sizes of two objects exchanged, all jitter fresh; None if the grown object does not fit."""
+    things = [jitter(rng, thing) for thing in scene.things]
+    first, second = things[a], things[b]
+    things[a] = _moved(replace(first, size=second.size, radius=second.radius), first.x, first.y)
+    things[b] = _moved(replace(second, size=first.size, radius=first.radius), second.x, second.y)
+    if any(overlap(p, q) for i, p in enumerate(things) for q in things[i + 1 :]):
+        return None
+    return Scene(tuple(things), ground=rng.uniform(0.86, 0.97))
