@@ -214,25 +214,51 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
     return record_type(**values)
 
 
+class TableWriter:
+    """Writes records one by one into a parquet table; see :func:`open_table`. ``count`` is how many so far."""
+
+    def __init__(self, path: Path, record_type: type) -> None:
+        import pyarrow.parquet as pq
+
+        self.count = 0
+        self._rows: list[dict[str, Any]] = []
+        self._schema = _features(record_type).arrow_schema
+        self._parquet = pq.ParquetWriter(path, self._schema, compression="zstd")
+
+    def write(self, record: Any) -> None:
+        self._rows.append(_to_row(record))
+        self.count += 1
+        if len(self._rows) == ROW_GROUP:
+            self._write_group()
+
+    def close(self) -> None:
+        self._write_group()
+        self._parquet.close()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        self._parquet.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
+
+
+@contextmanager
+def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableWriter]:
+    """A writer for ``folder/<table>.parquet``; the table appears when the block ends without an error."""
+    with atomic_path(table_path(folder, record_type)) as temporary:
+        writer = TableWriter(temporary, record_type)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
 def write_table(folder: str | Path, record_type: type[Record], records: Iterable[Record]) -> int:
     """Stream records into ``folder/<table>.parquet`` (atomic); returns how many. ``datasets`` opens the file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = _features(record_type).arrow_schema
-    count, rows = 0, []
-    with (
-        atomic_path(table_path(folder, record_type)) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-    ):
+    with open_table(folder, record_type) as table:
         for record in records:
-            rows.append(_to_row(record))
-            count += 1
-            if len(rows) == ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows = []
-        writer.write_table(pa.Table.from_pylist(rows, schema))
-    return count
+            table.write(record)
+        return table.count
 
 
 def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record]:
