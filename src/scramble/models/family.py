@@ -8,14 +8,16 @@ Shape legend: B batch, L tokens, D decoder width, F features of one prompt, T ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
+from scramble.models.backbone import FamilyBackbone, unwrap
+from scramble.models.images import ImageOptions
 from scramble.trie.backbone import ImageInputs
 
 
@@ -29,35 +31,6 @@ class Prompt:
 
     input_ids: list[int]
     images: ImageInputs | None = None
-
-
-SMALLEST_SIDE = 4  # px: image processors take a side of 1 or 3 for the colour channels
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """The image upright (EXIF rotation applied), RGB, no side under 4 px (enlarged by whole factors)."""
-    image = ImageOps.exif_transpose(image).convert("RGB")
-    height, width = usable_size((image.height, image.width))
-    return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.NEAREST)
-
-
-def usable_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) of :func:`as_rgb`'s result for an upright image of ``size``."""
-    factor = -(-SMALLEST_SIDE // min(size))
-    return size[0] * factor, size[1] * factor
-
-
-def unwrap(model: Any) -> Any:
-    """The transformers model inside any stack of DDP, torch.compile and PEFT wrappers."""
-    while True:
-        if hasattr(model, "get_base_model"):  # PEFT: adapters stay in the base model's layers
-            model = model.get_base_model()
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        elif isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module
-        else:
-            return model
 
 
 class Family:
@@ -74,7 +47,9 @@ class Family:
         lora_targets: regular expression of the linear layers that LoRA may touch, anchored on the language model
             (PEFT matches it against the whole module name).
         minimum, below: versions of transformers that have the family's native classes: minimum <= version < below.
-        combine, bidirectional_images: see :class:`scramble.trie.backbone.Backbone`.
+        combine: see :class:`scramble.trie.backbone.Backbone`.
+        needs_torchvision: whether the family's processor cannot be built without torchvision.
+        image_options: what is done to an image before the family's own preprocessing.
     """
 
     name: str = ""
@@ -86,7 +61,10 @@ class Family:
     minimum: str = "5.20"
     below: str = "6"
     combine: Literal["replace", "add"] = "replace"
-    bidirectional_images: bool = False
+    needs_torchvision: bool = False
+
+    def __init__(self) -> None:
+        self.image_options = ImageOptions()
 
     # ---------------------------------------------------------------------------------------------------- loading
 
@@ -95,6 +73,15 @@ class Family:
         from transformers import AutoProcessor
 
         return AutoProcessor.from_pretrained(path, revision=revision)
+
+    def check_processor(self, processor: Any, config: Any) -> None:
+        """Raises ModelError if the processor was made for another model."""
+        ours, theirs = self.feature_tokens(config), getattr(processor, "image_token_id", None)
+        if theirs is not None and theirs not in ours:
+            raise ModelError(
+                f"the processor ({type(processor).__name__}) marks images with token {theirs}, the model expects "
+                f"{sorted(ours)}: it belongs to another model; use the processor saved with the model"
+            )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
         """Let an image be cut into at most ``max_tiles`` tiles. Raises ModelError if the family does not tile."""
@@ -139,7 +126,7 @@ class Family:
         self._check_text(processor, text)
         rendered = self.render_prompt(processor, text, len(images))
         batch = processor(
-            images=[as_rgb(image) for image in images] or None,
+            images=[self.image_options.apply(image) for image in images] or None,
             text=[rendered],
             return_tensors="pt",
             add_special_tokens=self._adds_special_tokens(processor, rendered),
@@ -167,7 +154,7 @@ class Family:
         """Tokens that each image of the given (height, width) takes in a prompt, start and end tokens included."""
         if not sizes:
             return []
-        usable = [list(usable_size(size)) for size in sizes]
+        usable = [list(self.image_options.size(size)) for size in sizes]
         return list(processor._get_num_multimodal_tokens(image_sizes=usable)["num_image_tokens"])
 
     def image_keys(self, processor: Any) -> frozenset[str]:
@@ -189,16 +176,21 @@ class Family:
         """Ids of the tokens that receive image features."""
         return frozenset({int(config.image_token_id)})
 
+    def block_tokens(self, config: Any) -> frozenset[int]:
+        """Ids of the image tokens that attend to each other in both directions; none in causal families."""
+        return frozenset()
+
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         tiles = [inputs["pixel_values"] for inputs in images]
-        output = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True)
-        features = _stacked(output.pooler_output)
-        return [part.flatten(0, 1) for part in features.split([len(t) for t in tiles])]
+        pooled = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True).pooler_output
+        features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
+        return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
 
     def hidden(self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
         """Last hidden states (B, L, D) of the decoder."""
         language_model = model.get_submodule(self.language_model)
+        self._check_window(language_model.config, inputs_embeds.shape[1])
         mask = self.as_model_mask(language_model, attention_mask, inputs_embeds.dtype)
         output = language_model(
             inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
@@ -212,53 +204,14 @@ class Family:
             return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)
         return attention_mask
 
+    def _check_window(self, config: Any, length: int) -> None:
+        window = getattr(config, "sliding_window", None)
+        if window and length > window and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            raise ModelError(
+                f"{self.name}: a row of {length} tokens is longer than the decoder's sliding window ({window}), which "
+                "ready-made masks ignore; use shorter rows"
+            )
+
     def backbone(self, model: nn.Module) -> FamilyBackbone:
         """The model (any wrappers allowed) as the trie engine sees it."""
         return FamilyBackbone(self, unwrap(model))
-
-
-def _stacked(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """Tile features (T, F, D) from the forms in which transformers returns them."""
-    return features if isinstance(features, Tensor) else torch.stack(list(features))
-
-
-class FamilyBackbone:
-    """:class:`scramble.trie.backbone.Backbone` of an unwrapped model."""
-
-    def __init__(self, family: Family, model: nn.Module) -> None:
-        self.family = family
-        self.model = model
-        self.feature_tokens = family.feature_tokens(model.config)
-        self.combine: Literal["replace", "add"] = family.combine
-        self.bidirectional_images = family.bidirectional_images
-
-    def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """One tower and projector pass over all images; for each prompt its features (F_i, D) in token order."""
-        if not images:
-            return []
-        device = next(self.vision[0].parameters()).device
-        moved: list[Mapping[str, Tensor]] = [{k: v.to(device) for k, v in inputs.items()} for inputs in images]
-        return self.family.features(self.model, moved)
-
-    def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of ids (...)."""
-        return self.model.get_input_embeddings()(input_ids)  # type: ignore[operator]
-
-    def decode(self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
-        """Last hidden states (B, L, D), after the final norm and before the head."""
-        return self.family.hidden(self.model, inputs_embeds, attention_mask, position_ids)
-
-    @property
-    def head(self) -> nn.Linear:
-        """The output projection (V, D)."""
-        return self.model.get_submodule(self.family.head)  # type: ignore[return-value]
-
-    @property
-    def decoder(self) -> nn.Module:
-        """The language model."""
-        return self.model.get_submodule(self.family.language_model)
-
-    @property
-    def vision(self) -> Sequence[nn.Module]:
-        """Tower and projector."""
-        return [self.model.get_submodule(path) for path in self.family.vision]

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from scramble.models.family import Family, FamilyBackbone, ModelError
+from scramble.models.backbone import FamilyBackbone
+from scramble.models.family import Family, ModelError
 from scramble.models.registry import family_of
 
 
@@ -56,7 +57,7 @@ def load(
 
     path = str(path)
     config = AutoConfig.from_pretrained(path, revision=revision)
-    family = family_of(config)
+    family = family_of(config.model_type)
     processor = family.load_processor(path, revision)
     if max_tiles is not None:
         family.set_max_tiles(processor, max_tiles)

@@ -1,0 +1,69 @@
+"""A model taken apart for the trie engine: :class:`scramble.trie.backbone.Backbone` for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+from scramble.trie.backbone import ImageInputs
+
+if TYPE_CHECKING:
+    from scramble.models.family import Family
+
+
+def unwrap(model: Any) -> Any:
+    """The transformers model inside any stack of DDP, torch.compile and PEFT wrappers."""
+    while True:
+        if hasattr(model, "get_base_model"):  # PEFT: adapters stay in the base model's layers
+            model = model.get_base_model()
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+class FamilyBackbone:
+    """An unwrapped model as the trie engine sees it; see the protocol for the attributes."""
+
+    def __init__(self, family: Family, model: nn.Module) -> None:
+        self.family = family
+        self.model = model
+        self.feature_tokens = family.feature_tokens(model.config)
+        self.block_tokens = family.block_tokens(model.config)
+        self.combine: Literal["replace", "add"] = family.combine
+        self.bidirectional_images = bool(self.block_tokens)
+
+    def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """One tower and projector pass over all images; for each prompt its features (F_i, D) in token order."""
+        if not images:
+            return []
+        device = next(self.vision[0].parameters()).device
+        moved: list[Mapping[str, Tensor]] = [{k: v.to(device) for k, v in inputs.items()} for inputs in images]
+        return self.family.features(self.model, moved)
+
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """Token embeddings (..., D) of ids (...)."""
+        return self.model.get_input_embeddings()(input_ids)  # type: ignore[operator]
+
+    def decode(self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
+        """Last hidden states (B, L, D), after the final norm and before the head."""
+        return self.family.hidden(self.model, inputs_embeds, attention_mask, position_ids)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The output projection (V, D)."""
+        return self.model.get_submodule(self.family.head)  # type: ignore[return-value]
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The language model."""
+        return self.model.get_submodule(self.family.language_model)
+
+    @property
+    def vision(self) -> Sequence[nn.Module]:
+        """Tower and projector."""
+        return [self.model.get_submodule(path) for path in self.family.vision]

@@ -1,0 +1,69 @@
+"""Families that need no code of their own: a table for transformers' image-text-to-text classes.
+
+To add one: its module paths, and the layers that LoRA may touch if they are not named like Llama's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from scramble.models.family import Family, ModelError
+from scramble.trie.backbone import ImageInputs
+
+LLAMA_LAYERS = r"\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+
+
+class Idefics(Family):
+    """Idefics3 and SmolVLM: tiles and a global view, 64 to 169 tokens each."""
+
+    name = "smolvlm"
+    model_types = ("idefics3", "smolvlm")
+    language_model = "model.text_model"
+    vision = ("model.vision_model", "model.connector")
+    lora_targets = r"model\.text_model" + LLAMA_LAYERS
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """SmolVLM's processor also holds a video part, which needs torchvision and num2words."""
+        from transformers import AutoProcessor
+
+        try:
+            return AutoProcessor.from_pretrained(path, revision=revision)
+        except ImportError as error:
+            raise ModelError(f"the processor of {path} cannot be built: {error}") from error
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        # The processor's (1, tiles, 3, H, W): the tower takes tiles, whatever prompt they belong to.
+        pixels = torch.cat([inputs["pixel_values"] for inputs in images], dim=1)
+        masks = torch.cat([inputs["pixel_attention_mask"] for inputs in images], dim=1)
+        pooled = model.get_image_features(pixel_values=pixels, pixel_attention_mask=masks, return_dict=True)
+        features = torch.cat(pooled.pooler_output)
+        tiles = [inputs["pixel_values"].shape[1] for inputs in images]
+        return list(features.split([n * len(features) // sum(tiles) for n in tiles]))
+
+
+class QwenVL(Family):
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: chat and captions only.
+
+    Their rotary positions are three numbers a token (time, row, column), which a depth in the trie does not give.
+    """
+
+    name = "qwen_vl"
+    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+    vision = ("model.visual",)
+    needs_torchvision = True
+
+    def image_keys(self, processor: Any) -> frozenset[str]:
+        """The processor's outputs that the model reads beside the ids; ``generate`` wants the token types as well."""
+        return super().image_keys(processor) | {"mm_token_type_ids"}
+
+    def backbone(self, model: nn.Module) -> NoReturn:
+        """Refused."""
+        raise ModelError(
+            "Qwen-VL cannot be trained or scored here: its rotary positions have three axes and the trie engine places "
+            "tokens on one. Chat works; for training use InternVL, Molmo, LLaVA or SmolVLM"
+        )

@@ -1,0 +1,84 @@
+"""Molmo2 with transformers' native classes (``allenai/Molmo2-4B``, ``-8B``, ``-O-7B``; transformers 5.20 on)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scramble.models.family import Family, ModelError
+from scramble.trie.backbone import ImageInputs
+
+
+class Molmo2(Family):
+    """Molmo2: a low-resolution view and up to 8 overlapping crops, pooled 2 x 2.
+
+    Features are added to the embeddings of ``<im_patch>``; all image tokens of a prompt (patches, columns, starts and
+    ends, of all its images) attend to each other in both directions. ``forward`` wants ``mm_token_type_ids`` in
+    training; the trie engine calls the decoder with the mask itself and does not need them. Embeddings have 128 rows
+    more than the head, so image ids can never be targets.
+    """
+
+    name = "molmo2"
+    model_types = ("molmo2",)
+    combine = "add"
+    needs_torchvision = True
+
+    def block_tokens(self, config: Any) -> frozenset[int]:
+        """Patch, column, starts, ends and low-resolution ids, as the released processor types them."""
+        column, low = config.image_patch_id + 1, config.image_patch_id + 4  # not in the config; see check_processor
+        return frozenset(
+            {
+                config.image_patch_id,
+                column,
+                low,
+                config.image_start_token_id,
+                config.low_res_image_start_token_id,
+                config.image_end_token_id,
+                config.frame_start_token_id,
+                config.frame_end_token_id,
+            }
+        )
+
+    def feature_tokens(self, config: Any) -> frozenset[int]:
+        """``<im_patch>``."""
+        return frozenset({int(config.image_patch_id)})
+
+    def check_processor(self, processor: Any, config: Any) -> None:
+        """Raises ModelError if the processor numbers the image tokens otherwise than the model."""
+        if set(processor.image_token_ids) != self.block_tokens(config):
+            raise ModelError(
+                f"the processor's image tokens {sorted(processor.image_token_ids)} are not the model's "
+                f"{sorted(self.block_tokens(config))}: it belongs to another model; use the one saved with the model"
+            )
+
+    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
+        """At most ``max_tiles`` crops beside the low-resolution view."""
+        processor.image_processor.max_crops = max_tiles
+
+    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+        """As the chat template, begun by BOS (Molmo2: EOS), which its processor would add."""
+        tokenizer = processor.tokenizer
+        start = tokenizer.bos_token or tokenizer.eos_token
+        rendered = super().render_prompt(processor, text, num_images)
+        return rendered if rendered.startswith(start) else start + rendered
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        pooling, first_patch = [], 0
+        for inputs in images:
+            # Indices into the patches of the prompt's own crops become indices into the whole batch; -1 is padding.
+            own = inputs["image_token_pooling"]
+            pooling.append(torch.where(own >= 0, own + first_patch, own))
+            first_patch += inputs["pixel_values"].shape[0] * inputs["pixel_values"].shape[1]
+        per_image = model.get_image_features(
+            torch.cat([inputs["pixel_values"] for inputs in images]),
+            torch.cat(pooling),
+            torch.cat([inputs["image_grids"] for inputs in images]),
+            return_dict=True,
+        ).pooler_output
+        counts = [len(inputs["image_grids"]) for inputs in images]
+        starts = [sum(counts[:n]) for n in range(len(counts))]
+        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]

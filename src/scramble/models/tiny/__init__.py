@@ -1,0 +1,35 @@
+"""Tiny random models in the real file formats, with a tokenizer made from given texts.
+
+They run every experiment on a CPU in seconds (``+debug=tiny``); the InternVL is also the model of the embedded world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from scramble.models.family import ModelError
+from scramble.models.tiny.internvl import save_tiny_internvl
+
+__all__ = ["save_tiny", "save_tiny_internvl"]
+
+
+def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int = 0) -> Path:
+    """Write a tiny random model of the named family with a tokenizer made from ``texts``; returns its folder.
+
+    Raises:
+        ModelError: for a family without one, naming those that have one.
+    """
+    from scramble.models.tiny.idefics import save_tiny_idefics
+    from scramble.models.tiny.llava import save_tiny_llava
+    from scramble.models.tiny.molmo2 import save_tiny_molmo2
+
+    makers: dict[str, Callable[[str | Path, Iterable[str], int], Path]] = {
+        "internvl": save_tiny_internvl,
+        "llava": save_tiny_llava,
+        "molmo2": save_tiny_molmo2,
+        "smolvlm": save_tiny_idefics,
+    }
+    if family not in makers:
+        raise ModelError(f"no tiny model of family {family!r}; there is one of {', '.join(makers)}")
+    return makers[family](folder, texts, seed)

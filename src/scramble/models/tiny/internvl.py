@@ -1,0 +1,98 @@
+"""A tiny InternVL of transformers' native classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scramble.models.internvl import InternVLImageProcessor
+from scramble.models.tiny.parts import (
+    chatml_template,
+    ids_of,
+    make_tokenizer,
+    random_model,
+    set_special_ids,
+    wrap_tokenizer,
+)
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
+
+
+def save_tiny_internvl(
+    folder: str | Path,
+    texts: Iterable[str],
+    seed: int = 0,
+    *,
+    image_size: int = 48,
+    patch_size: int = 6,
+    vision_layers: int = 3,
+    vision_width: int = 96,
+    layers: int = 4,
+    width: int = 128,
+    heads: int = 4,
+    vocab_size: int = 1024,
+    max_tiles: int = 1,
+) -> Path:
+    """Write a tiny native InternVL (about 1.2 M parameters at the defaults) and return its folder.
+
+    ViT 3 x 96 on 48 px with patches of 6 px, 16 image tokens after pixel shuffle, Qwen2 decoder 4 x 128.
+    ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder like a released model.
+    """
+    from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
+
+    backend = make_tokenizer(texts, vocab_size, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": vision_width,
+            "num_hidden_layers": vision_layers,
+            "num_attention_heads": 4,
+            "intermediate_size": 2 * vision_width,
+            "image_size": [image_size, image_size],
+            "patch_size": [patch_size, patch_size],
+            "attention_bias": True,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "intermediate_size": 352 * width // 128,
+            "max_position_embeddings": 4096,
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        image_token_id=ids["<IMG_CONTEXT>"],
+        image_seq_length=(image_size // patch_size // 2) ** 2,
+        tie_word_embeddings=True,
+    )
+    model = random_model(InternVLForConditionalGeneration, config, seed)
+    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
+    processor = InternVLImageProcessor(
+        image_processor=GotOcr2ImageProcessorPil(
+            size={"height": image_size, "width": image_size},
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+            crop_to_patches=True,
+            max_patches=max_tiles,
+        ),
+        tokenizer=wrap_tokenizer(
+            backend,
+            eos="<|im_end|>",
+            pad="<|endoftext|>",
+            start_image_token="<img>",
+            end_image_token="</img>",
+            context_image_token="<IMG_CONTEXT>",
+            video_token="<video>",
+        ),
+        image_seq_length=config.image_seq_length,
+        chat_template=chatml_template("<IMG_CONTEXT>"),
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

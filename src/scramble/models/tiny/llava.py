@@ -1,0 +1,67 @@
+"""A tiny LLaVA-1.5: CLIP tower, two-layer projector, Llama decoder, a tokenizer with Llama's prefix spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scramble.models.llava import SYSTEM
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def save_tiny_llava(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 56) -> Path:
+    """Write a tiny native LLaVA-1.5 and return its folder. 56 px with patches of 14 px give 16 image tokens."""
+    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    backend = make_tokenizer([*texts, SYSTEM], 1024, SPECIALS, roles=("USER", "ASSISTANT"))
+    ids = ids_of(backend, SPECIALS)
+    config = LlavaConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": image_size,
+            "patch_size": 14,
+            "projection_dim": 64,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 4096,
+            "bos_token_id": ids["<s>"],
+            "eos_token_id": ids["</s>"],
+            "pad_token_id": ids["<pad>"],
+        },
+        image_token_index=ids["<image>"],
+        image_seq_length=(image_size // 14) ** 2,
+    )
+    model = random_model(LlavaForConditionalGeneration, config, seed)
+    set_special_ids(model, bos=ids["<s>"], eos=ids["</s>"], pad=ids["<pad>"])
+    square = {"height": image_size, "width": image_size}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=square),
+        tokenizer=wrap_tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>", image_token="<image>"),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,109 @@
+"""A tiny Molmo2 of transformers' native classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scramble.models.tiny.parts import (
+    chatml_template,
+    ids_of,
+    make_tokenizer,
+    random_model,
+    set_special_ids,
+    wrap_tokenizer,
+)
+
+# The released order: the added ids follow the vocabulary, and the head has no rows for them.
+IMAGE_TOKENS = [
+    "<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>", "<|image|>", "<im_low>",
+    "<frame_start>", "<frame_end>", "<|video|>",
+]  # fmt: skip
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
+    """A tiny config whose image tokens take the ids after ``vocab_size``, in the released order."""
+    from transformers import Molmo2Config
+
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "image_size": [image_size, image_size],
+    }
+    adapter = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "intermediate_size": 64,
+        "text_hidden_size": 64,
+        "vision_feature_layer": [2, 0],
+    }
+    text = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": vocab_size,
+        "additional_vocab_size": 16,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    }
+    first = vocab_size
+    return Molmo2Config(
+        vision_config=vision,
+        adapter_config=adapter,
+        text_config=text,
+        image_start_token_id=first,
+        image_end_token_id=first + 1,
+        image_patch_id=first + 2,
+        low_res_image_start_token_id=first + 4,
+        frame_start_token_id=first + 7,
+        frame_end_token_id=first + 8,
+    )
+
+
+def save_tiny_molmo2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 56) -> Path:
+    """Write a tiny native Molmo2 and return its folder. Its processor needs torchvision to be built and saved."""
+    from transformers import Molmo2ForConditionalGeneration
+    from transformers.utils import is_torchvision_available
+
+    from scramble.models.family import ModelError
+
+    if not is_torchvision_available():
+        raise ModelError("Molmo2's image processor needs torchvision: pip install torchvision")
+    from transformers import Molmo2ImageProcessor, Molmo2Processor, Molmo2VideoProcessor
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    vocab_size = backend.get_vocab_size()
+    backend.add_special_tokens(IMAGE_TOKENS)
+    ids = ids_of(backend, SPECIALS)
+    model = random_model(Molmo2ForConditionalGeneration, tiny_molmo2_config(vocab_size, image_size), seed)
+    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
+    processor = Molmo2Processor(
+        image_processor=Molmo2ImageProcessor(
+            size={"height": image_size, "width": image_size}, overlap_margins=[1, 1], max_crops=4
+        ),
+        video_processor=Molmo2VideoProcessor(size={"height": image_size, "width": image_size}),
+        tokenizer=wrap_tokenizer(
+            backend,
+            bos="<|im_end|>",
+            eos="<|im_end|>",
+            pad="<|endoftext|>",
+            image_token="<|image|>",
+            video_token="<|video|>",
+        ),
+        chat_template=chatml_template("<|image|>"),
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

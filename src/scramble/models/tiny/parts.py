@@ -1,0 +1,78 @@
+"""What the tiny models share: a tokenizer made from texts, a chat template, random weights from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+
+def make_tokenizer(
+    texts: Iterable[str], vocab_size: int, special_tokens: Iterable[str], roles: Iterable[str] = ("user", "assistant")
+) -> Any:
+    """A byte-level BPE tokenizer (``tokenizers.Tokenizer``) trained on ``texts``; the same texts give the same ids.
+
+    Common words become single tokens, any other text stays representable; ``roles`` are single tokens always.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    # A prefix space makes a word the same token at the start of a turn and inside it.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special_tokens),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = list(texts)
+    # As frequent as texts, the role words are merged whole before rarer words fill the vocabulary.
+    tokenizer.train_from_iterator([*texts, *(role for role in roles for _ in range(len(texts) + 100))], trainer)
+    return tokenizer
+
+
+def wrap_tokenizer(backend: Any, *, eos: str, pad: str, bos: str | None = None, **named: str) -> Any:
+    """The tokenizer as transformers loads it; ``named`` tokens become attributes (``image_token`` and so on)."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        extra_special_tokens=named,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def chatml_template(image: str) -> str:
+    """A minimal chat template in ChatML's style with ``image`` as placeholder; short, for speed on a CPU."""
+    return (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}" + image + "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+
+
+def random_model(cls: type, config: Any, seed: int) -> Any:
+    """A model of ``config`` with random weights, the same for the same seed; the global generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(config)
+
+
+def set_special_ids(model: Any, *, eos: int, pad: int, bos: int | None = None) -> None:
+    """The ids that ``generate`` stops and pads with."""
+    model.generation_config.bos_token_id = bos
+    model.generation_config.eos_token_id = eos
+    model.generation_config.pad_token_id = pad
+
+
+def ids_of(backend: Any, tokens: Sequence[str]) -> dict[str, int]:
+    """Ids of the named tokens."""
+    return {token: backend.token_to_id(token) for token in tokens}
