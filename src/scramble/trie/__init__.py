@@ -1,0 +1,37 @@
+"""The token trie: all sequences that share their images, scored in one pass. Knows tensors, not tasks."""
+
+from scramble.trie.backbone import Backbone, ImageInputs
+from scramble.trie.build import TokenTrie, TrieError, build_trie
+from scramble.trie.engine import (
+    LogProbs,
+    NonFiniteError,
+    block_tokens,
+    enable_gradient_checkpointing,
+    encode_images,
+    logprobs,
+    vision_is_trained,
+)
+from scramble.trie.pack import TrieBatch, TrieItem, build_item, pack
+from scramble.trie.score import SequenceScore, iter_scores, score
+
+__all__ = [
+    "Backbone",
+    "ImageInputs",
+    "LogProbs",
+    "NonFiniteError",
+    "SequenceScore",
+    "TokenTrie",
+    "TrieBatch",
+    "TrieError",
+    "TrieItem",
+    "block_tokens",
+    "build_item",
+    "build_trie",
+    "enable_gradient_checkpointing",
+    "encode_images",
+    "iter_scores",
+    "logprobs",
+    "pack",
+    "score",
+    "vision_is_trained",
+]

@@ -22,12 +22,14 @@ class Backbone(Protocol):
         feature_tokens: token ids whose embedding receives an image feature, in order of appearance.
         combine: whether a feature takes the place of the token embedding or is added to it (Molmo v1).
         bidirectional_images: whether the tokens of an image block attend to each other in both directions (Molmo2).
+        block_tokens: ids of that block (image patches, start and end, columns); empty for causal families.
     """
 
     model: nn.Module
     feature_tokens: frozenset[int]
     combine: Literal["replace", "add"]
     bidirectional_images: bool
+    block_tokens: frozenset[int]
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
         """One tower and projector pass over all images; for each prompt its features (F_i, D) in token order."""

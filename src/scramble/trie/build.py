@@ -1,0 +1,193 @@
+"""From token sequences to a token trie: pure arithmetic on lists of ids, no model and no tensor.
+
+The nodes of the trie are the tokens that must go through the decoder: those with a scored token somewhere after
+them. The last token of an answer is scored but never read, so it is a *target* and not a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+class TrieError(ValueError):
+    """Sequences that cannot be scored. The message names the item and the sequence, and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrie:
+    """The sequences of one image as a trie, laid out depth first.
+
+    N nodes, R of them predict a scored token, T distinct predictions (a predicting node with a token id).
+
+    Attributes:
+        ids: (N,) token ids.
+        positions: (N,) depth of each node, which is its position in every sequence that passes through it.
+        end: (N,) index after the last descendant: node q may attend to node k iff ``k <= q < end[k]``.
+        rows: (R,) nodes that predict at least one scored token, ascending.
+        row_starts: (R + 1,) the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
+        target_ids: (T,) the predicted token ids, by row and then by id.
+        targets: for each sequence the predictions of its scored tokens, in token order.
+        features: (N,) index of the image feature that belongs to the node, -1 for none.
+        num_features: image features that every sequence refers to.
+        block: (N,) True for the tokens of the image block that attend to each other in both directions.
+    """
+
+    ids: IntArray
+    positions: IntArray
+    end: IntArray
+    rows: IntArray
+    row_starts: IntArray
+    target_ids: IntArray
+    targets: tuple[IntArray, ...]
+    features: IntArray
+    num_features: int
+    block: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def build_trie(
+    sequences: Sequence[Sequence[int]],
+    scored: Sequence[Sequence[bool]],
+    *,
+    feature_tokens: Set[int] = frozenset(),
+    block_tokens: Set[int] = frozenset(),
+    item_id: str = "",
+) -> TokenTrie:
+    """Merge the sequences of one image into a trie.
+
+    Args:
+        sequences: token ids, one list a sequence. They may repeat, or be a prefix of one another.
+        scored: for each sequence, which of its tokens are to be scored.
+        feature_tokens: ids that stand for an image feature each; the n-th on a path gets the n-th feature.
+        block_tokens: ids of the image block, where a family attends in both directions.
+        item_id: named in errors.
+
+    Raises:
+        TrieError: no sequence; a mask of another length; no scored token; a scored first token, which nothing
+            predicts; sequences that refer to different numbers of image features; an image block that is not whole
+            and shared by all sequences.
+    """
+    where = f"item {item_id!r}" if item_id else "item"
+    if not sequences or len(sequences) != len(scored):
+        raise TrieError(f"{where}: {len(sequences)} sequences and {len(scored)} masks; give one mask a sequence")
+    positions = [
+        _scored_positions(ids, mask, f"{where}, sequence {n}")
+        for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
+    ]
+    # What follows the last scored token cannot change a score, and that token itself is predicted, never read.
+    inputs = [list(ids[: where_scored[-1]]) for ids, where_scored in zip(sequences, positions, strict=True)]
+
+    paths, ids, depths, end = _merge(inputs)
+    rows, row_starts, target_ids, targets = _predictions(sequences, positions, paths)
+    features, num_features = _features(sequences, paths, len(ids), feature_tokens, where)
+    block = _members(ids, block_tokens)
+    if block_tokens:
+        _check_block(sequences, block, block_tokens, where)
+    return TokenTrie(ids, depths, end, rows, row_starts, target_ids, targets, features, num_features, block)
+
+
+def _scored_positions(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
+    if len(ids) != len(mask):
+        raise TrieError(f"{where}: {len(ids)} tokens and {len(mask)} mask entries")
+    positions = np.flatnonzero(np.asarray(mask, dtype=bool))
+    if len(positions) == 0:
+        raise TrieError(f"{where}: no scored token; is its completion empty?")
+    if positions[0] == 0:
+        raise TrieError(f"{where}: its first token is scored, but nothing comes before it to predict it")
+    return positions
+
+
+def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
+    """Paths (node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
+
+    In lexicographic order a sequence shares with its predecessor exactly what it shares with any earlier one, and the
+    new tokens of each, one sequence after the other, are the depth-first layout.
+    """
+    paths: list[IntArray] = [np.empty(0, np.int64)] * len(inputs)
+    ids: list[int] = []
+    depths: list[IntArray] = []
+    end: list[int] = []
+    path = np.empty(0, np.int64)
+    previous: list[int] = []
+    for n in sorted(range(len(inputs)), key=inputs.__getitem__):
+        tokens = inputs[n]
+        shared = _common_prefix(previous, tokens)
+        for node in path[shared:]:
+            end[node] = len(ids)
+        new = np.arange(len(ids), len(ids) + len(tokens) - shared)
+        path = np.concatenate([path[:shared], new])
+        depths.append(np.arange(shared, len(tokens)))
+        ids.extend(tokens[shared:])
+        end.extend([0] * len(new))
+        paths[n] = path
+        previous = tokens
+    for node in path:
+        end[node] = len(ids)
+    return paths, np.asarray(ids, np.int64), np.concatenate(depths), np.asarray(end, np.int64)
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    length = min(len(a), len(b))
+    if a[:length] == b[:length]:
+        return length
+    return next(n for n in range(length) if a[n] != b[n])
+
+
+def _predictions(
+    sequences: Sequence[Sequence[int]], positions: list[IntArray], paths: list[IntArray]
+) -> tuple[IntArray, IntArray, IntArray, tuple[IntArray, ...]]:
+    """Distinct (predicting node, token id) pairs: rows, row starts, target ids, and each sequence's pairs."""
+    nodes = np.concatenate([path[where - 1] for path, where in zip(paths, positions, strict=True)])
+    ids = np.concatenate(
+        [np.asarray(tokens, np.int64)[where] for tokens, where in zip(sequences, positions, strict=True)]
+    )
+    pairs, inverse = np.unique(np.stack([nodes, ids]), axis=1, return_inverse=True)
+    rows, starts = np.unique(pairs[0], return_index=True)
+    bounds = np.cumsum([len(where) for where in positions])[:-1]
+    targets = tuple(np.split(inverse.reshape(-1), bounds))
+    return rows, np.append(starts, pairs.shape[1]), pairs[1], targets
+
+
+def _members(ids: IntArray, tokens: Set[int]) -> NDArray[np.bool_]:
+    return np.isin(ids, np.fromiter(tokens, np.int64, len(tokens)))
+
+
+def _features(
+    sequences: Sequence[Sequence[int]], paths: list[IntArray], num_nodes: int, feature_tokens: Set[int], where: str
+) -> tuple[IntArray, int]:
+    features = np.full(num_nodes, -1, np.int64)
+    if not feature_tokens:
+        return features, 0
+    counts = []
+    for tokens, path in zip(sequences, paths, strict=True):
+        is_feature = _members(np.asarray(tokens, np.int64), feature_tokens)
+        counts.append(int(is_feature.sum()))
+        number = np.cumsum(is_feature) - 1
+        on_path = is_feature[: len(path)]
+        features[path[on_path]] = number[: len(path)][on_path]
+    if len(set(counts)) > 1:
+        raise TrieError(f"{where}: its sequences hold {sorted(set(counts))} image tokens, but share one set of images")
+    return features, counts[0]
+
+
+def _check_block(
+    sequences: Sequence[Sequence[int]], block: NDArray[np.bool_], block_tokens: Set[int], where: str
+) -> None:
+    """A token of a two-way block sees tokens that come later, so it can be shared only if all of them are."""
+    nodes = int(block.sum())
+    for n, tokens in enumerate(sequences):
+        count = sum(token in block_tokens for token in tokens)
+        if count != nodes:
+            raise TrieError(
+                f"{where}, sequence {n}: its image block is not shared by all sequences ({count} tokens here, {nodes} "
+                "in all); this family's image tokens attend in both directions, so give such sequences items of their "
+                "own"
+            )

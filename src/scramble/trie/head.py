@@ -1,0 +1,115 @@
+"""The output head where it is needed: log-probabilities of given tokens, without a full-vocabulary tensor for backward.
+
+Shape suffixes: R predicting positions, T predictions (sorted by row), C rows of a chunk, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 25  # logits alive at a time: 128 MiB in float32
+
+
+def head_logprobs(
+    hidden_RD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    row_starts: Sequence[int],
+    target_rows_T: Tensor,
+    target_ids_T: Tensor,
+    *,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Tensor:
+    """Log-softmax (nats; float32, float64 for a float64 head) of the head's logits at the given tokens: (T,).
+
+    The gradient of ``log p(y)`` by the hidden state is ``W[y] - softmax(W h) @ W``. Its second term does not depend on
+    what follows, so it is taken in the forward pass while the chunk's logits are at hand; nothing of the vocabulary's
+    size is kept and nothing is computed twice. Only a head that is trained itself computes its logits again.
+
+    Args:
+        hidden_RD: hidden states of the predicting positions.
+        weight_VD, bias_V: the head.
+        row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
+        target_rows_T, target_ids_T: row and token id of each prediction.
+        chunk_elements: logits alive at a time.
+    """
+    chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
+    return _HeadLogProbs.apply(hidden_RD, weight_VD, bias_V, row_starts, target_rows_T, target_ids_T, chunk_rows)
+
+
+class _HeadLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_RD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        row_starts: Sequence[int],
+        target_rows_T: Tensor,
+        target_ids_T: Tensor,
+        chunk_rows: int,
+    ) -> Tensor:
+        needs_hidden_grad = ctx.needs_input_grad[0]
+        precision = torch.promote_types(weight_VD.dtype, torch.float32)
+        logps_T = hidden_RD.new_empty(len(target_ids_T), dtype=precision)
+        expected_RD = torch.empty_like(hidden_RD, dtype=precision) if needs_hidden_grad else None
+        for start in range(0, len(hidden_RD), chunk_rows):
+            stop = min(start + chunk_rows, len(hidden_RD))
+            targets = slice(row_starts[start], row_starts[stop])
+            rows_T, ids_T = target_rows_T[targets] - start, target_ids_T[targets]
+            logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V)
+            norm_C = logits_CV.logsumexp(-1)
+            logps_T[targets] = logits_CV[rows_T, ids_T] - norm_C[rows_T]
+            if expected_RD is not None:
+                probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()
+                expected_RD[start:stop] = _matmul(probs_CV, weight_VD)
+        ctx.save_for_backward(hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, expected_RD)
+        ctx.row_starts, ctx.chunk_rows = row_starts, chunk_rows
+        return logps_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_T,) = grads
+        hidden_RD, weight_VD, _, target_rows_T, target_ids_T, expected_RD = ctx.saved_tensors
+        grad_R = grad_T.new_zeros(len(hidden_RD)).index_add_(0, target_rows_T, grad_T)
+        grad_hidden = grad_weight = grad_bias = None
+        if expected_RD is not None:
+            wanted_TD = weight_VD[target_ids_T] * grad_T[:, None]
+            grad_hidden = expected_RD.mul(-grad_R[:, None]).index_add_(0, target_rows_T, wanted_TD)
+            grad_hidden = grad_hidden.to(hidden_RD.dtype)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            grad_weight, grad_bias = _head_gradients(ctx, grad_T, grad_R)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _head_gradients(ctx: Any, grad_T: Tensor, grad_R: Tensor) -> tuple[Tensor, Tensor | None]:
+    hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, _ = ctx.saved_tensors
+    grad_weight = torch.zeros_like(weight_VD, dtype=grad_T.dtype)
+    grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_T.dtype)
+    for start in range(0, len(hidden_RD), ctx.chunk_rows):
+        stop = min(start + ctx.chunk_rows, len(hidden_RD))
+        targets = slice(ctx.row_starts[start], ctx.row_starts[stop])
+        logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V)
+        grad_CV = logits_CV.softmax(-1).mul_(-grad_R[start:stop, None])
+        grad_CV.index_put_((target_rows_T[targets] - start, target_ids_T[targets]), grad_T[targets], accumulate=True)
+        grad_weight.addmm_(grad_CV.T, hidden_RD[start:stop].to(grad_T.dtype))
+        if grad_bias is not None:
+            grad_bias += grad_CV.sum(0)
+    return grad_weight.to(weight_VD.dtype), None if grad_bias is None else grad_bias.to(bias_V.dtype)
+
+
+def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    logits_CV = _matmul(hidden_CD, weight_VD.T)
+    return logits_CV if bias_V is None else logits_CV.add_(bias_V)
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in b's precision, the result in float32 at least; CUDA keeps its float32 sums without rounding them."""
+    a = a.to(b.dtype)
+    if b.dtype in (torch.float32, torch.float64):
+        return a @ b
+    return torch.mm(a, b, out_dtype=torch.float32) if b.is_cuda else (a @ b).float()

@@ -1,0 +1,81 @@
+"""The attention rule of a token trie: token q sees token k iff ``k <= q < end[k]``.
+
+The same rule keeps the tries of a row apart and lets padding see only itself. Families whose image tokens attend in
+both directions add the image block. Shape suffixes: B rows, L tokens a row, N blocks of a row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+FLEX_BLOCK = 128  # tokens; the block size of FlexAttention's kernels
+
+
+def dense_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> Tensor:
+    """Boolean (B, 1, L, L), True where attention is allowed: the 4-D mask of scaled_dot_product_attention.
+
+    Args:
+        end_BL: index after the last descendant of each token.
+        block_BL: tokens with the same number see each other in both directions; -1 for none.
+    """
+    index_L = torch.arange(end_BL.shape[1], device=end_BL.device)
+    query_L1 = index_L[:, None]
+    mask_BLL = (index_L <= query_L1) & (query_L1 < end_BL[:, None, :])
+    if block_BL is not None:
+        mask_BLL |= (block_BL[:, :, None] == block_BL[:, None, :]) & (block_BL[:, :, None] >= 0)
+    return mask_BLL[:, None]
+
+
+def block_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> BlockMask:
+    """The same rule as a FlexAttention BlockMask, found from the ends alone, without an L x L tensor.
+
+    Of two blocks of tokens, the later sees the earlier in full if its last token lies before the smallest end there,
+    and not at all if its first token lies at or after the largest.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    length = end_BL.shape[1]
+    padding = -length % FLEX_BLOCK
+    ends_BNk = torch.nn.functional.pad(end_BL, (0, padding)).unflatten(1, (-1, FLEX_BLOCK))
+    first_N = torch.arange(0, length, FLEX_BLOCK, device=end_BL.device)
+    last_N1 = (first_N + FLEX_BLOCK - 1).clamp(max=length - 1)[:, None]
+    earlier_NN = first_N < first_N[:, None]
+    own_NN = first_N == first_N[:, None]
+    full_BNN = earlier_NN & (last_N1 < ends_BNk.amin(2)[:, None, :])
+    some_BNN = own_NN | (earlier_NN & (first_N[:, None] < ends_BNk.amax(2)[:, None, :]))
+    if block_BL is not None:
+        members_BNk = torch.nn.functional.pad(block_BL, (0, padding), value=-1).unflatten(1, (-1, FLEX_BLOCK))
+        low_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
+        high_BN = members_BNk.amax(2)
+        some_BNN |= (low_BN[:, :, None] <= high_BN[:, None, :]) & (low_BN[:, None, :] <= high_BN[:, :, None])
+
+    def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        allowed = (k <= q) & (q < end_BL[b, k])
+        if block_BL is not None:
+            allowed = allowed | ((block_BL[b, q] == block_BL[b, k]) & (block_BL[b, q] >= 0))
+        return allowed
+
+    partial_counts, partial_indices = _ordered(some_BNN & ~full_BNN)
+    full_counts, full_indices = _ordered(full_BNN)
+    return BlockMask.from_kv_blocks(
+        partial_counts,
+        partial_indices,
+        full_counts,
+        full_indices,
+        BLOCK_SIZE=FLEX_BLOCK,
+        mask_mod=rule,
+        seq_lengths=(length, length),
+    )
+
+
+def _ordered(mask_BNN: Tensor) -> tuple[Tensor, Tensor]:
+    """FlexAttention's sparse form: for each row of blocks, how many are set and their indices first."""
+    counts = mask_BNN.sum(-1, dtype=torch.int32)
+    indices = mask_BNN.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
+    return counts[:, None], indices[:, None].contiguous()

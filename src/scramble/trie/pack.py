@@ -1,0 +1,221 @@
+"""Several tries in one batch: bin packing, and the index tensors that the engine follows.
+
+Shape suffixes: B rows of the batch, L tokens a row, F image features, R predicting nodes, T distinct predictions,
+M scored tokens, Q sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scramble.trie.backbone import ImageInputs
+from scramble.trie.build import TokenTrie, TrieError, build_trie
+
+
+@dataclass(frozen=True, slots=True)
+class TrieItem:
+    """Token sequences that share their images.
+
+    Attributes:
+        sequences: token ids, prompt and completion together, image placeholders included.
+        scored: for each sequence, which tokens are to be scored.
+        images: what the processor yields for the images, or None. The same object in two items is encoded once.
+        item_id: named in errors.
+    """
+
+    sequences: Sequence[Sequence[int]]
+    scored: Sequence[Sequence[bool]]
+    images: ImageInputs | None = None
+    item_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrieBatch:
+    """Tries in rows, ready for one forward pass. Items and sequences are numbered in the order they were given.
+
+    Attributes:
+        input_ids_BL: token ids, 0 in padding.
+        position_ids_BL: depth of each token in its trie, 0 in padding.
+        end_BL: index in the row after the last descendant; padding attends to itself only.
+        block_BL: number of the item for tokens of a two-way image block, -1 elsewhere; None for causal families.
+        feature_slots_F: flat positions (in B * L) that receive an image feature.
+        feature_source_F: the feature of each, in the concatenated features of all items.
+        rows_R: flat positions whose next-token distribution is needed.
+        row_starts: R + 1 numbers, on the host: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
+        target_rows_T: the row of each prediction, ascending.
+        target_ids_T: its token id.
+        token_targets_M: the prediction of each scored token, sequence after sequence.
+        token_sequence_M: the sequence it belongs to.
+        num_sequences: sequences of each item.
+        num_features: image features that each item's sequences refer to.
+        images: images of each item.
+        item_ids: names of the items.
+        num_tokens: tokens in the rows, without padding.
+    """
+
+    input_ids_BL: Tensor
+    position_ids_BL: Tensor
+    end_BL: Tensor
+    block_BL: Tensor | None
+    feature_slots_F: Tensor
+    feature_source_F: Tensor
+    rows_R: Tensor
+    row_starts: tuple[int, ...]
+    target_rows_T: Tensor
+    target_ids_T: Tensor
+    token_targets_M: Tensor
+    token_sequence_M: Tensor
+    num_sequences: tuple[int, ...]
+    num_features: tuple[int, ...]
+    images: tuple[ImageInputs | None, ...]
+    item_ids: tuple[str, ...]
+    num_tokens: int
+
+    @property
+    def padding_fraction(self) -> float:
+        """Share of the batch's positions that hold no token, in [0, 1)."""
+        return 1.0 - self.num_tokens / self.input_ids_BL.numel()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrieBatch:
+        """The batch with all its tensors, images included, on ``device``."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        changes: dict[str, object] = {
+            field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        moved: dict[int, ImageInputs] = {}  # by identity, so that shared images stay shared
+        for images in self.images:
+            if images is not None and id(images) not in moved:
+                moved[id(images)] = {name: move(tensor) for name, tensor in images.items()}
+        changes["images"] = tuple(None if images is None else moved[id(images)] for images in self.images)
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def build_item(
+    item: TrieItem, *, feature_tokens: Set[int] = frozenset(), block_tokens: Set[int] = frozenset()
+) -> TokenTrie:
+    """The trie of an item. Raises TrieError (see :func:`scramble.trie.build.build_trie`)."""
+    return build_trie(
+        item.sequences, item.scored, feature_tokens=feature_tokens, block_tokens=block_tokens, item_id=item.item_id
+    )
+
+
+def pack(
+    items: Sequence[TrieItem],
+    *,
+    feature_tokens: Set[int] = frozenset(),
+    block_tokens: Set[int] = frozenset(),
+    vocab_size: int | None = None,
+    row_tokens: int | None = None,
+    tries: Sequence[TokenTrie] | None = None,
+) -> TrieBatch:
+    """Lay the tries of ``items`` into rows.
+
+    Args:
+        items: at least one.
+        feature_tokens: see :class:`scramble.trie.backbone.Backbone`.
+        block_tokens: likewise; empty for causal families.
+        vocab_size: rows of the output head; scored ids must lie below it. None leaves them unchecked.
+        row_tokens: tokens a row may hold; default the longest trie, which wastes no attention on other tries.
+        tries: the items' tries where they are built already.
+
+    Raises:
+        TrieError: a trie that fits in no row, a scored id outside the head, and the errors of ``build_trie``.
+    """
+    if not items:
+        raise TrieError("no items to pack")
+    if tries is None:
+        tries = [build_item(item, feature_tokens=feature_tokens, block_tokens=block_tokens) for item in items]
+    for item, trie in zip(items, tries, strict=True):
+        _check(item, trie, vocab_size, row_tokens)
+
+    lengths = [len(trie) for trie in tries]
+    row_length = max(lengths)
+    bins = assign_rows(lengths, row_length if row_tokens is None else row_tokens)
+    if row_tokens is not None:
+        row_length = max(sum(lengths[n] for n in members) for members in bins)
+
+    num_rows = len(bins)
+    input_ids = np.zeros((num_rows, row_length), np.int64)
+    positions = np.zeros((num_rows, row_length), np.int64)
+    end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))
+    block = np.full((num_rows, row_length), -1, np.int64)
+    starts = np.zeros(len(items), np.int64)  # flat position of each item's first token
+    for row, members in enumerate(bins):
+        column = 0
+        for n in members:
+            trie, span = tries[n], slice(column, column + lengths[n])
+            input_ids[row, span] = trie.ids
+            positions[row, span] = trie.positions
+            end[row, span] = trie.end + column
+            block[row, span] = np.where(trie.block, n, -1)
+            starts[n] = row * row_length + column
+            column += lengths[n]
+
+    feature_starts = _starts([trie.num_features for trie in tries])
+    target_starts = _starts([len(trie.target_ids) for trie in tries])
+    row_counts = np.concatenate([np.diff(trie.row_starts) for trie in tries])
+    tokens = [target + start for trie, start in zip(tries, target_starts, strict=True) for target in trie.targets]
+    return TrieBatch(
+        input_ids_BL=torch.from_numpy(input_ids),
+        position_ids_BL=torch.from_numpy(positions),
+        end_BL=torch.from_numpy(end),
+        block_BL=torch.from_numpy(block) if block_tokens else None,
+        feature_slots_F=_cat([np.flatnonzero(t.features >= 0) + s for t, s in zip(tries, starts, strict=True)]),
+        feature_source_F=_cat([t.features[t.features >= 0] + s for t, s in zip(tries, feature_starts, strict=True)]),
+        rows_R=_cat([trie.rows + start for trie, start in zip(tries, starts, strict=True)]),
+        row_starts=tuple(np.append(0, np.cumsum(row_counts)).tolist()),
+        target_rows_T=torch.from_numpy(np.repeat(np.arange(len(row_counts)), row_counts)),
+        target_ids_T=_cat([trie.target_ids for trie in tries]),
+        token_targets_M=_cat(tokens),
+        token_sequence_M=torch.from_numpy(np.repeat(np.arange(len(tokens)), [len(target) for target in tokens])),
+        num_sequences=tuple(len(trie.targets) for trie in tries),
+        num_features=tuple(trie.num_features for trie in tries),
+        images=tuple(item.images for item in items),
+        item_ids=tuple(item.item_id or f"#{n}" for n, item in enumerate(items)),
+        num_tokens=sum(lengths),
+    )
+
+
+def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Bin packing, first fit decreasing: the members of each row, none above ``row_tokens`` in all."""
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        row = next((row for row, space in enumerate(free) if space >= lengths[n]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(row_tokens)
+        rows[row].append(n)
+        free[row] -= lengths[n]
+    return rows
+
+
+def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: int | None) -> None:
+    if row_tokens is not None and len(trie) > row_tokens:
+        raise TrieError(
+            f"item {item.item_id!r}: {len(trie)} tokens do not fit in a row of {row_tokens}; raise the limit, "
+            "use fewer image tiles, or leave the item out"
+        )
+    if vocab_size is not None and not 0 <= (worst := int(trie.target_ids.max())) < vocab_size:
+        raise TrieError(
+            f"item {item.item_id!r}: token id {worst} is scored, but the output head has {vocab_size} rows; image and "
+            "other special tokens must not be scored"
+        )
+    if trie.num_features and item.images is None:
+        raise TrieError(f"item {item.item_id!r}: {trie.num_features} image tokens in the prompt, but no images")
+
+
+def _starts(counts: Sequence[int]) -> np.ndarray:
+    return np.append(0, np.cumsum(counts))[:-1].astype(np.int64)
+
+
+def _cat(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays).astype(np.int64))

@@ -1,0 +1,97 @@
+"""Scoring without gradient: how likely is each of these token sequences to these images?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from scramble.trie.backbone import Backbone
+from scramble.trie.build import TokenTrie
+from scramble.trie.engine import block_tokens, encode_images, logprobs
+from scramble.trie.pack import TrieItem, build_item, pack
+
+WINDOW = 64  # items that are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceScore:
+    """Log-probability of a sequence.
+
+    Attributes:
+        tokens: log-probability of each scored token, in nats.
+    """
+
+    tokens: tuple[float, ...]
+
+    @property
+    def sum(self) -> float:
+        """Log-probability of all scored tokens together, in nats."""
+        return sum(self.tokens)
+
+    @property
+    def mean(self) -> float:
+        """Mean log-probability a scored token, in nats."""
+        return self.sum / len(self.tokens)
+
+
+def score(
+    backbone: Backbone, items: Iterable[TrieItem], *, batch_tokens: int = 4096, window: int = WINDOW
+) -> list[list[SequenceScore]]:
+    """Scores of every sequence of every item, in order. See :func:`iter_scores`."""
+    return list(iter_scores(backbone, items, batch_tokens=batch_tokens, window=window))
+
+
+def iter_scores(
+    backbone: Backbone, items: Iterable[TrieItem], *, batch_tokens: int = 4096, window: int = WINDOW
+) -> Iterator[list[SequenceScore]]:
+    """Scores of every sequence of each item, streamed in order.
+
+    Args:
+        backbone: the model taken apart; put it in evaluation mode first if it has dropout.
+        items: read ``window`` at a time; these are sorted by length and batched, to keep padding small.
+        batch_tokens: positions of a batch, padding included; a longer trie is a batch of its own.
+        window: items held in memory at a time.
+
+    Raises:
+        TrieError, NonFiniteError: see :func:`scramble.trie.engine.logprobs`.
+    """
+    iterator = iter(items)
+    blocks = block_tokens(backbone)
+    while part := list(islice(iterator, window)):
+        tries = [build_item(item, feature_tokens=backbone.feature_tokens, block_tokens=blocks) for item in part]
+        results: list[list[SequenceScore]] = [[] for _ in part]
+        for members in _batches([len(trie) for trie in tries], batch_tokens):
+            scores = _score_batch(backbone, [part[n] for n in members], [tries[n] for n in members], blocks)
+            for n, item_scores in zip(members, scores, strict=True):
+                results[n] = item_scores
+        yield from results
+
+
+@torch.no_grad()
+def _score_batch(
+    backbone: Backbone, items: list[TrieItem], tries: list[TokenTrie], blocks: frozenset[int]
+) -> list[list[SequenceScore]]:
+    batch = pack(
+        items,
+        feature_tokens=backbone.feature_tokens,
+        block_tokens=blocks,
+        vocab_size=backbone.head.weight.shape[0],
+        tries=tries,
+    )
+    result = logprobs(backbone, batch, encode_images(backbone, batch.images))
+    tokens = iter(result.tokens_M.tolist())
+    counts = iter(result.counts_Q.tolist())
+    return [[SequenceScore(tuple(islice(tokens, next(counts)))) for _ in range(num)] for num in result.num_sequences]
+
+
+def _batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """Items by falling length, as many together as fit in ``batch_tokens`` when padded to the longest."""
+    batches: list[list[int]] = []
+    for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        if not batches or lengths[batches[-1][0]] * (len(batches[-1]) + 1) > batch_tokens:
+            batches.append([])
+        batches[-1].append(n)
+    return batches

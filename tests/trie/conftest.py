@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exactness import ASK, CASES
+from PIL import Image
+
+TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Image.Image]:
+    """Five pictures of noise, of different sizes."""
+    generator = np.random.default_rng(0)
+    sizes = [(48, 48), (60, 40), (48, 96), (100, 70), (30, 30)]
+    return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+
+
+@pytest.fixture(scope="session")
+def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from scramble.models.tiny import save_tiny_internvl
+
+    return save_tiny_internvl(tmp_path_factory.mktemp("tiny-internvl"), TEXTS, seed=0)
+
+
+@pytest.fixture
+def loaded(tiny_internvl: Path) -> Any:
+    """Tiny InternVL in float32 with a LoRA adapter whose two matrices are both random."""
+    import peft
+
+    from scramble import models
+
+    loaded = models.load(str(tiny_internvl), dtype="float32")
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=loaded.family.lora_targets)
+    torch.manual_seed(1)
+    model = peft.get_peft_model(loaded.model, config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    loaded.model = model
+    return loaded
