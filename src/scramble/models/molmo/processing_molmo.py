@@ -1,0 +1,233 @@
+"""Molmo v1's processor: images and text to ids, crops, masks and the position of each image feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+
+IMAGE_TOKEN = "<|image|>"
+IMAGE_TOKENS = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", IMAGE_TOKEN)
+
+CHAT_TEMPLATE = (
+    "{{ bos_token or eos_token }}"
+    "{%- for message in messages %}"
+    "{%- if message['role'] not in ('user', 'assistant') %}"
+    "{{ raise_exception('Molmo v1 knows the roles user and assistant only, not ' ~ message['role']) }}"
+    "{%- endif %}"
+    "{%- set texts = namespace(joined='') %}"
+    "{%- if message['content'] is string %}"
+    "{%- set texts.joined = message['content'] %}"
+    "{%- else %}"
+    "{%- for part in message['content'] %}"
+    "{%- if part['type'] == 'image' %}{{ '<|image|>' }}"
+    "{%- else %}{%- set texts.joined = texts.joined ~ part['text'] %}"
+    "{%- endif %}{%- endfor %}{%- endif %}"
+    "{{ ' ' ~ message['role'].capitalize() ~ ': ' ~ texts.joined }}"
+    "{%- if message['role'] == 'assistant' %}{{ eos_token }}{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ ' Assistant:' }}{%- endif %}"
+)
+"""``<bos><|image|> User: {text} Assistant:``, and ``{text}<eos>`` after it. BOS is EOS in the released tokenizers."""
+
+PADDING = {"images": -1.0, "image_masks": -1.0, "image_input_idx": -100}
+IGNORED = {"add_special_tokens", "return_token_type_ids", "return_mm_token_type_ids", "return_attention_mask"}
+"""Options of other processors that change nothing here, accepted because trainers pass them to every processor."""
+
+
+class MolmoProcessor(ProcessorMixin):
+    """Tokenizer and image processor in one call; see :meth:`__call__`."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        missing = [t for t in IMAGE_TOKENS if tokenizer is None or tokenizer.convert_tokens_to_ids(t) in (None, -1)]
+        unknown = None if tokenizer is None else tokenizer.unk_token_id
+        if missing or unknown in (tokenizer.convert_tokens_to_ids(t) for t in IMAGE_TOKENS if unknown is not None):
+            raise ValueError(
+                f"the tokenizer lacks Molmo's image tokens {', '.join(IMAGE_TOKENS)}: "
+                "it belongs to another model; use the one saved with Molmo"
+            )
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+        self.image_token = IMAGE_TOKEN
+        self._ids = dict(zip(IMAGE_TOKENS, tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS)), strict=True))
+        self.image_token_id = self._ids[IMAGE_TOKEN]
+        self.image_patch_token_id = self._ids["<im_patch>"]
+
+    @property
+    def bos_token(self) -> str:
+        return self.tokenizer.bos_token or self.tokenizer.eos_token
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", *self.image_processor.model_input_names]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        *,
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
+        padding_side: str | None = None,
+        max_crops: int | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """A batch for the model.
+
+        Args:
+            images: an image, a list of them (shared out to the texts by their ``<|image|>`` placeholders, else one a
+                text), or a list of lists, one a text. Any kind that the image processor reads.
+            text: finished prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. An image
+                stands where ``<|image|>`` is, or in front of a text without placeholders. BOS is put in front where
+                it is missing.
+            return_tensors: "pt" or "np"; None returns a list for each text, unpadded.
+            padding_side: "left" for generation; by default the tokenizer's side.
+            max_crops: most crops an image, instead of the image processor's setting.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` (B, L) and, if any text has an image, ``images`` float32 (B, C, P,
+            pixels), ``image_masks`` (B, C, P), ``image_input_idx`` int64 (B, C, F). Crops that pad the batch are -1
+            throughout, their positions -100.
+
+        Raises:
+            ValueError: images and placeholders differ in number, a text holds image tokens, or truncation is asked.
+            TypeError: an option this processor does not know.
+        """
+        options = {**kwargs}
+        for group in ("common_kwargs", "text_kwargs", "images_kwargs"):
+            options.update(options.pop(group, {}))
+        return_tensors = options.pop("return_tensors", return_tensors)
+        padding, padding_side = options.pop("padding", padding), options.pop("padding_side", padding_side)
+        max_crops = options.pop("max_crops", max_crops)
+        if options.pop("truncation", False) or options.pop("max_length", None) is not None:
+            raise ValueError("MolmoProcessor does not truncate: image tokens cannot be cut; filter by num_tokens first")
+        unknown = sorted(set(options) - IGNORED)
+        if unknown:
+            raise TypeError(f"MolmoProcessor does not take {', '.join(unknown)}")
+        if text is None:
+            raise ValueError("MolmoProcessor needs a text for each set of images")
+
+        texts = [text] if isinstance(text, str) else list(text)
+        rows = [self._row(t, i, max_crops) for t, i in zip(texts, self._share_out(images, texts), strict=True)]
+        if return_tensors is None:
+            return BatchFeature({key: [row[key] for row in rows] for key in rows[0]})
+        if padding not in (True, "longest") and len({len(row["input_ids"]) for row in rows}) > 1:
+            raise ValueError(f"texts of different lengths need padding=True, got padding={padding!r}")
+        side = padding_side or self.tokenizer.padding_side
+        return BatchFeature(_collate(rows, self._pad_id, side), tensor_type=return_tensors)
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    def _share_out(self, images: Any, texts: Sequence[str]) -> list[list[Any]]:
+        """The images of each text."""
+        if images is None:
+            return [[] for _ in texts]
+        images = list(images) if isinstance(images, (list, tuple)) else [images]
+        if any(isinstance(group, (list, tuple)) or group is None for group in images):
+            if len(images) != len(texts):
+                raise ValueError(f"{len(images)} lists of images for {len(texts)} texts")
+            return [list(group or []) if not hasattr(group, "size") else [group] for group in images]
+        counts = [text.count(IMAGE_TOKEN) for text in texts]
+        if not any(counts):
+            counts = [len(images)] if len(texts) == 1 else [1] * len(texts)
+        if sum(counts) != len(images):
+            raise ValueError(f"{len(images)} images for {len(texts)} texts with {sum(counts)} places for an image")
+        ends = np.cumsum(counts)
+        return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+    def _row(self, text: str, images: Sequence[Any], max_crops: int | None) -> dict[str, Any]:
+        """One text with its images, unpadded: ids as a list, the images' arrays joined over their crops."""
+        prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
+        ids, positions = self._tokenise(text, prepared["tilings"])
+        row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        row["images"] = np.concatenate(prepared["images"]) if images else None
+        row["image_masks"] = np.concatenate(prepared["image_masks"]) if images else None
+        row["image_input_idx"] = np.concatenate(positions) if images else None
+        return row
+
+    def _tokenise(self, text: str, tilings: Sequence[tuple[int, int]]) -> tuple[list[int], list[np.ndarray]]:
+        """Ids with the images in place, and for each image the position of each feature, (C, F), -100 if dropped."""
+        bos = self.bos_token
+        body = text.removeprefix(bos)
+        pieces = body.split(IMAGE_TOKEN)
+        if len(pieces) == 1:
+            pieces = [""] * len(tilings) + pieces
+        if len(pieces) - 1 != len(tilings):
+            raise ValueError(f"the text has {len(pieces) - 1} {IMAGE_TOKEN} for {len(tilings)} images: {text[:80]!r}")
+        ids, positions = [self.tokenizer.convert_tokens_to_ids(bos)], []
+        for index, piece in enumerate(pieces):
+            if index:
+                tokens = self._image_tokens(tilings[index - 1])
+                places = np.flatnonzero(tokens == self.image_patch_token_id) + len(ids)
+                order = self.image_processor.feature_order(tilings[index - 1])
+                positions.append(np.where(order >= 0, places[order], PADDING["image_input_idx"]))
+                ids += tokens.tolist()
+            ids += self._encode(piece)
+        return ids, positions
+
+    def _encode(self, piece: str) -> list[int]:
+        ids = self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
+        if set(ids) & set(self._ids.values()):
+            raise ValueError(f"the text contains one of Molmo's image tokens {', '.join(IMAGE_TOKENS)}: {piece[:80]!r}")
+        return ids
+
+    def _image_tokens(self, tiling: tuple[int, int]) -> np.ndarray:
+        """Ids of one image: the global view, then the crops as one grid, each row closed by a column token."""
+        processor = self.image_processor
+        parts: list[list[int]] = []
+        for rows, cols in (
+            (processor.image_token_length_h, processor.image_token_length_w),
+            processor.feature_grid(tiling),
+        ):
+            line = [self.image_patch_token_id] * cols + [self._ids["<im_col>"]]
+            parts += [[self._ids["<im_start>"]], line * rows, [self._ids["<im_end>"]]]
+        return np.concatenate(parts)
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Tokens and crops of upright images of the given (height, width), without decoding them."""
+        if image_sizes is None:
+            return MultiModalData()
+        most = kwargs.get("max_crops")
+        tilings = [self.image_processor.tiling(*size, most) for size in image_sizes]
+        return MultiModalData(
+            num_image_tokens=[self.image_processor.num_image_tokens(*size, most) for size in image_sizes],
+            num_image_patches=[1 + rows * cols for rows, cols in tilings],
+        )
+
+
+def _collate(rows: Sequence[dict[str, Any]], pad_id: int, side: str) -> dict[str, np.ndarray]:
+    """Rows padded to one length and one number of crops; positions follow the text when it is padded on the left."""
+    if side not in ("left", "right"):
+        raise ValueError(f"padding_side must be 'left' or 'right', got {side!r}")
+    length = max(len(row["input_ids"]) for row in rows)
+    batch = {
+        "input_ids": np.full((len(rows), length), pad_id, dtype=np.int64),
+        "attention_mask": np.zeros((len(rows), length), dtype=np.int64),
+    }
+    example = next((row for row in rows if row["images"] is not None), None)
+    if example is not None:
+        crops = max(len(row["images"]) for row in rows if row["images"] is not None)
+        for key, value in PADDING.items():
+            batch[key] = np.full((len(rows), crops, *example[key].shape[1:]), value, dtype=example[key].dtype)
+    for index, row in enumerate(rows):
+        start = length - len(row["input_ids"]) if side == "left" else 0
+        here = slice(start, start + len(row["input_ids"]))
+        batch["input_ids"][index, here] = row["input_ids"]
+        batch["attention_mask"][index, here] = 1
+        if row["images"] is not None:
+            count = len(row["images"])
+            batch["images"][index, :count] = row["images"]
+            batch["image_masks"][index, :count] = row["image_masks"]
+            positions = row["image_input_idx"]
+            batch["image_input_idx"][index, :count] = np.where(positions >= 0, positions + start, positions)
+    return batch
+
+
+__all__ = ["MolmoProcessor"]
