@@ -6,7 +6,6 @@ from typing import Any
 
 from scramble.models.family import Family
 
-
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions. "

@@ -10,6 +10,7 @@ import torch
 
 from scramble.models.backbone import FamilyBackbone
 from scramble.models.family import Family, ModelError
+from scramble.models.images import ImageOptions
 from scramble.models.registry import family_of
 
 
@@ -38,6 +39,8 @@ def load(
     device: str | None = None,
     adapter: str | Path | None = None,
     max_tiles: int | None = None,
+    square_padding: bool = False,
+    resize: int | None = None,
 ) -> Loaded:
     """Load a model by hub id or folder, in evaluation mode.
 
@@ -49,6 +52,7 @@ def load(
         device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` spreads the layers over what is there.
         adapter: folder or hub id of a LoRA adapter to put on.
         max_tiles: most tiles an image is cut into, for families that tile.
+        square_padding, resize: see :class:`scramble.models.images.ImageOptions`.
 
     Raises:
         ModelError: with the name of what is wrong and the way out.
@@ -58,6 +62,7 @@ def load(
     path = str(path)
     config = AutoConfig.from_pretrained(path, revision=revision)
     family = family_of(config.model_type)
+    family.image_options = ImageOptions(resize=resize, square_padding=square_padding)
     processor = family.load_processor(path, revision)
     if max_tiles is not None:
         family.set_max_tiles(processor, max_tiles)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scramble.models.family import Family, ModelError
 from scramble.models.generic import Idefics, QwenVL
 from scramble.models.internvl import InternVL

@@ -33,7 +33,7 @@ def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *
         Idefics3Processor,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("User", "Assistant"))
+    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("User", "Assistant"), prefix_space=False)
     ids = ids_of(backend, SPECIALS)
     config = Idefics3Config(
         vision_config={
@@ -59,7 +59,6 @@ def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *
         },
         scale_factor=2,
         image_token_id=ids["<image>"],
-        pad_token_id=ids["<|endoftext|>"],
     )
     model = random_model(Idefics3ForConditionalGeneration, config, seed)
     set_special_ids(model, eos=ids["<end_of_utterance>"], pad=ids["<|endoftext|>"])

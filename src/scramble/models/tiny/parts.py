@@ -9,17 +9,21 @@ import torch
 
 
 def make_tokenizer(
-    texts: Iterable[str], vocab_size: int, special_tokens: Iterable[str], roles: Iterable[str] = ("user", "assistant")
+    texts: Iterable[str],
+    vocab_size: int,
+    special_tokens: Iterable[str],
+    roles: Iterable[str] = ("user", "assistant"),
+    prefix_space: bool = True,
 ) -> Any:
     """A byte-level BPE tokenizer (``tokenizers.Tokenizer``) trained on ``texts``; the same texts give the same ids.
 
     Common words become single tokens, any other text stays representable; ``roles`` are single tokens always.
+    ``prefix_space`` makes a word the same token at the start of a turn and inside it.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    # A prefix space makes a word the same token at the start of a turn and inside it.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -1,0 +1,59 @@
+"""Tiny models of every family, made once a session, and pictures of several shapes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1] / "trie"))  # exactness.py: one set of cases for all families
+
+from exactness import ASK, CASES
+
+TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Image.Image]:
+    """Five pictures of noise, of different sizes."""
+    generator = np.random.default_rng(0)
+    sizes = [(48, 48), (60, 40), (48, 96), (100, 70), (30, 30)]
+    return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of the tiny model of a family."""
+    from scramble.models.tiny import save_tiny
+
+    folders: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in folders:
+            folders[family] = save_tiny(family, tmp_path_factory.mktemp(family), TEXTS, seed=0)
+        return folders[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def with_lora() -> Callable[[Any, str], Any]:
+    """A model with a LoRA adapter on the given targets whose two matrices are both random."""
+
+    def wrap(model: Any, targets: str) -> Any:
+        import peft
+
+        torch.manual_seed(1)
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets))
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        return wrapped
+
+    return wrap

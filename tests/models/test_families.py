@@ -1,0 +1,104 @@
+"""What every family promises: exact tries, token counts from sizes alone, LoRA on the language model only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exactness import CASES, assert_exact
+from PIL import Image
+
+from scramble.models import ModelError, load
+from scramble.models.registry import family_named
+
+BUILT = ("internvl", "llava", "smolvlm")  # tiny models whose processor can be built without torchvision
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["llava", "smolvlm"])
+def test_trie_equals_one_sequence_a_row(
+    name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
+) -> None:
+    loaded = load(tiny(name), dtype="float32")
+    model = with_lora(loaded.model, loaded.family.lora_targets)
+    assert_exact(model, loaded.family, loaded.processor, CASES[case], images)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (1, 1), (3, 200), (200, 3), (37, 61), (2, 2), (500, 130)])
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("name", BUILT)
+def test_length_is_known_from_the_size_alone(
+    name: str, count: int, size: tuple[int, int], tiny: Callable[[str], Path]
+) -> None:
+    loaded = load(tiny(name))
+    picture = Image.new("RGB", (size[1], size[0]), "red")
+    prompt = loaded.family.encode_prompt(loaded.processor, "describe the image", [picture] * count)
+    assert loaded.family.num_tokens(loaded.processor, "describe the image", [size] * count) == len(prompt.input_ids)
+    if count:
+        (features,) = loaded.backbone.encode_images([prompt.images])
+        assert len(features) == sum(i in loaded.backbone.feature_tokens for i in prompt.input_ids)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_odd_images(name: str, tiny: Callable[[str], Path]) -> None:
+    """Any mode is read as RGB; an EXIF-rotated picture counts as the upright one."""
+    loaded = load(tiny(name))
+
+    def pixels(image: Image.Image) -> torch.Tensor:
+        return loaded.family.encode_prompt(loaded.processor, "describe", [image]).images["pixel_values"]
+
+    grey = Image.linear_gradient("L").resize((60, 40))
+    expected = pixels(grey.convert("RGB"))
+    for image in (grey, grey.convert("RGBA"), grey.convert("LA"), grey.convert("P")):
+        torch.testing.assert_close(pixels(image), expected)
+    assert pixels(grey.convert("CMYK")).shape == expected.shape
+    assert pixels(grey.convert("1")).shape == expected.shape
+    rotated = grey.convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    rotated.getexif()[0x0112] = 6  # "turn clockwise to view"
+    torch.testing.assert_close(pixels(rotated), expected)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_image_placeholder_in_text_is_refused(name: str, tiny: Callable[[str], Path]) -> None:
+    loaded = load(tiny(name))
+    with pytest.raises(ModelError, match="placeholder"):
+        loaded.family.encode_completion(loaded.processor, f"a {loaded.processor.image_token} in a caption")
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_square_padding_and_resizing(name: str, tiny: Callable[[str], Path]) -> None:
+    wide = Image.new("RGB", (90, 30), "red")
+    loaded = load(tiny(name), square_padding=True)
+    padded = loaded.family.image_options.apply(wide)
+    assert padded.size == (90, 90)
+    assert padded.getpixel((45, 5)) == (122, 116, 104)
+    assert padded.getpixel((45, 45)) == (255, 0, 0)
+    loaded = load(tiny(name), resize=336)
+    assert loaded.family.image_options.apply(wide).size == (336, 336)
+    prompt = loaded.family.encode_prompt(loaded.processor, "describe", [wide])
+    assert loaded.family.num_tokens(loaded.processor, "describe", [(30, 90)]) == len(prompt.input_ids)
+
+
+def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
+    """BOS first, EOS last, and prompt and completion apart give the ids of the whole conversation."""
+    loaded = load(tiny("llava"))
+    family, processor, tokenizer = loaded.family, loaded.processor, loaded.processor.tokenizer
+    prompt = family.encode_prompt(processor, "describe the image", [Image.new("RGB", (56, 56))])
+    completion = family.encode_completion(processor, "a red circle")
+    assert prompt.input_ids[0] == tokenizer.bos_token_id
+    assert prompt.input_ids.count(tokenizer.bos_token_id) == 1
+    assert completion[-1] == tokenizer.eos_token_id
+    whole = family.render_prompt(processor, "describe the image", 0) + " a red circle" + tokenizer.eos_token
+    assert (
+        family.encode_prompt(processor, "describe the image").input_ids + completion
+        == tokenizer(whole, add_special_tokens=False).input_ids
+    )
+    assert tokenizer.decode(prompt.input_ids).endswith("<image> \ndescribe the image ASSISTANT:")
+
+
+def test_qwen_vl_is_refused_for_tries() -> None:
+    with pytest.raises(ModelError, match="three axes"):
+        family_named("qwen_vl").backbone(torch.nn.Linear(1, 1))

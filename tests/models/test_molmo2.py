@@ -1,0 +1,97 @@
+"""Molmo2: the decoder path on inputs made by hand, since its image processor needs torchvision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from exactness import CASES, assert_exact
+from PIL import Image
+
+from scramble.models import ModelError
+from scramble.models.family import Prompt
+from scramble.models.molmo2 import Molmo2
+from scramble.models.tiny import save_tiny
+from scramble.models.tiny.molmo2 import tiny_molmo2_config
+from scramble.models.tiny.parts import random_model
+
+VOCAB = 300
+
+
+class HandMade(Molmo2):
+    """Molmo2 whose prompts are laid out by hand as its processor does: one crop and the low-resolution view."""
+
+    def encode_prompt(self, processor: Any, text: str, images: Any = ()) -> Prompt:
+        """Low-resolution view (2 x 2 features), then the crop (2 x 1), of 4 x 4 patches each, for every image."""
+        start, end, patch, column, low = (VOCAB + n for n in (0, 1, 2, 3, 4))
+        view = [low, *[patch, patch, column] * 2, end, start, *[patch, column] * 2, end]
+        ids = [1, *view * len(images), *self._ids(text)]
+        if not images:
+            return Prompt(ids)
+        generator = torch.Generator().manual_seed(sum(images[0].size))
+        pooling = []
+        for n in range(len(images)):
+            low_patches = torch.arange(16).view(2, 2, 2, 2).permute(0, 2, 1, 3).reshape(4, 4)
+            crop = torch.tensor([[16, 17, 20, -1], [24, 25, -1, -1]])
+            both = torch.cat([low_patches, crop])
+            pooling.append(torch.where(both >= 0, both + 32 * n, both))
+        tensors = {
+            "pixel_values": torch.rand(2 * len(images), 16, 14 * 14 * 3, generator=generator),
+            "image_token_pooling": torch.cat(pooling),
+            "image_grids": torch.tensor([[2, 2, 2, 1]] * len(images)),
+            "image_num_crops": torch.tensor([2] * len(images)),
+        }
+        return Prompt(ids, tensors)
+
+    def encode_completion(self, processor: Any, text: str) -> list[int]:
+        return [*self._ids(" " + text), 2]
+
+    def _ids(self, text: str) -> list[int]:
+        return [3 + byte for byte in text.encode()]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    from transformers import Molmo2ForConditionalGeneration
+
+    return random_model(Molmo2ForConditionalGeneration, tiny_molmo2_config(VOCAB), 0).eval()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trie_equals_one_sequence_a_row(case: str, model: Any, with_lora: Any, images: list[Image.Image]) -> None:
+    import copy
+
+    family = HandMade()
+    tuned = with_lora(copy.deepcopy(model), family.lora_targets)
+
+    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
+        types = torch.tensor([[int(i in family.block_tokens(model.config)) for i in ids]])
+        return tuned(input_ids=torch.tensor([ids]), mm_token_type_ids=types, **(inputs or {})).logits[0]
+
+    assert_exact(tuned, family, None, CASES[case], images, plain=plain)
+
+
+def test_image_tokens_attend_in_both_directions(model: Any, images: list[Image.Image]) -> None:
+    """The first image token's state depends on the last one's feature: a causal mask would not do."""
+    family = HandMade()
+    prompt = family.encode_prompt(None, "", images[:1])
+    ids = torch.tensor([prompt.input_ids])
+    types = torch.isin(ids, torch.tensor(sorted(family.block_tokens(model.config)))).long()
+    changed = dict(prompt.images or {})
+    changed["pixel_values"] = changed["pixel_values"].clone()
+    changed["pixel_values"][1] += 1  # the crop, which comes last
+    with torch.no_grad():
+        before = model(input_ids=ids, mm_token_type_ids=types, **(prompt.images or {})).logits
+        after = model(input_ids=ids, mm_token_type_ids=types, **changed).logits
+    assert torch.equal(before[0, 0], after[0, 0])  # BOS is before the block
+    assert not torch.allclose(before[0, 1], after[0, 1])
+
+
+def test_without_torchvision_one_clear_line(tmp_path: Any) -> None:
+    from transformers.utils import is_torchvision_available
+
+    if is_torchvision_available():
+        pytest.skip("torchvision is installed")
+    with pytest.raises(ModelError, match="pip install torchvision"):
+        save_tiny("molmo2", tmp_path, ["a circle"])
