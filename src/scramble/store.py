@@ -135,8 +135,12 @@ class JsonLines:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and force it to disk. Raises StoreError (disk full, say); earlier rows stay."""
+        self.extend([row])
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows and force them to disk together. Raises StoreError (disk full, say); earlier rows stay."""
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

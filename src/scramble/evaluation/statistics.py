@@ -201,7 +201,7 @@ def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | 
     if len(clusters) != len(values_N):
         raise MetricError(f"{len(values_N)} values but {len(clusters)} cluster labels")
     index = {label: k for k, label in enumerate(dict.fromkeys(clusters))}
-    return np.bincount([index[label] for label in clusters], weights=values_N, minlength=len(index))
+    return np.bincount([index[label] for label in clusters], weights=values_N, minlength=len(index)).astype(np.float64)
 
 
 def _values(values: ArrayLike) -> NDArray[np.float64]:

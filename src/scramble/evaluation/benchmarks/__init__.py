@@ -1,0 +1,37 @@
+"""Benchmarks by name. Each module's docstring gives paper, data version, counts, chance, human and what it was
+compared with."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.items import Benchmark, EvaluationError
+
+# name -> module and function; modules are imported when asked for.
+BENCHMARKS: dict[str, tuple[str, str]] = {
+    "world_winoground": ("world", "load_winoground"),
+    "world_vqa": ("world", "load_vqa"),
+}
+
+
+def load_benchmark(name: str, root: str | Path | None = None, **options: Any) -> Benchmark:
+    """Load a benchmark from local files below ``root``, or from its hub id where it has one.
+
+    Raises:
+        EvaluationError: unknown name or option (nearest names offered), missing, damaged or incomplete data.
+    """
+    from scramble.evaluation.protocols import nearest
+
+    if name not in BENCHMARKS:
+        raise EvaluationError(f"unknown benchmark {name!r} {nearest(name, BENCHMARKS)}")
+    module, function = BENCHMARKS[name]
+    load = getattr(importlib.import_module(f"scramble.evaluation.benchmarks.{module}"), function)
+    parameters = inspect.signature(load).parameters
+    if unknown := sorted(set(options) - set(parameters)):
+        raise EvaluationError(f"{name}: no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
+    if root is None and parameters["root"].default is inspect.Parameter.empty:
+        raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to their folder")
+    return load(root, **options)

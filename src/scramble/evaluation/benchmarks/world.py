@@ -1,0 +1,64 @@
+"""The embedded world's own Winoground and questions.
+
+Paper: none, ours. Data version: content key of the tables. Counts: as generated. Chance: 25 / 25 / 16.67 for the 2x2
+sets, 1 / number of candidate answers a question. Human: not measured. Compared with a reference implementation: the
+2x2 score is Winoground's; the data's truth is the world's own judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import ImageFile, ImageRecord, Quad, Question
+from scramble.store import file_key, read_table, table_path
+from scramble.world.questions import YES_NO
+
+TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
+CAPTION_PROMPT = "Describe the image."
+
+
+def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
+    """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
+    items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, Quad)]
+    return Benchmark(
+        "world_winoground", _version(root, Quad), check_items("world_winoground", items), _images(root), "plain",
+        chance=TWO_BY_TWO_CHANCE, default_protocol="world", caption_prompt=caption_prompt, yes_template=YES_NO,
+    )  # fmt: skip
+
+
+def load_vqa(root: str | Path) -> Benchmark:
+    """The questions (``questions.parquet``) of a split's folder, answered from the closed list of their kind."""
+    questions = list(read_table(root, Question))
+    answers: dict[str, set[str]] = {}
+    for question in questions:
+        if not question.answer:
+            raise EvaluationError(f"world_vqa: question {question.question_id!r} has no answer")
+        answers.setdefault(question.kind, set()).add(question.answer)
+    candidates = {kind: tuple(sorted(found)) for kind, found in answers.items()}
+    if alone := [kind for kind, found in candidates.items() if len(found) < 2]:
+        raise EvaluationError(
+            f"world_vqa: all questions of the kind {alone[0]!r} have one answer; generate more scenes"
+        )
+    items = [Item(q, "closed", details={"candidates": candidates[q.kind]}) for q in questions]
+    chance = {f"accuracy/{kind}": 100 / len(found) for kind, found in candidates.items()}
+    chance["accuracy"] = sum(chance[f"accuracy/{q.kind}"] for q in questions) / max(len(questions), 1)
+    return Benchmark(
+        "world_vqa", _version(root, Question), check_items("world_vqa", items), _images(root), "plain",
+        chance=chance, default_protocol="world",
+    )  # fmt: skip
+
+
+def _parts(quad: Quad) -> tuple[str, ...]:
+    part = quad.tags[-1] if quad.tags else ""
+    return (part, f"{quad.kind}/{part}") if part else ()
+
+
+def _images(root: str | Path) -> Mapping[str, ImageFile]:
+    return {record.image_id: record.image for record in read_table(root, ImageRecord)}
+
+
+def _version(root: str | Path, table: type) -> str:
+    return f"generated-{file_key(table_path(root, table))}"

@@ -1,0 +1,139 @@
+"""What an evaluation is made of: items, a loaded benchmark, queries to a model and its replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scramble.records import ImageFile, Quad, Question
+
+
+class EvaluationError(ValueError):
+    """Data, settings or results that cannot be evaluated. The message names the culprit and the way out."""
+
+
+Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free"]
+"""How an item is answered: a 2x2 of captions and images; one caption of several; yes or no; an option's letter; a word
+or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionChoice:
+    """One image and several captions, of which ``captions[target]`` is true."""
+
+    item_id: str
+    image_id: str
+    captions: tuple[str, ...]
+    target: int = 0
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One scored item. ``group`` ties items that are scored and cut together (a MMVP pair, a NaturalBench group)."""
+
+    record: Quad | CaptionChoice | Question
+    style: Style
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def item_id(self) -> str:
+        return self.record.question_id if isinstance(self.record, Question) else self.record.item_id
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        return (self.record.image_id,) if isinstance(self.record, CaptionChoice) else self.record.image_ids
+
+    @property
+    def kind(self) -> str:
+        return self.record.kind
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark ready to run.
+
+    Attributes:
+        name: as in configs; ``version`` names the data version (a commit, a count, original or corrected labels).
+        items: in the benchmark's order; ``images`` maps image ids to encoded images, read on demand.
+        scoring: how outcomes become scores, a name in :mod:`scramble.evaluation.summary`.
+        chance, human: published reference levels in percent by score name.
+        default_protocol: the protocol that ``protocol=default`` stands for here.
+        caption_prompt, yes_template: prompts that the benchmark's own models were trained on (the embedded world);
+            None leaves them to the protocol.
+    """
+
+    name: str
+    version: str
+    items: tuple[Item, ...]
+    images: Mapping[str, ImageFile]
+    scoring: str
+    chance: Mapping[str, float] = field(default_factory=dict)
+    human: Mapping[str, float] = field(default_factory=dict)
+    default_protocol: str = "standard"
+    caption_prompt: str | None = None
+    yes_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question to the model about some images: score ``candidates`` as its answers, or generate without any.
+
+    ``score_end`` tells whether the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
+    square that images are resized to first (None leaves them alone).
+    """
+
+    query_id: str
+    image_ids: tuple[str, ...]
+    prompt: str
+    candidates: tuple[str, ...] = ()
+    score_end: bool = True
+    max_new_tokens: int = 0
+    image_px: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model made of a query: per candidate its log-probability (nats, summed over tokens) and its token
+    count, or the generated text."""
+
+    logprobs: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
+    text: str | None = None
+
+
+def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
+    """The items, if ids are unique and groups complete. Raises EvaluationError naming the first culprits."""
+    items = tuple(items)
+    if not items:
+        raise EvaluationError(f"{name}: no items; check the path and the split")
+    seen: set[str] = set()
+    for item in items:
+        if item.item_id in seen:
+            raise EvaluationError(
+                f"{name}: item id {item.item_id!r} appears twice; the data is damaged or joined twice"
+            )
+        seen.add(item.item_id)
+    if group_size:
+        sizes: dict[str, int] = {}
+        for item in items:
+            sizes[item.group] = sizes.get(item.group, 0) + 1
+        if bad := [group for group, size in sizes.items() if size != group_size]:
+            raise EvaluationError(
+                f"{name}: {len(bad)} of {len(sizes)} groups do not have {group_size} items "
+                f"(first: {', '.join(map(repr, bad[:3]))}); download the data again"
+            )
+    return items
+
+
+def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:
+    """The first ``limit`` items, extended to the end of the last one's group: no group is ever cut."""
+    if limit is None or limit >= len(items):
+        return items
+    if limit < 1:
+        raise EvaluationError(f"limit must be at least 1, not {limit}")
+    kept = {item.group or item.item_id for item in items[:limit]}
+    return tuple(item for item in items if (item.group or item.item_id) in kept)

@@ -1,0 +1,55 @@
+"""Replies on disk: one JSONL row a query, appended and flushed, keyed by everything that the reply depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.items import EvaluationError, Query, Reply
+from scramble.store import content_key, read_jsonl
+
+SCHEMA = 1
+PATTERN = "responses*.jsonl"
+
+
+def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> str:
+    """Content key of a reply: model and adapter, prompt, candidates, settings and the bytes of the images."""
+    values = {k: v for k, v in dataclasses.asdict(query).items() if k not in ("query_id", "image_ids")}
+    return content_key(SCHEMA, model_key, values, [image_hashes[i] for i in query.image_ids])
+
+
+def row(key: str, query: Query, reply: Reply) -> dict[str, Any]:
+    """What is kept of one query."""
+    kept: dict[str, Any] = {"key": key, "id": query.query_id, "images": list(query.image_ids), "prompt": query.prompt}
+    if query.candidates:
+        return {**kept, "candidates": query.candidates, "logprobs": reply.logprobs, "tokens": reply.tokens}
+    return {**kept, "text": reply.text}
+
+
+def read(folder: str | Path) -> dict[str, Reply]:
+    """All replies kept in a folder (one file a process) by key."""
+    found: dict[str, Reply] = {}
+    for path in sorted(Path(folder).glob(PATTERN)):
+        for line in read_jsonl(path):
+            try:
+                if "text" in line:
+                    found[line["key"]] = Reply(text=line["text"])
+                else:
+                    found[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]))
+            except KeyError as error:
+                raise EvaluationError(
+                    f"{path}: a row without {error}; it was written by another version: move the file away"
+                ) from None
+    return found
+
+
+def group_by_images(queries: Iterable[Query]) -> list[list[Query]]:
+    """Queries on the same images and of the same kind together, in order of first appearance."""
+    groups: dict[tuple[Any, ...], list[Query]] = {}
+    for number, query in enumerate(queries):
+        # Without an image there is no pass to share.
+        shared = (query.image_ids, query.image_px, bool(query.candidates)) if query.image_ids else (number,)
+        groups.setdefault(shared, []).append(query)
+    return list(groups.values())

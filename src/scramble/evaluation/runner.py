@@ -1,0 +1,256 @@
+"""Run benchmarks: ask what is not yet answered, keep every reply, score.
+
+A run that is killed goes on where it stopped: replies are on disk chunk by chunk, and the chunks are the same for any
+number of processes, so that scores are, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation import responses, results
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.outcomes import Outcome, outcome
+from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
+from scramble.evaluation.results import Result
+from scramble.evaluation.summary import rates, scores
+from scramble.models import Loaded
+from scramble.records import ImageFile
+from scramble.store import JsonLines, content_key, file_key
+
+Progress = Callable[[int, int, float], None]
+"""Called with queries answered, queries in all, and seconds since the start."""
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Which model was scored. ``key`` is the content of weights, processor and adapter."""
+
+    path: str
+    key: str
+    revision: str | None = None
+    adapter: str | None = None
+    name: str = ""
+    dtype: str = "auto"
+
+
+def identify(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    name: str = "",
+    dtype: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+) -> ModelId:
+    """Identify a model by content: the bytes of local folders, the commit of a hub id; ``settings`` are loading
+    options that change its numbers (tiles, dtype).
+
+    Raises EvaluationError if a folder does not exist and no hub commit is known for the id.
+    """
+    parts = [_content(path, revision), None if adapter is None else _content(adapter, None), dtype, settings or {}]
+    return ModelId(str(path), content_key(parts), revision, None if adapter is None else str(adapter), name, dtype)
+
+
+def _content(path: str | Path, revision: str | None) -> str:
+    if Path(path).exists():
+        return file_key(path)
+    from huggingface_hub import scan_cache_dir
+
+    try:
+        cached = {repo.repo_id: repo for repo in scan_cache_dir().repos}
+    except Exception as error:  # huggingface_hub raises CacheNotFound and several others for a broken cache
+        raise EvaluationError(f"no model at {path}, and the hub cache cannot be read ({error})") from error
+    if str(path) not in cached:
+        raise EvaluationError(f"no model at {path}: it is neither a folder nor a hub id that has been downloaded")
+    wanted = revision or "main"
+    for found in cached[str(path)].revisions:
+        if found.commit_hash == wanted or wanted in found.refs:
+            return found.commit_hash
+    raise EvaluationError(f"model {path}: revision {wanted!r} has not been downloaded")
+
+
+def evaluate(
+    model: Loaded | Callable[[], Loaded],
+    benchmarks: Sequence[Benchmark],
+    protocol: Protocol | str,
+    out_folder: str | Path,
+    *,
+    model_id: ModelId,
+    limit: int | None = None,
+    batch_tokens: int = 8192,
+    process: tuple[int, int] = (0, 1),
+    wait: Callable[[], None] = lambda: None,
+    test_groups: int = 4,
+    environment: Mapping[str, Any] | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> list[Result]:
+    """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
+
+    Args:
+        model: the loaded model, or a function that loads it when some reply is missing.
+        protocol: a protocol or its name; ``default`` takes each benchmark's own.
+        model_id: see :func:`identify`; replies are keyed by it.
+        limit: at most so many items a benchmark, whole groups.
+        batch_tokens: positions in one forward pass. Scores may differ by rounding between values of it.
+        process: rank and number of processes that share the work; ``wait`` is their barrier.
+        test_groups: image groups of the batch-invariance self-test, 0 for none.
+        environment: versions and hardware for the result.
+        progress: called with a benchmark's name, gives its progress callback.
+
+    Returns:
+        A result a benchmark, in order. Only rank 0 writes them.
+    Raises:
+        EvaluationError, RecordError: name the item or image. Replies so far stay on disk.
+    """
+    loader = _Once(model)
+    found = []
+    for benchmark in benchmarks:
+        chosen = resolve(protocol, benchmark)
+        folder = Path(out_folder) / benchmark.name
+        items = limit_items(benchmark.items, limit)
+        report = progress(benchmark.name) if progress else None
+        started = time.perf_counter()
+        work = _answer(loader, items, benchmark, chosen, folder, model_id, batch_tokens, process, test_groups, report)
+        wait()
+        result, outcomes = rescore(benchmark, chosen, folder, model_id=model_id, limit=limit, environment=environment)
+        seconds = time.perf_counter() - started
+        result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
+        result.self_test = work.self_test
+        if process[0] == 0:
+            results.write(folder, result, outcomes)
+        found.append(result)
+    return found
+
+
+def rescore(
+    benchmark: Benchmark,
+    protocol: Protocol | str,
+    folder: str | Path,
+    *,
+    model_id: ModelId,
+    limit: int | None = None,
+    environment: Mapping[str, Any] | None = None,
+) -> tuple[Result, list[Outcome]]:
+    """Score replies on disk, without the model: another parser, normaliser, tie policy or score of the same prompts.
+
+    Raises EvaluationError if a reply is missing (the protocol asks something else).
+    """
+    chosen = resolve(protocol, benchmark)
+    items = limit_items(benchmark.items, limit)
+    kept = responses.read(folder)
+    hashes = _Hashes(benchmark.images)
+    outcomes = []
+    for item in items:
+        replies: dict[str, Reply] = {}
+        for query in queries(item, chosen, benchmark):
+            key = responses.query_key(model_id.key, query, hashes)
+            if key not in kept:
+                raise EvaluationError(
+                    f"{benchmark.name}: no reply to {query.query_id} under protocol {chosen.name} in {folder}; "
+                    "run the model on it first"
+                )
+            replies[query.query_id] = kept[key]
+        outcomes.append(outcome(item, replies, chosen))
+    table = scores(benchmark.scoring, outcomes)
+    for name, score in table.items():
+        metric = name.partition("/")[0]
+        score["chance"] = benchmark.chance.get(name, benchmark.chance.get(metric))
+        score["human"] = benchmark.human.get(name)
+    data = {"name": benchmark.name, "version": benchmark.version, "items": len(items), "limit": limit}
+    model = dataclasses.asdict(model_id)
+    return Result(data, model, as_dict(chosen), table, rates(outcomes), environment=dict(environment or {})), outcomes
+
+
+@dataclass
+class _Work:
+    times: dict[str, Any]
+    self_test: dict[str, Any] | None
+
+
+class _Once:
+    """The loaded model, loaded at the first call."""
+
+    def __init__(self, model: Loaded | Callable[[], Loaded]) -> None:
+        self._load = model if callable(model) else None
+        self._loaded = None if callable(model) else model
+
+    def __call__(self) -> Loaded:
+        if self._loaded is None:
+            assert self._load is not None
+            self._loaded = self._load()
+        return self._loaded
+
+
+class _Hashes(dict[str, str]):
+    """Hashes of images' bytes, computed when first asked for."""
+
+    def __init__(self, images: Mapping[str, ImageFile]) -> None:
+        super().__init__()
+        self._images = images
+
+    def __missing__(self, image_id: str) -> str:
+        if image_id not in self._images:
+            raise EvaluationError(f"image {image_id!r} is named by an item but missing; download the data again")
+        self[image_id] = self._images[image_id].sha256
+        return self[image_id]
+
+
+def _answer(
+    loader: _Once,
+    items: Sequence[Item],
+    benchmark: Benchmark,
+    chosen: Protocol,
+    folder: Path,
+    model_id: ModelId,
+    batch_tokens: int,
+    process: tuple[int, int],
+    test_groups: int,
+    report: Progress | None,
+) -> _Work:
+    """Ask the model what no file holds an answer to, and append its replies."""
+    hashes = _Hashes(benchmark.images)
+    asked = [query for item in items for query in queries(item, chosen, benchmark)]
+    keys = [responses.query_key(model_id.key, query, hashes) for query in asked]
+    key_of = {query.query_id: key for query, key in zip(asked, keys, strict=True)}
+    # The same question may belong to several items (POPE's splits share some): it is asked once.
+    unique = dict(zip(reversed(keys), reversed(asked), strict=True))
+    groups = responses.group_by_images(query for query in asked if unique[key_of[query.query_id]] is query)
+    done = set(responses.read(folder))
+    missing = [key for key in unique if key not in done]
+    times = {"queries": len(asked), "scored_now": 0, "model_seconds": 0.0}
+    if not missing:
+        return _Work(times, None)
+
+    from scramble.evaluation.scoring import Scorer, chunk_size, self_test
+
+    scorer = Scorer(loader(), batch_tokens)
+    size = chunk_size(scorer, groups[0], benchmark.images)
+    chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
+    tested = self_test(scorer, groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None
+    name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
+    started, finished = time.perf_counter(), len(unique) - len(missing)
+    with JsonLines(folder / name) as file:
+        for chunk in chunks[process[0] :: process[1]]:
+            if all(key_of[query.query_id] in done for group in chunk for query in group):
+                continue
+            clock = time.perf_counter()
+            answered = list(scorer.reply(chunk, benchmark.images))
+            times["model_seconds"] += time.perf_counter() - clock
+            rows = [
+                responses.row(key_of[query.query_id], query, reply)
+                for group, replies in zip(chunk, answered, strict=True)
+                for query, reply in zip(group, replies, strict=True)
+                if key_of[query.query_id] not in done
+            ]
+            file.extend(rows)
+            times["scored_now"] += len(rows)
+            finished += len(rows)
+            if report:
+                report(finished, len(unique), time.perf_counter() - started)
+    return _Work(times, tested)

@@ -1,0 +1,84 @@
+"""Replies of a model to queries: likelihoods through the token trie, generation on a shared prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from scramble.evaluation.items import Query, Reply
+from scramble.evaluation.prompts import PromptEncoder, open_images
+from scramble.models import Loaded
+from scramble.records import ImageFile
+from scramble.trie.score import iter_scores
+
+
+class Scorer:
+    """Answers the queries of one loaded model. Holds the prompt encoder, which learns once how images are spliced."""
+
+    def __init__(self, loaded: Loaded, batch_tokens: int = 8192) -> None:
+        self.loaded = loaded
+        self.batch_tokens = batch_tokens
+        config = getattr(loaded.backbone.model, "config", None)
+        self.encoder = PromptEncoder(loaded.family, loaded.processor, loaded.family.max_length(config))
+
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+        """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
+        likelihood = [group for group in groups if group[0].candidates]
+        generated = [group for group in groups if not group[0].candidates]
+        scored, written = self._score(likelihood, images), self._generate(generated, images)
+        for group in groups:
+            yield next(scored) if group[0].candidates else next(written)
+
+    def _score(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+        items = (
+            self.encoder.trie_item(group, open_images(group[0].image_ids, images, group[0].image_px))
+            for group in groups
+        )
+        results = iter_scores(self.loaded.backbone, items, batch_tokens=self.batch_tokens)
+        for group, result in zip(groups, results, strict=True):
+            parts = iter(result)
+            replies = []
+            for query in group:
+                own = [next(parts) for _ in query.candidates]
+                replies.append(Reply(tuple(s.sum for s in own), tuple(len(s.tokens) for s in own)))
+            yield replies
+
+    def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+        if not groups:
+            return
+        from scramble.evaluation.generation import generate
+
+        for group in groups:
+            prompts = self.encoder.prompts(
+                [query.prompt for query in group], open_images(group[0].image_ids, images, group[0].image_px)
+            )
+            for query, prompt in zip(group, prompts, strict=True):
+                self.encoder.check_length(len(prompt.input_ids) + query.max_new_tokens, query)
+            limits = [query.max_new_tokens for query in group]
+            texts = generate(self.loaded, prompts, limits, batch_tokens=self.batch_tokens)
+            yield [Reply(text=text) for text in texts]
+
+
+def chunk_size(scorer: Scorer, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
+    """Image groups to handle between two writes, from the length of one: 64 small ones down to one huge one."""
+    opened = open_images(group[0].image_ids, images, group[0].image_px)
+    prompt = scorer.encoder.prompts([group[0].prompt], opened)[0]
+    return max(1, min(64, 4 * scorer.batch_tokens // max(1, len(prompt.input_ids))))
+
+
+def self_test(scorer: Scorer, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
+    """Batch 1 against batch n on a few image groups.
+
+    Returns:
+        ``groups``; ``max_logprob_difference`` in nats over all candidates; ``texts_differ``, generated replies that
+        are not the same.
+    """
+    together = list(scorer.reply(groups, images))
+    alone = [next(scorer.reply([group], images)) for group in groups]
+    pairs = [(a, b) for x, y in zip(together, alone, strict=True) for a, b in zip(x, y, strict=True)]
+    differences = [abs(p - q) for a, b in pairs for p, q in zip(a.logprobs, b.logprobs, strict=True)]
+    return {
+        "groups": len(groups),
+        "max_logprob_difference": max(differences, default=0.0),
+        "texts_differ": sum(a.text != b.text for a, b in pairs),
+    }

@@ -1,0 +1,159 @@
+"""VQA accuracy under the rule sets that published numbers were computed with; they disagree, so each has a name.
+
+The official rule set is that of GT-Vision-Lab/VQA (Antol et al. 2015; Goyal et al. 2017).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_ARTICLES = frozenset({"a", "an", "the"})
+_NUMBERS = {
+    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
+    "seven": "7", "eight": "8", "nine": "9", "ten": "10",
+}  # fmt: skip
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+# The official code means "no digit before" but its look-behind is mistyped, so only a digit after protects a stop.
+_STOP_NO_DIGIT_AFTER = re.compile(r"\.(?!\d)")
+_STOP_NO_DIGIT_AROUND = re.compile(r"(?<!\d)\.(?!\d)")
+_MOST_STOPS = 32  # the official call passes re.UNICODE (32) where the number of substitutions belongs
+
+_CONTRACTIONS_WITH_ONE_MARK = """
+    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
+    it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
+    somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's
+    they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
+    where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
+"""
+_CONTRACTIONS_WITH_TWO = """
+    couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
+    there'd've they'd've we'd've who'd've wouldn't've you'd've y'all'll
+"""
+
+
+def _contraction_map() -> dict[str, str]:
+    """Spellings that lack one apostrophe -> the full contraction; the official list, whose oddities are kept."""
+    table = {}
+    for full in (_CONTRACTIONS_WITH_ONE_MARK + _CONTRACTIONS_WITH_TWO).split():
+        for k, mark in enumerate(full):
+            if mark == "'":
+                table[full[:k] + full[k + 1 :]] = full
+    for full in ("'ow's'at", "y'all'd've"):
+        for k, mark in enumerate(full):
+            if mark == "'":
+                table[full[:k] + full[k + 1 :]] = full
+    table["somebody'd"] = "somebodyd"
+    return table
+
+
+_CONTRACTIONS = _contraction_map()
+
+
+def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -> str:
+    """Drop a mark that touches a space (or any, if a number with a comma occurs), else put a space in its place."""
+    drop_all = _COMMA_IN_NUMBER.search(text) is not None
+    result = text
+    for mark in _PUNCTUATION:
+        result = result.replace(mark, "" if drop_all or f"{mark} " in text or f" {mark}" in text else " ")
+    return stop.sub("", result, count=_MOST_STOPS)
+
+
+def _words(text: str) -> str:
+    """Lower case, number words to digits, articles dropped, contractions spelled out with their apostrophes."""
+    words = (_NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def official(text: str) -> str:
+    """The official normaliser."""
+    return _words(strip_punctuation(_clean(text)))
+
+
+def evalai(text: str) -> str:
+    """The EvalAI answer processor (LLaVA, InternVL, lmms-eval): also drops ``,`` and ``?`` and cuts ``'s`` off."""
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return _words(strip_punctuation(_clean(text)))
+
+
+def vlmevalkit(text: str) -> str:
+    """VLMEvalKit's normaliser: a full stop after a digit stays."""
+    return _words(strip_punctuation(_clean(text), _STOP_NO_DIGIT_AROUND))
+
+
+def molmo(text: str) -> str:
+    """Molmo's normaliser, the official one."""
+    return official(text)
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {
+    "official": official, "evalai": evalai, "vlmevalkit": vlmevalkit, "molmo": molmo,
+}  # fmt: skip
+
+
+def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    """Mean over annotators of min(matches among the others / 3, 1), in [0, 1]: the official accuracy."""
+    matches = sum(answer == prediction for answer in answers)
+    scores = [min((matches - (answer == prediction)) / 3, 1.0) for answer in answers]
+    return sum(scores) / len(scores)
+
+
+def _official_2021(prediction: str, answers: Sequence[str]) -> float:
+    prediction, cleaned = _clean(prediction), [_clean(a) for a in answers]
+    if len(set(cleaned)) > 1:  # unanimous answers are compared as they are
+        prediction, cleaned = _words(strip_punctuation(prediction)), [_words(strip_punctuation(a)) for a in cleaned]
+    return leave_one_out(prediction, cleaned)
+
+
+def _official_2017(prediction: str, answers: Sequence[str]) -> float:
+    kept = list(answers)
+    if len(set(kept)) > 1:
+        kept = [strip_punctuation(a) for a in kept]
+    return leave_one_out(official(prediction), kept)
+
+
+def _always(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], float]:
+    return lambda prediction, answers: leave_one_out(normalise(prediction), [normalise(a) for a in answers])
+
+
+def _molmo(prediction: str, answers: Sequence[str]) -> float:
+    wanted = molmo(prediction)
+    return min(sum(molmo(a) == wanted for a in answers) / 3, 1.0)
+
+
+PROTOCOLS: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "always_normalise": _always(official),
+    "official_2021": _official_2021,
+    "official_2017": _official_2017,
+    "evalai": _always(evalai),
+    "vlmevalkit": _always(vlmevalkit),
+    "molmo": _molmo,
+}
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "always_normalise") -> float:
+    """Accuracy in percent of a prediction against the annotators' answers (ten in VQAv2, OK-VQA, TextVQA).
+
+    Protocols: ``always_normalise`` (official normaliser on both sides, leave-one-out; the default), ``official_2021``
+    (normalises only where annotators differ), ``official_2017`` (answers lose punctuation only), ``evalai``,
+    ``vlmevalkit``, ``molmo`` (min(matches / 3, 1) without leave-one-out).
+
+    Raises:
+        ValueError: no answers, or an unknown protocol.
+    """
+    if not answers:
+        raise ValueError("a VQA accuracy needs at least one annotated answer")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown VQA accuracy {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    return 100 * PROTOCOLS[protocol](prediction, answers)
+
+
+def exact_match(prediction: str, answer: str) -> bool:
+    """GQA's exact match as lmms-eval computes it: case and punctuation do not count."""
+    strip = re.compile(r"[^\w\s]")
+    return " ".join(strip.sub("", prediction.lower()).split()) == " ".join(strip.sub("", answer.lower()).split())
