@@ -1,0 +1,180 @@
+"""What watches a run: metrics.jsonl, a progress bar on terminals, Weights & Biases, periodic evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
+
+from scramble.store import JsonLines, read_jsonl, write_text
+
+
+class MetricsFile(TrainerCallback):
+    """Every logged row in ``metrics.jsonl``. A resumed run first drops the rows after its checkpoint."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: JsonLines | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            rows = [row for row in read_jsonl(self.path) if row["step"] <= state.global_step and state.global_step]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            self._file = JsonLines(self.path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._file is not None and logs:
+            self._file.append({"step": state.global_step, **logs})
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class ProgressBar(TrainerCallback):
+    """Steps, loss and margin on a terminal; nothing elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._bar: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            from tqdm.auto import tqdm
+
+            # disable=None: silent unless standard error is a terminal
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", disable=None
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._bar is not None and logs and "loss" in logs:
+            shown = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
+            self._bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items() if value is not None})
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class WeightsAndBiases(TrainerCallback):
+    """Logged rows to Weights & Biases; a resumed run goes on in the same W&B run (its id is kept in the run folder).
+
+    Args:
+        mode: ``offline`` or ``online``.
+        folder: the run folder; offline data goes to ``folder/wandb``.
+        project, name: as W&B shows them.
+        config: what is recorded as the run's configuration.
+    """
+
+    def __init__(
+        self, mode: str, folder: str | Path, project: str, name: str | None, config: Mapping[str, Any]
+    ) -> None:
+        self.mode, self.folder, self.project, self.name, self.config = mode, Path(folder), project, name, dict(config)
+        self._run: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            import wandb
+
+            id_file = self.folder / "wandb_id.txt"
+            run_id = id_file.read_text() if id_file.exists() else wandb.util.generate_id()
+            write_text(id_file, run_id)
+            self._run = wandb.init(
+                mode=self.mode,  # type: ignore[arg-type]
+                dir=self.folder,
+                project=self.project,
+                name=self.name,
+                id=run_id,
+                resume="allow",
+                config=self.config,
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._run is not None and logs:
+            self._run.log(dict(logs), step=state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._run is not None:
+            self._run.finish()
+
+
+class Every(TrainerCallback):
+    """Calls ``work`` at step 0, every ``steps`` steps and after the last, and logs the numbers it returns.
+
+    ``work`` runs without gradient and with the policy in evaluation mode; random state and modes are as before after.
+    """
+
+    def __init__(self, steps: int, work: Callable[[], Mapping[str, float]]) -> None:
+        self.steps, self.work = steps, work
+        self.log: Callable[[dict[str, float]], None] | None = None  # the trainer's, set once it exists
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._do(kwargs["model"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
+            self._do(kwargs["model"])
+
+    def _do(self, model: torch.nn.Module) -> None:
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        with torch.random.fork_rng(), torch.no_grad():
+            numbers = dict(self.work())
+        for module, mode in modes.items():
+            module.training = mode
+        if self.log is not None and numbers:
+            self.log(numbers)
+
+
+class LogLastStep(TrainerCallback):
+    """The last step is always logged."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
