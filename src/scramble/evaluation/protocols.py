@@ -45,8 +45,10 @@ class Protocol:
     no_answer: str = "No"
     score_end: bool = False
     caption_prompt: str = "caption:"
-    two_choice_template: str = "Which caption fits the image better?\n{options}\n"
+    two_choice_template: str = (
+        "Which caption fits the image better?\n{options}\n"
         "Answer with the option's letter from the given choices directly."
+    )
     yes_no_form: str = "generate"
     yes_no_suffix: str = "\nAnswer the question using a single word or phrase."
     letter_form: str = "generate"
