@@ -1,0 +1,49 @@
+"""Text and vision-text generation: an OpenAI-compatible server, vLLM, transformers; replies stored once.
+
+from scramble import engines
+
+with engines.open_engine("openai", model="...", base_url="http://localhost:8000/v1") as engine:
+    with engines.ReplyStore(folder) as store:
+        for reply in engine.generate(requests, store): ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scramble.engines.engine import Engine, Totals
+from scramble.engines.replies import ReplyStore, in_shard, merge
+from scramble.engines.request import EngineError, Message, Reply, Request
+
+KINDS = ("openai", "transformers", "vllm")
+
+__all__ = [
+    "KINDS",
+    "Engine",
+    "EngineError",
+    "Message",
+    "Reply",
+    "ReplyStore",
+    "Request",
+    "Totals",
+    "in_shard",
+    "merge",
+    "open_engine",
+]
+
+
+def open_engine(kind: str, **options: Any) -> Engine:
+    """An engine by name, with its own options (see the classes). Raises EngineError if it cannot work."""
+    if kind == "openai":
+        from scramble.engines.openai_server import OpenAIServer
+
+        return OpenAIServer(**options)
+    if kind == "transformers":
+        from scramble.engines.transformers_local import TransformersEngine
+
+        return TransformersEngine(**options)
+    if kind == "vllm":
+        from scramble.engines.vllm_local import VLLMEngine
+
+        return VLLMEngine(**options)
+    raise EngineError(f"no engine called {kind}: choose one of {', '.join(KINDS)}")

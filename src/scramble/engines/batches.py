@@ -1,0 +1,43 @@
+"""Engines that run a model in this process: requests gather until a batch is full, then run together."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from scramble.engines.engine import Engine
+from scramble.engines.request import Reply, Request
+
+
+class BatchEngine(Engine):
+    """Gathers requests into batches; a subclass answers one batch at a time.
+
+    ``submit`` runs the batch that the request fills, in the caller's thread; ``flush`` runs what is left over.
+    """
+
+    def __init__(self, batch_size: int, *, price_prompt: float = 0.0, price_completion: float = 0.0) -> None:
+        super().__init__(price_prompt=price_prompt, price_completion=price_completion)
+        self.window = batch_size
+        self._batch_size = batch_size
+        self._waiting: list[tuple[Request, Future[Reply]]] = []
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply a request, in order."""
+
+    def submit(self, request: Request) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        self._waiting.append((request, future))
+        if len(self._waiting) >= self._batch_size:
+            self.flush()
+        return future
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        wanted = [(request, future) for request, future in waiting if future.set_running_or_notify_cancel()]
+        if not wanted:
+            return
+        replies = self.answer([request for request, _ in wanted])
+        for (_, future), reply in zip(wanted, replies, strict=True):
+            future.set_result(reply)

@@ -1,0 +1,346 @@
+"""Any server with OpenAI's chat completions: vLLM, SGLang, TGI, Ollama, ``transformers serve``, hosted ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import urlsplit
+
+from scramble.engines.engine import Engine
+from scramble.engines.rate_limits import Gate, retry_after, seconds_until_reset
+from scramble.engines.request import EngineError, Reply, Request, chat_messages
+
+log = logging.getLogger(__name__)
+
+MAX_REPLY_BYTES = 16 << 20
+MAX_MESSAGE = 300  # characters of a server's error message that are passed on
+WEAKER = {"json_schema": "json_object", "json_object": "none"}
+
+
+class _Transient(Exception):
+    """A failure that may pass: worth asking again."""
+
+    def __init__(self, reason: str, *, wait: float | None = None, limited: bool = False, no_server: bool = False):
+        super().__init__(reason)
+        self.wait = wait
+        self.limited = limited
+        self.no_server = no_server
+
+
+class _Refused(Exception):
+    """The server will not answer this one request, however often it is asked."""
+
+
+class _NoStructure(Exception):
+    """The server does not know this ``response_format``."""
+
+
+class OpenAIServer(Engine):
+    """A client with bounded concurrency, retries with backoff and jitter, deadlines, and obedience to rate limits.
+
+    One thread runs the event loop. Transient failures (connection, time-out, 408, 409, 429, 5xx, a reply that is cut
+    or not JSON) are asked again; a request that the server refuses (context overflow, say) ends with an error reply;
+    a wrong key, a wrong model, no server, or ``give_up_after`` failed requests in a row end with EngineError.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        api_key_env: str | None = None,
+        concurrency: int = 64,
+        timeout: float = 300.0,
+        attempts: int = 6,
+        backoff: float = 1.0,
+        max_backoff: float = 60.0,
+        patience: float = 3600.0,
+        give_up_after: int = 16,
+        structured: str = "json_schema",
+        extra_body: Mapping[str, Any] | None = None,
+        price_prompt: float = 0.0,
+        price_completion: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            base_url: up to and including ``/v1``.
+            api_key_env: the environment variable that holds the key; None for servers without one.
+            concurrency: requests under way at once.
+            timeout: seconds for one attempt, from sending to the last byte.
+            attempts: attempts a request, rate-limited ones not counted.
+            backoff: mean first pause in seconds; it doubles up to ``max_backoff``, with full jitter.
+            patience: seconds for which a request bears being rate-limited.
+            structured: what carries a request's schema: ``json_schema``, ``json_object`` or ``none``; weakened by
+                itself when the server refuses it.
+            extra_body: fields that this server takes beside OpenAI's.
+            price_prompt, price_completion: per million tokens, for the totals.
+
+        Raises:
+            EngineError: the key's variable is not set, or ``base_url`` is none or holds a password.
+        """
+        super().__init__(price_prompt=price_prompt, price_completion=price_completion)
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise EngineError("base_url must be an address like http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise EngineError("base_url holds a user or password: put the key into an environment variable instead")
+        key = "none" if api_key_env is None else os.environ.get(api_key_env, "")
+        if not key:
+            raise EngineError(f"the environment variable {api_key_env} is not set: it must hold the server's key")
+        self.model = model
+        self.base_url = base_url
+        self.window = 4 * concurrency
+        self._key, self._key_env = key, api_key_env
+        self._timeout, self._attempts, self._patience = timeout, attempts, patience
+        self._backoff, self._max_backoff = backoff, max_backoff
+        self._give_up_after, self._failed_in_a_row = give_up_after, 0
+        self._structured, self._extra_body = structured, dict(extra_body or {})
+        self._fatal: EngineError | None = None
+        self._gate = Gate()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-server", daemon=True)
+        self._thread.start()
+        self._client = asyncio.run_coroutine_threadsafe(self._connect(), self._loop).result()
+
+    def __repr__(self) -> str:
+        return f"OpenAIServer({self.model!r}, {self.base_url!r})"
+
+    async def _connect(self) -> Any:
+        import openai
+
+        timeout = openai.Timeout(self._timeout, connect=min(10.0, self._timeout))
+        return openai.AsyncOpenAI(api_key=self._key, base_url=self.base_url, max_retries=0, timeout=timeout)
+
+    def submit(self, request: Request) -> Future[Reply]:
+        return asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _shut_down(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.close()
+
+    async def _answer(self, request: Request) -> Reply:
+        async with self._slots:
+            try:
+                reply = await self._ask_until_answered(request)
+            except _Refused as error:
+                reply = Reply("", error=str(error))
+            except _Transient as error:
+                if error.no_server:
+                    self._fatal = EngineError(
+                        f"no server at {self.base_url} ({error}): start it, or correct the address; "
+                        "what has been answered is kept"
+                    )
+                reply = Reply("", error=str(error))
+            except EngineError as error:
+                self._fatal = error
+            if self._fatal is not None:
+                raise self._fatal
+            self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
+            if self._failed_in_a_row >= self._give_up_after:
+                self._fatal = EngineError(
+                    f"{self._failed_in_a_row} requests in a row failed at {self.base_url}, the last: {reply.error}. "
+                    "What has been answered is kept"
+                )
+                raise self._fatal
+            return reply
+
+    async def _ask_until_answered(self, request: Request) -> Reply:
+        import tenacity
+
+        jittered = tenacity.wait_random_exponential(multiplier=self._backoff, max=self._max_backoff)
+        failures = 0
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            nonlocal failures
+            error = state.outcome.exception() if state.outcome else None
+            if isinstance(error, _Transient) and error.limited:
+                return (state.seconds_since_start or 0.0) > self._patience
+            failures += 1
+            return failures >= self._attempts
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            known = error.wait if isinstance(error, _Transient) else None
+            return jittered(state) if known is None else known
+
+        def count(_: tenacity.RetryCallState) -> None:
+            self.totals.retries += 1
+
+        retrying = tenacity.AsyncRetrying(
+            stop=stop, wait=wait, before_sleep=count, reraise=True, retry=tenacity.retry_if_exception_type(_Transient)
+        )
+        return await retrying(self._ask, request)
+
+    async def _ask(self, request: Request) -> Reply:
+        """One attempt."""
+        import openai
+
+        await self._gate.wait()
+        if self._fatal is not None:
+            raise self._fatal
+        structured = self._structured if request.schema is not None else "none"
+        try:
+            async with asyncio.timeout(self._timeout):
+                headers, body = await self._exchange(self._payload(request, structured))
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise _Transient(f"no answer within {self._timeout:g} s") from error
+        except openai.APIStatusError as error:
+            failure = await self._classified(error, structured)
+            if isinstance(failure, _NoStructure):
+                if self._structured == structured:
+                    self._structured = WEAKER[structured]
+                    log.warning("%s refuses response_format %s; using %s", self, structured, self._structured)
+                return await self._ask(request)
+            raise failure from error
+        except openai.APIConnectionError as error:
+            cause = str(error.__cause__ or error)
+            raise _Transient(self._scrubbed(f"connection failed: {cause}"), no_server=_is_refusal(error)) from error
+        except _transport_errors() as error:
+            raise _Transient(self._scrubbed(f"reply cut: {error}")) from error
+        self._gate.hold(min(seconds_until_reset(headers), self._patience))
+        return parse_reply(body)
+
+    async def _exchange(self, payload: dict[str, Any]) -> tuple[Mapping[str, str], bytes]:
+        """Headers and body of one exchange; the body is read in pieces, so that an endless one is noticed."""
+        create = self._client.chat.completions.with_streaming_response.create
+        async with create(**payload) as response:
+            pieces, size = [], 0
+            async for piece in response.iter_bytes():
+                pieces.append(piece)
+                size += len(piece)
+                if size > MAX_REPLY_BYTES:
+                    raise _Transient(f"endless reply: over {MAX_REPLY_BYTES >> 20} MiB")
+            return response.headers, b"".join(pieces)
+
+    def _payload(self, request: Request, structured: str) -> dict[str, Any]:
+        payload: dict[str, Any] = {
+            "model": self.model,
+            "messages": chat_messages(request),
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "max_tokens": request.max_tokens,
+        }
+        if request.temperature > 0:
+            payload["seed"] = request.sampling_seed
+        if request.stop:
+            payload["stop"] = list(request.stop)
+        if structured == "json_schema":
+            schema = {"name": "reply", "schema": request.schema, "strict": True}
+            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif structured == "json_object":
+            payload["response_format"] = {"type": "json_object"}
+        if self._extra_body:
+            payload["extra_body"] = self._extra_body
+        return payload
+
+    async def _classified(self, error: Any, structured: str) -> Exception:
+        """What a status code means: to be raised."""
+        status = error.status_code
+        message = self._scrubbed(_message(error))
+        what = f"status {status}: {message}"
+        if status in (401, 403):
+            key = f"the key in {self._key_env}" if self._key_env else "requests without a key (set api_key_env)"
+            return EngineError(f"{self.base_url} rejects {key} ({what})")
+        if status == 404:
+            return EngineError(f"no model {self.model} at {self.base_url} ({what}){await self._offered()}")
+        if status == 429 and "insufficient_quota" in message:
+            return EngineError(f"the account at {self.base_url} has no quota left ({message})")
+        if status in (408, 409, 429) or status >= 500:
+            wait = retry_after(error.response.headers)
+            if wait is None and status == 429:
+                wait = seconds_until_reset(error.response.headers) or None
+            if wait is not None and wait > self._patience:
+                return EngineError(f"{self.base_url} asks to come back in {wait:.0f} s ({what})")
+            if wait is not None:
+                self._gate.hold(wait)
+            return _Transient(what, wait=wait, limited=status == 429)
+        lowered = message.lower()
+        if structured != "none" and ("response_format" in lowered or "json_schema" in lowered):
+            return _NoStructure(what)
+        if "context" in lowered and ("length" in lowered or "token" in lowered or "window" in lowered):
+            return _Refused(f"context overflow ({what})")
+        return _Refused(f"refused ({what})")
+
+    async def _offered(self) -> str:
+        import openai
+
+        try:
+            async with asyncio.timeout(10):
+                models = [model.id async for model in self._client.models.list()]
+        except (TimeoutError, openai.OpenAIError):
+            return ""
+        return f"; it serves {', '.join(models[:20])}" if models else ""
+
+    def _scrubbed(self, text: str) -> str:
+        if self._key_env is not None:
+            text = text.replace(self._key, "***")
+        return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + " ..."
+
+
+def parse_reply(body: bytes) -> Reply:
+    """The reply in the body of a chat completion. Raises _Transient if it is none."""
+    try:
+        content = json.loads(body)
+        choice = content["choices"][0]
+        message = choice["message"]
+        usage = content.get("usage") or {}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _Transient(f"malformed reply ({type(error).__name__}): {body[:80]!r}") from error
+    text, reason = message.get("content"), choice.get("finish_reason") or "stop"
+    if text is None and message.get("refusal"):
+        text, reason = message["refusal"], "refusal"
+    if text is not None and not isinstance(text, str):
+        raise _Transient(f"malformed reply: content is {type(text).__name__}")
+    prompt_tokens, completion_tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    return Reply(text or "", reason, int(prompt_tokens), int(completion_tokens))
+
+
+def _message(error: Any) -> str:
+    body = error.body
+    if isinstance(body, Mapping):
+        inner = body.get("error", body)
+        if isinstance(inner, Mapping):
+            return " ".join(str(inner[k]) for k in ("code", "message", "detail") if inner.get(k)) or str(dict(inner))
+        return str(inner)
+    return str(body or error)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether nobody listens at the address (or its name is unknown), by the chain of causes."""
+    import socket
+
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError | socket.gaierror) or type(error).__name__ == "ConnectError":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _transport_errors() -> tuple[type[BaseException], ...]:
+    """The errors of the HTTP library under the client: httpx2 from openai 3 on, httpx before."""
+    try:
+        import httpx2
+
+        return (httpx2.HTTPError, httpx2.StreamError)
+    except ImportError:
+        import httpx
+
+        return (httpx.HTTPError, httpx.StreamError)

@@ -1,0 +1,72 @@
+"""What servers say about when to ask again, and the gate that makes all requests of a client obey it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that ``Retry-After`` asks for (number or HTTP date, or ``retry-after-ms``); None if it is not there."""
+    if milliseconds := headers.get("retry-after-ms"):
+        try:
+            return max(0.0, float(milliseconds) / 1e3)
+        except ValueError:
+            pass
+    value = headers.get("retry-after")
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def seconds_until_reset(headers: Mapping[str, str]) -> float:
+    """Seconds to wait because an ``x-ratelimit-remaining-*`` has come down to nothing; 0 otherwise."""
+    wait = 0.0
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0":
+            wait = max(wait, duration(headers.get(f"x-ratelimit-reset-{what}", "")))
+    return wait
+
+
+def duration(text: str) -> float:
+    """Seconds in ``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number; 0 for anything else."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    parts = re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
+    if "".join(number + unit for number, unit in parts) != text:
+        return 0.0
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+class Gate:
+    """Holds back every request of a client while the server has asked for a pause."""
+
+    def __init__(self) -> None:
+        self._open_at = 0.0
+
+    def hold(self, seconds: float) -> None:
+        """Keep the gate shut for at least ``seconds`` from now."""
+        self._open_at = max(self._open_at, time.monotonic() + seconds)
+
+    async def wait(self) -> None:
+        """Return once the gate is open; waiters are spread a little, so that they do not all come at once."""
+        while (left := self._open_at - time.monotonic()) > 0:
+            await asyncio.sleep(left + random.uniform(0, 0.1 * min(left, 10)))

@@ -1,0 +1,83 @@
+"""vLLM in this process (``pip install scramble[vllm]``; it pins its own transformers: use a separate environment)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scramble.engines.batches import BatchEngine
+from scramble.engines.request import EngineError, Reply, Request, chat_messages
+
+
+class VLLMEngine(BatchEngine):
+    """Generates with ``vllm.LLM.chat``; images go in as data URLs, schemas through its structured outputs.
+
+    vLLM does not repeat a sample bit by bit unless told to (``VLLM_BATCH_INVARIANT=1``); the reply store does.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = 1024,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            path: hub id or folder.
+            batch_size: requests handed over at once; replies of a batch reach the disk together.
+            options: further arguments of ``vllm.LLM`` (``tensor_parallel_size``, ``quantization``, ...).
+
+        Raises:
+            EngineError: vLLM is not installed, or cannot load the model.
+        """
+        super().__init__(batch_size)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise EngineError(
+                "vLLM is not installed here: pip install vllm (in its own environment), or run `vllm serve` and use "
+                "the openai engine"
+            ) from error
+        self.model = f"{path}@{revision}" if revision else path
+        try:
+            self._llm = LLM(model=path, revision=revision, dtype=dtype, **(options or {}))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EngineError(f"vLLM cannot load {path}: {error}") from error
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        chats = [chat_messages(request) for request in requests]
+        try:
+            outputs = self._llm.chat(chats, [_sampling(request) for request in requests], use_tqdm=False)
+        except ValueError as error:
+            if len(requests) == 1:  # vLLM refuses a whole batch for one bad request: context overflow, say
+                return [Reply("", error=f"refused ({error})")]
+            return [reply for request in requests for reply in self.answer([request])]
+        return [_reply(output) for output in outputs]
+
+
+def _sampling(request: Request) -> Any:
+    from vllm import SamplingParams
+
+    structured = None
+    if request.schema is not None:
+        from vllm.sampling_params import StructuredOutputsParams
+
+        # Free white space lets a model fill the reply with blanks up to max_tokens.
+        structured = StructuredOutputsParams(json=dict(request.schema), disable_any_whitespace=True)
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=request.max_tokens,
+        seed=request.sampling_seed if request.temperature > 0 else None,
+        stop=list(request.stop) or None,
+        structured_outputs=structured,
+    )
+
+
+def _reply(output: Any) -> Reply:
+    answer = output.outputs[0]
+    prompt_tokens = len(output.prompt_token_ids or ())
+    return Reply(answer.text, answer.finish_reason or "stop", prompt_tokens, len(answer.token_ids))
