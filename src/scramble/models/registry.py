@@ -6,9 +6,10 @@ from scramble.models.family import Family, ModelError
 from scramble.models.generic import Idefics, QwenVL
 from scramble.models.internvl import InternVL
 from scramble.models.llava import Llava
+from scramble.models.molmo.family import Molmo
 from scramble.models.molmo2 import Molmo2
 
-FAMILIES: tuple[type[Family], ...] = (InternVL, Molmo2, Llava, Idefics, QwenVL)
+FAMILIES: tuple[type[Family], ...] = (InternVL, Molmo, Molmo2, Llava, Idefics, QwenVL)
 
 
 def family_of(model_type: str) -> Family:

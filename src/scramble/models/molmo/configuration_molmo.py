@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -85,9 +85,9 @@ class MolmoConfig(PreTrainedConfig):
     """
 
     model_type = "molmo"
-    keys_to_ignore_at_inference = ["past_key_values"]
-    attribute_map = {"image_token_id": "image_patch_token_id"}
-    sub_configs_defaults = {"vision_config": MolmoVisionConfig}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    attribute_map: ClassVar[dict[str, str]] = {"image_token_id": "image_patch_token_id"}
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": MolmoVisionConfig}
 
     vocab_size: int = 152064
     embedding_size: int | None = 152064

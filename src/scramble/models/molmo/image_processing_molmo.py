@@ -8,7 +8,7 @@ Shape suffixes: C crops of an image (the global view first), P patches a crop, F
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -119,11 +119,9 @@ class MolmoImageProcessor(BaseImageProcessor):
         base_image_input_size: height and width of a crop in pixels (a square).
         image_token_length_h, image_token_length_w: pooled features a crop, down and across.
         image_padding_mask: kept for the released file; masks are always returned.
-        square_size: stretch the image to a square of this many pixels first (SCRAMBLe's evaluation used 336; its
-            filter is not documented, Pillow's default, bicubic, is assumed). None: as released.
     """
 
-    model_input_names = ["images", "image_masks", "image_input_idx"]
+    model_input_names: ClassVar[list[str]] = ["images", "image_masks", "image_input_idx"]
 
     def __init__(
         self,
@@ -137,7 +135,6 @@ class MolmoImageProcessor(BaseImageProcessor):
         do_normalize: bool = True,
         image_mean: Sequence[float] | None = None,
         image_std: Sequence[float] | None = None,
-        square_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -151,7 +148,6 @@ class MolmoImageProcessor(BaseImageProcessor):
         self.do_normalize = do_normalize
         self.image_mean = list(image_mean or OPENAI_CLIP_MEAN)
         self.image_std = list(image_std or OPENAI_CLIP_STD)
-        self.square_size = square_size
         self._check()
 
     def _check(self) -> None:
@@ -183,8 +179,6 @@ class MolmoImageProcessor(BaseImageProcessor):
         """Crops (down, across) that an upright image of ``height`` x ``width`` pixels is cut into."""
         if min(height, width) < 1:
             raise ValueError(f"an image of {height} x {width} pixels has no content")
-        if self.square_size is not None:
-            height = width = self.square_size
         most = self.max_crops if max_crops is None else max_crops
         if most < 1:
             raise ValueError(f"max_crops must be at least 1, got {most}")
@@ -193,7 +187,9 @@ class MolmoImageProcessor(BaseImageProcessor):
     def feature_grid(self, tiling: tuple[int, int]) -> tuple[int, int]:
         """Features (down, across) of the stitched crops."""
         pixels = self.base_image_input_size[0] // self.image_token_length_h
-        return (tiling[0] * self._window + self._margins) // pixels, (tiling[1] * self._window + self._margins) // pixels
+        return (tiling[0] * self._window + self._margins) // pixels, (
+            tiling[1] * self._window + self._margins
+        ) // pixels
 
     def num_image_tokens(self, height: int, width: int, max_crops: int | None = None) -> int:
         """Tokens of an image of this size, start, end and column tokens included."""
@@ -222,11 +218,6 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     def _prepare(self, image: Any, max_crops: int | None) -> dict[str, Any]:
         pixels = to_rgb(image)
-        if self.square_size is not None:
-            if pixels.dtype != np.uint8:
-                pixels = (pixels * 255).round().astype(np.uint8)
-            square = Image.fromarray(pixels).resize((self.square_size,) * 2, Image.Resampling.BICUBIC)
-            pixels = np.array(square)
         rows, cols = self.tiling(*pixels.shape[:2], max_crops)
         side, window = self.base_image_input_size[0], self._window
         canvas, mask = resize_and_pad(pixels, rows * window + self._margins, cols * window + self._margins)

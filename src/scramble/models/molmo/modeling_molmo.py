@@ -10,7 +10,7 @@ C crops of a batch row, P patches a crop, F features a crop, V rows of the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -176,13 +176,13 @@ class MolmoPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MolmoDecoderLayer", "MolmoVisionBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules: ClassVar[list[str]] = ["MolmoDecoderLayer", "MolmoVisionBlock"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_record_outputs = {
+    _can_record_outputs: ClassVar[dict[str, Any]] = {
         "hidden_states": OutputRecorder(MolmoDecoderLayer, index=0),
         "attentions": OutputRecorder(MolmoDecoderLayer, index=1),
     }
@@ -443,9 +443,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         logits_BLV = self.model.transformer.ff_out(outputs.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=logits_BLV, labels=labels, vocab_size=self.config.embedding_size, **kwargs
-            )
+            loss = self.loss_function(logits=logits_BLV, labels=labels, vocab_size=self.config.embedding_size, **kwargs)
         return MolmoCausalLMOutputWithPast(
             loss=loss,
             logits=logits_BLV,

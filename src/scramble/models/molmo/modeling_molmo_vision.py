@@ -7,7 +7,7 @@ width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ class MolmoVisionTransformer(PreTrainedModel):
     main_input_name = "images"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MolmoVisionBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["MolmoVisionBlock"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

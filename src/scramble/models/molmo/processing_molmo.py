@@ -34,7 +34,7 @@ CHAT_TEMPLATE = (
 """``<bos><|image|> User: {text} Assistant:``, and ``{text}<eos>`` after it. BOS is EOS in the released tokenizers."""
 
 PADDING = {"images": -1.0, "image_masks": -1.0, "image_input_idx": -100}
-IGNORED = {"add_special_tokens", "return_token_type_ids", "return_mm_token_type_ids", "return_attention_mask"}
+IGNORED = {"return_token_type_ids", "return_mm_token_type_ids", "return_attention_mask"}
 """Options of other processors that change nothing here, accepted because trainers pass them to every processor."""
 
 
@@ -72,6 +72,7 @@ class MolmoProcessor(ProcessorMixin):
         padding: bool | str = True,
         padding_side: str | None = None,
         max_crops: int | None = None,
+        add_special_tokens: bool = True,
         **kwargs: Any,
     ) -> BatchFeature:
         """A batch for the model.
@@ -80,11 +81,11 @@ class MolmoProcessor(ProcessorMixin):
             images: an image, a list of them (shared out to the texts by their ``<|image|>`` placeholders, else one a
                 text), or a list of lists, one a text. Any kind that the image processor reads.
             text: finished prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. An image
-                stands where ``<|image|>`` is, or in front of a text without placeholders. BOS is put in front where
-                it is missing.
+                stands where ``<|image|>`` is, or in front of a text without placeholders.
             return_tensors: "pt" or "np"; None returns a list for each text, unpadded.
             padding_side: "left" for generation; by default the tokenizer's side.
             max_crops: most crops an image, instead of the image processor's setting.
+            add_special_tokens: put BOS in front of a text that lacks it (False for completions alone).
 
         Returns:
             ``input_ids``, ``attention_mask`` (B, L) and, if any text has an image, ``images`` float32 (B, C, P,
@@ -95,12 +96,13 @@ class MolmoProcessor(ProcessorMixin):
             ValueError: images and placeholders differ in number, a text holds image tokens, or truncation is asked.
             TypeError: an option this processor does not know.
         """
-        options = {**kwargs}
+        options = {key: value for key, value in kwargs.items() if key not in ("videos", "audio") or value is not None}
         for group in ("common_kwargs", "text_kwargs", "images_kwargs"):
             options.update(options.pop(group, {}))
         return_tensors = options.pop("return_tensors", return_tensors)
         padding, padding_side = options.pop("padding", padding), options.pop("padding_side", padding_side)
         max_crops = options.pop("max_crops", max_crops)
+        add_bos = options.pop("add_special_tokens", add_special_tokens)
         if options.pop("truncation", False) or options.pop("max_length", None) is not None:
             raise ValueError("MolmoProcessor does not truncate: image tokens cannot be cut; filter by num_tokens first")
         unknown = sorted(set(options) - IGNORED)
@@ -110,13 +112,19 @@ class MolmoProcessor(ProcessorMixin):
             raise ValueError("MolmoProcessor needs a text for each set of images")
 
         texts = [text] if isinstance(text, str) else list(text)
-        rows = [self._row(t, i, max_crops) for t, i in zip(texts, self._share_out(images, texts), strict=True)]
+        shares = self._share_out(images, texts)
+        rows = [self._row(text, share, max_crops, add_bos) for text, share in zip(texts, shares, strict=True)]
         if return_tensors is None:
             return BatchFeature({key: [row[key] for row in rows] for key in rows[0]})
         if padding not in (True, "longest") and len({len(row["input_ids"]) for row in rows}) > 1:
             raise ValueError(f"texts of different lengths need padding=True, got padding={padding!r}")
         side = padding_side or self.tokenizer.padding_side
         return BatchFeature(_collate(rows, self._pad_id, side), tensor_type=return_tensors)
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """As the parent, plus ``preprocessor_config.json``, where readers of the released layout look."""
+        files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        return [*files, *self.image_processor.save_pretrained(save_directory)]
 
     @property
     def _pad_id(self) -> int:
@@ -140,17 +148,19 @@ class MolmoProcessor(ProcessorMixin):
         ends = np.cumsum(counts)
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
-    def _row(self, text: str, images: Sequence[Any], max_crops: int | None) -> dict[str, Any]:
+    def _row(self, text: str, images: Sequence[Any], max_crops: int | None, add_bos: bool) -> dict[str, Any]:
         """One text with its images, unpadded: ids as a list, the images' arrays joined over their crops."""
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
-        ids, positions = self._tokenise(text, prepared["tilings"])
+        ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
         row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         row["images"] = np.concatenate(prepared["images"]) if images else None
         row["image_masks"] = np.concatenate(prepared["image_masks"]) if images else None
         row["image_input_idx"] = np.concatenate(positions) if images else None
         return row
 
-    def _tokenise(self, text: str, tilings: Sequence[tuple[int, int]]) -> tuple[list[int], list[np.ndarray]]:
+    def _tokenise(
+        self, text: str, tilings: Sequence[tuple[int, int]], add_bos: bool
+    ) -> tuple[list[int], list[np.ndarray]]:
         """Ids with the images in place, and for each image the position of each feature, (C, F), -100 if dropped."""
         bos = self.bos_token
         body = text.removeprefix(bos)
@@ -159,7 +169,8 @@ class MolmoProcessor(ProcessorMixin):
             pieces = [""] * len(tilings) + pieces
         if len(pieces) - 1 != len(tilings):
             raise ValueError(f"the text has {len(pieces) - 1} {IMAGE_TOKEN} for {len(tilings)} images: {text[:80]!r}")
-        ids, positions = [self.tokenizer.convert_tokens_to_ids(bos)], []
+        ids: list[int] = [self.tokenizer.convert_tokens_to_ids(bos)] if add_bos or body != text else []
+        positions = []
         for index, piece in enumerate(pieces):
             if index:
                 tokens = self._image_tokens(tilings[index - 1])

@@ -20,6 +20,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     Raises:
         ModelError: for a family without one, naming those that have one.
     """
+    from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
     from scramble.models.tiny.molmo2 import save_tiny_molmo2
@@ -27,6 +28,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     makers: dict[str, Callable[[str | Path, Iterable[str], int], Path]] = {
         "internvl": save_tiny_internvl,
         "llava": save_tiny_llava,
+        "molmo": save_tiny_molmo,
         "molmo2": save_tiny_molmo2,
         "smolvlm": save_tiny_idefics,
     }

@@ -1,0 +1,62 @@
+"""Molmo v1 as a model family of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scramble.models.family import Family, ModelError
+from scramble.models.molmo import MolmoProcessor
+from scramble.trie.backbone import ImageInputs
+
+
+class Molmo(Family):
+    """Molmo v1: a global view and up to 12 crops, 144 features each, added to the embeddings of ``<im_patch>``."""
+
+    name = "molmo"
+    model_types = ("molmo",)
+    language_model = "model.transformer"
+    head = "model.transformer.ff_out"
+    vision = ("model.vision_backbone",)
+    # Anchored on the blocks: the name ff_out alone would also hit the head.
+    lora_targets = r"model\.transformer\.blocks\.\d+\.(att_proj|attn_out|ff_proj|ff_out)"
+    combine = "add"
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The native processor, whatever remote code the folder names."""
+        return MolmoProcessor.from_pretrained(path, revision=revision or "main")
+
+    def check_processor(self, processor: Any, config: Any) -> None:
+        """Raises ModelError if the processor was made for another model."""
+        theirs = getattr(processor, "image_patch_token_id", None)
+        if theirs != config.image_patch_token_id:
+            raise ModelError(
+                f"the processor ({type(processor).__name__}) puts image features on token {theirs}, the model expects "
+                f"{config.image_patch_token_id}: it belongs to another model; use the processor saved with the model"
+            )
+
+    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
+        """At most ``max_tiles`` crops beside the global view."""
+        processor.image_processor.max_crops = max_tiles
+
+    def feature_tokens(self, config: Any) -> frozenset[int]:
+        """The id of ``<im_patch>``."""
+        return frozenset({int(config.image_patch_token_id)})
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all crops, unpadded."""
+        crops = [inputs["images"].flatten(0, -3) for inputs in images]
+        masks = [inputs["image_masks"].flatten(0, -2) for inputs in images]
+        pooled = model.get_image_features(torch.cat(crops)[None], torch.cat(masks)[None])[0]
+        split = pooled.split([len(crop) for crop in crops])
+        return [in_token_order(f, i["image_input_idx"]) for f, i in zip(split, images, strict=True)]
+
+
+def in_token_order(features_CFD: Tensor, image_input_idx: Tensor) -> Tensor:
+    """Features (C, F, D) of one prompt sorted by their position in the text; dropped ones (negative) left out."""
+    positions = image_input_idx.flatten().to(features_CFD.device)
+    order = positions.argsort()
+    return features_CFD.flatten(0, 1)[order[positions[order] >= 0]]
