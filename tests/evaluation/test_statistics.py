@@ -90,6 +90,14 @@ def test_pooled_over_one_seed_is_the_paired_test():
     assert statistics.pooled_over_seeds([run], [baseline]) == statistics.paired_test(run, baseline)
 
 
+def test_pooling_clusters_of_copies_equals_pooling_the_originals():
+    run = rng(12).integers(0, 2, (3, 60)).astype(float)
+    copied, clusters = np.repeat(run, 4, axis=1), np.repeat(np.arange(60), 4).tolist()
+    one = statistics.pooled_over_seeds(run, np.zeros(60))
+    many = statistics.pooled_over_seeds(copied, np.zeros(240), clusters)
+    assert (many.low, many.high, many.p_value) == pytest.approx((one.low, one.high, one.p_value))
+
+
 def test_holm_by_hand():
     """Smallest times 3, next times 2, largest times 1, made monotone: .01, .03, .04 -> .03, .06, .06."""
     assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])

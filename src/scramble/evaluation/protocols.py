@@ -135,11 +135,17 @@ def protocol(name: str, **overrides: Any) -> Protocol:
     return dataclasses.replace(base, name=f"{name}[{mark}]", **changed)
 
 
-def resolve(chosen: Protocol | str, benchmark: Benchmark) -> Protocol:
-    """The protocol for one benchmark: ``default`` stands for the benchmark's own."""
+def resolve(chosen: Protocol | str | Mapping[str, Any], benchmark: Benchmark) -> Protocol:
+    """The protocol for one benchmark: ``default`` stands for the benchmark's own.
+
+    Args:
+        chosen: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
+    """
     if isinstance(chosen, Protocol):
         return chosen
-    return protocol(benchmark.default_protocol if chosen == "default" else chosen)
+    overrides = {} if isinstance(chosen, str) else dict(chosen)
+    name = chosen if isinstance(chosen, str) else overrides.pop("name")
+    return protocol(benchmark.default_protocol if name == "default" else name, **overrides)
 
 
 def as_dict(value: Protocol) -> dict[str, Any]:

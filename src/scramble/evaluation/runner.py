@@ -78,7 +78,7 @@ def _content(path: str | Path, revision: str | None) -> str:
 def evaluate(
     model: Loaded | Callable[[], Loaded],
     benchmarks: Sequence[Benchmark],
-    protocol: Protocol | str,
+    protocol: Protocol | str | Mapping[str, Any],
     out_folder: str | Path,
     *,
     model_id: ModelId,
@@ -94,7 +94,7 @@ def evaluate(
 
     Args:
         model: the loaded model, or a function that loads it when some reply is missing.
-        protocol: a protocol or its name; ``default`` takes each benchmark's own.
+        protocol: a protocol, its name, or its name with changed settings; ``default`` takes each benchmark's own.
         model_id: see :func:`identify`; replies are keyed by it.
         limit: at most so many items a benchmark, whole groups.
         batch_tokens: positions in one forward pass. Scores may differ by rounding between values of it.
@@ -130,7 +130,7 @@ def evaluate(
 
 def rescore(
     benchmark: Benchmark,
-    protocol: Protocol | str,
+    protocol: Protocol | str | Mapping[str, Any],
     folder: str | Path,
     *,
     model_id: ModelId,
@@ -163,6 +163,7 @@ def rescore(
         score["chance"] = benchmark.chance.get(name, benchmark.chance.get(metric))
         score["human"] = benchmark.human.get(name)
     data = {"name": benchmark.name, "version": benchmark.version, "items": len(items), "limit": limit}
+    data["scoring"] = benchmark.scoring
     model = dataclasses.asdict(model_id)
     return Result(data, model, as_dict(chosen), table, rates(outcomes), environment=dict(environment or {})), outcomes
 

@@ -149,7 +149,9 @@ def paired_test(
     )  # fmt: skip
 
 
-def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, *, level: float = 0.95) -> PairedTest:
+def pooled_over_seeds(
+    run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
+) -> PairedTest:
     """Difference of two methods, each trained with S seeds, on the same N items; seeds and items both vary.
 
     With d[s, n] the per-item difference of seed s, the variance of the grand mean of a crossed design is
@@ -158,6 +160,7 @@ def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, *, level: float = 0.9
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
+        clusters: labels of the N items; whole clusters then take the place of items.
     """
     from scipy import stats
 
@@ -166,9 +169,16 @@ def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, *, level: float = 0.9
     if baseline_SN.shape != run_SN.shape and baseline_SN.shape != (1, run_SN.shape[1]):
         raise MetricError(f"run has shape {run_SN.shape} but baseline {baseline_SN.shape}: (seeds, items) must agree")
     differences_SN = run_SN - baseline_SN
+    if len(differences_SN) < 2:
+        return paired_test(run_SN[0], baseline_SN[0], clusters, level=level)
+    means_N = differences_SN.mean(axis=0)
+    won, lost, n = int((means_N > 0).sum()), int((means_N < 0).sum()), len(means_N)
+    if clusters is not None:  # cluster sums, scaled so that their mean is the mean over items
+        sums = [_cluster_sums(row, clusters) for row in differences_SN]
+        differences_SN = np.stack(sums) * len(sums[0]) / n
     seeds, items = differences_SN.shape
-    if seeds < 2:
-        return paired_test(run_SN[0], baseline_SN[0], level=level)
+    if items < 2:
+        raise MetricError("pooling over seeds needs at least two items or clusters")
     mean = float(differences_SN.mean())
     seed_means_S, item_means_N = differences_SN.mean(axis=1), differences_SN.mean(axis=0)
     by_seed, by_item = seed_means_S.var(ddof=1) / seeds, item_means_N.var(ddof=1) / items
@@ -176,16 +186,14 @@ def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, *, level: float = 0.9
     residual = float((residual_SN**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
     variance = max(by_seed + by_item - residual, by_seed, by_item)
     if variance == 0:
-        return PairedTest(
-            mean, 0.0, mean, mean, 1.0 if mean == 0 else float("nan"), "t over seeds and items", 0, 0, items
-        )
+        p_value = 1.0 if mean == 0 else float("nan")
+        return PairedTest(mean, 0.0, mean, mean, p_value, "t over seeds and items", won, lost, n)
     parts = by_seed**2 / (seeds - 1) + by_item**2 / (items - 1)
     freedom = (by_seed + by_item) ** 2 / parts
     error = float(np.sqrt(variance))
     margin = error * float(stats.t.ppf((1 + level) / 2, freedom))
     p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    won, lost = int((item_means_N > 0).sum()), int((item_means_N < 0).sum())
-    return PairedTest(mean, error, mean - margin, mean + margin, p_value, "t over seeds and items", won, lost, items)
+    return PairedTest(mean, error, mean - margin, mean + margin, p_value, "t over seeds and items", won, lost, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

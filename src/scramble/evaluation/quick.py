@@ -1,0 +1,28 @@
+"""Scores of a benchmark in memory: for watching a model while it trains. No file is written or reused."""
+
+from __future__ import annotations
+
+from scramble.evaluation.items import Benchmark, limit_items
+from scramble.evaluation.outcomes import outcome
+from scramble.evaluation.protocols import queries, resolve
+from scramble.evaluation.responses import group_by_images
+from scramble.evaluation.scoring import Scorer
+from scramble.evaluation.summary import units
+from scramble.models import Loaded
+
+
+def quick_scores(
+    loaded: Loaded, benchmark: Benchmark, *, limit: int | None = None, protocol: str = "default", batch_tokens: int = 8192
+) -> dict[str, float]:
+    """Each score of a benchmark in percent, on its first ``limit`` items (whole groups)."""
+    items, chosen = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
+    asked = {item.item_id: queries(item, chosen, benchmark) for item in items}
+    groups = group_by_images(query for found in asked.values() for query in found)
+    scorer = Scorer(loaded, batch_tokens)
+    replies = {
+        query.query_id: reply
+        for group, answered in zip(groups, scorer.reply(groups, benchmark.images), strict=True)
+        for query, reply in zip(group, answered, strict=True)
+    }
+    outcomes = [outcome(item, {q.query_id: replies[q.query_id] for q in asked[item.item_id]}, chosen) for item in items]
+    return {name: 100 * sum(u.values) / len(u.values) for name, u in units(benchmark.scoring, outcomes).items()}
