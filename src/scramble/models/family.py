@@ -198,7 +198,16 @@ class Family:
         return output.last_hidden_state
 
     def as_model_mask(self, language_model: Any, attention_mask: object, dtype: torch.dtype) -> object:
-        """The mask as the attention kernel wants it: eager attention adds it to the scores, the others select."""
+        """The mask as the attention kernel wants it: eager attention adds it to the scores, the others select.
+
+        Raises:
+            ModelError: for FlashAttention 2, which takes no mask.
+        """
+        if language_model.config._attn_implementation.startswith("flash_attention"):
+            raise ModelError(
+                "FlashAttention takes no mask, so it cannot follow a trie: set model.attn_implementation to sdpa, or "
+                "to flex_attention on a GPU"
+            )
         if language_model.config._attn_implementation == "eager" and isinstance(attention_mask, Tensor):
             forbidden = torch.finfo(dtype).min
             return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)

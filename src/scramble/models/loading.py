@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,12 @@ import torch
 
 from scramble.models.backbone import FamilyBackbone
 from scramble.models.family import Family, ModelError
+from scramble.models.hub import check_weights, explain, is_folder, read_config
 from scramble.models.images import ImageOptions
-from scramble.models.registry import family_of
+from scramble.models.registry import check_version, family_of
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 
 
 @dataclass
@@ -38,54 +47,197 @@ def load(
     attn_implementation: str = "sdpa",
     device: str | None = None,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
     max_tiles: int | None = None,
     square_padding: bool = False,
     resize: int | None = None,
 ) -> Loaded:
-    """Load a model by hub id or folder, in evaluation mode.
+    """Load a model by hub id or folder, in evaluation mode. No code from a repository is ever run.
 
     Args:
         path: hub id or local folder.
         revision: branch, tag or commit of the hub id.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
-        attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2``.
+        attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (chat only: it takes no
+            masks, so no tries).
         device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` spreads the layers over what is there.
         adapter: folder or hub id of a LoRA adapter to put on.
+        quantize: ``nf4`` holds the decoder's weights in 4 bits (QLoRA; needs a GPU and bitsandbytes).
         max_tiles: most tiles an image is cut into, for families that tile.
         square_padding, resize: see :class:`scramble.models.images.ImageOptions`.
 
     Raises:
         ModelError: with the name of what is wrong and the way out.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    path = str(path)
-    config = AutoConfig.from_pretrained(path, revision=revision)
-    family = family_of(config.model_type)
+    path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else path
+    _check_arguments(dtype, attn_implementation, device, quantize)
+    family = identify(path, revision)
     family.image_options = ImageOptions(resize=resize, square_padding=square_padding)
-    processor = family.load_processor(path, revision)
+    processor = load_processor(family, path, revision)
     if max_tiles is not None:
+        if max_tiles < 1:
+            raise ModelError(f"model.max_tiles={max_tiles}: an image gives at least one tile")
         family.set_max_tiles(processor, max_tiles)
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        path,
-        revision=revision,
-        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-        attn_implementation=attn_implementation,
-        device_map="auto" if device == "auto" else None,
-    )
-    if device not in (None, "auto"):
+    options: dict[str, Any] = {
+        "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
+        "attn_implementation": attn_implementation,
+    }
+    if device == "auto":
+        options["device_map"] = "auto"
+    if quantize:
+        options |= _quantization(family, device)
+    model = load_model(path, revision, **options)
+    family.check_processor(processor, model.config)
+    if device not in (None, "auto") and not quantize:
         model = model.to(device)
     if adapter is not None:
-        model = put_on_adapter(model, str(adapter))
+        model = put_on_adapter(model, str(adapter), path)
     model.eval()
     return Loaded(model, processor, family, path, revision)
 
 
-def put_on_adapter(model: Any, adapter: str) -> Any:
-    """The model wrapped with a saved LoRA adapter. Raises ModelError if it was made for another base."""
-    from peft import PeftModel
+def identify(path: str, revision: str | None = None) -> Family:
+    """The family of a hub id or folder, from its config alone. Raises ModelError as ``read_config`` does."""
+    import transformers
 
+    values = read_config(path, revision)
+    family = family_of(values["model_type"])
+    check_version(family, transformers.__version__)
+    return family
+
+
+def load_processor(family: Family, path: str, revision: str | None = None) -> Any:
+    """The processor of a hub id or folder. Raises ModelError if it is missing or belongs to another family."""
+    from transformers.utils import is_torchvision_available
+
+    if family.needs_torchvision and not is_torchvision_available():
+        raise ModelError(f"the image processor of {family.name} ({path}) needs torchvision: pip install torchvision")
+    try:
+        return family.load_processor(path, revision)
+    except ModelError:
+        raise
+    except OSError as error:
+        if is_folder(path):
+            raise ModelError(
+                f"{path} holds no whole processor ({_first_line(error)}): copy it from the base model"
+            ) from error
+        raise explain(error, path, revision) from error
+    except (AttributeError, TypeError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"the processor saved in {path} is not one of {family.name} ({_first_line(error)}): "
+            "use the processor saved with the base model"
+        ) from error
+
+
+def load_model(path: str, revision: str | None, **options: Any) -> Any:
+    """The transformers model with every weight from the checkpoint.
+
+    Raises:
+        ModelError: naming the tensors that are missing or of another shape, or the weight file that is broken.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    if is_folder(path):
+        check_weights(Path(path))
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                path,
+                revision=revision,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                **options,
+            )
+    except OSError as error:
+        raise explain(error, path, revision) from error
+    except (ValueError, ImportError) as error:  # an attention kernel that is not there, say
+        raise ModelError(f"{path} cannot be loaded with these settings: {_first_line(error)}") from error
+    model, report = loaded
+    mismatched = sorted(
+        f"{name} ({tuple(saved)} in the file, {tuple(wanted)} in the config)"
+        for name, saved, wanted in report["mismatched_keys"]
+    )
+    if mismatched:
+        raise ModelError(f"{path}: {_several(mismatched, 'tensor')} of another shape than config.json says")
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{path}: {_several(missing, 'tensor')} missing from the weight files")
+    if unexpected := sorted(report["unexpected_keys"]):
+        warnings.warn(f"{path}: {_several(unexpected, 'tensor')} not used by the model", stacklevel=2)
+    return model
+
+
+def put_on_adapter(model: Any, adapter: str, base: str) -> Any:
+    """The model wrapped with a saved LoRA adapter. Raises ModelError if it was made for another base."""
+    from peft import PeftConfig, PeftModel
+
+    try:
+        made_for = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
+    except (OSError, ValueError) as error:
+        raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
+    # Folders move; two different hub ids are two different models.
+    if not Path(base).is_dir() and not Path(made_for).is_absolute() and made_for not in ("", base):
+        raise ModelError(f"adapter {adapter} was made for {made_for}, not for {base}: set model.path={made_for}")
     try:
         return PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"adapter {adapter} does not fit {model.config.name_or_path}: {error}") from error
+        raise ModelError(
+            f"adapter {adapter} (made for {made_for}) does not fit {base}: {_first_line(error)}"
+        ) from error
+
+
+def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantize: str | None) -> None:
+    if dtype not in DTYPES:
+        raise ModelError(f"model.dtype={dtype}: choose one of {', '.join(DTYPES)}")
+    if attn_implementation not in ATTENTION:
+        raise ModelError(f"model.attn_implementation={attn_implementation}: choose one of {', '.join(ATTENTION)}")
+    if attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise ModelError("model.attn_implementation=flash_attention_2 needs the package flash-attn; or use sdpa")
+    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(
+            f"device={device}, but torch sees no CUDA GPU: use device=cpu, or install a CUDA build of torch"
+        )
+    if quantize not in (None, "nf4"):
+        raise ModelError(f"model.quantize={quantize}: choose nf4 or null")
+    if quantize and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
+        raise ModelError(f"model.quantize={quantize} needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
+
+
+def _quantization(family: Family, device: str | None) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+
+    # Tower, projector and head stay whole: they are small, and images are encoded once.
+    whole = [path.rpartition(".")[2] for path in (*family.vision, family.head)]
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+        llm_int8_skip_modules=whole,
+    )
+    return {"quantization_config": config, "device_map": {"": device or "cuda"} if device != "auto" else "auto"}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No loading report from transformers (it is read and raised), and no progress bar off a terminal."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _several(names: list[str], noun: str) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''} ({shown})"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,151 @@
+"""Where a model comes from: its config before anything heavy is loaded, and clear words for what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from scramble.models.family import ModelError
+
+# Hub ids whose repositories need code of their own, and the ids with native classes. None: there is no native one.
+REMOTE_CODE: tuple[tuple[str, str | None], ...] = (
+    (r"OpenGVLab/InternVL3-(1B|2B|8B|14B|38B|78B)(-Instruct)?", r"OpenGVLab/InternVL3-\1-hf"),
+    (r"OpenGVLab/InternVL3_5-(1B|2B|4B|8B|14B|38B|30B-A3B)(-Instruct|-MPO)?", r"OpenGVLab/InternVL3_5-\1-HF"),
+    (r"OpenGVLab/InternVL2_5-(2B|8B)-MPO", r"OpenGVLab/InternVL2_5-\1-MPO-hf"),
+    (r"OpenGVLab/InternVL\d?[-_.].*(?<!-hf)(?<!-HF)", None),
+    (r"OpenGVLab/Mini-InternVL.*", None),
+    (r"liuhaotian/llava-v1\.5-(7b|13b)(-lora)?", r"llava-hf/llava-1.5-\1-hf"),
+    (r"allenai/MolmoE-.*", None),
+)
+NO_NATIVE = {
+    "OpenGVLab": "use OpenGVLab/InternVL3-8B-hf, or OpenGVLab/InternVL2_5-8B-MPO-hf for the 2.5 generation",
+    "allenai": "use allenai/Molmo-7B-D-0924, allenai/Molmo-7B-O-0924 or allenai/Molmo-72B-0924",
+}
+
+
+def native_id(path: str) -> str:
+    """``path``, if it is not a hub id known to need remote code. Raises ModelError with the id to use otherwise."""
+    for pattern, replacement in REMOTE_CODE:
+        if match := re.fullmatch(pattern, path):
+            if replacement is None:
+                raise ModelError(
+                    f"{path} runs code from its repository only, and there is no native checkpoint of it: "
+                    f"{NO_NATIVE[path.partition('/')[0]]}"
+                )
+            raise ModelError(f"{path} runs code from its repository: use model.path={match.expand(replacement)}")
+    return path
+
+
+def is_folder(path: str) -> bool:
+    """Whether ``path`` is a local folder. Raises ModelError if it reads like one that is missing."""
+    if Path(path).expanduser().is_dir():
+        return True
+    if path.startswith(("/", ".", "~")) or path.count("/") != 1:
+        raise ModelError(f"model.path={path}: there is no such folder, and a hub id reads owner/name")
+    return False
+
+
+def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a hub id or folder as a plain dict; nothing else is fetched.
+
+    Raises:
+        ModelError: an unknown id, no connection, a wrong revision, a gated id, a broken or missing file, remote code,
+            a quantised checkpoint.
+    """
+    native_id(path)
+    if is_folder(path):
+        file = Path(path).expanduser() / "config.json"
+        if not file.is_file():
+            raise ModelError(f"{path} holds no config.json: it is not a saved model")
+    else:
+        from transformers.utils import cached_file
+
+        try:
+            file = Path(str(cached_file(path, "config.json", revision=revision)))
+        except OSError as error:
+            raise explain(error, path, revision) from error
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file} is not JSON ({error}): download the model again") from error
+    _check_config(values, path)
+    return values
+
+
+def _check_config(values: dict[str, Any], path: str) -> None:
+    model_type = values.get("model_type")
+    if model_type is None:
+        raise ModelError(f"the config.json of {path} has no model_type: it is not a transformers model")
+    if model_type == "internvl_chat":
+        raise ModelError(f"{path} is an InternVL that runs code from its repository: {NO_NATIVE['OpenGVLab']}")
+    if "quantization_config" in values:
+        method = values["quantization_config"].get("quant_method", "an unnamed method")
+        raise ModelError(
+            f"{path} is a quantised checkpoint ({method}); it cannot be tuned and merged: name the "
+            "unquantised one and set model.quantize=nf4 to quantise it while loading"
+        )
+
+
+def explain(error: BaseException, path: str, revision: str | None = None) -> ModelError:
+    """The ModelError for what transformers or huggingface_hub raised while fetching ``path``."""
+    from huggingface_hub import errors as hub
+
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    at = f"{path} (revision {revision})" if revision else path
+
+    def has(*types: type[BaseException]) -> bool:
+        return any(isinstance(link, types) for link in chain)
+
+    if has(hub.GatedRepoError):
+        return ModelError(
+            f"{path} is gated: accept its terms at https://huggingface.co/{path} and log in with 'hf auth login'"
+        )
+    if has(hub.RevisionNotFoundError):
+        return ModelError(f"{path} has no revision {revision!r}: set model.revision to one of its branches or commits")
+    if has(hub.RepositoryNotFoundError):
+        return ModelError(f"the hub has no model {path} (or it is private): check model.path, or point it at a folder")
+    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
+        return ModelError(
+            f"{at} could not be fetched (no connection) and is not in the cache: on a machine with a connection run "
+            f"'hf download {path}{f' --revision {revision}' if revision else ''} --local-dir FOLDER', then set "
+            "model.path=FOLDER"
+        )
+    if has(hub.EntryNotFoundError):
+        return ModelError(f"{at} lacks a file that every model has: {_one_line(error)}")
+    return ModelError(f"{at} could not be read: {_one_line(error)}")
+
+
+def check_weights(folder: Path) -> None:
+    """Raises ModelError naming the first weight file of a saved model that is missing, empty or cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError) as error:
+            raise ModelError(f"{index} is not an index of shards ({error}): download the model again") from error
+        if absent := [name for name in names if not (folder / name).is_file()]:
+            raise ModelError(f"{folder} lacks {len(absent)} of {len(names)} weight files: {', '.join(absent[:5])}")
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    elif any(folder.glob("pytorch_model*.bin")):
+        return
+    else:
+        raise ModelError(f"{folder} holds no model.safetensors: it is not a saved model, or its download was cut short")
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{folder / name} is broken ({_one_line(error)}): download it again") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
