@@ -31,7 +31,7 @@ class MolmoVisionConfig(PreTrainedConfig):
     patch_size: int = 14
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
-    feature_layers: list[int] | None = None
+    feature_layers: Any = None  # list[int] once built
     pooling_size: int = 2
     initializer_range: float = 0.02
 
@@ -61,7 +61,7 @@ class MolmoVisionConfig(PreTrainedConfig):
                 f"vision_config: hidden_size {self.hidden_size} is not divisible by "
                 f"num_attention_heads {self.num_attention_heads}"
             )
-        for layer in self.feature_layers or []:
+        for layer in self.feature_layers:
             if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
                 raise ValueError(
                     f"vision_config: feature_layers holds {layer}, but there are {self.num_hidden_layers} blocks"
@@ -90,13 +90,13 @@ class MolmoConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": MolmoVisionConfig}
 
     vocab_size: int = 152064
-    embedding_size: int | None = 152064
+    embedding_size: Any = 152064  # int once built, as the other Any below
     additional_vocab_size: int = 128
     hidden_size: int = 3584
     intermediate_size: int = 37888
     num_hidden_layers: int = 28
     num_attention_heads: int = 28
-    num_key_value_heads: int | None = 4
+    num_key_value_heads: Any = 4
     max_position_embeddings: int = 4096
     rope_theta: float = 1_000_000.0
     layer_norm_eps: float = 1e-6
@@ -110,8 +110,8 @@ class MolmoConfig(PreTrainedConfig):
     use_position_ids: bool = True
     use_cache: bool = True
     initializer_range: float = 0.02
-    image_patch_token_id: int | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    image_patch_token_id: Any = None
+    vision_config: Any = None  # MolmoVisionConfig once built
 
     def __post_init__(self, **kwargs: Any) -> None:
         if kwargs.get("moe_num_experts"):

@@ -8,7 +8,7 @@ Shape suffixes: C crops of an image (the global view first), P patches a crop, F
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         image_padding_mask: kept for the released file; masks are always returned.
     """
 
-    model_input_names: ClassVar[list[str]] = ["images", "image_masks", "image_input_idx"]
+    model_input_names = ["images", "image_masks", "image_input_idx"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     def _prepare(self, image: Any, max_crops: int | None) -> dict[str, Any]:
         pixels = to_rgb(image)
-        rows, cols = self.tiling(*pixels.shape[:2], max_crops)
+        rows, cols = self.tiling(pixels.shape[0], pixels.shape[1], max_crops)
         side, window = self.base_image_input_size[0], self._window
         canvas, mask = resize_and_pad(pixels, rows * window + self._margins, cols * window + self._margins)
         corners = [(row * window, col * window) for row in range(rows) for col in range(cols)]

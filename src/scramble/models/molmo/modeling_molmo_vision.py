@@ -7,7 +7,7 @@ width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,9 +121,9 @@ class MolmoVisionTransformer(PreTrainedModel):
     config: MolmoVisionConfig
     config_class = MolmoVisionConfig
     main_input_name = "images"
-    input_modalities = ("image",)
+    input_modalities = "image"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["MolmoVisionBlock"]
+    _no_split_modules = ["MolmoVisionBlock"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

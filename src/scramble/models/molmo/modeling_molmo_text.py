@@ -1,0 +1,250 @@
+"""Molmo v1's decoder. Parameter names are those of the released weights.
+
+Shape suffixes: B batch, L query tokens, D decoder width, H query heads, K key-value heads, h channels of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_molmo import MolmoConfig
+from .modeling_molmo_vision import MolmoVisionBackbone, eager_attention
+
+
+class MolmoEmbedding(nn.Module):
+    """Token embeddings in two tables: ``embedding`` (the text vocabulary), then ``new_embedding`` (special tokens)."""
+
+    def __init__(self, config: MolmoConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(config.embedding_size, config.hidden_size))
+        self.new_embedding = nn.Parameter(torch.zeros(config.additional_vocab_size, config.hidden_size))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embeddings (..., D) of ids (...); id -1 marks batch padding and reads row 0, as in the released code."""
+        input_ids = torch.where(input_ids == -1, 0, input_ids)
+        split = len(self.embedding)
+        is_new = input_ids >= split
+        # Two look-ups instead of joining the tables: the join would copy the whole vocabulary in every forward.
+        text = nn.functional.embedding(torch.where(is_new, 0, input_ids), self.embedding)
+        new = nn.functional.embedding(torch.where(is_new, input_ids - split, 0), self.new_embedding)
+        return torch.where(is_new.unsqueeze(-1), new, text)
+
+
+class MolmoRMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, states: Tensor) -> Tensor:
+        states_f32 = states.float()
+        states_f32 = states_f32 * torch.rsqrt(states_f32.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * states_f32.to(states.dtype)
+
+
+def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Rotary angles' cosine and sine, float32 (B, 1, L, h), in the half-rotation layout (Su et al., 2021)."""
+    # Computed on the fly: a buffer would lose precision under model.to(bfloat16).
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
+    angles = position_ids[:, None, :, None].float() / theta**exponents
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(states_BHLh: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding, applied in float32 whatever the dtype of the states."""
+    states = states_BHLh.float()
+    first, second = states.chunk(2, dim=-1)
+    return (states * cos + torch.cat([-second, first], dim=-1) * sin).to(states_BHLh.dtype)
+
+
+class MolmoDecoderLayer(GradientCheckpointingLayer):
+    """One decoder block: fused query-key-value projection, grouped-query attention, fused gated MLP."""
+
+    def __init__(self, config: MolmoConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.scaling = config.head_dim**-0.5
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.is_causal = True
+        query_size = config.num_attention_heads * config.head_dim
+        key_size = config.num_key_value_heads * config.head_dim
+        self.qkv_sizes = (query_size, key_size, key_size)
+
+        self.att_proj = nn.Linear(config.hidden_size, sum(self.qkv_sizes), bias=config.qkv_bias)
+        self.attn_out = nn.Linear(query_size, config.hidden_size, bias=False)
+        self.ff_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.ff_out = nn.Linear(config.intermediate_size // 2, config.hidden_size, bias=False)
+        self.attn_norm = MolmoRMSNorm(config.hidden_size, config.layer_norm_eps)
+        self.ff_norm = MolmoRMSNorm(config.hidden_size, config.layer_norm_eps)
+        if config.attention_layer_norm:
+            self.q_norm = MolmoRMSNorm(query_size, config.layer_norm_eps)
+            self.k_norm = MolmoRMSNorm(key_size, config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_BLD: Tensor,
+        attention_mask: Tensor | None,
+        cos_sin: tuple[Tensor, Tensor],
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """New hidden states (B, L, D) and, from the eager kernel only, attention weights."""
+        if self.config.norm_after:
+            attended_BLD, weights = self._attend(hidden_BLD, attention_mask, cos_sin, past_key_values, **kwargs)
+            hidden_BLD = hidden_BLD + self.attn_norm(attended_BLD)
+            return hidden_BLD + self.ff_norm(self._feed_forward(hidden_BLD)), weights
+        normed_BLD = self.attn_norm(hidden_BLD)
+        attended_BLD, weights = self._attend(normed_BLD, attention_mask, cos_sin, past_key_values, **kwargs)
+        hidden_BLD = hidden_BLD + attended_BLD
+        return hidden_BLD + self._feed_forward(self.ff_norm(hidden_BLD)), weights
+
+    def _attend(
+        self,
+        hidden_BLD: Tensor,
+        attention_mask: Tensor | None,
+        cos_sin: tuple[Tensor, Tensor],
+        past_key_values: Cache | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        query, key, value = self.att_proj(hidden_BLD).split(self.qkv_sizes, dim=-1)
+        if self.config.attention_layer_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query_BHLh, key_BKLh, value_BKLh = (
+            states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for states in (query, key, value)
+        )
+        query_BHLh, key_BKLh = rotate(query_BHLh, *cos_sin), rotate(key_BKLh, *cos_sin)
+        if past_key_values is not None:
+            key_BKLh, value_BKLh = past_key_values.update(key_BKLh, value_BKLh, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attended, weights = attend(
+            self, query_BHLh, key_BKLh, value_BKLh, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
+        )
+        return self.attn_out(attended.flatten(-2)), weights
+
+    def _feed_forward(self, hidden_BLD: Tensor) -> Tensor:
+        up, gate = self.ff_proj(hidden_BLD).chunk(2, dim=-1)
+        return self.ff_out(nn.functional.silu(gate) * up)
+
+
+class MolmoPreTrainedModel(PreTrainedModel):
+    config: MolmoConfig
+    config_class = MolmoConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ["image", "text"]  # noqa: RUF012
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MolmoDecoderLayer", "MolmoVisionBlock"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": OutputRecorder(MolmoDecoderLayer, index=0),
+        "attentions": OutputRecorder(MolmoDecoderLayer, index=1),
+    }
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MolmoEmbedding):
+            init.normal_(module.embedding, mean=0.0, std=std)
+            init.normal_(module.new_embedding, mean=0.0, std=std)
+        elif isinstance(module, MolmoVisionBackbone):
+            init.zeros_(module.pad_embed)
+
+
+class MolmoTextModel(MolmoPreTrainedModel):
+    """The decoder. It owns the head ``ff_out`` (the released name), but its forward ends before it."""
+
+    def __init__(self, config: MolmoConfig) -> None:
+        super().__init__(config)
+        self.wte = MolmoEmbedding(config)
+        self.blocks = nn.ModuleList([MolmoDecoderLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.ln_f = MolmoRMSNorm(config.hidden_size, config.layer_norm_eps)
+        self.ff_out = nn.Linear(config.hidden_size, config.embedding_size, bias=False)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.wte
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.wte = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states (B, L, D) after the final norm.
+
+        Args:
+            input_ids: (B, L); either these or ``inputs_embeds`` (B, L, D).
+            attention_mask: (B, past + L) with 0 at padding; or a finished mask (B, 1, L, past + L), boolean (True:
+                attend) or additive; or a FlexAttention BlockMask.
+            position_ids: (B, L); by default the count of real tokens before each token.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.wte(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        length = inputs_embeds.shape[1]
+        if position_ids is None:
+            position_ids = _positions(attention_mask, past_key_values, length, inputs_embeds.device)
+
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        if self.config._attn_implementation == "eager" and torch.is_tensor(mask) and mask.dtype == torch.bool:
+            lowest = torch.finfo(inputs_embeds.dtype).min
+            mask = torch.zeros_like(mask, dtype=inputs_embeds.dtype).masked_fill(~mask, lowest)
+
+        hidden_BLD = inputs_embeds
+        cos_sin = rotary_cos_sin(position_ids, self.config.head_dim, self.config.rope_theta)
+        for block in self.blocks:
+            hidden_BLD, _ = block(
+                hidden_BLD,
+                attention_mask=mask,
+                cos_sin=cos_sin,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(hidden_BLD), past_key_values=past_key_values)
+
+
+def _positions(attention_mask: Any, cache: Cache | None, length: int, device: torch.device) -> Tensor:
+    """Positions (B or 1, L) of the last ``length`` tokens: real tokens before them, so padding on the left is free."""
+    if torch.is_tensor(attention_mask) and attention_mask.ndim == 2:
+        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:].to(device)
+    past = cache.get_seq_length() if cache is not None else 0
+    return (torch.arange(length, device=device) + past).unsqueeze(0)
