@@ -1,0 +1,222 @@
+"""Every way a model cannot be loaded ends in one line that names the culprit and the way out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import errors as hub
+
+from scramble.models import ModelError, load
+from scramble.models.hub import explain, native_id, read_config
+from scramble.models.registry import check_version, family_named, family_of
+
+
+@pytest.fixture
+def broken(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of the tiny InternVL, to be damaged."""
+    return Path(shutil.copytree(tiny("internvl"), tmp_path / "model"))
+
+
+def edit_config(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    edit(values)
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+def refused(folder: str | Path, **options: Any) -> str:
+    """The message with which ``load`` refuses, checked to be one line."""
+    with pytest.raises(ModelError) as caught:
+        load(folder, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_unknown_id_without_connection() -> None:
+    message = refused("nobody/nothing", revision="abc")
+    assert "nobody/nothing (revision abc) could not be fetched" in message
+    assert "model.path=FOLDER" in message
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert "there is no such folder" in refused(tmp_path / "absent")
+    assert "there is no such folder" in refused("./absent")
+    assert "no config.json" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (hub.GatedRepoError, "is gated: accept its terms at https://huggingface.co/a/b"),
+        (hub.RepositoryNotFoundError, "the hub has no model a/b"),
+        (hub.RevisionNotFoundError, "a/b has no revision 'v2'"),
+        (hub.LocalEntryNotFoundError, "could not be fetched"),
+        (hub.OfflineModeIsEnabled, "could not be fetched"),
+        (hub.RemoteEntryNotFoundError, "lacks a file"),
+    ],
+)
+def test_what_the_hub_says_is_explained(error: type[Exception], words: str) -> None:
+    import httpx
+
+    request = httpx.Request("GET", "https://huggingface.co/a/b")
+    if issubclass(error, httpx.HTTPStatusError) or issubclass(error, hub.HfHubHTTPError):
+        cause: Exception = error("no", response=httpx.Response(404, request=request))
+    else:
+        cause = error("no")
+    outer = OSError("wrapped by transformers")
+    outer.__cause__ = cause
+    assert words in str(explain(outer, "a/b", "v2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ("OpenGVLab/InternVL3-8B", "OpenGVLab/InternVL3-8B-hf"),
+        ("OpenGVLab/InternVL3-8B-Instruct", "OpenGVLab/InternVL3-8B-hf"),
+        ("OpenGVLab/InternVL3_5-4B", "OpenGVLab/InternVL3_5-4B-HF"),
+        ("OpenGVLab/InternVL3_5-30B-A3B", "OpenGVLab/InternVL3_5-30B-A3B-HF"),
+        ("OpenGVLab/InternVL2_5-8B-MPO", "OpenGVLab/InternVL2_5-8B-MPO-hf"),
+        ("OpenGVLab/InternVL2_5-8B", "no native checkpoint"),
+        ("OpenGVLab/InternVL2-8B", "no native checkpoint"),
+        ("OpenGVLab/InternVL2-8B", "OpenGVLab/InternVL3-8B-hf"),
+        ("liuhaotian/llava-v1.5-7b", "llava-hf/llava-1.5-7b-hf"),
+        ("allenai/MolmoE-1B-0924", "allenai/Molmo-7B-D-0924"),
+    ],
+)
+def test_remote_code_ids_are_answered(given: str, answer: str) -> None:
+    assert answer in refused(given)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "OpenGVLab/InternVL3-78B-hf",
+        "OpenGVLab/InternVL3_5-8B-HF",
+        "OpenGVLab/InternVL2_5-8B-MPO-hf",
+        "allenai/Molmo-7B-D-0924",
+        "allenai/Molmo2-8B",
+        "samarthm44/SCRAMBLe-Molmo-7B-D-0924",
+        "llava-hf/llava-1.5-7b-hf",
+    ],
+)
+def test_native_ids_pass(path: str) -> None:
+    assert native_id(path) == path
+
+
+def test_config(broken: Path) -> None:
+    edit_config(broken, lambda c: c.update(quantization_config={"quant_method": "awq"}))
+    assert "quantised checkpoint (awq)" in refused(broken)
+    edit_config(broken, lambda c: (c.pop("quantization_config"), c.update(model_type="internvl_chat")))
+    assert "OpenGVLab/InternVL3-8B-hf" in refused(broken)
+    edit_config(broken, lambda c: c.update(model_type="bert"))
+    message = refused(broken)
+    assert "'bert'" in message and "internvl" in message
+    edit_config(broken, lambda c: c.pop("model_type"))
+    assert "no model_type" in refused(broken)
+    (broken / "config.json").write_text("{")
+    assert "is not JSON" in refused(broken)
+
+
+def test_weight_files(broken: Path) -> None:
+    weights = broken / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    assert "model.safetensors is broken" in refused(broken)
+    weights.write_bytes(b"")
+    assert "model.safetensors is broken" in refused(broken)
+    weights.unlink()
+    assert "holds no model.safetensors" in refused(broken)
+
+
+def test_missing_shard(broken: Path) -> None:
+    model = load(broken).model
+    (broken / "model.safetensors").unlink()
+    model.save_pretrained(broken, max_shard_size="2MB")
+    load(broken)
+    shard = sorted(broken.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    message = refused(broken)
+    assert shard.name in message and "lacks 1 of" in message
+
+
+def test_tensors(broken: Path) -> None:
+    edit_config(broken, lambda c: c["text_config"].update(intermediate_size=64))
+    message = refused(broken)
+    assert "mlp.down_proj.weight ((128, 352) in the file, (128, 64) in the config)" in message
+    edit_config(broken, lambda c: c["text_config"].update(intermediate_size=352, num_hidden_layers=5, layer_types=None))
+    message = refused(broken)
+    assert "missing from the weight files" in message and "layers.4." in message
+
+
+def test_processor_of_another_family(broken: Path, tiny: Callable[[str], Path]) -> None:
+    for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny("llava") / name, broken / name)
+    assert "is not one of internvl" in refused(broken)
+    (broken / "processor_config.json").unlink()
+    (broken / "tokenizer.json").unlink()
+    assert "no whole processor" in refused(broken) or "is not one of internvl" in refused(broken)
+
+
+def test_processor_of_another_model_of_the_family(broken: Path, tmp_path: Path) -> None:
+    edit_config(broken, lambda c: c.update(image_token_id=7))
+    assert "belongs to another model" in refused(broken)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "int8"}, "model.dtype=int8"),
+        ({"attn_implementation": "fast"}, "model.attn_implementation=fast"),
+        ({"attn_implementation": "flash_attention_2"}, "flash-attn"),
+        ({"quantize": "int3"}, "model.quantize=int3"),
+        ({"quantize": "nf4"}, "bitsandbytes"),
+        ({"device": "cuda"}, "no CUDA GPU"),
+        ({"max_tiles": 0}, "max_tiles=0"),
+        ({"adapter": "/nowhere"}, "there is no adapter at /nowhere"),
+    ],
+)
+def test_options(options: dict[str, Any], words: str, tiny: Callable[[str], Path]) -> None:
+    import torch
+
+    if torch.cuda.is_available() and words in ("no CUDA GPU", "bitsandbytes"):
+        pytest.skip("has a GPU")
+    assert words in refused(tiny("internvl"), **options)
+
+
+def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> None:
+    loaded = load(tiny("internvl"))
+    tuned = with_lora(loaded.model, loaded.family.lora_targets)
+    tuned.save_pretrained(tmp_path)
+    again = load(tiny("internvl"), adapter=tmp_path)
+    for name, parameter in tuned.named_parameters():
+        assert parameter.equal(again.model.get_parameter(name))
+    message = refused(tiny("llava"), adapter=tmp_path)
+    assert "does not fit" in message and str(tmp_path) in message
+
+
+def test_llava_does_not_tile(tiny: Callable[[str], Path]) -> None:
+    assert "llava does not cut images into tiles" in refused(tiny("llava"), max_tiles=4)
+
+
+def test_versions() -> None:
+    family = family_named("molmo2")
+    check_version(family, "5.20.0")
+    for version in ("5.19.2", "6.0.0"):
+        with pytest.raises(ModelError, match=f"found {version}: pip install"):
+            check_version(family, version)
+
+
+def test_model_types() -> None:
+    assert family_of("internvl").name == "internvl"
+    with pytest.raises(ModelError, match="no family is called"):
+        family_named("clip")
+
+
+def test_config_is_read_without_weights(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    assert read_config(str(broken))["model_type"] == "internvl"

@@ -1,0 +1,58 @@
+"""LoRA touches every linear layer of the language model and nothing else, at the released sizes' module names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from scramble.models.registry import FAMILIES, family_of
+
+
+def configs() -> dict[str, Any]:
+    """A config with the released module names for each family, built on the meta device below."""
+    from transformers import Idefics3Config, InternVLConfig, LlavaConfig, Molmo2Config, Qwen2_5_VLConfig, SmolVLMConfig
+
+    from scramble.models.molmo import MolmoConfig
+
+    return {
+        "internvl": InternVLConfig(),
+        "internvl-llama": InternVLConfig(text_config={"model_type": "llama"}),
+        "internvl-qwen3": InternVLConfig(text_config={"model_type": "qwen3"}),
+        "molmo": MolmoConfig(),
+        "molmo2": Molmo2Config(),
+        "llava": LlavaConfig(),
+        "smolvlm": SmolVLMConfig(),
+        "idefics3": Idefics3Config(),
+        "qwen2_5_vl": Qwen2_5_VLConfig(),
+    }
+
+
+@pytest.mark.parametrize("name", configs())
+def test_pattern(name: str) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    config = configs()[name]
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    family = family_of(config.model_type)
+    language_model = family.language_model
+    outside = {id(model.get_submodule(family.head))}
+    for path in family.vision:
+        outside |= {id(module) for module in model.get_submodule(path).modules()}
+    hit = {n for n, module in model.named_modules() if re.fullmatch(family.lora_targets, n)}
+    linear = {
+        n
+        for n, module in model.get_submodule(language_model).named_modules(prefix=language_model)
+        if isinstance(module, nn.Linear) and id(module) not in outside
+    }
+    assert hit == linear
+    assert len(hit) >= 4 * config.get_text_config().num_hidden_layers
+    assert not {n for n in hit if id(model.get_submodule(n)) in outside}
+
+
+def test_every_family_has_a_config_here() -> None:
+    assert {family_of(config.model_type).name for config in configs().values()} == {f.name for f in FAMILIES}
