@@ -32,13 +32,15 @@ class Negative:
 
     ``kind`` is what a reader sees changed (``swap-object``, ``swap-attribute``, ``swap-relation``, ``swap-number``,
     ``replace-object``, ``replace-attribute``, ``replace-relation``, ``replace-number``), ``rule`` what changed it
-    (``swap.modifiers``, or a prompt hash and a model), ``edits`` the changed stretches.
+    (``swap.modifiers``, or a prompt hash and a model), ``edits`` the changed stretches, ``weight`` how often it
+    should be drawn relative to the other candidates of its kind.
     """
 
     text: str
     kind: str
     rule: str
     edits: tuple[Edit, ...] = ()
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ def seeded(seed: int, *key: object) -> random.Random:
 def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) -> list[Negative]:
     """``count`` candidates (fewer if there are fewer), drawn so that kinds take turns in a random order.
 
-    Without the turns, kinds that offer many candidates (replacements: one per lexicon entry) would crowd out those
-    that offer one (swaps). ``key`` names the caption, see :func:`seeded`.
+    Within a kind a candidate is drawn in proportion to its weight. Without the turns, kinds that offer many
+    candidates (replacements: one per lexicon entry) would crowd out those that offer one (swaps). ``key`` names the
+    caption, see :func:`seeded`.
     """
     rng = seeded(seed, *key)
     by_kind: dict[str, list[Negative]] = {}
@@ -79,13 +82,13 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
         by_kind.setdefault(candidate.kind, []).append(candidate)
     kinds = sorted(by_kind)
     rng.shuffle(kinds)
-    for kind in kinds:
-        rng.shuffle(by_kind[kind])
     chosen: list[Negative] = []
     while len(chosen) < count and any(by_kind.values()):
         for kind in kinds:
-            if by_kind[kind] and len(chosen) < count:
-                chosen.append(by_kind[kind].pop())
+            left = by_kind[kind]
+            if left and len(chosen) < count:
+                (index,) = rng.choices(range(len(left)), [c.weight for c in left])
+                chosen.append(left.pop(index))
     return chosen
 
 

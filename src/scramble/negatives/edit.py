@@ -1,0 +1,87 @@
+"""Turn changes of a parsed caption into a finished negative: offsets, a/an, capitals, checks.
+
+All changes are made at character offsets of the original text, so a word is never hit inside another word or twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scramble.negatives.base import Negative
+from scramble.negatives.inflect import agree, article, capitalised, decapitalised
+from scramble.negatives.parse import Phrase, Sentence
+from scramble.records import Edit
+
+Change = tuple[int, int, str]  # start, end (characters), new text
+
+
+def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
+    """Replace tokens ``first`` to ``last``; the capital of the first word of the text is kept."""
+    return s.start[first], s.end[last], capitalised(new) if s.start[first] == 0 else new
+
+
+def moved_text(s: Sentence, first: int, last: int) -> str:
+    """Text of tokens as it reads away from the start of the sentence."""
+    text = s.span(first, last)
+    return decapitalised(text, keep=s.tag[first] in ("NNP", "NNPS")) if s.start[first] == 0 else text
+
+
+def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
+    """The change that makes the token before ``token`` agree in a/an with ``next_word``, if it is an article."""
+    if token == 0 or s.lower[token - 1] not in ("a", "an"):
+        return []
+    right = article(next_word)
+    return [] if right == s.lower[token - 1] else [span_change(s, token - 1, token - 1, right)]
+
+
+def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
+    """Changes of the finite verbs that agree with a phrase, or None when the sentence is too intricate to repair."""
+    if s.reciprocal or s.pronoun:
+        return None
+    heads = (phrase.slot, phrase.last)
+    governors = {s.head[i] for i in heads if s.dep[i] in ("nsubj", "nsubjpass")}
+    for i, dep in enumerate(s.dep):
+        if s.head[i] in heads and dep == "conj":
+            return None
+        if s.head[i] in heads and dep == "relcl":
+            governors.add(i)
+    changes = []
+    for i, tag in enumerate(s.tag):
+        finite = tag in ("VBZ", "VBP") or s.lower[i] in ("was", "were")
+        if not finite:
+            continue
+        verb = s.head[i] if s.dep[i] in ("aux", "auxpass") else i
+        if i in governors or verb in governors:
+            new = agree(s.lower[i], to_plural)
+            if _shows_plural(s.lower[i], tag) == to_plural:
+                return None  # the arcs contradict the forms
+            if new != s.lower[i]:
+                changes.append(span_change(s, i, i, new))
+        elif not any(s.head[j] in (i, verb) and s.dep[j] in ("nsubj", "nsubjpass", "csubj") for j in range(len(s.dep))):
+            return None  # a verb whose subject is unknown
+    return changes
+
+
+def _shows_plural(verb: str, tag: str) -> bool:
+    return verb in ("are", "were", "have", "do") or (tag == "VBP" and verb not in ("is", "was", "has", "does"))
+
+
+def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
+    """Apply changes (any order). None when they overlap or leave the text as it was."""
+    parts: list[str] = []
+    edits: list[Edit] = []
+    at = length = 0
+    for start, end, new in sorted(changes):
+        if start < at:
+            return None
+        keep = s.text[at:start]
+        length += len(keep)
+        edits.append(Edit((start, end), (length, length + len(new))))
+        parts += (keep, new)
+        length += len(new)
+        at = end
+    parts.append(s.text[at:])
+    text = "".join(parts)
+    if text.casefold() == s.text.casefold():
+        return None
+    return Negative(text, kind, rule, tuple(edits), weight)

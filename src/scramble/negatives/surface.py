@@ -1,0 +1,68 @@
+"""The outside of captions: one written form for both sides of a pair, and which texts are no captions at all.
+
+Generators of earlier data sets lower-cased or re-spaced the negatives only, and a reader of nothing but case and
+spacing told them from the captions in nine cases of ten. Here both sides pass through :func:`normalise`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from scramble.negatives.inflect import word_set
+
+_SPACES = re.compile(r"\s+")
+_BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:!?)\]])")
+_DANGLING = re.compile(r"[\s,;:.\-]+$")
+_URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
+_HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
+_ENGLISH = word_set("""
+    a an the of on in with and is are to at by for from near that two some several his her its their sits
+    standing sitting man woman people there next front while has group people this
+""")
+
+
+def normalise(text: str) -> str:
+    """A caption in the one form that all pairs share: single spaces, a first capital, a final period.
+
+    The words, their order and inner capitals stay as they are; ``normalise(normalise(x)) == normalise(x)``.
+    """
+    text = _SPACES.sub(" ", unicodedata.normalize("NFC", text).replace("’", "'").replace("“", '"').replace("”", '"'))
+    text = _BEFORE_PUNCTUATION.sub(r"\1", text.strip())
+    final = text[-1:] if text[-1:] in "!?" else "."
+    text = _DANGLING.sub("", text.rstrip("!?")) + final
+    letters = [c for c in text if c.isalpha()]
+    if len(letters) > 8 and all(c.isupper() for c in letters):
+        text = text.lower()
+    return text[:1].upper() + text[1:]
+
+
+def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
+    """Why a text cannot be used as an English caption, in a few words; "" when it can."""
+    words = re.findall(r"[^\W\d_]+(?:'\w+)?", text)
+    if not text.strip():
+        return "empty"
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") and c not in "\n\t\r" for c in text):
+        return "control characters"
+    if _URL.search(text):
+        return "holds a URL"
+    if _HTML.search(text):
+        return "holds HTML"
+    if not words:
+        return "no words"
+    if any(unicodedata.category(c) == "So" for c in text):
+        return "holds emoji or symbols"
+    if len(words) > max_words:
+        return f"more than {max_words} words"
+    if len(words) < min_words:
+        return f"fewer than {min_words} words"
+    if len({w.lower() for w in words}) == 1:
+        return "one word repeated"
+    return "" if _looks_english(text, words) else "not English"
+
+
+def _looks_english(text: str, words: list[str]) -> bool:
+    letters = [c for c in text if c.isalpha()]
+    if sum(c.isascii() for c in letters) < 0.9 * len(letters):
+        return False
+    return any(w.lower() in _ENGLISH for w in words)
