@@ -1,8 +1,8 @@
 """A chat-completion server on the loopback address that misbehaves as it is told.
 
 The last message tells it how: ``name | faults=429:0.2,500,hang | reply=text | delay=0.1``. The first attempt at a
-message meets the first fault, and so on; when the faults are used up, the reply is given. It speaks HTTP/1.1 over raw
-sockets, so that it can also cut a body in the middle or never end one.
+message meets the first fault, and so on; when the faults are used up, the reply is given (``answer`` makes it, if it
+is set). It speaks HTTP/1.1 over raw sockets, so that it can also cut a body in the middle or never end one.
 
 Run as a program it prints its port, and appends each message's name to the file given, if one is.
 """
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def completion(text: str | None, finish_reason: str = "stop", **message: Any) ->
 class Loopback:
     """The server, in a thread of its own. ``asked`` counts attempts by message name, ``most`` is peak concurrency."""
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None, answer: Callable[[str], str] | None = None) -> None:
+        self.answer = answer
         self.asked: Counter[str] = Counter()
         self.payloads: list[dict[str, Any]] = []
         self.times: list[tuple[str, float]] = []
@@ -117,7 +119,8 @@ class Loopback:
         await asyncio.sleep(float(field(text, "delay", "0")))
         if attempt < len(faults):
             return await self._fault(writer, faults[attempt], headers)
-        await self._send(writer, 200, completion(field(text, "reply", f"reply to {name}")))
+        reply = self.answer(text) if self.answer else field(text, "reply", f"reply to {name}")
+        await self._send(writer, 200, completion(reply))
         return True
 
     async def _fault(self, writer: asyncio.StreamWriter, fault: str, headers: dict[str, str]) -> bool:
