@@ -66,7 +66,7 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
     if len(runs) == 1:
         test = statistics.paired_test(runs[0].values, baselines[0].values, runs[0].clusters)
     else:
-        values = [np.array([u.values for u in side]) for side in (runs, baselines)]
-        test = statistics.pooled_over_seeds(*values, runs[0].clusters)
+        run_SN, baseline_SN = (np.array([u.values for u in side]) for side in (runs, baselines))
+        test = statistics.pooled_over_seeds(run_SN, baseline_SN, runs[0].clusters)
     points = {key: 100 * getattr(test, key) for key in ("difference", "standard_error", "low", "high")}
     return dataclasses.asdict(test) | points

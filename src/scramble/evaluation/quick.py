@@ -12,7 +12,12 @@ from scramble.models import Loaded
 
 
 def quick_scores(
-    loaded: Loaded, benchmark: Benchmark, *, limit: int | None = None, protocol: str = "default", batch_tokens: int = 8192
+    loaded: Loaded,
+    benchmark: Benchmark,
+    *,
+    limit: int | None = None,
+    protocol: str = "default",
+    batch_tokens: int = 8192,
 ) -> dict[str, float]:
     """Each score of a benchmark in percent, on its first ``limit`` items (whole groups)."""
     items, chosen = limit_items(benchmark.items, limit), resolve(protocol, benchmark)

@@ -1,0 +1,37 @@
+"""A small world and a tiny random model that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test split of a generated world: 30 scenes with questions, 4 quads a kind and part."""
+    from scramble.world.build import generate
+
+    folder = tmp_path_factory.mktemp("world")
+    generate(folder, n_train=4, n_val=4, n_test=30, quads_val=1, quads_test=4, seed=3)
+    return folder / "test"
+
+
+@pytest.fixture(scope="session")
+def model_folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random InternVL whose tokenizer knows the world's words."""
+    from scramble.models.tiny import save_tiny_internvl
+    from scramble.records import ImageRecord
+    from scramble.store import read_table
+
+    texts = [caption for record in read_table(world, ImageRecord) for caption in record.captions]
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny_internvl(folder, [*texts, "Does the image show? Please answer yes or no. Yes No"], 0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(model_folder: Path):
+    from scramble.models import load
+
+    return load(str(model_folder), dtype="float32")

@@ -1,0 +1,229 @@
+"""The runner on a real tiny model: exact scores, resume after SIGKILL, re-scoring, processes, limits, bad input."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from scramble.evaluation import responses, results
+from scramble.evaluation.benchmarks import load_benchmark
+from scramble.evaluation.comparison import compare, compare_seeds
+from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.runner import evaluate, identify, rescore
+from scramble.records import ImageFile, RecordError
+from scramble.store import read_jsonl
+
+CHILD = Path(__file__).with_name("run_evaluation.py")
+
+
+@pytest.fixture(scope="module")
+def model_id(model_folder):
+    return identify(model_folder, dtype="float32")
+
+
+def refuse():
+    raise AssertionError("the model was loaded although nothing is missing")
+
+
+def test_caption_likelihood_equals_a_plain_forward(world, loaded, model_id, tmp_path):
+    """The runner's log-probabilities are those of the transformers model on each sequence alone."""
+    benchmark = load_benchmark("world_winoground", world)
+    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, limit=3)
+    rows = list(read_jsonl(tmp_path / "world_winoground" / "responses.jsonl"))
+    assert len(rows) == 6
+    for row in rows[:2]:
+        image = benchmark.images[row["images"][0]].open()
+        prompt = loaded.family.encode_prompt(loaded.processor, row["prompt"], [image])
+        for caption, logprob, tokens in zip(row["candidates"], row["logprobs"], row["tokens"], strict=True):
+            answer = loaded.family.encode_completion(loaded.processor, caption)
+            ids = torch.tensor([prompt.input_ids + answer])
+            with torch.no_grad():
+                logits = loaded.model(input_ids=ids, **prompt.images).logits[0].log_softmax(-1)
+            start = len(prompt.input_ids)
+            expected = sum(logits[start + k - 1, token].item() for k, token in enumerate(answer))
+            assert tokens == len(answer)
+            assert logprob == pytest.approx(expected, abs=2e-4)
+
+
+def test_yes_keeps_both_answers_without_the_end_token(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_winoground", world)
+    evaluate(loaded, [benchmark], "standard", tmp_path, model_id=model_id, limit=1)
+    rows = list(read_jsonl(tmp_path / "world_winoground" / "responses.jsonl"))
+    assert len(rows) == 4
+    end = len(loaded.family.encode_completion(loaded.processor, "Yes")) - rows[0]["tokens"][0]
+    assert end >= 1
+    assert all(row["candidates"] == ["Yes", "No"] for row in rows)
+
+
+def test_second_run_needs_no_model_and_changes_nothing(world, loaded, model_id, tmp_path):
+    benchmarks = [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")]
+    first = evaluate(loaded, benchmarks, "default", tmp_path, model_id=model_id)
+    before = (tmp_path / "world_vqa" / "responses.jsonl").read_bytes()
+    second = evaluate(refuse, benchmarks, "default", tmp_path, model_id=model_id)
+    assert [r.scores for r in first] == [r.scores for r in second]
+    assert (tmp_path / "world_vqa" / "responses.jsonl").read_bytes() == before
+    assert first[0].self_test["max_logprob_difference"] < 1e-4
+    assert first[0].times["scored_now"] == first[0].times["queries"] == 2 * 36
+
+
+def test_other_tie_policy_needs_no_model_another_prompt_does(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_winoground", world)
+    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id)
+    changed = {"name": "world", "tie_policy": "half"}
+    result, _ = rescore(benchmark, changed, tmp_path / "world_winoground", model_id=model_id)
+    assert result.protocol["name"] == "world[tie_policy=half]"
+    mean, _ = rescore(
+        benchmark, {"name": "world", "caption_score": "caption_mean"}, tmp_path / "world_winoground", model_id=model_id
+    )
+    assert mean.protocol["caption_score"] == "caption_mean"
+    with pytest.raises(EvaluationError, match=r"no reply to world/test/.* under protocol world_yes"):
+        rescore(benchmark, "world_yes", tmp_path / "world_winoground", model_id=model_id)
+
+
+def test_any_number_of_processes_gives_the_same_scores(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_winoground", world)
+    options = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
+    alone = evaluate(loaded, [benchmark], "world", tmp_path / "one", **options)[0]
+    for rank in (2, 1, 0):  # rank 0 comes last: it scores what all have written
+        step = {"process": (rank, 3), **options}
+        if rank == 0:
+            shared = evaluate(loaded, [benchmark], "world", tmp_path / "three", **step)[0]
+        else:
+            with pytest.raises(EvaluationError, match="no reply"):  # the others' part is still missing
+                evaluate(loaded, [benchmark], "world", tmp_path / "three", **step)
+    assert shared.scores == alone.scores
+    assert len(list((tmp_path / "three" / "world_winoground").glob("responses-*.jsonl"))) == 3
+    rows = [r["key"] for f in (tmp_path / "three").rglob("responses-*.jsonl") for r in read_jsonl(f)]
+    assert len(rows) == len(set(rows)) == 72
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.full)])
+def test_killed_at_random_moments_and_resumed(world, model_folder, tmp_path, kills):
+    """The final samples and scores are those of an uninterrupted run, and no query is in the file twice."""
+
+    def start(out: Path) -> subprocess.Popen:
+        command = [sys.executable, str(CHILD), str(world), str(model_folder), str(out)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    whole = start(tmp_path / "whole")
+    lines = len(whole.communicate()[0].splitlines())
+    assert lines > 20
+    generator = random.Random(kills)
+    for _ in range(kills):
+        child = start(tmp_path / "killed")
+        for _ in range(generator.randint(1, max(1, lines // kills))):
+            if not child.stdout.readline():
+                break
+        time.sleep(generator.random() * 0.05)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    start(tmp_path / "killed").communicate()
+    for name in ("world_winoground", "world_vqa"):
+        one, two = (list(read_jsonl(tmp_path / run / name / "responses.jsonl")) for run in ("whole", "killed"))
+        assert max(Counter(row["key"] for row in two).values()) == 1
+        assert sorted(one, key=lambda row: row["key"]) == sorted(two, key=lambda row: row["key"])
+        items = [(tmp_path / run / name / "items.jsonl").read_bytes() for run in ("whole", "killed")]
+        assert items[0] == items[1]
+        scores = [results.read(tmp_path / run / name).scores for run in ("whole", "killed")]
+        assert scores[0] == scores[1]
+
+
+def test_another_model_shares_no_replies(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_winoground", world)
+    options = {"limit": 2, "test_groups": 0}
+    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, **options)
+    other = replace(model_id, key="0" * 16)
+    result = evaluate(loaded, [benchmark], "world", tmp_path, model_id=other, **options)[0]
+    assert result.times["scored_now"] == 4
+
+
+def test_comparison_of_runs(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_vqa", world)
+    for name in ("a", "b"):
+        evaluate(loaded, [benchmark], "world", tmp_path / name, model_id=replace(model_id, name=name))
+    test = compare(tmp_path / "a" / "world_vqa", tmp_path / "b" / "world_vqa")["accuracy"]
+    assert (test["difference"], test["p_value"], test["won"]) == (0.0, 1.0, 0)
+    items = tmp_path / "a" / "world_vqa" / "items.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    flipped = [{**row, "values": {"accuracy": 1.0}} for row in rows]
+    items.write_text("".join(json.dumps(row) + "\n" for row in flipped))
+    test = compare_seeds([tmp_path / "a" / "world_vqa"] * 2, [tmp_path / "b" / "world_vqa"])["accuracy"]
+    wrong = sum(row["values"]["accuracy"] == 0 for row in rows)
+    assert test["difference"] == pytest.approx(100 * wrong / len(rows))
+    assert (test["won"], test["lost"]) == (wrong, 0)
+    assert test["p_value"] < 1e-3
+
+
+def test_runs_under_different_protocols_are_not_compared(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_winoground", world)
+    for protocol in ("world", "world_yes"):
+        evaluate(loaded, [benchmark], protocol, tmp_path / protocol, model_id=model_id, limit=2, test_groups=0)
+    with pytest.raises(EvaluationError, match=r"different protocols .*'caption' and 'yes_minus_no'"):
+        compare(tmp_path / "world" / "world_winoground", tmp_path / "world_yes" / "world_winoground")
+
+
+def test_broken_image_is_named_and_finished_work_stays(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_winoground", world)
+    bad = benchmark.items[-1].image_ids[1]
+    images = dict(benchmark.images)
+    images[bad] = ImageFile(bytes=images[bad].bytes[:100])
+    broken = replace(benchmark, images=images)
+    options = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
+    with pytest.raises(RecordError, match=f"image '{bad}'.*cannot be decoded.*download it again"):
+        evaluate(loaded, [broken], "world", tmp_path, **options)
+    assert len(responses.read(tmp_path / "world_winoground")) > 30
+    missing = replace(benchmark, images={k: v for k, v in images.items() if k != bad})
+    with pytest.raises(EvaluationError, match=f"image '{bad}' is named by an item but missing"):
+        evaluate(loaded, [missing], "world", tmp_path, **options)
+
+
+def test_prompt_longer_than_the_context_is_named(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_vqa", world)
+    item = benchmark.items[0]
+    long = replace(item, record=replace(item.record, question="red " * 5000))
+    with pytest.raises(EvaluationError, match=r"item world/test/\S+: \d+ tokens, but the model has 4096 positions"):
+        evaluate(loaded, [replace(benchmark, items=(long,))], "world", tmp_path, model_id=model_id, test_groups=0)
+
+
+def test_results_of_another_schema_are_refused(world, loaded, model_id, tmp_path):
+    benchmark = load_benchmark("world_vqa", world)
+    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, limit=3, test_groups=0)
+    path = tmp_path / "world_vqa" / "result.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(EvaluationError, match="results of schema 99, this version reads 1"):
+        results.read(path.parent)
+
+
+def test_unknown_names_get_suggestions():
+    with pytest.raises(EvaluationError, match="did you mean world_winoground"):
+        load_benchmark("world_winogrond")
+    with pytest.raises(EvaluationError, match="did you mean scramble"):
+        from scramble.evaluation.protocols import protocol
+
+        protocol("scrambel")
+    with pytest.raises(EvaluationError, match=r"world_vqa needs local files: set benchmark\.world_vqa\.root"):
+        load_benchmark("world_vqa")
+
+
+def test_identity_follows_content(model_folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(model_folder, copy)
+    assert identify(copy).key == identify(model_folder).key
+    (copy / "chat_template.jinja").write_text("changed")
+    assert identify(copy).key != identify(model_folder).key
+    assert identify(model_folder, dtype="bfloat16").key != identify(model_folder).key
+    with pytest.raises(EvaluationError, match="no model at nowhere/model"):
+        identify("nowhere/model")
