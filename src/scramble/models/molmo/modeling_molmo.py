@@ -223,11 +223,20 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         )
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Any, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
+        self,
+        input_ids: Any,
+        inputs_embeds: Any = None,
+        use_cache: bool = True,
+        is_first_iteration: bool = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Images go in with the prompt; without a cache, which reads the prompt anew each step, every time."""
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
-            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
         if use_cache and not is_first_iteration:
             for name in IMAGE_INPUTS:

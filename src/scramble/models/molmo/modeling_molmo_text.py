@@ -19,7 +19,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_molmo import MolmoConfig
-from .modeling_molmo_vision import MolmoVisionBackbone, eager_attention
+from .modeling_molmo_vision import MolmoVisionBackbone, at_least_float32, eager_attention
 
 
 class MolmoEmbedding(nn.Module):
@@ -48,9 +48,9 @@ class MolmoRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, states: Tensor) -> Tensor:
-        states_f32 = states.float()
-        states_f32 = states_f32 * torch.rsqrt(states_f32.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * states_f32.to(states.dtype)
+        precise = at_least_float32(states)
+        precise = precise * torch.rsqrt(precise.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * precise.to(states.dtype)
 
 
 def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -63,8 +63,8 @@ def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[T
 
 
 def rotate(states_BHLh: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, applied in float32 whatever the dtype of the states."""
-    states = states_BHLh.float()
+    """Rotary position embedding, applied in float32 to states in half precision too."""
+    states = at_least_float32(states_BHLh)
     first, second = states.chunk(2, dim=-1)
     return (states * cos + torch.cat([-second, first], dim=-1) * sin).to(states_BHLh.dtype)
 

@@ -19,6 +19,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from .configuration_molmo import MolmoConfig, MolmoVisionConfig
 
 
+def at_least_float32(states: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
 def eager_attention(
     module: nn.Module,
     query: Tensor,
@@ -38,7 +43,7 @@ def eager_attention(
     scores = query @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = at_least_float32(scores).softmax(dim=-1).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
