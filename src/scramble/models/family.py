@@ -221,6 +221,12 @@ class Family:
                 "ready-made masks ignore; use shorter rows"
             )
 
+    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
+        """The arguments of ``model.generate`` for one prompt, on the model's device."""
+        ids = torch.tensor([prompt.input_ids])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **(prompt.images or {})}
+        return {name: tensor.to(model.device) for name, tensor in inputs.items()}
+
     def backbone(self, model: nn.Module) -> FamilyBackbone:
         """The model (any wrappers allowed) as the trie engine sees it."""
         return FamilyBackbone(self, unwrap(model))

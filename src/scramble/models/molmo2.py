@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scramble.models.family import Family, ModelError
+from scramble.models.family import Family, ModelError, Prompt
 from scramble.trie.backbone import ImageInputs
 
 
@@ -64,6 +64,12 @@ class Molmo2(Family):
         start = tokenizer.bos_token or tokenizer.eos_token
         rendered = super().render_prompt(processor, text, num_images)
         return rendered if rendered.startswith(start) else start + rendered
+
+    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
+        """As for every family, and which tokens are the image's."""
+        inputs = super().generation_inputs(prompt, model)
+        block = torch.tensor(sorted(self.block_tokens(model.config)), device=model.device)
+        return inputs | {"mm_token_type_ids": torch.isin(inputs["input_ids"], block).long()}
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""

@@ -1,0 +1,40 @@
+"""Try a model out: one answer about an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from scramble.models.loading import Loaded
+
+
+@torch.inference_mode()
+def answer(
+    loaded: Loaded,
+    text: str,
+    images: Sequence[Image.Image] = (),
+    *,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> str:
+    """The model's answer to ``text`` about ``images``.
+
+    Args:
+        loaded: the model, with or without adapter.
+        text: the user's turn.
+        images: of any mode and size, upright or EXIF-rotated.
+        max_new_tokens: most tokens of the answer.
+        temperature: 0 takes the likeliest token at each step.
+        seed: of the sampling, where ``temperature`` is above 0.
+    """
+    family, processor = loaded.family, loaded.processor
+    inputs = family.generation_inputs(family.encode_prompt(processor, text, images), loaded.model)
+    if seed is not None:
+        torch.manual_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    ids = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
+    new = ids[0, inputs["input_ids"].shape[1] :]
+    return processor.tokenizer.decode(new, skip_special_tokens=True).strip()

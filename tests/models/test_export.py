@@ -1,0 +1,87 @@
+"""Export and chat: what leaves the project loads anywhere, and says what the tuned model said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from scramble.models import ModelError, load
+from scramble.models.chat import answer
+from scramble.models.export import export
+from scramble.store import StoreError
+
+FAMILIES = ("internvl", "llava", "smolvlm", "molmo")
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all saved tensors."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return found
+
+
+def logits(loaded: Any) -> torch.Tensor:
+    prompt = loaded.family.encode_prompt(loaded.processor, "describe", [Image.linear_gradient("L").resize((60, 40))])
+    with torch.no_grad():
+        return loaded.model(**loaded.family.generation_inputs(prompt, loaded.model)).logits
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_merged_folder_answers_as_the_adapter(
+    name: str, tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path
+) -> None:
+    base = load(tiny(name))
+    plain = logits(base)
+    with_lora(base.model, base.family.lora_targets).save_pretrained(tmp_path / "adapter")
+    tuned = load(tiny(name), adapter=tmp_path / "adapter")
+    out = export(tiny(name), tmp_path / "out", adapter=tmp_path / "adapter", max_shard_size="300KB")
+    merged = load(out)
+    assert not hasattr(merged.model, "peft_config")
+    torch.testing.assert_close(logits(merged), logits(tuned), atol=1e-5, rtol=0)
+    assert (logits(merged) - plain).abs().max() > 1e-3
+    assert shapes(out) == shapes(tiny(name))
+    assert len(list(out.glob("*.safetensors"))) > 1
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (out / file).read_bytes() == (tiny(name) / file).read_bytes()
+    assert json.loads((out / "export.json").read_text())["base"] == str(tiny(name))
+
+
+def test_another_type_is_named_in_the_config(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    out = export(tiny("internvl"), tmp_path / "out", dtype="bfloat16")
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    assert next(load(out).model.parameters()).dtype == torch.bfloat16
+
+
+def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is in use"):
+        export(tiny("internvl"), tmp_path)
+    with pytest.raises(ModelError, match="no adapter"):
+        export(tiny("internvl"), tmp_path / "out", adapter=tmp_path / "absent")
+    assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_answer(name: str, tiny: Callable[[str], Path]) -> None:
+    """Greedy answers repeat; a cache changes none of their tokens; the end of the turn ends them."""
+    loaded = load(tiny(name))
+    image = Image.linear_gradient("L").resize((60, 40))
+    first = answer(loaded, "describe the image", [image], max_new_tokens=12)
+    assert first
+    loaded.model.generation_config.use_cache = False
+    assert answer(loaded, "describe the image", [image], max_new_tokens=12) == first
+    sampled = [
+        answer(loaded, "describe the image", [image], max_new_tokens=12, temperature=1.0, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+    assert isinstance(answer(loaded, "name a shape", max_new_tokens=4), str)

@@ -1,0 +1,94 @@
+"""The preflight against what a model really allocates, and its refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scramble.models import ModelError, load
+from scramble.models.preflight import GIB, preflight
+
+
+def test_counts_are_those_of_the_loaded_model(tiny: Callable[[str], Path], with_lora: Any) -> None:
+    for name in ("internvl", "molmo", "llava", "smolvlm"):
+        loaded = load(tiny(name))
+        report = preflight(str(tiny(name)), lora_r=4)
+        assert report.parameters == sum(p.numel() for p in loaded.model.parameters())
+        model = with_lora(loaded.model, loaded.family.lora_targets)
+        assert report.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert report.memory["weights"] == 4 * report.parameters
+        assert report.memory["gradients and optimizer"] == 16 * report.trained
+        assert report.family == name
+
+
+def saved_for_backward(model: Any, embeddings: torch.Tensor) -> int:
+    """Bytes of activations that autograd keeps of one decoder pass."""
+    storages: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    length = embeddings.shape[1]
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.decode(embeddings, mask, torch.arange(length)[None])
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["internvl", "molmo"])
+def test_activations_are_within_a_quarter(
+    name: str, checkpointing: bool, with_lora: Any, tmp_path: Path, tiny: Callable[[str], Path]
+) -> None:
+    """On a model large enough (width 512) that small tensors do not count, 256 tokens in float32."""
+    from scramble.models.molmo.tiny import save_tiny_molmo
+    from scramble.models.tiny import save_tiny_internvl
+
+    make: Any = save_tiny_internvl if name == "internvl" else save_tiny_molmo
+    loaded = load(make(tmp_path, ["a circle"], 0, width=512, heads=8))
+    backbone = loaded.family.backbone(with_lora(loaded.model, loaded.family.lora_targets))
+    if checkpointing:
+        backbone.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        loaded.model.train()
+    embeddings = torch.randn(1, 256, 512, requires_grad=True)
+    kept = saved_for_backward(backbone, embeddings)
+    estimate = preflight(str(tmp_path), batch_tokens=256, gradient_checkpointing=checkpointing).memory["activations"]
+    if checkpointing:  # the estimate also counts the layer that is being recomputed
+        layer = preflight(str(tmp_path), batch_tokens=256).memory["activations"] / 4
+        assert abs(kept - (estimate - 2 * layer)) < 0.25 * kept
+    else:
+        assert abs(kept - estimate) < 0.25 * kept
+
+
+def test_refusals(tiny: Callable[[str], Path]) -> None:
+    folder = str(tiny("internvl"))
+    report = preflight(folder, available=1 * GIB)
+    with pytest.raises(ModelError, match=r"finds 1\.0: try model\.dtype=bfloat16; trainer\.gradient_checkpointing=true"):
+        report.check()
+    preflight(folder, available=8 * GIB).check()
+    assert "1.1" in report.line() and "\n" not in report.line()
+
+
+def test_larger_jobs_need_more(tiny: Callable[[str], Path]) -> None:
+    folder = str(tiny("internvl"))
+
+    def need(**options: Any) -> float:
+        return preflight(folder, **options).total
+
+    assert need(train=False) < need() < need(lora_r=None) < need(lora_r=None, train_vision=True)
+    assert need(gradient_checkpointing=True) < need() < need(batch_tokens=8192)
+    assert need(row_tokens=512) < need()
+    assert need(dtype="bfloat16") < need()
+
+
+def test_an_id_that_cannot_be_fetched() -> None:
+    with pytest.raises(ModelError, match="could not be fetched"):
+        preflight("nobody/nothing")
