@@ -53,9 +53,10 @@ def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Chan
         verb = s.head[i] if s.dep[i] in ("aux", "auxpass") else i
         if i in governors or verb in governors:
             new = agree(s.lower[i], to_plural)
-            if _shows_plural(s.lower[i], tag) == to_plural:
+            right = _shows_plural(s.lower[i], tag) == to_plural
+            if right and not phrase.partitive:
                 return None  # the arcs contradict the forms
-            if new != s.lower[i]:
+            if not right and new != s.lower[i]:
                 changes.append(span_change(s, i, i, new))
         elif not any(s.head[j] in (i, verb) and s.dep[j] in ("nsubj", "nsubjpass", "csubj") for j in range(len(s.dep))):
             return None  # a verb whose subject is unknown

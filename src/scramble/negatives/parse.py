@@ -30,6 +30,9 @@ PRONOUNS = word_set("""
     your me us who whom whose it's
 """)
 QUANTIFIERS = frozenset({"several", "many"})
+_GROUPS = word_set("""
+    bunch lot couple group number pair herd flock assortment variety series collection pack crowd
+""")
 _SHADES = word_set("""
     light dark bright neon pale fluorescent deep
 """)
@@ -172,6 +175,9 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
     for i, tag in enumerate(s.tag):
         if tag not in _NOUN_TAGS or (i + 1 < size and s.tag[i + 1] in _BLOCKS):
             continue
+        if i + 1 < size and f"{s.lower[i]} {s.lower[i + 1]}" in lexicon.nouns:
+            left = i + 1  # a compound whose second word the tagger took for a verb ("street sign")
+            continue
         if i + 2 < size and s.tag[i + 1] in ("VBN", "JJ") and s.tag[i + 2] in _NOUN_TAGS:
             left = i + 1  # "snow covered ground": no phrase of its own
             continue
@@ -278,7 +284,9 @@ def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> l
             follows.slot_plural, follows.opener = phrase.plural, phrase.opener
             if phrase.noun is not None and phrase.noun.category == "container":
                 follows.attributes = phrase.attributes + follows.attributes
-            if singular in ("bunch", "lot", "couple", "group", "number", "pair"):
+            if singular in _GROUPS:
+                if follows.noun is not None and follows.noun.category == "animal":
+                    follows.plural = True  # "a herd of zebra"
                 follows.slot_plural = phrase.plural or follows.plural
         elif singular not in locators and s.lower[phrase.last] not in locators and singular not in depictions:
             merged.append(phrase)

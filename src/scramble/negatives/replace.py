@@ -51,8 +51,13 @@ def _replace_object(
         return []
     bare = not phrase.plural and not phrase.opener and phrase.number < 0
     found: list[Negative | None] = []
+    before = s.lower[phrase.first - 1] if phrase.first else ""
+    if before == "at" and noun.category == "furniture":
+        return []  # one sits at a table, not at a chair
     for other in others:
-        if other.lemma in lemmas or (phrase.plural and not other.count):
+        if before in ("in", "inside", "into") and other.lemma in lexicon.phrases["flat"]:
+            continue
+        if other.lemma in lemmas or other.lemma in s.lower or (phrase.plural and not other.count):
             continue
         if (bare and not other.mass) or (phrase.opener in ("a", "an") and not other.count):
             continue

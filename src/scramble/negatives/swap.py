@@ -19,7 +19,7 @@ from scramble.negatives.parse import Attribute, Phrase, Sentence
 
 _ANIMATE = frozenset({"person", "animal"})
 _THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
-_OBJECTS = frozenset({"tool", "vehicle", "food", "container", "furniture"})
+_OBJECTS = frozenset({"tool", "vehicle", "food", "container", "furniture", "clothing"})
 _UNMOVED = frozenset({"person", "part", "scene", "sport"})  # what no colour moves to
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # but these to a place: none has them unsaid
 _PLACES = word_set("""
@@ -35,8 +35,13 @@ _TRANSITIVE = word_set("""
     riding rides pulling pulls pushing carrying carries hitting chasing following passing towing rides ride
     pushes hits chases follows passes tows driving touching
 """)
+_RELATION_TAGS = frozenset({"IN", "VBG", "VBZ", "VBP", "WDT", "WP"})
 _GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
-_ALWAYS_PLURAL = frozenset({"short", "pant", "jean", "glasses", "sunglasses", "clothes"})
+_FIXED_NUMBER = word_set("""
+    ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
+    town lawn jungle desert
+""")
+_PATHS = frozenset({"past", "through", "around", "across", "from", "toward", "towards", "at", "to", "along", "off"})
 _JOINERS = frozenset({"and", "or", ","})
 _FILLERS = word_set("""
     a an the of to its then
@@ -62,9 +67,9 @@ def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
             continue
         if _bound(s, u, lexicon) or _bound(s, v, lexicon):
             continue
-        found += _swap_numbers(s, u, v)
+        found += _swap_numbers(s, u, v, lexicon)
         weight = _plausibility(u.noun, v.noun, words, _arguments(s, u, v))
-        if weight:
+        if weight and not _generic(u.noun, v.noun, lexicon):
             found += _swap_phrases(s, u, v, linked, weight)
     return [negative for negative in found if negative is not None]
 
@@ -89,6 +94,9 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
         return True
     if _JOINERS.issuperset(words):
         return True
+    after = v.last + 1
+    if words[-1] in _JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
+        return True  # "a sink in a bathroom and a towel": joined to what is not certain
     symmetric = lexicon.phrases["symmetric"]
     if any(
         s.tag[i].startswith("V") and w not in _STILL and w not in symmetric for i, w in zip(joints, words, strict=True)
@@ -99,7 +107,7 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
     if any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
         before = s.lower[u.first - 1] if u.first else ""
         free = before in symmetric or before == "of" or before in _STILL
-        governed = u.first > 0 and not free and s.tag[u.first - 1][:1] in "VI"
+        governed = u.first > 0 and not free and (before in _PLACES or s.tag[u.first - 1].startswith("V"))
         follower = s.lower[v.last + 1] if v.last + 1 < len(s.lower) else ""
         tag = s.tag[v.last + 1] if follower else ""
         owns = tag in ("VBG", "WDT", "WP") and follower not in _STILL
@@ -121,13 +129,25 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
         return word not in names
     if before == "-" or phrase.noun is None:
         return True
+    tag = s.tag[phrase.first - 1]
+    if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
+        return True  # the phrase goes on to the left, past what was read
+    if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
+        return True
     bare = not phrase.opener and phrase.number < 0 and not phrase.plural
     return bare and not phrase.noun.mass and s.tag[phrase.first - 1] in ("IN", "TO")
+
+
+def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
+    """Whether one noun may name the other's thing too ("a man near a person"): a swap of these says the same."""
+    return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
 def _plausibility(a: Noun, b: Noun, words: list[str], verbal: bool) -> float:
     """How well two nouns can trade places: 0 is never. Keeps "a hat wearing a man" out."""
     pair = {a.category, b.category}
+    if "part" in pair and pair & _OBJECTS:
+        return 0.02 if verbal else 0.0
     if pair & {"part", "sport"}:
         return 0.0
     if a.category == b.category:
@@ -141,6 +161,8 @@ def _plausibility(a: Noun, b: Noun, words: list[str], verbal: bool) -> float:
             return 0.2
         if set(words) & _PLACES:
             return 0.15 if _CARRIED.issuperset(words) else 0.05
+    if pair & _ANIMATE and pair & _OBJECTS - {"clothing"} and set(words) & _PATHS:
+        return 0.02
     return 0.02 if pair & _ANIMATE and pair & _OBJECTS and verbal else 0.0
 
 
@@ -229,7 +251,7 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
     if s.pronoun and not _same_reference(s, u, v):
         return found
     verbs: list[Change] | None = []
-    if u.slot_plural != v.slot_plural:
+    if u.slot_plural != v.slot_plural or u.partitive or v.partitive:
         mine, yours = agreement_changes(s, u, v.slot_plural), agreement_changes(s, v, u.slot_plural)
         verbs = None if mine is None or yours is None else mine + yours
     if linked and verbs is not None:
@@ -243,6 +265,8 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
     if u.attributes or v.attributes:
         if u.partitive or v.partitive or weight < 0.5 or not _heads_trade(s, u, v):
             return found
+        if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
+            return found  # "a man and a young girl": the man may be young too
         first, second = _form(s, v, u.plural), _form(s, u, v.plural)
         if first and second:
             changes = [
@@ -283,7 +307,7 @@ def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
         phrase.noun is None
         or not phrase.noun.count
         or phrase.nominal != phrase.last
-        or phrase.noun.lemma in _ALWAYS_PLURAL
+        or phrase.noun.lemma in _FIXED_NUMBER
     ):
         return ""
     return plural(text) if to_plural else phrase.noun.lemma
@@ -297,10 +321,12 @@ def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
     )
 
 
-def _swap_numbers(s: Sentence, u: Phrase, v: Phrase) -> list[Negative | None]:
+def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
     """ "two dogs and three cats" -> "three dogs and two cats"; "two men and a dog" -> "a man and two dogs"; "a group
     of men and a dog" -> "a man and a group of dogs"."""
     if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport"}:
+        return []
+    if _generic(u.noun, v.noun, lexicon):
         return []
     if u.number >= 0 and v.number >= 0 and not (u.partitive or v.partitive):
         if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural:
@@ -315,14 +341,14 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase) -> list[Negative | None]:
     if (
         not quantity
         or one.plural
-        or one.opener not in ("a", "an")
+        or one.opener not in ("a", "an", "the")
         or one.partitive
         or not (one.noun and one.noun.count)
     ):
         return []
     end, words = quantity
     follower = one.last + 1
-    if one.noun.category == "scene" and (words.startswith("a ") or not words):
+    if one.noun.category == "scene" and words.startswith("a "):
         return []
     if follower + 1 < len(s.tag) and s.lower[follower] == "and" and s.tag[follower + 1] in ("NN", "NNS"):
         return []  # "a suit and tie"
