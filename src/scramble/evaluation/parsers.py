@@ -75,7 +75,8 @@ def _can_infer_letter(text: str, options: Options) -> str | None:
             return present[0]
     elif not present and REFUSED in tokens:
         return REFUSED
-    return None
+    bold = re.search(r"\b(?:correct )?answer is \*\*([A-D])\*\*", text, re.IGNORECASE)
+    return bold.group(1).upper() if bold and bold.group(1).upper() in options else None
 
 
 def _can_infer_text(text: str, options: Options) -> str | None:
@@ -112,9 +113,85 @@ def llava_sqa(text: str, options: Options) -> str | None:
     return found[0] if len(found) == 1 and found[0] in options else None
 
 
+# What makes a letter likely to be the answer, by falling weight; 9 (at the end) is tested apart.
+_PRIORITIES = ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} "))
+_PHRASES = (
+    "answer is", "correct option is", "best option is", "choice is", "i choose", "i select", "i pick",
+    "옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは",
+)  # fmt: skip
+
+
+def priority(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for MMStar and static MMBench: the letter in the most telling form, the last of equals.
+
+    Upper case only: at the start 10, at the end 9, anywhere after "answer is" and the like 7, in parentheses 6, before
+    a full stop 5, a colon 4, a right parenthesis 3, a space 2; without any of these anywhere, inside words too.
+    """
+    text = text.strip()
+    for mark in ",.!?;:'\"":
+        text = text.strip(mark)
+    core, text = text.strip(), f" {text} "
+    found: list[tuple[int, int, str]] = []
+    for letter in options:
+        if core.startswith(letter) and not core[1:2].isalpha():
+            found.append((10, 0, letter))
+        if core.endswith(letter) and not core[-2:-1].isalpha():
+            found.append((9, len(text), letter))
+        for phrase in _PHRASES:
+            _, said, rest = text.lower().partition(phrase)
+            place = text.find(letter, len(text) - len(rest)) if said else -1
+            if place >= 0:
+                found.append((7, place, letter))
+        found.extend(
+            (weight, text.rfind(form.format(letter)), letter)
+            for weight, form in _PRIORITIES
+            if form.format(letter) in text
+        )
+    found = found or [(0, text.rfind(letter), letter) for letter in options if letter in text]
+    # Equal weight and place: the letter listed first, as a stable sort keeps it.
+    return max(found, key=lambda candidate: candidate[:2])[2] if found else None
+
+
+_MMVP_FORMS = (
+    r"^\(?([ab])\)?\.?$",  # nothing but the letter
+    r"^\(?([ab])\)?[.\s]",  # at the start
+    r"answer\s+is\s+\(?([ab])",
+    r"option\s+\(?([ab])",
+    r"([ab])\)?(?:\s|$)",  # at the end of any word
+    r"^([ab])",
+)
+
+
+def mmvp(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for MMVP: A or B in any case, in the first of six forms that fits."""
+    text = text.strip()
+    for form in _MMVP_FORMS:
+        if match := re.search(form, text, re.IGNORECASE):
+            return match.group(1).upper()
+    return None
+
+
+def mmmu_official(text: str, options: Options) -> str | None:
+    """MMMU's rule without its random guess: ``(A)``, else `` A ``, else (over five words) an option's text.
+
+    Several candidates: the one that occurs last.
+    """
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    text = f" {text} "
+    for form in ("({})", " {} "):
+        places = {letter: text.rfind(form.format(letter)) for letter in options}
+        if max(places.values()) >= 0:
+            return max(places, key=lambda letter: places[letter])
+    if len(text.split()) <= 5:
+        return None
+    places = {letter: text.lower().rfind(option.lower()) for letter, option in options.items()}
+    return max(places, key=lambda letter: places[letter]) if max(places.values()) >= 0 else None
+
+
 LETTER: dict[str, Callable[[str, Options], str | None]] = {
-    "can_infer": can_infer, "startswith": startswith, "first_char": first_char, "naturalbench_ab": naturalbench_ab,
-    "llava_sqa": llava_sqa, "priority": can_infer,
+    "can_infer": can_infer, "priority": priority, "startswith": startswith, "first_char": first_char, "mmvp": mmvp,
+    "mmmu_official": mmmu_official, "naturalbench_ab": naturalbench_ab, "llava_sqa": llava_sqa,
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------------------- before and after parsing

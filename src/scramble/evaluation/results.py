@@ -3,7 +3,7 @@
 ``result.json`` of one benchmark and one model holds, with ``schema`` = :data:`SCHEMA`:
 
 ============== =====================================================================================================
-benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scoring``
+benchmark      ``name``, ``version`` of the data, ``scoring``, ``items``, ``limit``, ``scoring``
 model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of them), ``name`` shown in tables
 protocol       every setting of the protocol, name and version among them
 scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent, ``n`` units, ``chance``

@@ -162,7 +162,10 @@ def rescore(
         metric = name.partition("/")[0]
         score["chance"] = benchmark.chance.get(name, benchmark.chance.get(metric))
         score["human"] = benchmark.human.get(name)
-    data = {"name": benchmark.name, "version": benchmark.version, "items": len(items), "limit": limit}
+    data = {
+        "name": benchmark.name, "version": benchmark.version, "scoring": benchmark.scoring, "items": len(items),
+        "limit": limit,
+    }  # fmt: skip
     data["scoring"] = benchmark.scoring
     model = dataclasses.asdict(model_id)
     return Result(data, model, as_dict(chosen), table, rates(outcomes), environment=dict(environment or {})), outcomes
