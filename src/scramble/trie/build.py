@@ -168,11 +168,9 @@ def _features(
         return features, 0
     counts = []
     for tokens, path in zip(sequences, paths, strict=True):
-        is_feature = _members(np.asarray(tokens, np.int64), feature_tokens)
+        is_feature = _members(np.asarray(tokens[: len(path)], np.int64), feature_tokens)
         counts.append(int(is_feature.sum()))
-        number = np.cumsum(is_feature) - 1
-        on_path = is_feature[: len(path)]
-        features[path[on_path]] = number[: len(path)][on_path]
+        features[path[is_feature]] = np.arange(counts[-1])
     if len(set(counts)) > 1:
         raise TrieError(f"{where}: its sequences hold {sorted(set(counts))} image tokens, but share one set of images")
     return features, counts[0]

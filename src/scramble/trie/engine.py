@@ -130,11 +130,13 @@ def vision_is_trained(backbone: Backbone) -> bool:
 def enable_gradient_checkpointing(backbone: Backbone) -> None:
     """Checkpoint the layers of the language model, and nothing else, from now on. Needed once, not once a step.
 
-    The non-reentrant kind needs no gradient on the embeddings, so no hook is added to the model.
+    The non-reentrant kind needs no gradient on the embeddings, so transformers' hook for it is taken off again.
     """
     decoder: Any = backbone.decoder
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    if hasattr(decoder, "disable_input_require_grads"):
+        decoder.disable_input_require_grads()
 
 
 def block_tokens(backbone: Backbone) -> frozenset[int]:

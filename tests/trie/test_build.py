@@ -1,0 +1,101 @@
+"""The trie's layout, by hand and against definitions.
+
+sequences 1 2 3 4, 1 2 3 5 6 and 1 2 7, all but the first token scored: 4, 6 and 7 are read by nobody.
+
+1 - 2 - 3 - (4)
+|       `- 5 - (6)
+`     2 - (7)
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from scramble.trie import TokenTrie, TrieError, build_trie
+
+
+def scored_after(length: int, prompt: int) -> list[bool]:
+    return [n >= prompt for n in range(length)]
+
+
+def test_layout_by_hand() -> None:
+    sequences = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 7]]
+    trie = build_trie(sequences, [scored_after(len(s), 1) for s in sequences])
+    assert trie.ids.tolist() == [1, 2, 3, 5]
+    assert trie.positions.tolist() == [0, 1, 2, 3]
+    assert trie.end.tolist() == [4, 4, 4, 4]
+    assert trie.rows.tolist() == [0, 1, 2, 3]
+    assert trie.row_starts.tolist() == [0, 1, 3, 5, 6]  # node 1 predicts 3 and 7, node 2 predicts 4 and 5
+    assert trie.target_ids.tolist() == [2, 3, 7, 4, 5, 6]
+    assert [t.tolist() for t in trie.targets] == [[0, 1, 3], [0, 1, 4, 5], [0, 2]]
+
+
+def test_branches_do_not_see_each_other() -> None:
+    trie = build_trie([[1, 2, 3, 9], [1, 4, 5, 9]], [[False, False, False, True]] * 2)
+    assert trie.ids.tolist() == [1, 2, 3, 4, 5]
+    assert trie.positions.tolist() == [0, 1, 2, 1, 2]
+    assert trie.end.tolist() == [5, 3, 3, 5, 5]
+
+
+def read_back(trie: TokenTrie, n: int) -> list[tuple[list[int], int]]:
+    """For each scored token of a sequence: the tokens its predictor can see, in order, and the token."""
+    row_of = np.repeat(np.arange(len(trie.rows)), np.diff(trie.row_starts))
+    result = []
+    for target in trie.targets[n]:
+        node = trie.rows[row_of[target]]
+        seen = [k for k in range(len(trie)) if k <= node < trie.end[k]]
+        assert [trie.positions[k] for k in seen] == list(range(len(seen)))
+        result.append(([int(trie.ids[k]) for k in seen], int(trie.target_ids[target])))
+    return result
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_scored_token_is_predicted_from_exactly_its_prefix(seed: int) -> None:
+    rng = random.Random(seed)
+    sequences = [[0, *(rng.randrange(3) for _ in range(rng.randint(1, 7)))] for _ in range(rng.randint(1, 8))]
+    scored = [[False, *(rng.random() < 0.5 for _ in s[1:])] for s in sequences]
+    for mask in scored:
+        mask[rng.randrange(1, len(mask))] = True
+    trie = build_trie(sequences, scored)
+    prefixes = {
+        tuple(s[:n]) for s, mask in zip(sequences, scored, strict=True) for n in range(1, len(s)) if any(mask[n:])
+    }
+    assert len(trie) == len(prefixes)  # nothing is laid out twice, nothing without need
+    predictors = {tuple(s[:n]) for s, mask in zip(sequences, scored, strict=True) for n in range(len(s)) if mask[n]}
+    assert len(trie.rows) == len(predictors)
+    for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True)):
+        assert read_back(trie, n) == [(ids[:t], ids[t]) for t in range(len(ids)) if mask[t]]
+
+
+def test_features_are_numbered_along_the_path() -> None:
+    sequences = [[8, 8, 1, 8, 2, 5], [8, 8, 3, 8, 4, 5]]
+    trie = build_trie(sequences, [[False] * 5 + [True]] * 2, feature_tokens=frozenset({8}))
+    assert trie.ids.tolist() == [8, 8, 1, 8, 2, 3, 8, 4]
+    assert trie.features.tolist() == [0, 1, -1, 2, -1, -1, 2, -1]
+    assert trie.num_features == 3
+
+
+@pytest.mark.parametrize(
+    ("sequences", "scored", "message"),
+    [
+        ([[1, 2]], [[False, False]], "item 'x', sequence 0: no scored token"),
+        ([[1, 2], [1, 3]], [[False, True], [True, True]], "sequence 1: its first token is scored"),
+        ([[1, 2]], [[True]], "2 tokens and 1 mask entries"),
+        ([], [], "0 sequences"),
+        ([[8, 1], [1, 2]], [[False, True], [False, True]], "its sequences hold \\[0, 1\\] image tokens"),
+    ],
+)
+def test_bad_input(sequences: list[list[int]], scored: list[list[bool]], message: str) -> None:
+    with pytest.raises(TrieError, match=message):
+        build_trie(sequences, scored, feature_tokens=frozenset({8}), item_id="x")
+
+
+def test_two_way_block_must_be_shared() -> None:
+    kept = {"feature_tokens": frozenset({8}), "block_tokens": frozenset({7, 8})}
+    trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, **kept)
+    assert trie.block.tolist() == [True, True, False]
+    with pytest.raises(TrieError, match="item 'y', sequence 0: its image block is not shared"):
+        build_trie([[7, 1, 8, 2], [7, 3, 8, 2]], [[False, False, False, True]] * 2, item_id="y", **kept)

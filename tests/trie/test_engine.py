@@ -1,0 +1,242 @@
+"""Work done, and errors that name the item."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exactness import CASES, make_items
+from PIL import Image
+from torch import nn
+
+from scramble.trie import (
+    CachedBackbone,
+    NonFiniteError,
+    TrieBatch,
+    TrieError,
+    TrieItem,
+    enable_gradient_checkpointing,
+    encode_images,
+    features_bytes,
+    logprobs,
+    pack,
+    score,
+)
+from scramble.trie import engine as engine_module
+
+
+@pytest.fixture
+def batch_of(loaded: Any, images: list[Image.Image]) -> Callable[[str], TrieBatch]:
+    def make(name: str) -> TrieBatch:
+        items = make_items(loaded.family, loaded.processor, CASES[name], images)
+        return pack(items, feature_tokens=loaded.backbone.feature_tokens, row_tokens=CASES[name].row_tokens)
+
+    return make
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+
+
+class Counter:
+    """Counts calls and rows of a module's forward, and backward passes through it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.calls = self.rows = self.backwards = 0
+        module.register_forward_hook(self._forward)
+        module.register_full_backward_hook(self._backward)
+
+    def _forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.calls += 1
+        self.rows += (output if isinstance(output, torch.Tensor) else output[0]).shape[0]
+
+    def _backward(self, module: nn.Module, grad_input: Any, grad_output: Any) -> None:
+        self.backwards += 1
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_frozen_tower_runs_once_an_image_and_never_backward(
+    checkpointing: bool, loaded: Any, batch_of: Callable[[str], TrieBatch]
+) -> None:
+    model, backbone = loaded.model, loaded.backbone
+    if checkpointing:
+        enable_gradient_checkpointing(backbone)
+    model.train()
+    towers = [Counter(layer) for layer in backbone.vision[0].encoder.layer]
+    projector = Counter(backbone.vision[1])
+    layers = [Counter(layer) for layer in backbone.decoder.layers]
+    batch = batch_of("several images in a row")
+    assert len(batch.images) == 3
+    logprobs(backbone, batch).sums_Q.sum().backward()
+    for counter in (*towers, projector):
+        assert (counter.calls, counter.rows, counter.backwards) == (1, 3, 0)
+    for counter in layers:
+        assert (counter.calls, counter.backwards) == (1, 1)
+    assert not any(module.training for module in backbone.vision)
+
+
+def test_shared_images_are_encoded_once(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    tower = Counter(loaded.backbone.vision[0].encoder.layer[0])
+    batch = batch_of("one pair")
+    images = batch.images[0]
+    encode_images(loaded.backbone, [images, None, images, dict(images)])
+    assert (tower.calls, tower.rows) == (1, 2)
+
+
+def test_trained_tower_gets_its_gradient_in_one_pass(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    loaded.backbone.vision[1].requires_grad_(True)
+    tower = Counter(loaded.backbone.vision[0].encoder.layer[0])
+    projector = Counter(loaded.backbone.vision[1])
+    logprobs(loaded.backbone, batch_of("five captions")).sums_Q.sum().backward()
+    assert tower.calls == 1
+    assert (projector.calls, projector.backwards) == (1, 1)
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in loaded.backbone.vision[1].parameters())
+
+
+@pytest.mark.parametrize("name", ["one pair", "five captions", "prefix", "identical"])
+def test_head_rows_are_distinct_predictors(
+    name: str, loaded: Any, batch_of: Callable[[str], TrieBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+
+    def counting(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rows.append(len(hidden))
+        return head_logprobs(hidden, *args, **kwargs)
+
+    head_logprobs = engine_module.head_logprobs
+    monkeypatch.setattr(engine_module, "head_logprobs", counting)
+    batch = batch_of(name)
+    with torch.no_grad():
+        logprobs(loaded.backbone, batch)
+    items = make_items(loaded.family, loaded.processor, CASES[name], [Image.new("RGB", (48, 48))])
+    predictors = {
+        tuple(ids[:n])
+        for item in items
+        for ids, mask in zip(item.sequences, item.scored, strict=True)
+        for n in range(len(ids))
+        if mask[n]
+    }
+    assert rows == [len(predictors)]
+
+
+def count_hooks(model: nn.Module) -> int:
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, name)) for module in model.modules() for name in names)
+
+
+def test_hooks_do_not_grow_with_steps(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    enable_gradient_checkpointing(loaded.backbone)
+    loaded.model.train()
+    batch = batch_of("one pair")
+    counts = []
+    for _ in range(50):
+        with torch.no_grad(), loaded.model.disable_adapter():
+            logprobs(loaded.backbone, batch)
+        logprobs(loaded.backbone, batch).sums_Q.sum().backward()
+        counts.append(count_hooks(loaded.model))
+    assert len(set(counts)) == 1
+    embedding = loaded.backbone.model.get_input_embeddings()
+    assert not embedding._forward_hooks  # nothing asks for a gradient of the frozen embeddings
+
+
+def test_checkpointing_changes_no_number(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    batch = batch_of("five captions")
+    trained = [p for p in loaded.model.parameters() if p.requires_grad]
+    loaded.model.train()
+    plain = logprobs(loaded.backbone, batch)
+    plain_gradients = torch.autograd.grad(plain.sums_Q.sum(), trained)
+    enable_gradient_checkpointing(loaded.backbone)
+    layer = Counter(loaded.backbone.decoder.layers[0].input_layernorm)
+    again = logprobs(loaded.backbone, batch)
+    gradients = torch.autograd.grad(again.sums_Q.sum(), trained)
+    assert layer.calls == 2  # once more in the backward pass
+    torch.testing.assert_close(again.sums_Q, plain.sums_Q, atol=0, rtol=0)
+    for got, want in zip(gradients, plain_gradients, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_result_by_item(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    batch = batch_of("rows and padding")
+    with torch.no_grad():
+        result = logprobs(loaded.backbone, batch)
+    by_item = result.by_item()
+    assert [len(item) for item in by_item] == [2, 5, 1, 5]
+    assert torch.equal(torch.cat([tokens for item in by_item for tokens, _ in item]), result.tokens_M)
+    for item in by_item:
+        for tokens, total in item:
+            torch.testing.assert_close(tokens.sum(), total)
+    torch.testing.assert_close(result.means_Q * result.counts_Q, result.sums_Q)
+
+
+def test_wrong_number_of_features_names_the_item(loaded: Any, images: list[Image.Image]) -> None:
+    item = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
+    twice = {name: torch.cat([tensor, tensor]) for name, tensor in item.images.items()}
+    wrong = dataclasses.replace(item, images=twice, item_id="pair 7")
+    batch = pack([item, wrong], feature_tokens=loaded.backbone.feature_tokens)
+    with pytest.raises(TrieError, match="item 'pair 7': 16 image tokens in the prompt, but its images give 32"):
+        logprobs(loaded.backbone, batch)
+
+
+def test_nan_names_the_item(loaded: Any, images: list[Image.Image]) -> None:
+    good = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
+    pixels = {name: torch.full_like(tensor, float("nan")) for name, tensor in good.images.items()}
+    bad = dataclasses.replace(good, images=pixels, item_id="broken image")
+    with pytest.raises(NonFiniteError, match="1 of 2 items: broken image; check the learning rate"):
+        logprobs(loaded.backbone, pack([good, bad], feature_tokens=loaded.backbone.feature_tokens))
+
+
+def test_scores_come_back_in_order(loaded: Any, images: list[Image.Image]) -> None:
+    """Whatever the window and the batch, an item's scores are those it gets alone."""
+    items = [
+        item
+        for name in ("five captions", "no image", "rows and padding")
+        for item in make_items(loaded.family, loaded.processor, CASES[name], images)
+    ]
+    alone = [score(loaded.backbone, [item])[0] for item in items]
+    together = score(loaded.backbone, iter(items), batch_tokens=150, window=4)
+    assert [len(item) for item in together] == [len(item.sequences) for item in items]
+    for found, expected in zip(together, alone, strict=True):
+        assert [s.sum for s in found] == pytest.approx([s.sum for s in expected], abs=1e-4)
+        assert [len(s.tokens) for s in found] == [len(s.tokens) for s in expected]
+    assert found[0].mean == pytest.approx(found[0].sum / len(found[0].tokens))
+
+
+def test_score_of_option_letters_adds_up_to_one(loaded: Any, images: list[Image.Image]) -> None:
+    """The probabilities of all single-token continuations of a prompt sum to 1."""
+    prompt = loaded.family.encode_prompt(loaded.processor, "circle", images[:1])
+    vocab = loaded.backbone.head.weight.shape[0]
+    sequences = [[*prompt.input_ids, token] for token in range(vocab)]
+    mask = [False] * len(prompt.input_ids) + [True]
+    item = TrieItem(sequences, [mask] * vocab, prompt.images)
+    batch = pack([item], feature_tokens=loaded.backbone.feature_tokens)
+    assert batch.num_tokens == len(prompt.input_ids) and len(batch.rows_R) == 1
+    (scores,) = score(loaded.backbone, [item])
+    assert torch.tensor([s.sum for s in scores]).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_features_on_disk(loaded: Any, images: list[Image.Image], tmp_path: Path) -> None:
+    items = make_items(loaded.family, loaded.processor, CASES["rows and padding"], images)
+    cached = CachedBackbone(loaded.backbone, tmp_path)
+    tower = Counter(loaded.backbone.vision[0].encoder.layer[0])
+    expected = score(loaded.backbone, items)
+    assert tower.rows == 4
+    assert score(cached, items) == expected and tower.rows == 8
+    assert score(cached, items) == expected and tower.rows == 8
+    assert score(CachedBackbone(loaded.backbone, tmp_path), items) == expected and tower.rows == 8
+    files = list(tmp_path.rglob("*.safetensors"))
+    size = features_bytes(4 * 16, loaded.backbone.head.weight.shape[1], torch.float32)
+    assert len(files) == 4 and size <= sum(file.stat().st_size for file in files) < size + 4 * 200
+
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    with pytest.raises(RuntimeError, match=f"{files[0].name} cannot be read .*: remove the file"):
+        score(cached, items)
+
+    with torch.no_grad():
+        loaded.backbone.vision[1].linear_1.weight.mul_(1.01)
+    assert CachedBackbone(loaded.backbone, tmp_path).folder != cached.folder
+    loaded.backbone.vision[0].requires_grad_(True)
+    with pytest.raises(ValueError, match="features of a trained tower cannot be cached"):
+        CachedBackbone(loaded.backbone, tmp_path)

@@ -1,0 +1,59 @@
+"""The head's log-probabilities and all three gradients against log_softmax and autograd, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scramble.trie.head import head_logprobs
+
+ROW_STARTS = (0, 1, 4, 6)
+TARGET_ROWS = torch.tensor([0, 1, 1, 1, 2, 2])
+TARGET_IDS = torch.tensor([4, 0, 2, 6, 1, 2])
+
+
+def expected_logprobs(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.nn.functional.linear(hidden, weight, bias).log_softmax(-1)[TARGET_ROWS, TARGET_IDS]
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 14, 10_000])  # chunks of 1, 2 and all rows
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_values_and_gradients(chunk_elements: int, with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 5), (7, 5), (7,)][: 3 if with_bias else 2]
+    inputs = [torch.randn(*s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
+    bias = inputs[2] if with_bias else None
+    found = head_logprobs(
+        inputs[0], inputs[1], bias, ROW_STARTS, TARGET_ROWS, TARGET_IDS, chunk_elements=chunk_elements
+    )
+    expected = expected_logprobs(inputs[0], inputs[1], bias)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn(6, generator=generator, dtype=torch.float64)
+    for got, want in zip(
+        torch.autograd.grad(found, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
+def test_frozen_head_keeps_nothing_of_the_vocabularys_size() -> None:
+    rows, width, vocab = 40, 8, 5000
+    hidden = torch.randn(rows, width, requires_grad=True)
+    weight = torch.randn(vocab, width)
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        found = head_logprobs(hidden, weight, None, range(rows + 1), torch.arange(rows), torch.arange(rows))
+    assert max(t.numel() for t in saved if t is not weight and t.data_ptr() != weight.data_ptr()) == rows * width
+    found.sum().backward()
+    assert hidden.grad is not None and weight.grad is None
+
+
+def test_bfloat16_is_normalised_in_float32() -> None:
+    """In bfloat16, log-probabilities come out in float32 and closer to the truth than the logits' own rounding."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(3, 64, generator=generator), torch.randn(700, 64, generator=generator) / 8
+    exact = (hidden.bfloat16().double() @ weight.bfloat16().double().T).log_softmax(-1)[TARGET_ROWS, TARGET_IDS]
+    found = head_logprobs(
+        hidden.bfloat16(), weight.bfloat16(), None, ROW_STARTS, TARGET_ROWS, TARGET_IDS, chunk_elements=1000
+    )
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, atol=0.02, rtol=0)
