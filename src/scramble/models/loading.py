@@ -140,7 +140,7 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     if is_folder(path):
         check_weights(Path(path))
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 path,
                 revision=revision,
@@ -218,7 +218,7 @@ def _quantization(family: Family, device: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No loading report from transformers (it is read and raised), and no progress bar off a terminal."""
     from transformers.utils import logging
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from scramble.models.family import Family, ModelError
 from scramble.models.hub import is_folder
-from scramble.models.loading import identify
+from scramble.models.loading import identify, quiet
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -158,7 +158,7 @@ def empty_model(config: Any) -> nn.Module:
     """The model of a config without weights (meta device)."""
     from transformers import AutoModelForImageTextToText
 
-    with torch.device("meta"):
+    with quiet(), torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
 
 
