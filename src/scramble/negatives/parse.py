@@ -164,7 +164,7 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
             sentence.tag[i] = "VBG" if sentence.lower[i].endswith("ing") else "VBZ"
     words = set(sentence.lower)
     sentence.pronoun = not words.isdisjoint(PRONOUNS)
-    sentence.reciprocal = not words.isdisjoint(_RECIPROCAL)
+    sentence.reciprocal = not words.isdisjoint(_RECIPROCAL) or "side by side" in sentence.text
     sentence.phrases = _merge_partitives(sentence, _noun_phrases(sentence, lexicon), lexicon)
     return sentence
 
@@ -223,9 +223,11 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
         nominal -= 1
     number = next((i for i in range(first, nominal) if s.tag[i] == "CD" or s.lower[i] in QUANTIFIERS), -1)
     attributes = _attributes(s, first, nominal, lexicon)
-    is_plural = entry[1] if entry else tag in ("NNS", "NNPS")
-    if s.lower[head] in ("sheep", "deer", "fish"):
-        is_plural = number >= 0 or tag == "NNS"
+    is_plural = tag in ("NNS", "NNPS") if entry is None else entry[1]
+    if s.lower[head] in ("scissors", "clothes") or (s.lower[head] in ("sheep", "deer", "fish") and tag == "NNS"):
+        is_plural = True
+    if number >= 0 and entry is not None and entry[0].category == "animal" and s.lower[number] != "one":
+        is_plural = True  # "two zebra"
     opener = s.lower[first] if s.tag[first] in _OPENERS else ""
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
         entry = None  # a slip of the writer: leave it alone

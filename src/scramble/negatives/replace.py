@@ -52,6 +52,8 @@ def _replace_object(
     bare = not phrase.plural and not phrase.opener and phrase.number < 0
     found: list[Negative | None] = []
     before = s.lower[phrase.first - 1] if phrase.first else ""
+    if noun.lemma == "sheep" and phrase.number < 0 and not phrase.partitive and phrase.opener in ("the", ""):
+        return []  # its number shows in no form
     if before == "at" and noun.category == "furniture":
         return []  # one sits at a table, not at a chair
     for other in others:

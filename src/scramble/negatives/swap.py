@@ -138,6 +138,16 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
     return bare and not phrase.noun.mass and s.tag[phrase.first - 1] in ("IN", "TO")
 
 
+def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
+    """The text of a phrase at another's place; with an article if it had none ("Dog on a couch") and the other has."""
+    text = moved_text(s, phrase.first, phrase.last)
+    if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
+        return text
+    if phrase.number >= 0 or phrase.noun is None or phrase.noun.mass:
+        return text
+    return f"{article(text)} {text}"
+
+
 def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
     """Whether one noun may name the other's thing too ("a man near a person"): a swap of these says the same."""
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
@@ -256,8 +266,8 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
         verbs = None if mine is None or yours is None else mine + yours
     if linked and verbs is not None:
         changes = [
-            span_change(s, u.first, u.last, moved_text(s, v.first, v.last)),
-            span_change(s, v.first, v.last, moved_text(s, u.first, u.last)),
+            span_change(s, u.first, u.last, _in_place_of(s, v, u)),
+            span_change(s, v.first, v.last, _in_place_of(s, u, v)),
             *verbs,
         ]
         kind = "swap-relation" if _arguments(s, u, v) else "swap-object"
