@@ -241,3 +241,18 @@ def test_configurations_that_cannot_work_are_refused(values: dict[str, Any], mes
 def test_embeddings_are_not_resized(golden: Golden) -> None:
     with pytest.raises(ValueError, match="cannot be resized"):
         golden().resize_token_embeddings(500)
+
+
+@pytest.mark.full
+def test_flex_attention_equals_sdpa(golden: Golden, inputs: Inputs) -> None:
+    """Compiling the kernel for a CPU takes a minute. The tower, where all see all, stays with SDPA."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    model = golden().eval()
+    row = {key: value[:1] for key, value in inputs.items()}
+    causal = create_block_mask(lambda b, h, q, k: q >= k, 1, None, 48, 48, device="cpu")
+    with torch.no_grad():
+        wanted = model(**row).logits
+        model.set_attn_implementation("flex_attention")
+        for mask in (row["attention_mask"], causal):
+            torch.testing.assert_close(model(**dict(row, attention_mask=mask)).logits, wanted, atol=2e-5, rtol=0)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 
 @strict
@@ -87,7 +88,7 @@ class MolmoConfig(PreTrainedConfig):
     model_type = "molmo"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
     attribute_map: ClassVar[dict[str, str]] = {"image_token_id": "image_patch_token_id"}
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": MolmoVisionConfig}
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": SubConfigSpec(MolmoVisionConfig)}
 
     vocab_size: int = 152064
     embedding_size: Any = 152064  # int once built, as the other Any below

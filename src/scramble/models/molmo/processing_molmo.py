@@ -42,16 +42,16 @@ class MolmoProcessor(ProcessorMixin):
     """Tokenizer and image processor in one call; see :meth:`__call__`."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
-        missing = [t for t in IMAGE_TOKENS if tokenizer is None or tokenizer.convert_tokens_to_ids(t) in (None, -1)]
-        unknown = None if tokenizer is None else tokenizer.unk_token_id
-        if missing or unknown in (tokenizer.convert_tokens_to_ids(t) for t in IMAGE_TOKENS if unknown is not None):
+        ids = dict(zip(IMAGE_TOKENS, tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS)), strict=True))
+        missing = [token for token, number in ids.items() if number in (None, tokenizer.unk_token_id)]
+        if missing:
             raise ValueError(
-                f"the tokenizer lacks Molmo's image tokens {', '.join(IMAGE_TOKENS)}: "
+                f"the tokenizer lacks Molmo's image tokens {', '.join(missing)}: "
                 "it belongs to another model; use the one saved with Molmo"
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.image_token = IMAGE_TOKEN
-        self._ids = dict(zip(IMAGE_TOKENS, tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS)), strict=True))
+        self._ids = ids
         self.image_token_id = self._ids[IMAGE_TOKEN]
         self.image_patch_token_id = self._ids["<im_patch>"]
 
@@ -139,7 +139,10 @@ class MolmoProcessor(ProcessorMixin):
         if any(isinstance(group, (list, tuple)) or group is None for group in images):
             if len(images) != len(texts):
                 raise ValueError(f"{len(images)} lists of images for {len(texts)} texts")
-            return [list(group or []) if not hasattr(group, "size") else [group] for group in images]
+            return [
+                [] if group is None else list(group) if isinstance(group, (list, tuple)) else [group]
+                for group in images
+            ]
         counts = [text.count(IMAGE_TOKEN) for text in texts]
         if not any(counts):
             counts = [len(images)] if len(texts) == 1 else [1] * len(texts)
