@@ -170,6 +170,7 @@ def test_processor_of_another_model_of_the_family(broken: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"family": "llava"}, "is of family internvl, not llava"),
         ({"dtype": "int8"}, "model.dtype=int8"),
         ({"attn_implementation": "fast"}, "model.attn_implementation=fast"),
         ({"attn_implementation": "flash_attention_2"}, "flash-attn"),

@@ -42,6 +42,7 @@ class Loaded:
 def load(
     path: str | Path,
     *,
+    family: str | None = None,
     revision: str | None = None,
     dtype: str = "auto",
     attn_implementation: str = "sdpa",
@@ -56,6 +57,7 @@ def load(
 
     Args:
         path: hub id or local folder.
+        family: name of the family it must be of; None takes any.
         revision: branch, tag or commit of the hub id.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
         attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (chat only: it takes no
@@ -71,13 +73,15 @@ def load(
     """
     path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else path
     _check_arguments(dtype, attn_implementation, device, quantize)
-    family = identify(path, revision)
-    family.image_options = ImageOptions(resize=resize, square_padding=square_padding)
-    processor = load_processor(family, path, revision)
+    kind = identify(path, revision)
+    if family not in (None, kind.name):
+        raise ModelError(f"{path} is of family {kind.name}, not {family}: set model.path and model.family together")
+    kind.image_options = ImageOptions(resize=resize, square_padding=square_padding)
+    processor = load_processor(kind, path, revision)
     if max_tiles is not None:
         if max_tiles < 1:
             raise ModelError(f"model.max_tiles={max_tiles}: an image gives at least one tile")
-        family.set_max_tiles(processor, max_tiles)
+        kind.set_max_tiles(processor, max_tiles)
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
         "attn_implementation": attn_implementation,
@@ -85,15 +89,15 @@ def load(
     if device == "auto":
         options["device_map"] = "auto"
     if quantize:
-        options |= _quantization(family, device)
+        options |= _quantization(kind, device)
     model = load_model(path, revision, **options)
-    family.check_processor(processor, model.config)
+    kind.check_processor(processor, model.config)
     if device not in (None, "auto") and not quantize:
         model = model.to(device)
     if adapter is not None:
         model = put_on_adapter(model, str(adapter), path)
     model.eval()
-    return Loaded(model, processor, family, path, revision)
+    return Loaded(model, processor, kind, path, revision)
 
 
 def identify(path: str, revision: str | None = None) -> Family:
@@ -166,14 +170,24 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     return model
 
 
-def put_on_adapter(model: Any, adapter: str, base: str) -> Any:
-    """The model wrapped with a saved LoRA adapter. Raises ModelError if it was made for another base."""
+def put_on_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
+    """The model wrapped with a saved LoRA adapter.
+
+    Args:
+        model: the base, without adapter.
+        adapter: folder or hub id.
+        base: hub id or folder of the model; default what it remembers.
+
+    Raises:
+        ModelError: no adapter there, or one for another base.
+    """
     from peft import PeftConfig, PeftModel
 
     try:
         made_for = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
     except (OSError, ValueError) as error:
         raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
+    base = base or str(model.config.name_or_path)
     # Folders move; two different hub ids are two different models.
     if not Path(base).is_dir() and not Path(made_for).is_absolute() and made_for not in ("", base):
         raise ModelError(f"adapter {adapter} was made for {made_for}, not for {base}: set model.path={made_for}")
