@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scramble.evaluation import metrics, parsers, vqa_accuracy
+from scramble.evaluation import metrics, open_answers, parsers, vqa_accuracy
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import LETTERS, Protocol
 from scramble.records import Question
@@ -101,20 +101,27 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         value = float(parsed == record.answer)
         return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
     if item.style == "short":
-        value, target = short_answer(item, record, text, protocol)
-        status = "ok" if text.strip() else "unparsed"
-        return _outcome(item, {"accuracy": value}, text.strip(), target, status, details=details)
+        value, prediction = short_answer(item, record, text, protocol)
+        if "extraction" in item.details:
+            details["extraction"] = item.details["extraction"]
+        status = "ok" if prediction else "unparsed"
+        return _outcome(item, {"accuracy": value}, prediction, record.answer, status, details=details)
     return _outcome(item, {}, text.strip(), record.answer, "judge", details=details)
 
 
 def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
-    """Accuracy in [0, 1] of a short answer by the rule the benchmark names in ``details["rule"]``, and the target."""
+    """Accuracy in [0, 1] of a short answer by the rule that ``details["rule"]`` names, and what was read of it."""
     rule = item.details.get("rule", "vqa")
     if rule == "vqa":
         accuracy = vqa_accuracy.vqa_accuracy(text, record.answers, protocol.vqa_accuracy)
-        return accuracy / 100, record.answer
+        return accuracy / 100, text.strip()
     if rule == "exact":
-        return float(vqa_accuracy.exact_match(text, record.answer)), record.answer
+        return float(vqa_accuracy.exact_match(text, record.answer)), text.strip()
+    if rule == "mmmu_open":
+        return float(open_answers.mmmu_open_correct(text, record.answers)), text.strip()
+    if rule == "mathvista":
+        right, read = open_answers.mathvista_correct(text, record.answer, record.choices, item.details)
+        return float(right), read
     raise EvaluationError(f"item {item.item_id}: unknown answer rule {rule!r}")
 
 

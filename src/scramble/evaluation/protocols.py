@@ -114,6 +114,10 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("llava", yes_no_parser="pope_official", letter_parser="llava_sqa", vqa_accuracy="evalai",
                  max_new_tokens=128),
         Protocol("molmo", vqa_accuracy="molmo"),
+        Protocol("naturalbench", yes_no_parser="first_match", letter_parser="naturalbench_ab", max_new_tokens=16),
+        Protocol("mmvp_lmms_eval", letter_parser="mmvp", max_new_tokens=16),
+        Protocol("mmmu_official", letter_parser="mmmu_official", max_new_tokens=128),
+        Protocol("seed_lmms_eval", letter_parser="first_char", max_new_tokens=16),
         Protocol("world", caption_score="caption", yes_no_form="likelihood", letter_form="likelihood"),
         Protocol("world_yes", caption_score="yes_minus_no", yes_no_form="likelihood", letter_form="likelihood"),
     )
@@ -226,7 +230,8 @@ def _question_query(item: Item, record: Question, chosen: Protocol) -> Query:
         letters = tuple(LETTERS[: len(record.choices)])
         candidates = letters if item.style == "letter" else (chosen.yes_answer, chosen.no_answer)
         return Query(item.item_id, record.image_ids, prompt, candidates, True, image_px=px)
-    return Query(item.item_id, record.image_ids, prompt, max_new_tokens=chosen.max_new_tokens, image_px=px)
+    length = max(chosen.max_new_tokens, item.details.get("max_new_tokens", 0))
+    return Query(item.item_id, record.image_ids, prompt, max_new_tokens=length, image_px=px)
 
 
 def options(choices: tuple[str, ...]) -> str:

@@ -14,6 +14,24 @@ from scramble.evaluation.items import Benchmark, EvaluationError
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "world_winoground": ("world", "load_winoground"),
     "world_vqa": ("world", "load_vqa"),
+    "winoground": ("winoground", "load"),
+    "eqben_mini": ("pairs_of_images", "load_eqben_mini"),
+    "cola": ("pairs_of_images", "load_cola"),
+    "naturalbench_retrieval": ("pairs_of_images", "load_naturalbench_retrieval"),
+    "sugarcrepe": ("captions", "load_sugarcrepe"),
+    "aro": ("captions", "load_aro"),
+    "conme": ("conme", "load"),
+    "mmvp": ("mmvp", "load"),
+    "naturalbench": ("naturalbench", "load"),
+    "vqav2": ("vqa", "load_vqav2"),
+    "okvqa": ("vqa", "load_okvqa"),
+    "textvqa": ("vqa", "load_textvqa"),
+    "gqa": ("vqa", "load_gqa"),
+    "pope": ("pope", "load"),
+    "seed": ("seed", "load"),
+    "mmmu": ("mmmu", "load"),
+    "mathvista": ("mathvista", "load"),
+    "mmvet": ("mmvet", "load"),
 }
 
 

@@ -1,0 +1,75 @@
+"""One image, one true and one false caption: SugarCrepe and ARO.
+
+SugarCrepe. Paper: Hsieh et al., NeurIPS 2023 (arXiv 2306.14610). Data: the repository's ``data/*.json`` and COCO
+val2017 images. Counts: add_att 692, add_obj 2062, replace_att 788, replace_obj 1652, replace_rel 1406, swap_att 666,
+swap_obj 245 (246 before one entry was removed; keys are not contiguous). Chance: 50. Human: not found.
+
+ARO (optional). Paper: Yuksekgonul et al., ICLR 2023 (arXiv 2210.01936). Data: ``visual_genome_relation.json`` or
+``visual_genome_attribution.json`` (image_path, true_caption, false_caption, bbox_*) and Visual Genome images, cropped
+to the box. Counts: not checked. Chance: 50. The original reports a macro average over relations.
+
+Compared with a reference implementation: strict ``>`` as SugarCrepe's ``main_eval.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from scramble.evaluation.benchmarks.data import (
+    CroppedImages,
+    FolderImages,
+    check_count,
+    fields,
+    find_file,
+    load_json,
+)
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
+from scramble.records import ImageFile
+
+SPLITS: dict[str, dict[int, str]] = {
+    "add_att": {692: "692"}, "add_obj": {2062: "2062"}, "replace_att": {788: "788"}, "replace_obj": {1652: "1652"},
+    "replace_rel": {1406: "1406"}, "swap_att": {666: "666"}, "swap_obj": {245: "245", 246: "246"},
+}  # fmt: skip
+
+
+def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """All seven splits from the folder with their JSON files; ``images`` holds COCO val2017 (default: ``root``)."""
+    items, counts = [], {}
+    for split, known in SPLITS.items():
+        path = find_file("sugarcrepe", root, f"{split}.json")
+        entries = load_json("sugarcrepe", path)
+        counts[split] = check_count("sugarcrepe", len(entries), known, partial)
+        for key, entry in entries.items():
+            where = f"{split} entry {key}"
+            file, true, false = fields("sugarcrepe", entry, where, "filename", "caption", "negative_caption")
+            items.append(Item(CaptionChoice(f"{split}/{key}", file, (true, false), 0, split), "captions"))
+    files = FolderImages("sugarcrepe", Path(images or root), [item.image_ids[0] for item in items])
+    version = f"sugarcrepe-swap_obj-{counts['swap_obj']}"
+    chance = {"accuracy": 50.0, "accuracy_macro": 50.0}
+    return Benchmark("sugarcrepe", version, check_items("sugarcrepe", items), files, "macro", chance=chance)
+
+
+def load_aro(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """ARO's relation or attribution part from its JSON file; images are cropped to the annotated box."""
+    path = find_file("aro", root, "visual_genome_relation.json", "visual_genome_attribution.json")
+    rows = load_json("aro", path)
+    items, crops = [], {}
+    for number, row in enumerate(rows):
+        where = f"entry {number}"
+        image, true, false = fields("aro", row, where, "image_path", "true_caption", "false_caption")
+        image_id = str(image)
+        if row.get("bbox_w") is not None:
+            x, y, width, height = (int(row[f"bbox_{side}"]) for side in "xywh")
+            if width <= 0 or height <= 0:
+                raise EvaluationError(f"aro: {where} has an empty box ({width} x {height})")
+            image_id = f"{image}#{x},{y},{width},{height}"
+            crops[image_id] = (str(image), (x, y, width, height))
+        kind = str(row.get("relation_name") or "_".join(row.get("attributes") or []))
+        items.append(Item(CaptionChoice(str(number), image_id, (true, false), 0, kind), "captions"))
+    sources = [str(row["image_path"]) for row in rows]
+    files: Mapping[str, ImageFile] = FolderImages("aro", Path(images or path.parent), sources)
+    if crops:
+        files = CroppedImages(files, crops)
+    version = f"aro-{path.stem.rpartition('_')[2]}-{check_count('aro', len(items), {}, partial)}"
+    return Benchmark("aro", version, check_items("aro", items), files, "macro", chance={"accuracy": 50.0})

@@ -1,0 +1,72 @@
+"""ConMe.
+
+Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repository ``conme/ConMe``:
+``replace-{att,obj,rel}_HUMAN_FILTER.csv`` (id, question, image, text_options, correct, q_ind), or the unfiltered
+``replace-{att,obj,rel}.csv`` (question with its options, image, answer). Images are COCO's. Counts: not published.
+Chance: 50 (two options). Human: not found. Headline: mean of the three splits (``accuracy_macro``).
+
+Compared with a reference implementation: letter by prefix as SCRAMBLe's scorer (``protocol=scramble``).
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, download, fields, find_file
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.protocols import LETTERS
+from scramble.records import Question
+
+SPLITS = ("replace-att", "replace-obj", "replace-rel")
+
+
+def load(
+    root: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    human_filter: bool = True,
+    partial: bool = False,
+) -> Benchmark:
+    """The three splits; ``images`` is the COCO folder (default: ``root``)."""
+    root = download("conme", "conme/ConMe", repo_type="model") if root is None else root
+    items: list[Item] = []
+    for split in SPLITS:
+        path = find_file("conme", root, f"{split}{'_HUMAN_FILTER' if human_filter else ''}.csv")
+        with path.open(encoding="utf-8", newline="") as file:
+            items.extend(_item(split, n, row, human_filter) for n, row in enumerate(csv.DictReader(file)))
+    files = FolderImages("conme", Path(images or root), [image for item in items for image in item.image_ids])
+    version = f"conme-{'human-filter' if human_filter else 'all'}-{check_count('conme', len(items), {}, partial)}"
+    chance = {"accuracy": 50.0, "accuracy_macro": 50.0}
+    return Benchmark("conme", version, check_items("conme", items), files, "macro", chance=chance)
+
+
+def _item(split: str, number: int, row: dict[str, Any], human_filter: bool) -> Item:
+    where = f"{split} row {number}"
+    question, image = fields("conme", row, where, "question", "image")
+    if not human_filter:  # the options are part of the question
+        answer = str(*fields("conme", row, where, "answer")).strip().upper()[:1]
+        record = Question(f"{split}/{number}", (image,), question, answer, split, choices=("", ""))
+        return Item(record, "letter", details={"options_in_question": True})
+    listed, correct = fields("conme", row, where, "text_options", "correct")
+    try:
+        options = tuple(str(option) for option in ast.literal_eval(listed))
+    except (ValueError, SyntaxError) as error:
+        raise EvaluationError(f"conme: {where}: text_options is not a list: {listed!r}") from error
+    identity = f"{split}/{row.get('id', number)}/{row.get('q_ind', 0)}/{number}"
+    record = Question(identity, (image,), question, _letter(str(correct), options, where), split, choices=options)
+    return Item(record, "letter")
+
+
+def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
+    """The letter of the right option, which the file gives as an index, a letter, or the option's text."""
+    value = correct.strip()
+    if value in options:
+        return LETTERS[options.index(value)]
+    if value.isdigit() and int(value) < len(options):
+        return LETTERS[int(value)]
+    if value.upper() in LETTERS[: len(options)]:
+        return value.upper()
+    raise EvaluationError(f"conme: {where}: correct={correct!r} is none of the options {options}")

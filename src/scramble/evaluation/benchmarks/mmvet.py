@@ -1,0 +1,29 @@
+"""MM-Vet.
+
+Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images. Counts: 218. Chance: 0.
+Human: not found. Graded by a language model from 0 to 1 in steps of 0.1; SCRAMBLe's paper: gpt-4-0613, five gradings,
+mean and 1.96 standard errors. Without a judge, answers wait: no score is given.
+
+Compared with a reference implementation: no (needs the judge).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, fields, find_file, load_json
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import Question
+
+
+def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """The 218 questions from ``mm-vet.json``; tags are the capabilities."""
+    path = find_file("mmvet", root, "mm-vet.json")
+    items = []
+    for key, row in load_json("mmvet", path).items():
+        image, question, answer = fields("mmvet", row, key, "imagename", "question", "answer")
+        record = Question(key, (image,), question, answer)
+        items.append(Item(record, "free", tags=tuple(row.get("capability") or ())))
+    files = FolderImages("mmvet", Path(images or path.parent), [item.image_ids[0] for item in items])
+    version = check_count("mmvet", len(items), {218: "mm-vet-218"}, partial)
+    return Benchmark("mmvet", version, check_items("mmvet", items), files, "plain")

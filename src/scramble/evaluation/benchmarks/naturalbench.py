@@ -1,0 +1,59 @@
+"""NaturalBench.
+
+Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``BaiqiL/NaturalBench``, split train. Counts: 1,900 groups of
+two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not found.
+
+Compared with a reference implementation: extraction on recorded vectors; metrics by hand. Kits join question and
+suffix with a space, the official example without; here with a space.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import (
+    HubImages,
+    check_count,
+    columns,
+    fields,
+    hub_rows,
+    without_images,
+)
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import Question
+
+SUFFIX = {
+    "yes_no": " Please answer Yes or No.",
+    "multiple_choice": " Please output the letter corresponding to the correct option.",
+}
+CHANCE = {"acc": 50.0, "q_acc": 25.0, "i_acc": 25.0, "g_acc": 6.25}
+
+
+def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
+    """The 1,900 groups; item ids end in ``q<question>_i<image>``."""
+    data = hub_rows("naturalbench", "BaiqiL/NaturalBench", "train", root)
+    columns("naturalbench", data, ("Image_0", "Image_1", "Question_0", "Question_1", "Question_Type"))
+    images = HubImages(data)
+    items: list[Item] = []
+    for number, row in enumerate(without_images(data)):
+        names = [images.add(f"{number}/{i}", number, f"Image_{i}") for i in (0, 1)]
+        items.extend(_item(number, row, q, i, names[i]) for q in (0, 1) for i in (0, 1))
+    version = check_count("naturalbench", len(items) // 4, {1900: "naturalbench-1900"}, partial)
+    checked = check_items("naturalbench", items, group_size=4)
+    return Benchmark("naturalbench", version, checked, images, "natural_bench", chance=CHANCE,
+                     default_protocol="naturalbench")  # fmt: skip
+
+
+def _item(number: int, row: dict[str, Any], q: int, i: int, image: str) -> Item:
+    question, answer, kind = fields(
+        "naturalbench", row, f"row {number}", f"Question_{q}", f"Image_{i}_Question_{q}", "Question_Type"
+    )
+    if kind not in SUFFIX:
+        raise EvaluationError(f"naturalbench: row {number}: unknown Question_Type {kind!r}")
+    style = "yes_no" if kind == "yes_no" else "letter"
+    answer = answer.strip().lower() if style == "yes_no" else answer.strip().upper()
+    choices = () if style == "yes_no" else ("", "")  # the options stand in the question
+    record = Question(f"{number}/q{q}_i{i}", (image,), question, answer, kind, choices=choices)
+    details = {"suffix": SUFFIX[kind], "options_in_question": True}
+    return Item(record, "yes_no" if style == "yes_no" else "letter", group=str(number), details=details)

@@ -1,0 +1,70 @@
+"""POPE.
+
+Paper: Li et al., EMNLP 2023 (arXiv 2305.10355). Data: ``lmms-lab-encoder/POPE``, split test, or the repository's
+``coco_pope_{random,popular,adversarial}.json`` (JSON lines) with COCO val2014 images. Counts: 3 x 3,000 (5,127 unique
+image-question pairs); the random part had 2,910 at first. Chance: accuracy 50. Human: not found. Headline: mean of the
+three F1 (``f1_mean``).
+
+Compared with a reference implementation: parsers on recorded outputs of four; LLaVA's confusion counts give its F1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    HubImages,
+    check_count,
+    columns,
+    fields,
+    hub_rows,
+    load_json,
+    without_images,
+)
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import ImageFile, Question
+
+CATEGORIES = ("random", "popular", "adversarial")
+KNOWN = {9000: "pope-9000", 8910: "pope-random-2910"}
+
+
+def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """The three parts; ``images`` is the COCO val2014 folder (default: ``root``)."""
+    files: Mapping[str, ImageFile]
+    if root is not None and (listing := _lists(Path(root))):
+        rows = [
+            {**row, "category": category, "image_source": row["image"]}
+            for category, path in listing
+            for row in load_json("pope", path)
+        ]
+        files = FolderImages("pope", Path(images or root), [row["image_source"] for row in rows])
+        text, label = "text", "label"
+    else:
+        data = hub_rows("pope", "lmms-lab-encoder/POPE", "test", root)
+        columns("pope", data, ("question_id", "question", "answer", "image_source", "image", "category"))
+        files = hub = HubImages(data)
+        rows = list(without_images(data))
+        for n, row in enumerate(rows):
+            hub.add(str(row["image_source"]), n, "image")
+        text, label = "question", "answer"
+    items = [_item(row, text, label) for row in rows]
+    version = check_count("pope", len(items), KNOWN, partial)
+    return Benchmark("pope", version, check_items("pope", items), files, "pope", chance={"accuracy": 50.0})
+
+
+def _lists(root: Path) -> list[tuple[str, Path]]:
+    files = [root] if root.is_file() else sorted({*root.rglob("*pope*.json"), *root.rglob("*pope*.jsonl")})
+    return [(category, path) for category in CATEGORIES for path in files if category in path.name]
+
+
+def _item(row: Mapping[str, Any], text: str, label: str) -> Item:
+    where = f"question {row.get('question_id')}"
+    key, question, answer = fields("pope", row, where, "question_id", text, label)
+    answer = str(answer).strip().lower()
+    if answer not in ("yes", "no"):
+        raise EvaluationError(f"pope: {where}: the label {answer!r} is neither yes nor no")
+    record = Question(f"{row['category']}/{key}", (str(row["image_source"]),), question, answer, row["category"])
+    return Item(record, "yes_no")

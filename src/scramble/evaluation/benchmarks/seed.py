@@ -1,0 +1,57 @@
+"""SEED-Bench, image part.
+
+Paper: Li et al., CVPR 2024 (arXiv 2307.16125). Data: ``lmms-lab-encoder/SEED-Bench``, split test, or the official
+``SEED-Bench.json`` with its images. Counts: the image part is read from the data (no primary source found). Chance: 25.
+Human: not found. Kinds are question types.
+
+Compared with a reference implementation: parsers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    HubImages,
+    check_count,
+    fields,
+    hub_rows,
+    load_json,
+    without_images,
+)
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import ImageFile, Question
+
+CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
+
+
+def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """The questions on single images; ``images`` is the folder of the official images."""
+    files: Mapping[str, ImageFile]
+    listing = sorted(Path(root).glob("*.json")) if root is not None and Path(root).is_dir() else []
+    if listing:
+        rows = [row for row in load_json("seed", listing[0])["questions"] if row.get("data_type") == "image"]
+        files = FolderImages("seed", Path(images or listing[0].parent), [str(row["data_id"]) for row in rows])
+    else:
+        data = hub_rows("seed", "lmms-lab-encoder/SEED-Bench", "test", root)
+        files = hub = HubImages(data)
+        rows = []
+        for n, row in enumerate(without_images(data)):
+            if row.get("data_type", "image") == "image":
+                rows.append({**row, "data_id": hub.add(str(row["question_id"]), n, "image")})
+    items = [_item(row) for row in rows]
+    version = f"seed-image-{check_count('seed', len(items), {}, partial)}"
+    return Benchmark("seed", version, check_items("seed", items), files, "plain", chance={"accuracy": 25.0})
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    where = f"question {row.get('question_id')}"
+    key, question, answer = fields("seed", row, where, "question_id", "question", "answer")
+    choices = tuple(str(choice) for choice in fields("seed", row, where, *CHOICES))
+    kind = str(row.get("question_type_id") or row.get("question_type") or "")
+    return Item(
+        Question(str(key), (str(row["data_id"]),), question, answer.strip().upper(), kind, choices=choices), "letter"
+    )

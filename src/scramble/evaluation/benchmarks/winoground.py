@@ -1,0 +1,83 @@
+"""Winoground.
+
+Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`` (gated), split test, or the mirror's
+folder (``examples.jsonl`` and ``images/``). Counts: 400. Chance: 25 / 25 / 16.67. Human: 89.5 / 88.5 / 85.5 (paper,
+table 3). Compared with a reference implementation: the three scores' definition is the data set card's; published
+model scores are gated and were not available.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    HubImages,
+    check_count,
+    columns,
+    fields,
+    find_file,
+    hub_rows,
+    load_json,
+    without_images,
+)
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import ImageFile, Quad
+
+HUB_ID = "facebook/winoground"
+CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
+HUMAN = {"text": 89.5, "image": 88.5, "group": 85.5}
+
+
+def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load the 400 items with their tags.
+
+    Args:
+        root: folder with ``examples.jsonl`` and images, or with the hub's parquet files; None uses the hub.
+        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), id -> tags; searched in ``root`` if None.
+        partial: accept another count.
+    """
+    images: Mapping[str, ImageFile]
+    rows: list[dict[str, Any]]
+    if root is not None and list(Path(root).rglob("examples.jsonl")):
+        listing = find_file("winoground", root, "examples.jsonl")
+        rows = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [[str(row[f"image_{i}"]) for i in (0, 1)] for row in rows]
+        images = FolderImages("winoground", Path(root), [n for pair in names for n in pair])
+    else:
+        data = hub_rows("winoground", HUB_ID, "test", root)
+        columns("winoground", data, ("id", "image_0", "image_1", "caption_0", "caption_1"))
+        rows = list(without_images(data))
+        images = hub = HubImages(data)
+        names = [[hub.add(f"{row['id']}/{i}", n, f"image_{i}") for i in (0, 1)] for n, row in enumerate(rows)]
+    hard = _why_hard(root, why_hard)
+    items = [_item(row, pair, hard) for row, pair in zip(rows, names, strict=True)]
+    version = check_count("winoground", len(items), {400: "winoground-400"}, partial)
+    return Benchmark(
+        "winoground", version, check_items("winoground", items), images, "plain", chance=CHANCE, human=HUMAN
+    )
+
+
+def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]]) -> Item:
+    key, first, second = fields("winoground", row, f"row {row.get('id')}", "id", "caption_0", "caption_1")
+    predicates = row.get("num_main_preds")
+    tags = [
+        *([f"collapsed:{row['collapsed_tag']}"] if row.get("collapsed_tag") else []),
+        *([f"{predicates} main pred{'s' if int(predicates) > 1 else ''}"] if predicates else []),
+        *(f"tag:{tag.strip()}" for tag in str(row.get("tag") or "").split(",") if tag.strip()),
+        *(f"why-hard:{tag}" for tag in hard.get(str(key), [])),
+    ]
+    return Item(Quad(str(key), (images[0], images[1]), (first, second)), "quad", tags=tuple(tags))
+
+
+def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, list[str]]:
+    if path is None:
+        names = ("why_winoground_hard.json", "new_tag_assignments.json")
+        found = [p for n in names for p in Path(root).rglob(n)] if root is not None and Path(root).is_dir() else []
+        if not found:
+            return {}
+        path = found[0]
+    return {str(key): list(tags) for key, tags in load_json("winoground", Path(path)).items()}

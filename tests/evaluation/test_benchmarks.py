@@ -1,0 +1,385 @@
+"""Loaders on real samples of the files and on synthetic copies of each schema, hub layouts through ``datasets``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image as Picture
+
+from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
+from scramble.evaluation.items import EvaluationError, limit_items
+from scramble.evaluation.protocols import PROTOCOLS, protocol, queries, resolve
+
+SAMPLE = {"partial": True}
+
+
+def draw(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Picture.new("RGB", (12, 8), "red").save(folder / name)
+
+
+def write_json(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_hub(folder: Path, split: str, rows: list[dict], images: tuple[str, ...]) -> Path:
+    """A local folder laid out as ``datasets`` writes hub repositories: data/<split>-00000-of-00001.parquet."""
+    from datasets import Dataset, Features, Image
+
+    picture = Picture.new("RGB", (9, 7), "blue")
+    data = Dataset.from_list([{**row, **{c: picture if row.get(c, True) else None for c in images}} for row in rows])
+    features = Features({**data.features, **{c: Image() for c in images}})
+    assert all(isinstance(features[c], Image) for c in images)
+    (folder / "data").mkdir(parents=True)
+    data.cast(features).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ files as published
+
+
+def test_sugarcrepe_sample_with_gaps_in_its_keys(shared, tmp_path):
+    folder = shared / "data" / "sugarcrepe_sample"
+    names = {e["filename"] for f in folder.glob("*.json") for e in json.loads(f.read_text()).values()}
+    draw(tmp_path, *names)
+    benchmark = load_benchmark("sugarcrepe", folder, images=tmp_path, **SAMPLE)
+    assert len(benchmark.items) == 280
+    keys = [item.item_id for item in benchmark.items if item.kind == "swap_obj"][:3]
+    assert keys == ["swap_obj/0", "swap_obj/3", "swap_obj/6"]
+    assert benchmark.version == "sugarcrepe-swap_obj-partial-40"
+    with pytest.raises(EvaluationError, match=r"sugarcrepe: 40 items, but the benchmark has 692; finish the download"):
+        load_benchmark("sugarcrepe", folder, images=tmp_path)
+    next(tmp_path.iterdir()).unlink()
+    with pytest.raises(EvaluationError, match=r"1 of \d+ images are missing below .*finish the download"):
+        load_benchmark("sugarcrepe", folder, images=tmp_path, **SAMPLE)
+
+
+def test_cola_list(shared, tmp_path):
+    path = shared / "data" / "cola_multiobject_sample.json"
+    entries = json.loads(path.read_text())
+    draw(tmp_path, *{Path(url).name for a, _, b, _ in entries for url in (a, b)})
+    benchmark = load_benchmark("cola", path, images=tmp_path, **SAMPLE)
+    assert len(benchmark.items) == len(entries) == 30
+    first = benchmark.items[0].record
+    assert first.image_ids == ("2390970.jpg", "2388902.jpg")
+    assert first.captions[1] == "brown giraffe behind tall white giraffe"
+
+
+def test_pope_lines(shared, tmp_path):
+    path = shared / "data" / "pope_adversarial_sample.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    draw(tmp_path, *{row["image"] for row in rows})
+    benchmark = load_benchmark("pope", path, images=tmp_path, **SAMPLE)
+    assert len(benchmark.items) == 60
+    assert {item.record.answer for item in benchmark.items} == {"yes", "no"}
+    assert {item.kind for item in benchmark.items} == {"adversarial"}
+
+
+def test_winoground_mirror_with_tags(tmp_path):
+    rows = [
+        {
+            "id": n, "image_0": f"ex_{n}_img_0", "image_1": f"ex_{n}_img_1", "caption_0": "a plant by a bulb",
+            "caption_1": "a lightbulb surrounding some plants", "tag": "Adjective-Size, Verb", "secondary_tag": "",
+            "num_main_preds": 1 + n, "collapsed_tag": "Object",
+        }
+        for n in range(2)
+    ]  # fmt: skip
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw(tmp_path / "images", *(f"ex_{n}_img_{i}.png" for n in range(2) for i in range(2)))
+    write_json(tmp_path / "why_winoground_hard.json", {"0": ["NonCompositional"], "1": ["VisuallyDifficult"]})
+    benchmark = load_benchmark("winoground", tmp_path, **SAMPLE)
+    assert benchmark.items[1].tags == (
+        "collapsed:Object", "2 main preds", "tag:Adjective-Size", "tag:Verb", "why-hard:VisuallyDifficult",
+    )  # fmt: skip
+    assert benchmark.images["ex_0_img_1"].open().size == (12, 8)
+    assert benchmark.human["group"] == 85.5
+
+
+def test_eqben_and_naturalbench_retrieval(tmp_path):
+    draw(tmp_path / "images" / "eqbenag", "a.png", "b.png")
+    pair = {"image0": "eqbenag/a.png", "image1": "eqbenag/b.png", "caption0": "one", "caption1": "two"}
+    write_json(tmp_path / "eq" / "all_select.json", [pair])
+    benchmark = load_benchmark("eqben_mini", tmp_path / "eq", images=tmp_path / "images")
+    assert benchmark.items[0].kind == "eqbenag"
+    assert benchmark.version == "n1"
+    row = {"index": 7, "image_0": "a.png", "image_1": "b.png", "caption_0": "one", "caption_1": "two"}
+    write_json(tmp_path / "nb" / "metadata.json", [row])
+    benchmark = load_benchmark("naturalbench_retrieval", tmp_path / "nb", images=tmp_path / "images")
+    assert benchmark.items[0].item_id == "7"
+
+
+def test_conme_both_forms(tmp_path):
+    draw(tmp_path / "coco", "1.jpg")
+    for split in ("att", "obj", "rel"):
+        row = {
+            "id": 3,
+            "question": "Which?",
+            "image": "1.jpg",
+            "text_options": "['a cat', 'a dog']",
+            "correct": "1",
+            "q_ind": 0,
+        }
+        write_csv(tmp_path / f"replace-{split}_HUMAN_FILTER.csv", [row])
+        write_csv(
+            tmp_path / f"replace-{split}.csv", [{"question": "Which? A. x B. y", "image": "1.jpg", "answer": "B"}]
+        )
+    benchmark = load_benchmark("conme", tmp_path, images=tmp_path / "coco")
+    assert [item.record.answer for item in benchmark.items] == ["B"] * 3
+    prompt = queries(benchmark.items[0], protocol("scramble"), benchmark)[0].prompt
+    assert prompt == "Which?\nA. a cat\nB. a dog\nAnswer with the option's letter from the given choices directly."
+    plain = load_benchmark("conme", tmp_path, images=tmp_path / "coco", human_filter=False)
+    prompt = queries(plain.items[0], protocol("scramble"), plain)[0].prompt
+    assert prompt == "Which? A. x B. y\nAnswer with the option's letter from the given choices directly."
+    write_csv(tmp_path / "replace-att_HUMAN_FILTER.csv", [{**row, "correct": "seven"}])
+    with pytest.raises(EvaluationError, match="replace-att row 0: correct='seven' is none of the options"):
+        load_benchmark("conme", tmp_path, images=tmp_path / "coco")
+
+
+def mmvp_folder(folder: Path, count: int) -> Path:
+    rows = [
+        {
+            "lndex": n, "Question": "Is the butterfly's wing open?", "Options": "(a) Open (b) Closed",
+            "Correct Answer": "(a)" if n % 2 else "(b)",
+        }
+        for n in range(1, count + 1)
+    ]  # fmt: skip
+    draw(folder / "MMVP Images", *(f"{n}.jpg" for n in range(1, count + 1)))
+    write_csv(folder / "Questions.csv", rows)
+    return folder
+
+
+def test_mmvp_labels_and_pairs(tmp_path):
+    folder = mmvp_folder(tmp_path, 300)
+    fixed, original = (load_benchmark("mmvp", folder, labels=labels) for labels in ("corrected", "original"))
+    assert (fixed.version, original.version) == ("mmvp-corrected-300", "mmvp-original-300")
+    changed = [
+        a.item_id for a, b in zip(fixed.items, original.items, strict=True) if a.record.answer != b.record.answer
+    ]
+    assert changed == ["99", "100", "279", "280"]
+    assert fixed.items[2].group == fixed.items[3].group == "pair-2"
+    assert fixed.items[0].record.choices == ("Open", "Closed")
+    assert len(limit_items(fixed.items, 3)) == 4  # the second pair stays whole
+
+
+def test_mmvp_without_a_question_names_the_pair(tmp_path):
+    folder = mmvp_folder(tmp_path, 5)
+    with pytest.raises(EvaluationError, match=r"mmvp: 5 items, but the benchmark has 300"):
+        load_benchmark("mmvp", folder)
+    with pytest.raises(EvaluationError, match=r"1 of 3 groups do not have 2 items \(first: 'pair-3'\)"):
+        load_benchmark("mmvp", folder, **SAMPLE)
+
+
+def test_vqa_from_official_json(tmp_path):
+    question = {"question_id": 1000, "image_id": 42, "question": "What colour?"}
+    answers = [{"answer": "red", "answer_confidence": "yes", "answer_id": k} for k in range(10)]
+    note = {
+        "question_id": 1000, "image_id": 42, "question_type": "what color", "answer_type": "other", "answers": answers,
+        "multiple_choice_answer": "red",
+    }  # fmt: skip
+    write_json(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": [question]})
+    write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": [note]})
+    draw(tmp_path / "val2014", "COCO_val2014_000000000042.jpg")
+    item = load_benchmark("vqav2", tmp_path, **SAMPLE).items[0]
+    assert item.record.answers == ("red",) * 10
+    assert item.tags == ("question:what color",)
+    prompt = queries(load_benchmark("okvqa", tmp_path).items[0], protocol("standard"), None)[0].prompt
+    assert prompt == (
+        "What colour?\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
+        "Answer the question using a single word or phrase."
+    )
+    write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": []})
+    with pytest.raises(EvaluationError, match="vqav2: question 1000 has no answers"):
+        load_benchmark("vqav2", tmp_path, **SAMPLE)
+
+
+def test_textvqa_and_gqa_from_official_json(tmp_path):
+    row = {"question_id": 5, "image_id": "abc", "question": "what Brand?", "answers": ["nokia"] * 10}
+    write_json(tmp_path / "text" / "TextVQA_0.5.1_val.json", {"data": [row]})
+    draw(tmp_path / "images", "abc.jpg", "n1.jpg")
+    item = load_benchmark("textvqa", tmp_path / "text", images=tmp_path / "images").items[0]
+    assert item.record.question == "What brand?"
+    entry = {"question": "Is it red?", "imageId": "n1", "answer": "yes"}
+    write_json(tmp_path / "gqa" / "testdev_balanced_questions.json", {"201": entry})
+    item = load_benchmark("gqa", tmp_path / "gqa", images=tmp_path / "images").items[0]
+    assert (item.item_id, item.record.answer, item.details["rule"]) == ("201", "yes", "exact")
+
+
+def test_seed_image_part_only(tmp_path):
+    base = {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4", "answer": "C", "question": "How many?"}
+    rows = [
+        {**base, "question_id": "q1", "data_type": "image", "data_id": "x_1", "question_type_id": 5},
+        {**base, "question_id": "q2", "data_type": "video", "data_id": "v_1", "question_type_id": 10},
+    ]
+    write_json(tmp_path / "SEED-Bench.json", {"questions": rows})
+    draw(tmp_path, "x_1.jpg")
+    benchmark = load_benchmark("seed", tmp_path)
+    assert [item.item_id for item in benchmark.items] == ["q1"]
+    assert benchmark.items[0].record.choices == ("1", "2", "3", "4")
+
+
+def test_mmvet(tmp_path):
+    row = {"imagename": "v1_0.png", "question": "What is x?", "answer": "-1<AND>-5", "capability": ["ocr", "math"]}
+    write_json(tmp_path / "mm-vet.json", {"v1_0": row})
+    draw(tmp_path / "images", "v1_0.png")
+    benchmark = load_benchmark("mmvet", tmp_path, **SAMPLE)
+    assert benchmark.items[0].tags == ("ocr", "math")
+    assert queries(benchmark.items[0], protocol("standard"), benchmark)[0].max_new_tokens == 1024
+
+
+def test_aro_crops_to_the_box(tmp_path):
+    Picture.new("RGB", (40, 30), "green").save(tmp_path / "1.jpg")
+    row = {
+        "image_path": "1.jpg", "true_caption": "the dog is on the mat", "false_caption": "the mat is on the dog",
+        "bbox_x": 5, "bbox_y": 6, "bbox_w": 20, "bbox_h": 10, "relation_name": "on",
+    }  # fmt: skip
+    write_json(tmp_path / "visual_genome_relation.json", [row])
+    benchmark = load_benchmark("aro", tmp_path)
+    item = benchmark.items[0]
+    assert benchmark.images[item.image_ids[0]].open().size == (20, 10)
+    assert item.kind == "on"
+
+
+# --------------------------------------------------------------------------------------------------------- hub layouts
+
+
+def test_winoground_hub_layout(tmp_path):
+    rows = [{"id": n, "caption_0": "a", "caption_1": "b", "tag": "Noun", "num_main_preds": 1} for n in range(400)]
+    root = write_hub(tmp_path / "w", "test", rows, ("image_0", "image_1"))
+    benchmark = load_benchmark("winoground", root)
+    assert benchmark.version == "winoground-400"
+    assert benchmark.images["399/1"].open().size == (9, 7)
+
+
+def test_naturalbench_hub_layout(tmp_path):
+    answers = {
+        "Image_0_Question_0": "Yes",
+        "Image_1_Question_0": "No",
+        "Image_0_Question_1": "No",
+        "Image_1_Question_1": "Yes",
+    }
+    rows = [
+        {"Question_0": "Is it?", "Question_1": "Not?", "Question_Type": "yes_no", **answers},
+        {
+            "Question_0": "Which? Option A: x; Option B: y;", "Question_1": "And? Option A: x; Option B: y;",
+            "Question_Type": "multiple_choice",
+            **{k: "A" if v == "Yes" else "B" for k, v in answers.items()},
+        },
+    ]  # fmt: skip
+    root = write_hub(tmp_path / "n", "train", rows, ("Image_0", "Image_1"))
+    benchmark = load_benchmark("naturalbench", root, **SAMPLE)
+    assert [item.item_id for item in benchmark.items[:4]] == ["0/q0_i0", "0/q0_i1", "0/q1_i0", "0/q1_i1"]
+    assert [item.record.answer for item in benchmark.items] == ["yes", "no", "no", "yes", "A", "B", "B", "A"]
+    chosen = resolve("default", benchmark)
+    prompts = [queries(item, chosen, benchmark)[0].prompt for item in benchmark.items]
+    assert prompts[0] == "Is it? Please answer Yes or No."
+    assert prompts[-1].endswith("Option B: y; Please output the letter corresponding to the correct option.")
+
+
+def test_vqa_pope_seed_hub_layouts(tmp_path):
+    rows = [
+        {"question_id": n, "question": "What?", "answers": [{"answer": "red"}] * 10, "answer_type": "other"}
+        for n in range(3)
+    ]
+    item = load_benchmark("vqav2", write_hub(tmp_path / "v", "validation", rows, ("image",)), **SAMPLE).items[2]
+    assert item.record.answers == ("red",) * 10
+    rows = [
+        {"question_id": str(k), "question": "Is there a dog in the image?", "answer": "yes", "image_source": "c1", "category": c}  # noqa: E501
+        for c in ("random", "popular") for k in range(2)
+    ]  # fmt: skip
+    benchmark = load_benchmark("pope", write_hub(tmp_path / "p", "test", rows, ("image",)), **SAMPLE)
+    assert len(benchmark.images) == 1
+    assert len(benchmark.items) == 4
+    base = {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4", "answer": "D", "question": "How many?"}
+    rows = [{**base, "question_id": "1", "data_type": "image", "question_type_id": 1}]
+    assert len(load_benchmark("seed", write_hub(tmp_path / "s", "test", rows, ("image",))).items) == 1
+
+
+def test_gqa_hub_layout(tmp_path):
+    rows = [{"id": "1", "question": "Is it red?", "imageId": "n1", "answer": "no"}]
+    write_hub(tmp_path / "testdev_balanced_instructions", "testdev", rows, ())
+    write_hub(tmp_path / "testdev_balanced_images", "testdev", [{"id": "n1"}], ("image",))
+    benchmark = load_benchmark("gqa", tmp_path)
+    assert benchmark.images["n1"].open().size == (9, 7)
+
+
+def test_mmmu_hub_layout(tmp_path):
+    rows = [
+        {
+            "id": "validation_Art_Theory_1", "question": "<image 1> and <image 2>?", "options": "['x', 'y', 'z']",
+            "answer": "C", "question_type": "multiple-choice", "image_2": True,
+        },
+        {
+            "id": "validation_Math_2", "question": "<image 1>?", "options": "[]", "answer": "['0.5', '1/2']",
+            "question_type": "open", "image_2": False,
+        },
+    ]  # fmt: skip
+    benchmark = load_benchmark("mmmu", write_hub(tmp_path / "m", "validation", rows, ("image_1", "image_2")), **SAMPLE)
+    two, one = benchmark.items
+    assert (two.image_ids, two.kind) == (
+        ("validation_Art_Theory_1/image_1", "validation_Art_Theory_1/image_2"),
+        "Art_Theory",
+    )
+    assert one.record.answers == ("0.5", "1/2")
+    assert len(one.image_ids) == 1
+
+
+def test_mathvista_hub_layout(tmp_path):
+    row = {
+        "pid": "1", "question": "Area?", "choices": None, "unit": None, "precision": 1.0, "answer": "1.2",
+        "question_type": "free_form", "answer_type": "float", "metadata": {"task": "geometry"},
+        "query": "Hint: ...\nArea?",
+    }  # fmt: skip
+    benchmark = load_benchmark("mathvista", write_hub(tmp_path / "m", "testmini", [row], ("decoded_image",)), **SAMPLE)
+    assert benchmark.items[0].kind == "geometry"
+    assert queries(benchmark.items[0], protocol("standard"), benchmark)[0].prompt == "Hint: ...\nArea?"
+
+
+def test_missing_and_gated_data_say_how_to_get_it(tmp_path):
+    with pytest.raises(EvaluationError, match=r"winoground: .* does not exist; set benchmark\.winoground\.root"):
+        load_benchmark("winoground", tmp_path / "nowhere")
+    with pytest.raises(EvaluationError, match=r"winoground: cannot read facebook/winoground .*hf auth login"):
+        load_benchmark("winoground")
+    root = write_hub(tmp_path / "w", "test", [{"id": 1, "caption_0": "a"}], ("image_0",))
+    with pytest.raises(
+        EvaluationError, match=r"winoground: no column image_1, caption_1; it has id, caption_0, image_0"
+    ):
+        load_benchmark("winoground", root)
+
+
+def test_duplicate_ids_are_named(tmp_path):
+    draw(tmp_path, "1.jpg")
+    row = {"question_id": 1, "image": "1.jpg", "text": "Is there a dog?", "label": "yes"}
+    (tmp_path / "coco_pope_random.json").write_text(json.dumps(row) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(EvaluationError, match="pope: item id 'random/1' appears twice"):
+        load_benchmark("pope", tmp_path, **SAMPLE)
+
+
+def test_every_benchmark_states_what_the_checklist_asks():
+    """Each module's header names the paper, counts, chance, human level and the comparison with the original."""
+    import importlib
+
+    for module, function in BENCHMARKS.values():
+        loaded = importlib.import_module(f"scramble.evaluation.benchmarks.{module}")
+        assert isinstance(getattr(loaded, function), Callable)
+        for word in ("Paper", "Counts", "Chance", "Human", "Compared"):
+            assert word.lower() in (loaded.__doc__ or "").lower(), (module, word)
+
+
+def test_a_config_for_every_benchmark_and_protocol():
+    root = Path(__file__).parents[2] / "configs"
+    assert {p.stem for p in (root / "benchmark").glob("*.yaml")} == set(BENCHMARKS)
+    assert {p.stem for p in (root / "protocol").glob("*.yaml")} == set(PROTOCOLS) | {"default"}
