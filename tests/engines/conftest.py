@@ -18,3 +18,45 @@ def server() -> Iterator[Loopback]:
     loopback = Loopback()
     yield loopback
     loopback.close()
+
+
+TEXTS = ["A red circle is left of a blue square.", "What is above the green triangle?", "a small yellow star"]
+
+
+@pytest.fixture(scope="session")
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text model with the tiny tokenizer and a chat template."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from scramble.models.tiny.parts import (
+        chatml_template,
+        make_tokenizer,
+        random_model,
+        set_special_ids,
+        wrap_tokenizer,
+    )
+
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    backend = make_tokenizer(TEXTS, 400, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    end, pad = backend.token_to_id("<|im_end|>"), backend.token_to_id("<|endoftext|>")
+    config = LlamaConfig(
+        vocab_size=backend.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, intermediate_size=64, max_position_embeddings=256, eos_token_id=end, pad_token_id=pad,
+        bos_token_id=None,
+    )  # fmt: skip
+    model = random_model(LlamaForCausalLM, config, 0)
+    set_special_ids(model, eos=end, pad=pad)
+    model.generation_config.do_sample = True  # `transformers serve` samples only if the model says so
+    model.save_pretrained(folder)
+    tokenizer = wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>")
+    tokenizer.chat_template = chatml_template("")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sighted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that takes images."""
+    from scramble.models.tiny import save_tiny_internvl
+
+    return save_tiny_internvl(tmp_path_factory.mktemp("models") / "internvl", TEXTS, seed=0)

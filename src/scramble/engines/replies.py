@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,12 +30,14 @@ class ReplyStore:
         name = "replies.jsonl" if count == 1 else f"replies-{index:04d}-of-{count:04d}.jsonl"
         self.path = self.folder / name
         self._lines = JsonLines(self.path)
-        # key -> file, byte offset of its line
-        self._places: dict[str, tuple[Path, int]] = {}
+        # key -> file, byte offset, lines to pass over from there
+        self._places: dict[str, tuple[Path, int, int]] = {}
         for file in sorted(self.folder.glob(PATTERN)):
             for key, offset in _index(file):
-                self._places.setdefault(key, (file, offset))
+                self._places.setdefault(key, (file, offset, 0))
         self._end = self.path.stat().st_size
+        self._queue: list[tuple[str, str, Reply, Future[None]]] = []
+        self._lock = threading.Lock()
         # One thread writes: whoever waits for the network is not held up by the disk.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
 
@@ -45,9 +49,11 @@ class ReplyStore:
 
     def get(self, key: str) -> Reply:
         """The stored reply. Raises KeyError if there is none."""
-        file, offset = self._places[key]
+        file, offset, skip = self._places[key]
         with file.open("rb") as stream:
             stream.seek(offset)
+            for _ in range(skip):
+                stream.readline()
             return row_to_reply(json.loads(stream.readline()))
 
     def add(self, key: str, model: str, reply: Reply) -> Future[None]:
@@ -55,15 +61,33 @@ class ReplyStore:
 
         A key that is stored already is left as it is. Replies with an error are not stored.
         """
-        return self._writer.submit(self._write, key, model, reply)
+        written: Future[None] = Future()
+        with self._lock:
+            self._queue.append((key, model, reply, written))
+            if len(self._queue) == 1:
+                self._writer.submit(self._write)
+        return written
 
-    def _write(self, key: str, model: str, reply: Reply) -> None:
-        if reply.error or key in self._places:
-            return
-        row = reply_to_row(key, model, reply)
-        self._lines.append(row)
-        self._places[key] = (self.path, self._end)
-        self._end = self.path.stat().st_size
+    def _write(self) -> None:
+        """Write all that has gathered, so that one wait for the disk serves many replies."""
+        with self._lock:
+            queue, self._queue = self._queue, []
+        rows: dict[str, dict[str, Any]] = {}
+        for key, model, reply, _ in queue:
+            if not reply.error and key not in self._places:
+                rows.setdefault(key, reply_to_row(key, model, reply))
+        failure: StoreError | None = None
+        try:
+            self._lines.extend(rows.values())
+            self._places |= {key: (self.path, self._end, skip) for skip, key in enumerate(rows)}
+            self._end = self.path.stat().st_size
+        except (StoreError, OSError) as error:
+            failure = StoreError(str(error))
+        for *_, written in queue:
+            if failure is None:
+                written.set_result(None)
+            else:
+                written.set_exception(failure)
 
     def close(self) -> None:
         """Wait for the last write and close the file."""
@@ -85,8 +109,6 @@ def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
     Raises:
         ValueError: unless ``0 <= i < n``.
     """
-    import hashlib
-
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard {index}/{count}: the index must be from 0 to {count - 1}")

@@ -14,6 +14,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,7 @@ def _num_words(doc: Any) -> int:
     return sum(not token.is_punct and not token.is_space for token in doc)
 
 
+@cache
 def _load_lemmatizer(pipeline: str | Path) -> Any:
     import spacy
 

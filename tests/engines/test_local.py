@@ -1,0 +1,107 @@
+"""Engines in this process, with a tiny random model: what they encode, sample and report."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+
+import pytest
+import torch
+
+from scramble.engines import EngineError, Message, Reply, ReplyStore, Request, open_engine
+from scramble.engines.transformers_local import RowSampler, TransformersEngine
+
+
+def picture(color: str) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 48), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ask(text: str, *images: bytes, **settings: object) -> Request:
+    return Request((Message("user", text, images),), max_tokens=8, **settings)  # type: ignore[arg-type]
+
+
+def test_greedy_is_the_argmax_of_the_model(blind: Path) -> None:
+    engine = TransformersEngine(blind, batch_size=2)
+    texts = ["A red circle.", "a small yellow star above the green triangle"]
+    replies = list(engine.generate([ask(text) for text in texts]))
+    for text, reply in zip(texts, replies, strict=True):
+        ids = engine._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        prompt = len(ids)
+        for _ in range(8):
+            with torch.inference_mode():
+                ids = [*ids, int(engine._model(torch.tensor([ids])).logits[0, -1].argmax())]
+        assert reply.text == engine._tokenizer.decode(ids[prompt:], skip_special_tokens=True).strip()
+        assert reply.prompt_tokens == prompt and reply.completion_tokens == 8 and reply.finish_reason == "length"
+
+
+def test_a_sample_does_not_depend_on_its_batch(blind: Path) -> None:
+    texts = ["A red circle.", "A blue square is left of a red circle.", "What is above the green triangle?"]
+    requests = [ask(text, temperature=1.0, top_p=0.9, sample=i) for text in texts for i in range(3)]
+    together = list(TransformersEngine(blind, batch_size=9).generate(requests))
+    alone = list(TransformersEngine(blind, batch_size=1).generate(requests))
+    assert together == alone and len({reply.text for reply in together}) > 3
+
+
+def test_row_sampler_draws_from_the_nucleus() -> None:
+    """Probabilities .5 .3 .15 .05 at T = 1, top-p .9: the last is cut, the others are drawn as .526 .316 .158."""
+    count = 4000
+    logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3])).expand(count, 4)
+    sampler = RowSampler(range(count), temperature=1.0, top_p=0.9)
+    drawn = sampler(torch.empty(0), logits).argmax(-1)
+    share = torch.bincount(drawn, minlength=4) / count
+    assert share[0] == 0
+    assert torch.allclose(share[1:], torch.tensor([0.5, 0.15, 0.3]) / 0.95, atol=0.025)  # three standard errors
+    sharp = RowSampler(range(count), temperature=0.1, top_p=1.0)(torch.empty(0), logits).argmax(-1)
+    assert (sharp == 1).float().mean() > 0.98  # (.5 / .3) ** 10 = 165
+
+
+def test_images_reach_the_model(sighted: Path, tmp_path: Path) -> None:
+    with open_engine("transformers", path=sighted, batch_size=4) as engine, ReplyStore(tmp_path) as store:
+        requests = [ask("what", picture(color)) for color in ("red", "blue", "red")] + [ask("what")]
+        replies = list(engine.generate(requests, store))
+        assert len(store) == 3 and replies[0] == replies[2]
+        assert replies[0].prompt_tokens - replies[3].prompt_tokens >= 16
+        model = engine._model  # type: ignore[attr-defined]
+        encoded = engine._encode([requests[0], requests[1]])  # type: ignore[attr-defined]
+        logits = model(**encoded).logits[:, -1]
+        assert not torch.allclose(logits[0], logits[1])
+
+
+def test_refusals_are_replies(blind: Path, sighted: Path) -> None:
+    engine = TransformersEngine(blind, batch_size=3)
+    fine, long, seeing = engine.generate([ask("A red circle."), ask("red " * 400), ask("what", picture("red"))])
+    assert not fine.error and long.error.startswith("context overflow") and seeing.error == "this model takes no images"
+
+
+def test_unusable_models_are_named(tmp_path: Path, blind: Path) -> None:
+    with pytest.raises(EngineError, match=r"cannot load .*nowhere"):
+        TransformersEngine(tmp_path / "nowhere")
+    with pytest.raises(EngineError, match="no engine called vlm: choose one of openai, transformers, vllm"):
+        open_engine("vlm")
+    (blind / "chat_template.jinja").rename(tmp_path / "kept")
+    try:
+        with pytest.raises(EngineError, match="no chat template"):
+            TransformersEngine(blind)
+    finally:
+        (tmp_path / "kept").rename(blind / "chat_template.jinja")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_missing_vllm_is_said() -> None:
+    with pytest.raises(EngineError, match="pip install vllm"):
+        open_engine("vllm", path="some/model")
+
+
+def test_stop_words_end_the_text(blind: Path) -> None:
+    engine = TransformersEngine(blind)
+    (whole,) = engine.generate([ask("A red circle.")])
+    word = whole.text[3:6]
+    (cut,) = engine.generate([ask("A red circle.", stop=(word,))])
+    assert cut == Reply(whole.text[: whole.text.find(word)].strip(), "stop", whole.prompt_tokens, cut.completion_tokens)

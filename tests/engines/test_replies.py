@@ -1,0 +1,96 @@
+"""The reply store: one row a key, whatever happens; shards cover everything once; merging is idempotent."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from scramble.engines import Message, Reply, ReplyStore, Request, in_shard, merge
+from scramble.store import StoreError, read_jsonl
+
+
+def fill(folder: Path, keys: str, shard: tuple[int, int] = (0, 1)) -> None:
+    with ReplyStore(folder, shard) as store:
+        for key in keys:
+            store.add(key, "m", Reply(f"täxt {key}", "stop", 3, 4))
+
+
+def test_replies_come_back_from_disk(tmp_path: Path) -> None:
+    fill(tmp_path, "abca")
+    with ReplyStore(tmp_path) as store:
+        assert len(store) == 3 and "b" in store and "d" not in store
+        assert store.get("b") == Reply("täxt b", "stop", 3, 4)
+        store.add("d", "m", Reply("new")).result()
+        store.add("e", "m", Reply("", error="no answer")).result()
+        assert store.get("d").text == "new" and "e" not in store
+    assert [row["key"] for row in read_jsonl(tmp_path / "replies.jsonl")] == ["a", "b", "c", "d"]
+
+
+def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "ab")
+    path = tmp_path / "replies.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    with ReplyStore(tmp_path) as store:
+        assert "a" in store and "b" not in store
+        store.add("b", "m", Reply("again")).result()
+    assert [row["text"] for row in read_jsonl(path)] == ["täxt a", "again"]
+    path.write_text("{}\n" + path.read_text())
+    with pytest.raises(StoreError, match=r"replies\.jsonl, line 1: not a stored reply"):
+        ReplyStore(tmp_path)
+
+
+def test_a_shard_sees_what_the_others_have_stored(tmp_path: Path) -> None:
+    fill(tmp_path, "ab", (0, 2))
+    with ReplyStore(tmp_path, (1, 2)) as store:
+        assert store.get("a").text == "täxt a"
+        store.add("a", "m", Reply("twice")).result()
+        store.add("c", "m", Reply("c")).result()
+    assert [row["key"] for row in read_jsonl(tmp_path / "replies-0001-of-0002.jsonl")] == ["c"]
+
+
+def test_each_item_is_in_one_shard() -> None:
+    ids = [f"image-{i}" for i in range(1000)]
+    shards = [[i for i in ids if in_shard(i, (k, 7))] for k in range(7)]
+    assert sorted(itertools.chain(*shards)) == sorted(ids)
+    assert all(100 < len(shard) < 190 for shard in shards)
+    with pytest.raises(ValueError, match="shard 7/7"):
+        in_shard("x", (7, 7))
+
+
+def test_merging_gives_the_same_bytes_in_any_order_and_again(tmp_path: Path) -> None:
+    for i, keys in enumerate(("cab", "bd", "ea")):
+        (tmp_path / str(i)).mkdir()
+        with ReplyStore(tmp_path / str(i), (i, 3)) as store:
+            for key in keys:
+                store.add(key, "m", Reply(f"{key} from {i}"))
+    files = sorted(tmp_path.glob("*/replies-*.jsonl"))
+    results = set()
+    for order in itertools.permutations(files):
+        assert merge(order, tmp_path / "out" / "replies.jsonl") == 5
+        results.add((tmp_path / "out" / "replies.jsonl").read_bytes())
+    assert merge([tmp_path / "out" / "replies.jsonl", *files], tmp_path / "again.jsonl") == 5
+    assert results == {(tmp_path / "again.jsonl").read_bytes()}
+    with ReplyStore(tmp_path / "out") as store:
+        assert store.get("e").text == "e from 2" and len(store) == 5
+
+
+def test_the_key_holds_everything_that_the_reply_depends_on() -> None:
+    """One change anywhere, another key; the same content in another object, the same key."""
+
+    def request(**changes: object) -> Request:
+        settings: dict[str, object] = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 8, "seed": 1, "sample": 0}
+        messages = (Message("system", "s"), Message("user", "text", (b"image",)))
+        return Request(**({"messages": messages, "stop": ("a",), "schema": {"x": 1}} | settings | changes))  # type: ignore[arg-type]
+
+    base = request().key("m")
+    assert request(schema={"x": 1}).key("m") == base
+    changed = [
+        request(temperature=0.3), request(top_p=1.0), request(max_tokens=9), request(seed=2), request(sample=1),
+        request(stop=()), request(schema=None), request(messages=(Message("user", "text", (b"image",)),)),
+        request(messages=(Message("system", "s"), Message("user", "text", (b"other",)))),
+        request(messages=(Message("system", "s"), Message("user", "text."))),
+    ]  # fmt: skip
+    keys = [r.key("m") for r in changed] + [request().key("n"), base]
+    assert len(set(keys)) == len(keys)
