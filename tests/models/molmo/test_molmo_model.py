@@ -53,6 +53,18 @@ def test_defaults_are_7b_d() -> None:
     assert sum(p.numel() for p in model.parameters()) == 8_021_025_280
 
 
+def test_72b_is_the_same_design_at_qwen2_72b_size() -> None:
+    """Qwen2-72B's 72.7 billion parameters, a tower and projector of 0.6 billion."""
+    sizes = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+    config = MolmoConfig(**sizes, intermediate_size=2 * 29568, layer_norm_eps=1e-5)
+    with torch.device("meta"):
+        model = MolmoForCausalLM(config)
+    decoder = sum(p.numel() for p in model.model.transformer.parameters())
+    vision = sum(p.numel() for p in model.model.vision_backbone.parameters())
+    assert (round(decoder / 1e9, 1), round(vision / 1e9, 1)) == (72.7, 0.6)
+    assert model.model.transformer.ln_f.eps == 1e-5
+
+
 def test_each_embedding_table_serves_its_ids() -> None:
     """Ids 0 and 1 are in the first table, 2 and 3 in the second; -1 reads row 0; 4 and -2 are in neither."""
     sizes = {"vocab_size": 2, "embedding_size": 2, "additional_vocab_size": 2, "image_patch_token_id": 3}

@@ -181,6 +181,13 @@ def test_batches_pad_crops_and_move_positions(processor: MolmoProcessor) -> None
     assert batch["images"].dtype == torch.float32
 
 
+def test_lists_instead_of_tensors(processor: MolmoProcessor) -> None:
+    rows = processor(images=[[picture(48, 48)], None], text=["a b c d", "a"], return_tensors=None)
+    assert [type(ids) for ids in rows["input_ids"]] == [list, list]
+    assert [len(ids) for ids in rows["input_ids"]] == [len(mask) for mask in rows["attention_mask"]]
+    assert rows["images"][0].shape == (2, 64, 108) and rows["images"][1] is None
+
+
 def test_images_are_shared_out_by_placeholders(processor: MolmoProcessor) -> None:
     a, b = picture(48, 48), picture(60, 130)
     two_then_none = processor(images=[a, b], text=["<|image|><|image|> User: x Assistant:", " User: x Assistant:"])
