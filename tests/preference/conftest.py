@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"), 16, 2)
 
 
-@pytest.fixture(autouse=True)
-def _datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session")
+def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after a few seconds of captions: a base that knows their words."""
+    from scramble.preference import train
+
+    summary = train(
+        tiny, data, tmp_path_factory.mktemp("base"), objective="sft", train_vision=True, steps=60, batch_size=8,
+        learning_rate=3e-3, device="cpu",
+    )  # fmt: skip
+    return Path(summary["model"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Memory-mapped tables go to a folder that pytest removes, in this process and in those it starts."""
     import datasets
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "hf")
+    folder = tmp_path_factory.mktemp("datasets")
+    os.environ["HF_DATASETS_CACHE"] = str(folder)
+    datasets.config.HF_DATASETS_CACHE = folder

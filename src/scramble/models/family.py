@@ -146,6 +146,7 @@ class Family:
 
     def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
         """Length in tokens of the prompt with images of the given (height, width), from the sizes alone."""
+        self._check_text(processor, text)
         rendered = self.render_prompt(processor, text, len(sizes))
         ids = processor.tokenizer(rendered, add_special_tokens=self._adds_special_tokens(processor, rendered))
         return len(ids["input_ids"]) + sum(n - 1 for n in self.image_lengths(processor, sizes))

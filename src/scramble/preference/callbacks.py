@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class WeightsAndBiases(TrainerCallback):
             import wandb
 
             id_file = self.folder / "wandb_id.txt"
-            run_id = id_file.read_text() if id_file.exists() else wandb.util.generate_id()
+            run_id = id_file.read_text() if id_file.exists() else uuid.uuid4().hex[:8]
             write_text(id_file, run_id)
             self._run = wandb.init(
                 mode=self.mode,  # type: ignore[arg-type]

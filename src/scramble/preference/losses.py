@@ -16,7 +16,7 @@ TRL 1.16 is the tested reference for every name in :data:`LOSSES` (``bco_pair`` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -285,5 +285,5 @@ def combine(weights: Mapping[str, float], logps: PairLogps, options: Mapping[str
 
 def weighted_sum(weights: Mapping[str, float], means: Mapping[str, Tensor]) -> Tensor:
     """The training loss, sum of weight times mean loss; MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
-    terms: Sequence[Tensor] = [weight * means[name] for name, weight in weights.items()]
+    terms = [weight * means[name] for name, weight in weights.items()]
     return torch.stack(terms).sum()

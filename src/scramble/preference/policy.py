@@ -106,7 +106,13 @@ def add_lora(
             stacklevel=2,
         )
     set_seed(seed)
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none")
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=targets,
+        bias="none",
+    )
     config.base_model_name_or_path, config.revision = loaded.path, loaded.revision
     return get_peft_model(loaded.model, config)
 
@@ -143,8 +149,8 @@ def set_trained(loaded: Loaded, *, vision: bool) -> None:
             module.requires_grad_(False)
 
 
-def make_policy(loaded: Loaded, model: nn.Module, *, gradient_checkpointing: bool) -> Policy:
+def make_policy(loaded: Loaded, *, gradient_checkpointing: bool) -> Policy:
     """The policy around a model whose trained weights are chosen."""
     if gradient_checkpointing:
         enable_gradient_checkpointing(loaded.backbone)
-    return Policy(model, loaded.family.backbone(model))
+    return Policy(loaded.model, loaded.backbone)

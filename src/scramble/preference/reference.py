@@ -8,22 +8,19 @@ killed run goes on where it stopped; ``complete.json`` closes it.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import math
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import nn
 
-from scramble.preference.data import Encoder, Example, group_by_image, trie_items
+from scramble.preference.batches import Encoder, trie_items
+from scramble.preference.examples import Example, group_by_image
 from scramble.records import ImageFile
-from scramble.store import JsonLines, StoreError, content_key, file_key, read_json, read_jsonl, write_json
+from scramble.store import JsonLines, StoreError, content_key, read_json, read_jsonl, write_json
 from scramble.trie.backbone import Backbone
 from scramble.trie.score import iter_scores
 
@@ -32,33 +29,6 @@ ITEMS_A_LINE = 32
 
 class ReferenceError(StoreError):
     """A reference cache that does not belong to this run or is damaged. The message says which and what to do."""
-
-
-def weights_key(model: nn.Module) -> str:
-    """Digest of a model's weights without adapters: the same for a bare and for a LoRA-wrapped model."""
-    return _digest((n, p) for n, p in model.state_dict().items() if "lora_" not in n)
-
-
-def adapter_key(model: nn.Module) -> str | None:
-    """Digest of a model's LoRA weights, None if it has none."""
-    lora = {n: p for n, p in model.state_dict().items() if "lora_" in n}
-    return _digest(lora.items()) if lora else None
-
-
-def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted((n.replace(".base_layer", ""), t) for n, t in tensors):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-    return digest.hexdigest()[:16]
-
-
-def processor_key(processor: Any) -> str:
-    """Digest of a processor with its tokenizer and chat template, as they would be saved."""
-    with tempfile.TemporaryDirectory() as folder:
-        processor.save_pretrained(folder)
-        return file_key(folder)
 
 
 def cache_parts(

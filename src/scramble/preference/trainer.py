@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from scramble.preference.batches import PairBatch
 from scramble.preference.checkpoint import prune, seal, working_path
-from scramble.preference.data import PairBatch
 from scramble.preference.losses import PairLogps, combine, needs_pairs, reads, weighted_sum
 from scramble.preference.order import MicroBatches
 from scramble.preference.policy import Policy
@@ -30,7 +30,7 @@ from scramble.store import read_json, write_json
 from scramble.trie.engine import NonFiniteError
 
 SHIFT_FILE, STATE_FILE, WEIGHTS_FOLDER = "delta.json", "trainer_state.json", "weights"
-UNLOGGED_FILE = "unlogged-{rank}.json"
+LOG_FILE = "log-{rank}.json"
 
 
 class Numbers(Dataset[int]):
@@ -94,7 +94,7 @@ class PreferenceTrainer(Trainer):
         self.in_step_reference = in_step_reference
         self.save_weights, self.load_weights = save_weights, load_weights
         self.settings, self.keep, self.batches_per_epoch = dict(settings), keep, batches_per_epoch
-        super().__init__(policy, args, data_collator=lambda numbers: numbers, callbacks=callbacks)
+        super().__init__(policy, args, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
         self.last_log: dict[str, float] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
@@ -222,7 +222,9 @@ class PreferenceTrainer(Trainer):
         logs["epoch"] = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
         logs["epoch"] = round(logs["epoch"] / self.batches_per_epoch, 6)
         self.last_log |= logs
+        wanted = self.control.should_log  # a row between steps, of a validation, must not swallow the step's own
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+        self.control.should_log = wanted and "loss" not in logs
 
     def _flush(self) -> dict[str, float]:
         """Averages and rates since the last call; every process makes the call."""
@@ -255,7 +257,7 @@ class PreferenceTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint aside, seal it, rename it into place."""
-        folder, step = Path(self.args.output_dir), self.state.global_step
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
         working = working_path(folder, step)
         main = self.is_world_process_zero()
         if main:
@@ -270,7 +272,8 @@ class PreferenceTrainer(Trainer):
         self._save_rng_state(str(working))
         unlogged = {name: torch.stack(values).tolist() for name, values in self._metrics.items()}
         write_json(
-            working / UNLOGGED_FILE.format(rank=self.args.process_index), {"metrics": unlogged, "counts": self._counts}
+            working / LOG_FILE.format(rank=self.args.process_index),
+            {"metrics": unlogged, "counts": self._counts, "last": self.last_log},
         )
         self.accelerator.wait_for_everyone()
         if main:
@@ -282,9 +285,10 @@ class PreferenceTrainer(Trainer):
         """Weights and reward shift of a checkpoint; transformers restores optimizer, schedule, position and RNG."""
         self.load_weights(Path(resume_from_checkpoint) / WEIGHTS_FOLDER)
         self.shift.load_state_dict(read_json(Path(resume_from_checkpoint) / SHIFT_FILE))
-        unlogged = Path(resume_from_checkpoint) / UNLOGGED_FILE.format(rank=self.args.process_index)
-        if unlogged.exists():
-            values = read_json(unlogged)
+        log_file = Path(resume_from_checkpoint) / LOG_FILE.format(rank=self.args.process_index)
+        if log_file.exists():
+            values = read_json(log_file)
+            self.last_log = values["last"]
             for name, numbers in values["metrics"].items():
                 self._metrics[name] += list(torch.tensor(numbers, dtype=torch.float64, device=self.args.device))
             self._counts |= values["counts"]
@@ -297,7 +301,7 @@ class PreferenceTrainer(Trainer):
         reward shift is read and left as it is."""
         noted, self._metrics = self._metrics, defaultdict(list)
         counts, self._counts = self._counts, defaultdict(float)
-        model = self.model
+        model: Any = self.model
         was_training = model.training
         model.eval()
         try:

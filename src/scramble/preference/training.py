@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,39 +17,35 @@ from torch import nn
 from transformers import TrainingArguments
 
 from scramble.models import Loaded, ModelError, load
+from scramble.preference.batches import Encoder, PairBatch, check_examples, collate
 from scramble.preference.callbacks import Every, LogLastStep, MetricsFile, ProgressBar, WeightsAndBiases
 from scramble.preference.checkpoint import newest
-from scramble.preference.data import (
-    DataError,
-    Encoder,
-    Example,
-    ImageTable,
-    PairBatch,
-    caption_examples,
-    check_examples,
-    collate,
-    group_by_image,
-    pair_examples,
-    question_examples,
-)
+from scramble.preference.examples import TABLES, Data, Example, group_by_image, load_examples, report_refused
 from scramble.preference.losses import needs_pairs, resolve_objective
 from scramble.preference.order import MicroBatches, num_steps
 from scramble.preference.policy import add_lora, make_policy, set_trained, turn_off_dropout
-from scramble.preference.reference import adapter_key, cache_parts, processor_key, reference_logps, weights_key
+from scramble.preference.reference import cache_parts, reference_logps
 from scramble.preference.shift import RewardShift
 from scramble.preference.trainer import PreferenceTrainer
-from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
-from scramble.store import JsonLines, content_key, read_json, read_table, write_json
+from scramble.preference.weights import (
+    adapter_key,
+    check_base,
+    export,
+    load_trained,
+    processor_key,
+    save_trained,
+    weights_key,
+)
+from scramble.store import content_key
 
 log = logging.getLogger(__name__)
 
 REFERENCES = ("cache", "step")
-BASE_FILE = "base.json"
 
 
 def train(
     model: str | Path | Loaded,
-    data: str | Path | tuple[Sequence[Example], Mapping[str, ImageFile]],
+    data: Data,
     out: str | Path,
     *,
     objective: str | Mapping[str, float] = "dpo",
@@ -87,7 +82,7 @@ def train(
     reference: str = "cache",
     reference_cache: str | Path | None = None,
     reference_batch_tokens: int = 4096,
-    val_data: str | Path | tuple[Sequence[Example], Mapping[str, ImageFile]] | None = None,
+    val_data: Data | None = None,
     evaluate: Callable[[Loaded], Mapping[str, float]] | None = None,
     evaluate_every: int = 200,
     log_every: int = 10,
@@ -149,9 +144,10 @@ def train(
     """
     started = time.perf_counter()
     out = Path(out)
+    _quiet()
     weights = resolve_objective(objective)
     with_rejected = needs_pairs(weights)
-    _check_options(weights, use, reference, adapter, lora, train_vision, gradient_checkpointing)
+    _check_options(weights, use, reference, adapter, lora, train_vision)
     args = _arguments(
         out, device=device, autocast=autocast, learning_rate=learning_rate, schedule=schedule, warmup=warmup,
         weight_decay=weight_decay, adam_betas=adam_betas, max_grad_norm=max_grad_norm, log_every=log_every,
@@ -162,46 +158,44 @@ def train(
     if batch_size % (micro * world):
         raise ValueError(f"batch_size={batch_size} is not a multiple of micro_batch_size={micro} x {world} processes")
 
-    loaded = _load(
+    loaded = model if isinstance(model, Loaded) else load(
         model, revision=revision, dtype=dtype, attn_implementation=attn_implementation, adapter=adapter,
         max_tiles=max_tiles,
     )  # fmt: skip
-    turn_off_dropout(loaded.backbone.model)
-    base_key = weights_key(loaded.model)
+    base_key, start_adapter = weights_key(loaded.backbone.model), adapter_key(loaded.backbone.model)
     if adapter is not None:
         check_base(adapter, base_key)
-    start_adapter = adapter_key(loaded.model)
-    policy_model = _choose_trained(loaded, lora, train_vision, seed)
-    loaded = Loaded(policy_model, loaded.processor, loaded.family, loaded.path, loaded.revision)
+    turn_off_dropout(loaded.backbone.model)
+    loaded = _choose_trained(loaded, lora, train_vision, seed)
     loaded.model.to(args.device)
 
-    limit = max_length or loaded.family.max_length(loaded.backbone.model.config)
-    examples, images, refused = _examples(data, use, caption_prompt, loaded, with_rejected, limit)
-    _report_refused(out, refused, len(examples), max_refused, main)
-    encoder = Encoder(loaded, images)
-    reference_started = time.perf_counter()
-
-    def cached_reference(of: Sequence[Example], with_images: Mapping[str, ImageFile], coder: Encoder) -> Any:
+    def prepare(source: Data) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
+        """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
+        found, images = load_examples(source, use, caption_prompt)
+        encoder = Encoder(loaded, images)
+        limit = max_length or loaded.family.max_length(loaded.backbone.model.config)
+        examples, refused = check_examples(encoder, found, needs_rejected=with_rejected, max_length=limit)
+        report_refused(out / "rejected_rows.jsonl", refused, len(examples), max_refused, write=main and source is data)
         if not with_rejected or reference == "step":
-            return None
+            return examples, refused, encoder, None
         parts = cache_parts(
             weights=base_key, adapter=start_adapter, processor=processor_key(loaded.processor),
             precision=f"{loaded.backbone.head.weight.dtype}, {attn_implementation}, {args.device.type}",
-            examples=of, images=with_images,
+            examples=examples, images=images,
         )  # fmt: skip
         folder = reference_cache or out / "reference"
-        return reference_logps(folder, parts, of, coder, loaded.backbone, batch_tokens=reference_batch_tokens)
+        known = reference_logps(folder, parts, examples, encoder, loaded.backbone, batch_tokens=reference_batch_tokens)
+        return examples, refused, encoder, known
 
-    known = cached_reference(examples, images, encoder)
+    prepare_started = time.perf_counter()
+    examples, refused, encoder, known = prepare(data)
     val_batches: list[PairBatch] = []
     if val_data is not None:
-        val_examples, val_images, _ = _examples(val_data, use, caption_prompt, loaded, with_rejected, limit)
-        val_coder = Encoder(loaded, val_images)
-        val_known = cached_reference(val_examples, val_images, val_coder)
+        val_examples, _, val_encoder, val_known = prepare(val_data)
         val_batches = _validation_batches(
-            val_examples, val_coder, loaded, val_known, micro, with_rejected, args.process_index, world
+            val_examples, val_encoder, loaded, val_known, micro, with_rejected, args.process_index, world
         )
-    reference_seconds = time.perf_counter() - reference_started
+    prepare_seconds = time.perf_counter() - prepare_started
 
     groups = group_by_image(examples)
     total = steps or num_steps(len(examples), batch_size, epochs, order)
@@ -230,7 +224,7 @@ def train(
             WeightsAndBiases(wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings)
         )
     trainer = PreferenceTrainer(
-        make_policy(loaded, policy_model, gradient_checkpointing=gradient_checkpointing),
+        make_policy(loaded, gradient_checkpointing=gradient_checkpointing),
         args,
         make_batch=lambda numbers: collate(
             encoder, loaded.backbone, [examples[n] for n in numbers], with_rejected=with_rejected, reference=known,
@@ -254,14 +248,14 @@ def train(
         return {**numbers, **(evaluate(loaded) if evaluate is not None and main else {})}
 
     watch.work, watch.log = watching, trainer.log
-    resume = newest(args.output_dir, settings)
+    resume = newest(str(args.output_dir), settings)
     if resume is not None:
         log.info("%s: going on from %s", out, resume.name)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
 
     kind = "adapter" if loaded.model is not loaded.backbone.model else "model"
     if main:
-        _export(loaded, out / kind, base_key)
+        export(loaded, out / kind, base_key)
     trainer.accelerator.wait_for_everyone()
     return {
         "steps": trainer.state.global_step,
@@ -269,9 +263,9 @@ def train(
         "images": len(groups),
         "refused": len(refused),
         "objective": weights,
-        "trained_parameters": sum(p.numel() for p in policy_model.parameters() if p.requires_grad),
+        "trained_parameters": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
         "resumed_from": None if resume is None else resume.name,
-        "reference_seconds": round(reference_seconds, 3),
+        "prepare_seconds": round(prepare_seconds, 3),
         "seconds": round(time.perf_counter() - started, 3),
         "last": trainer.last_log,
         kind: str(out / kind),
@@ -288,11 +282,9 @@ def _check_options(
     adapter: str | Path | None,
     lora: Mapping[str, Any] | None,
     train_vision: bool,
-    gradient_checkpointing: bool,
 ) -> None:
-    known = {"pairs", "captions", "questions"}
-    if not use or set(use) - known:
-        raise ValueError(f"use={list(use)}: name at least one of {sorted(known)}")
+    if not use or set(use) - set(TABLES):
+        raise ValueError(f"use={list(use)}: name at least one of {TABLES}")
     if needs_pairs(weights) and set(use) != {"pairs"}:
         raise ValueError(f"use={list(use)}: captions and questions have no rejected answer; only objective 'sft' can")
     if reference not in REFERENCES:
@@ -356,56 +348,18 @@ def _arguments(
     )
 
 
+def _quiet() -> None:
+    """No progress bars of the libraries unless standard error is a terminal."""
+    if not sys.stderr.isatty():
+        from datasets import disable_progress_bars
+        from transformers.utils import logging as transformers_logging
+
+        disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+
+
 def _label(objective: str | Mapping[str, float]) -> str:
     return objective if isinstance(objective, str) else "+".join(objective)
-
-
-# ---------------------------------------------------------------------------------------------------------------- data
-
-
-def _examples(
-    data: str | Path | tuple[Sequence[Example], Mapping[str, ImageFile]],
-    use: Sequence[str],
-    caption_prompt: str,
-    loaded: Loaded,
-    with_rejected: bool,
-    limit: int,
-) -> tuple[list[Example], Mapping[str, ImageFile], list[dict[str, str]]]:
-    if isinstance(data, tuple):
-        found, images = iter(data[0]), data[1]
-    else:
-        images = ImageTable(data)
-        found = chain.from_iterable(_table_examples(data, table, caption_prompt) for table in use)
-    kept, refused = check_examples(Encoder(loaded, images), found, needs_rejected=with_rejected, max_length=limit)
-    if not kept:
-        first = f"; the first of {len(refused)} refused rows: {refused[0]['reason']}" if refused else ""
-        raise DataError(f"there is nothing to train on in {data if not isinstance(data, tuple) else 'the data'}{first}")
-    return kept, images, refused
-
-
-def _table_examples(folder: str | Path, table: str, caption_prompt: str) -> Iterator[Example]:
-    if table == "pairs":
-        return pair_examples(read_table(folder, PreferencePair))
-    if table == "captions":
-        return caption_examples(read_table(folder, ImageRecord), caption_prompt)
-    return question_examples(read_table(folder, Question))
-
-
-def _report_refused(out: Path, refused: list[dict[str, str]], kept: int, max_refused: float, main: bool) -> None:
-    path = out / "rejected_rows.jsonl"
-    if main:
-        path.unlink(missing_ok=True)
-    if not refused:
-        return
-    if main:
-        with JsonLines(path) as file:
-            for row in refused:
-                file.append(row)
-    share = len(refused) / (kept + len(refused))
-    message = f"{len(refused)} of {kept + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
-    if share > max_refused:
-        raise DataError(f"{message}. More than the allowed {max_refused:.0%}: mend the data or raise the limit")
-    warnings.warn(message, stacklevel=3)
 
 
 def _validation_batches(
@@ -433,68 +387,17 @@ def _validation_batches(
 # --------------------------------------------------------------------------------------------------------------- model
 
 
-def _load(model: str | Path | Loaded, adapter: str | Path | None, **options: Any) -> Loaded:
-    if not isinstance(model, Loaded):
-        return load(model, adapter=adapter, **options)
-    if adapter is not None:
-        raise ValueError("adapter: give the model's path, or load model and adapter together and pass that")
-    return model
-
-
-def _choose_trained(loaded: Loaded, lora: Mapping[str, Any] | None, train_vision: bool, seed: int) -> nn.Module:
+def _choose_trained(loaded: Loaded, lora: Mapping[str, Any] | None, train_vision: bool, seed: int) -> Loaded:
     """The model with its trained weights marked: a fresh adapter, the adapter it has, or all weights."""
+    model: nn.Module = loaded.model
     wrapped = loaded.model is not loaded.backbone.model
     if lora:
         if wrapped:
             raise ModelError(f"{loaded.path} already has an adapter: merge it first, or go on from it with lora=None")
-        return add_lora(loaded, seed=seed, **lora)
-    if wrapped:
+        model = add_lora(loaded, seed=seed, **lora)
+    elif wrapped:
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_("lora_" in name)
     else:
         set_trained(loaded, vision=train_vision)
-    return loaded.model
-
-
-def save_trained(loaded: Loaded, folder: str | Path, base_key: str) -> None:
-    """Write the adapter, with what it was made on, or the whole model with its processor (safetensors only)."""
-    folder = Path(folder)
-    loaded.model.save_pretrained(folder)
-    if loaded.model is loaded.backbone.model:
-        loaded.processor.save_pretrained(folder)
-    else:
-        base = {"path": loaded.path, "revision": loaded.revision, "weights": base_key}
-        write_json(folder / BASE_FILE, base)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-
-
-def load_trained(loaded: Loaded, folder: str | Path) -> None:
-    """Read back what :func:`save_trained` wrote, into the model in place."""
-    if loaded.model is loaded.backbone.model:
-        saved = type(loaded.model).from_pretrained(folder, dtype=loaded.backbone.head.weight.dtype)
-        loaded.model.load_state_dict(saved.state_dict())
-        return
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    result = set_peft_model_state_dict(loaded.model, load_file(Path(folder) / "adapter_model.safetensors"))
-    if result.unexpected_keys:
-        raise ModelError(f"{folder}: the adapter has weights this model does not: {result.unexpected_keys[0]}")
-
-
-def check_base(adapter: str | Path, base_key: str) -> None:
-    """Raise ModelError if an adapter folder says that it was made on other weights."""
-    record = Path(adapter) / BASE_FILE
-    if record.exists() and (base := read_json(record))["weights"] != base_key:
-        raise ModelError(
-            f"adapter {adapter} was trained on {base['path']} (weights {base['weights']}), not on this model (weights "
-            f"{base_key}): load it on its own base"
-        )
-
-
-def _export(loaded: Loaded, folder: Path, base_key: str) -> None:
-    working = folder.with_name(f".{folder.name}")
-    for path in (working, folder):
-        shutil.rmtree(path, ignore_errors=True)
-    save_trained(loaded, working, base_key)
-    working.rename(folder)
+    return Loaded(model, loaded.processor, loaded.family, loaded.path, loaded.revision)

@@ -1,96 +1,20 @@
-"""From records to micro-batches of tries: examples, images on demand, lengths before pixels, collation."""
+"""From examples to micro-batches of tries: encoding by the model's own processor, lengths before pixels, collation."""
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scramble.models import Loaded, Prompt
-from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError
-from scramble.store import StoreError, table_path
+from scramble.preference.examples import Example, image_size
+from scramble.records import ImageFile, RecordError
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.engine import block_tokens
 from scramble.trie.pack import TrieBatch, TrieItem, pack
-
-EXIF_ORIENTATION = 0x0112
-
-
-class DataError(ValueError):
-    """Training data that cannot be used. The message names the rows and the way out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A prompt about images with an answer and, for preference objectives, a worse answer."""
-
-    example_id: str
-    image_ids: tuple[str, ...]
-    prompt: str
-    chosen: str
-    rejected: str | None = None
-
-
-def pair_examples(pairs: Iterable[PreferencePair]) -> Iterator[Example]:
-    """One example a pair."""
-    for pair in pairs:
-        yield Example(pair.pair_id, pair.image_ids, pair.prompt, pair.chosen, pair.rejected)
-
-
-def caption_examples(images: Iterable[ImageRecord], prompt: str) -> Iterator[Example]:
-    """One example a caption, without a rejected answer."""
-    for image in images:
-        for index, caption in enumerate(image.captions):
-            yield Example(f"{image.image_id}:{index}", (image.image_id,), prompt, caption)
-
-
-def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """One example a question, without a rejected answer."""
-    for question in questions:
-        yield Example(question.question_id, question.image_ids, question.question, question.answer)
-
-
-class ImageTable(Mapping[str, ImageFile]):
-    """The images of a data set folder by id, read from disk when asked for (memory-mapped by ``datasets``)."""
-
-    def __init__(self, folder: str | Path) -> None:
-        from datasets import Dataset, Image
-
-        path = table_path(folder, ImageRecord)
-        if not path.exists():
-            raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
-        rows = Dataset.from_parquet(str(path), columns=["image_id", "image"])
-        self._rows: Any = rows.cast_column("image", Image(decode=False))
-        self._index: dict[str, int] = {name: number for number, name in enumerate(self._rows["image_id"])}
-
-    def __getitem__(self, image_id: str) -> ImageFile:
-        image = self._rows[self._index[image_id]]["image"]
-        return ImageFile(image["bytes"], image["path"])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-
-def image_size(image: ImageFile) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header. Raises RecordError if it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(image.read())) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except (OSError, UnidentifiedImageError) as error:
-        raise RecordError(f"image {image.path or '<bytes>'}: cannot be read ({error})") from error
-    return (width, height) if turned else (height, width)
 
 
 class Encoder:
@@ -270,15 +194,3 @@ def collate(
     ids = tuple(example.example_id for example in examples)
     ref = None if reference is None else torch.tensor([reference[name] for name in ids], dtype=torch.float32)
     return PairBatch(tries, first, first + 1 if with_rejected else None, ref, ids)
-
-
-def group_by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """Numbers of the examples that share the same images, in order of first appearance; each text-only one alone."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    alone: list[list[int]] = []
-    for number, example in enumerate(examples):
-        if example.image_ids:
-            groups.setdefault(example.image_ids, []).append(number)
-        else:
-            alone.append([number])
-    return [*groups.values(), *alone]

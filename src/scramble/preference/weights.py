@@ -1,0 +1,91 @@
+"""Trained weights on disk, and digests that say which weights are which."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scramble.models import Loaded, ModelError
+from scramble.store import file_key, read_json, write_json
+
+BASE_FILE = "base.json"
+
+
+def weights_key(model: nn.Module) -> str:
+    """Digest of an unwrapped model's weights without adapters: the same whether or not LoRA lives in its layers."""
+    return _digest((n, p) for n, p in model.state_dict().items() if "lora_" not in n)
+
+
+def adapter_key(model: nn.Module) -> str | None:
+    """Digest of the LoRA weights in an unwrapped model's layers, None if there are none."""
+    lora = {n: p for n, p in model.state_dict().items() if "lora_" in n}
+    return _digest(lora.items()) if lora else None
+
+
+def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted((n.replace(".base_layer", ""), t) for n, t in tensors):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def processor_key(processor: Any) -> str:
+    """Digest of a processor with its tokenizer and chat template, as they would be saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        return file_key(folder)
+
+
+def save_trained(loaded: Loaded, folder: str | Path, base_key: str) -> None:
+    """Write the adapter, with what it was made on, or the whole model with its processor (safetensors only)."""
+    folder = Path(folder)
+    loaded.model.save_pretrained(folder)
+    if loaded.model is loaded.backbone.model:
+        loaded.processor.save_pretrained(folder)
+    else:
+        base = {"path": loaded.path, "revision": loaded.revision, "weights": base_key}
+        write_json(folder / BASE_FILE, base)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def load_trained(loaded: Loaded, folder: str | Path) -> None:
+    """Read back what :func:`save_trained` wrote, into the model in place."""
+    if loaded.model is loaded.backbone.model:
+        model: Any = loaded.model
+        saved = type(model).from_pretrained(folder, dtype=loaded.backbone.head.weight.dtype)
+        loaded.model.load_state_dict(saved.state_dict())
+        return
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    result: Any = set_peft_model_state_dict(loaded.model, load_file(Path(folder) / "adapter_model.safetensors"))
+    if result.unexpected_keys:
+        raise ModelError(f"{folder}: the adapter has weights this model does not: {result.unexpected_keys[0]}")
+
+
+def check_base(adapter: str | Path, base_key: str) -> None:
+    """Raise ModelError if an adapter folder says that it was made on other weights."""
+    record = Path(adapter) / BASE_FILE
+    if record.exists() and (base := read_json(record))["weights"] != base_key:
+        raise ModelError(
+            f"adapter {adapter} was trained on {base['path']} (weights {base['weights']}), not on this model (weights "
+            f"{base_key}): load it on its own base"
+        )
+
+
+def export(loaded: Loaded, folder: Path, base_key: str) -> None:
+    """Write the finished result in place of an older one: whole or not at all."""
+    working = folder.with_name(f".{folder.name}")
+    for path in (working, folder):
+        shutil.rmtree(path, ignore_errors=True)
+    save_trained(loaded, working, base_key)
+    working.rename(folder)

@@ -1,0 +1,37 @@
+"""Runs ``train`` with the JSON options of its one argument; ``kill_at`` ends the process with SIGKILL at that step.
+
+A script of its own so that tests can kill it, and start it on several processes with ``accelerate launch``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from scramble.preference import train
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    kill_at = options.pop("kill_at", None)
+    calls = count()
+
+    def evaluate(loaded: Any) -> Mapping[str, float]:
+        if next(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    if kill_at is not None:
+        options |= {"evaluate": evaluate, "evaluate_every": 1}
+    summary = train(options.pop("model"), options.pop("data"), options.pop("out"), device="cpu", **options)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
