@@ -1,8 +1,8 @@
 """Train one arm: preference tuning, or its supervised control. Makes the data first if the run folder has none.
 
-    python scripts/train.py +experiment=quickstart                           MPO on the embedded world
-    python scripts/train.py +experiment=molmo_dpo data=coco data.path=...    DPO of Molmo on COCO captions
-    python scripts/train.py -m +experiment=quickstart objective=sft,dpo,mpo  several arms, one after the other
+python scripts/train.py +experiment=quickstart                           MPO on the embedded world
+python scripts/train.py +experiment=molmo_dpo data=coco data.path=...    DPO of Molmo on COCO captions
+python scripts/train.py -m +experiment=quickstart objective=sft,dpo,mpo  several arms, one after the other
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from scramble.app import plain, stage_main
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "wandb", "seed", "show_batch")
-    from scramble import pipeline
+    values = plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "wandb", "seed")
+    from scramble.stages.generate import generate
+    from scramble.stages.train import train
 
     run = values.pop("run")
-    pipeline.generate(run["data"], data=values.pop("data"), negatives=values.pop("negatives"), seed=values["seed"])
-    pipeline.train(run["dir"], run["arm"], run["data"], **values)
+    generate(run["data"], data=values.pop("data"), negatives=values.pop("negatives"), seed=values["seed"])
+    train(run["dir"], run["arm"], run["data"], **values)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the four scripts share: they turn a composed configuration into plain values, run a stage, report errors.
 
-An exception class defined inside this package is a message to the user: it is printed as one line and the script ends
-with status 1. Any other exception is a defect and keeps its stack trace.
+An error that this package raises on purpose (its own exception classes, or a ValueError from its own code) is a message
+to the user: it is printed as one line and the script ends with status 1. Any other is a defect and keeps its trace.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,19 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
         except KeyboardInterrupt:
             sys.exit("stopped; the same command goes on from here")
         except Exception as error:
-            if type(error).__module__.partition(".")[0] != "scramble":
+            if not _is_message(error):
                 raise
             sys.exit(f"error: {error}")
 
     return guarded
+
+
+def _is_message(error: Exception) -> bool:
+    if type(error).__module__.partition(".")[0] == "scramble":
+        return True
+    frames = list(traceback.walk_tb(error.__traceback__))
+    raised_in = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return isinstance(error, ValueError) and raised_in.partition(".")[0] == "scramble"
 
 
 def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:

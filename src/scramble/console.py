@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -29,3 +29,18 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     from tqdm.auto import tqdm
 
     return iter(tqdm(items, desc=what, total=total, disable=not sys.stderr.isatty(), leave=False, delay=2))
+
+
+def counter(what: str) -> Callable[[int, int, float], None]:
+    """A progress bar that is told (done, total, seconds); silent where no person watches."""
+    from tqdm.auto import tqdm
+
+    bar = tqdm(desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2)
+
+    def update(done: int, total: int, seconds: float) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return update

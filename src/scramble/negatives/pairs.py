@@ -35,6 +35,7 @@ def build_pairs(
     form: Literal["caption", "yes-no", "both"] = "caption",
     kinds: Sequence[str] | None = None,
     similarity: Similarity | None = None,
+    surface: bool = True,
     on_skip: OnSkip | None = None,
 ) -> Iterator[PreferencePair]:
     """Preference pairs of a stream of images: the caption preferred over a hard negative of it.
@@ -42,13 +43,15 @@ def build_pairs(
     Args:
         images: the images, in any order; each with its true captions.
         generator: makes the candidates (:class:`scramble.negatives.rules.RuleGenerator`, an LLM, the world).
-        prompt: the question both sides answer.
+        prompt: the questi answer.
         per_caption: negatives drawn per caption, at most.
         seed: seed of all choices; a caption's draw depends on the seed and the caption alone.
         captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or the one most alike by ``similarity``.
         form: ``caption`` (caption against negative), ``yes-no`` (a question on each of them), or ``both``.
         kinds: if given, only negatives of these kinds.
         similarity: scores captions against an image, see :func:`scramble.negatives.similarity.load_similarity`.
+        surface: write both sides in one form (:func:`scramble.negatives.surface.normalise`); off for text made by a
+            grammar, whose surface is one already.
         on_skip: called with ``{"image_id", "caption", "text", "reason"}`` for each caption that gives no pair.
 
     Raises:
@@ -65,14 +68,15 @@ def build_pairs(
         for image in images:
             for index in _usable(image, captions_per_image, seed, similarity, skip):
                 contexts.append(image)
-                yield Caption(image.image_id, index, normalise(image.captions[index]), image.graph)
+                text = image.captions[index]
+                yield Caption(image.image_id, index, normalise(text) if surface else text, image.graph)
 
     for caption, answer in generator.negatives(captions()):
         image = contexts.popleft()
         if isinstance(answer, Skip):
             skip(_row(caption, answer.reason))
             continue
-        candidates, reason = _admissible(caption, image, answer, kinds)
+        candidates, reason = _admissible(caption, image, answer, kinds, surface)
         if not candidates:
             skip(_row(caption, reason))
             continue
@@ -122,7 +126,7 @@ def _usable(image: ImageRecord, which: str, seed: int, similarity: Similarity | 
 
 
 def _admissible(
-    caption: Caption, image: ImageRecord, candidates: Sequence[Negative], kinds: Sequence[str] | None
+    caption: Caption, image: ImageRecord, candidates: Sequence[Negative], kinds: Sequence[str] | None, surface: bool
 ) -> tuple[list[Negative], str]:
     """The candidates that no other caption of the image supports, in normal form; and why there are none."""
     if not candidates:
@@ -139,7 +143,7 @@ def _admissible(
         if text.casefold() in truths or (candidate.kind.startswith("replace") and new and new <= others):
             reason = "all candidates supported by another caption"
             continue
-        if text != candidate.text:
+        if surface and text != candidate.text:
             candidate = replace(candidate, text=text, edits=changed_span(caption.text, text))
         kept.append(candidate)
     return kept, reason

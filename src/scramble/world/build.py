@@ -144,8 +144,8 @@ def _images(
         texts = captions(scene, rng, look.captions_per_image, styles=look.styles, sized=look.sized)
         yield _record(image_id, scene, texts, look)
     for quad, square in squares:
-        for image_id, scene, text in zip(quad.image_ids, square.scenes, square.captions, strict=True):
-            yield _record(image_id, scene, (text,), look)
+        for image_id, scene in zip(quad.image_ids, square.scenes, strict=True):
+            yield _record(image_id, scene, (), look)  # its caption stands in the quad
 
 
 def _record(image_id: str, scene: Scene, texts: tuple[str, ...], look: _Look) -> ImageRecord:

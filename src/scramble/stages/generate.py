@@ -1,27 +1,21 @@
-"""The stages as the scripts call them: plain values in, a finished folder out, finished work reused.
-
-A run folder holds ``data/`` (``train/ val/ test/`` tables), ``train/<arm>/``, ``evaluation/<arm>/`` and ``report/``.
-"""
+"""Stage 1: a data set folder with images, captions, questions, 2x2 items and preference pairs."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scramble.console import say, track
 from scramble.records import ImageRecord, PreferencePair
-from scramble.store import StoreError, content_key, file_key, open_table, read_table, run_stage, table_path, write_json
+from scramble.stages import SPLITS, StageError
+from scramble.store import JsonLines, content_key, file_key, open_table, read_table, run_stage, table_path
 
-SPLITS = ("train", "val", "test")
-
-
-class PipelineError(ValueError):
-    """Stages or settings that do not fit together. The message says which and the way out."""
-
-
-# ---------------------------------------------------------------------------------------------------------- generate
+if TYPE_CHECKING:
+    from scramble.negatives.base import Generator
 
 
 def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -46,7 +40,6 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
             if negatives["method"] != "given":
                 summary["splits"][split] |= _pairs(folder / split, dict(negatives), seed)
         _check_not_empty(folder, summary)
-        summary["audit"] = _audit(folder, seed)
         return summary
 
     summary, how = run_stage(folder, config, work)
@@ -82,9 +75,7 @@ def _images(folder: Path, data: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Real images into splits. The split of an image follows from its id and the seed, so that adding images moves none."""
-    from contextlib import ExitStack
-
+    """Real images into splits. An image's split follows from its id and the seed, so that adding images moves none."""
     from scramble import sources
     from scramble.sources import scramble_release
 
@@ -119,17 +110,44 @@ def _split(image_id: str, fractions: Mapping[str, float], seed: int) -> str:
 
 
 def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]:
-    from scramble.negatives import build_pairs, make_generator
-    from scramble.negatives.pairs import Skipped
+    from scramble.negatives.pairs import build_pairs
 
-    method, prompt, count = negatives.pop("method"), negatives.pop("prompt"), negatives.pop("per_caption")
-    chosen = negatives.pop("captions_per_image", "all")
-    generator = make_generator(method, **negatives)
-    skipped = Skipped(folder / "skipped_captions.jsonl")
-    images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
-    with skipped, open_table(folder, PreferencePair) as table:
-        for pair in build_pairs(
-            images, generator, prompt=prompt, per_caption=count, seed=seed, captions_per_image=chosen, skipped=skipped
-        ):
+    generator = _generator(negatives.pop("method"), negatives.pop("options", None) or {})
+    skipped: Counter[str] = Counter()
+    with JsonLines(folder / "skipped_captions.jsonl") as rows, open_table(folder, PreferencePair) as table:
+
+        def skip(row: dict[str, Any]) -> None:
+            skipped[row["reason"]] += 1
+            rows.append(row)
+
+        images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
+        for pair in build_pairs(images, generator, seed=seed, on_skip=skip, **negatives):
             table.write(pair)
-    return {"pairs": table.count, "skipped": dict(skipped.reasons)}
+    return {"pairs": table.count, "skipped": dict(skipped.most_common())}
+
+
+def _generator(method: str, options: Mapping[str, Any]) -> Generator:
+    if method == "world":
+        from scramble.negatives.world import WorldNegatives
+
+        return WorldNegatives(**options)
+    if method == "rules":
+        from scramble.negatives.rules import RuleGenerator
+
+        return RuleGenerator(**options)
+    raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot or given")
+
+
+def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
+    if "pairs" in summary["splits"]["train"] and summary["splits"]["train"]["pairs"] == 0:
+        reasons = summary["splits"]["train"].get("skipped", {})
+        why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
+        raise StageError(f"{folder}: no caption of the training split has a negative ({why}); choose another method")
+
+
+def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
+    for split, counts in summary["splits"].items():
+        numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items() if isinstance(count, int) and count)
+        say(f"data, {split}: {numbers}" + (" (finished already)" if how == "reused" else ""))
+    if summary["rejected_rows"]:
+        say(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")

@@ -1,0 +1,24 @@
+"""Tables and figures of a run: on the terminal, and in report.md, report.json and PNG files below <run>/report.
+
+python scripts/report.py +experiment=quickstart
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from scramble.app import plain, stage_main
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="report")
+@stage_main
+def main(cfg: DictConfig) -> None:
+    values = plain(cfg, "run", "baselines")
+    from scramble.stages.report import report
+
+    report(values["run"]["dir"], values["run"]["data"], baselines=values["baselines"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Stage 4: tables and figures of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble.app import environment
+from scramble.console import console, say
+from scramble.records import PreferencePair
+from scramble.stages import StageError
+from scramble.store import read_jsonl, read_table, table_path, write_json, write_text
+
+# Scores shown on the terminal; the files hold all of them.
+HEADLINES = 1
+
+
+def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
+    """Write ``<run>/report/``: ``report.md``, ``report.json``, ``training.png`` and ``contact_sheet.png``.
+
+    Raises:
+        StageError: nothing has been evaluated yet.
+    """
+    from scramble.report import comparison, figures
+
+    run, folder = Path(run), Path(run) / "report"
+    arms = comparison.read_arms(run / "evaluation")
+    if not arms:
+        raise StageError(f"{run}/evaluation holds no results: run scripts/evaluate.py with the same settings first")
+    rows = comparison.compare(arms, baselines)
+    pictures = []
+    metrics = {path.parent.name: list(read_jsonl(path)) for path in sorted((run / "train").glob("*/metrics.jsonl"))}
+    if metrics:
+        pictures.append(figures.training_curves(metrics, folder / "training.png"))
+    if table_path(Path(data) / "train", PreferencePair).exists():
+        pictures.append(_contact_sheet(Path(data) / "train", folder / "contact_sheet.png"))
+    write_json(
+        folder / "report.json", {"rows": [dataclasses.asdict(row) for row in rows], "environment": environment()}
+    )
+    write_text(folder / "report.md", _markdown(run, rows, arms, baselines, pictures))
+    _print(rows, baselines)
+    say(f"report: {folder / 'report.md'}")
+    return folder / "report.md"
+
+
+def _contact_sheet(split: Path, path: Path, count: int = 12) -> Path:
+    from scramble.preference.data import ImageTable
+    from scramble.report import figures
+
+    images = ImageTable(split)
+    seen: dict[str, PreferencePair] = {}
+    for pair in islice(read_table(split, PreferencePair), 50 * count):
+        if pair.image_ids:
+            seen.setdefault(pair.image_ids[0], pair)
+        if len(seen) == count:
+            break
+    return figures.contact_sheet(list(seen.values()), images, path)
+
+
+def _markdown(
+    run: Path, rows: Sequence[Any], arms: Sequence[Any], baselines: Sequence[str], pictures: list[Path]
+) -> str:
+    from scramble.report import comparison
+
+    protocols = ", ".join(sorted({f"{arm.benchmark}: {arm.protocol}" for arm in arms}))
+    parts = [
+        f"# Report of {run.name}\n",
+        f"Protocols: {protocols}. Scores in percent, plus or minus a standard error over items; differences are paired "
+        "by item (and seed), with 95 % intervals.\n",
+        comparison.markdown(rows, baselines),
+        *(f"![{picture.stem}]({picture.name})\n" for picture in pictures),
+    ]
+    return "\n".join(parts)
+
+
+def _print(rows: Sequence[Any], baselines: Sequence[str]) -> None:
+    from rich.table import Table
+
+    from scramble.report import comparison
+
+    table = Table(title="Scores in percent, differences in points with 95 % intervals")
+    for name in ("benchmark", "score", "method", "seeds", "n", "%", "chance", *(f"minus {b}" for b in baselines)):
+        table.add_column(name, overflow="fold")
+    last = None
+    for row in rows:
+        if row.score.count("/") > HEADLINES:
+            continue
+        if last not in (None, (row.benchmark, row.score)):
+            table.add_section()
+        last = (row.benchmark, row.score)
+        table.add_row(*comparison.cells(row, baselines))
+    console().print(table)

@@ -1,0 +1,97 @@
+"""Stage 2: train one arm on a data set folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.app import environment
+from scramble.console import say
+from scramble.records import PreferencePair
+from scramble.store import STAGE_FILE, file_key, read_json, read_table, run_stage, table_path, write_json
+
+
+def train(
+    run: str | Path,
+    arm: str,
+    data: str | Path,
+    *,
+    model: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    seed: int,
+    wandb: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train one arm into ``<run>/train/<arm>``: an adapter (or a whole model), metrics and checkpoints.
+
+    Args:
+        run: the run folder.
+        arm: name of the arm.
+        data: data set folder made by :func:`generate`.
+        model: ``name``, ``path`` and loading options, see :func:`scramble.models.load`.
+        objective: ``name`` and the loss's options, see :func:`scramble.preference.train`.
+        trainer: everything else that :func:`scramble.preference.train` takes, and ``watch``: benchmarks of the
+            validation split to score while training (``every`` steps, ``limit`` items each).
+    """
+    data = Path(data)
+    config = {
+        "model": _model_content(model),
+        "objective": dict(objective),
+        "trainer": {k: v for k, v in trainer.items() if k not in ("log_every", "save_every", "keep")},
+        "seed": seed,
+        "data": file_key(data / STAGE_FILE),
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        from scramble.preference import train as fit
+
+        write_json(folder / "environment.json", environment())
+        options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
+        watch = options.pop("watch", None)
+        loading = {k: v for k, v in model.items() if k not in ("name", "path")}
+        val = data / "val" if _has_rows(data / "val", PreferencePair) else None
+        return fit(
+            model["path"], data / "train", folder, objective=objective["weights"], seed=seed, wandb=wandb, val_data=val,
+            reference_cache=Path(run) / "reference", **loading, **options,
+            **(_watch(data / "val", **watch) if watch else {}),
+        )  # fmt: skip
+
+    folder = Path(run) / "train" / arm
+    if (folder / STAGE_FILE).exists() and read_json(folder / STAGE_FILE)["status"] == "running":
+        say(f"{arm}: an earlier run was interrupted, going on from its last checkpoint in {folder}")
+    summary, how = run_stage(folder, config, work)
+    last = summary["last"]
+    numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
+    done = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
+    say(f"{arm}: {done}; {numbers} -> {folder}")
+    return summary
+
+
+def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's settings; a local folder counts by its content, so that a retrained base is another base."""
+    content = dict(model)
+    if Path(model["path"]).is_dir():
+        content["content"] = file_key(model["path"])
+    return content
+
+
+def _has_rows(folder: Path, record_type: type[Any]) -> bool:
+    return table_path(folder, record_type).exists() and next(iter(read_table(folder, record_type)), None) is not None
+
+
+def _watch(folder: Path, benchmarks: Sequence[str], every: int, limit: int | None) -> dict[str, Any]:
+    """Options of the trainer that score benchmarks of the validation split every so many steps."""
+    from scramble.evaluation.benchmarks import load_benchmark
+    from scramble.evaluation.runner import quick_scores
+
+    loaded_benchmarks = [load_benchmark(name, folder) for name in benchmarks]
+
+    def evaluate(loaded: Any) -> dict[str, float]:
+        return {
+            f"eval/{benchmark.name}/{score}": value
+            for benchmark in loaded_benchmarks
+            for score, value in quick_scores(loaded, benchmark, limit=limit).items()
+        }
+
+    return {"evaluate": evaluate, "evaluate_every": every}
