@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scramble.app import environment
 from scramble.console import say
-from scramble.records import PreferencePair
+from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.store import STAGE_FILE, file_key, read_json, read_table, run_stage, table_path, write_json
 
 
@@ -44,17 +44,21 @@ def train(
     }
 
     def work(folder: Path) -> dict[str, Any]:
+        from scramble.models import load
         from scramble.preference import train as fit
 
         write_json(folder / "environment.json", environment())
         options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
         watch = options.pop("watch", None)
-        loading = {k: v for k, v in model.items() if k not in ("name", "path")}
-        val = data / "val" if _has_rows(data / "val", PreferencePair) else None
+        if model.get("new") is not None:
+            make_model(model["path"], data, model["family"], model["new"], seed)
+        else:
+            _preflight(model, options)
+        loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
+        val = data / "val" if "pairs" in options.get("use", ("pairs",)) and _has_pairs(data / "val") else None
         return fit(
-            model["path"], data / "train", folder, objective=objective["weights"], seed=seed, wandb=wandb, val_data=val,
-            reference_cache=Path(run) / "reference", **loading, **options,
-            **(_watch(data / "val", **watch) if watch else {}),
+            loaded, data / "train", folder, objective=objective["weights"], seed=seed, wandb=wandb, val_data=val,
+            reference_cache=Path(run) / "reference", **options, **(_watch(data / "val", **watch) if watch else {}),
         )  # fmt: skip
 
     folder = Path(run) / "train" / arm
@@ -71,13 +75,48 @@ def train(
 def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     """The model's settings; a local folder counts by its content, so that a retrained base is another base."""
     content = dict(model)
-    if Path(model["path"]).is_dir():
+    if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = file_key(model["path"])
     return content
 
 
-def _has_rows(folder: Path, record_type: type[Any]) -> bool:
-    return table_path(folder, record_type).exists() and next(iter(read_table(folder, record_type)), None) is not None
+def make_model(path: str | Path, data: Path, family: str, sizes: Mapping[str, Any], seed: int) -> None:
+    """Write a new random model of a family to ``path``, with a tokenizer made from the data's texts."""
+    from scramble.models.tiny import save_tiny
+
+    if not Path(path).exists():
+        texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
+        save_tiny(family, path, texts, seed, **sizes)
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    for image in _rows(folder, ImageRecord):
+        yield from image.captions
+    for pair in _rows(folder, PreferencePair):
+        yield from (pair.prompt, pair.chosen, pair.rejected)
+    for question in _rows(folder, Question):
+        yield from (question.question, question.answer, *question.rationale)
+
+
+def _rows(folder: Path, record_type: type[Any]) -> Iterator[Any]:
+    return read_table(folder, record_type) if table_path(folder, record_type).exists() else iter(())
+
+
+def _has_pairs(folder: Path) -> bool:
+    return next(_rows(folder, PreferencePair), None) is not None
+
+
+def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Say what the job will need, and refuse it where it cannot fit, before anything heavy is loaded."""
+    from scramble.models.preflight import preflight
+
+    need = preflight(
+        model["path"], revision=model.get("revision"), dtype=model.get("dtype") or "auto",
+        quantize=model.get("quantize"), lora_r=(options.get("lora") or {}).get("r"),
+        train_vision=bool(options.get("train_vision")), gradient_checkpointing=options["gradient_checkpointing"],
+    )  # fmt: skip
+    say(str(need))
+    need.check()
 
 
 def _watch(folder: Path, benchmarks: Sequence[str], every: int, limit: int | None) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""Every shipped configuration composes, and its keys are what the code takes."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from scramble.app import ConfigError, plain
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+ROOTS = ("generate", "train", "evaluate", "report")
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+GROUPS = {
+    group: sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+    for group in ("data", "negatives", "model", "objective", "trainer")
+}
+
+
+def composed(root: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(root, overrides=list(overrides))
+
+
+def parameters(function: Any) -> set[str]:
+    return {name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD}
+
+
+def check(cfg: DictConfig) -> None:
+    """Bind each section to the function that takes it, without calling it."""
+    from scramble import world
+    from scramble.evaluation.benchmarks import load_benchmark
+    from scramble.models import load
+    from scramble.negatives.pairs import build_pairs
+    from scramble.preference import train
+    from scramble.sources import SOURCES
+
+    values: Any = OmegaConf.to_container(cfg, resolve=False)
+    data, negatives, trainer = values["data"], values["negatives"], values["trainer"]
+    read = world.generate if data["kind"] == "world" else SOURCES[data["kind"]]
+    shared = set() if data["kind"] == "world" else {"val_fraction", "test_fraction", "max_rejected", "limit"}
+    assert set(data) - {"kind"} <= parameters(read) | shared, data["kind"]
+    if negatives["method"] != "given":
+        assert set(negatives) - {"method", "options"} <= parameters(build_pairs)
+    assert set(values["model"]) - {"name", "new"} <= parameters(load)
+    assert set(values["objective"]) - {"name", "weights"} <= parameters(train)
+    assert set(trainer) - {"watch"} <= parameters(train)
+    assert set(values["objective"]["weights"]), "an objective needs a loss"
+    assert callable(load_benchmark)
+
+
+@pytest.mark.parametrize("debug", [(), ("+debug=tiny",)], ids=["real", "tiny"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_under_every_root(experiment: str, debug: tuple[str, ...]) -> None:
+    for root in ROOTS:
+        cfg = composed(root, f"+experiment={experiment}", *debug)
+        assert cfg.name == experiment
+        check(cfg)
+    if debug:  # nothing left to fill in
+        plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "seed")
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
+def test_every_group_option_composes(group: str, name: str) -> None:
+    check(composed("train", f"{group}={name}"))
+
+
+def test_every_experiment_says_how_to_run_it() -> None:
+    for name in EXPERIMENTS:
+        text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+        assert f"+experiment={name}" in text.partition("\nname:")[0], f"{name}: no run line in its header"
+
+
+def test_missing_keys_are_named_all_at_once() -> None:
+    cfg = composed("train", "data=scramble_release")
+    with pytest.raises(ConfigError, match=r"data\.images, data\.path.*data\.images=\.\.\. data\.path=\.\.\."):
+        plain(cfg, "data", "seed")
+    assert plain(cfg, "seed") == {"seed": 0}
+
+
+def test_shipped_objectives_are_known_losses() -> None:
+    from scramble.preference.losses import resolve_objective
+
+    for name in GROUPS["objective"]:
+        weights = OmegaConf.to_container(composed("train", f"objective={name}").objective.weights)
+        assert resolve_objective(weights) == weights
