@@ -96,6 +96,38 @@ def test_trained_tower_gets_its_gradient_in_one_pass(loaded: Any, batch_of: Call
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in loaded.backbone.vision[1].parameters())
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_last_layer_works_on_predicting_positions(
+    checkpointing: bool, loaded: Any, batch_of: Callable[[str], TrieBatch]
+) -> None:
+    if checkpointing:
+        enable_gradient_checkpointing(loaded.backbone)
+    loaded.model.train()
+    first, last = loaded.backbone.decoder.layers[0], loaded.backbone.decoder.layers[-1]
+    inner = [layer.mlp.down_proj for layer in (first, last)]
+    inner += [layer.self_attn.v_proj for layer in (first, last)]
+    sizes: list[int] = []
+    for module in inner:
+        module.register_forward_hook(lambda module, args, output: sizes.append(output.shape[:-1].numel()))
+    batch = batch_of("rows and padding")
+    everywhere, predicting = batch.input_ids_BL.numel(), len(batch.rows_R)
+    with torch.no_grad():
+        logprobs(loaded.backbone, batch)
+    assert sizes == [everywhere, everywhere, everywhere, predicting]  # v, mlp of the first; v, mlp of the last
+
+
+def test_last_layer_checkpointed_by_others_runs_in_full(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    batch = batch_of("five captions")
+    trained = [p for p in loaded.model.parameters() if p.requires_grad]
+    loaded.model.train()
+    wanted = torch.autograd.grad(logprobs(loaded.backbone, batch).sums_Q.sum(), trained)
+    enable_gradient_checkpointing(loaded.backbone)
+    loaded.backbone.decoder.layers[-1].gradient_checkpointing = True
+    found = torch.autograd.grad(logprobs(loaded.backbone, batch).sums_Q.sum(), trained)
+    for got, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["one pair", "five captions", "prefix", "identical"])
 def test_head_rows_are_distinct_predictors(
     name: str, loaded: Any, batch_of: Callable[[str], TrieBatch], monkeypatch: pytest.MonkeyPatch

@@ -18,6 +18,7 @@ from scramble.trie.build import TrieError
 from scramble.trie.head import CHUNK_ELEMENTS, head_logprobs
 from scramble.trie.mask import block_mask, dense_mask
 from scramble.trie.pack import TrieBatch
+from scramble.trie.tail import last_layer, only_predicting
 
 
 class NonFiniteError(RuntimeError):
@@ -83,7 +84,8 @@ def logprobs(
     batch = replace(batch, images=()).to(head.weight.device)
     embeds_BLD = _embed(backbone, batch, features)
     mask = _attention_mask(backbone, batch)
-    hidden_BLD = backbone.decode(embeds_BLD, mask, batch.position_ids_BL)
+    with only_predicting(backbone.decoder, batch.rows_R):
+        hidden_BLD = backbone.decode(embeds_BLD, mask, batch.position_ids_BL)
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
     logps_T = head_logprobs(
         hidden_RD,
@@ -130,13 +132,18 @@ def vision_is_trained(backbone: Backbone) -> bool:
 def enable_gradient_checkpointing(backbone: Backbone) -> None:
     """Checkpoint the layers of the language model, and nothing else, from now on. Needed once, not once a step.
 
-    The non-reentrant kind needs no gradient on the embeddings, so transformers' hook for it is taken off again.
+    The non-reentrant kind needs no gradient on the embeddings, so transformers' hook for it is taken off again. The
+    last layer keeps its activations: the backward pass would recompute them first, with all else still in memory, so
+    that the peak is the same without.
     """
     decoder: Any = backbone.decoder
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     if hasattr(decoder, "disable_input_require_grads"):
         decoder.disable_input_require_grads()
+    layer: Any = last_layer(decoder)
+    if layer is not None:
+        layer.gradient_checkpointing = False
 
 
 def block_tokens(backbone: Backbone) -> frozenset[int]:
