@@ -64,10 +64,8 @@ def _kind(
         for name in (*CLASSIFIERS, FRESH):
             blind[name] = _numbers(blind_accuracy(pairs, name, seed=seed, count=folds))
     if likelihood is not None:
-        scores = [
-            a - b
-            for a, b in zip(likelihood([p.chosen for p in pairs]), likelihood([p.rejected for p in pairs]), strict=True)
-        ]
+        chosen, rejected = likelihood([p.chosen for p in pairs]), likelihood([p.rejected for p in pairs])
+        scores = [a - b for a, b in zip(chosen, rejected, strict=True)]
         blind["language model"] = _numbers(blind_by_score(pairs, scores, "language model"))
     same = sum(sorted(plain(p.chosen).split()) == sorted(plain(p.rejected).split()) for p in pairs)
     return {
@@ -134,15 +132,17 @@ def _percent(part: int, whole: int) -> float:
     return round(100 * part / whole, 2) if whole else 0.0
 
 
+def classifiers(result: dict[str, Any]) -> list[str]:
+    """The classifiers that an audit holds numbers of, in their usual order."""
+    present = {name for kind in result["kinds"].values() for name in kind["blind"]}
+    return [name for name in (*CLASSIFIERS, FRESH, "language model") if name in present]
+
+
 def tables(result: dict[str, Any]) -> list[Table]:
     """The audit as ``rich`` tables: blind accuracy by kind, faults by rule, vocabulary shift."""
     from rich.table import Table
 
-    names = [
-        name
-        for name in (*CLASSIFIERS, FRESH, "language model")
-        if any(name in k["blind"] for k in result["kinds"].values())
-    ]
+    names = classifiers(result)
     blind = Table(title="Blind accuracy, percent (standard error): 50 is a coin")
     for column in ("kind", "pairs", "images", *names, "same bag %"):
         blind.add_column(column, justify="left" if column == "kind" else "right")

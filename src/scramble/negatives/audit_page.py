@@ -10,12 +10,12 @@ import difflib
 import io
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.negatives.audit import RATIO_EDGES
+from scramble.negatives.audit import RATIO_EDGES, classifiers
 from scramble.negatives.base import seeded
-from scramble.negatives.blind import CLASSIFIERS, FRESH
 from scramble.negatives.faults import FAULTS, faults
 from scramble.records import Edit, PreferencePair
 from scramble.store import write_text
@@ -59,14 +59,11 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = [
-        n for n in (*CLASSIFIERS, FRESH, "language model") if any(n in k["blind"] for k in result["kinds"].values())
-    ]
-    ratios = [f"{low:g} to {high:g}" for low, high in zip(RATIO_EDGES, RATIO_EDGES[1:], strict=False)]
+    ratios = [f"{low:g} to {high:g}" for low, high in pairwise(RATIO_EDGES)]
     page = environment.get_template("audit.html.j2").render(
         title=title,
         audit=result,
-        classifiers=names,
+        classifiers=classifiers(result),
         faults=FAULTS,
         ratios=ratios,
         examples=shown,

@@ -38,7 +38,7 @@ class Held:
 
 
 def coco_id(name: str) -> int | None:
-    """The COCO id in a file name or image id (``COCO_val2014_000000000139.jpg``, ``000000000139``, ``139``), or None."""
+    """The COCO id in a file name or image id (``COCO_val2014_000000000139.jpg``, ``139``), or None."""
     match = _COCO.search(Path(name).name)
     return int(match[1]) if match else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from scramble.negatives.blind import plain
 from scramble.negatives.inflect import article
@@ -61,7 +62,7 @@ def slips(text: str, lexicon: Lexicon) -> set[str]:
     """Small errors of form: a/an, a doubled word, a number that its noun does not show, stray spaces."""
     found = set()
     words = plain(text).split()
-    for this, following in zip(words, words[1:], strict=False):
+    for this, following in pairwise(words):
         if this in ("a", "an") and this != article(following):
             found.add(f"{this} {following}")
         if this == following and this not in ("had", "that"):

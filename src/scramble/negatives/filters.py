@@ -135,7 +135,7 @@ def drop_near_duplicates(
     per_image: bool = True,
     on_drop: Callable[[PreferencePair, str], None] | None = None,
 ) -> Iterator[PreferencePair]:
-    """The first of pairs that say the same: equal word sets on both sides, of one image or (``per_image=False``) of all.
+    """The first of pairs that say the same (equal words on both sides), of one image or of all.
 
     Memory grows with the number of different pairs (8 bytes each, about).
     """
@@ -163,7 +163,8 @@ def load_grammar(path: str | Path = GRAMMAR_MODEL, *, device: str = "cpu", batch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path).to(device).eval()
+    model: Any = AutoModelForSequenceClassification.from_pretrained(path)
+    model.to(device).eval()
 
     @torch.inference_mode()
     def score(texts: Sequence[str]) -> list[float]:
@@ -188,7 +189,8 @@ def load_plausibility(path: str | Path = PLAUSIBILITY_MODEL, *, device: str = "c
     from transformers import AutoTokenizer, T5EncoderModel
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = T5EncoderModel.from_pretrained(path).to(device).eval()
+    model: Any = T5EncoderModel.from_pretrained(path)
+    model.to(device).eval()
     rows = model.shared.weight.detach().float()
     if rows.shape[0] <= _VERA_WEIGHT:
         raise ValueError(f"{path} has {rows.shape[0]} embedding rows, Vera's head is in row {_VERA_WEIGHT}: not Vera")
@@ -218,7 +220,8 @@ def load_likelihood(path: str | Path, *, device: str = "cpu", batch: int = 32) -
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(path).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(path)
+    model.to(device).eval()
     start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
     @torch.inference_mode()

@@ -80,14 +80,17 @@ def refine_blind(
     seed: int = 0,
     rounds: int = 4,
     target: float = 52.0,
+    slack: float = 0.15,
     least: float = 0.0,
     on_round: Callable[[Round], None] | None = None,
 ) -> list[PreferencePair]:
     """Keep pairs that n-gram classifiers, fitted on the other images' pairs, cannot tell (kind by kind).
 
-    Each round fits unigram, bigram and trigram classifiers out of fold (new folds each round), both on the kind and
-    on all pairs, and keeps as many pairs that they get right as they get wrong, at each level of confidence. It stops
-    for a kind when the classifiers are at ``target`` percent or below, or fewer than ``least`` of its pairs would stay.
+    Each round fits unigram, bigram and trigram classifiers out of fold (new folds each round), both on the kind and on
+    all pairs, and keeps, at each level of confidence, as many pairs that they get right as they get wrong, and
+    ``slack`` (a share) more: pairs picked with equal numbers would be told *below* chance by the next classifier. It
+    stops for a kind when the classifiers are at ``target`` percent or below, or fewer than the share ``least`` of its
+    pairs would stay. ``on_round`` is told each round's numbers.
     """
     kept = list(pairs)
     total: dict[str, int] = {}
@@ -99,7 +102,7 @@ def refine_blind(
         staying: list[int] = []
         for kind in sorted(total):
             members = [i for i, pair in enumerate(kept) if pair.kind == kind]
-            balanced = members if kind in done else _balance(members, gaps, seeded(seed, kind, number).random())
+            balanced = members if kind in done else _balance(members, gaps, slack, seeded(seed, kind, number).random())
             right = _accuracy(gaps[members]) if members else 50.0
             if right <= target or len(balanced) < least * total[kind]:
                 done.add(kind)
@@ -133,8 +136,8 @@ def _gaps(pairs: Sequence[PreferencePair], seed: int) -> np.ndarray:
     return gaps
 
 
-def _balance(members: Sequence[int], gaps: np.ndarray, draw: float) -> list[int]:
-    """As many members with a positive as with a negative gap, bin by bin of its size; all with none."""
+def _balance(members: Sequence[int], gaps: np.ndarray, slack: float, draw: float) -> list[int]:
+    """As many members with a positive as with a negative gap (``slack`` more), by size of gap; all with none."""
     import numpy as np
 
     index = np.asarray(members)
@@ -149,6 +152,6 @@ def _balance(members: Sequence[int], gaps: np.ndarray, draw: float) -> list[int]
     for cell in np.unique(cells[inside]):
         up = index[inside & (cells == cell) & (gaps[index] > 0)]
         down = index[inside & (cells == cell) & (gaps[index] < 0)]
-        count = min(len(up), len(down))
-        keep += list(rng.permutation(up)[:count]) + list(rng.permutation(down)[:count])
+        keep += list(rng.permutation(up)[: round(len(down) * (1 + slack))])
+        keep += list(rng.permutation(down)[: round(len(up) * (1 + slack))])
     return sorted(int(i) for i in keep)
