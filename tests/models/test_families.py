@@ -10,11 +10,13 @@ import pytest
 import torch
 from exactness import CASES, assert_exact
 from PIL import Image
+from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load
 from scramble.models.registry import family_named
 
-BUILT = ("internvl", "llava", "smolvlm")  # tiny models whose processor can be built without torchvision
+# Tiny models whose processor can be built here: Molmo2's needs torchvision.
+BUILT = ("internvl", "llava", "smolvlm", "molmo") + (("molmo2",) if is_torchvision_available() else ())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -46,9 +48,10 @@ def test_length_is_known_from_the_size_alone(
 def test_odd_images(name: str, tiny: Callable[[str], Path]) -> None:
     """Any mode is read as RGB; an EXIF-rotated picture counts as the upright one."""
     loaded = load(tiny(name))
+    key = "images" if name == "molmo" else "pixel_values"
 
     def pixels(image: Image.Image) -> torch.Tensor:
-        return loaded.family.encode_prompt(loaded.processor, "describe", [image]).images["pixel_values"]
+        return loaded.family.encode_prompt(loaded.processor, "describe", [image]).images[key]
 
     grey = Image.linear_gradient("L").resize((60, 40))
     expected = pixels(grey.convert("RGB"))
