@@ -5,8 +5,10 @@ They run every experiment on a CPU in seconds (``+debug=tiny``); the InternVL is
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from scramble.models.family import ModelError
 from scramble.models.tiny.internvl import save_tiny_internvl
@@ -14,18 +16,25 @@ from scramble.models.tiny.internvl import save_tiny_internvl
 __all__ = ["save_tiny", "save_tiny_internvl"]
 
 
-def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int = 0) -> Path:
+def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int = 0, **sizes: Any) -> Path:
     """Write a tiny random model of the named family with a tokenizer made from ``texts``; returns its folder.
 
+    Args:
+        family: name of the family.
+        folder: where to write.
+        texts: what the tokenizer is made from.
+        seed: of the weights.
+        sizes: the maker's own options (``width``, ``layers``, ``image_size``, ...).
+
     Raises:
-        ModelError: for a family without one, naming those that have one.
+        ModelError: for a family or size without one, naming what there is.
     """
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
     from scramble.models.tiny.molmo2 import save_tiny_molmo2
 
-    makers: dict[str, Callable[[str | Path, Iterable[str], int], Path]] = {
+    makers: dict[str, Callable[..., Path]] = {
         "internvl": save_tiny_internvl,
         "llava": save_tiny_llava,
         "molmo": save_tiny_molmo,
@@ -34,4 +43,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     }
     if family not in makers:
         raise ModelError(f"no tiny model of family {family!r}; there is one of {', '.join(makers)}")
-    return makers[family](folder, texts, seed)
+    known = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(sizes) - set(known)):
+        raise ModelError(f"a tiny {family} has no size {', '.join(unknown)}; it has {', '.join(known)}")
+    return makers[family](folder, texts, seed, **sizes)

@@ -1,0 +1,24 @@
+"""Making tiny models: sizes are passed on, unknown ones are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scramble.models import ModelError, load
+from scramble.models.tiny import save_tiny
+
+
+def test_sizes(tmp_path: Path) -> None:
+    folder = save_tiny("internvl", tmp_path, ["a circle"], 0, layers=2, width=64, image_size=96)
+    config = load(folder).model.config
+    assert (config.text_config.num_hidden_layers, config.text_config.hidden_size) == (2, 64)
+    assert config.image_seq_length == 64
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no size depth; it has image_size, patch_size"):
+        save_tiny("internvl", tmp_path, ["a circle"], depth=2)
+    with pytest.raises(ModelError, match="there is one of internvl, llava"):
+        save_tiny("qwen_vl", tmp_path, ["a circle"])
