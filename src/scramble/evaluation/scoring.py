@@ -7,7 +7,7 @@ from typing import Any
 
 from scramble.evaluation.items import Query, Reply
 from scramble.evaluation.prompts import PromptEncoder, open_images
-from scramble.models import Loaded
+from scramble.models import Loaded, Prompt
 from scramble.records import ImageFile
 from scramble.trie.score import iter_scores
 
@@ -44,19 +44,33 @@ class Scorer:
             yield replies
 
     def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        if not groups:
-            return
+        """Greedy replies, as many image sets at a time as fit in ``batch_tokens``."""
         from scramble.evaluation.generation import generate
 
+        batch: list[tuple[list[Prompt], list[int]]] = []
         for group in groups:
-            prompts = self.encoder.prompts(
-                [query.prompt for query in group], open_images(group[0].image_ids, images, group[0].image_px)
-            )
+            opened = open_images(group[0].image_ids, images, group[0].image_px)
+            prompts = self.encoder.prompts([query.prompt for query in group], opened)
             for query, prompt in zip(group, prompts, strict=True):
                 self.encoder.check_length(len(prompt.input_ids) + query.max_new_tokens, query)
-            limits = [query.max_new_tokens for query in group]
-            texts = generate(self.loaded, prompts, limits, batch_tokens=self.batch_tokens)
-            yield [Reply(text=text) for text in texts]
+            row = (prompts, [query.max_new_tokens for query in group])
+            if batch and max(_tokens(p) for p, _ in [*batch, row]) * (len(batch) + 1) > self.batch_tokens:
+                yield from self._replies(generate(self.loaded, *zip(*batch, strict=True)))
+                batch = []
+            batch.append(row)
+        if batch:
+            yield from self._replies(generate(self.loaded, *zip(*batch, strict=True)))
+
+    @staticmethod
+    def _replies(texts: Sequence[Sequence[str]]) -> Iterator[list[Reply]]:
+        for group in texts:
+            yield [Reply(text=text) for text in group]
+
+
+def _tokens(prompts: Sequence[Prompt]) -> int:
+    """Tokens in the row of one image set: an upper bound, as if only the shortest prompt's images were shared."""
+    shortest = min(len(prompt.input_ids) for prompt in prompts)
+    return shortest + sum(len(prompt.input_ids) - shortest + 64 for prompt in prompts)
 
 
 def chunk_size(scorer: Scorer, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:

@@ -2,8 +2,9 @@
 
 Paper: Tong et al., CVPR 2024 (arXiv 2401.06209). Data: ``MMVP/MMVP`` (``Questions.csv`` and images ``1..300.jpg``).
 Counts: 300 questions, 150 pairs (2k - 1, 2k). Chance: 50 a question, 25 a pair.
-Human: 95.7 a pair (third-party report). Labels: the original CSV is wrong for questions 99, 100, 279 and 280 (issues 14 and 30 of the repository);
-``labels=corrected`` repairs them, ``labels=original`` keeps them. They move the pair score by up to 1.33 points.
+Human: 95.7 a pair (third-party report). Labels: the original CSV is wrong for questions 99, 100, 279 and 280 (issues
+14 and 30 of the repository); ``labels=corrected`` repairs them, ``labels=original`` keeps them. They move the pair
+score by up to 1.33 points.
 
 Compared with a reference implementation: letters by lmms-eval's rule, on recorded vectors.
 """
