@@ -45,7 +45,7 @@ def check(cfg: DictConfig) -> None:
     shared = set() if data["kind"] == "world" else {"val_fraction", "test_fraction", "max_rejected", "limit"}
     assert set(data) - {"kind"} <= parameters(read) | shared, data["kind"]
     if negatives["method"] != "given":
-        assert set(negatives) - {"method", "options"} <= parameters(build_pairs)
+        assert set(negatives) - {"method", "options"} <= parameters(build_pairs) | {"engine", "refine", "audit"}
     assert set(values["model"]) - {"name", "new"} <= parameters(load)
     assert set(values["objective"]) - {"name", "weights"} <= parameters(train)
     assert set(trainer) - {"watch"} <= parameters(train)

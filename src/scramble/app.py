@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,11 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
 
     @functools.wraps(main)
     def guarded(cfg: DictConfig) -> None:
-        # No surprise downloads, prompts or thread warnings from the libraries below.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if not sys.stderr.isatty():
+            os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
+        # The libraries' notes to each other about their next versions.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|datasets)\b")
         try:
             main(cfg)
         except KeyboardInterrupt:

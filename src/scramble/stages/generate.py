@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from scramble.console import say, track
 from scramble.records import ImageRecord, PreferencePair
 from scramble.stages import SPLITS, StageError
-from scramble.store import JsonLines, content_key, file_key, open_table, read_table, run_stage, table_path
+from scramble.store import (
+    JsonLines,
+    content_key,
+    file_key,
+    open_table,
+    read_table,
+    run_stage,
+    table_path,
+    write_json,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from scramble.negatives.base import Generator
@@ -40,6 +50,8 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
             if negatives["method"] != "given":
                 summary["splits"][split] |= _pairs(folder / split, dict(negatives), seed)
         _check_not_empty(folder, summary)
+        if negatives.get("audit", True):
+            summary["blind"] = _audit(folder, seed)
         return summary
 
     summary, how = run_stage(folder, config, work)
@@ -112,21 +124,31 @@ def _split(image_id: str, fractions: Mapping[str, float], seed: int) -> str:
 def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]:
     from scramble.negatives.pairs import build_pairs
 
-    generator = _generator(negatives.pop("method"), negatives.pop("options", None) or {})
+    negatives.pop("audit", None)
+    refine = negatives.pop("refine", None)
     skipped: Counter[str] = Counter()
-    with JsonLines(folder / "skipped_captions.jsonl") as rows, open_table(folder, PreferencePair) as table:
+    counts: dict[str, Any] = {}
+    with ExitStack() as stack:
+        generator = _generator(
+            negatives.pop("method"), negatives.pop("options", None) or {}, negatives.pop("engine", None), folder, stack
+        )
+        rows = stack.enter_context(JsonLines(folder / "skipped_captions.jsonl"))
 
         def skip(row: dict[str, Any]) -> None:
             skipped[row["reason"]] += 1
             rows.append(row)
 
         images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
-        for pair in build_pairs(images, generator, seed=seed, on_skip=skip, **negatives):
-            table.write(pair)
-    return {"pairs": table.count, "skipped": dict(skipped.most_common())}
+        pairs: Iterable[PreferencePair] = build_pairs(images, generator, seed=seed, on_skip=skip, **negatives)
+        if refine is not None and folder.name == "train":
+            pairs, counts["pairs_before_refinement"] = _refine(pairs, refine, seed)
+        counts["pairs"] = write_table(folder, PreferencePair, pairs)
+    return counts | {"skipped": dict(skipped.most_common())}
 
 
-def _generator(method: str, options: Mapping[str, Any]) -> Generator:
+def _generator(
+    method: str, options: Mapping[str, Any], engine: Mapping[str, Any] | None, folder: Path, stack: ExitStack
+) -> Generator:
     if method == "world":
         from scramble.negatives.world import WorldNegatives
 
@@ -135,7 +157,37 @@ def _generator(method: str, options: Mapping[str, Any]) -> Generator:
         from scramble.negatives.rules import RuleGenerator
 
         return RuleGenerator(**options)
+    if method == "cot":
+        from scramble.engines import ReplyStore, open_engine
+        from scramble.negatives.cot import CotGenerator
+
+        if engine is None:
+            raise StageError("negatives=cot asks a language model: give negatives.engine (kind, model, base_url)")
+        opened = stack.enter_context(open_engine(**engine))
+        return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies")), **options)
     raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot or given")
+
+
+def _refine(pairs: Iterable[PreferencePair], options: Mapping[str, Any], seed: int) -> tuple[list[PreferencePair], int]:
+    """Drop what classifiers without the image can tell. Text only, so the pairs are held in memory."""
+    from scramble.negatives.refine import refine_blind
+
+    everything = list(pairs)
+    return refine_blind(everything, seed=seed, **options), len(everything)
+
+
+def _audit(folder: Path, seed: int) -> dict[str, float]:
+    """Ask of the training pairs how much can be told without the image; ``audit.json`` and ``audit.html``."""
+    from scramble.negatives.audit import audit
+    from scramble.negatives.audit_page import write_page
+    from scramble.preference.examples import ImageTable
+
+    pairs = list(read_table(folder / "train", PreferencePair))
+    result = audit(pairs, seed=seed)
+    images = ImageTable(folder / "train")
+    write_json(folder / "audit.json", result)
+    write_page(folder / "audit.html", result, pairs, open_image=lambda name: images[name].open(), seed=seed)
+    return {name: blind["accuracy"] for name, blind in result["kinds"]["all"]["blind"].items()}
 
 
 def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -149,5 +201,13 @@ def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
     for split, counts in summary["splits"].items():
         numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items() if isinstance(count, int) and count)
         say(f"data, {split}: {numbers}" + (" (finished already)" if how == "reused" else ""))
+    for split, counts in summary["splits"].items():
+        if skipped := counts.get("skipped"):
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
+            where = folder / split / "skipped_captions.jsonl"
+            say(f"data, {split}: captions without a negative: {reasons}; see {where}")
+    if blind := summary.get("blind"):
+        numbers = ", ".join(f"{name} {value:.0f}" for name, value in blind.items())
+        say(f"data: chosen told from rejected without the image, percent: {numbers}; see {folder / 'audit.html'}")
     if summary["rejected_rows"]:
         say(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")

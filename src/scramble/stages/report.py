@@ -47,7 +47,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
 
 
 def _contact_sheet(split: Path, path: Path, count: int = 12) -> Path:
-    from scramble.preference.data import ImageTable
+    from scramble.preference.examples import ImageTable
     from scramble.report import figures
 
     images = ImageTable(split)
