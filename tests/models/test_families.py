@@ -105,3 +105,52 @@ def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
 def test_qwen_vl_is_refused_for_tries() -> None:
     with pytest.raises(ModelError, match="three axes"):
         family_named("qwen_vl").backbone(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", ["internvl", "llava", "smolvlm"])
+def test_gradient_checkpointing_changes_no_gradient(
+    name: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
+) -> None:
+    loaded = load(tiny(name))
+    model = with_lora(loaded.model, loaded.family.lora_targets).train()
+    backbone = loaded.family.backbone(model)
+    ids = torch.tensor([loaded.family.encode_completion(loaded.processor, "a red circle above a square")])
+    length = ids.shape[1]
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients() -> list[torch.Tensor]:
+        embeddings = backbone.embed_tokens(ids).detach().requires_grad_()
+        loss = backbone.head(backbone.decode(embeddings, mask, torch.arange(length)[None])).logsumexp(-1).sum()
+        return list(torch.autograd.grad(loss, trained))
+
+    plain = gradients()
+    backbone.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+    assert any(getattr(module, "gradient_checkpointing", False) for module in backbone.decoder.modules())
+    for one, other in zip(plain, gradients(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["internvl", "llava"])
+def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
+    """Greedy answers of a left-padded batch."""
+    loaded = load(tiny(name))
+    family, processor, model = loaded.family, loaded.processor, loaded.model
+    texts = ["describe the image", "is there a circle in this image of many shapes"]
+    prompts = [family.encode_prompt(processor, text, [image]) for text, image in zip(texts, images, strict=False)]
+    options = {"do_sample": False, "max_new_tokens": 10, "eos_token_id": None, "pad_token_id": 0}
+    with torch.inference_mode():
+        alone = [
+            model.generate(**family.generation_inputs(prompt, model), **options)[0, len(prompt.input_ids) :]
+            for prompt in prompts
+        ]
+        length = max(len(prompt.input_ids) for prompt in prompts)
+        padding = [length - len(prompt.input_ids) for prompt in prompts]
+        both = model.generate(
+            input_ids=torch.tensor([[0] * n + prompt.input_ids for n, prompt in zip(padding, prompts, strict=True)]),
+            attention_mask=torch.tensor([[0] * n + [1] * (length - n) for n in padding]),
+            pixel_values=torch.cat([prompt.images["pixel_values"] for prompt in prompts]),
+            **options,
+        )[:, length:]
+    assert padding[0] > 0
+    assert torch.equal(both, torch.stack(alone))

@@ -127,3 +127,29 @@ def test_without_torchvision_one_clear_line(tmp_path: Any) -> None:
         pytest.skip("torchvision is installed")
     with pytest.raises(ModelError, match="pip install torchvision"):
         save_tiny("molmo2", tmp_path, ["a circle"])
+
+
+def test_cache_changes_no_token(model: Any, images: list[Image.Image]) -> None:
+    family = HandMade()
+    inputs = family.generation_inputs(family.encode_prompt(None, "describe", images[:2]), model)
+    with torch.inference_mode():
+        answers = [
+            model.generate(
+                **inputs, do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=None, use_cache=use
+            )
+            for use in (True, False)
+        ]
+    assert torch.equal(*answers)
+    assert len(set(answers[0][0, inputs["input_ids"].shape[1] :].tolist())) > 1
+
+
+def test_image_ids_are_never_targets(model: Any, images: list[Image.Image]) -> None:
+    from scramble.trie import TrieError, TrieItem, pack
+
+    family = HandMade()
+    backbone = family.backbone(model)
+    prompt = family.encode_prompt(None, "", images[:1])
+    ids = [*prompt.input_ids, VOCAB + 2]
+    item = TrieItem([ids], [[False] * (len(ids) - 1) + [True]], prompt.images, "a")
+    with pytest.raises(TrieError, match=str(VOCAB + 2)):
+        pack([item], feature_tokens=frozenset(), vocab_size=backbone.head.weight.shape[0])
