@@ -1,0 +1,81 @@
+"""Folders of computed numbers keyed by the content of everything they depend on, filled by one run at a time."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as dist
+
+from scramble.store import StoreError, content_key, read_json, write_json
+
+KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
+
+
+class CacheError(StoreError):
+    """A cache that does not belong to this run or is damaged. The message says which and what to do."""
+
+
+@contextmanager
+def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
+    """The cache folder for ``parts`` (digests by name), held by this run; every process of the run must enter.
+
+    Another run that wants it waits and then finds it filled.
+
+    Raises:
+        CacheError: the folder says that it was made for other parts (it was copied or renamed).
+        StoreError: it cannot be written.
+    """
+    folder = Path(parent) / content_key(dict(parts))
+    with _lock(folder):
+        if rank() == 0:
+            _check_parts(folder, parts)
+        barrier()
+        yield folder
+
+
+def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
+    record = folder / KEY_FILE
+    if not record.exists():
+        write_json(record, dict(parts))
+        return
+    found = read_json(record)
+    changed = sorted(name for name in {*found, *parts} if found.get(name) != parts.get(name))
+    if changed:
+        raise CacheError(
+            f"the cache {folder} was computed for other {', '.join(changed)}: it was copied or renamed; remove it, and "
+            "it will be computed again"
+        )
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    if rank() != 0:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def rank() -> int:
+    """Number of this process in a distributed run, 0 otherwise."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Processes of a distributed run, 1 otherwise."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait for all processes of a distributed run."""
+    if world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,69 @@
+"""Two processes on CPU (gloo, DistributedDataParallel) against one that takes the same micro-batches in order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scramble.preference import train
+from scramble.store import read_jsonl
+
+RUN = Path(__file__).with_name("run_training.py")
+
+
+def launch(options: dict[str, Any], processes: int) -> None:
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        str(RUN), json.dumps(options),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
+    """MPO with its delta, micro-batches of 2: one process accumulates two, two processes take one each."""
+    options: dict[str, Any] = {
+        "objective": "mpo", "steps": 12, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "log_every": 1,
+        "seed": 5, "lora": {"r": 8, "alpha": 16}, "val_data": str(data), "evaluate_every": 6,
+    }  # fmt: skip
+    if kind == "model":
+        options |= {"lora": None, "train_vision": True, "learning_rate": 1e-4}
+    train(base, data, tmp_path / "one", device="cpu", **options)
+    launch(options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two")}, 2)
+    one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for key in ("loss", "delta", "rewards/margins", "val/loss"):
+        values = [[row[key] for row in rows if key in row] for rows in (one, two)]
+        assert values[0] and values[0][-1] != values[0][0]
+        torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
+    # Each process filled its share of the reference cache.
+    assert len(list((tmp_path / "two" / "reference").rglob("part-*.jsonl"))) == 2
+
+
+def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path, tmp_path: Path) -> None:
+    """The tower is trained, and half of the micro-batches have no image; one and two processes agree."""
+    options: dict[str, Any] = {
+        "objective": "sft", "steps": 8, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-4, "log_every": 1,
+        "lora": None, "train_vision": True, "use": ["captions", "questions"],
+    }  # fmt: skip
+    from scramble.records import ImageRecord, Question
+    from scramble.store import read_table, write_table
+
+    images = list(read_table(data, ImageRecord))[:6]
+    folder = tmp_path / "data"
+    write_table(folder, ImageRecord, images)
+    write_table(folder, Question, [Question(f"q{n}", (), "Describe the image.", f"red {n}") for n in range(8)])
+    train(base, folder, tmp_path / "one", device="cpu", **options)
+    launch(options | {"model": str(base), "data": str(folder), "out": str(tmp_path / "two")}, 2)
+    losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
+    counts = [row["images"] for row in read_jsonl(tmp_path / "one" / "metrics.jsonl")]
+    assert 1 in counts  # some steps had one micro-batch with and one without an image
