@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import resource
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +79,80 @@ def draw_sample(args: argparse.Namespace) -> None:
     print(f"{len(drawn)} of {len(pairs)} pairs -> {args.out}")
 
 
-COMMANDS = {"yield": measure_yield, "sample": draw_sample}
+def measure_leaks(args: argparse.Namespace) -> None:
+    """Blind accuracy before and after refinement, with a classifier that refinement does not use, on other folds."""
+    from rich.console import Console
+
+    from scramble.negatives.audit import audit, tables
+    from scramble.negatives.blind import FRESH, blind_accuracy
+    from scramble.negatives.refine import refine_blind
+
+    console = Console(width=160)
+    pairs = pairs_of(args, args.per_caption)
+    console.print("Before refinement", tables(audit(pairs, seed=args.seed))[0])
+    kept = refine_blind(pairs, seed=args.seed)
+    console.print("After refinement", *tables(audit(kept, seed=args.seed))[:2])
+    print(f"kept {len(kept)} of {len(pairs)} pairs ({100 * len(kept) / len(pairs):.1f} %)")
+    for family in ("swap", "replace"):
+        before = [p for p in pairs if p.kind.startswith(family)]
+        after = [p for p in kept if p.kind.startswith(family)]
+        print(f"{family}: kept {len(after)} of {len(before)} ({100 * len(after) / len(before):.1f} %)", end="; ")
+        for seed in (7, 8, 9):
+            result = blind_accuracy(after, FRESH, seed=args.seed + seed)
+            low, high = result.interval
+            print(f"{FRESH} n-grams, folds {seed}: {result.accuracy:.1f} % ({low:.1f} to {high:.1f})", end="; ")
+        print()
+        for kind in sorted({p.kind for p in after}):
+            members = [p for p in after if p.kind == kind]
+            result = blind_accuracy(members, FRESH, seed=args.seed + 7)
+            print(f"    {kind}: {result.accuracy:.1f} % (+- {1.96 * result.error:.1f}), n = {result.n}")
+
+
+def measure_speed(args: argparse.Namespace) -> None:
+    """Captions per second of the parse alone and of the whole generator, and memory at two data sizes.
+
+    Parse and generator take turns, three times; the fastest of each counts. CPU seconds, so that other work on the
+    machine does not blur the split.
+    """
+    from scramble.negatives.parse import load_pipeline
+    from scramble.negatives.rules import CHUNK
+    from scramble.negatives.surface import normalise
+
+    nlp, generator = load_pipeline(args.pipeline), RuleGenerator(args.pipeline)
+    images = list(images_of(args.captions))
+    texts = [normalise(text) for image in images for text in image.captions]
+    parse, whole = [], []
+    for _ in range(3):
+        start = time.process_time()
+        for _ in nlp.pipe(texts, batch_size=CHUNK):
+            pass
+        parse.append(time.process_time() - start)
+        start = time.process_time()
+        pairs = sum(1 for _ in build_pairs(images, generator, seed=args.seed))
+        whole.append(time.process_time() - start)
+    share = 100 * (min(whole) / min(parse) - 1)
+    print(f"{len(texts)} captions, {pairs} pairs, one process")
+    print(f"parse alone: {len(texts) / min(parse):.0f} captions a CPU second; parse, rules and validation: ", end="")
+    print(f"{len(texts) / min(whole):.0f}; rules and validation add {share:.1f} % to the parse")
+    for size in (2_000, args.captions_max):
+        count = sum(1 for _ in build_pairs(_repeated(images, size), generator, seed=args.seed))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"after {size} captions ({count} pairs): peak memory {peak:.0f} MiB", flush=True)
+
+
+def _repeated(images: list[ImageRecord], captions: int) -> Iterator[ImageRecord]:
+    """The images again and again, under new ids, until there are that many captions."""
+    given, turn = 0, 0
+    while True:
+        for image in images:
+            if given >= captions:
+                return
+            given += len(image.captions)
+            yield ImageRecord(f"{turn}-{image.image_id}", image.image, image.captions)
+        turn += 1
+
+
+COMMANDS = {"yield": measure_yield, "sample": draw_sample, "leaks": measure_leaks, "speed": measure_speed}
 
 
 def main() -> None:
@@ -87,6 +162,8 @@ def main() -> None:
     parser.add_argument("--pipeline", default="en_core_web_sm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=200)
+    parser.add_argument("--per-caption", type=int, default=2, help="leaks: negatives a caption")
+    parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions of the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()
     COMMANDS[args.command](args)

@@ -49,7 +49,8 @@ def build_pairs(
         captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or the one most alike by ``similarity``.
         form: ``caption`` (caption against negative), ``yes-no`` (a question on each of them), or ``both``.
         kinds: if given, only negatives of these kinds.
-        similarity: scores captions against an image, see :func:`scramble.negatives.similarity.load_similarity`.
+        similarity: scores captions against an image, or the CLIP or SigLIP model that does
+            (:func:`scramble.negatives.similarity.load_similarity`).
         surface: write both sides in one form (:func:`scramble.negatives.surface.normalise`); off for text made by a
             grammar, whose surface is one already.
         on_skip: called with ``{"image_id", "caption", "text", "reason"}`` for each caption that gives no pair.
@@ -61,12 +62,16 @@ def build_pairs(
         raise ValueError(f"no captions_per_image={captions_per_image!r} with form={form!r}")
     if captions_per_image == "clip" and similarity is None:
         raise ValueError("captions_per_image=clip needs a similarity model (negatives.similarity=<CLIP or SigLIP>)")
-    skip = on_skip or (lambda row: None)
+    if isinstance(similarity, str):
+        from scramble.negatives.similarity import load_similarity
+
+        similarity = load_similarity(similarity) if captions_per_image == "clip" else None
+    rank, skip = similarity, on_skip or (lambda row: None)
     contexts: deque[ImageRecord] = deque()  # the images of captions that the generator has drawn but not answered
 
     def captions() -> Iterator[Caption]:
         for image in images:
-            for index in _usable(image, captions_per_image, seed, similarity, skip):
+            for index in _usable(image, captions_per_image, seed, rank, skip):
                 contexts.append(image)
                 text = image.captions[index]
                 yield Caption(image.image_id, index, normalise(text) if surface else text, image.graph)
