@@ -1,0 +1,156 @@
+"""Scoring throughput: one trie an image beside one sequence a row, on the same sequences and model.
+
+Shapes: 2 sequences an image (Winoground: the captions of a quadruple), 4 (SugarCrepe with both orders, option letters),
+18 (POPE: nine questions an image, "yes" and "no" of each). One sequence a row runs in batches without gradient, with
+the head on scored positions only, padded to the longest of its batch, and encodes an image for each sequence; its
+"shared image" variant encodes each image once and repeats the features. Both sides score in one process, in turn.
+
+    python benchmarks/score.py --json score.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes import SHAPES, noise_image, read_captions, save_internvl, swap_two_words
+
+CAPTION_PROMPT = "Describe the image in one sentence."
+OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "clock")
+
+
+def make_items(loaded: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
+    """Items of the given shape: captions and their swapped forms, or questions with both answers."""
+    from scramble.trie import TrieItem
+
+    family, processor = loaded.family, loaded.processor
+    captions = read_captions(data, images, max(1, sequences // 2))
+    items = []
+    for number in range(images):
+        picture = [noise_image(number, pixels)]
+        if sequences == 18:
+            asked = [(f"Is there a {name} in the image?", answer) for name in OBJECTS for answer in ("yes", "no")]
+        else:
+            texts = captions[number]
+            asked = [(CAPTION_PROMPT, t) for n, text in enumerate(texts) for t in (text, swap_two_words(text, n))]
+        prompts = {text: family.encode_prompt(processor, text, picture) for text in dict(asked)}
+        ids, scored = [], []
+        for text, answer in asked:
+            prompt, completion = prompts[text].input_ids, family.encode_completion(processor, answer)
+            ids.append(prompt + completion)
+            scored.append([False] * len(prompt) + [True] * len(completion))
+        items.append(TrieItem(ids, scored, prompts[asked[0][0]].images, str(number)))
+    return items
+
+
+def one_sequence_a_row(loaded: Any, items: list[Any], batch: int, share_images: bool) -> list[float]:
+    """Log-probability of each sequence by ordinary batches, right-padded."""
+    backbone, model = loaded.backbone, loaded.backbone.model
+    rows = [(ids, mask, item) for item in items for ids, mask in zip(item.sequences, item.scored, strict=True)]
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
+    sums = [0.0] * len(rows)
+    shared = {}
+    if share_images:
+        shared = {id(item): backbone.encode_images([item.images])[0] for item in items}
+    for start in range(0, len(order), batch):
+        members = order[start : start + batch]
+        part = [rows[n] for n in members]
+        length = max(len(ids) for ids, _, _ in part)
+        input_ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _, _ in part])
+        attention = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _, _ in part])
+        scored = torch.tensor([mask + [False] * (length - len(mask)) for _, mask, _ in part])
+        if share_images:
+            features = torch.cat([shared[id(item)] for _, _, item in part])
+            embeds = backbone.embed_tokens(input_ids)
+            embeds[torch.isin(input_ids, torch.tensor(sorted(backbone.feature_tokens)))] = features
+            hidden = backbone.decoder(inputs_embeds=embeds, attention_mask=attention).last_hidden_state
+        else:
+            pixels = torch.cat([item.images["pixel_values"] for _, _, item in part])
+            hidden = model.model(input_ids=input_ids, attention_mask=attention, pixel_values=pixels).last_hidden_state
+        where = scored[:, 1:].nonzero(as_tuple=True)
+        logits = torch.nn.functional.linear(hidden[:, :-1][where], backbone.head.weight).float()
+        logps = logits.log_softmax(-1).gather(1, input_ids[:, 1:][where][:, None])[:, 0]
+        totals = torch.zeros(len(part)).index_add(0, where[0], logps)
+        for n, total in zip(members, totals.tolist(), strict=True):
+            sums[n] = total
+    return sums
+
+
+@torch.no_grad()
+def measure(loaded: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any]:
+    """Images and sequences a second of each way, in turn, and the largest difference of their numbers."""
+    from scramble.trie import score
+
+    items = make_items(loaded, args.images, sequences, args.pixels, args.data)
+    ways = {
+        "trie": lambda: [s.sum for item in score(loaded.backbone, items, batch_tokens=args.batch_tokens) for s in item],
+        "one_sequence_a_row": lambda: one_sequence_a_row(loaded, items, args.rows, share_images=False),
+        "one_sequence_a_row_shared_image": lambda: one_sequence_a_row(loaded, items, args.rows, share_images=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    numbers: dict[str, list[float]] = {}
+    for _ in range(args.repeats):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            numbers[name] = run()
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    count = args.images * sequences
+    return {
+        "sequences_an_image": sequences,
+        **{
+            name: {
+                "seconds": round(median, 4),
+                "images_per_second": round(args.images / median, 3),
+                "sequences_per_second": round(count / median, 3),
+            }
+            for name, median in medians.items()
+        },
+        "ratio": round(medians["one_sequence_a_row"] / medians["trie"], 2),
+        "ratio_to_shared_image": round(medians["one_sequence_a_row_shared_image"] / medians["trie"], 2),
+        "largest_difference": max(
+            abs(a - b) for name in ways for a, b in zip(numbers["trie"], numbers[name], strict=True)
+        ),
+    }
+
+
+def main() -> None:
+    """Parse the command line, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="40m")
+    parser.add_argument("--data", help="JSONL with image and caption; without it captions are made up")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--sequences", type=int, nargs="+", default=[2, 4, 18])
+    parser.add_argument("--pixels", type=int, default=640)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--rows", type=int, default=8, help="batch of one sequence a row")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", help="write the result here")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    from scramble import models
+
+    texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
+    texts += [f"Is there a {name} in the image? yes no" for name in OBJECTS]
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
+        results = [measure(loaded, args, sequences) for sequences in args.sequences]
+    text = json.dumps(
+        {"shape": args.shape, "threads": args.threads, "torch": torch.__version__, "results": results}, indent=2
+    )
+    print(text)
+    if args.json:
+        Path(args.json).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

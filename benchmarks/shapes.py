@@ -1,0 +1,142 @@
+"""Models and data for the benchmarks: InternVL shapes with random weights, captions, hard negatives, noise images."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COMMON_WORDS = (
+    "a an the of on in with and near next to behind above under beside man woman dog cat child bus train street table "
+    "plate pizza horse zebra giraffe bench kitchen bathroom clock tower red blue green white black large small old "
+    "young sitting standing riding holding eating looking walking playing parked wooden tall grass field water beach"
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of an InternVL: tower (ViT) and decoder (Qwen2)."""
+
+    vision_layers: int
+    vision_width: int
+    vision_heads: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    vocab_size: int
+    tied: bool = True
+    image_size: int = 448
+
+
+SHAPES = {
+    # One twentieth of InternVL3-1B, its parts in the same proportion: tower 14 M, decoder 17 M, embeddings 8 M.
+    "40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384),
+    "tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024),
+    "internvl3-1b": Shape(24, 1024, 16, 24, 896, 14, 2, 4864, 151674),
+    "internvl3-2b": Shape(24, 1024, 16, 28, 1536, 12, 2, 8960, 151674),
+    "internvl3-8b": Shape(24, 1024, 16, 28, 3584, 28, 4, 18944, 151674, tied=False),
+}
+
+
+def image_tokens(shape: Shape) -> int:
+    """Tokens of one tile: patches of 14 px, merged two by two."""
+    return (shape.image_size // 28) ** 2
+
+
+def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
+    """Write an InternVL of the given shape with random weights, and a tokenizer made from ``texts``."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from scramble.models.tiny import save_tiny_internvl
+
+    save_tiny_internvl(
+        folder, texts, image_size=shape.image_size, patch_size=14, vocab_size=min(shape.vocab_size, 8192)
+    )
+    config = AutoConfig.from_pretrained(folder)
+    config.vision_config.update(
+        {
+            "hidden_size": shape.vision_width,
+            "num_hidden_layers": shape.vision_layers,
+            "num_attention_heads": shape.vision_heads,
+            "intermediate_size": 4 * shape.vision_width,
+        }
+    )
+    config.text_config.update(
+        {
+            "hidden_size": shape.width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "intermediate_size": shape.mlp,
+            "vocab_size": shape.vocab_size,
+            "layer_types": ["full_attention"] * shape.layers,
+            "tie_word_embeddings": shape.tied,
+        }
+    )
+    config.tie_word_embeddings = shape.tied
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
+def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) -> list[list[str]]:
+    """Captions of each image: from a JSONL with "image" and "caption", else made of common words, as long as COCO's
+    (11 words on average)."""
+    if path is None:
+        rng, words = random.Random(seed), COMMON_WORDS.split()
+        return [
+            [" ".join(rng.choices(words, k=min(25, max(8, round(rng.gauss(11, 2.5)))))) for _ in range(per_image)]
+            for _ in range(images)
+        ]
+    grouped: dict[str, list[str]] = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            grouped.setdefault(row["image"], []).append(row["caption"].strip())
+    captions = list(grouped.values())
+    # Images with fewer captions than asked for borrow from others: only the lengths matter here.
+    flat = [caption for group in captions for caption in group]
+    return [(captions[n % len(captions)] + flat[n * per_image % len(flat) :])[:per_image] for n in range(images)]
+
+
+def swap_two_words(caption: str, seed: int) -> str:
+    """A hard negative of the usual kind: two different words trade places."""
+    words = caption.split()
+    rng = random.Random(seed)
+    for _ in range(100):
+        first, second = sorted(rng.sample(range(len(words)), 2))
+        if words[first].strip(".,").lower() != words[second].strip(".,").lower():
+            words[first], words[second] = words[second], words[first]
+            return " ".join(words)
+    return caption + " again"
+
+
+def noise_image(seed: int, size: int) -> Any:
+    """An image of smooth noise, ``size`` px wide and three quarters as high."""
+    from PIL import Image
+
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((size, size * 3 // 4), Image.Resampling.BICUBIC)
+
+
+def noise_jpeg(seed: int, size: int) -> bytes:
+    """The same as a JPEG file."""
+    file = io.BytesIO()
+    noise_image(seed, size).save(file, "JPEG")
+    return file.getvalue()
+
+
+def make_pairs(captions: list[list[str]]) -> Iterator[dict[str, Any]]:
+    """Rows with image number, chosen and rejected."""
+    for image, texts in enumerate(captions):
+        for index, text in enumerate(texts):
+            yield {"image": image, "chosen": text, "rejected": swap_two_words(text, 1000 * image + index)}
