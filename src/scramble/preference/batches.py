@@ -24,11 +24,15 @@ class Encoder:
         loaded: model, processor and family.
         images: image files by id.
         cache_bytes: memory for encoded prompts (pixels mostly); the least recently used go first.
+
+    Attributes:
+        known: prompts that need no encoding, by image ids and text.
     """
 
     def __init__(self, loaded: Loaded, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
         self.family, self.processor = loaded.family, loaded.processor
         self.images = images
+        self.known: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
         self._prompts: OrderedDict[tuple[tuple[str, ...], str], Prompt] = OrderedDict()
         self._free = cache_bytes
         self._completions: dict[str, list[int]] = {}
@@ -37,6 +41,8 @@ class Encoder:
     def prompt(self, example: Example) -> Prompt:
         """Ids and tower inputs of an example's prompt. Raises RecordError naming the example and its image."""
         key = (example.image_ids, example.prompt)
+        if key in self.known:
+            return self.known[key]
         if key in self._prompts:
             self._prompts.move_to_end(key)
             return self._prompts[key]

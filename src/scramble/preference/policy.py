@@ -149,8 +149,8 @@ def set_trained(loaded: Loaded, *, vision: bool) -> None:
             module.requires_grad_(False)
 
 
-def make_policy(loaded: Loaded, *, gradient_checkpointing: bool) -> Policy:
+def make_policy(loaded: Loaded, backbone: Backbone, *, gradient_checkpointing: bool) -> Policy:
     """The policy around a model whose trained weights are chosen."""
     if gradient_checkpointing:
-        enable_gradient_checkpointing(loaded.backbone)
-    return Policy(loaded.model, loaded.backbone)
+        enable_gradient_checkpointing(backbone)
+    return Policy(loaded.model, backbone)

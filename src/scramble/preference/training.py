@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import nn
-from transformers import TrainingArguments
 
 from scramble.models import Loaded, ModelError, load
 from scramble.preference.batches import Encoder, PairBatch, check_examples, collate
 from scramble.preference.callbacks import Every, LogLastStep, MetricsFile, ProgressBar, WeightsAndBiases
 from scramble.preference.checkpoint import newest
-from scramble.preference.examples import TABLES, Data, Example, group_by_image, load_examples, report_refused
+from scramble.preference.examples import Data, Example, group_by_image, load_examples, report_refused
+from scramble.preference.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.preference.losses import needs_pairs, resolve_objective
+from scramble.preference.options import check_options, training_arguments
 from scramble.preference.order import MicroBatches, num_steps
 from scramble.preference.policy import add_lora, make_policy, set_trained, turn_off_dropout
 from scramble.preference.reference import cache_parts, reference_logps
@@ -37,10 +36,9 @@ from scramble.preference.weights import (
     weights_key,
 )
 from scramble.store import content_key
+from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
-
-REFERENCES = ("cache", "step")
 
 
 def train(
@@ -82,6 +80,7 @@ def train(
     reference: str = "cache",
     reference_cache: str | Path | None = None,
     reference_batch_tokens: int = 4096,
+    image_features: str | Path | None = None,
     val_data: Data | None = None,
     evaluate: Callable[[Loaded], Mapping[str, float]] | None = None,
     evaluate_every: int = 200,
@@ -124,6 +123,8 @@ def train(
         reference: ``cache`` computes reference log-probabilities once, on disk; ``step`` in each step, adapters off.
         reference_cache: where caches live; share it between runs. Default ``out/reference``.
         reference_batch_tokens: positions a batch while filling it.
+        image_features: folder in which a frozen tower's features are kept, so that it runs once an image and not once
+            an epoch; None keeps none.
         val_data: held-out pairs whose loss and margins are logged as ``val/...``.
         evaluate: called with the model in evaluation mode by the main process; its numbers are logged.
         evaluate_every: steps between calls of both, besides the first and the last.
@@ -147,8 +148,8 @@ def train(
     _quiet()
     weights = resolve_objective(objective)
     with_rejected = needs_pairs(weights)
-    _check_options(weights, use, reference, adapter, lora, train_vision)
-    args = _arguments(
+    check_options(weights, use, reference, adapter, lora, train_vision, image_features)
+    args = training_arguments(
         out, device=device, autocast=autocast, learning_rate=learning_rate, schedule=schedule, warmup=warmup,
         weight_decay=weight_decay, adam_betas=adam_betas, max_grad_norm=max_grad_norm, log_every=log_every,
         save_every=save_every, seed=seed,
@@ -169,22 +170,32 @@ def train(
     loaded = _choose_trained(loaded, lora, train_vision, seed)
     loaded.model.to(args.device)
 
+    backbone: Backbone = loaded.backbone
+    if image_features is not None:
+        backbone = cast(Backbone, FeatureBackbone(backbone))
+
     def prepare(source: Data) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
         """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
         found, images = load_examples(source, use, caption_prompt)
         encoder = Encoder(loaded, images)
-        limit = max_length or loaded.family.max_length(loaded.backbone.model.config)
+        limit = max_length or loaded.family.max_length(backbone.model.config)
         examples, refused = check_examples(encoder, found, needs_rejected=with_rejected, max_length=limit)
         report_refused(out / "rejected_rows.jsonl", refused, len(examples), max_refused, write=main and source is data)
-        if not with_rejected or reference == "step":
+        from_cache = with_rejected and reference == "cache"
+        if not from_cache and image_features is None:
             return examples, refused, encoder, None
         parts = cache_parts(
             weights=base_key, adapter=start_adapter, processor=processor_key(loaded.processor),
-            precision=f"{loaded.backbone.head.weight.dtype}, {attn_implementation}, {args.device.type}",
+            precision=f"{backbone.head.weight.dtype}, {attn_implementation}, {args.device.type}",
             examples=examples, images=images,
         )  # fmt: skip
+        if image_features is not None:
+            kept = feature_parts(parts, examples)
+            encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone)
+        if not from_cache:
+            return examples, refused, encoder, None
         folder = reference_cache or out / "reference"
-        known = reference_logps(folder, parts, examples, encoder, loaded.backbone, batch_tokens=reference_batch_tokens)
+        known = reference_logps(folder, parts, examples, encoder, backbone, batch_tokens=reference_batch_tokens)
         return examples, refused, encoder, known
 
     prepare_started = time.perf_counter()
@@ -193,7 +204,7 @@ def train(
     if val_data is not None:
         val_examples, _, val_encoder, val_known = prepare(val_data)
         val_batches = _validation_batches(
-            val_examples, val_encoder, loaded, val_known, micro, with_rejected, args.process_index, world
+            val_examples, val_encoder, backbone, val_known, micro, with_rejected, args.process_index, world
         )
     prepare_seconds = time.perf_counter() - prepare_started
 
@@ -224,10 +235,10 @@ def train(
             WeightsAndBiases(wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings)
         )
     trainer = PreferenceTrainer(
-        make_policy(loaded, gradient_checkpointing=gradient_checkpointing),
+        make_policy(loaded, backbone, gradient_checkpointing=gradient_checkpointing),
         args,
         make_batch=lambda numbers: collate(
-            encoder, loaded.backbone, [examples[n] for n in numbers], with_rejected=with_rejected, reference=known,
+            encoder, backbone, [examples[n] for n in numbers], with_rejected=with_rejected, reference=known,
             row_tokens=row_tokens,
         ),
         order=micro_batches,
@@ -272,82 +283,6 @@ def train(
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- options
-
-
-def _check_options(
-    weights: Mapping[str, float],
-    use: Sequence[str],
-    reference: str,
-    adapter: str | Path | None,
-    lora: Mapping[str, Any] | None,
-    train_vision: bool,
-) -> None:
-    if not use or set(use) - set(TABLES):
-        raise ValueError(f"use={list(use)}: name at least one of {TABLES}")
-    if needs_pairs(weights) and set(use) != {"pairs"}:
-        raise ValueError(f"use={list(use)}: captions and questions have no rejected answer; only objective 'sft' can")
-    if reference not in REFERENCES:
-        raise ValueError(f"reference={reference!r} is unknown: choose one of {REFERENCES}")
-    if reference == "step" and needs_pairs(weights) and (adapter is not None or not lora):
-        raise ValueError(
-            "reference='step' computes the reference with the adapters off, which is the starting model only for a "
-            "fresh adapter: use reference='cache'"
-        )
-    if lora and adapter is not None:
-        raise ValueError("lora and adapter: a fresh adapter or one to go on from, not both")
-    if lora and train_vision:
-        raise ValueError("train_vision: with LoRA the tower is frozen")
-    unknown = sorted(set(lora or {}) - {"r", "alpha", "dropout", "targets"})
-    if unknown:
-        raise ValueError(f"lora has no option {unknown[0]!r}: it has r, alpha, dropout and targets")
-
-
-def _arguments(
-    out: Path,
-    *,
-    device: str | None,
-    autocast: bool,
-    learning_rate: float,
-    schedule: str,
-    warmup: float,
-    weight_decay: float,
-    adam_betas: tuple[float, float],
-    max_grad_norm: float,
-    log_every: int,
-    save_every: int,
-    seed: int,
-) -> TrainingArguments:
-    """transformers' arguments; the number of steps is set once the data is known. Starts the process group."""
-    cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return TrainingArguments(
-        output_dir=str(out / "checkpoints"),
-        max_steps=1,
-        learning_rate=learning_rate,
-        lr_scheduler_type=schedule,
-        warmup_steps=warmup,
-        weight_decay=weight_decay,
-        adam_beta1=adam_betas[0],
-        adam_beta2=adam_betas[1],
-        max_grad_norm=max_grad_norm,
-        logging_steps=log_every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=save_every,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        seed=seed,
-        bf16=autocast,
-        use_cpu=cpu,
-        ddp_backend="gloo" if cpu and distributed else None,
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
-    )
-
-
 def _quiet() -> None:
     """No progress bars of the libraries unless standard error is a terminal."""
     if not sys.stderr.isatty():
@@ -365,7 +300,7 @@ def _label(objective: str | Mapping[str, float]) -> str:
 def _validation_batches(
     examples: list[Example],
     encoder: Encoder,
-    loaded: Loaded,
+    backbone: Backbone,
     reference: Mapping[str, tuple[float, float]] | None,
     size: int,
     with_rejected: bool,
@@ -377,9 +312,7 @@ def _validation_batches(
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
     share = chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
     return [
-        collate(
-            encoder, loaded.backbone, [examples[n] for n in chunk], with_rejected=with_rejected, reference=reference
-        )
+        collate(encoder, backbone, [examples[n] for n in chunk], with_rejected=with_rejected, reference=reference)
         for chunk in share
     ]
 

@@ -1,0 +1,93 @@
+"""The options of a run: which go together, and what becomes of them in transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from scramble.preference.examples import TABLES
+from scramble.preference.losses import needs_pairs
+
+REFERENCES = ("cache", "step")
+
+
+def check_options(
+    weights: Mapping[str, float],
+    use: Sequence[str],
+    reference: str,
+    adapter: str | Path | None,
+    lora: Mapping[str, Any] | None,
+    train_vision: bool,
+    image_features: str | Path | None,
+) -> None:
+    """Raise ValueError for options of ``train`` that are unknown or do not go together."""
+    if not use or set(use) - set(TABLES):
+        raise ValueError(f"use={list(use)}: name at least one of {TABLES}")
+    if needs_pairs(weights) and set(use) != {"pairs"}:
+        raise ValueError(f"use={list(use)}: captions and questions have no rejected answer; only objective 'sft' can")
+    if reference not in REFERENCES:
+        raise ValueError(f"reference={reference!r} is unknown: choose one of {REFERENCES}")
+    if reference == "step" and needs_pairs(weights) and (adapter is not None or not lora):
+        raise ValueError(
+            "reference='step' computes the reference with the adapters off, which is the starting model only for a "
+            "fresh adapter: use reference='cache'"
+        )
+    if lora and adapter is not None:
+        raise ValueError("lora and adapter: a fresh adapter or one to go on from, not both")
+    if image_features is not None and train_vision:
+        raise ValueError("image_features: a tower that is trained has no features to keep")
+    if lora and train_vision:
+        raise ValueError("train_vision: with LoRA the tower is frozen")
+    unknown = sorted(set(lora or {}) - {"r", "alpha", "dropout", "targets"})
+    if unknown:
+        raise ValueError(f"lora has no option {unknown[0]!r}: it has r, alpha, dropout and targets")
+
+
+def training_arguments(
+    out: Path,
+    *,
+    device: str | None,
+    autocast: bool,
+    learning_rate: float,
+    schedule: str,
+    warmup: float,
+    weight_decay: float,
+    adam_betas: tuple[float, float],
+    max_grad_norm: float,
+    log_every: int,
+    save_every: int,
+    seed: int,
+) -> TrainingArguments:
+    """transformers' arguments; the number of steps is set once the data is known. Starts the process group."""
+    cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        max_steps=1,
+        learning_rate=learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=warmup,
+        weight_decay=weight_decay,
+        adam_beta1=adam_betas[0],
+        adam_beta2=adam_betas[1],
+        max_grad_norm=max_grad_norm,
+        logging_steps=log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=save_every,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=seed,
+        bf16=autocast,
+        use_cpu=cpu,
+        ddp_backend="gloo" if cpu and distributed else None,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+    )
