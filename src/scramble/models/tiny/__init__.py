@@ -6,6 +6,7 @@ They run every experiment on a CPU in seconds (``+debug=tiny``); the InternVL is
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
 
     Args:
         family: name of the family.
-        folder: where to write.
+        folder: where to write; it appears when the model is whole.
         texts: what the tokenizer is made from.
         seed: of the weights.
         sizes: the maker's own options (``width``, ``layers``, ``image_size``, ...).
 
     Raises:
-        ModelError: for a family or size without one, naming what there is.
+        ModelError: for a family or size without one, naming what there is; for a folder that is not empty.
     """
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.idefics import save_tiny_idefics
@@ -46,4 +47,11 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     known = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(sizes) - set(known)):
         raise ModelError(f"a tiny {family} has no size {', '.join(unknown)}; it has {', '.join(known)}")
-    return makers[family](folder, texts, seed, **sizes)
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ModelError(f"{folder} holds something already: name another folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        whole = makers[family](Path(name) / "model", texts, seed, **sizes)
+        whole.replace(folder)  # a run killed on the way leaves no half model
+    return folder
