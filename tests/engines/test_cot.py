@@ -21,10 +21,8 @@ from scramble.negatives.cot import (
     load_prompt,
     read_answer,
     read_clean,
-    yes_no_pairs,
 )
 from scramble.negatives.surface import normalise
-from scramble.records import PreferencePair
 
 TYPO = "a brown dog chase a white cat"
 # caption -> what the model writes after its reasoning, or its whole reply (starting with "!")
@@ -170,11 +168,3 @@ def test_replies_that_are_no_answers() -> None:
     assert read_answer(Reply("NA."))[1] == "abstained"
     assert read_clean(Reply('Sure: {"caption": "a dog"}')) == "A dog."
     assert read_clean(Reply('{"caption": ["a"]}')) == read_clean(Reply('["caption"]')) == read_clean(Reply("")) == ""
-
-
-def test_yes_no_pairs_prefer_the_truth() -> None:
-    pair = PreferencePair("p", ("i",), "caption:", "A {dog} on a mat.", "A mat on a {dog}.", "rearrange", rule="r")
-    yes, no = yes_no_pairs(pair)
-    assert yes.prompt == "Does the image show 'A {dog} on a mat.'? Please answer yes or no."
-    assert (yes.chosen, yes.rejected, no.chosen, no.rejected) == ("Yes", "No", "No", "Yes")
-    assert "'A mat on a {dog}.'" in no.prompt and len({yes.pair_id, no.pair_id, "p"}) == 3

@@ -25,7 +25,7 @@ def ask(text: str, **settings: Any) -> Request:
 
 
 def client(server: Loopback, **options: Any) -> OpenAIServer:
-    defaults: dict[str, Any] = {"timeout": 1.0, "backoff": 0.01, "max_backoff": 0.05, "concurrency": 16}
+    defaults: dict[str, Any] = {"timeout": 20.0, "backoff": 0.01, "max_backoff": 0.05, "concurrency": 16}
     return OpenAIServer("m", server.url, **(defaults | options))
 
 
@@ -45,7 +45,7 @@ def test_replies_come_in_order_with_totals(server: Loopback) -> None:
     "fault", ["429", "429:0.2", "500", "503", "hang", "close", "cut", "malformed", "nochoice", "errorbody", "trickle"]
 )
 def test_a_passing_fault_costs_a_retry_and_no_reply(server: Loopback, fault: str) -> None:
-    with client(server) as engine:
+    with client(server, timeout=2.0 if fault in ("hang", "trickle") else 20.0) as engine:
         (reply,) = engine.generate([ask(f"a | faults={fault},{fault}")])
         assert engine.totals.retries == 2
     assert reply == Reply("reply to a", "stop", 11, 7)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from scramble.engines.engine import Engine
+from scramble.engines.engine import Engine, Keep
 from scramble.engines.request import Reply, Request
 
 
@@ -20,24 +20,27 @@ class BatchEngine(Engine):
         super().__init__(price_prompt=price_prompt, price_completion=price_completion)
         self.window = batch_size
         self._batch_size = batch_size
-        self._waiting: list[tuple[Request, Future[Reply]]] = []
+        self._waiting: list[tuple[Request, Future[Reply], Keep | None]] = []
 
     @abstractmethod
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply a request, in order."""
 
-    def submit(self, request: Request) -> Future[Reply]:
+    def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
         future: Future[Reply] = Future()
-        self._waiting.append((request, future))
+        self._waiting.append((request, future, keep))
         if len(self._waiting) >= self._batch_size:
             self.flush()
         return future
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        wanted = [(request, future) for request, future in waiting if future.set_running_or_notify_cancel()]
+        wanted = [entry for entry in waiting if entry[1].set_running_or_notify_cancel()]
         if not wanted:
             return
-        replies = self.answer([request for request, _ in wanted])
-        for (_, future), reply in zip(wanted, replies, strict=True):
+        replies = self.answer([request for request, _, _ in wanted])
+        kept = [keep and keep(reply) for (_, _, keep), reply in zip(wanted, replies, strict=True)]
+        for (_, future, _), reply, written in zip(wanted, replies, kept, strict=True):
+            if written is not None:
+                written.result()
             future.set_result(reply)

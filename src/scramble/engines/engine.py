@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 
 from scramble.engines.replies import ReplyStore
 from scramble.engines.request import Reply, Request
+
+Keep = Callable[[Reply], Future[None]]
 
 
 @dataclass
@@ -44,8 +46,12 @@ class Engine(ABC):
         self._totals_lock = threading.Lock()
 
     @abstractmethod
-    def submit(self, request: Request) -> Future[Reply]:
-        """Hand over one request; its future ends with a reply (which may carry an error) or an EngineError."""
+    def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
+        """Hand over one request; its future ends with a reply (which may carry an error) or an EngineError.
+
+        The reply goes to ``keep`` first. Until that is done the request counts as under way, so that a kill never
+        costs more replies than are under way.
+        """
 
     def flush(self) -> None:  # noqa: B027 (nothing to do unless an engine works in batches)
         """Start what has been submitted but waits for company (engines that work in batches)."""
@@ -95,13 +101,10 @@ class Engine(ABC):
             known: Future[Reply] = Future()
             known.set_result(store.get(key))
             return known
-        asked = self._counted(self.submit(request))
-        stored: Future[Reply] = Future()
-        under_way[key] = stored
-        # The order matters: forget the request only after the reply is on disk, or an equal one would be asked again.
-        stored.add_done_callback(lambda future: (under_way.pop(key, None), future.cancelled() and asked.cancel()))
-        asked.add_done_callback(lambda future: _store(store, key, self.model, future, stored))
-        return stored
+        future = self._counted(self.submit(request, lambda reply: store.add(key, self.model, reply)))
+        under_way[key] = future
+        future.add_done_callback(lambda _: under_way.pop(key, None))
+        return future
 
     def _counted(self, future: Future[Reply]) -> Future[Reply]:
         future.add_done_callback(self._count)
@@ -125,29 +128,3 @@ class Engine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _store(store: ReplyStore, key: str, model: str, asked: Future[Reply], stored: Future[Reply]) -> None:
-    """Pass ``asked``'s outcome on to ``stored``, once it is on disk."""
-    if not stored.set_running_or_notify_cancel():
-        # The consumer has gone; a reply that arrives all the same is kept.
-        if not asked.cancelled() and asked.exception() is None:
-            store.add(key, model, asked.result())
-        return
-    if asked.cancelled():
-        stored.set_exception(InterruptedError("the request was given up"))
-        return
-    error = asked.exception()
-    if error is not None:
-        stored.set_exception(error)
-        return
-    reply = asked.result()
-
-    def written(done: Future[None]) -> None:
-        failure = done.exception()
-        if failure is not None:
-            stored.set_exception(failure)
-        else:
-            stored.set_result(reply)
-
-    store.add(key, model, reply).add_done_callback(written)

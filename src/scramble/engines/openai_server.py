@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
-from scramble.engines.engine import Engine
+from scramble.engines.engine import Engine, Keep
 from scramble.engines.rate_limits import Gate, retry_after, seconds_until_reset
 from scramble.engines.request import EngineError, Reply, Request, chat_messages
 
@@ -118,8 +118,8 @@ class OpenAIServer(Engine):
         timeout = openai.Timeout(self._timeout, connect=min(10.0, self._timeout))
         return openai.AsyncOpenAI(api_key=self._key, base_url=self.base_url, max_retries=0, timeout=timeout)
 
-    def submit(self, request: Request) -> Future[Reply]:
-        return asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
+    def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
+        return asyncio.run_coroutine_threadsafe(self._answer(request, keep), self._loop)
 
     def close(self) -> None:
         if self._loop.is_closed():
@@ -136,7 +136,7 @@ class OpenAIServer(Engine):
         await asyncio.gather(*others, return_exceptions=True)
         await self._client.close()
 
-    async def _answer(self, request: Request) -> Reply:
+    async def _answer(self, request: Request, keep: Keep | None) -> Reply:
         async with self._slots:
             try:
                 reply = await self._ask_until_answered(request)
@@ -160,6 +160,8 @@ class OpenAIServer(Engine):
                     "What has been answered is kept"
                 )
                 raise self._fatal
+            if keep is not None:
+                await asyncio.wrap_future(keep(reply))
             return reply
 
     async def _ask_until_answered(self, request: Request) -> Reply:

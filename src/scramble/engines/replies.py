@@ -62,6 +62,7 @@ class ReplyStore:
         A key that is stored already is left as it is. Replies with an error are not stored.
         """
         written: Future[None] = Future()
+        written.set_running_or_notify_cancel()  # whoever stops waiting does not stop the write
         with self._lock:
             self._queue.append((key, model, reply, written))
             if len(self._queue) == 1:

@@ -1,1 +1,10 @@
-"""Pair data sets in the formats of other projects, both ways."""
+"""Pair data sets in the formats of other projects, both ways, and their card."""
+
+from __future__ import annotations
+
+from scramble.formats.card import dataset_card
+from scramble.formats.files import FORMATS, read, write
+from scramble.formats.pair_files import read_pairs
+from scramble.formats.provenance import FormatError
+
+__all__ = ["FORMATS", "FormatError", "dataset_card", "read", "read_pairs", "write"]

@@ -23,7 +23,6 @@ from scramble.engines import Engine, Message, Reply, ReplyStore, Request
 from scramble.negatives.base import Caption, Negative, Skip, changed_span
 from scramble.negatives.parse import DEFAULT_PIPELINE, PipelineError
 from scramble.negatives.surface import normalise, problem
-from scramble.records import PreferencePair
 from scramble.store import content_key
 
 MARKER = "Final Output Caption:"
@@ -293,18 +292,3 @@ def _load_lemmatizer(pipeline: str | Path) -> Any:
     if not any("lemmatizer" in name for name in nlp.pipe_names):
         raise PipelineError(f"spaCy pipeline {str(pipeline)!r} has no lemmatizer: use another one")
     return nlp
-
-
-QUESTION = "Does the image show '{caption}'? Please answer yes or no."
-
-
-def yes_no_pairs(pair: PreferencePair) -> list[PreferencePair]:
-    """A caption pair as two questions: yes is preferred about the true caption, no about the negative."""
-
-    def asked(caption: str, chosen: str, rejected: str) -> PreferencePair:
-        return dataclasses.replace(
-            pair, pair_id=f"{pair.pair_id}-{chosen.lower()}", prompt=QUESTION.format(caption=caption),
-            chosen=chosen, rejected=rejected, kind="yes-no", rule=f"{pair.rule} yes-no".strip(), edits=(), scores={},
-        )  # fmt: skip
-
-    return [asked(pair.chosen, "Yes", "No"), asked(pair.rejected, "No", "Yes")]

@@ -1,0 +1,96 @@
+"""The data set card: counts, sources with their licences, how rejected texts were made, the audit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import scramble
+from scramble.records import ImageRecord, PreferencePair
+
+HOMEPAGE = "https://arxiv.org/abs/2504.04740"
+# What is known of the sources' licences; anything else must be named by whoever publishes.
+LICENCES = {
+    "coco": "captions CC BY 4.0; images under their Flickr licences",
+    "scramble_release": "captions CC BY 4.0 (COCO); images under their Flickr licences",
+    "world": "Apache-2.0",
+}
+UNKNOWN = "not stated: name it before publishing"
+
+
+def dataset_card(
+    name: str,
+    images: Iterable[ImageRecord],
+    pairs: Iterable[PreferencePair],
+    *,
+    licences: Mapping[str, str] | None = None,
+    audit: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
+    card_license: str = "other",
+    language: str = "en",
+    notes: str = "",
+) -> str:
+    """The card as Markdown with the hub's metadata block.
+
+    Args:
+        licences: licence by source, or by the part of a source before its colon; goes before :data:`LICENCES`.
+        audit: column names and rows of the audit's table.
+        card_license: the hub's identifier for the whole (``other`` when sources differ).
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    known = {**LICENCES, **(licences or {})}
+    sources = Counter(image.source or "unnamed" for image in images)
+    counts, rules = Counter[str](), Counter[str]()
+    words: dict[str, list[int]] = {}
+    for pair in pairs:
+        counts[pair.kind] += 1
+        rules[pair.rule or "unnamed"] += 1
+        sums = words.setdefault(pair.kind, [0, 0])
+        sums[0] += len(pair.chosen.split())
+        sums[1] += len(pair.rejected.split())
+    total = counts.total()
+    kinds = [
+        {
+            "kind": kind, "count": count, "share": 100 * count / total,
+            "chosen_words": words[kind][0] / count, "rejected_words": words[kind][1] / count,
+        }
+        for kind, count in counts.most_common()
+    ]  # fmt: skip
+    data = DatasetCardData(
+        language=language,
+        license=card_license,
+        pretty_name=name,
+        size_categories=size_category(total),
+        task_categories=["image-text-to-text"],
+        tags=["preference", "dpo", "hard-negatives", "synthetic"],
+    )
+    template = resources.files("scramble.formats").joinpath("card.md.j2").read_text(encoding="utf-8")
+    card = DatasetCard.from_template(
+        data, template_str=template, name=name, total=total, num_images=sources.total(), kinds=kinds,
+        homepage=HOMEPAGE, version=scramble.__version__, notes=notes.strip(),
+        sources=[
+            {"source": cell(s), "count": n, "licence": cell(known.get(s) or known.get(s.partition(":")[0]) or UNKNOWN)}
+            for s, n in sources.most_common()
+        ],
+        rules=[{"rule": cell(rule), "count": count} for rule, count in rules.most_common()],
+        audit=audit and {"columns": [cell(c) for c in audit[0]], "rows": [[cell(c) for c in row] for row in audit[1]]},
+    )  # fmt: skip
+    return str(card)
+
+
+def cell(value: Any) -> str:
+    """A value as the cell of a Markdown table."""
+    text = f"{value:.1f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def size_category(count: int) -> str:
+    """The hub's name for a number of rows."""
+    if count < 1000:
+        return "n<1K"
+    for bound, name in ((10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")):
+        if count < bound:
+            return name
+    return "n>10M"

@@ -1,0 +1,199 @@
+"""Pair data sets as files of other projects: write a folder, read one back. Streams; images are files or embedded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.formats import rows
+from scramble.formats.images import files_of, read_images, write_images
+from scramble.formats.provenance import COLUMN, FormatError
+from scramble.records import ImageRecord, PreferencePair, RecordError
+from scramble.store import ROW_GROUP, StoreError, atomic_path, read_json, read_jsonl, write_json
+
+# name -> file, row out, row in
+FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]] = {
+    "trl": ("pairs.jsonl", rows.to_trl, rows.from_trl),
+    "trl-parquet": ("pairs.parquet", rows.to_trl, rows.from_trl),
+    "scramble": ("scramble.json", rows.to_scramble_release, rows.from_scramble_release),
+    "llama-factory": ("llama_factory.json", rows.to_llama_factory, rows.from_llama_factory),
+    "ms-swift": ("ms_swift.jsonl", rows.to_ms_swift, rows.from_ms_swift),
+}
+
+
+def write(
+    name: str, images: Iterable[ImageRecord], pairs: Iterable[PreferencePair], folder: str | Path
+) -> tuple[Path, int]:
+    """Write a pair data set in another project's format.
+
+    Images go to ``folder/images/`` (into the file itself for ``trl-parquet``) with their bytes unchanged; rows name
+    them relative to ``folder``. ``llama-factory`` also gets its ``dataset_info.json``.
+
+    Returns:
+        The file of rows, and how many it holds.
+    Raises:
+        FormatError: unknown format, a pair whose image is not there, or one that the format has no place for.
+    """
+    file, to_row, _ = _format(name)
+    folder = Path(folder)
+    files = write_images(images, folder / "images")
+    stream = (to_row(pair, _names(files_of(pair.image_ids, files, pair.pair_id), folder)) for pair in pairs)
+    if name == "trl-parquet":
+        count = _write_parquet(folder / file, stream, folder)
+        for path in files.values():
+            path.unlink()
+        (folder / "images").rmdir()
+    else:
+        count = _write_lines(folder / file, stream, array=file.endswith(".json"))
+    if name == "llama-factory":
+        write_json(folder / "dataset_info.json", {"scramble_pairs": {"file_name": file, **rows.DATASET_INFO}})
+    return folder / file, count
+
+
+def read(
+    name: str, path: str | Path, images: str | Path | None = None, embed: bool = True
+) -> tuple[Iterator[ImageRecord], list[PreferencePair]]:
+    """Read a pair data set of another project: its images (streamed from files; embedded ones are held) and its pairs.
+
+    Args:
+        name: one of :data:`FORMATS`.
+        path: the file of rows, or the folder that :func:`write` made.
+        images: the folder that image paths are relative to; the file's own by default.
+        embed: give images as bytes, else by path.
+
+    Raises:
+        FormatError: naming file and row, where a row is not of this format.
+    """
+    file, _, from_row = _format(name)
+    path = Path(path) / file if Path(path).is_dir() else Path(path)
+    base = path.parent if images is None else Path(images)
+    pairs: list[PreferencePair] = []
+    files: dict[str, Path] = {}
+    embedded: dict[str, bytes] = {}
+    for number, row in enumerate(read_rows(path), 1):
+        try:
+            parsed = from_row(row)
+            ids = tuple(_identify(image, base, files, embedded) for image in parsed[1])
+            pair = rows.parsed_pair(parsed, ids)
+            if len(pair.image_ids) != len(ids):
+                raise FormatError(f"its provenance names {len(pair.image_ids)} images, the row holds {len(ids)}")
+        except (FormatError, RecordError) as error:
+            raise FormatError(f"{path}, row {number}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise FormatError(f"{path}, row {number}: not a row of the format {name} ({what})") from error
+        for image_id, known in zip(pair.image_ids, ids, strict=True):
+            _rename(known, image_id, files, embedded)
+        pairs.append(pair)
+    return _images(files, embedded, embed), pairs
+
+
+def _format(name: str) -> tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]:
+    if name not in FORMATS:
+        raise FormatError(f"no format called {name}: choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _names(files: Sequence[Path], folder: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def _write_lines(path: Path, stream: Iterable[dict[str, Any]], array: bool) -> int:
+    """One JSON object a line; as an array (still a row a line) where the format wants one JSON value."""
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in stream:
+            if array:
+                file.write("[\n" if count == 0 else ",\n")
+            file.write(json.dumps(row, ensure_ascii=False))
+            if not array:
+                file.write("\n")
+            count += 1
+        if array:
+            file.write("\n]\n" if count else "[]\n")
+    return count
+
+
+def _write_parquet(path: Path, stream: Iterable[dict[str, Any]], folder: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, Image, List, Value
+
+    part = {"type": Value("string"), "text": Value("string")}
+    messages = List({"role": Value("string"), "content": List(part)})
+    schema = Features(
+        {"prompt": messages, "chosen": messages, "rejected": messages, "images": List(Image()), COLUMN: Value("string")}
+    ).arrow_schema
+    count, batch = 0, []
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for row in stream:
+            row["images"] = [{"bytes": (folder / name).read_bytes(), "path": Path(name).name} for name in row["images"]]
+            row[COLUMN] = json.dumps(row[COLUMN], ensure_ascii=False)
+            batch.append(row)
+            count += 1
+            if len(batch) == ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+                batch = []
+        writer.write_table(pa.Table.from_pylist(batch, schema))
+    return count
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """The rows of a JSON, JSONL or parquet file. Raises FormatError if it cannot be read."""
+    if not path.is_file():
+        raise FormatError(f"{path} does not exist: give the file of rows, or the folder that holds it")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
+                yield from batch.to_pylist()
+        elif path.suffix == ".jsonl":
+            yield from read_jsonl(path)
+        else:
+            content = read_json(path)
+            if not isinstance(content, list):
+                raise FormatError(f"{path}: not a list of rows")
+            yield from content
+    except (StoreError, UnicodeDecodeError) as error:
+        raise FormatError(str(error)) from error
+
+
+def _identify(image: Any, base: Path, files: dict[str, Path], embedded: dict[str, bytes]) -> str:
+    """An id for an image of a row: its path's stem, or the hash of its bytes."""
+    if isinstance(image, dict) and image.get("bytes"):
+        key = hashlib.sha256(image["bytes"]).hexdigest()[:16]
+        embedded[key] = image["bytes"]
+        return key
+    name = image.get("path") if isinstance(image, dict) else image
+    if not isinstance(name, str) or not name:
+        raise FormatError("an image is neither a path nor bytes")
+    file = base / name if (base / name).exists() else base / Path(name).name
+    if not file.exists():
+        raise FormatError(f"image {name} is not in {base}")
+    key = Path(name).stem
+    if files.setdefault(key, file) != file:
+        key = Path(name).with_suffix("").as_posix()
+        files[key] = file
+    return key
+
+
+def _rename(known: str, image_id: str, files: dict[str, Path], embedded: dict[str, bytes]) -> None:
+    """Put an image under the id that its pair's provenance gives it."""
+    if known == image_id:
+        return
+    if known in files:
+        files[image_id] = files.pop(known)
+    elif known in embedded:
+        embedded[image_id] = embedded.pop(known)
+
+
+def _images(files: dict[str, Path], embedded: dict[str, bytes], embed: bool) -> Iterator[ImageRecord]:
+    from scramble.records import ImageFile
+
+    yield from read_images(files, embed)
+    for image_id, data in embedded.items():
+        yield ImageRecord(image_id, ImageFile(data), source="import")

@@ -1,0 +1,54 @@
+"""Images of an exported data set: files in a folder, named by their id."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from scramble.formats.provenance import FormatError
+from scramble.records import ImageFile, ImageRecord
+from scramble.store import atomic_path
+
+SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
+
+
+def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str, Path]:
+    """Write each image's encoded bytes, unchanged, to ``folder``; returns the file of each id.
+
+    Streams: one image is in memory at a time. Ids that are no good as file names are made so, and told apart.
+    """
+    files: dict[str, Path] = {}
+    for record in images:
+        data = record.image.read()
+        name = file_name(record.image_id, data)
+        files[record.image_id] = Path(folder) / name
+        with atomic_path(files[record.image_id]) as temporary:
+            temporary.write_bytes(data)
+    return files
+
+
+def file_name(image_id: str, data: bytes) -> str:
+    """A file name for an image: its id, with the suffix of its format."""
+    suffix = next((s for magic, s in SUFFIXES.items() if data.startswith(magic)), "")
+    stem = image_id.removesuffix(suffix) if suffix else image_id
+    safe = re.sub(r"[^\w.\-]+", "_", stem).lstrip(".")
+    if safe != stem or len(safe) > 150:
+        safe = f"{safe[:150]}-{hashlib.sha256(image_id.encode()).hexdigest()[:8]}"
+    return safe + suffix
+
+
+def files_of(image_ids: Sequence[str], files: dict[str, Path], pair_id: str) -> list[Path]:
+    """The files of a pair's images. Raises FormatError naming the pair and the image that is not there."""
+    missing = [image_id for image_id in image_ids if image_id not in files]
+    if missing:
+        raise FormatError(f"pair {pair_id}: its image {missing[0]} is not in the data set's images")
+    return [files[image_id] for image_id in image_ids]
+
+
+def read_images(files: dict[str, Path], embed: bool = True) -> Iterator[ImageRecord]:
+    """The images of an imported data set by id, from their files."""
+    for image_id, file in files.items():
+        image = ImageFile(path=str(file))
+        yield ImageRecord(image_id, ImageFile(image.read(), file.name) if embed else image, source="import")
