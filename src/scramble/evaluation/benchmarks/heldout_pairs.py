@@ -1,0 +1,31 @@
+"""Held-out preference pairs of one's own data: is the caption likelier than its hard negative?
+
+Paper: none, ours; SugarCrepe's question on the data set that was trained on. Data version: content key of the table.
+Counts: as generated. Chance: 50. Human: not measured. Compared with a reference implementation: none exists.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
+from scramble.records import PreferencePair
+from scramble.store import ImageTable, file_key, read_table, table_path
+
+
+def load(root: str | Path) -> Benchmark:
+    """The pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt."""
+    pairs = list(read_table(root, PreferencePair))
+    prompts = {pair.prompt for pair in pairs}
+    if len(prompts) > 1:
+        raise EvaluationError(f"{root}: pairs with {len(prompts)} different prompts cannot be one caption benchmark")
+    items = [
+        Item(CaptionChoice(p.pair_id, p.image_ids[0], (p.chosen, p.rejected), kind=p.kind), "captions")
+        for p in pairs
+        if len(p.image_ids) == 1
+    ]
+    return Benchmark(
+        "heldout_pairs", f"generated-{file_key(table_path(root, PreferencePair))}",
+        check_items("heldout_pairs", items), ImageTable(root), "plain",
+        chance={"accuracy": 50.0}, default_protocol="world", caption_prompt=prompts.pop() if prompts else None,
+    )  # fmt: skip
