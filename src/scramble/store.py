@@ -286,6 +286,30 @@ def table_path(folder: str | Path, record_type: type) -> Path:
     return Path(folder) / f"{TABLES[record_type]}.parquet"
 
 
+class ImageTable(Mapping[str, ImageFile]):
+    """The images of a data set folder by id, read from disk when asked for (memory-mapped by ``datasets``)."""
+
+    def __init__(self, folder: str | Path) -> None:
+        from datasets import Dataset, Image
+
+        path = table_path(folder, ImageRecord)
+        if not path.exists():
+            raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
+        rows = Dataset.from_parquet(str(path), columns=["image_id", "image"])
+        self._rows: Any = rows.cast_column("image", Image(decode=False))
+        self._index: dict[str, int] = {name: number for number, name in enumerate(self._rows["image_id"])}
+
+    def __getitem__(self, image_id: str) -> ImageFile:
+        image = self._rows[self._index[image_id]]["image"]
+        return ImageFile(image["bytes"], image["path"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+
 # ------------------------------------------------------------------------------------------------------------ stages
 
 STAGE_FILE = "stage.json"

@@ -1,4 +1,5 @@
-"""Runs ``train`` with the JSON options of its one argument; ``kill_at`` ends the process with SIGKILL at that step.
+"""Runs ``train`` with the JSON options of its one argument; ``kill_at`` ends the process with SIGKILL at that step,
+``file_limit`` (bytes) lets no file grow beyond it.
 
 A script of its own so that tests can kill it, and start it on several processes with ``accelerate launch``.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -18,7 +20,9 @@ from scramble.preference import train
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    kill_at = options.pop("kill_at", None)
+    kill_at, file_limit = options.pop("kill_at", None), options.pop("file_limit", None)
+    if file_limit is not None:  # bytes: stands for a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     calls = count()
 
     def evaluate(loaded: Any) -> Mapping[str, float]:

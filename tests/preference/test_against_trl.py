@@ -9,10 +9,9 @@ import pytest
 
 from scramble.models import load
 from scramble.preference import train
-from scramble.preference.examples import ImageTable
 from scramble.preference.losses import LOSSES
 from scramble.records import PreferencePair
-from scramble.store import read_jsonl, read_table
+from scramble.store import ImageTable, read_jsonl, read_table
 
 LEARNING_RATE, BATCH, BETA, SEED = 1e-3, 4, 1.0, 7
 SMOOTHING = {"exo_pair": 1e-3, "robust": 0.1, "aot": 0.1, "aot_unpaired": 0.05}

@@ -12,11 +12,11 @@ import pytest
 from scramble.models import Loaded, load
 from scramble.preference.batches import Encoder
 from scramble.preference.cache import CacheError
-from scramble.preference.examples import Example, ImageTable, pair_examples
+from scramble.preference.examples import Example, pair_examples
 from scramble.preference.reference import cache_parts, reference_logps
 from scramble.preference.weights import adapter_key, processor_key, weights_key
 from scramble.records import PreferencePair
-from scramble.store import read_table
+from scramble.store import ImageTable, read_table
 from scramble.trie.pack import TrieItem
 from scramble.trie.score import score
 

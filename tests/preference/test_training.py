@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from scramble.models import Loaded, ModelError, load
 from scramble.preference import train
-from scramble.preference.examples import DataError, Example, ImageTable
+from scramble.preference.examples import DataError, Example
 from scramble.records import PreferencePair
-from scramble.store import StoreError, read_jsonl, read_table
+from scramble.store import ImageTable, StoreError, read_jsonl, read_table
 from scramble.trie.engine import NonFiniteError
 
 RUN = Path(__file__).with_name("run_training.py")
@@ -30,9 +30,10 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(out / "metrics.jsonl")]
 
 
-def run(options: dict[str, Any], *, code: int = 0) -> None:
+def run(options: dict[str, Any], *, code: int = 0) -> str:
     result = subprocess.run([sys.executable, str(RUN), json.dumps(options)], capture_output=True, text=True)
     assert result.returncode == code, result.stderr[-2000:]
+    return result.stderr
 
 
 # -------------------------------------------------------------------------------------------------------------- resume
@@ -205,6 +206,13 @@ def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -
     assert logged[0]["logps_per_token/chosen"] == pytest.approx(last_of_sft, abs=0.3)
 
 
+def test_a_supervised_run_is_asked_about_rejected_answers(base: Path, data: Path, tmp_path: Path) -> None:
+    train(base, data, tmp_path, objective="sft", lora=LORA, steps=2, batch_size=8, val_data=data, device="cpu")
+    watched = [row for row in rows(tmp_path) if "val/loss" in row]
+    assert watched[0]["val/logps/rejected"] < 0 and 0 <= watched[0]["val/logps/accuracies"] <= 1
+    assert "val/rewards/margins" not in watched[0] and "logps/rejected" not in rows(tmp_path)[1]
+
+
 def test_text_only_pairs(base: Path, data: Path, tmp_path: Path) -> None:
     pairs = read_table(data, PreferencePair)
     examples = [Example(p.pair_id, (), p.prompt, p.chosen, p.rejected) for p in pairs]
@@ -235,6 +243,27 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
     assert "exceed the limit of 200" in refused["long"] and "i99 is not in the table" in refused["lost"]
     assert "same tokens" in refused["same"] and "duplicate id" in refused["good0"]
     assert "placeholder" in refused["placeholder"]
+
+
+@pytest.mark.parametrize("limit", [100_000, 400_000])
+def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp_path: Path, limit: int) -> None:
+    """No file beyond 100 kB: the adapter does not fit; beyond 400 kB: the optimizer's state does not."""
+    options = {
+        "model": str(base), "data": str(data), "out": str(tmp_path), "lora": LORA, "objective": "sft", "steps": 4,
+        "batch_size": 4, "save_every": 2, "log_every": 1,
+    }  # fmt: skip
+    run(options | {"kill_at": 3}, code=-9)
+    message = run(options | {"file_limit": limit}, code=1)
+    assert "StoreError: cannot write checkpoint" in message and "at step 4" in message
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    run(options)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_written(base: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write .*file/out"):
+        train(base, data, tmp_path / "file" / "out", lora=LORA, device="cpu")
 
 
 def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
@@ -292,6 +321,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
         ({"batch_size": 6, "micro_batch_size": 4}, "not a multiple of micro_batch_size"),
         ({"delta": "ema"}, "delta='ema' is unknown"),
         ({"objective": "dop"}, "objective 'dop' is unknown"),
+        ({"label_smoothing": 0.1}, "none of sigmoid reads it"),
     ],
 )
 def test_options_that_do_not_go_together(

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError
-from scramble.store import JsonLines, StoreError, read_table, table_path
+from scramble.store import ImageTable, JsonLines, read_table
 
 Data = str | Path | tuple[Sequence["Example"], Mapping[str, ImageFile]]
 """A data set folder, or examples with their images by id."""
@@ -52,30 +51,6 @@ def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
     """One example a question, without a rejected answer."""
     for question in questions:
         yield Example(question.question_id, question.image_ids, question.question, question.answer)
-
-
-class ImageTable(Mapping[str, ImageFile]):
-    """The images of a data set folder by id, read from disk when asked for (memory-mapped by ``datasets``)."""
-
-    def __init__(self, folder: str | Path) -> None:
-        from datasets import Dataset, Image
-
-        path = table_path(folder, ImageRecord)
-        if not path.exists():
-            raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
-        rows = Dataset.from_parquet(str(path), columns=["image_id", "image"])
-        self._rows: Any = rows.cast_column("image", Image(decode=False))
-        self._index: dict[str, int] = {name: number for number, name in enumerate(self._rows["image_id"])}
-
-    def __getitem__(self, image_id: str) -> ImageFile:
-        image = self._rows[self._index[image_id]]["image"]
-        return ImageFile(image["bytes"], image["path"])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
-
-    def __len__(self) -> int:
-        return len(self._index)
 
 
 def image_size(image: ImageFile) -> tuple[int, int]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scramble.models import Loaded
 
 BASE = "base"
+OWN = ("world_winoground", "world_vqa", "heldout_pairs")  # benchmarks made of the data set's own test split
 
 
 def evaluate(
@@ -47,7 +48,7 @@ def evaluate(
 
     run = Path(run)
     loaded_benchmarks = [
-        load_benchmark(name, **({"root": Path(data) / "test"} if name.startswith("world_") else {}) | options)
+        load_benchmark(name, **({"root": Path(data) / "test"} if name in OWN else {}), **options)
         for name, options in benchmarks.items()
     ]
     chosen = _arms(run, arms)

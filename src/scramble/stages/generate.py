@@ -180,7 +180,7 @@ def _audit(folder: Path, seed: int) -> dict[str, float]:
     """Ask of the training pairs how much can be told without the image; ``audit.json`` and ``audit.html``."""
     from scramble.negatives.audit import audit
     from scramble.negatives.audit_page import write_page
-    from scramble.preference.examples import ImageTable
+    from scramble.store import ImageTable
 
     pairs = list(read_table(folder / "train", PreferencePair))
     result = audit(pairs, seed=seed)

@@ -47,8 +47,8 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
 
 
 def _contact_sheet(split: Path, path: Path, count: int = 12) -> Path:
-    from scramble.preference.examples import ImageTable
     from scramble.report import figures
+    from scramble.store import ImageTable
 
     images = ImageTable(split)
     seen: dict[str, PreferencePair] = {}

@@ -122,7 +122,7 @@ def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
 def _watch(folder: Path, benchmarks: Sequence[str], every: int, limit: int | None) -> dict[str, Any]:
     """Options of the trainer that score benchmarks of the validation split every so many steps."""
     from scramble.evaluation.benchmarks import load_benchmark
-    from scramble.evaluation.runner import quick_scores
+    from scramble.evaluation.quick import quick_scores
 
     loaded_benchmarks = [load_benchmark(name, folder) for name in benchmarks]
 
