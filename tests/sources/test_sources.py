@@ -255,5 +255,6 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     assert (first.kind, second.kind) == ("rearrange", "yes-no")
     assert second.prompt == "Does the image show 'A dog on a cat.'? Please answer yes or no."
     assert bad.used == 3 and bad.rejected == 3
+    assert list(read_with_pairs(tmp_path / "release.json", BadRows(), limit=1, **options)) == found[:1]
     again = list(read("scramble_release", tmp_path / "release.json", bad=BadRows(max_fraction=0.5), **options))
     assert again == [image for image, _ in found]

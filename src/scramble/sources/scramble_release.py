@@ -21,13 +21,20 @@ def read(
 
 
 def read_with_pairs(
-    path: str | Path, bad: BadRows, *, images: str | Path | None = None, embed: bool = True, verify: bool = True
+    path: str | Path,
+    bad: BadRows,
+    *,
+    images: str | Path | None = None,
+    embed: bool = True,
+    verify: bool = True,
+    limit: int | None = None,
 ) -> Iterator[tuple[ImageRecord, list[PreferencePair]]]:
     """Stream each image of a release file with its pairs, in the order in which the file first names the images.
 
     Args:
         path: the JSON file. Its text is held in memory (58,000 pairs are about 40 MB), images are read one at a time.
         images: the folder of COCO images; an image is looked for under its whole path, then under its file name.
+        limit: stop after this many images.
 
     Raises:
         SourceError: the file is missing or not a list of rows.
@@ -51,7 +58,10 @@ def read_with_pairs(
             bad.reject(path, number, "duplicate id", f"{pair.image_ids[0]} is {known} and {name}")
             continue
         pairs.append(pair)
+    used = 0
     for image_id, (name, number, pairs) in grouped.items():
+        if used == limit:
+            return
         file = folder / name if (folder / name).exists() else folder / Path(name).name
         try:
             image = load_image(file, embed=embed, verify=verify)
@@ -59,6 +69,7 @@ def read_with_pairs(
             kind = "unreadable image" if file.exists() else "missing image"
             bad.reject(path, number, kind, str(error), rows=len(pairs))
             continue
+        used += 1
         bad.use(len(pairs))
         captions = dict.fromkeys(pair.chosen for pair in pairs if pair.kind != "yes-no")
         yield ImageRecord(image_id, image, tuple(captions), source="scramble_release"), pairs
