@@ -18,10 +18,10 @@ RUN = Path(__file__).with_name("run_training.py")
 
 
 def launch(options: dict[str, Any], processes: int) -> None:
+    # accelerate's own launcher starts a single process when it is told --cpu, so torch's does it here.
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-        str(RUN), json.dumps(options),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), str(RUN),
+        json.dumps(options),
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -52,7 +52,7 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     """The tower is trained, and half of the micro-batches have no image; one and two processes agree."""
     options: dict[str, Any] = {
         "objective": "sft", "steps": 8, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-4, "log_every": 1,
-        "lora": None, "train_vision": True, "use": ["captions", "questions"],
+        "lora": None, "train_vision": True, "use": ["captions", "questions"], "order": "pairs",
     }  # fmt: skip
     from scramble.records import ImageRecord, Question
     from scramble.store import read_table, write_table

@@ -262,7 +262,7 @@ def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp
 
 def test_a_folder_that_cannot_be_written(base: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write .*file/out"):
+    with pytest.raises(StoreError, match=r"cannot write .*file/out"):
         train(base, data, tmp_path / "file" / "out", lora=LORA, device="cpu")
 
 

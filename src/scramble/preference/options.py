@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from scramble.preference.examples import TABLES
-from scramble.preference.losses import needs_pairs
+from scramble.preference.losses import needs_pairs, reads
 
 REFERENCES = ("cache", "step")
 
@@ -24,12 +24,15 @@ def check_options(
     lora: Mapping[str, Any] | None,
     train_vision: bool,
     image_features: str | Path | None,
+    label_smoothing: float,
 ) -> None:
     """Raise ValueError for options of ``train`` that are unknown or do not go together."""
     if not use or set(use) - set(TABLES):
         raise ValueError(f"use={list(use)}: name at least one of {TABLES}")
     if needs_pairs(weights) and set(use) != {"pairs"}:
         raise ValueError(f"use={list(use)}: captions and questions have no rejected answer; only objective 'sft' can")
+    if label_smoothing and not reads(weights, "label_smoothing"):
+        raise ValueError(f"label_smoothing={label_smoothing}: none of {', '.join(weights)} reads it")
     if reference not in REFERENCES:
         raise ValueError(f"reference={reference!r} is unknown: choose one of {REFERENCES}")
     if reference == "step" and needs_pairs(weights) and (adapter is not None or not lora):
@@ -66,7 +69,7 @@ def training_arguments(
     """transformers' arguments; the number of steps is set once the data is known. Starts the process group."""
     cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(out / "checkpoints"),
         max_steps=1,
         learning_rate=learning_rate,
@@ -91,3 +94,6 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
     )
+    # One process trains on one GPU: with several in sight, transformers would reach for torch's DataParallel.
+    args._n_gpu = min(args.n_gpu, 1)
+    return args

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
@@ -26,7 +27,7 @@ from scramble.preference.losses import PairLogps, combine, needs_pairs, reads, w
 from scramble.preference.order import MicroBatches
 from scramble.preference.policy import Policy
 from scramble.preference.shift import RewardShift
-from scramble.store import read_json, write_json
+from scramble.store import StoreError, read_json, write_json
 from scramble.trie.engine import NonFiniteError
 
 SHIFT_FILE, STATE_FILE, WEIGHTS_FOLDER = "delta.json", "trainer_state.json", "weights"
@@ -197,8 +198,10 @@ class PreferenceTrainer(Trainer):
             note |= {f"loss/{name}": means[name] for name in self.weights}
         note["logps/chosen"] = logps.policy_chosen.mean()
         note["logps_per_token/chosen"] = logps.policy_chosen.sum() / logps.chosen_tokens.sum()
-        if needs_pairs(self.weights):
+        if batch.rejected_P is not None:
             note["logps/rejected"] = logps.policy_rejected.mean()
+            note["logps/accuracies"] = (logps.policy_chosen > logps.policy_rejected).float().mean()
+        if needs_pairs(self.weights):
             note["rewards/chosen"], note["rewards/rejected"] = rewards_2P.mean(1)
             note["rewards/margins"] = (rewards_2P[0] - rewards_2P[1]).mean()
             note["rewards/accuracies"] = (rewards_2P[0] > rewards_2P[1]).float().mean()
@@ -260,26 +263,31 @@ class PreferenceTrainer(Trainer):
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         working = working_path(folder, step)
         main = self.is_world_process_zero()
-        if main:
-            shutil.rmtree(working, ignore_errors=True)
-            (working / WEIGHTS_FOLDER).mkdir(parents=True)
-            self.save_weights(working / WEIGHTS_FOLDER)
-            write_json(working / SHIFT_FILE, self.shift.state_dict())
-            self.state.save_to_json(str(working / STATE_FILE))
-        self.accelerator.wait_for_everyone()
-        self._save_optimizer_and_scheduler(str(working))
-        self._save_scaler(str(working))
-        self._save_rng_state(str(working))
-        unlogged = {name: torch.stack(values).tolist() for name, values in self._metrics.items()}
-        write_json(
-            working / LOG_FILE.format(rank=self.args.process_index),
-            {"metrics": unlogged, "counts": self._counts, "last": self.last_log},
-        )
-        self.accelerator.wait_for_everyone()
-        if main:
-            seal(folder, step, self.settings)
-            prune(folder, self.keep)
-        self.accelerator.wait_for_everyone()
+        try:
+            if main:
+                shutil.rmtree(working, ignore_errors=True)
+                (working / WEIGHTS_FOLDER).mkdir(parents=True)
+                self.save_weights(working / WEIGHTS_FOLDER)
+                write_json(working / SHIFT_FILE, self.shift.state_dict())
+                self.state.save_to_json(str(working / STATE_FILE))
+            self.accelerator.wait_for_everyone()
+            self._save_optimizer_and_scheduler(str(working))
+            self._save_scaler(str(working))
+            self._save_rng_state(str(working))
+            unlogged = {name: torch.stack(values).tolist() for name, values in self._metrics.items()}
+            write_json(
+                working / LOG_FILE.format(rank=self.args.process_index),
+                {"metrics": unlogged, "counts": self._counts, "last": self.last_log},
+            )
+            self.accelerator.wait_for_everyone()
+            if main:
+                seal(folder, step, self.settings)
+                prune(folder, self.keep)
+            self.accelerator.wait_for_everyone()
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+            if main:
+                shutil.rmtree(working, ignore_errors=True)
+            raise StoreError(f"cannot write checkpoint {folder} at step {step}: {error}; earlier ones stay") from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Weights and reward shift of a checkpoint; transformers restores optimizer, schedule, position and RNG."""

@@ -35,7 +35,7 @@ from scramble.preference.weights import (
     save_trained,
     weights_key,
 )
-from scramble.store import content_key
+from scramble.store import StoreError, content_key
 from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -146,9 +146,10 @@ def train(
     started = time.perf_counter()
     out = Path(out)
     _quiet()
+    _make_folder(out)
     weights = resolve_objective(objective)
     with_rejected = needs_pairs(weights)
-    check_options(weights, use, reference, adapter, lora, train_vision, image_features)
+    check_options(weights, use, reference, adapter, lora, train_vision, image_features, label_smoothing)
     args = training_arguments(
         out, device=device, autocast=autocast, learning_rate=learning_rate, schedule=schedule, warmup=warmup,
         weight_decay=weight_decay, adam_betas=adam_betas, max_grad_norm=max_grad_norm, log_every=log_every,
@@ -174,12 +175,12 @@ def train(
     if image_features is not None:
         backbone = cast(Backbone, FeatureBackbone(backbone))
 
-    def prepare(source: Data) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
+    def prepare(source: Data, paired: bool) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
         """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
         found, images = load_examples(source, use, caption_prompt)
         encoder = Encoder(loaded, images)
         limit = max_length or loaded.family.max_length(backbone.model.config)
-        examples, refused = check_examples(encoder, found, needs_rejected=with_rejected, max_length=limit)
+        examples, refused = check_examples(encoder, found, needs_rejected=paired, max_length=limit)
         report_refused(out / "rejected_rows.jsonl", refused, len(examples), max_refused, write=main and source is data)
         from_cache = with_rejected and reference == "cache"
         if not from_cache and image_features is None:
@@ -199,12 +200,13 @@ def train(
         return examples, refused, encoder, known
 
     prepare_started = time.perf_counter()
-    examples, refused, encoder, known = prepare(data)
+    examples, refused, encoder, known = prepare(data, with_rejected)
     val_batches: list[PairBatch] = []
     if val_data is not None:
-        val_examples, _, val_encoder, val_known = prepare(val_data)
+        val_paired = "pairs" in use  # a supervised run, too, is asked how likely it finds the rejected answers
+        val_examples, _, val_encoder, val_known = prepare(val_data, val_paired)
         val_batches = _validation_batches(
-            val_examples, val_encoder, backbone, val_known, micro, with_rejected, args.process_index, world
+            val_examples, val_encoder, backbone, val_known, micro, val_paired, args.process_index, world
         )
     prepare_seconds = time.perf_counter() - prepare_started
 
@@ -281,6 +283,15 @@ def train(
         "last": trainer.last_log,
         kind: str(out / kind),
     }
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def _quiet() -> None:
