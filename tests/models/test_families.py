@@ -28,7 +28,7 @@ def test_trie_equals_one_sequence_a_row(
     assert_exact(model, loaded.family, loaded.processor, CASES[case], images)
 
 
-@pytest.mark.parametrize("size", [(48, 48), (1, 1), (3, 200), (200, 3), (37, 61), (2, 2), (500, 130)])
+@pytest.mark.parametrize("size", [(48, 48), (1, 1), (3, 200), (200, 3), (37, 61), (2, 2), (500, 130), (30, 20000)])
 @pytest.mark.parametrize("count", [0, 1, 2])
 @pytest.mark.parametrize("name", BUILT)
 def test_length_is_known_from_the_size_alone(
@@ -78,6 +78,8 @@ def test_square_padding_and_resizing(name: str, tiny: Callable[[str], Path]) -> 
     assert padded.size == (90, 90)
     assert padded.getpixel((45, 5)) == (122, 116, 104)
     assert padded.getpixel((45, 45)) == (255, 0, 0)
+    assert loaded.family.image_options.apply(Image.new("RGB", (20000, 500))).size == (4096, 4096)
+    assert loaded.family.image_options.size((500, 20000)) == (4096, 4096)
     loaded = load(tiny(name), resize=336)
     assert loaded.family.image_options.apply(wide).size == (336, 336)
     prompt = loaded.family.encode_prompt(loaded.processor, "describe", [wide])

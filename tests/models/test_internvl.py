@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scramble.models import Loaded, load
+from scramble.models import Loaded, ModelError, load
 from scramble.models.tiny import save_tiny_internvl
 from scramble.store import file_key
 
@@ -83,3 +83,49 @@ def test_backbone_equals_forward(loaded: Loaded) -> None:
         logits = backbone.head(backbone.decode(embeds, mask, torch.arange(length)[None]))
         expected = loaded.model(input_ids=ids, pixel_values=prompt.images["pixel_values"]).logits
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (96, 48), (60, 300), (500, 500), (30, 20000), (20000, 30), (1, 9)])
+@pytest.mark.parametrize("max_tiles", [1, 2, 6, 12])
+def test_dynamic_tiling(max_tiles: int, size: tuple[int, int], folder: Path) -> None:
+    """16 tokens a tile, a thumbnail beside two tiles or more, and the same count from the size alone."""
+    loaded = load(folder, max_tiles=max_tiles)
+    image = Image.new("RGB", (size[1], size[0]), "red")
+    prompt = loaded.family.encode_prompt(loaded.processor, "Describe it.", [image])
+    assert prompt.images is not None
+    tiles = len(prompt.images["pixel_values"])
+    (token,) = loaded.backbone.feature_tokens
+    assert prompt.input_ids.count(token) == 16 * tiles
+    assert tiles == 1 or 3 <= tiles <= max_tiles + 1
+    assert loaded.family.num_tokens(loaded.processor, "Describe it.", [size]) == len(prompt.input_ids)
+    if max_tiles == 12 and max(size) > 40 * min(size):
+        assert tiles == 13
+
+
+def test_eager_attention_takes_the_same_masks(loaded: Loaded, folder: Path) -> None:
+    ids = torch.tensor([loaded.family.encode_completion(loaded.processor, "A red circle is left of it.")])
+    length = ids.shape[1]
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    mask[..., 3:, 1] = False
+    states = []
+    for model in (loaded, load(folder, attn_implementation="eager")):
+        with torch.no_grad():
+            states.append(model.backbone.decode(model.backbone.embed_tokens(ids), mask, torch.arange(length)[None]))
+    torch.testing.assert_close(*states, atol=1e-5, rtol=0)
+
+
+def test_flash_attention_cannot_follow_a_trie(loaded: Loaded) -> None:
+    from types import SimpleNamespace
+
+    language_model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
+    with pytest.raises(ModelError, match="takes no mask"):
+        loaded.family.as_model_mask(language_model, None, torch.float32)
+
+
+def test_rows_beyond_a_sliding_window_are_refused(folder: Path) -> None:
+    loaded = load(folder)
+    config = loaded.backbone.decoder.config
+    config.sliding_window, config.layer_types = 8, ["sliding_attention"] * 4
+    embeddings = torch.zeros(1, 9, 128)
+    with pytest.raises(ModelError, match=r"9 tokens is longer than the decoder's sliding window \(8\)"):
+        loaded.backbone.decode(embeddings, torch.ones(1, 1, 9, 9, dtype=torch.bool), torch.arange(9)[None])

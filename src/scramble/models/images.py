@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps
 
 SMALLEST_SIDE = 4  # px: image processors take a side of 1 or 3 for the colour channels
+LARGEST_SQUARE = 4096  # px: a padded square of 20,000 px would take over a gigabyte, and is shrunk to 336 px anyway
 MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, the padding of LLaVA-1.5
 
 
@@ -31,6 +32,7 @@ class ImageOptions:
         if self.resize is not None:
             image = image.resize((self.resize, self.resize), Image.Resampling.BICUBIC)
         elif self.square_padding:
+            image.thumbnail((LARGEST_SQUARE, LARGEST_SQUARE), Image.Resampling.BICUBIC)
             side = max(image.size)
             canvas = Image.new("RGB", (side, side), MEAN_COLOUR)
             canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -46,7 +48,7 @@ class ImageOptions:
         if self.resize is not None:
             height = width = self.resize
         elif self.square_padding:
-            height = width = max(size)
+            height = width = min(max(size), LARGEST_SQUARE)
         factor = _enlargement(height, width)
         return height * factor, width * factor
 
