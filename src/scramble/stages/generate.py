@@ -164,6 +164,8 @@ def _generator(
         if engine is None:
             raise StageError("negatives=cot asks a language model: give negatives.engine (kind, model, base_url)")
         opened = stack.enter_context(open_engine(**engine))
+        if options.get("cleaner"):
+            options = {**options, "cleaner": stack.enter_context(open_engine(**options["cleaner"]))}
         return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies")), **options)
     raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot or given")
 

@@ -1,0 +1,41 @@
+"""Every engine's configuration binds to its class, and the shipped command line composes."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from scramble.engines import KINDS
+from scramble.engines.openai_server import OpenAIServer
+from scramble.engines.transformers_local import TransformersEngine
+from scramble.engines.vllm_local import VLLMEngine
+from scramble.negatives.cot import CotGenerator
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CLASSES: dict[str, type] = {"openai": OpenAIServer, "transformers": TransformersEngine, "vllm": VLLMEngine}
+
+
+def negatives(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("generate", overrides=["data=image_folder", "negatives=cot", *overrides])
+    section: Any = OmegaConf.to_container(cfg.negatives, resolve=False)
+    return section
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_engine_binds(kind: str) -> None:
+    assert sorted(path.stem for path in (CONFIGS / "engine").glob("*.yaml")) == sorted(KINDS)
+    engine = negatives(f"engine@negatives.engine={kind}")["engine"]
+    assert engine.pop("kind") == kind
+    inspect.signature(CLASSES[kind]).bind(**engine)
+
+
+def test_shipped_command_line_and_options_bind() -> None:
+    section = negatives("negatives.engine.model=m", "negatives.engine.base_url=http://localhost:8000/v1")
+    assert section["engine"]["base_url"] == "http://localhost:8000/v1"
+    inspect.signature(CotGenerator).bind("engine", "store", **section["options"])
