@@ -32,7 +32,7 @@ def count_products(model: Path, items: Sequence[Any]) -> Parts:
     from scramble.trie.tail import POSITION_WISE, last_layer
 
     config = AutoConfig.from_pretrained(model)
-    family = family_of(config)
+    family = family_of(config.model_type)
     with torch.device("meta"):
         loaded = Loaded(AutoModelForImageTextToText.from_config(config), None, family, str(model))
         add_lora(loaded, r=16, alpha=32.0)

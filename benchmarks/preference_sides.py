@@ -107,11 +107,11 @@ def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     return list(make_pairs(captions))
 
 
-def load(args: argparse.Namespace, attention: str) -> Any:
+def load(args: argparse.Namespace) -> Any:
     from scramble import models
 
     dtype = "bfloat16" if args.device == "cuda" else "float32"
-    loaded = models.load(args.model, dtype=dtype, attn_implementation=attention, device=args.device)
+    loaded = models.load(args.model, dtype=dtype, device=args.device)
     say(loaded=resident_bytes())
     reset_peak()
     return loaded
@@ -126,7 +126,7 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    loaded = load(args, "sdpa")
+    loaded = load(args)
     pairs = rows(args)
     images = [noise_jpeg(n, args.pixels) for n in range(args.distinct_images)]
     turn = [{"role": Value("string"), "content": Value("string")}]
@@ -170,7 +170,9 @@ def run_scramble(args: argparse.Namespace) -> None:
     from scramble.records import ImageFile
     from scramble.trie import CachedBackbone, features_bytes
 
-    loaded = load(args, "flex_attention" if args.device == "cuda" else "sdpa")
+    loaded = load(args)
+    if args.device == "cuda":
+        loaded.backbone.decoder.set_attn_implementation("flex_attention")
     files = {str(n): ImageFile(noise_jpeg(n, args.pixels)) for n in range(args.distinct_images)}
     examples = [
         Example(str(n), (str(row["image"]),), PROMPT, row["chosen"], row["rejected"])

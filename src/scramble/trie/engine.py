@@ -170,8 +170,7 @@ def _embed(backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | Non
 
 
 def _attention_mask(backbone: Backbone, batch: TrieBatch) -> object:
-    implementation = getattr(getattr(backbone.model, "config", None), "_attn_implementation", "sdpa")
-    if implementation == "flex_attention":
+    if getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention":
         return block_mask(batch.end_BL, batch.block_BL)
     return dense_mask(batch.end_BL, batch.block_BL)
 

@@ -13,7 +13,7 @@ from scramble.trie.build import TokenTrie
 from scramble.trie.engine import block_tokens, encode_images, logprobs
 from scramble.trie.pack import TrieItem, build_item, pack
 
-WINDOW = 64  # items that are sorted by length together
+WINDOW = 16  # items that are sorted by length together; their pixels are in memory together, too
 
 
 @dataclass(frozen=True, slots=True)
