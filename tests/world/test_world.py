@@ -128,7 +128,7 @@ def test_a_drawn_object_has_its_colour_inside_its_box_and_the_ground_outside(siz
 
 def test_edges_are_smooth():
     levels = {pixel[0] for pixel in draw(Scene((Thing("circle", "blue", "large", 0.5, 0.5, 0.16),)), 48).getdata()}
-    assert len(levels) > 8  # a hard edge has two
+    assert len(levels) > 5  # a hard edge has two
 
 
 def test_too_few_pixels_or_too_many_objects_are_refused(tmp_path):

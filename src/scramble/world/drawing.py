@@ -35,13 +35,13 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
     canvas = ImageDraw.Draw(image)
     for thing in scene.things:
         _draw_thing(canvas, thing, side, (ground, ground, ground))
-    return image.resize((image_size, image_size), Image.Resampling.BOX)
+    return image.reduce(_SUPERSAMPLE)
 
 
 def png(scene: Scene, image_size: int) -> bytes:
     """The drawn scene as PNG bytes; the same scene gives the same bytes."""
     buffer = io.BytesIO()
-    draw(scene, image_size).save(buffer, format="PNG", optimize=False, compress_level=6)
+    draw(scene, image_size).save(buffer, format="PNG", optimize=False, compress_level=3)
     return buffer.getvalue()
 
 

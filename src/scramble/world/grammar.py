@@ -189,15 +189,18 @@ def _parse_clause(text: str, caption: str) -> Clause:
     )
 
 
+_SHAPE_OF = {form: shape for shape in SHAPES for form in (shape, Noun(shape).plural)}
+
+
 def _noun(words: str) -> Noun:
     shape = colour = size = ""
     for word in words.split():
-        stem = next((s for s in SHAPES if word in (s, Noun(s).plural)), "")
-        shape, colour, size = (
-            stem or shape,
-            word if word in COLOURS else colour,
-            word if word in SIZES else size,
-        )
+        if word in COLOURS:
+            colour = word
+        elif word in SIZES:
+            size = word
+        else:
+            shape = _SHAPE_OF.get(word, shape)
     return Noun(shape, colour, size)
 
 

@@ -17,7 +17,7 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 # One combination a colour and a shape, kept out of training: each colour and each shape is seen, these pairs are not.
 HELD_OUT = frozenset((colour, SHAPES[(index + 2) % len(SHAPES)]) for index, colour in enumerate(COLOURS))
 
-_RADIUS = {"small": (0.085, 0.105), "large": (0.145, 0.17)}
+_RADIUS = {"small": (0.105, 0.12), "large": (0.15, 0.17)}
 _GAP = 0.02  # kept free between two objects, so that "left of" is never a matter of a pixel
 _TRIES = 200
 
