@@ -9,18 +9,17 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main
+from scramble.app import plain, stage_main, start
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "model", "benchmark", "benchmarks", "arms", "protocol", "limit", "batch_tokens")
+    values = plain(cfg, "run", "model", "benchmark", "arms", "protocol", "limit", "batch_tokens")
     from scramble.stages.evaluate import evaluate
 
-    run, names, options = values.pop("run"), values.pop("benchmark"), values.pop("benchmarks")
-    evaluate(run["dir"], run["data"], benchmarks={name: options.get(name) or {} for name in names}, **values)
+    evaluate(values.pop("run")["dir"], benchmarks=values.pop("benchmark"), **values)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -6,6 +6,7 @@ to the user: it is printed as one line and the script ends with status 1. Any ot
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import sys
@@ -42,6 +43,25 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
             sys.exit(f"error: {error}")
 
     return guarded
+
+
+def start(main: Callable[[], None]) -> None:
+    """Run a script's Hydra main; a name that no file of its group has is answered with the nearest ones."""
+    from pathlib import Path
+
+    configs = Path(sys.argv[0]).resolve().parents[1] / "configs"
+    for argument in sys.argv[1:]:
+        group, _, choice = argument.lstrip("+").partition("=")
+        folder = configs / group
+        if not choice or not folder.is_dir() or "." in group:
+            continue
+        known = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_")}
+        for name in choice.strip("[]").split(","):
+            if name and name not in known | {"null"}:
+                close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+                hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+                sys.exit(f"error: no {group} is called {name!r}; {hint}")
+    main()
 
 
 def _is_message(error: Exception) -> bool:

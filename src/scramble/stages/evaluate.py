@@ -12,21 +12,20 @@ from scramble.stages import StageError
 from scramble.store import STAGE_FILE, read_json
 
 if TYPE_CHECKING:
+    from scramble.evaluation.protocols import Protocol
     from scramble.evaluation.results import Result
     from scramble.models import Loaded
 
 BASE = "base"
-OWN = ("world_winoground", "world_vqa", "heldout_pairs")  # benchmarks made of the data set's own test split
 
 
 def evaluate(
     run: str | Path,
-    data: str | Path,
     *,
     model: Mapping[str, Any],
     benchmarks: Mapping[str, Mapping[str, Any]],
     arms: Sequence[str] | str = "all",
-    protocol: str = "default",
+    protocol: Mapping[str, Any],
     limit: int | None = None,
     batch_tokens: int = 8192,
 ) -> dict[str, list[Result]]:
@@ -34,11 +33,10 @@ def evaluate(
 
     Args:
         run: the run folder.
-        data: data set folder; benchmarks without a ``root`` of their own read its test split.
         model: the base model's ``path`` and loading options.
         benchmarks: benchmark name -> options (``root``, ...).
         arms: folders below ``<run>/train``; ``base`` is the model as it is; ``all`` is base and every finished arm.
-        protocol: name of a protocol; ``default`` takes each benchmark's own.
+        protocol: ``name`` of a protocol (``default`` takes each benchmark's own), and settings to change in it.
         limit: at most so many items a benchmark, whole groups.
     Returns:
         For each arm its results, in the order of ``benchmarks``.
@@ -47,11 +45,9 @@ def evaluate(
     from scramble.evaluation.benchmarks import load_benchmark
 
     run = Path(run)
-    loaded_benchmarks = [
-        load_benchmark(name, **({"root": Path(data) / "test"} if name in OWN else {}), **options)
-        for name, options in benchmarks.items()
-    ]
     chosen = _arms(run, arms)
+    loaded_benchmarks = [load_benchmark(name, **options) for name, options in benchmarks.items()]
+    asked = _protocol(**protocol)
     here = environment()
     models = _Models(model)
     results: dict[str, list[Result]] = {}
@@ -62,12 +58,22 @@ def evaluate(
             dtype=model.get("dtype", "auto"), settings=_settings(model),
         )  # fmt: skip
         results[arm] = runner.evaluate(
-            models.loader(where), loaded_benchmarks, protocol, run / "evaluation" / arm, model_id=identity,
+            models.loader(where), loaded_benchmarks, asked, run / "evaluation" / arm, model_id=identity,
             limit=limit, batch_tokens=batch_tokens, environment=here, progress=lambda name: counter(name),
         )  # fmt: skip
         for result in results[arm]:
             say(f"{arm}: {_headline(result)}")
     return results
+
+
+def _protocol(name: str, **changed: Any) -> Protocol | str:
+    from scramble.evaluation.protocols import protocol
+
+    if name != "default":
+        return protocol(name, **changed)
+    if changed:
+        raise StageError(f"protocol {', '.join(changed)}: name the protocol to change (protocol=standard, say)")
+    return name
 
 
 class _Models:

@@ -143,6 +143,8 @@ def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]
         if refine is not None and folder.name == "train":
             pairs, counts["pairs_before_refinement"] = _refine(pairs, refine, seed)
         counts["pairs"] = write_table(folder, PreferencePair, pairs)
+        if totals := getattr(generator, "totals", None):  # of a language model: requests, tokens, cost
+            counts["engine"] = totals()
     return counts | {"skipped": dict(skipped.most_common())}
 
 

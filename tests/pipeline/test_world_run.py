@@ -1,0 +1,115 @@
+"""The whole job on a tiny world, through the scripts: chained, repeated, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ENVIRONMENT, ROOT, Run, command
+
+TINY = ("+debug=tiny",)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timing = ("seconds", "per_second", "data_fraction")
+    return [{k: v for k, v in row.items() if not k.endswith(timing)} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, script: Run) -> Path:
+    """A finished run with two arms."""
+    run = tmp_path_factory.mktemp("run")
+    script("train", "-m", *TINY, f"run.dir={run}", "objective=sft,mpo")
+    script("evaluate", *TINY, f"run.dir={run}")
+    script("report", *TINY, f"run.dir={run}")
+    return run
+
+
+def test_the_report_compares_every_arm_with_base_and_control(finished: Path) -> None:
+    rows = json.loads((finished / "report" / "report.json").read_text())["rows"]
+    group = {row["method"]: row for row in rows if (row["benchmark"], row["score"]) == ("world_winoground", "group")}
+    assert group.keys() == {"base", "sft", "mpo"}
+    assert [d["baseline"] for d in group["mpo"]["differences"]] == ["base", "sft"]
+    assert group["mpo"]["differences"][0]["low"] <= group["mpo"]["differences"][0]["high"]
+    assert {row["benchmark"] for row in rows} == {"world_winoground", "world_vqa"}
+    report = (finished / "report" / "report.md").read_text()
+    assert "| world_winoground | group | mpo |" in report
+    for picture in ("training.png", "contact_sheet.png"):
+        assert (finished / "report" / picture).stat().st_size > 5000
+
+
+def test_a_run_folder_says_what_made_it(finished: Path) -> None:
+    arm = finished / "train" / "mpo-seed0"
+    stage = json.loads((arm / "stage.json").read_text())
+    assert stage["config"]["objective"]["weights"] == {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
+    assert stage["summary"]["steps"] == 4
+    environment = json.loads((arm / "environment.json").read_text())
+    assert environment["packages"]["torch"] and environment["git_commit"]
+    assert (arm / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_the_same_command_again_reuses_finished_work(finished: Path, script: Run) -> None:
+    before = (finished / "train" / "mpo-seed0" / "metrics.jsonl").stat().st_mtime_ns
+    again = script("train", *TINY, f"run.dir={finished}", "objective=mpo")
+    assert "mpo-seed0: finished already" in again.stdout
+    assert (finished / "train" / "mpo-seed0" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Path, script: Run) -> None:
+    other = script("train", *TINY, f"run.dir={finished}", "objective=mpo", "objective.beta=0.3", status=1)
+    assert "objective.beta (0.1 -> 0.3)" in other.stderr
+    assert "Traceback" not in other.stderr
+    other = script("train", *TINY, f"run.dir={finished}", "data.n_train=30", status=1)
+    assert "data.n_train (24 -> 30)" in other.stderr
+
+
+def test_same_seed_same_bytes_and_same_losses(finished: Path, tmp_path: Path, script: Run) -> None:
+    script("train", *TINY, f"run.dir={tmp_path}", "objective=mpo")
+    for table in ("images", "pairs", "questions"):
+        name = f"data/train/{table}.parquet"
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+    assert metrics(tmp_path / "train" / "mpo-seed0") == metrics(finished / "train" / "mpo-seed0")
+
+
+def kill_when(process: subprocess.Popen[bytes], condition: Any) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_path: Path, script: Run) -> None:
+    overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo")
+    arm = tmp_path / "train" / "mpo-seed0"
+
+    def start(name: str, *more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command(name, *overrides, *more), cwd=ROOT, env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    kill_when(start("generate"), lambda: (tmp_path / "data" / "test" / "images.parquet").exists())
+    assert json.loads((tmp_path / "data" / "stage.json").read_text())["status"] == "running"
+    kill_when(start("train"), lambda: (arm / "checkpoints" / "checkpoint-2").exists())
+    assert not (arm / "adapter").exists()
+    done = script("train", *overrides)
+    assert "going on from its last checkpoint" in done.stdout
+    assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
+    weights = "adapter/adapter_model.safetensors"
+    assert (arm / weights).read_bytes() == (finished / "train" / "mpo-seed0" / weights).read_bytes()
+
+    answered = tmp_path / "evaluation" / "base" / "world_winoground" / "responses.jsonl"
+    kill_when(start("evaluate"), lambda: answered.exists() and answered.stat().st_size > 0)
+    script("evaluate", *overrides)
+    for name in ("items.jsonl",):
+        folder = "evaluation/mpo-seed0/world_winoground"
+        assert (tmp_path / folder / name).read_text() == (finished / folder / name).read_text()
+    keys = [json.loads(line)["key"] for line in answered.read_text().splitlines()]
+    assert len(keys) == len(set(keys))
