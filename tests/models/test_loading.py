@@ -43,6 +43,20 @@ def test_unknown_id_without_connection() -> None:
     assert "model.path=FOLDER" in message
 
 
+def test_no_connection_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against an address where nothing listens: one question, no half minute of retries."""
+    import time
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    start = time.monotonic()
+    assert "nobody/nothing could not be fetched (no connection)" in refused("nobody/nothing")
+    assert time.monotonic() - start < 10
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     assert "there is no such folder" in refused(tmp_path / "absent")
     assert "there is no such folder" in refused("./absent")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scramble.models.family import ModelError
 from scramble.models.hub import explain, is_folder
-from scramble.models.loading import load
+from scramble.models.loading import load, quiet
 from scramble.store import StoreError, write_json
 
 # What a released model ships beside its weights; anything else in a folder stays where it is.
@@ -65,7 +65,8 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
             folder = Path(name) / "model"
-            model.save_pretrained(folder, max_shard_size=max_shard_size)
+            with quiet():
+                model.save_pretrained(folder, max_shard_size=max_shard_size)
             if dtype == "auto":
                 copy_shipped(base, folder)
             else:  # the base's config names its own type

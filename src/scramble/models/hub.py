@@ -60,18 +60,26 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
         if not file.is_file():
             raise ModelError(f"{path} holds no config.json: it is not a saved model")
     else:
-        from transformers.utils import cached_file
-
-        try:
-            file = Path(str(cached_file(path, "config.json", revision=revision)))
-        except OSError as error:
-            raise explain(error, path, revision) from error
+        file = _fetch_config(path, revision)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{file} is not JSON ({error}): download the model again") from error
     _check_config(values, path)
     return values
+
+
+def _fetch_config(path: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from transformers.utils import cached_file
+
+    try:
+        if not isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
+            # One quick question first: without a connection the download would try again for half a minute.
+            get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=10)
+        return Path(str(cached_file(path, "config.json", revision=revision)))
+    except (OSError, errors.HTTPError) as error:
+        raise explain(error, path, revision) from error
 
 
 def _check_config(values: dict[str, Any], path: str) -> None:
@@ -110,7 +118,8 @@ def explain(error: BaseException, path: str, revision: str | None = None) -> Mod
         return ModelError(f"{path} has no revision {revision!r}: set model.revision to one of its branches or commits")
     if has(hub.RepositoryNotFoundError):
         return ModelError(f"the hub has no model {path} (or it is private): check model.path, or point it at a folder")
-    if has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
+    unanswered = any(isinstance(link, hub.HTTPError) and not isinstance(link, hub.HfHubHTTPError) for link in chain)
+    if unanswered or has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return ModelError(
             f"{at} could not be fetched (no connection) and is not in the cache: on a machine with a connection run "
             f"'hf download {path}{f' --revision {revision}' if revision else ''} --local-dir FOLDER', then set "

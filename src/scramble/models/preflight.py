@@ -222,7 +222,7 @@ def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | No
     if is_folder(path):
         return None, 0.0
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
@@ -232,7 +232,7 @@ def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | No
         pass
     try:
         info = HfApi().model_info(path, revision=revision, files_metadata=True, timeout=10)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+    except (HTTPError, OSError):
         return None, size
     weights = sum(f.size or 0 for f in info.siblings or () if f.rfilename.endswith(".safetensors"))
     return bool(info.gated), float(weights or size)

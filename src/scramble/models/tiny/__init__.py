@@ -30,6 +30,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     Raises:
         ModelError: for a family or size without one, naming what there is; for a folder that is not empty.
     """
+    from scramble.models.loading import quiet
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
@@ -52,6 +53,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         raise ModelError(f"{folder} holds something already: name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        whole = makers[family](Path(name) / "model", texts, seed, **sizes)
+        with quiet():
+            whole = makers[family](Path(name) / "model", texts, seed, **sizes)
         whole.replace(folder)  # a run killed on the way leaves no half model
     return folder
