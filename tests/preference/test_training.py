@@ -157,6 +157,26 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
     assert watched[0]["val/loss/sigmoid"] == pytest.approx(0.693147, abs=1e-5)
 
 
+@pytest.mark.parametrize("family", ["molmo", "llava", "smolvlm"])
+def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> None:
+    """Cached reference, plain; and reference in the step, cached features, gradient checkpointing: the same losses."""
+    from scramble.models.tiny import save_tiny
+
+    texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
+    model = save_tiny(family, tmp_path / "model", texts, 0)
+    options: dict[str, Any] = {
+        "objective": "mpo", "lora": LORA, "steps": 3, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1,
+        "device": "cpu",
+    }  # fmt: skip
+    train(model, data, tmp_path / "plain", **options)
+    train(
+        model, data, tmp_path / "other", **options, reference="step", image_features=tmp_path / "features",
+        gradient_checkpointing=True,
+    )  # fmt: skip
+    losses = [torch.tensor([row["loss"] for row in rows(tmp_path / name)]) for name in ("plain", "other")]
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=0)
+
+
 # ---------------------------------------------------------------------------------------------------------- objectives
 
 

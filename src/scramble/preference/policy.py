@@ -149,8 +149,9 @@ def set_trained(loaded: Loaded, *, vision: bool) -> None:
             module.requires_grad_(False)
 
 
-def make_policy(loaded: Loaded, backbone: Backbone, *, gradient_checkpointing: bool) -> Policy:
-    """The policy around a model whose trained weights are chosen."""
+def make_policy(loaded: Loaded, backbone: Backbone | None = None, *, gradient_checkpointing: bool) -> Policy:
+    """The policy around a model whose trained weights are chosen; ``backbone`` may read image features from a cache."""
+    backbone = backbone or loaded.backbone
     if gradient_checkpointing:
         enable_gradient_checkpointing(backbone)
     return Policy(loaded.model, backbone)

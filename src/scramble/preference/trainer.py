@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -304,27 +304,30 @@ class PreferenceTrainer(Trainer):
     # ---------------------------------------------------------------------------------------------------- validation
 
     @torch.no_grad()
-    def evaluate_pairs(self, batches: Sequence[PairBatch]) -> dict[str, float]:
-        """Loss and metrics (``val/...``) over held-out micro-batches of equal size, this process's share of them; the
-        reward shift is read and left as it is."""
-        noted, self._metrics = self._metrics, defaultdict(list)
-        counts, self._counts = self._counts, defaultdict(float)
+    def evaluate_pairs(self, batches: Iterable[PairBatch]) -> dict[str, float]:
+        """Loss and metrics (``val/...``), averaged over examples, of held-out micro-batches: this process's share, at
+        least one. The reward shift is read and left as it is."""
+        kept = self._metrics, self._counts
+        self._metrics, self._counts = defaultdict(list), defaultdict(float)
         model: Any = self.model
         was_training = model.training
         model.eval()
+        sizes: list[float] = []
         try:
             for batch in batches:
                 self.compute_loss(model, {"batch": batch})
+                sizes.append(float(len(batch.example_ids)))
             names = list(self._metrics)
-            sums = torch.stack([torch.stack(self._metrics[name]).sum() for name in names])
-            total = sums.new_tensor(float(len(batches)))
+            values = torch.stack([torch.stack(self._metrics[name]) for name in names])
         finally:
             model.train(was_training)
-            self._metrics, self._counts = noted, counts
+            self._metrics, self._counts = kept
+        weights = values.new_tensor(sizes)
+        sums = torch.cat([values @ weights, weights.sum()[None]])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
-            dist.all_reduce(total)
-        return {f"val/{name}": value for name, value in zip(names, (sums / total).tolist(), strict=True)}
+        *means, _ = (sums / sums[-1]).tolist()
+        return {f"val/{name}": value for name, value in zip(names, means, strict=True)}
 
 
 def kl_estimate(logps: PairLogps) -> Tensor:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -169,9 +169,11 @@ def train(
         check_base(adapter, base_key)
     turn_off_dropout(loaded.backbone.model)
     loaded = _choose_trained(loaded, lora, train_vision, seed)
-    loaded.model.to(args.device)
+    if getattr(loaded.backbone.model, "quantization_method", None) is None:  # quantised weights stay where they are
+        loaded.model.to(args.device)
 
     backbone: Backbone = loaded.backbone
+    config: Any = backbone.model.config
     if image_features is not None:
         backbone = cast(Backbone, FeatureBackbone(backbone))
 
@@ -179,7 +181,7 @@ def train(
         """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
         found, images = load_examples(source, use, caption_prompt)
         encoder = Encoder(loaded, images)
-        limit = max_length or loaded.family.max_length(backbone.model.config)
+        limit = max_length or loaded.family.max_length(config)
         examples, refused = check_examples(encoder, found, needs_rejected=paired, max_length=limit)
         report_refused(out / "rejected_rows.jsonl", refused, len(examples), max_refused, write=main and source is data)
         from_cache = with_rejected and reference == "cache"
@@ -187,7 +189,7 @@ def train(
             return examples, refused, encoder, None
         parts = cache_parts(
             weights=base_key, adapter=start_adapter, processor=processor_key(loaded.processor),
-            precision=f"{backbone.head.weight.dtype}, {attn_implementation}, {args.device.type}",
+            precision=f"{backbone.head.weight.dtype}, {config._attn_implementation}, {args.device.type}",
             examples=examples, images=images,
         )  # fmt: skip
         if image_features is not None:
@@ -201,13 +203,17 @@ def train(
 
     prepare_started = time.perf_counter()
     examples, refused, encoder, known = prepare(data, with_rejected)
-    val_batches: list[PairBatch] = []
+    validation: Callable[[], Iterator[PairBatch]] | None = None
     if val_data is not None:
         val_paired = "pairs" in use  # a supervised run, too, is asked how likely it finds the rejected answers
         val_examples, _, val_encoder, val_known = prepare(val_data, val_paired)
-        val_batches = _validation_batches(
-            val_examples, val_encoder, backbone, val_known, micro, val_paired, args.process_index, world
-        )
+        val_chunks = _validation_chunks(val_examples, micro, args.process_index, world)
+
+        def validation() -> Iterator[PairBatch]:
+            for chunk in val_chunks:
+                some = [val_examples[n] for n in chunk]
+                yield collate(val_encoder, backbone, some, with_rejected=val_paired, reference=val_known)
+
     prepare_seconds = time.perf_counter() - prepare_started
 
     groups = group_by_image(examples)
@@ -257,7 +263,7 @@ def train(
     )  # fmt: skip
 
     def watching() -> dict[str, float]:
-        numbers = trainer.evaluate_pairs(val_batches) if val_batches else {}
+        numbers = trainer.evaluate_pairs(validation()) if validation is not None else {}
         return {**numbers, **(evaluate(loaded) if evaluate is not None and main else {})}
 
     watch.work, watch.log = watching, trainer.log
@@ -308,24 +314,11 @@ def _label(objective: str | Mapping[str, float]) -> str:
     return objective if isinstance(objective, str) else "+".join(objective)
 
 
-def _validation_batches(
-    examples: list[Example],
-    encoder: Encoder,
-    backbone: Backbone,
-    reference: Mapping[str, tuple[float, float]] | None,
-    size: int,
-    with_rejected: bool,
-    rank: int,
-    world: int,
-) -> list[PairBatch]:
+def _validation_chunks(examples: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
     """This process's share of the validation micro-batches, images together; every process takes as many."""
     numbers = list(chain.from_iterable(group_by_image(examples)))
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    share = chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
-    return [
-        collate(encoder, backbone, [examples[n] for n in chunk], with_rejected=with_rejected, reference=reference)
-        for chunk in share
-    ]
+    return chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
 
 
 # --------------------------------------------------------------------------------------------------------------- model
