@@ -140,6 +140,13 @@ class CotGenerator:
             self.counts[found.reason if isinstance(found, Skip) else "used"] += 1
             yield caption, found
 
+    def totals(self) -> dict[str, Any]:
+        """What the engines have done so far (requests, tokens, cost), and what became of the captions."""
+        engines = {"generator": self._engine} | ({"cleaner": self._cleaner} if self._cleaner else {})
+        return {name: dataclasses.asdict(engine.totals) for name, engine in engines.items()} | {
+            "captions": dict(self.counts.most_common())
+        }
+
     def _requests(self, caption: Caption) -> list[Request]:
         message = Message("user", self.prompt.fill(caption.text))
         return [Request((message,), sample=i, **self._settings) for i in range(self._samples)]
