@@ -55,7 +55,8 @@ def says_the_same(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> b
 
 
 def _entries(words: Iterable[str], lexicon: Lexicon) -> list[str]:
-    return [f"{lexicon.nouns[w][0].lemma}#{lexicon.nouns[w][1]}" if w in lexicon.nouns else w for w in words]
+    content = [w for w in words if w not in ("a", "an", "the")]
+    return [f"{lexicon.nouns[w][0].lemma}#{lexicon.nouns[w][1]}" if w in lexicon.nouns else w for w in content]
 
 
 def slips(text: str, lexicon: Lexicon) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from scramble.negatives.base import Caption, Generator, Negative, Skip, changed_span, choose, seeded
@@ -34,7 +34,7 @@ def build_pairs(
     captions_per_image: Literal["all", "one", "clip"] = "all",
     form: Literal["caption", "yes-no", "both"] = "caption",
     kinds: Sequence[str] | None = None,
-    similarity: Similarity | None = None,
+    similarity: Similarity | str | None = None,
     surface: bool = True,
     on_skip: OnSkip | None = None,
 ) -> Iterator[PreferencePair]:
@@ -43,7 +43,7 @@ def build_pairs(
     Args:
         images: the images, in any order; each with its true captions.
         generator: makes the candidates (:class:`scramble.negatives.rules.RuleGenerator`, an LLM, the world).
-        prompt: the questi answer.
+        prompt: the question both sides answer.
         per_caption: negatives drawn per caption, at most.
         seed: seed of all choices; a caption's draw depends on the seed and the caption alone.
         captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or the one most alike by ``similarity``.
@@ -67,27 +67,30 @@ def build_pairs(
 
         similarity = load_similarity(similarity) if captions_per_image == "clip" else None
     rank, skip = similarity, on_skip or (lambda row: None)
-    contexts: deque[ImageRecord] = deque()  # the images of captions that the generator has drawn but not answered
+    contexts: deque[_Witness] = deque()  # of the captions that the generator has drawn but not answered
 
     def captions() -> Iterator[Caption]:
         for image in images:
+            witness = _Witness(
+                image, {normalise(text).casefold() for text in image.captions}, [_stems(t) for t in image.captions]
+            )
             for index in _usable(image, captions_per_image, seed, rank, skip):
-                contexts.append(image)
+                contexts.append(witness)
                 text = image.captions[index]
                 yield Caption(image.image_id, index, normalise(text) if surface else text, image.graph)
 
     for caption, answer in generator.negatives(captions()):
-        image = contexts.popleft()
+        witness = contexts.popleft()
         if isinstance(answer, Skip):
             skip(_row(caption, answer.reason))
             continue
-        candidates, reason = _admissible(caption, image, answer, kinds, surface)
+        candidates, reason = _admissible(caption, witness, answer, kinds, surface)
         if not candidates:
             skip(_row(caption, reason))
             continue
         drawn = choose(candidates, per_caption, seed, caption.image_id, caption.index, caption.text)
         for number, negative in enumerate(drawn):
-            pair = _pair(caption, negative, prompt, seed, image.source, number)
+            pair = _pair(caption, negative, prompt, seed, witness.image.source, number)
             if form != "yes-no":
                 yield pair
             if form != "caption":
@@ -130,26 +133,40 @@ def _usable(image: ImageRecord, which: str, seed: int, similarity: Similarity | 
     return [max(zip(scores, (-i for i in usable), strict=True))[1] * -1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    """What all captions of an image say: the texts, and the words of each."""
+
+    image: ImageRecord
+    texts: set[str]
+    words: list[set[str]]
+
+
 def _admissible(
-    caption: Caption, image: ImageRecord, candidates: Sequence[Negative], kinds: Sequence[str] | None, surface: bool
+    caption: Caption, witness: _Witness, candidates: Sequence[Negative], kinds: Sequence[str] | None, surface: bool
 ) -> tuple[list[Negative], str]:
     """The candidates that no other caption of the image supports, in normal form; and why there are none."""
     if not candidates:
         return [], "no candidate"
-    truths = {normalise(text).casefold() for text in image.captions}
-    others = {stem for i, text in enumerate(image.captions) if i != caption.index for stem in _stems(text)}
-    own = _stems(caption.text)
+    others: set[str] | None = None
     kept, reason = [], "no candidate of the wanted kinds"
     for candidate in candidates:
         if kinds is not None and candidate.kind not in kinds:
             continue
         text = normalise(candidate.text)
-        new = _stems(text) - own
-        if text.casefold() in truths or (candidate.kind.startswith("replace") and new and new <= others):
+        if text.casefold() in witness.texts:
             reason = "all candidates supported by another caption"
             continue
         if surface and text != candidate.text:
             candidate = replace(candidate, text=text, edits=changed_span(caption.text, text))
+        if candidate.kind.startswith("replace") and len(witness.words) > 1:
+            if others is None:
+                others = set().union(*(w for i, w in enumerate(witness.words) if i != caption.index))
+            spans = [candidate.text[slice(*edit.rejected)] for edit in candidate.edits] or [candidate.text]
+            new = _stems(" ".join(spans)) - witness.words[caption.index]
+            if new and new <= others:
+                reason = "all candidates supported by another caption"
+                continue
         kept.append(candidate)
     return kept, reason
 

@@ -59,6 +59,8 @@ def _replace_object(
     for other in others:
         if before in ("in", "inside", "into") and other.lemma in lexicon.phrases["flat"]:
             continue
+        if not lemmas.isdisjoint(lexicon.alike.get(other.lemma, ())):
+            continue
         if other.lemma in lemmas or other.lemma in s.lower or (phrase.plural and not other.count):
             continue
         if (bare and not other.mass) or (phrase.opener in ("a", "an") and not other.count):

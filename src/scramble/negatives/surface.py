@@ -13,6 +13,8 @@ from scramble.negatives.inflect import word_set
 
 _SPACES = re.compile(r"\s+")
 _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:!?)\]])")
+_IRREGULAR = re.compile(r"[^ -~]|  | [,.;:!?)\]]|[\s,;:.\-!?][.!?]$")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _DANGLING = re.compile(r"[\s,;:.\-]+$")
 _URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
 _HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
@@ -27,6 +29,8 @@ def normalise(text: str) -> str:
 
     The words, their order and inner capitals stay as they are; ``normalise(normalise(x)) == normalise(x)``.
     """
+    if text[:1].isupper() and text[-1] in ".!?" and not _IRREGULAR.search(text) and not text.isupper():
+        return text
     text = _SPACES.sub(" ", unicodedata.normalize("NFC", text).replace("’", "'").replace("“", '"').replace("”", '"'))
     text = _BEFORE_PUNCTUATION.sub(r"\1", text.strip())
     final = text[-1:] if text[-1:] in "!?" else "."
@@ -42,7 +46,7 @@ def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
     words = re.findall(r"[^\W\d_]+(?:'\w+)?", text)
     if not text.strip():
         return "empty"
-    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") and c not in "\n\t\r" for c in text):
+    if _CONTROL.search(text) or (not text.isascii() and _has(text, ("Cc", "Cf", "Cs", "Co"))):
         return "control characters"
     if _URL.search(text):
         return "holds a URL"
@@ -50,7 +54,7 @@ def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
         return "holds HTML"
     if not words:
         return "no words"
-    if any(unicodedata.category(c) == "So" for c in text):
+    if not text.isascii() and _has(text, ("So",)):
         return "holds emoji or symbols"
     if len(words) > max_words:
         return f"more than {max_words} words"
@@ -61,8 +65,13 @@ def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
     return "" if _looks_english(text, words) else "not English"
 
 
+def _has(text: str, categories: tuple[str, ...]) -> bool:
+    return any(unicodedata.category(c) in categories and c not in "\n\t\r" for c in text)
+
+
 def _looks_english(text: str, words: list[str]) -> bool:
-    letters = [c for c in text if c.isalpha()]
-    if sum(c.isascii() for c in letters) < 0.9 * len(letters):
-        return False
+    if not text.isascii():
+        letters = [c for c in text if c.isalpha()]
+        if sum(c.isascii() for c in letters) < 0.9 * len(letters):
+            return False
     return any(w.lower() in _ENGLISH for w in words)
