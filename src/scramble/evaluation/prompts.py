@@ -86,10 +86,7 @@ class PromptEncoder:
         return replace(self.family.encode_prompt(self.processor, text, images), images=frame.images)
 
     def _short(self, text: str, num_images: int) -> list[int]:
-        family, processor = self.family, self.processor
-        rendered = family.render_prompt(processor, text, num_images)
-        special = family._adds_special_tokens(processor, rendered)
-        return list(processor.tokenizer(rendered, add_special_tokens=special)["input_ids"])
+        return self.family.unexpanded_ids(self.processor, text, num_images)
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
         """All candidates of all queries on one image set as one trie, sequences in the order of the queries."""

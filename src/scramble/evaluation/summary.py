@@ -74,12 +74,12 @@ def _plain(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     table: dict[str, Units] = {}
     for metric in outcomes[0].values:
         table[metric] = _items(outcomes, metric)
-        for kind in dict.fromkeys(o.kind for o in outcomes if o.kind):
+        kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
+        for kind in kinds if len(kinds) > 1 else ():
             table[f"{metric}/{kind}"] = _items([o for o in outcomes if o.kind == kind], metric)
         for tag in dict.fromkeys(tag for o in outcomes for tag in o.tags):
             table[f"{metric}/{tag}"] = _items([o for o in outcomes if tag in o.tags], metric)
-    kinds = {o.kind for o in outcomes}
-    return {name: u for name, u in table.items() if len(kinds) > 1 or name.partition("/")[2] not in kinds}
+    return table
 
 
 def _cola(outcomes: Sequence[Outcome]) -> dict[str, Units]:

@@ -1,0 +1,149 @@
+"""The judge against a server on the loopback address; files for other kits; other kits' files read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
+
+from loopback import Loopback
+
+from scramble.evaluation import bridge, handover, judge
+from scramble.evaluation.items import EvaluationError, Item, Reply
+from scramble.evaluation.outcomes import outcome
+from scramble.evaluation.protocols import protocol
+from scramble.evaluation.summary import rates, scores
+from scramble.records import Question
+
+
+def grade_by_length(text: str) -> str:
+    """A judge that gives 0.8 to "-1 and -5", words to "what?", and 0.1 to the rest."""
+    prediction = text.split("Prediction: ")[-1].split("\n")[0]
+    return {"-1 and -5": "0.8", "what?": "I would say good"}.get(prediction, "Grade: 0.1")
+
+
+@pytest.fixture
+def server():
+    loopback = Loopback(answer=grade_by_length)
+    yield loopback
+    loopback.close()
+
+
+ITEMS = [Item(Question(f"v1_{k}", ("i",), "What is x?", "-1<AND>-5"), "free", tags=("math",)) for k in range(3)]
+
+
+def answered(*texts: str):
+    made = zip(ITEMS, texts, strict=True)
+    return [outcome(item, {item.item_id: Reply(text=text)}, protocol("standard")) for item, text in made]
+
+
+def test_five_gradings_cached(server, tmp_path):
+    from scramble.engines.openai_server import OpenAIServer
+
+    outcomes = answered("-1 and -5", "no", "what?")
+    assert rates(outcomes)["judge"] == 3
+    assert scores("plain", outcomes) == {}
+    with OpenAIServer("m", server.url) as engine:
+        graded = judge.grade(outcomes, ITEMS, engine, tmp_path)
+        asked = sum(server.asked.values())
+        again = judge.grade(outcomes, ITEMS, engine, tmp_path)
+    assert asked == 15
+    assert sum(server.asked.values()) == asked
+    assert graded == again
+    assert [o.values["score"] for o in graded] == pytest.approx([0.8, 0.1, 0.0])
+    assert graded[2].status == "unparsed"
+    table = judge.judged_scores(scores("plain", graded), graded)
+    assert table["score"]["value"] == pytest.approx(30)
+    assert len(table["score"]["gradings"]) == 5
+    assert table["score"]["grading_interval"] == pytest.approx(0)
+    assert table["score/math"]["n"] == 3
+
+
+def test_interval_over_gradings_by_hand():
+    """Runs of 60 and 70 percent: mean 65, standard deviation 7.07, 1.96 * 7.07 / sqrt(2) = 9.8."""
+    outcomes = answered("a", "b", "c")[:1]
+    import dataclasses
+
+    graded = [dataclasses.replace(outcomes[0], details={"grades": [0.6, 0.7]})]
+    assert judge.over_gradings(graded)["value"] == pytest.approx(65)
+    assert judge.over_gradings(graded)["grading_interval"] == pytest.approx(9.8)
+
+
+def test_grades_are_read():
+    read = {"0.8": 0.8, "Grade: 1.0": 1.0, "1": 1.0, "0": 0.0, "good": None, "8.5": None}
+    assert {text: judge.read_grade(text) for text in read} == read
+
+
+QUESTIONS = [
+    Item(Question(str(k), ("i",), "Which\tone?", "B", "colour", choices=("red", "blue")), "letter") for k in (7, 9)
+]
+
+
+@pytest.fixture
+def predictions():
+    texts = ("B", "A, because\nit is red")
+    made = zip(QUESTIONS, texts, strict=True)
+    return [outcome(item, {item.item_id: Reply(text=text)}, protocol("standard")) for item, text in made]
+
+
+def test_vlmevalkit_files(predictions, tmp_path):
+    table = handover.rows(QUESTIONS, predictions)
+    handover.write_vlmevalkit(tmp_path / "m_D.tsv", table)
+    with (tmp_path / "m_D.tsv").open(newline="") as file:
+        read = list(csv.DictReader(file, delimiter="\t"))
+    assert read[1]["prediction"] == "A, because\nit is red"
+    assert list(read[0]) == ["index", "question", "A", "B", "answer", "category", "prediction"]
+    handover.write_mmbench(tmp_path / "m.xlsx", table)
+    with zipfile.ZipFile(tmp_path / "m.xlsx") as book:
+        sheet = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml"))
+        assert ElementTree.fromstring(book.read("xl/workbook.xml")) is not None
+    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+    cells = [[t.text for t in row.iter(f"{space}t")] for row in sheet.iter(f"{space}row")]
+    assert cells[0] == ["index", "question", "A", "B", "C", "D", "prediction"]
+    assert cells[2][-1] == "A, because\nit is red"
+    with pytest.raises(EvaluationError, match="prediction of '7' has 40000 characters, xlsx holds 32767"):
+        handover.write_xlsx(tmp_path / "x.xlsx", [{**table[0], "prediction": "x" * 40000}])
+
+
+def test_lmms_eval_and_evalai_files(predictions, tmp_path):
+    handover.write_lmms_eval(tmp_path / "s.jsonl", "mmstar", QUESTIONS, predictions)
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert rows[0]["resps"] == [["B"]]
+    assert rows[0]["target"] == "B"
+    assert rows[1]["accuracy"] == 0
+    handover.write_evalai(tmp_path / "e.json", QUESTIONS, predictions)
+    assert json.loads((tmp_path / "e.json").read_text())[0] == {"question_id": 7, "answer": "B"}
+    with pytest.raises(EvaluationError, match="'v1_0': EvalAI's question ids are numbers"):
+        handover.write_evalai(tmp_path / "e.json", ITEMS[:1], predictions[:1])
+
+
+def test_bridge_commands_and_results(tmp_path):
+    words = bridge.command("lmms-eval", "mmstar", "/m", "out", kit_model="internvl_hf")
+    assert words[:3] == ["python", "-m", "lmms_eval"]
+    assert "pretrained=/m" in words
+    assert bridge.command("vlmevalkit", "m3cot", "/m", "out", kit_model="x", task="M3CoT")[3] == "M3CoT"
+    with pytest.raises(EvaluationError, match="no task name known for m3cot; give the kit's own with task="):
+        bridge.command("vlmevalkit", "m3cot", "/m", "out", kit_model="x")
+    with pytest.raises(EvaluationError, match=r"unknown kit 'lmmseval'.*did you mean lmms-eval"):
+        bridge.command("lmmseval", "mmstar", "/m", "out", kit_model="x")
+    content = {
+        "results": {"mmstar": {"alias": "mmstar", "average,none": 0.615, "average_stderr,none": 0.01}},
+        "versions": {"mmstar": 0.0}, "n-samples": {"mmstar": {"original": 1500, "effective": 1500}}, "git_hash": "abc",
+    }  # fmt: skip
+    (tmp_path / "r_results.json").write_text(json.dumps(content))
+    result = bridge.read_lmms_eval(tmp_path / "r_results.json", "mine")[0]
+    assert result.scores["average"]["value"] == pytest.approx(61.5)
+    assert result.scores["average"]["standard_error"] == pytest.approx(1.0)
+    assert (result.source, result.benchmark["items"]) == ("lmms-eval", 1500)
+    (tmp_path / "m_MMStar_acc.csv").write_text('"split","Overall","math"\n"none","0.6","0.5"\n')
+    assert bridge.read_vlmevalkit(tmp_path / "m_MMStar_acc.csv", "mmstar", "m").scores["Overall"]["value"] == 60
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(EvaluationError, match="it is not a results file of lmms-eval"):
+        bridge.read_lmms_eval(tmp_path / "bad.json")

@@ -1,0 +1,184 @@
+"""From replies to scores without a model: hand-made replies, chance levels, always-the-same answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.open_answers import edit_distance, extract_mathvista, mathvista_correct, mmmu_open_correct
+from scramble.evaluation.outcomes import outcome
+from scramble.evaluation.protocols import protocol, queries, resolve
+from scramble.evaluation.summary import rates, scores
+from scramble.records import Quad, Question
+
+
+def benchmark(items, scoring="plain") -> Benchmark:
+    return Benchmark("made", "1", tuple(items), {}, scoring)
+
+
+def answer(item: Item, text: str, name: str = "standard"):
+    return outcome(item, {item.item_id: Reply(text=text)}, protocol(name))
+
+
+def test_chance_of_random_scores_through_the_whole_path():
+    generator, n = np.random.default_rng(0), 4000
+    chosen, outcomes = protocol("standard"), []
+    for k in range(n):
+        item = Item(Quad(str(k), (f"{k}a", f"{k}b"), ("one", "two")), "quad")
+        asked = queries(item, chosen, benchmark([item]))
+        replies = {q.query_id: Reply(tuple(generator.normal(size=2)), (1, 1)) for q in asked}
+        outcomes.append(outcome(item, replies, chosen))
+    table = scores("plain", outcomes)
+    for name, chance in (("text", 25), ("image", 25), ("group", 100 / 6)):
+        assert abs(table[name]["value"] - chance) < 3 * table[name]["standard_error"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "replies", "expected"),
+    [
+        ("yes", {"/0/0": (-1, -9), "/0/1": (-2, -9), "/1/0": (-2, -9), "/1/1": (-1, -9)}, [[-1, -2], [-2, -1]]),
+        ("yes_minus_no", {"/0/0": (-1, -3), "/0/1": (-1, -1), "/1/0": (-2, -1), "/1/1": (0, -9)}, [[2, 0], [-1, 9]]),
+        ("caption", {"/0": (-4, -6), "/1": (-8, -2)}, [[-4, -6], [-8, -2]]),
+        ("caption_debiased", {"/0": (-4, -6), "/1": (-8, -2), "/blind": (-1, -5)}, [[-3, -1], [-7, 3]]),
+        ("two_choice", {"/0/order0": (-1, -3), "/0/order1": (-5, -1), "/1/order0": (-2, -2), "/1/order1": (-4, 0)},
+         [[-1, -4], [-1, -3]]),
+    ],
+)  # fmt: skip
+def test_caption_scores_by_hand(kind, replies, expected):
+    """two_choice averages the caption's letter over both orders: caption 0 of image 0 is A (-1), then B (-1)."""
+    from scramble.evaluation.outcomes import caption_scores
+
+    item = Item(Quad("q", ("a", "b"), ("one", "two")), "quad")
+    chosen = protocol("standard", caption_score=kind)
+    assert {q.query_id for q in queries(item, chosen, benchmark([item]))} == {f"q{key}" for key in replies}
+    given = {f"q{key}": Reply(value, (1,) * len(value)) for key, value in replies.items()}
+    assert caption_scores(item, given, chosen).tolist() == expected
+
+
+def test_prompts_of_the_named_protocols():
+    item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
+    asked = {name: queries(item, protocol(name), benchmark([item]))[0].prompt for name in ("scramble", "vqascore_3.0")}
+    assert asked["scramble"] == "Does the image show 'a cat'? Please answer yes or no."
+    assert asked["vqascore_3.0"] == 'Does this figure show "a cat"? Please answer yes or no.'
+    assert queries(item, protocol("scramble_molmo"), benchmark([item]))[0].image_px == 336
+
+
+def test_letters_yes_no_and_unparsed_rates():
+    question = Item(Question("m", ("i",), "Which?", "B", choices=("cat", "dog")), "letter")
+    assert answer(question, "B. dog").values == {"accuracy": 1.0}
+    unread = answer(question, "hmm")
+    refused = answer(question, "Neither (1) nor (2) fits.")
+    assert (unread.status, refused.status) == ("unparsed", "refused")
+    assert rates([unread, refused, answer(question, "B")])["unparsed_rate"] == pytest.approx(1 / 3)
+    always_a = [answer(question, "A"), answer(Item(Question("n", ("i",), "?", "A", choices=("x", "y")), "letter"), "A")]
+    assert scores("plain", always_a)["accuracy"]["value"] == 50
+
+
+def pope_items(n: int) -> list[Item]:
+    return [
+        Item(Question(f"{c}/{k}", (f"i{k // 6}",), "Is there?", "yes" if k % 2 else "no", c), "yes_no")
+        for c in ("random", "popular", "adversarial") for k in range(n)
+    ]  # fmt: skip
+
+
+def test_pope_always_yes():
+    table = scores("pope", [answer(item, "Yes") for item in pope_items(60)])
+    assert table["accuracy"]["value"] == 50
+    assert table["recall/random"]["value"] == 100
+    assert table["f1_mean"]["value"] == pytest.approx(200 / 3)
+    assert table["yes_ratio"]["value"] == 100
+    assert table["f1_mean"]["low"] == pytest.approx(200 / 3) == table["f1_mean"]["high"]  # each image is balanced
+
+
+def test_pope_empty_replies_differ_by_parser():
+    """POPE's own rule reads an empty reply as yes; the word rule leaves it unparsed, and wrong."""
+    items = pope_items(12)
+    assert scores("pope", [answer(i, "", "scramble") for i in items])["accuracy"]["value"] == 50
+    assert scores("pope", [answer(i, "") for i in items])["accuracy"]["value"] == 0
+
+
+def test_pairs_and_natural_bench_units():
+    items = [
+        Item(Question(str(k), (str(k),), "?", "A", choices=("x", "y")), "letter", group=f"p{k // 2}") for k in range(4)
+    ]
+    table = scores("pairs", [answer(i, t) for i, t in zip(items, ("A", "A", "A", "B"), strict=True)])
+    assert (table["accuracy"]["value"], table["pair_accuracy"]["value"]) == (75, 50)
+    four = [
+        Item(Question(f"0/q{q}_i{i}", (f"0/{i}",), "?", "yes" if q == i else "no", "yes_no"), "yes_no", group="0")
+        for q in (0, 1) for i in (0, 1)
+    ]  # fmt: skip
+    replies = ("Yes", "No", "No", "No")
+    outcomes = [answer(item, text, "naturalbench") for item, text in zip(four, replies, strict=True)]
+    table = scores("natural_bench", outcomes)
+    assert {k: v["value"] for k, v in table.items()} == {"acc": 75, "q_acc": 50, "i_acc": 50, "g_acc": 0}
+    with pytest.raises(EvaluationError, match="group '0' is not complete"):
+        scores("natural_bench", outcomes[:3])
+
+
+def test_macro_and_micro_differ():
+    items = [Item(CaptionChoice(str(k), str(k), ("t", "f"), 0, "a" if k < 3 else "b"), "captions") for k in range(4)]
+    chosen = protocol("standard")
+    outcomes = []
+    for k, item in enumerate(items):
+        replies = {f"{k}/0/0": Reply((-1.0, -2.0), (1, 1)), f"{k}/0/1": Reply((-2.0 if k < 3 else 0.0, -2.0), (1, 1))}
+        outcomes.append(outcome(item, replies, chosen))
+    table = scores("macro", outcomes)
+    assert (table["accuracy"]["value"], table["accuracy_macro"]["value"]) == (75, 50)
+
+
+def test_chain_of_thought_is_read_after_final_answer():
+    question = Item(Question("m", ("i",), "Which?", "B", choices=("cat", "dog")), "letter")
+    assert answer(question, "A looks likely at first. Final answer: B", "cot").values == {"accuracy": 1.0}
+
+
+def test_limit_keeps_groups_whole_and_says_what_is_wrong():
+    items = tuple(Item(Question(str(k), (), "?", "a"), "short", group=f"g{k // 4}") for k in range(12))
+    assert len(limit_items(items, 5)) == 8
+    with pytest.raises(EvaluationError, match="at least 1"):
+        limit_items(items, 0)
+
+
+def test_protocol_errors_and_marks():
+    assert protocol("scramble", tie_policy="half").name == "scramble[tie_policy=half]"
+    assert protocol("scramble", tie_policy="wrong").name == "scramble"
+    for overrides, message in (
+        ({"tie_polcy": "half"}, "did you mean tie_policy"),
+        ({"letter_parser": "can_infr"}, "did you mean can_infer"),
+        ({"yes_template": "Is it?"}, "no {caption}"),
+    ):
+        with pytest.raises(EvaluationError, match=message):
+            protocol("standard", **overrides)
+    own = Benchmark("b", "1", (), {}, "plain", default_protocol="naturalbench")
+    assert resolve("default", own).yes_no_parser == "first_match"
+    assert resolve({"name": "default", "max_new_tokens": 5}, own).max_new_tokens == 5
+
+
+# Response, answers, right: MMMU's rule for open questions.
+OPEN = [
+    ("The total is 12.50 dollars, so the answer is 12.5", ("12.5",), True),
+    ("So the result is 1,234", ("1234",), True),
+    ("It is Impressionism.", ("impressionism",), True),
+    ("It is cubism.", ("impressionism",), False),
+    ("x = 3.14159", ("3.14",), True),
+    ("The answer is 7", ("8", "7"), True),
+    ("", ("7",), False),
+]
+
+
+@pytest.mark.parametrize(("response", "answers", "right"), OPEN)
+def test_mmmu_open(response, answers, right):
+    assert mmmu_open_correct(response, answers) is right
+
+
+def test_mathvista_rules():
+    number = {"answer_type": "float", "precision": 1.0, "question_type": "free_form"}
+    assert mathvista_correct("The area is 3.24 so the answer is 1.17 m", "1.2", (), number) == (True, "1.2")
+    whole = {"answer_type": "integer", "question_type": "free_form"}
+    assert mathvista_correct("The answer is 14.0", "14", (), whole)[0]
+    assert mathvista_correct("no idea", "14", (), whole) == (False, "")
+    choice = {"answer_type": "text", "question_type": "multi_choice"}
+    assert mathvista_correct("Answer: (B)", "blue", ("red", "blue"), choice) == (True, "blue")
+    assert mathvista_correct("It must be bluish", "blue", ("red", "blue"), choice)[0]
+    assert extract_mathvista("values [1, 2]", (), "list") == "[1, 2]"
+    assert edit_distance("kitten", "sitting") == 3
