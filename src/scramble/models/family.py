@@ -129,7 +129,7 @@ class Family:
             images=[self.image_options.apply(image) for image in images] or None,
             text=[rendered],
             return_tensors="pt",
-            add_special_tokens=self._adds_special_tokens(processor, rendered),
+            add_special_tokens=False,
         )
         input_ids: list[int] = batch.pop("input_ids")[0].tolist()
         tensors = {key: value for key, value in batch.items() if key in self.image_keys(processor)}
@@ -147,9 +147,13 @@ class Family:
     def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
         """Length in tokens of the prompt with images of the given (height, width), from the sizes alone."""
         self._check_text(processor, text)
-        rendered = self.render_prompt(processor, text, len(sizes))
-        ids = processor.tokenizer(rendered, add_special_tokens=self._adds_special_tokens(processor, rendered))
-        return len(ids["input_ids"]) + sum(n - 1 for n in self.image_lengths(processor, sizes))
+        unexpanded = self.unexpanded_ids(processor, text, len(sizes))
+        return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
+
+    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
+        """Ids of the prompt with one placeholder an image."""
+        rendered = self.render_prompt(processor, text, num_images)
+        return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Tokens that each image of the given (height, width) takes in a prompt, start and end tokens included."""
@@ -161,10 +165,6 @@ class Family:
     def image_keys(self, processor: Any) -> frozenset[str]:
         """The processor's outputs that the tower reads."""
         return frozenset(processor.image_processor.model_input_names)
-
-    def _adds_special_tokens(self, processor: Any, rendered: str) -> bool:
-        """Whether the tokenizer has to add what the chat template leaves out (a first BOS); off by default, as TRL."""
-        return False
 
     def _check_text(self, processor: Any, text: str) -> None:
         token = getattr(processor, "image_token", None)
