@@ -13,7 +13,8 @@ import pytest
 
 from .conftest import ENVIRONMENT, ROOT, Run, command
 
-TINY = ("+debug=tiny",)
+STEPS = 60
+TINY = ("+debug=tiny", f"trainer.steps={STEPS}", "trainer.save_every=5", "trainer.log_every=5")
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -49,7 +50,7 @@ def test_a_run_folder_says_what_made_it(finished: Path) -> None:
     arm = finished / "train" / "mpo-seed0"
     stage = json.loads((arm / "stage.json").read_text())
     assert stage["config"]["objective"]["weights"] == {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
-    assert stage["summary"]["steps"] == 4
+    assert stage["summary"]["steps"] == STEPS
     environment = json.loads((arm / "environment.json").read_text())
     assert environment["packages"]["torch"] and environment["git_commit"]
     assert (arm / "adapter" / "adapter_model.safetensors").exists()
@@ -97,7 +98,7 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
 
     kill_when(start("generate"), lambda: (tmp_path / "data" / "test" / "images.parquet").exists())
     assert json.loads((tmp_path / "data" / "stage.json").read_text())["status"] == "running"
-    kill_when(start("train"), lambda: (arm / "checkpoints" / "checkpoint-2").exists())
+    kill_when(start("train"), lambda: any((arm / "checkpoints").glob("checkpoint-*")))
     assert not (arm / "adapter").exists()
     done = script("train", *overrides)
     assert "going on from its last checkpoint" in done.stdout
@@ -108,8 +109,7 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
     answered = tmp_path / "evaluation" / "base" / "world_winoground" / "responses.jsonl"
     kill_when(start("evaluate"), lambda: answered.exists() and answered.stat().st_size > 0)
     script("evaluate", *overrides)
-    for name in ("items.jsonl",):
-        folder = "evaluation/mpo-seed0/world_winoground"
-        assert (tmp_path / folder / name).read_text() == (finished / folder / name).read_text()
+    items = "evaluation/mpo-seed0/world_winoground/items.jsonl"
+    assert (tmp_path / items).read_text() == (finished / items).read_text()
     keys = [json.loads(line)["key"] for line in answered.read_text().splitlines()]
     assert len(keys) == len(set(keys))

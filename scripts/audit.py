@@ -1,0 +1,25 @@
+"""How much of a preference can be told without the image? Audits any pair file; see also negatives.audit.
+
+    python scripts/audit.py pairs=sugarcrepe/data
+    python scripts/audit.py pairs=runs/quickstart/data/train out=runs/quickstart/audit
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from scramble.app import plain, stage_main, start
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="audit")
+@stage_main
+def main(cfg: DictConfig) -> None:
+    values = plain(cfg, "pairs", "out", "seed")
+    from scramble.stages.audit import audit
+
+    audit(values["pairs"], values["out"], seed=values["seed"])
+
+
+if __name__ == "__main__":
+    start(main)
