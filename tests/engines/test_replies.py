@@ -22,8 +22,8 @@ def test_replies_come_back_from_disk(tmp_path: Path) -> None:
     with ReplyStore(tmp_path) as store:
         assert len(store) == 3 and "b" in store and "d" not in store
         assert store.get("b") == Reply("täxt b", "stop", 3, 4)
-        store.add("d", "m", Reply("new")).result()
-        store.add("e", "m", Reply("", error="no answer")).result()
+        store.add("d", "m", Reply("new"))
+        store.add("e", "m", Reply("", error="no answer"))
         assert store.get("d").text == "new" and "e" not in store
     assert [row["key"] for row in read_jsonl(tmp_path / "replies.jsonl")] == ["a", "b", "c", "d"]
 
@@ -34,19 +34,41 @@ def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path: Path) -
     path.write_bytes(path.read_bytes()[:-9])
     with ReplyStore(tmp_path) as store:
         assert "a" in store and "b" not in store
-        store.add("b", "m", Reply("again")).result()
+        store.add("b", "m", Reply("again"))
     assert [row["text"] for row in read_jsonl(path)] == ["täxt a", "again"]
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(StoreError, match=r"replies\.jsonl, line 1: not a stored reply"):
         ReplyStore(tmp_path)
 
 
+def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path) -> None:
+    """A limit on file size stands in for a full disk: the write that crosses it comes back short."""
+    import resource
+    import signal
+
+    with ReplyStore(tmp_path) as store:
+        store.add("a", "m", Reply("fits"))
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(StoreError, match=r"cannot write .*replies\.jsonl"):
+                store.add("b", "m", Reply("x" * 5000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        store.add("c", "m", Reply("fits again"))
+    assert [row["key"] for row in read_jsonl(tmp_path / "replies.jsonl")] == ["a", "c"]
+    with ReplyStore(tmp_path) as store:
+        assert "b" not in store and store.get("c").text == "fits again"
+
+
 def test_a_shard_sees_what_the_others_have_stored(tmp_path: Path) -> None:
     fill(tmp_path, "ab", (0, 2))
     with ReplyStore(tmp_path, (1, 2)) as store:
         assert store.get("a").text == "täxt a"
-        store.add("a", "m", Reply("twice")).result()
-        store.add("c", "m", Reply("c")).result()
+        store.add("a", "m", Reply("twice"))
+        store.add("c", "m", Reply("c"))
     assert [row["key"] for row in read_jsonl(tmp_path / "replies-0001-of-0002.jsonl")] == ["c"]
 
 

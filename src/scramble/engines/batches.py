@@ -39,8 +39,7 @@ class BatchEngine(Engine):
         if not wanted:
             return
         replies = self.answer([request for request, _, _ in wanted])
-        kept = [keep and keep(reply) for (_, _, keep), reply in zip(wanted, replies, strict=True)]
-        for (_, future, _), reply, written in zip(wanted, replies, kept, strict=True):
-            if written is not None:
-                written.result()
+        for (_, future, keep), reply in zip(wanted, replies, strict=True):
+            if keep is not None:
+                keep(reply)
             future.set_result(reply)

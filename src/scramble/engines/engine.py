@@ -13,7 +13,7 @@ from types import TracebackType
 from scramble.engines.replies import ReplyStore
 from scramble.engines.request import Reply, Request
 
-Keep = Callable[[Reply], Future[None]]
+Keep = Callable[[Reply], None]
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Engine(ABC):
     def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
         """Hand over one request; its future ends with a reply (which may carry an error) or an EngineError.
 
-        The reply goes to ``keep`` first. Until that is done the request counts as under way, so that a kill never
-        costs more replies than are under way.
+        The reply goes to ``keep`` before the next request takes its place, so that a kill never costs more replies
+        than there are requests under way.
         """
 
     def flush(self) -> None:  # noqa: B027 (nothing to do unless an engine works in batches)

@@ -161,7 +161,7 @@ class OpenAIServer(Engine):
                 )
                 raise self._fatal
             if keep is not None:
-                await asyncio.wrap_future(keep(reply))
+                keep(reply)
             return reply
 
     async def _ask_until_answered(self, request: Request) -> Reply:
@@ -233,25 +233,24 @@ class OpenAIServer(Engine):
             return response.headers, b"".join(pieces)
 
     def _payload(self, request: Request, structured: str) -> dict[str, Any]:
-        payload: dict[str, Any] = {
-            "model": self.model,
+        body: dict[str, Any] = {
             "messages": chat_messages(request),
             "temperature": request.temperature,
             "top_p": request.top_p,
             "max_tokens": request.max_tokens,
         }
         if request.temperature > 0:
-            payload["seed"] = request.sampling_seed
+            body["seed"] = request.sampling_seed
         if request.stop:
-            payload["stop"] = list(request.stop)
+            body["stop"] = list(request.stop)
         if structured == "json_schema":
             schema = {"name": "reply", "schema": request.schema, "strict": True}
-            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif structured == "json_object":
-            payload["response_format"] = {"type": "json_object"}
-        if self._extra_body:
-            payload["extra_body"] = self._extra_body
-        return payload
+            body["response_format"] = {"type": "json_object"}
+        # All but the model goes in as extra fields: the library would walk through the rest to no effect, at a tenth
+        # of its whole cost.
+        return {"model": self.model, "messages": [], "extra_body": body | self._extra_body}
 
     async def _classified(self, error: Any, structured: str) -> Exception:
         """What a status code means: to be raised."""

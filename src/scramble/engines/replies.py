@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,17 +31,20 @@ class ReplyStore:
         index, count = shard
         name = "replies.jsonl" if count == 1 else f"replies-{index:04d}-of-{count:04d}.jsonl"
         self.path = self.folder / name
-        self._lines = JsonLines(self.path)
-        # key -> file, byte offset, lines to pass over from there
-        self._places: dict[str, tuple[Path, int, int]] = {}
+        with JsonLines(self.path):
+            pass  # makes the file, or cuts the torn last line that a kill has left
+        # key -> file, byte offset of its line
+        self._places: dict[str, tuple[Path, int]] = {}
         for file in sorted(self.folder.glob(PATTERN)):
             for key, offset in _index(file):
-                self._places.setdefault(key, (file, offset, 0))
-        self._end = self.path.stat().st_size
-        self._queue: list[tuple[str, str, Reply, Future[None]]] = []
+                self._places.setdefault(key, (file, offset))
+        self._file = self.path.open("r+b", buffering=0)
+        self._end = self._file.seek(0, os.SEEK_END)
         self._lock = threading.Lock()
-        # One thread writes: whoever waits for the network is not held up by the disk.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
+        # A reply given to the system survives the end of this process; forcing it to the disk, against a power cut,
+        # happens beside the work, one call for all that has gathered.
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="replies")
+        self._synced: Future[None] | None = None
 
     def __len__(self) -> int:
         return len(self._places)
@@ -49,51 +54,42 @@ class ReplyStore:
 
     def get(self, key: str) -> Reply:
         """The stored reply. Raises KeyError if there is none."""
-        file, offset, skip = self._places[key]
+        file, offset = self._places[key]
         with file.open("rb") as stream:
             stream.seek(offset)
-            for _ in range(skip):
-                stream.readline()
             return row_to_reply(json.loads(stream.readline()))
 
-    def add(self, key: str, model: str, reply: Reply) -> Future[None]:
-        """Put a reply on disk (in the writer thread); the future is done when it is there.
+    def add(self, key: str, model: str, reply: Reply) -> None:
+        """Write a reply; when this returns, a kill of the process does not lose it.
 
         A key that is stored already is left as it is. Replies with an error are not stored.
-        """
-        written: Future[None] = Future()
-        written.set_running_or_notify_cancel()  # whoever stops waiting does not stop the write
-        with self._lock:
-            self._queue.append((key, model, reply, written))
-            if len(self._queue) == 1:
-                self._writer.submit(self._write)
-        return written
 
-    def _write(self) -> None:
-        """Write all that has gathered, so that one wait for the disk serves many replies."""
+        Raises:
+            StoreError: the disk is full, say; what was stored before stays whole.
+        """
+        if reply.error:
+            return
+        line = (json.dumps(reply_to_row(key, model, reply), ensure_ascii=False) + "\n").encode()
         with self._lock:
-            queue, self._queue = self._queue, []
-        rows: dict[str, dict[str, Any]] = {}
-        for key, model, reply, _ in queue:
-            if not reply.error and key not in self._places:
-                rows.setdefault(key, reply_to_row(key, model, reply))
-        failure: StoreError | None = None
-        try:
-            self._lines.extend(rows.values())
-            self._places |= {key: (self.path, self._end, skip) for skip, key in enumerate(rows)}
-            self._end = self.path.stat().st_size
-        except (StoreError, OSError) as error:
-            failure = StoreError(str(error))
-        for *_, written in queue:
-            if failure is None:
-                written.set_result(None)
-            else:
-                written.set_exception(failure)
+            if key in self._places:
+                return
+            try:
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, "no space left")
+            except OSError as error:
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+                raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+            self._places[key] = (self.path, self._end)
+            self._end += len(line)
+            if self._synced is None or self._synced.done():
+                self._synced = self._syncer.submit(os.fsync, self._file.fileno())
 
     def close(self) -> None:
-        """Wait for the last write and close the file."""
-        self._writer.shutdown(wait=True)
-        self._lines.close()
+        """Force everything to the disk and close the file."""
+        self._syncer.shutdown(wait=True)
+        os.fsync(self._file.fileno())
+        self._file.close()
 
     def __enter__(self) -> ReplyStore:
         return self
