@@ -45,6 +45,8 @@ def says_the_same(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> b
     start = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
     end = next(i for i, (a, b) in enumerate(zip(first[::-1], second[::-1], strict=True)) if a != b)
     left, right = first[start : len(first) - end], second[start : len(second) - end]
+    if start and first[start - 1] not in lexicon.phrases["symmetric"] | {"of", "two", "three"}:
+        return False  # the first thing stands in another relation: "hitting a ball with a racquet"
     for size in (1, 2, 3):
         for at in range(1, len(left) - size):
             relation = left[at : at + size]

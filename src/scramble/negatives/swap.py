@@ -111,7 +111,8 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
         follower = s.lower[v.last + 1] if v.last + 1 < len(s.lower) else ""
         tag = s.tag[v.last + 1] if follower else ""
         owns = tag in ("VBG", "WDT", "WP") and follower not in _STILL
-        owns = owns or (words[-1] == "with" and follower in _PLACES)
+        place = s.lower[v.last + 2] if v.last + 2 < len(s.lower) else ""
+        owns = owns or (words[-1] == "with" and follower in _PLACES and place in ("it", "them", "top", "the"))
         return not (governed or owns) or bool(_JOINERS & set(words))
     return not [w for w in words if w not in symmetric and w not in _FILLERS and w not in _STILL and w not in _JOINERS]
 
