@@ -1,14 +1,15 @@
-"""A child process for the kill test: evaluates the world in many small chunks, a line on stdout after each."""
+"""A child process: evaluates the world in many small chunks, a line on stdout after each; parallel under torchrun."""
 
 from __future__ import annotations
 
 import sys
 
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.runner import evaluate, identify
+from scramble.evaluation.runner import data_parallel, evaluate, identify
 from scramble.models import load
 
 world, model, out = sys.argv[1:]
+process, wait = data_parallel()
 evaluate(
     lambda: load(model, dtype="float32"),
     [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")],
@@ -17,5 +18,7 @@ evaluate(
     model_id=identify(model, dtype="float32"),
     batch_tokens=32,
     test_groups=0,
+    process=process,
+    wait=wait,
     progress=lambda name: lambda done, total, seconds: print(name, done, total, flush=True),
 )

@@ -139,6 +139,27 @@ def test_killed_at_random_moments_and_resumed(world, model_folder, tmp_path, kil
         assert scores[0] == scores[1]
 
 
+@pytest.mark.full
+def test_two_real_processes_give_the_scores_of_one(world, model_folder, tmp_path):
+    arguments = [str(CHILD), str(world), str(model_folder)]
+    subprocess.run([sys.executable, *arguments, str(tmp_path / "one")], check=True, stdout=subprocess.DEVNULL)
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    subprocess.run([*launch, *arguments, str(tmp_path / "two")], check=True, stdout=subprocess.DEVNULL)
+    for name in ("world_winoground", "world_vqa"):
+        one, two = ((tmp_path / run / name / "items.jsonl").read_bytes() for run in ("one", "two"))
+        assert one == two
+        assert len(list((tmp_path / "two" / name).glob("responses-*.jsonl"))) == 2
+
+
 def test_another_model_shares_no_replies(world, loaded, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
     options = {"limit": 2, "test_groups": 0}

@@ -116,9 +116,14 @@ def evaluate(
         items = limit_items(benchmark.items, limit)
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
-        work = _answer(loader, items, benchmark, chosen, folder, model_id, batch_tokens, process, test_groups, report)
+        hashes = _Hashes(benchmark.images)
+        work = _answer(
+            loader, items, benchmark, chosen, folder, model_id, hashes, batch_tokens, process, test_groups, report
+        )
         wait()
-        result, outcomes = rescore(benchmark, chosen, folder, model_id=model_id, limit=limit, environment=environment)
+        result, outcomes = rescore(
+            benchmark, chosen, folder, model_id=model_id, limit=limit, environment=environment, hashes=hashes
+        )
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
         result.self_test = work.self_test
@@ -136,15 +141,18 @@ def rescore(
     model_id: ModelId,
     limit: int | None = None,
     environment: Mapping[str, Any] | None = None,
+    hashes: Mapping[str, str] | None = None,
 ) -> tuple[Result, list[Outcome]]:
     """Score replies on disk, without the model: another parser, normaliser, tie policy or score of the same prompts.
+
+    ``hashes`` are the images' content hashes where they are known already.
 
     Raises EvaluationError if a reply is missing (the protocol asks something else).
     """
     chosen = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
     kept = responses.read(folder)
-    hashes = _Hashes(benchmark.images)
+    hashes = _Hashes(benchmark.images) if hashes is None else hashes
     outcomes = []
     for item in items:
         replies: dict[str, Reply] = {}
@@ -169,6 +177,21 @@ def rescore(
     data["scoring"] = benchmark.scoring
     model = dataclasses.asdict(model_id)
     return Result(data, model, as_dict(chosen), table, rates(outcomes), environment=dict(environment or {})), outcomes
+
+
+def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
+    """Rank and number of processes, and their barrier, under ``accelerate launch`` or torchrun; (0, 1) without.
+
+    Pass them to :func:`evaluate` as ``process`` and ``wait``.
+    """
+    import os
+
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return (0, 1), lambda: None
+    from accelerate import PartialState
+
+    state = PartialState()
+    return (state.process_index, state.num_processes), state.wait_for_everyone
 
 
 @dataclass
@@ -212,13 +235,13 @@ def _answer(
     chosen: Protocol,
     folder: Path,
     model_id: ModelId,
+    hashes: Mapping[str, str],
     batch_tokens: int,
     process: tuple[int, int],
     test_groups: int,
     report: Progress | None,
 ) -> _Work:
     """Ask the model what no file holds an answer to, and append its replies."""
-    hashes = _Hashes(benchmark.images)
     asked = [query for item in items for query in queries(item, chosen, benchmark)]
     keys = [responses.query_key(model_id.key, query, hashes) for query in asked]
     key_of = {query.query_id: key for query, key in zip(asked, keys, strict=True)}
