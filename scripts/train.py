@@ -16,13 +16,17 @@ from scramble.app import plain, stage_main, start
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "wandb", "seed")
+    values = plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "wandb", "seed", "show_batch")
     from scramble.stages.generate import generate
+    from scramble.stages.show import show_batch
     from scramble.stages.train import train
 
-    run = values.pop("run")
+    run, wandb, show = values.pop("run"), values.pop("wandb"), values.pop("show_batch")
     generate(run["data"], data=values.pop("data"), negatives=values.pop("negatives"), seed=values["seed"])
-    train(run["dir"], run["arm"], run["data"], **values)
+    if show:
+        show_batch(run["dir"], run["data"], **values)
+    else:
+        train(run["dir"], run["arm"], run["data"], wandb=wandb, **values)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
 
     kill_when(start("generate"), lambda: (tmp_path / "data" / "test" / "images.parquet").exists())
     assert json.loads((tmp_path / "data" / "stage.json").read_text())["status"] == "running"
-    kill_when(start("train"), lambda: any((arm / "checkpoints").glob("checkpoint-*")))
+    kill_when(start("train"), lambda: any((arm / "checkpoints").glob("step-*")))
     assert not (arm / "adapter").exists()
     done = script("train", *overrides)
     assert "going on from its last checkpoint" in done.stdout
