@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, Query
 from scramble.evaluation.metrics import TIE_POLICIES, TiePolicy
-from scramble.records import Quad, Question
+from scramble.records import Question
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice")
@@ -237,13 +237,3 @@ def _question_query(item: Item, record: Question, chosen: Protocol) -> Query:
 def options(choices: tuple[str, ...]) -> str:
     """Options as lines ``A. ...``."""
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-
-
-def is_two_by_two(item: Item) -> bool:
-    """Whether the item is a 2x2 of images and captions."""
-    return isinstance(item.record, Quad)
-
-
-def is_caption_choice(item: Item) -> bool:
-    """Whether the item is one image with several captions."""
-    return isinstance(item.record, CaptionChoice)
