@@ -17,14 +17,17 @@ from scramble.store import read_jsonl
 RUN = Path(__file__).with_name("run_training.py")
 
 
-def launch(options: dict[str, Any], processes: int) -> None:
+TIMES = {"seconds", "pairs_per_second", "tokens_per_second", "data_fraction"}
+
+
+def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
     # accelerate's own launcher starts a single process when it is told --cpu, so torch's does it here.
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), str(RUN),
         json.dumps(options),
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert (result.returncode != 0) == killed, result.stderr[-3000:]
 
 
 @pytest.mark.parametrize("kind", ["adapter", "model"])
@@ -67,3 +70,22 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
     counts = [row["images"] for row in read_jsonl(tmp_path / "one" / "metrics.jsonl")]
     assert 1 in counts  # some steps had one micro-batch with and one without an image
+
+
+@pytest.mark.full
+def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path) -> None:
+    """Killed at step 6 with the last checkpoint at 4: the same rows and the same adapter, bit for bit."""
+    options: dict[str, Any] = {
+        "model": str(base), "data": str(data), "objective": "mpo", "steps": 12, "batch_size": 8, "micro_batch_size": 2,
+        "learning_rate": 1e-3, "log_every": 5, "save_every": 4, "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
+    }  # fmt: skip
+    launch(options | {"out": str(tmp_path / "whole")}, 2)
+    launch(options | {"out": str(tmp_path / "killed"), "kill_at": 7}, 2, killed=True)
+    launch(options | {"out": str(tmp_path / "killed")}, 2)
+    whole, killed = (
+        [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "killed")
+    )
+    assert whole == killed
+    adapters = [(tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in ("whole", "killed")]
+    assert adapters[0] == adapters[1]
