@@ -143,16 +143,7 @@ def test_killed_at_random_moments_and_resumed(world, model_folder, tmp_path, kil
 def test_two_real_processes_give_the_scores_of_one(world, model_folder, tmp_path):
     arguments = [str(CHILD), str(world), str(model_folder)]
     subprocess.run([sys.executable, *arguments, str(tmp_path / "one")], check=True, stdout=subprocess.DEVNULL)
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
     subprocess.run([*launch, *arguments, str(tmp_path / "two")], check=True, stdout=subprocess.DEVNULL)
     for name in ("world_winoground", "world_vqa"):
         one, two = ((tmp_path / run / name / "items.jsonl").read_bytes() for run in ("one", "two"))

@@ -188,9 +188,10 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return (0, 1), lambda: None
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     return (state.process_index, state.num_processes), state.wait_for_everyone
 
 
