@@ -196,8 +196,11 @@ def run_scramble(args: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     some = [examples[n] for group in group_by_image(examples)[: args.fill_images] for n in group]
+    tokens = 1024 if args.device == "cpu" else 8192
     with torch.no_grad(), model.disable_adapter():
-        reference_logps(Path(args.work) / "reference", {"run": "benchmark"}, some, encoder, policy.backbone)
+        reference_logps(
+            Path(args.work) / "reference", {"run": "benchmark"}, some, encoder, policy.backbone, batch_tokens=tokens
+        )
     say(fill_seconds_per_pair=(time.perf_counter() - start) / len(some))
     reference = {example.example_id: (-50.0, -50.0) for example in examples}  # any two numbers cost the same
 

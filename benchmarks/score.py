@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--sequences", type=int, nargs="+", default=[2, 4, 18])
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, help="positions a batch of tries; default as in scramble.trie")
     parser.add_argument("--rows", type=int, default=8, help="batch of one sequence a row")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -103,9 +103,10 @@ def logprobs(
 
 
 def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> list[Tensor | None]:
-    """Features (F_i, D) of the images of each item: one tower and projector pass over the distinct ones.
+    """Features (F_i, D) of the images of each item; every distinct image passes tower and projector once.
 
-    Without gradient and in evaluation mode unless something in ``backbone.vision`` is trained.
+    Without gradient and in evaluation mode unless something in ``backbone.vision`` is trained. A GPU takes all images
+    in one pass; a CPU gains nothing from that, and takes a frozen tower's images one prompt at a time to save memory.
     """
     distinct: dict[int, ImageInputs] = {id(image): image for image in images if image is not None}
     if not distinct:
@@ -118,8 +119,9 @@ def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> l
         for module in backbone.vision:
             if module.training:
                 module.eval()
+        parts = [[image] for image in inputs] if device.type == "cpu" else [inputs]
         with torch.no_grad():
-            encoded = backbone.encode_images(inputs)
+            encoded = [features for part in parts for features in backbone.encode_images(part)]
     by_identity = dict(zip(distinct, encoded, strict=True))
     return [None if image is None else by_identity[id(image)] for image in images]
 
