@@ -12,7 +12,6 @@ from scramble.stages import StageError
 from scramble.store import STAGE_FILE, read_json
 
 if TYPE_CHECKING:
-    from scramble.evaluation.protocols import Protocol
     from scramble.evaluation.results import Result
     from scramble.models import Loaded
 
@@ -47,7 +46,7 @@ def evaluate(
     run = Path(run)
     chosen = _arms(run, arms)
     loaded_benchmarks = [load_benchmark(name, **options) for name, options in benchmarks.items()]
-    asked = _protocol(**protocol)
+    process, wait = runner.data_parallel()
     here = environment()
     models = _Models(model)
     results: dict[str, list[Result]] = {}
@@ -58,22 +57,12 @@ def evaluate(
             dtype=model.get("dtype", "auto"), settings=_settings(model),
         )  # fmt: skip
         results[arm] = runner.evaluate(
-            models.loader(where), loaded_benchmarks, asked, run / "evaluation" / arm, model_id=identity,
-            limit=limit, batch_tokens=batch_tokens, environment=here, progress=lambda name: counter(name),
+            models.loader(where), loaded_benchmarks, protocol, run / "evaluation" / arm, model_id=identity,
+            limit=limit, batch_tokens=batch_tokens, environment=here, process=process, wait=wait, progress=counter,
         )  # fmt: skip
         for result in results[arm]:
             say(f"{arm}: {_headline(result)}")
     return results
-
-
-def _protocol(name: str, **changed: Any) -> Protocol | str:
-    from scramble.evaluation.protocols import protocol
-
-    if name != "default":
-        return protocol(name, **changed)
-    if changed:
-        raise StageError(f"protocol {', '.join(changed)}: name the protocol to change (protocol=standard, say)")
-    return name
 
 
 class _Models:

@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scramble.app import environment
 from scramble.console import console, say
 from scramble.records import PreferencePair
 from scramble.stages import StageError
 from scramble.store import read_jsonl, read_table, table_path, write_json, write_text
+
+if TYPE_CHECKING:
+    from scramble.report.comparison import Row
 
 # Scores shown on the terminal; the files hold all of them.
 HEADLINES = 1
@@ -27,10 +30,10 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     from scramble.report import comparison, figures
 
     run, folder = Path(run), Path(run) / "report"
-    arms = comparison.read_arms(run / "evaluation")
-    if not arms:
+    found = comparison.find_methods(run / "evaluation")
+    if not found:
         raise StageError(f"{run}/evaluation holds no results: run scripts/evaluate.py with the same settings first")
-    rows = comparison.compare(arms, baselines)
+    rows = comparison.compare(found, baselines)
     pictures = []
     metrics = {path.parent.name: list(read_jsonl(path)) for path in sorted((run / "train").glob("*/metrics.jsonl"))}
     if metrics:
@@ -40,7 +43,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     write_json(
         folder / "report.json", {"rows": [dataclasses.asdict(row) for row in rows], "environment": environment()}
     )
-    write_text(folder / "report.md", _markdown(run, rows, arms, baselines, pictures))
+    write_text(folder / "report.md", _markdown(run, rows, baselines, pictures))
     _print(rows, baselines)
     say(f"report: {folder / 'report.md'}")
     return folder / "report.md"
@@ -60,12 +63,10 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> Path:
     return figures.contact_sheet(list(seen.values()), images, path)
 
 
-def _markdown(
-    run: Path, rows: Sequence[Any], arms: Sequence[Any], baselines: Sequence[str], pictures: list[Path]
-) -> str:
+def _markdown(run: Path, rows: Sequence[Row], baselines: Sequence[str], pictures: Sequence[Path]) -> str:
     from scramble.report import comparison
 
-    protocols = ", ".join(sorted({f"{arm.benchmark}: {arm.protocol}" for arm in arms}))
+    protocols = ", ".join(sorted({f"{row.benchmark}: {row.protocol}" for row in rows}))
     parts = [
         f"# Report of {run.name}\n",
         f"Protocols: {protocols}. Scores in percent, plus or minus a standard error over items; differences are paired "
@@ -76,13 +77,13 @@ def _markdown(
     return "\n".join(parts)
 
 
-def _print(rows: Sequence[Any], baselines: Sequence[str]) -> None:
+def _print(rows: Sequence[Row], baselines: Sequence[str]) -> None:
     from rich.table import Table
 
     from scramble.report import comparison
 
     table = Table(title="Scores in percent, differences in points with 95 % intervals")
-    for name in ("benchmark", "score", "method", "seeds", "n", "%", "chance", *(f"minus {b}" for b in baselines)):
+    for name in comparison.heads(baselines):
         table.add_column(name, overflow="fold")
     last = None
     for row in rows:
