@@ -21,11 +21,11 @@ quickstart-short: $(INSTALLED)
 	$(RUN) scripts/report.py +experiment=quickstart +debug=short
 
 test: $(INSTALLED)
-	$(RUN) -m pytest tests
+	$(RUN) -m pytest tests -n auto --dist loadfile
 
 # Everything, slow checks included (up to 80 minutes on two cores).
 test-full: $(INSTALLED)
-	$(RUN) -m pytest tests -m "full or not full"
+	$(RUN) -m pytest tests -n auto --dist loadfile -m "full or not full"
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -28,7 +28,7 @@ def test_an_experiment_runs(experiment: str, tmp_path: Path, script: Run) -> Non
 
 def test_one_batch_is_shown(tmp_path: Path, script: Run) -> None:
     shown = script("train", "+experiment=molmo_dpo", "+debug=tiny", f"run.dir={tmp_path}", "show_batch=1")
-    assert "<image token x" in shown.stdout and "0.0% padding" in shown.stdout
+    assert "<image token x" in shown.stdout and "padding" in shown.stdout
     assert (tmp_path / "batch.png").stat().st_size > 5000
     assert not (tmp_path / "train").exists()
 

@@ -37,8 +37,10 @@ def test_the_report_compares_every_arm_with_base_and_control(finished: Path) -> 
     rows = json.loads((finished / "report" / "report.json").read_text())["rows"]
     group = {row["method"]: row for row in rows if (row["benchmark"], row["score"]) == ("world_winoground", "group")}
     assert group.keys() == {"base", "sft", "mpo"}
-    assert [d["baseline"] for d in group["mpo"]["differences"]] == ["base", "sft"]
-    assert group["mpo"]["differences"][0]["low"] <= group["mpo"]["differences"][0]["high"]
+    assert group["mpo"]["differences"].keys() == {"base", "sft"}
+    difference = group["mpo"]["differences"]["base"]
+    assert difference["low"] <= difference["difference"] <= difference["high"]
+    assert difference["difference"] == pytest.approx(group["mpo"]["value"] - group["base"]["value"])
     assert {row["benchmark"] for row in rows} == {"world_winoground", "world_vqa"}
     report = (finished / "report" / "report.md").read_text()
     assert "| world_winoground | group | mpo |" in report
