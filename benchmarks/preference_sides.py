@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=1)
     parser.add_argument("--distinct-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--fill-images", type=int, default=8)
+    parser.add_argument("--fill-images", type=int, default=16)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--feature-cache", action="store_true")
     parser.add_argument("--reference-in-step", action="store_true")
