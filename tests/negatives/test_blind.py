@@ -8,14 +8,13 @@ import random
 import numpy as np
 import pytest
 
+from scramble.formats import read_pairs
 from scramble.negatives.audit import audit, tables
 from scramble.negatives.audit_page import word_edits, write_page
 from scramble.negatives.blind import accuracy, blind_accuracy, folds
 from scramble.negatives.faults import faults
-from scramble.negatives.pair_files import read_pairs
 from scramble.negatives.refine import balance_gaps, refine_blind
-from scramble.records import PreferencePair, RecordError
-from scramble.store import StoreError
+from scramble.records import PreferencePair
 
 
 def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", image: str = "") -> PreferencePair:
@@ -124,10 +123,10 @@ def test_audit_of_sugarcrepe_finds_its_length_and_period_leaks(shared):
     result = audit(pairs)
     assert result["pairs"] == 280
     kinds = result["kinds"]
-    assert kinds["add_obj"]["blind"]["length"]["accuracy"] > 95
+    assert kinds["add-object"]["blind"]["length"]["accuracy"] > 95
     assert kinds["all"]["blind"]["surface"]["accuracy"] > 58
-    assert kinds["replace_obj"]["same_bag"] == 0
-    assert kinds["swap_att"]["same_bag"] > 40
+    assert kinds["replace-object"]["same_bag"] == 0
+    assert kinds["swap-attribute"]["same_bag"] > 40
     assert sum(kinds["all"]["length_ratio"]) == 280
     json.dumps(result)
     assert len(tables(result)) == 3
@@ -153,35 +152,3 @@ def test_page_is_self_contained_and_escapes_texts(tmp_path):
 def test_word_edits():
     (edit,) = word_edits("A cat sat.", "A dog sat.")
     assert (edit.chosen, edit.rejected) == ((2, 5), (2, 5))
-
-
-def test_pair_files(tmp_path):
-    trl = tmp_path / "trl.jsonl"
-    row = {
-        "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "caption:"}]}],
-        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}],
-        "rejected": [{"role": "assistant", "content": "A dog."}],
-        "images": ["1.jpg"],
-    }
-    trl.write_text(json.dumps(row) + "\n")
-    (read,) = read_pairs(trl)
-    assert (read.chosen, read.rejected, read.image_ids) == ("A cat.", "A dog.", ("1.jpg",))
-    scramble = tmp_path / "release.json"
-    turns = [{"from": "human", "value": "<image>\ncaption:"}]
-    scramble.write_text(
-        json.dumps(
-            [{
-                "id": 4, "image": "2.jpg",
-                "conversations": [*turns, {"from": "gpt", "value": "A cat."}],
-                "rejected_conversations": [*turns, {"from": "gpt", "value": "A dog."}],
-            }]
-        )
-    )  # fmt: skip
-    (read,) = read_pairs(scramble)
-    assert (read.chosen, read.rejected, read.pair_id) == ("A cat.", "A dog.", "4")
-    bad = tmp_path / "bad.json"
-    bad.write_text('{"0": {"filename": "1.jpg", "caption": "A cat."}}')
-    with pytest.raises(RecordError, match=r"bad\.json, row 0"):
-        list(read_pairs(bad))
-    with pytest.raises(StoreError, match="absent"):
-        list(read_pairs(tmp_path / "absent.json"))

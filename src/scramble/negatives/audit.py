@@ -1,6 +1,6 @@
 """The audit of a set of pairs: how much of the preference can be learnt without the image, and what is wrong with it.
 
-Works on any pairs, made here or not (:func:`scramble.negatives.pair_files.read_pairs` reads SugarCrepe's files and
+Works on any pairs, made here or not (:func:`scramble.formats.read_pairs` reads SugarCrepe's files and
 TRL's). The result is plain JSON; :func:`tables` prints it and :mod:`scramble.negatives.audit_page` draws it.
 """
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 PANELS: tuple[tuple[str, str], ...] = (
     ("loss", "loss"),
-    ("margin", "reward margin (nats)"),
-    ("logp_chosen", "log-probability of chosen (nats)"),
-    ("logp_rejected", "log-probability of rejected (nats)"),
+    ("rewards/margins", "reward margin (nats)"),
+    ("logps/chosen", "log-probability of chosen (nats)"),
+    ("logps/rejected", "log-probability of rejected (nats)"),
 )
 """What the training figure shows: the key in ``metrics.jsonl`` and the axis label."""
 
@@ -31,8 +31,8 @@ def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
             key are passed over).
         path: where the PNG goes.
     """
-    extra = sorted({key for rows in arms.values() for row in rows for key in row if key.startswith("eval/")})
-    panels = [*PANELS, *((key, key.removeprefix("eval/") + " (validation)") for key in extra)]
+    watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
+    panels = [*PANELS, *((key, key.removeprefix("eval/").replace("/", " ", 1) + " (%)") for key in watched)]
     figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.8)
     for axis, (key, label) in zip(axes, panels, strict=False):
         for arm, rows in arms.items():
@@ -49,6 +49,12 @@ def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
             handles.values(), handles.keys(), loc="lower center", ncols=len(handles), fontsize=8, frameon=False
         )
     return _save(figure, path)
+
+
+def _is_watched(key: str) -> bool:
+    """Whether a column is a headline of a benchmark watched while training: a whole score, or one by kind."""
+    start, *parts = key.split("/")  # eval, benchmark, score, kind
+    return start == "eval" and len(parts) in (2, 3) and parts[1] in ("group", "accuracy")
 
 
 def contact_sheet(

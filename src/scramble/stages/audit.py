@@ -14,7 +14,7 @@ def audit(pairs: str | Path, out: str | Path, *, seed: int = 0) -> dict[str, Any
     from scramble.negatives.audit import audit as examine
     from scramble.negatives.audit import tables
     from scramble.negatives.audit_page import write_page
-    from scramble.negatives.pair_files import read_pairs
+    from scramble.formats import read_pairs
 
     found = list(read_pairs(pairs))
     result = examine(found, seed=seed)
