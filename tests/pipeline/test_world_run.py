@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -71,6 +72,14 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Pa
     assert "Traceback" not in other.stderr
     other = script("train", *TINY, f"run.dir={finished}", "data.n_train=30", status=1)
     assert "data.n_train (24 -> 30)" in other.stderr
+
+
+def test_an_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path, script: Run) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "new_model")
+    script("train", *TINY, f"run.dir={tmp_path / 'run'}", "objective=dpo", "seed=1", f"run.data={tmp_path / 'data'}")
+    refused = script("evaluate", *TINY, f"run.dir={tmp_path / 'run'}", "arms=[mpo-seed0]", status=1)
+    assert "was trained on" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_same_seed_same_bytes_and_same_losses(finished: Path, tmp_path: Path, script: Run) -> None:

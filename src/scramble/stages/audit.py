@@ -11,10 +11,10 @@ from scramble.store import write_json
 
 def audit(pairs: str | Path, out: str | Path, *, seed: int = 0) -> dict[str, Any]:
     """Audit a pair file or data set folder; print the tables, write ``audit.json`` and ``audit.html`` into ``out``."""
+    from scramble.formats import read_pairs
     from scramble.negatives.audit import audit as examine
     from scramble.negatives.audit import tables
     from scramble.negatives.audit_page import write_page
-    from scramble.formats import read_pairs
 
     found = list(read_pairs(pairs))
     result = examine(found, seed=seed)

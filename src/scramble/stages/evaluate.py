@@ -80,6 +80,7 @@ class _Models:
 
         from scramble.models import load
         from scramble.models.loading import put_on_adapter
+        from scramble.preference.weights import check_base, weights_key
 
         if self._loaded is None or self._loaded[0] != where["path"]:
             self._loaded = (where["path"], load(where["path"], **self._options))
@@ -87,9 +88,11 @@ class _Models:
         plain = base.backbone.model
         if hasattr(base.model, "unload"):
             plain = base.model.unload()
-        wrapped = put_on_adapter(plain, where["adapter"]) if "adapter" in where else plain
-        wrapped.eval()
-        self._loaded = (where["path"], dataclasses.replace(base, model=wrapped))
+        if "adapter" in where:
+            check_base(where["adapter"], weights_key(plain))
+            plain = put_on_adapter(plain, where["adapter"])
+        plain.eval()
+        self._loaded = (where["path"], dataclasses.replace(base, model=plain))
         return self._loaded[1]
 
 
