@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -316,13 +317,14 @@ STAGE_FILE = "stage.json"
 
 
 def run_stage(
-    folder: str | Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]
+    folder: str | Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, main: bool = True
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
     ``config`` is plain JSON: everything that the result depends on, content keys of the inputs included. It is stored
     in ``stage.json`` before the work starts and with the summary that ``work`` returns when it ends; work that was
-    killed in between is called again and picks up what it finds in its folder.
+    killed in between is called again and picks up what it finds in its folder. Of several processes that do one stage
+    together, only the ``main`` one writes ``stage.json``.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -344,10 +346,21 @@ def run_stage(
         if found["status"] == "finished":
             return found["summary"], "reused"
         how = "resumed"
+    if not main:
+        return work(folder), how
     write_json(marker, {"status": "running", "config": config})
     summary = work(folder)
     write_json(marker, {"status": "finished", "config": config, "summary": summary})
     return summary, how
+
+
+def wait_for(path: str | Path, ready: Callable[[], bool], seconds: float = 24 * 3600) -> None:
+    """Wait until ``ready()``: for what another process of the same job makes. Raises StoreError after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise StoreError(f"{path} was not made within {seconds:.0f} s by the first process: see its messages")
+        time.sleep(0.5)
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,20 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
     assert (tmp_path / items).read_text() == (finished / items).read_text()
     keys = [json.loads(line)["key"] for line in answered.read_text().splitlines()]
     assert len(keys) == len(set(keys))
+
+
+def test_two_processes_share_one_run_folder_and_give_the_losses_of_one(tmp_path: Path, script: Run) -> None:
+    """Four examples a step either way: two micro-batches of two on one process, or one on each of two."""
+    short = (*TINY, "trainer.steps=6", "objective=mpo")
+    script("train", *short, f"run.dir={tmp_path / 'one'}")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29641"]
+    both = subprocess.run(
+        [*launch, str(ROOT / "scripts" / "train.py"), *short, f"run.dir={tmp_path / 'two'}"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert both.returncode == 0, both.stderr
+    one, two = (metrics(tmp_path / name / "train" / "mpo-seed0") for name in ("one", "two"))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for a, b in zip(one, two, strict=True):
+        for key in {"loss", "delta", "rewards/margins"} & a.keys():
+            assert b[key] == pytest.approx(a[key], abs=1e-5)

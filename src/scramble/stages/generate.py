@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from scramble.console import say, track
 from scramble.records import ImageRecord, PreferencePair
-from scramble.stages import SPLITS, StageError
+from scramble.stages import SPLITS, StageError, is_main_process
 from scramble.store import (
+    STAGE_FILE,
     JsonLines,
     content_key,
     file_key,
     open_table,
+    read_json,
     read_table,
     run_stage,
     table_path,
+    wait_for,
     write_json,
     write_table,
 )
@@ -54,7 +57,12 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
             summary["blind"] = _audit(folder, seed)
         return summary
 
+    if not is_main_process():
+        marker = Path(folder) / STAGE_FILE
+        wait_for(marker, lambda: marker.exists() and read_json(marker)["status"] == "finished")
     summary, how = run_stage(folder, config, work)
+    if not is_main_process():
+        return summary
     _tell_data(Path(folder), summary, how)
     return summary
 

@@ -9,7 +9,8 @@ from typing import Any
 from scramble.app import environment
 from scramble.console import say
 from scramble.records import ImageRecord, PreferencePair, Question
-from scramble.store import STAGE_FILE, file_key, read_json, read_table, run_stage, table_path, write_json
+from scramble.stages import is_main_process
+from scramble.store import STAGE_FILE, file_key, read_json, read_table, run_stage, table_path, wait_for, write_json
 
 
 def train(
@@ -47,12 +48,13 @@ def train(
         from scramble.models import load
         from scramble.preference import train as fit
 
-        write_json(folder / "environment.json", environment())
+        if is_main_process():
+            write_json(folder / "environment.json", environment())
         options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
         watch = options.pop("watch", None)
         if model.get("new") is not None:
             make_model(model["path"], data, model["family"], model["new"], seed)
-        else:
+        elif is_main_process():
             _preflight(model, options)
         loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
         val = data / "val" if "pairs" in options.get("use", ("pairs",)) and _has_pairs(data / "val") else None
@@ -64,7 +66,9 @@ def train(
     folder = Path(run) / "train" / arm
     if (folder / STAGE_FILE).exists() and read_json(folder / STAGE_FILE)["status"] == "running":
         say(f"{arm}: an earlier run was interrupted, going on from its last checkpoint in {folder}")
-    summary, how = run_stage(folder, config, work)
+    summary, how = run_stage(folder, config, work, main=is_main_process())
+    if not is_main_process():
+        return summary
     last = summary["last"]
     numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
     done = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
@@ -84,7 +88,9 @@ def make_model(path: str | Path, data: Path, family: str, sizes: Mapping[str, An
     """Write a new random model of a family to ``path``, with a tokenizer made from the data's texts."""
     from scramble.models.tiny import save_tiny
 
-    if not Path(path).exists():
+    if not is_main_process():
+        wait_for(path, Path(path).exists)  # it appears whole
+    elif not Path(path).exists():
         texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
         save_tiny(family, path, texts, seed, **sizes)
 
