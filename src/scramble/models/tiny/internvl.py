@@ -51,6 +51,10 @@ def save_tiny_internvl(
             "image_size": [image_size, image_size],
             "patch_size": [patch_size, patch_size],
             "attention_bias": True,
+            # A released tower's values (0.02, 0.1) suit widths of a thousand; at this width they leave it almost linear
+            # and slow to learn.
+            "initializer_range": vision_width**-0.5,
+            "layer_scale_init_value": 1.0,
         },
         text_config={
             "model_type": "qwen2",
@@ -62,6 +66,7 @@ def save_tiny_internvl(
             "intermediate_size": 352 * width // 128,
             "max_position_embeddings": 4096,
             "tie_word_embeddings": True,
+            "initializer_range": 0.5 * width**-0.5,
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
