@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,6 @@ from scramble.store import read_jsonl, read_table, table_path, write_json, write
 
 if TYPE_CHECKING:
     from scramble.report.comparison import Row
-
-# Scores shown on the terminal; the files hold all of them.
-HEADLINES = 1
 
 
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
@@ -78,19 +75,18 @@ def _markdown(run: Path, rows: Sequence[Row], baselines: Sequence[str], pictures
 
 
 def _print(rows: Sequence[Row], baselines: Sequence[str]) -> None:
+    """A table a benchmark on the terminal: whole scores, and group scores by kind. The files hold all of them."""
     from rich.table import Table
 
     from scramble.report import comparison
 
-    table = Table(title="Scores in percent, differences in points with 95 % intervals")
-    for name in comparison.heads(baselines):
-        table.add_column(name, overflow="fold")
-    last = None
-    for row in rows:
-        if row.score.count("/") > HEADLINES:
-            continue
-        if last not in (None, (row.benchmark, row.score)):
-            table.add_section()
-        last = (row.benchmark, row.score)
-        table.add_row(*comparison.cells(row, baselines))
-    console().print(table)
+    for benchmark, found in groupby(rows, key=lambda row: row.benchmark):
+        table = Table(title=f"{benchmark}: percent, differences in points with 95 % intervals")
+        for name in comparison.heads(baselines)[1:]:
+            table.add_column(name, overflow="fold")
+        for score, members in groupby(found, key=lambda row: row.score):
+            if "/" not in score or score.startswith("group/swap"):
+                for row in members:
+                    table.add_row(*comparison.cells(row, baselines)[1:])
+                table.add_section()
+        console().print(table)
