@@ -65,12 +65,12 @@ def contact_sheet(
     for axis, pair in zip(axes, pairs, strict=False):
         axis.imshow(images[pair.image_ids[0]].open())
         axis.set_axis_off()
-        for y, text, colour in ((-0.04, pair.chosen, "#1a7f37"), (-0.24, pair.rejected, "#b42318")):
-            wrapped = textwrap.fill(textwrap.shorten(text, 100), 34)
+        y = -0.04
+        for text, colour in ((pair.chosen, "#1a7f37"), (pair.rejected, "#b42318")):
+            wrapped = textwrap.fill(textwrap.shorten(text, 100), 36)
             # parse_math off: a caption may hold dollar signs
-            axis.text(
-                0, y, wrapped, color=colour, fontsize=7, va="top", transform=axis.transAxes, parse_math=False
-            )  # fmt: skip
+            axis.text(0, y, wrapped, color=colour, fontsize=7, va="top", transform=axis.transAxes, parse_math=False)
+            y -= 0.03 + 0.058 * (wrapped.count("\n") + 1)
     return _save(figure, path)
 
 
@@ -84,7 +84,9 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_axis_off()
-    figure.subplots_adjust(left=0.06, right=0.99, top=0.94, bottom=0.13 if rows < 3 else 0.08, hspace=0.5, wspace=0.25)
+    figure.subplots_adjust(
+        left=0.06, right=0.99, top=0.94, bottom=0.24 if rows == 1 else 0.12, hspace=0.55, wspace=0.25
+    )
     return figure, axes
 
 
