@@ -121,7 +121,7 @@ def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         quantize=model.get("quantize"), lora_r=(options.get("lora") or {}).get("r"),
         train_vision=bool(options.get("train_vision")), gradient_checkpointing=options["gradient_checkpointing"],
     )  # fmt: skip
-    say(str(need))
+    say(need.line())
     need.check()
 
 
