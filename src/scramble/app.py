@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from scramble import interrupt
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -33,8 +35,12 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
             os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
         # The libraries' notes to each other about their next versions.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|datasets)\b")
+        interrupt.listen()
         try:
             main(cfg)
+        except interrupt.Stopped as stopped:
+            print(f"{stopped}; the same command goes on from here", file=sys.stderr)
+            sys.exit(interrupt.EXIT_STOPPED)
         except KeyboardInterrupt:
             sys.exit("stopped; the same command goes on from here")
         except Exception as error:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
+from scramble import interrupt
 from scramble.store import JsonLines, read_jsonl, write_text
 
 
@@ -179,3 +181,21 @@ class LogLastStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
             control.should_log = True
+
+
+class StopWhenAsked(TrainerCallback):
+    """After a signal to any process: all of them save after this step and leave the loop. See ``interrupt``."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None  # why the run ends before its last step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        signal = interrupt.asked()
+        if dist.is_available() and dist.is_initialized():
+            anyone = torch.tensor(float(signal is not None), device=args.device)
+            dist.all_reduce(anyone, op=dist.ReduceOp.MAX)
+            if anyone.item() and signal is None:
+                signal = "a signal to another process"
+        if signal is not None and state.global_step < state.max_steps:
+            self.reason = signal
+            control.should_save = control.should_training_stop = True
