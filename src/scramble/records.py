@@ -88,7 +88,8 @@ class PreferencePair:
 
     ``kind`` groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...); ``rule`` names what
     made the rejected text (a rule, or a prompt hash and model); ``seed`` is the seed of the choice among candidates;
-    ``scores`` are the filters' columns (probabilities in [0, 1] or log-probabilities in nats).
+    ``scores`` are the filters' columns (probabilities in [0, 1] or log-probabilities in nats); ``details`` is plain JSON
+    that a method keeps with its pairs (the edited facts of a scene graph, say).
     """
 
     pair_id: str
@@ -102,6 +103,7 @@ class PreferencePair:
     seed: int = 0
     source: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.chosen.strip() or not self.rejected.strip():

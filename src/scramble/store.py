@@ -8,11 +8,13 @@ with the content key of its inputs; a folder that holds the right key is finishe
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad,
 Record = TypeVar("Record", ImageRecord, PreferencePair, Question, Quad)
 
 TABLES: dict[type, str] = {ImageRecord: "images", PreferencePair: "pairs", Question: "questions", Quad: "quads"}
+LOCK_FILE = ".lock"
 ROW_GROUP = 100  # rows: small groups keep memory flat when rows hold images
 
 
@@ -174,6 +177,30 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
                 raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
 
 
+# ----------------------------------------------------------------------------------------------------------- locks
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Hold ``folder`` against other jobs within the block; wait while one has it. A killed job's hold ends with it.
+
+    Raises StoreError if the folder cannot be written. On a file system without locks the block runs unprotected, with
+    a warning.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            warnings.warn(f"{folder} cannot be locked ({error.strerror}): start one job on it at a time", stacklevel=3)
+        yield
+
+
 # ----------------------------------------------------------------------------------------------------- record tables
 
 
@@ -187,7 +214,7 @@ def _features(record_type: type) -> Any:
         edits = List({"chosen": span, "rejected": span})
         return Features(
             pair_id=text, image_ids=texts, prompt=text, chosen=text, rejected=text, kind=text, rule=text,
-            edits=edits, seed=Value("int64"), source=text, scores=text,
+            edits=edits, seed=Value("int64"), source=text, scores=text, details=text,
         )  # fmt: skip
     if record_type is Question:
         return Features(
@@ -205,6 +232,7 @@ def _to_row(record: Any) -> dict[str, Any]:
     if isinstance(record, PreferencePair):
         row["edits"] = [{"chosen": e.chosen, "rejected": e.rejected} for e in record.edits]
         row["scores"] = json.dumps(record.scores)
+        row["details"] = json.dumps(record.details, ensure_ascii=False)
     return row
 
 
@@ -216,6 +244,7 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
     if record_type is PreferencePair:
         values["edits"] = tuple(Edit(tuple(e["chosen"]), tuple(e["rejected"])) for e in row["edits"])
         values["scores"] = json.loads(row["scores"])
+        values["details"] = json.loads(row.get("details") or "{}")
     return record_type(**values)
 
 
@@ -324,7 +353,8 @@ def run_stage(
     ``config`` is plain JSON: everything that the result depends on, content keys of the inputs included. It is stored
     in ``stage.json`` before the work starts and with the summary that ``work`` returns when it ends; work that was
     killed in between is called again and picks up what it finds in its folder. Of several processes that do one stage
-    together, only the ``main`` one writes ``stage.json``.
+    together, only the ``main`` one writes ``stage.json``. Of several jobs that want one folder at the same time, the
+    first works and the others wait for its result.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -332,6 +362,16 @@ def run_stage(
         StoreError: if the folder belongs to another configuration; the message names the keys that differ.
     """
     folder = Path(folder)
+    marker = folder / STAGE_FILE
+    if not main or (marker.exists() and read_json(marker)["status"] == "finished"):  # read-only folders can be reused
+        return _do_stage(folder, config, work, main=main)
+    with locked(folder):
+        return _do_stage(folder, config, work, main=True)
+
+
+def _do_stage(
+    folder: Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, main: bool
+) -> tuple[dict[str, Any], str]:
     marker = folder / STAGE_FILE
     config = json.loads(json.dumps(config, default=_plain))
     how = "done"
