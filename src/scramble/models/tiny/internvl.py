@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from scramble.models.internvl import InternVLImageProcessor
 from scramble.models.tiny.parts import (
     chatml_template,
@@ -76,6 +78,9 @@ def save_tiny_internvl(
         tie_word_embeddings=True,
     )
     model = random_model(InternVLForConditionalGeneration, config, seed)
+    embeddings = model.model.vision_tower.embeddings
+    # Transformers leaves them at zero, to be loaded; from zero the tower learns what is there long before where.
+    embeddings.position_embeddings.data[0, 1:] = _positions(image_size // patch_size, vision_width)
     set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = InternVLImageProcessor(
         image_processor=GotOcr2ImageProcessorPil(
@@ -101,3 +106,12 @@ def save_tiny_internvl(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def _positions(side: int, width: int) -> torch.Tensor:
+    """Sine and cosine of each patch's row and column, (side * side, width), as in MAE (He et al. 2022)."""
+    frequencies = 100 ** -(torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(side * side, -1)
