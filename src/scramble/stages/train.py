@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,20 @@ from scramble.app import environment
 from scramble.console import say
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.stages import is_main_process
-from scramble.store import STAGE_FILE, file_key, read_json, read_table, run_stage, table_path, wait_for, write_json
+from scramble.store import (
+    STAGE_FILE,
+    file_key,
+    locked,
+    read_json,
+    read_table,
+    run_stage,
+    table_path,
+    wait_for,
+    write_json,
+)
+
+# Options of the trainer that change what is written and when, and not what is trained.
+OPERATION = ("log_every", "save_every", "keep", "best", "peak_tflops", "warn")
 
 
 def train(
@@ -39,7 +53,7 @@ def train(
     config = {
         "model": _model_content(model),
         "objective": dict(objective),
-        "trainer": {k: v for k, v in trainer.items() if k not in ("log_every", "save_every", "keep")},
+        "trainer": {k: v for k, v in trainer.items() if k not in OPERATION},
         "seed": seed,
         "data": file_key(data / STAGE_FILE),
     }
@@ -84,15 +98,35 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def make_model(path: str | Path, data: Path, family: str, sizes: Mapping[str, Any], seed: int) -> None:
-    """Write a new random model of a family to ``path``, with a tokenizer made from the data's texts."""
-    from scramble.models.tiny import save_tiny
+def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
+    """Write a new model of a family to ``path``, with a tokenizer made from the data's texts.
 
+    ``new`` holds the sizes of :func:`scramble.models.tiny.save_tiny` and, under ``vision``, how the embedded world is
+    taught to tower and projector beforehand (:func:`scramble.world.tower.teach_vision`); all else is random.
+    """
     if not is_main_process():
         wait_for(path, Path(path).exists)  # it appears whole
     elif not Path(path).exists():
+        from scramble.models.tiny import save_tiny
+
         texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
-        save_tiny(family, path, texts, seed, **sizes)
+        sizes = {name: value for name, value in new.items() if name != "vision"}
+        if new.get("vision") is None:
+            save_tiny(family, path, texts, seed, **sizes)
+            return
+        with tempfile.TemporaryDirectory(dir=Path(path).parent) as name:
+            _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), new["vision"], seed)
+            (Path(name) / "model").replace(path)
+
+
+def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
+    from scramble.models import load
+    from scramble.world.tower import teach_vision
+
+    loaded = load(path, dtype="float32", device="cpu")
+    figures = teach_vision(loaded, seed=seed, **lessons)
+    loaded.model.save_pretrained(path)
+    say(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} in what lies in a cell")
 
 
 def _texts(folder: Path) -> Iterator[str]:
