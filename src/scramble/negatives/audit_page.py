@@ -5,26 +5,23 @@ Texts come from anywhere, so everything is escaped by the template; nothing is l
 
 from __future__ import annotations
 
-import base64
 import difflib
-import io
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scramble import pages
 from scramble.negatives.audit import RATIO_EDGES, classifiers
 from scramble.negatives.base import seeded
 from scramble.negatives.faults import FAULTS, faults
 from scramble.records import Edit, PreferencePair
-from scramble.store import write_text
 
 if TYPE_CHECKING:
     from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
-THUMBNAIL = 160  # pixels
 _TOKEN = re.compile(r"\w+|\W")
 
 
@@ -44,8 +41,6 @@ def write_page(
         open_image: the image of an image id, or None where there is none.
         examples: pairs shown of each kind, drawn by the seed.
     """
-    from jinja2 import Environment, FileSystemLoader, select_autoescape
-
     by_kind: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
         by_kind.setdefault(pair.kind, []).append(pair)
@@ -53,14 +48,11 @@ def write_page(
     for kind in sorted(by_kind):
         drawn = seeded(seed, "page", kind).sample(by_kind[kind], min(examples, len(by_kind[kind])))
         shown += [_example(pair, open_image) for pair in drawn]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ratios = [f"{low:g} to {high:g}" for low, high in pairwise(RATIO_EDGES)]
-    page = environment.get_template("audit.html.j2").render(
+    pages.write_page(
+        path,
+        TEMPLATES,
+        "audit.html.j2",
         title=title,
         audit=result,
         classifiers=classifiers(result),
@@ -69,7 +61,6 @@ def write_page(
         examples=shown,
         kinds=sorted(by_kind),
     )
-    write_text(path, page)
 
 
 def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | None] | None) -> dict[str, Any]:
@@ -82,7 +73,7 @@ def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | Non
         "rejected": marked(pair.rejected, [e.rejected for e in edits]),
         "faults": sorted(faults(pair)),
         "scores": {name: f"{score:.3f}" for name, score in sorted(pair.scores.items())},
-        "thumbnail": _thumbnail(open_image(pair.image_ids[0])) if open_image is not None else "",
+        "thumbnail": pages.thumbnail(open_image(pair.image_ids[0])) if open_image is not None else "",
         "image": ", ".join(pair.image_ids),
     }
 
@@ -114,14 +105,3 @@ def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, bool]
         parts += [(text[at:start], False), (text[start:end], True)]
         at = end
     return [part for part in [*parts, (text[at:], False)] if part[0]]
-
-
-def _thumbnail(image: Image.Image | None) -> str:
-    """A ``data:`` URL of a small JPEG; "" without an image."""
-    if image is None:
-        return ""
-    small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

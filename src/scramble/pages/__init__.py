@@ -1,0 +1,46 @@
+"""Self-contained HTML pages: one file, no request to anywhere, every text escaped, light and dark.
+
+Pages extend ``base.html.j2``, which brings the style and a content security policy that refuses the network. Texts come
+from anywhere, so templates never mark one as safe.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.store import write_text
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BASE = Path(__file__).parent / "templates"
+
+
+def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> None:
+    """Render ``templates/name`` with ``values`` and write it to ``path`` (atomic)."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader([templates, BASE]),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_text(path, environment.get_template(name).render(**values))
+
+
+def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
+    """A ``data:`` URL of an image of at most ``pixels`` a side; "" without an image. Small drawings stay lossless."""
+    if image is None:
+        return ""
+    small = image.convert("RGB")
+    lossless = max(small.size) <= 96
+    small.thumbnail((pixels, pixels))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 80}))
+    kind = "png" if lossless else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
