@@ -106,7 +106,7 @@ def scored(loaded: Any, benchmark: Any, protocol: str, args: argparse.Namespace)
 
 def generated(loaded: Any, benchmark: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Six short answers an image: shared prefix against ``generate`` in batches of several sizes."""
-    from scramble.evaluation.generation import generate_ids
+    from scramble.models.generation import generate_ids
     from scramble.evaluation.prompts import PromptEncoder
 
     encoder = PromptEncoder(loaded.family, loaded.processor)

@@ -45,7 +45,7 @@ class Scorer:
 
     def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         """Greedy replies, as many image sets at a time as fit in ``batch_tokens``."""
-        from scramble.evaluation.generation import generate
+        from scramble.models.generation import generate
 
         batch: list[tuple[list[Prompt], list[int]]] = []
         for group in groups:

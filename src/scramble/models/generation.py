@@ -1,24 +1,27 @@
-"""Greedy generation for several prompts on the same images, whose shared beginning is read once.
+"""Generation for several prompts (or samples of one) on the same images, whose shared beginning is read once.
 
 The prompts of an image lie in one row: ``[shared prefix | rest of prompt 1 | rest of prompt 2 | ...]``, and every step
 appends one token a prompt. A mask lets a token see the prefix and its own branch, positions count along the branch, so
 each prompt gets exactly what it would get alone, while prefix, image features and their keys and values exist once.
 Rows of several image sets are batched and padded to the right.
 
-Shape legend: B rows, L prefilled tokens, Q prompts of a row, S steps, K keys so far, D width.
+Shape legend: B rows, L prefilled tokens, Q prompts of a row, S steps, K keys so far, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scramble.evaluation.items import EvaluationError
-from scramble.models import Loaded, Prompt
+from scramble.models.family import ModelError, Prompt
+from scramble.models.loading import Loaded
+
+Pick = Callable[[Tensor], Tensor]
+"""Logits (B, Q, V) of the prompts of each row -> the token of each (B, Q)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,13 @@ def generate(loaded: Loaded, groups: Sequence[Sequence[Prompt]], limits: Sequenc
 
 @torch.no_grad()
 def generate_ids(
-    loaded: Loaded, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]
+    loaded: Loaded, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
 ) -> list[list[list[int]]]:
-    """As :func:`generate`, as token ids without the token that ended them."""
+    """As :func:`generate`, as token ids without the token that ended them; ``pick`` samples, None is greedy.
+
+    A prompt may stand in its group several times, once a sample: the samples part with their first token.
+    """
+    pick = pick or (lambda logits_BQV: logits_BQV.argmax(-1))
     from transformers import DynamicCache
 
     backbone, stops = loaded.backbone, stop_tokens(loaded)
@@ -72,7 +79,7 @@ def generate_ids(
     live = [[limit > 0 for limit in group] for group in limits]
     branch_BQ = torch.arange(most, device=device).expand(len(rows), most)
     while True:
-        token_BQ = backbone.head(hidden_BQD).argmax(-1)
+        token_BQ = pick(backbone.head(hidden_BQD))
         _take(token_BQ.tolist(), new, live, limits, stops)
         if not any(map(any, live)):
             return new
@@ -102,7 +109,7 @@ def _layout(prompts: Sequence[list[int]], feature_tokens: frozenset[int]) -> _Ro
         differs = (k for k in range(shared) if prompt[k] != prompts[0][k])
         shared = next(differs, shared)
     if any(token in feature_tokens for prompt in prompts for token in prompt[shared:]) and len(prompts) > 1:
-        raise EvaluationError("prompts of one image set differ before the end of their images: they cannot share them")
+        raise ModelError("prompts of one image set differ before the end of their images: they cannot share them")
     prefix = prompts[0][:shared]
     row = _Row(list(prefix), list(range(shared)), [-1] * shared, [], [len(prompt) for prompt in prompts])
     for branch, prompt in enumerate(prompts):
@@ -145,9 +152,7 @@ def _embed(backbone: Any, rows: Sequence[_Row], groups: Sequence[Sequence[Prompt
     for k, features_FD in zip(with_images, features, strict=True):
         slots = [n for n, token in enumerate(rows[k].ids) if token in backbone.feature_tokens]
         if len(slots) != len(features_FD):
-            raise EvaluationError(
-                f"{len(slots)} image tokens in a prompt, but its images give {len(features_FD)} features"
-            )
+            raise ModelError(f"{len(slots)} image tokens in a prompt, but its images give {len(features_FD)} features")
         slots_F = torch.tensor(slots, device=device)
         insert = embeds_BLD[k].index_add if backbone.combine == "add" else embeds_BLD[k].index_copy
         embeds_BLD[k] = insert(0, slots_F, features_FD.to(embeds_BLD))
