@@ -15,10 +15,10 @@ from scramble.app import plain, stage_main, start
 @hydra.main(version_base="1.3", config_path="../configs", config_name="generate")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "data", "negatives", "seed")
+    values = plain(cfg, "run", "data", "negatives", "data_seed")
     from scramble.stages.generate import generate
 
-    generate(values["run"]["data"], data=values["data"], negatives=values["negatives"], seed=values["seed"])
+    generate(values["run"]["data"], data=values["data"], negatives=values["negatives"], seed=values["data_seed"])
 
 
 if __name__ == "__main__":

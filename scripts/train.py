@@ -12,17 +12,20 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "wandb", "seed", "data_seed", "show_batch")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "wandb", "seed", "show_batch")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.generate import generate
     from scramble.stages.show import show_batch
     from scramble.stages.train import train
 
     run, wandb, show = values.pop("run"), values.pop("wandb"), values.pop("show_batch")
-    generate(run["data"], data=values.pop("data"), negatives=values.pop("negatives"), seed=values["seed"])
+    data, negatives, data_seed = values.pop("data"), values.pop("negatives"), values.pop("data_seed")
+    generate(run["data"], data=data, negatives=negatives, seed=data_seed)
     if show:
         show_batch(run["dir"], run["data"], **values)
     else:
