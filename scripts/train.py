@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "wandb", "seed", "data_seed", "show_batch")
+SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "wandb", "seed", "show_batch")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
