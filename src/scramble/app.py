@@ -12,7 +12,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
@@ -37,7 +38,10 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|datasets)\b")
         interrupt.listen()
         try:
-            main(cfg)
+            if cfg.get("launcher", {}).get("kind", "inline") == "inline":
+                main(cfg)
+            else:
+                _launch([cfg], [[]], Path(cfg.run.dir) / "jobs")
         except interrupt.Stopped as stopped:
             print(f"{stopped}; the same command goes on from here", file=sys.stderr)
             sys.exit(interrupt.EXIT_STOPPED)
@@ -51,10 +55,60 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
     return guarded
 
 
-def start(main: Callable[[], None]) -> None:
-    """Run a script's Hydra main; a name that no file of its group has is answered with the nearest ones."""
-    from pathlib import Path
+def start_sweep(
+    main: Callable[[DictConfig], None], configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path
+) -> None:
+    """Run the points of a sweep: here, one after the other, or where ``launcher`` says.
 
+    Args:
+        main: a script's main, decorated by :func:`stage_main`.
+        configs: the composed configuration of each point.
+        overrides: its command-line overrides.
+        folder: where the jobs of other launchers go.
+    """
+    if any(cfg.launcher.kind != "inline" for cfg in configs):
+        stage_main(lambda cfg: _launch(configs, overrides, folder))(_inline())
+        return
+    from omegaconf import OmegaConf
+
+    from scramble.launch.names import name_arm, what_varies
+
+    for cfg, varied in zip(configs, what_varies(overrides), strict=True):
+        main(OmegaConf.create(dict(name_arm(_resolved(cfg), varied))))
+
+
+def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
+    from scramble.launch import launch
+
+    values = [_resolved(cfg) for cfg in configs]
+    launch(Path(sys.argv[0]), values, overrides, folder, plain(configs[0], "launcher")["launcher"])
+
+
+def _inline() -> DictConfig:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create({"launcher": {"kind": "inline"}})
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """A whole configuration as plain values, without Hydra's own part; what has no value keeps its ``???``."""
+    from omegaconf import OmegaConf
+
+    sections = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    values: Any = OmegaConf.to_container(sections, resolve=True)
+    return values
+
+
+def start(main: Callable[..., None]) -> None:
+    """Run a script's Hydra main; a name that no file of its group has is answered with the nearest ones.
+
+    With ``--resolved FILE`` main gets the configuration in the file as it is: that is how jobs are started.
+    """
+    if sys.argv[1:2] == ["--resolved"]:
+        from scramble.launch.job import run_resolved
+
+        run_resolved(main, sys.argv[2])
+        return
     configs = Path(sys.argv[0]).resolve().parents[1] / "configs"
     for argument in sys.argv[1:]:
         group, _, choice = argument.lstrip("+").partition("=")

@@ -42,7 +42,7 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
     Returns:
         The stage's summary: counts per split, skipped captions by reason, rejected rows, the audit's headline.
     """
-    config = {"data": dict(data), "negatives": dict(negatives), "seed": seed, "inputs": _inputs(data)}
+    config = {"data": dict(data), "negatives": dict(negatives), "seed": seed, "inputs": input_keys(data)}
 
     def work(folder: Path) -> dict[str, Any]:
         given = _images(folder, dict(data), seed)
@@ -67,7 +67,7 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
     return summary
 
 
-def _inputs(data: Mapping[str, Any]) -> dict[str, str]:
+def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Content keys of the files that the data comes from: a changed caption file is a changed input."""
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
     files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
@@ -137,22 +137,28 @@ def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]
     skipped: Counter[str] = Counter()
     counts: dict[str, Any] = {}
     with ExitStack() as stack:
-        generator = _generator(
-            negatives.pop("method"), negatives.pop("options", None) or {}, negatives.pop("engine", None), folder, stack
-        )
         rows = stack.enter_context(JsonLines(folder / "skipped_captions.jsonl"))
 
         def skip(row: dict[str, Any]) -> None:
             skipped[row["reason"]] += 1
             rows.append(row)
 
-        images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
-        pairs: Iterable[PreferencePair] = build_pairs(images, generator, seed=seed, on_skip=skip, **negatives)
+        method, options = negatives.pop("method"), negatives.pop("options", None) or {}
+        pairs: Iterable[PreferencePair]
+        if method == "scenealign":
+            from scramble.negatives.scenealign.folder import folder_pairs
+
+            pairs, counted = folder_pairs(folder, stack, skip, seed=seed, **negatives, **options)
+        else:
+            generator = _generator(method, options, negatives.pop("engine", None), folder, stack)
+            images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
+            pairs = build_pairs(images, generator, seed=seed, on_skip=skip, **negatives)
+            # Of a language model: requests, tokens, cost.
+            counted = lambda: {"engine": generator.totals()} if hasattr(generator, "totals") else {}  # noqa: E731
         if refine is not None and folder.name == "train":
             pairs, counts["pairs_before_refinement"] = _refine(pairs, refine, seed)
         counts["pairs"] = write_table(folder, PreferencePair, pairs)
-        if totals := getattr(generator, "totals", None):  # of a language model: requests, tokens, cost
-            counts["engine"] = totals()
+        counts |= counted()
     return counts | {"skipped": dict(skipped.most_common())}
 
 
@@ -177,7 +183,7 @@ def _generator(
         if options.get("cleaner"):
             options = {**options, "cleaner": stack.enter_context(open_engine(**options["cleaner"]))}
         return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies")), **options)
-    raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot or given")
+    raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot, scenealign or given")
 
 
 def _refine(pairs: Iterable[PreferencePair], options: Mapping[str, Any], seed: int) -> tuple[list[PreferencePair], int]:

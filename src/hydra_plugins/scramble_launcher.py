@@ -1,0 +1,34 @@
+"""Hydra's launcher of ``-m``: points of a sweep go where ``launcher=...`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="scramble",
+    node={"_target_": "hydra_plugins.scramble_launcher.ScrambleLauncher"},
+    provider="scramble",
+)
+
+
+class ScrambleLauncher(Launcher):
+    """Composes every point first; ``inline`` runs them here one after the other, the others in jobs of their own."""
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from scramble.app import start_sweep
+
+        loader = self.hydra_context.config_loader
+        configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
+        overrides = [list(overrides) for overrides in job_overrides]
+        start_sweep(self.task_function, configs, overrides, Path(self.config.hydra.sweep.dir))
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in job_overrides]

@@ -1,0 +1,56 @@
+"""What a started job does about itself: it reads its configuration and notes how it goes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scramble.interrupt import EXIT_STOPPED
+from scramble.launch.points import STATUS_FILE
+from scramble.stages import is_main_process
+from scramble.store import read_json, write_json
+
+
+def run_resolved(main: Callable[..., Any], file: str | Path) -> None:
+    """Call a script's main with a configuration that was composed before, and note its course beside the file."""
+    from omegaconf import OmegaConf
+
+    with noted(Path(file).parent):
+        main(OmegaConf.load(file))
+
+
+@contextmanager
+def noted(folder: Path) -> Iterator[None]:
+    """Keep ``status.json`` of the job within the block: running, then finished, stopped or failed."""
+    if not is_main_process():
+        yield
+        return
+    file = folder / STATUS_FILE
+    before = read_json(file) if file.exists() else {}
+    note = {"status": "running", "attempt": before.get("attempt", 0) + 1, "host": socket.gethostname(),
+            "process": os.getpid(), "started": time.time()}  # fmt: skip
+    if "job" in before:
+        note["job"] = before["job"]
+    write_json(file, note)
+    outcome: dict[str, Any] = {"status": "failed"}
+    try:
+        yield
+        outcome = {"status": "finished"}
+    except SystemExit as end:
+        if end.code is None or end.code == 0:
+            outcome = {"status": "finished"}
+        elif end.code == EXIT_STOPPED:
+            outcome = {"status": "stopped"}
+        else:
+            outcome["error"] = str(end.code)
+        raise
+    except BaseException as error:
+        outcome["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        write_json(file, {**note, **outcome, "ended": time.time()})

@@ -1,0 +1,35 @@
+"""What the points of a sweep are called, by what varies between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def what_varies(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """For each point of a sweep the overrides that are not the same in all of them."""
+    tables = [dict(override.lstrip("+").split("=", 1) for override in point if "=" in override) for point in overrides]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    changing = [key for key in keys if len({table.get(key) for table in tables}) > 1]
+    return [{key: table[key] for key in changing if key in table} for table in tables]
+
+
+def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[str, Any]:
+    """Give an arm's folder a name that says what varies, unless it says so already or was named by hand."""
+    run, objective, seed = config["run"], config["objective"], config["seed"]
+    if run["arm"] != f"{objective['name']}-seed{seed}":
+        return config
+    rest = {k: v for k, v in varied.items() if k not in ("objective", "seed", "data_seed", "name", "run.dir")}
+    if not rest:
+        return config
+    arm = f"{objective['name']}-{slug(rest)}-seed{seed}"
+    return {**config, "run": {**run, "arm": arm}}
+
+
+def slug(varied: Mapping[str, str]) -> str:
+    """What varies, as part of a folder's name: ``objective.beta=0.1`` becomes ``beta0.1``."""
+    parts = (
+        f"{key.rpartition('.')[2]}{'-' if not value[:1].isdigit() else ''}{value}" for key, value in varied.items()
+    )
+    return re.sub(r"[^\w.,-]+", "_", "-".join(parts)).strip("_")

@@ -1,0 +1,128 @@
+"""The points of a sweep: which configurations run, what each is called, where it is noted, and whether it is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.launch.names import name_arm, slug, what_varies
+from scramble.stages.generate import input_keys
+from scramble.stages.train import OPERATION
+from scramble.store import STAGE_FILE, StoreError, content_key, file_key, read_json
+
+CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
+
+
+class LaunchError(ValueError):
+    """Jobs that cannot be started. The message says which and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One job: a script and its configuration.
+
+    ``varied`` holds what tells it from the other points of its sweep (override -> value, as given); ``key`` is the
+    content of its configuration and of the files that it reads; ``folder`` holds its configuration, log and status.
+    """
+
+    script: Path
+    varied: Mapping[str, str]
+    config: Mapping[str, Any]
+    key: str
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others, in words; the script's name where there are no others."""
+        return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or self.script.stem
+
+    @property
+    def stage_file(self) -> Path | None:
+        """The file that says that the stage is finished; None where every item is kept by itself (evaluation)."""
+        run = self.config["run"]
+        if self.config.get("shard") is not None or self.script.stem not in ("generate", "train"):
+            return None
+        folder = Path(run["data"]) if self.script.stem == "generate" else Path(run["dir"]) / "train" / run["arm"]
+        return folder / STAGE_FILE
+
+
+def make_points(
+    script: Path, configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]], folder: Path
+) -> list[Point]:
+    """The points of a sweep.
+
+    Args:
+        script: the script that each point runs.
+        configs: composed configurations.
+        overrides: for each its command-line overrides (``key=value``).
+        folder: where the points' folders go.
+
+    Raises:
+        LaunchError: two points write to the same folder.
+    """
+    varied = what_varies(overrides)
+    configs = [name_arm(config, changed) if script.stem == "train" else config
+               for config, changed in zip(configs, varied, strict=True)]  # fmt: skip
+    points = []
+    for config, changed in zip(configs, varied, strict=True):
+        key = point_key(script, config)
+        name = slug(changed) or script.stem
+        points.append(Point(script, changed, config, key, folder / f"{name[:80]}-{key[:8]}"))
+    _check_apart(points)
+    return points
+
+
+def point_key(script: Path, config: Mapping[str, Any]) -> str:
+    """Content of a configuration as far as results depend on it, and of the files that it reads."""
+    parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "wandb", "show_batch")}
+    if "trainer" in parts:
+        parts["trainer"] = {k: v for k, v in config["trainer"].items() if k not in OPERATION}
+    parts["inputs"] = input_keys(config["data"])
+    if script.stem == "evaluate":  # it scores what has been trained by then
+        arms = sorted(Path(config["run"]["dir"]).glob(f"train/*/{STAGE_FILE}"))
+        parts["arms_trained"] = {path.parent.name: file_key(path) for path in arms}
+    return content_key(script.stem, parts)
+
+
+def status(point: Point) -> dict[str, Any]:
+    """What is noted of a point: ``status`` is new, submitted, running, finished, stopped, killed or failed."""
+    file = point.folder / STATUS_FILE
+    if not file.exists():
+        return {"status": "new"}
+    noted: dict[str, Any] = read_json(file)
+    if noted["status"] == "finished" and (stage := point.stage_file) is not None and not _stage_finished(stage):
+        return {"status": "new"}  # its folder was removed since
+    return noted
+
+
+def _stage_finished(file: Path) -> bool:
+    try:
+        return bool(read_json(file)["status"] == "finished")
+    except StoreError:
+        return False
+
+
+def _check_apart(points: Sequence[Point]) -> None:
+    """Points of a sweep must not share what they write, and points that share data must agree on it."""
+    places = Counter(str(point.stage_file) for point in points if point.stage_file is not None)
+    shared = [place for place, count in places.items() if count > 1]
+    if shared:
+        one, two = [point.label for point in points if str(point.stage_file) == shared[0]][:2]
+        key = "run.arm" if points[0].script.stem == "train" else "run.data"
+        raise LaunchError(
+            f"{one} and {two} would both write {Path(shared[0]).parent}: give each its own, for instance "
+            f"{key}='...${{{next(iter(points[0].varied), 'seed')}}}'"
+        )
+    made: dict[str, tuple[str, Point]] = {}
+    for point in points:
+        parts = {name: point.config.get(name) for name in ("data", "negatives", "data_seed")}
+        key, first = made.setdefault(str(point.config["run"]["data"]), (content_key(parts), point))
+        if key != content_key(parts):
+            raise LaunchError(
+                f"{first.label} and {point.label} need different data in the one folder {point.config['run']['data']}: "
+                "let name=... or run.data=... vary with it"
+                + (", or fix data_seed" if parts["data_seed"] != first.config.get("data_seed") else "")
+            )

@@ -1,0 +1,123 @@
+"""Jobs on a SLURM cluster through submitit: an array of jobs, requeued where they were stopped.
+
+Submitit and not Hydra's launcher around it: that one waits on the login node, ends at the first job that failed without
+a word on the others, knows nothing of finished ones, and runs one process a task.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.launch.command import job_command
+from scramble.launch.points import LOG_FILE, STATUS_FILE, LaunchError, Point, status
+from scramble.launch.pool import ask_to_stop
+from scramble.store import write_json
+
+POLL_SECONDS = 10.0
+GRACE_SECONDS = 600.0  # for a step and its checkpoint, after SLURM's warning
+
+
+class Job:
+    """What runs on each machine of a job. Submitit calls it there, and ``checkpoint`` when SLURM warns."""
+
+    def __init__(self, point: Point, launcher: Mapping[str, Any]) -> None:
+        self.point, self.launcher = point, dict(launcher)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> None:
+        import submitit
+
+        here = submitit.JobEnvironment()
+        command = job_command(self.point, self.launcher, machine=here.node, address=here.hostnames[0])
+        log = self.point.folder / (LOG_FILE if here.node == 0 else f"log-{here.node}.txt")
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        code = self._process.wait()
+        if code:
+            raise RuntimeError(f"{self.point.label}: exit status {code}, see {log}")
+
+    def checkpoint(self) -> Any:
+        """Have the job save, and say how it goes on: the same command again."""
+        import submitit
+
+        if self._process is not None:
+            ask_to_stop(self._process)
+            try:
+                self._process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # it goes on from an earlier checkpoint
+        return submitit.helpers.DelayedSubmission(Job(self.point, self.launcher))
+
+
+def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -> list[Any]:
+    """Submit the points as one job array; returns submitit's jobs and notes each in its point's folder.
+
+    Args:
+        points: jobs, their configurations on disk.
+        launcher: see ``configs/launcher/slurm.yaml``.
+        folder: for submitit's own files.
+
+    Raises:
+        LaunchError: no SLURM here, or sbatch refuses.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise LaunchError("launcher=slurm needs submitit: pip install 'scramble[cluster]'") from error
+    machines, processes = launcher["num_machines"], launcher["num_processes"] or 1
+    try:
+        executor = submitit.AutoExecutor(
+            folder=folder / "%j", cluster=launcher["cluster"],
+            **{f"{launcher['cluster']}_max_num_timeout": launcher["max_requeues"]},
+        )  # fmt: skip
+        executor.update_parameters(
+            name=f"scramble-{points[0].script.stem}", timeout_min=launcher["minutes"], nodes=machines, tasks_per_node=1,
+            gpus_per_node=launcher["gpus_per_node"] if launcher["gpus_per_node"] is not None else processes // machines,
+            cpus_per_task=launcher["cpus_per_machine"], mem_gb=launcher["gb_per_machine"],
+            **({"slurm_" + k: v for k, v in _slurm_only(launcher).items()}),
+        )  # fmt: skip
+        with executor.batch():
+            jobs = [executor.submit(Job(point, launcher)) for point in points]
+    except (RuntimeError, AssertionError, NameError, OSError) as error:
+        raise LaunchError(f"launcher.cluster={launcher['cluster']}: {error}") from error
+    for point, job in zip(points, jobs, strict=True):
+        write_json(point.folder / STATUS_FILE, {"status": "submitted", "job": str(job.job_id)})
+    return jobs
+
+
+def _slurm_only(launcher: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that only SLURM knows; those without a value are left to the cluster."""
+    names = ("partition", "account", "qos", "constraint", "setup")
+    options = {name: launcher[name] for name in names if launcher.get(name) is not None}
+    options |= {"signal_delay_s": launcher["warn_seconds"], "additional_parameters": dict(launcher["options"] or {})}
+    options["additional_parameters"].setdefault("requeue", True)
+    if launcher["max_parallel"] is not None:
+        options["array_parallelism"] = launcher["max_parallel"]
+    return options
+
+
+def under_way(point: Point, folder: Path, cluster: str) -> bool:
+    """Whether a job submitted earlier for this point waits or runs, as far as the cluster says."""
+    noted = status(point)
+    if cluster != "slurm" or noted["status"] not in ("submitted", "running", "stopped") or "job" not in noted:
+        return False
+    import submitit
+
+    return not submitit.SlurmJob(folder / "%j", noted["job"]).done()
+
+
+def wait_for_jobs(jobs: Sequence[Any], ended: Callable[[int], None], *, slurm: bool) -> None:
+    """Wait until every job has ended, telling the number of each as it does."""
+    waiting = dict(enumerate(jobs))
+    pause = POLL_SECONDS if slurm else 0.2
+    while waiting:
+        for number, job in list(waiting.items()):
+            if job.done():
+                del waiting[number]
+                ended(number)
+        if waiting:
+            time.sleep(pause)

@@ -1,0 +1,117 @@
+"""The table and plot of a sweep: what varied, how each point went, and the numbers of its last step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.console import console, say
+from scramble.launch.points import Point, status
+from scramble.store import atomic_path, read_json, write_json, write_text
+
+# In the order in which they are looked for, as columns and as the plot's number.
+PREFERRED = ("val/rewards/accuracies", "val/loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
+
+
+def write_table(points: Sequence[Point], folder: Path) -> None:
+    """Write ``<script>.md``, ``<script>.json`` and, where points have numbers, ``<script>.png``; print the table."""
+    name = points[0].script.stem
+    rows = [_row(point) for point in points]
+    numbers = _columns(rows)
+    write_json(folder / f"{name}.json", rows)
+    heads = [*_varied(rows), "status", *numbers, "seconds"]
+    cells = [_cells(row, heads) for row in rows]
+    lines = ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)]
+    write_text(folder / f"{name}.md", f"# Sweep of {name}\n\n" + "\n".join(lines) + "\n")
+    _print(heads, cells)
+    if numbers and any(numbers[0] in row["numbers"] for row in rows):
+        _plot(rows, numbers[0], folder / f"{name}.png")
+    say(f"sweep: {folder / f'{name}.md'}")
+
+
+def _row(point: Point) -> dict[str, Any]:
+    note = status(point)
+    row: dict[str, Any] = {
+        "varied": dict(point.varied), "status": note["status"], "error": note.get("error"), "numbers": {},
+        "attempts": note.get("attempt", 0), "seconds": None, "folder": str(point.folder),
+    }  # fmt: skip
+    if note["status"] == "finished" and "ended" in note:
+        row["seconds"] = note["ended"] - note["started"]
+        if point.script.stem == "train" and (stage := point.stage_file) is not None:
+            summary = read_json(stage)["summary"]
+            row["arm"] = point.config["run"]["arm"]
+            row["numbers"] = {k: v for k, v in summary["last"].items() if isinstance(v, int | float)}
+    return row
+
+
+def _varied(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row["varied"]))
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    known = dict.fromkeys(name for row in rows for name in row["numbers"])
+    watched = [name for name in known if name.startswith("eval/")]
+    return [*watched, *(name for name in PREFERRED if name in known)]
+
+
+def _cells(row: dict[str, Any], heads: Sequence[str]) -> list[str]:
+    values = {**row["varied"], "status": row["status"], **row["numbers"], "seconds": row["seconds"]}
+    return [_text(values.get(head)) for head in heads]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="sweep")
+    for head in heads:
+        table.add_column(Text(head), overflow="fold")
+    for line in cells:
+        table.add_row(*map(Text, line))
+    console().print(table)
+
+
+def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:
+    """The number against the one key that varies if it is numeric, else a dot a point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = [row for row in rows if number in row["numbers"]]
+    keys = _varied(rows)
+    figure = Figure(figsize=(6, 3.2 if len(keys) == 1 else 1.2 + 0.3 * len(found)))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    places = _numeric(found, keys)
+    values = [row["numbers"][number] for row in found]
+    if places is not None:
+        axes.plot(*zip(*sorted(zip(places, values, strict=True)), strict=True), marker="o")
+        if min(places) > 0 and max(places) >= 10 * min(places):
+            axes.set_xscale("log")
+        axes.set_xlabel(keys[0])
+        axes.set_ylabel(number)
+    else:
+        labels = [", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in row["varied"].items()) for row in found]
+        axes.plot(values, range(len(found)), "o")
+        axes.set_yticks(range(len(found)), labels, fontsize=7)
+        axes.set_xlabel(number)
+        axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _numeric(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[float] | None:
+    if len(keys) != 1:
+        return None
+    try:
+        return [float(row["varied"][keys[0]]) for row in rows]
+    except (KeyError, ValueError):
+        return None
