@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +154,7 @@ def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]
             generator = _generator(method, options, negatives.pop("engine", None), folder, stack)
             images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
             pairs = build_pairs(images, generator, seed=seed, on_skip=skip, **negatives)
-            # Of a language model: requests, tokens, cost.
-            counted = lambda: {"engine": generator.totals()} if hasattr(generator, "totals") else {}  # noqa: E731
+            counted = partial(_totals, generator)
         if refine is not None and folder.name == "train":
             pairs, counts["pairs_before_refinement"] = _refine(pairs, refine, seed)
         counts["pairs"] = write_table(folder, PreferencePair, pairs)
@@ -184,6 +184,11 @@ def _generator(
             options = {**options, "cleaner": stack.enter_context(open_engine(**options["cleaner"]))}
         return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies")), **options)
     raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot, scenealign or given")
+
+
+def _totals(generator: Generator) -> dict[str, Any]:
+    """Of a language model: requests, tokens, cost."""
+    return {"engine": generator.totals()} if hasattr(generator, "totals") else {}
 
 
 def _refine(pairs: Iterable[PreferencePair], options: Mapping[str, Any], seed: int) -> tuple[list[PreferencePair], int]:

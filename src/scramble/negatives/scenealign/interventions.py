@@ -1,0 +1,90 @@
+"""Changes of a scene graph as plain JSON, so that whoever reads a pair can make the edited graph again.
+
+``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}`` (with ``"words": [x, y]`` for attributes),
+``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}``,
+``{"op": "detail", "nodes": [a], "word": ...}`` (with ``"instead"``: the attribute it displaces). A step that is left out
+changes no graph: ``{"op": "leave-out", "step": ...}``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from scramble.scenegraphs import GraphError, Link, Node, SceneGraph
+
+Change = dict[str, Any]
+
+
+def apply(graph: SceneGraph, changes: Iterable[Mapping[str, Any]]) -> SceneGraph:
+    """The graph after the changes, in order. Raises GraphError for a change that names what is not there."""
+    for change in changes:
+        if missing := [node for node in change.get("nodes", ()) if node not in graph.by_id]:
+            raise GraphError(f"{change['op']}: the graph has no object {missing[0]!r}")
+        graph = _OPS[change["op"]](graph, change)
+    return graph
+
+
+def _swap(graph: SceneGraph, change: Mapping[str, Any]) -> SceneGraph:
+    a, b = (graph.by_id[node] for node in change["nodes"])
+    if change["what"] == "links":
+        other = {a.id: b.id, b.id: a.id}
+        links = tuple(
+            Link(other.get(k.subject, k.subject), k.predicate, other.get(k.object, k.object)) for k in graph.links
+        )
+        moved = graph.with_node(replace(a, box=b.box)).with_node(replace(b, box=a.box))
+        return replace(moved, links=links)
+    if change["what"] == "name":
+        return graph.with_node(replace(a, name=b.name)).with_node(replace(b, name=a.name))
+    x, y = change["words"]
+    return graph.with_node(_with(a, x, y)).with_node(_with(b, y, x))
+
+
+def _with(node: Node, old: str, new: str) -> Node:
+    return replace(node, attributes=tuple(new if word == old else word for word in node.attributes))
+
+
+def _replace(graph: SceneGraph, change: Mapping[str, Any]) -> SceneGraph:
+    node = graph.by_id[change["nodes"][0]]
+    return graph.with_node(replace(node, name=change["name"], attributes=tuple(change["attributes"])))
+
+
+def _detail(graph: SceneGraph, change: Mapping[str, Any]) -> SceneGraph:
+    node = graph.by_id[change["nodes"][0]]
+    kept = tuple(word for word in node.attributes if word != change.get("instead"))
+    return graph.with_node(replace(node, attributes=(*kept, change["word"])))
+
+
+_OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
+    "swap": _swap,
+    "replace": _replace,
+    "detail": _detail,
+    "leave-out": lambda graph, change: graph,
+}
+
+
+def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
+    """What the first graph says and the second does not, and the other way round, in words."""
+    gone, new = before.facts - after.facts, after.facts - before.facts
+    return {"removed": sorted(before.say(f) for f in gone), "added": sorted(after.say(f) for f in new)}
+
+
+class Cooccurrence:
+    """Which things are seen together: how plausible an absent one is beside those that are there."""
+
+    def __init__(self, scenes: Iterable[Sequence[str]]) -> None:
+        """``scenes``: the labels of each image's objects."""
+        self.counts: Counter[str] = Counter()
+        self._pairs: Counter[tuple[str, str]] = Counter()
+        for labels in scenes:
+            here = sorted(set(labels))
+            self.counts.update(here)
+            self._pairs.update((a, b) for a in here for b in here if a != b)
+
+    def weight(self, label: str, others: Iterable[str]) -> float:
+        """How often a label is seen with the others, plus one; 0 for a label that is never seen."""
+        if not self.counts[label]:
+            return 0.0
+        return 1.0 + sum(self._pairs[label, other] for other in others)

@@ -1,0 +1,182 @@
+"""The embedded world's questions, answered from a scene graph alone: the steps that lead to the answer, and the answer.
+
+Works on any graph of the world's form, edited ones included, so that a rationale can be told of a scene that is not
+there. On an unedited graph it gives word for word what the world's own questions carry.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from scramble.world.grammar import Clause, Count, Exists, GrammarError, Noun, Relation, parse, render
+from scramble.world.judge import clause_holds, matches
+from scramble.world.questions import YES_NO
+from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, SIZES
+
+Graph = dict[str, Any]
+WORDS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES}
+_NOUN = rf"((?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join((*SHAPES, 'object'))}))"
+_RELATION = f"({'|'.join(OPPOSITE)})"
+_PLURAL = rf"((?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(Noun(shape).plural for shape in (*SHAPES, ''))}))"
+_FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("two-step", re.compile(rf"What (shape|colour|size) is the object {_RELATION} the {_NOUN}\?")),
+    ("attribute", re.compile(rf"What (shape|colour|size) is the {_NOUN}\?")),
+    ("count", re.compile(rf"How many {_PLURAL} are there\?")),
+    ("existence", re.compile(rf"Is there an? {_NOUN}\?")),
+    ("relation", re.compile(rf"Is the {_NOUN} {_RELATION} or {_RELATION} the {_NOUN}\?")),
+    ("yes-no", re.compile(re.escape(YES_NO).replace(r"\{caption\}", "(.+)"))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The clauses that lead to an answer, and the answer. All clauses are true of the graph they are derived from."""
+
+    clauses: tuple[Clause, ...]
+    answer: str
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The clauses in their plainest wording."""
+        return tuple(say(clause) for clause in self.clauses)
+
+
+class _First(random.Random):
+    """A source of chance that always takes the first option."""
+
+    def choice(self, seq):  # type: ignore[no-untyped-def]
+        return seq[0]
+
+
+@lru_cache(maxsize=65536)
+def say(clause: Clause) -> str:
+    """A clause in its plainest wording, as the world's rationales have it."""
+    return render((clause,), _First())
+
+
+@lru_cache(maxsize=65536)
+def read_step(text: str) -> tuple[Clause, ...] | None:
+    """The meaning of a step; None for a text outside of the grammar."""
+    try:
+        return parse(text.strip().removesuffix("."))
+    except GrammarError:
+        return None
+
+
+def value_of(entry: dict[str, Any], kind: str) -> str:
+    """An object's shape, colour or size ("" if it has none)."""
+    if kind == "shape":
+        return str(entry["name"])
+    return next((word for word in entry["attributes"] if word in WORDS[kind]), "")
+
+
+def noun_of(entry: dict[str, Any]) -> Noun:
+    """The noun for an object: colour and shape."""
+    return Noun(value_of(entry, "shape"), value_of(entry, "colour"))
+
+
+def asked_kind(question: str) -> str:
+    """The attribute that a question asks for ("" if it asks for none)."""
+    found = re.match(r"What (shape|colour|size) is", question)
+    return found[1] if found else ""
+
+
+def derive(graph: Graph, question: str) -> Derived | None:
+    """The steps to the answer of one of the world's questions; None if the question has no answer in this graph.
+
+    A question that supposes what is not so (the only circle, where there are two) has none, and neither has a text
+    that is no question of the world.
+    """
+    for form, pattern in _FORMS:
+        if found := pattern.fullmatch(question.strip()):
+            return _FORM[form](graph, *found.groups())
+    return None
+
+
+def _noun(words: str) -> Noun:
+    (clause,) = parse(f"there is one {words}")
+    assert isinstance(clause, Count)
+    return clause.noun
+
+
+def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
+    """The only object that is as the noun says."""
+    found = matches(graph, noun)
+    return next(e for e in graph["objects"] if e["id"] == found[0]) if len(found) == 1 else None
+
+
+def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
+    noun = _noun(words)
+    entry = _one(graph, noun)
+    if entry is None or not value_of(entry, kind):
+        return None
+    value = value_of(entry, kind)
+    full = Noun(**{"shape": noun.shape, "colour": noun.colour, "size": noun.size} | {kind: value})
+    return Derived((Count(1, noun), Exists((full,))), value)
+
+
+def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | None:
+    place = _noun(words)
+    anchor = _one(graph, place)
+    if anchor is None:
+        return None
+    facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
+    found = [e for e in graph["objects"] if (e["id"], relation, anchor["id"]) in facts]
+    if len(found) != 1 or not value_of(found[0], kind):
+        return None
+    value, link = value_of(found[0], kind), ((relation, place),)
+    return Derived((Exists((place,)), Relation(Noun(), link), Relation(Noun(**{kind: value}), link)), value)
+
+
+def _count(graph: Graph, words: str) -> Derived:
+    (clause,) = parse(f"there are no {words}")
+    assert isinstance(clause, Count)
+    found = matches(graph, clause.noun)
+    things = [Exists((noun_of(entry),)) for entry in graph["objects"] if entry["id"] in found]
+    return Derived((*things, Count(len(found), clause.noun)), str(len(found)))
+
+
+def _existence(graph: Graph, words: str) -> Derived:
+    noun = _noun(words)
+    there = bool(matches(graph, noun))
+    return Derived((Exists((noun,)) if there else Count(0, noun),), "Yes" if there else "No")
+
+
+def _relation(graph: Graph, first: str, one: str, other: str, second: str) -> Derived | None:
+    a, b = _noun(first), _noun(second)
+    if _one(graph, a) is None or _one(graph, b) is None:
+        return None
+    held = [r for r in (one, other) if clause_holds(graph, Relation(a, ((r, b),)))]
+    if len(held) != 1:
+        return None
+    return Derived((Exists((a,)), Exists((b,)), Relation(a, ((held[0], b),))), held[0])
+
+
+def _yes_no(graph: Graph, caption: str) -> Derived | None:
+    clauses = read_step(caption)
+    if clauses is None or len(clauses) != 1 or not isinstance(clauses[0], Relation) or len(clauses[0].links) != 1:
+        return None
+    asked = clauses[0]
+    ((relation, other),) = asked.links
+    if _one(graph, asked.subject) is None or _one(graph, other) is None:
+        return None
+    if clause_holds(graph, asked):
+        return Derived((Exists((asked.subject,)), Exists((other,)), asked), "Yes")
+    fact = Relation(asked.subject, ((OPPOSITE[relation], other),))
+    if not clause_holds(graph, fact):
+        return None
+    return Derived((Exists((other,)), Exists((asked.subject,)), fact), "No")
+
+
+_FORM: dict[str, Any] = {
+    "two-step": _two_step,
+    "attribute": _attribute,
+    "count": _count,
+    "existence": _existence,
+    "relation": _relation,
+    "yes-no": _yes_no,
+}

@@ -1,0 +1,215 @@
+"""The scene graph itself, and its form as plain JSON in image records.
+
+``{"width", "height", "objects": [{"id", "name", "attributes": [...], "bbox": [x0, y0, x1, y1]}],
+"relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels; ``width``, ``height`` and ``bbox`` may be
+missing. Relations may form cycles ("left of" and "right of" always do).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+Fact = tuple[str, ...]
+"""``("object", id, name)``, ``("attribute", id, word)`` or ``("relation", subject id, predicate, object id)``."""
+
+
+class GraphError(ValueError):
+    """A scene graph that breaks its form. The message names the object or relation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An object: ``box`` is left, top, right, bottom in pixels where it is known."""
+
+    id: str
+    name: str
+    attributes: tuple[str, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def label(self) -> str:
+        """Attributes and name, as one would say them."""
+        return " ".join((*self.attributes, self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One relation between two nodes, by their ids."""
+
+    subject: str
+    predicate: str
+    object: str
+
+
+@dataclass(frozen=True)
+class SceneGraph:
+    """Nodes in order of mention, and links between them."""
+
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...] = ()
+    width: float | None = None
+    height: float | None = None
+
+    @cached_property
+    def by_id(self) -> dict[str, Node]:
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def neighbours(self) -> dict[str, tuple[str, ...]]:
+        """Ids that each node is linked to, in either direction, in order of the links."""
+        found: dict[str, dict[str, None]] = {node.id: {} for node in self.nodes}
+        for link in self.links:
+            found[link.subject][link.object] = None
+            found[link.object][link.subject] = None
+        return {node: tuple(others) for node, others in found.items()}
+
+    @cached_property
+    def facts(self) -> frozenset[Fact]:
+        """Everything the graph says, one fact a name, an attribute and a relation."""
+        said: set[Fact] = {("object", node.id, node.name) for node in self.nodes}
+        said |= {("attribute", node.id, word) for node in self.nodes for word in node.attributes}
+        said |= {("relation", link.subject, link.predicate, link.object) for link in self.links}
+        return frozenset(said)
+
+    def degree(self, node: str) -> int:
+        """Links that a node takes part in."""
+        return sum(node in (link.subject, link.object) for link in self.links)
+
+    def distances(self, start: Iterable[str]) -> dict[str, int]:
+        """Fewest links from any start node to each node that can be reached; cycles do no harm."""
+        found = dict.fromkeys(start, 0)
+        waiting = deque(found)
+        while waiting:
+            node = waiting.popleft()
+            for other in self.neighbours[node]:
+                if other not in found:
+                    found[other] = found[node] + 1
+                    waiting.append(other)
+        return found
+
+    def without(self, node: str) -> SceneGraph:
+        """The graph without a node and its links."""
+        nodes = tuple(n for n in self.nodes if n.id != node)
+        return replace(self, nodes=nodes, links=tuple(k for k in self.links if node not in (k.subject, k.object)))
+
+    def with_node(self, node: Node) -> SceneGraph:
+        """The graph with a node in the place of the one that has its id."""
+        return replace(self, nodes=tuple(node if n.id == node.id else n for n in self.nodes))
+
+    def part(self, ids: Iterable[str]) -> SceneGraph:
+        """The named nodes and the links among them."""
+        kept = set(ids)
+        links = tuple(k for k in self.links if {k.subject, k.object} <= kept)
+        return replace(self, nodes=tuple(n for n in self.nodes if n.id in kept), links=links)
+
+    def say(self, fact: Fact) -> str:
+        """A fact in words; a node is called by its name."""
+        names = {node.id: node.name for node in self.nodes}
+        if fact[0] == "object":
+            return fact[2]
+        if fact[0] == "attribute":
+            return f"{names.get(fact[1], fact[1])} is {fact[2]}"
+        return f"{names.get(fact[1], fact[1])} {fact[2]} {names.get(fact[3], fact[3])}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of image records."""
+        objects = [
+            {"id": n.id, "name": n.name, "attributes": list(n.attributes)} | ({"bbox": list(n.box)} if n.box else {})
+            for n in self.nodes
+        ]
+        links = [{"subject": k.subject, "predicate": k.predicate, "object": k.object} for k in self.links]
+        size = {"width": self.width, "height": self.height} if self.width and self.height else {}
+        return {**size, "objects": objects, "relations": links}
+
+
+def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
+    """A scene graph from its JSON form.
+
+    Args:
+        problems: where what cannot be used is counted by reason and left out (a dangling id, a duplicate object, a
+            relation of a thing to itself, ...); None raises at the first.
+    Raises:
+        GraphError: the value is no graph at all, holds no usable object, or (without ``problems``) has a defect.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("objects"), (list, tuple)):
+        raise GraphError("not a scene graph: it needs a list of objects, each with id and name")
+
+    def wrong(reason: str, what: object) -> None:
+        if problems is None:
+            raise GraphError(f"scene graph: {reason}: {what}")
+        problems[reason] += 1
+
+    nodes: dict[str, Node] = {}
+    looks: dict[tuple[Any, ...], str] = {}  # what a node looks like -> the id that has it
+    same: dict[str, str] = {}  # id of a duplicate -> id of the object that it repeats
+    for entry in value["objects"]:
+        node = _node(entry)
+        if node is None:
+            wrong("object without id or name", entry)
+        elif node.id in nodes or node.id in same:
+            wrong("duplicate id", node.id)
+        elif node.box is not None and (node.name, node.attributes, node.box) in looks:
+            wrong("duplicate object", node.id)
+            same[node.id] = looks[node.name, node.attributes, node.box]
+        else:
+            nodes[node.id] = node
+            looks[node.name, node.attributes, node.box] = node.id
+    if not nodes:
+        raise GraphError("scene graph: no usable object")
+    links: dict[Link, None] = {}
+    for entry in value.get("relations") or ():
+        link = _link(entry, same)
+        if link is None:
+            wrong("relation without subject, predicate or object", entry)
+        elif link.subject not in nodes or link.object not in nodes:
+            wrong("dangling relation", f"{link.subject} {link.predicate} {link.object}")
+        elif link.subject == link.object:
+            wrong("relation of an object to itself", f"{link.subject} {link.predicate}")
+        elif link in links:
+            wrong("duplicate relation", f"{link.subject} {link.predicate} {link.object}")
+        else:
+            links[link] = None
+    return SceneGraph(tuple(nodes.values()), tuple(links), _number(value.get("width")), _number(value.get("height")))
+
+
+def _node(entry: Any) -> Node | None:
+    if not isinstance(entry, Mapping):
+        return None
+    name, ident = _text(entry.get("name")), entry.get("id")
+    if not name or ident is None or not str(ident):
+        return None
+    words = entry.get("attributes") or ()
+    attributes = tuple(dict.fromkeys(filter(None, map(_text, words)))) if isinstance(words, (list, tuple)) else ()
+    return Node(str(ident), name, attributes, _box(entry.get("bbox")))
+
+
+def _link(entry: Any, same: Mapping[str, str]) -> Link | None:
+    if not isinstance(entry, Mapping):
+        return None
+    subject, target = entry.get("subject"), entry.get("object")
+    predicate = _text(entry.get("predicate"))
+    if subject is None or target is None or not predicate:
+        return None
+    return Link(same.get(str(subject), str(subject)), predicate, same.get(str(target), str(target)))
+
+
+def _text(value: Any) -> str:
+    return " ".join(value.lower().split()) if isinstance(value, str) else ""
+
+
+def _box(value: Any) -> tuple[float, float, float, float] | None:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        return None
+    numbers = [_number(v) for v in value]
+    if any(n is None for n in numbers):
+        return None
+    left, top, right, bottom = (float(n) for n in numbers if n is not None)
+    return (left, top, right, bottom) if right >= left and bottom >= top else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
