@@ -5,8 +5,6 @@ Texts come from anywhere, so everything is escaped by the template; nothing is l
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +14,13 @@ from scramble import pages
 from scramble.negatives.audit import RATIO_EDGES, classifiers
 from scramble.negatives.base import seeded
 from scramble.negatives.faults import FAULTS, faults
-from scramble.records import Edit, PreferencePair
+from scramble.pages.texts import marked, word_edits
+from scramble.records import PreferencePair
 
 if TYPE_CHECKING:
     from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
-_TOKEN = re.compile(r"\w+|\W")
 
 
 def write_page(
@@ -76,32 +74,3 @@ def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | Non
         "thumbnail": pages.thumbnail(open_image(pair.image_ids[0])) if open_image is not None else "",
         "image": ", ".join(pair.image_ids),
     }
-
-
-def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
-    """The changed stretches of two texts by a word diff."""
-    first, second = list(_TOKEN.finditer(chosen)), list(_TOKEN.finditer(rejected))
-    matcher = difflib.SequenceMatcher(a=[t[0] for t in first], b=[t[0] for t in second], autojunk=False)
-
-    def span(tokens: list[re.Match[str]], i: int, j: int, size: int) -> tuple[int, int]:
-        start = tokens[i].start() if i < len(tokens) else size
-        return start, (tokens[j - 1].end() if j > i else start)
-
-    return tuple(
-        Edit(span(first, i1, i2, len(chosen)), span(second, j1, j2, len(rejected)))
-        for tag, i1, i2, j1, j2 in matcher.get_opcodes()
-        if tag != "equal"
-    )
-
-
-def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:
-    """A text cut into stretches, each with whether it is marked; the template escapes them one by one."""
-    parts: list[tuple[str, bool]] = []
-    at = 0
-    for start, end in sorted(spans):
-        start, end = max(start, at), min(end, len(text))
-        if end <= start:
-            continue
-        parts += [(text[at:start], False), (text[start:end], True)]
-        at = end
-    return [part for part in [*parts, (text[at:], False)] if part[0]]

@@ -1,0 +1,25 @@
+"""One self-contained HTML file of a run, or of several: scores, training curves, the items that changed.
+
+python scripts/browse.py +experiment=quickstart
+python scripts/browse.py 'runs=[runs/quickstart,runs/mine]' out=both.html
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from scramble.app import plain, stage_main, start
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="browse")
+@stage_main
+def main(cfg: DictConfig) -> None:
+    values = plain(cfg, "runs", "out", "benchmark", "baselines", "items", "pixels")
+    from scramble.stages.browse import browse
+
+    browse(values.pop("runs"), values.pop("out"), benchmarks=values.pop("benchmark"), **values)
+
+
+if __name__ == "__main__":
+    start(main)
