@@ -13,9 +13,10 @@ class EvaluationError(ValueError):
     """Data, settings or results that cannot be evaluated. The message names the culprit and the way out."""
 
 
-Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free"]
+Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
 """How an item is answered: a 2x2 of captions and images; one caption of several; yes or no; an option's letter; a word
-or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge."""
+or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge; steps and an answer that
+are judged against the scene graph in ``details["graph"]``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from scramble import rationales
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError
 from scramble.store import ImageTable, JsonLines, read_table
 
 Data = str | Path | tuple[Sequence["Example"], Mapping[str, ImageFile]]
 """A data set folder, or examples with their images by id."""
 
-TABLES = ("pairs", "captions", "questions")
+TABLES = ("pairs", "captions", "questions", "rationales")
 EXIF_ORIENTATION = 0x0112
 
 
@@ -53,6 +54,15 @@ def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
         yield Example(question.question_id, question.image_ids, question.question, question.answer)
 
 
+def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
+    """One example a question that has a rationale: its steps and the answer, without a rejected one."""
+    for question in questions:
+        if question.rationale:
+            text = rationales.write(question.rationale, question.answer)
+            name = f"{question.question_id}:rationale"
+            yield Example(name, question.image_ids, rationales.ask(question.question), text)
+
+
 def image_size(image: ImageFile) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header. Raises RecordError if it cannot be read."""
     from PIL import Image, UnidentifiedImageError
@@ -69,7 +79,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 def load_examples(
     data: Data, use: Sequence[str], caption_prompt: str
 ) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
-    """The examples of the named tables (``pairs``, ``captions``, ``questions``) of a data set, and its images.
+    """The examples of the named tables (of :data:`TABLES`) of a data set, and its images.
 
     Raises StoreError if a table is missing or broken.
     """
@@ -81,6 +91,8 @@ def load_examples(
 def _table_examples(folder: str | Path, table: str, caption_prompt: str) -> Iterator[Example]:
     if table == "pairs":
         return pair_examples(read_table(folder, PreferencePair))
+    if table == "rationales":
+        return rationale_examples(read_table(folder, Question))
     if table == "captions":
         return caption_examples(read_table(folder, ImageRecord), caption_prompt)
     return question_examples(read_table(folder, Question))

@@ -14,6 +14,8 @@ from scramble.evaluation.items import Benchmark, EvaluationError
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "world_winoground": ("world", "load_winoground"),
     "world_vqa": ("world", "load_vqa"),
+    "world_rationales": ("rationales", "load_world"),
+    "rationales": ("rationales", "load"),
     "heldout_pairs": ("heldout_pairs", "load"),
     "winoground": ("winoground", "load"),
     "eqben_mini": ("pairs_of_images", "load_eqben_mini"),

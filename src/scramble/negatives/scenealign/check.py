@@ -10,9 +10,9 @@ from collections import Counter
 
 from scramble import rationales
 from scramble.negatives.scenealign.interventions import apply
-from scramble.negatives.scenealign.world import Graph, derive, read_step
 from scramble.records import PreferencePair
 from scramble.scenegraphs import read_graph
+from scramble.scenegraphs.world import Graph, derive, read_step
 from scramble.world.judge import clause_holds
 
 

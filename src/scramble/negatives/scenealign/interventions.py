@@ -2,7 +2,7 @@
 
 ``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}`` (with ``"words": [x, y]`` for attributes),
 ``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}``,
-``{"op": "detail", "nodes": [a], "word": ...}`` (with ``"instead"``: the attribute it displaces). A step that is left out
+``{"op": "detail", "nodes": [a], "word": ...}`` (``"instead"``: the attribute it displaces). A step that is left out
 changes no graph: ``{"op": "leave-out", "step": ...}``.
 """
 

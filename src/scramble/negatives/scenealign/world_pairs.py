@@ -13,8 +13,8 @@ from itertools import product
 from scramble.negatives.scenealign.cases import Case, NotPossible, Perturbed, Settings
 from scramble.negatives.scenealign.critical import critical_nodes
 from scramble.negatives.scenealign.interventions import Change, Cooccurrence, apply
-from scramble.negatives.scenealign.world import WORDS, Derived, Graph, asked_kind, derive, noun_of, say, value_of
 from scramble.scenegraphs import Node, SceneGraph
+from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive, noun_of, say, says, value_of
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation
 from scramble.world.judge import clause_holds, matches
 
@@ -144,8 +144,14 @@ class WorldInterventions:
 
     def _shorten(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
         assert told.derived is not None
-        last = len(told.steps) - 1
-        places = [i for i in range(last) if self.settings.near_enough(last - i)]
+        last, clauses = len(told.steps) - 1, told.derived.clauses
+        # A step that another one repeats with more detail is not missed.
+        places = [
+            i
+            for i in range(last)
+            if self.settings.near_enough(last - i)
+            and not any(says(clause, clauses[i]) for n, clause in enumerate(clauses) if n != i)
+        ]
         if len(places) < edits:
             raise NotPossible("no step to leave out")
         gone = sorted(rng.sample(places, edits))
@@ -153,8 +159,12 @@ class WorldInterventions:
         padding: list[str] = []
         if self.settings.balance == "pad":
             for place in gone:
-                removed = told.derived.clauses[place]
-                options = [c for c in _fillers(told, removed) if say(c) not in (*told.steps, *padding)]
+                removed = clauses[place]
+                options = [
+                    c
+                    for c in _fillers(told, removed)
+                    if say(c) not in (*told.steps, *padding) and not any(says(c, needed) for needed in clauses)
+                ]
                 if not options:
                     raise NotPossible("no needless true step to pad with")
                 alike = [c for c in options if type(c) is type(removed)]
@@ -292,12 +302,11 @@ def _slots(told: _Told) -> list[tuple[int, int, str]]:
     assert told.derived is not None
     found = []
     for place, clause in enumerate(told.derived.clauses):
-        if isinstance(clause, Count) and clause.number != 1:
-            continue
+        if isinstance(clause, Count):
+            continue  # with a detail it would count something else
         for position, noun in enumerate(_nouns(clause)):
-            for kind in ("size", "colour"):
-                if not getattr(noun, kind) and kind != asked_kind(told.question):
-                    found.append((place, position, kind))
+            open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(told.question)]
+            found += [(place, position, kind) for kind in open_kinds]
     return found
 
 

@@ -85,6 +85,25 @@ def asked_kind(question: str) -> str:
     return found[1] if found else ""
 
 
+def says(clause: Clause, wanted: Clause) -> bool:
+    """Whether a clause says what another says, with or without more details; a count says no other count."""
+    if isinstance(clause, Count) or isinstance(wanted, Count):
+        return clause == wanted
+    if isinstance(clause, Exists) and isinstance(wanted, Exists):
+        return all(any(_refines(noun, other) for noun in clause.nouns) for other in wanted.nouns)
+    if isinstance(clause, Relation) and isinstance(wanted, Relation):
+        return _refines(clause.subject, wanted.subject) and all(
+            any(r == relation and _refines(noun, other) for r, noun in clause.links) for relation, other in wanted.links
+        )
+    return False
+
+
+def _refines(noun: Noun, other: Noun) -> bool:
+    """Whether a noun says at least what another says."""
+    pairs = ((noun.shape, other.shape), (noun.colour, other.colour), (noun.size, other.size))
+    return all(b in ("", a) for a, b in pairs)
+
+
 def derive(graph: Graph, question: str) -> Derived | None:
     """The steps to the answer of one of the world's questions; None if the question has no answer in this graph.
 

@@ -1,0 +1,72 @@
+"""Questions answered with a rationale, each step of which is judged against the image's scene graph.
+
+Paper: none (SceneAlign's metrics are not public), ours; see :mod:`scramble.evaluation.faithfulness`. Data version:
+content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured. Compared with
+a reference implementation: there is none; in the embedded world the judge is exact.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble import rationales
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import ImageRecord, Question
+from scramble.scenegraphs.world import derive
+from scramble.store import ImageTable, content_key, file_key, read_table, table_path
+
+MAX_NEW_TOKENS = 160
+
+
+def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens: int = MAX_NEW_TOKENS) -> Benchmark:
+    """The questions of a world's split, judged by its grammar and graphs."""
+    items = _items("world_rationales", root, prompt, {"judge": "world", "max_new_tokens": max_new_tokens})
+    for item in items:
+        assert isinstance(item.record, Question)
+        if derive(item.details["graph"], item.record.question) is None:
+            raise EvaluationError(
+                f"world_rationales: question {item.item_id!r} has no answer in its scene graph; is this the embedded "
+                "world's data? For real images take benchmark=rationales"
+            )
+    return _benchmark("world_rationales", root, items)
+
+
+def load(
+    root: str | Path,
+    *,
+    prompt: str = rationales.ASK,
+    max_new_tokens: int = 512,
+    pipeline: str | None = None,
+) -> Benchmark:
+    """The questions of a data set's split whose images have scene graphs, judged by a parser of English.
+
+    Args:
+        pipeline: spaCy pipeline (package name or folder) that parses the steps; None for the default one.
+    """
+    details = {"judge": "parser", "max_new_tokens": max_new_tokens, "pipeline": pipeline}
+    return _benchmark("rationales", root, _items("rationales", root, prompt, details))
+
+
+def _items(name: str, root: str | Path, prompt: str, details: dict[str, object]) -> tuple[Item, ...]:
+    questions = [q for q in read_table(root, Question) if len(q.image_ids) == 1]
+    wanted = {q.image_ids[0] for q in questions}
+    graphs = {r.image_id: r.graph for r in read_table(root, ImageRecord) if r.image_id in wanted and r.graph}
+    asked = [q for q in questions if q.image_ids[0] in graphs]
+    if not asked:
+        raise EvaluationError(f"{name}: no question in {root} is about an image with a scene graph")
+    return check_items(
+        name,
+        (
+            Item(
+                q,
+                "rationale",
+                details={**details, "graph": graphs[q.image_ids[0]], "prompt": rationales.ask(q.question, prompt)},
+            )
+            for q in asked
+        ),
+    )
+
+
+def _benchmark(name: str, root: str | Path, items: tuple[Item, ...]) -> Benchmark:
+    version = content_key(file_key(table_path(root, Question)), file_key(table_path(root, ImageRecord)))
+    return Benchmark(name, f"generated-{version}", items, ImageTable(root), "plain", default_protocol="world")
