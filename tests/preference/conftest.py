@@ -74,10 +74,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model after a few seconds of captions: a base that knows their words."""
+    from scramble.models import load
     from scramble.preference import train
 
     summary = train(
-        tiny, data, tmp_path_factory.mktemp("base"), objective="sft", train_vision=True, steps=60, batch_size=8,
+        load(tiny), data, tmp_path_factory.mktemp("base"), objective="sft", train_vision=True, steps=60, batch_size=8,
         learning_rate=3e-3, device="cpu",
     )  # fmt: skip
     return Path(summary["model"])

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+from scramble.models import load
 from scramble.preference import train
 
 
@@ -32,7 +33,7 @@ def main() -> None:
 
     if kill_at is not None:
         options |= {"evaluate": evaluate, "evaluate_every": 1}
-    summary = train(options.pop("model"), options.pop("data"), options.pop("out"), device="cpu", **options)
+    summary = train(load(options.pop("model")), options.pop("data"), options.pop("out"), device="cpu", **options)
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps(summary))
 

@@ -58,10 +58,10 @@ def our_losses(
 ) -> list[float]:
     """The loss that this trainer logs at each step, with TRL's order and definitions."""
     train(
-        base, data, out, objective=dict(zip(losses, weights, strict=True)), beta=BETA, delta="none", sft_mean="batch",
-        label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses), order="pairs", lora={"r": 8, "alpha": 16},
-        steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, schedule="cosine", warmup=0.1, log_every=1,
-        seed=SEED, device="cpu", **options,
+        load(base), data, out, objective=dict(zip(losses, weights, strict=True)), beta=BETA, delta="none",
+        sft_mean="batch", label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses), order="pairs",
+        lora={"r": 8, "alpha": 16}, steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, schedule="cosine",
+        warmup=0.1, log_every=1, seed=SEED, device="cpu", **options,
     )  # fmt: skip
     return [row["loss"] for row in read_jsonl(out / "metrics.jsonl")]
 

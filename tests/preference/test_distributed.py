@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from scramble.models import load
 from scramble.preference import train
 from scramble.store import read_jsonl
 
@@ -39,7 +40,7 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
     }  # fmt: skip
     if kind == "model":
         options |= {"lora": None, "train_vision": True, "learning_rate": 1e-4}
-    train(base, data, tmp_path / "one", device="cpu", **options)
+    train(load(base), data, tmp_path / "one", device="cpu", **options)
     launch(options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two")}, 2)
     one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
     assert [row["step"] for row in one] == [row["step"] for row in two]
@@ -64,7 +65,7 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     folder = tmp_path / "data"
     write_table(folder, ImageRecord, images)
     write_table(folder, Question, [Question(f"q{n}", (), "Describe the image.", f"red {n}") for n in range(8)])
-    train(base, folder, tmp_path / "one", device="cpu", **options)
+    train(load(base), folder, tmp_path / "one", device="cpu", **options)
     launch(options | {"model": str(base), "data": str(folder), "out": str(tmp_path / "two")}, 2)
     losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)

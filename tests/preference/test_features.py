@@ -42,7 +42,7 @@ def test_same_training_with_one_tower_pass_an_image(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """16 images, three epochs: 16 images through the tower at first, none in a second run of the sweep."""
-    train(base, data, tmp_path / "plain", **OPTIONS)
+    train(load(base), data, tmp_path / "plain", **OPTIONS)
     loaded, images = counted(base)
     with caplog.at_level(logging.INFO, "scramble"):
         train(loaded, data, tmp_path / "kept", image_features=tmp_path / "features", val_data=data, **OPTIONS)
@@ -63,7 +63,7 @@ def test_a_cache_that_stopped_half_way_goes_on_and_a_changed_one_is_refused(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
     options = OPTIONS | {"objective": "sft", "steps": 2, "image_features": tmp_path / "features"}
-    train(base, data, tmp_path / "whole", **options)
+    train(load(base), data, tmp_path / "whole", **options)
     [folder] = (tmp_path / "features").iterdir()
     index, numbers = folder / "index-0.jsonl", folder / "features-0.bin"
     lines = index.read_text().splitlines(keepends=True)
@@ -75,9 +75,9 @@ def test_a_cache_that_stopped_half_way_goes_on_and_a_changed_one_is_refused(
     torch.testing.assert_close(losses(tmp_path / "resumed"), losses(tmp_path / "whole"), atol=1e-6, rtol=0)
     numbers.write_bytes(numbers.read_bytes()[:-4])
     with pytest.raises(CacheError, match=r"features-0.bin has changed: remove the folder"):
-        train(base, data, tmp_path / "again", **options)
+        train(load(base), data, tmp_path / "again", **options)
 
 
 def test_a_trained_tower_has_none(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a tower that is trained has no features to keep"):
-        train(base, data, tmp_path, objective="sft", train_vision=True, image_features=tmp_path, device="cpu")
+        train(load(base), data, tmp_path, objective="sft", train_vision=True, image_features=tmp_path, device="cpu")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from scramble.models import Loaded, ModelError, load
 from scramble.preference import train
 from scramble.preference.examples import DataError, Example
+from scramble.preference.policy import add_lora
 from scramble.records import PreferencePair
 from scramble.store import ImageTable, StoreError, read_jsonl, read_table
 from scramble.trie.engine import NonFiniteError
@@ -59,26 +60,26 @@ def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_pa
 
 def test_a_finished_run_is_not_trained_again(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"lora": LORA, "steps": 4, "batch_size": 4, "device": "cpu"}
-    first = train(base, data, tmp_path, **options)
-    again = train(base, data, tmp_path, **options)
+    first = train(load(base), data, tmp_path, **options)
+    again = train(load(base), data, tmp_path, **options)
     assert again["resumed_from"] == "step-00000004" and again["last"] == first["last"]
 
 
 def test_a_damaged_checkpoint_is_passed_over(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"lora": LORA, "steps": 6, "batch_size": 4, "save_every": 2, "keep": 3, "device": "cpu"}
-    train(base, data, tmp_path, **options)
+    train(load(base), data, tmp_path, **options)
     expected = rows(tmp_path)
     optimizer = tmp_path / "checkpoints" / "step-00000006" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:1000])
     with pytest.warns(UserWarning, match=r"step-00000006 is damaged \(optimizer.pt has changed\)"):
-        summary = train(base, data, tmp_path, **options)
+        summary = train(load(base), data, tmp_path, **options)
     assert summary["resumed_from"] == "step-00000004" and rows(tmp_path) == expected
 
 
 def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
-    train(base, data, tmp_path, lora=LORA, steps=2, batch_size=4, device="cpu")
+    train(load(base), data, tmp_path, lora=LORA, steps=2, batch_size=4, device="cpu")
     with pytest.raises(StoreError, match=r"other settings \(learning_rate: 1e-05 there, 0.001 here\)"):
-        train(base, data, tmp_path, lora=LORA, steps=2, batch_size=4, device="cpu", learning_rate=1e-3)
+        train(load(base), data, tmp_path, lora=LORA, steps=2, batch_size=4, device="cpu", learning_rate=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------ the work
@@ -120,8 +121,8 @@ def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
         "objective": "mpo", "lora": LORA, "steps": 8, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1,
         "device": "cpu",
     }  # fmt: skip
-    train(base, data, tmp_path / "plain", **options)
-    train(base, data, tmp_path / "other", **options, gradient_checkpointing=True, reference="step")
+    train(load(base), data, tmp_path / "plain", **options)
+    train(load(base), data, tmp_path / "other", **options, gradient_checkpointing=True, reference="step")
     for a, b in zip(rows(tmp_path / "plain"), rows(tmp_path / "other"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["delta"] == pytest.approx(b["delta"], abs=1e-5)
 
@@ -131,7 +132,7 @@ def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
     losses = []
     for micro in (4, 2, 1):
         train(
-            base, data, tmp_path / str(micro), objective="mpo", lora=LORA, steps=6, batch_size=4,
+            load(base), data, tmp_path / str(micro), objective="mpo", lora=LORA, steps=6, batch_size=4,
             micro_batch_size=micro, order="pairs", learning_rate=1e-3, log_every=1, device="cpu",
         )  # fmt: skip
         losses.append([(row["loss"], row["delta"]) for row in rows(tmp_path / str(micro))])
@@ -144,9 +145,9 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
         "objective": "mpo", "lora": {**LORA, "dropout": 0.1}, "steps": 6, "batch_size": 4, "learning_rate": 1e-3,
         "log_every": 1, "device": "cpu",
     }  # fmt: skip
-    train(base, data, tmp_path / "without", **options)
+    train(load(base), data, tmp_path / "without", **options)
     train(
-        base, data, tmp_path / "with", **options, val_data=data, evaluate_every=2,
+        load(base), data, tmp_path / "with", **options, val_data=data, evaluate_every=2,
         evaluate=lambda loaded: {"score": torch.rand(()).item()},
     )  # fmt: skip
     logged = rows(tmp_path / "with")
@@ -168,9 +169,9 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
         "objective": "mpo", "lora": LORA, "steps": 3, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1,
         "device": "cpu",
     }  # fmt: skip
-    train(model, data, tmp_path / "plain", **options)
+    train(load(model), data, tmp_path / "plain", **options)
     train(
-        model, data, tmp_path / "other", **options, reference="step", image_features=tmp_path / "features",
+        load(model), data, tmp_path / "other", **options, reference="step", image_features=tmp_path / "features",
         gradient_checkpointing=True,
     )  # fmt: skip
     losses = [torch.tensor([row["loss"] for row in rows(tmp_path / name)]) for name in ("plain", "other")]
@@ -183,8 +184,8 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
 @pytest.mark.parametrize("objective", ["dpo", "mpo", {"sppo_hard": 1.0}])
 def test_preference_objectives_widen_the_margin(base: Path, data: Path, tmp_path: Path, objective: Any) -> None:
     train(
-        base, data, tmp_path, objective=objective, lora=LORA, steps=40, batch_size=8, learning_rate=5e-3, log_every=1,
-        device="cpu",
+        load(base), data, tmp_path, objective=objective, lora=LORA, steps=40, batch_size=8, learning_rate=5e-3,
+        log_every=1, device="cpu",
     )  # fmt: skip
     logged = rows(tmp_path)
     assert abs(logged[0]["rewards/margins"]) < 1e-5
@@ -193,7 +194,10 @@ def test_preference_objectives_widen_the_margin(base: Path, data: Path, tmp_path
 
 def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(base / "model.safetensors")
-    train(base, data, tmp_path, objective="dpo", steps=30, batch_size=8, learning_rate=2e-3, log_every=1, device="cpu")
+    train(
+        load(base), data, tmp_path, objective="dpo", steps=30, batch_size=8, learning_rate=2e-3, log_every=1,
+        device="cpu",
+    )  # fmt: skip
     after = load_file(tmp_path / "model" / "model.safetensors")
     logged = rows(tmp_path)
     assert logged[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
@@ -205,7 +209,7 @@ def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path
 def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(tiny / "model.safetensors")
     summary = train(
-        tiny, data, tmp_path, objective="sft", use=["captions"], train_vision=True, steps=10, batch_size=8,
+        load(tiny), data, tmp_path, objective="sft", use=["captions"], train_vision=True, steps=10, batch_size=8,
         learning_rate=3e-3, log_every=1, device="cpu",
     )  # fmt: skip
     after = load_file(tmp_path / "model" / "model.safetensors")
@@ -218,8 +222,8 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
 def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -> None:
     """An SFT adapter is the start and the reference of a DPO run: its first loss is log 2."""
     options: dict[str, Any] = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "log_every": 1, "device": "cpu"}
-    first = train(base, data, tmp_path / "sft", objective="sft", lora=LORA, **options)
-    train(base, data, tmp_path / "dpo", objective="dpo", adapter=first["adapter"], **options)
+    first = train(load(base), data, tmp_path / "sft", objective="sft", lora=LORA, **options)
+    train(load(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
     logged = rows(tmp_path / "dpo")
     assert logged[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     last_of_sft = rows(tmp_path / "sft")[-1]["logps_per_token/chosen"]
@@ -227,7 +231,7 @@ def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -
 
 
 def test_a_supervised_run_is_asked_about_rejected_answers(base: Path, data: Path, tmp_path: Path) -> None:
-    train(base, data, tmp_path, objective="sft", lora=LORA, steps=2, batch_size=8, val_data=data, device="cpu")
+    train(load(base), data, tmp_path, objective="sft", lora=LORA, steps=2, batch_size=8, val_data=data, device="cpu")
     watched = [row for row in rows(tmp_path) if "val/loss" in row]
     assert watched[0]["val/logps/rejected"] < 0 and 0 <= watched[0]["val/logps/accuracies"] <= 1
     assert "val/rewards/margins" not in watched[0] and "logps/rejected" not in rows(tmp_path)[1]
@@ -236,7 +240,7 @@ def test_a_supervised_run_is_asked_about_rejected_answers(base: Path, data: Path
 def test_text_only_pairs(base: Path, data: Path, tmp_path: Path) -> None:
     pairs = read_table(data, PreferencePair)
     examples = [Example(p.pair_id, (), p.prompt, p.chosen, p.rejected) for p in pairs]
-    train(base, (examples, {}), tmp_path, lora=LORA, steps=4, batch_size=8, log_every=1, device="cpu")
+    train(load(base), (examples, {}), tmp_path, lora=LORA, steps=4, batch_size=8, log_every=1, device="cpu")
     assert [row["images"] for row in rows(tmp_path)] == [0] * 4
 
 
@@ -255,9 +259,9 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
     ]
     options: dict[str, Any] = {"lora": LORA, "steps": 1, "batch_size": 2, "device": "cpu", "max_length": 200}
     with pytest.raises(DataError, match=r"5 of 11 rows refused, listed in .*rejected_rows\.jsonl"):
-        train(base, (good + bad, images), tmp_path, **options)
+        train(load(base), (good + bad, images), tmp_path, **options)
     with pytest.warns(UserWarning, match="5 of 11 rows refused"):
-        train(base, (good + bad, images), tmp_path, **options, max_refused=0.5)
+        train(load(base), (good + bad, images), tmp_path, **options, max_refused=0.5)
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
     assert list(refused) == ["long", "lost", "same", "good0", "placeholder"]
     assert "exceed the limit of 200" in refused["long"] and "i99 is not in the table" in refused["lost"]
@@ -283,12 +287,12 @@ def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp
 def test_a_folder_that_cannot_be_written(base: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*file/out"):
-        train(base, data, tmp_path / "file" / "out", lora=LORA, device="cpu")
+        train(load(base), data, tmp_path / "file" / "out", lora=LORA, device="cpu")
 
 
 def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
-        train(base, ([], {}), tmp_path, lora=LORA, device="cpu")
+        train(load(base), ([], {}), tmp_path, lora=LORA, device="cpu")
 
 
 def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> None:
@@ -302,7 +306,7 @@ def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> Non
 def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"step \d+: .*check the learning rate"):
         train(
-            base, data, tmp_path, lora=LORA, steps=20, batch_size=2, learning_rate=1e30, warmup=0, save_every=1,
+            load(base), data, tmp_path, lora=LORA, steps=20, batch_size=2, learning_rate=1e30, warmup=0, save_every=1,
             device="cpu",
         )  # fmt: skip
     assert list((tmp_path / "checkpoints").glob("step-*"))
@@ -320,13 +324,30 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
 )
 def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        train(base, data, tmp_path, lora={**LORA, "targets": targets}, device="cpu")
+        train(load(base), data, tmp_path, lora={**LORA, "targets": targets}, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora": LORA}, "the model already has an adapter; go on from it with lora=null"),
+        ({"reference": "step"}, "only for a fresh adapter"),
+        ({"train_vision": True}, "the tower is frozen"),
+    ],
+)
+def test_options_that_do_not_go_with_an_adapter(
+    base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    wrapped = load(base)
+    wrapped.model = add_lora(wrapped, **LORA)
+    with pytest.raises(ValueError, match=message):
+        train(wrapped, data, tmp_path, device="cpu", **options)
 
 
 def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Path, tmp_path: Path) -> None:
-    made = train(base, data, tmp_path / "a", objective="sft", lora=LORA, steps=1, batch_size=2, device="cpu")
+    made = train(load(base), data, tmp_path / "a", objective="sft", lora=LORA, steps=1, batch_size=2, device="cpu")
     with pytest.raises(ModelError, match=r"was trained on .* not on this model"):
-        train(tiny, data, tmp_path / "b", objective="sft", adapter=made["adapter"], device="cpu")
+        train(load(tiny, adapter=made["adapter"]), data, tmp_path / "b", objective="sft", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -348,16 +369,16 @@ def test_options_that_do_not_go_together(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        train(base, data, tmp_path, device="cpu", **options)
+        train(load(base), data, tmp_path, device="cpu", **options)
 
 
 def test_lora_dropout_is_allowed_with_one_warning(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="share tokens here, and with them dropout masks") as caught:
-        train(base, data, tmp_path, lora={**LORA, "dropout": 0.1}, steps=1, batch_size=2, device="cpu")
+        train(load(base), data, tmp_path, lora={**LORA, "dropout": 0.1}, steps=1, batch_size=2, device="cpu")
     assert sum("dropout masks" in str(w.message) for w in caught) == 1
 
 
 def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path) -> None:
-    train(base, data, tmp_path, lora=LORA, steps=2, batch_size=2, device="cpu", wandb={"mode": "offline"})
+    train(load(base), data, tmp_path, lora=LORA, steps=2, batch_size=2, device="cpu", wandb={"mode": "offline"})
     assert list((tmp_path / "wandb").glob("offline-run-*")) and (tmp_path / "wandb_id.txt").exists()
     shutil.rmtree(tmp_path / "wandb")

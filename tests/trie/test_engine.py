@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,12 @@ from PIL import Image
 from torch import nn
 
 from scramble.trie import (
-    CachedBackbone,
     NonFiniteError,
     TrieBatch,
     TrieError,
     TrieItem,
     enable_gradient_checkpointing,
     encode_images,
-    features_bytes,
     logprobs,
     pack,
     score,
@@ -247,28 +244,3 @@ def test_score_of_option_letters_adds_up_to_one(loaded: Any, images: list[Image.
     assert batch.num_tokens == len(prompt.input_ids) and len(batch.rows_R) == 1
     (scores,) = score(loaded.backbone, [item])
     assert torch.tensor([s.sum for s in scores]).exp().sum().item() == pytest.approx(1, abs=1e-5)
-
-
-def test_features_on_disk(loaded: Any, images: list[Image.Image], tmp_path: Path) -> None:
-    items = make_items(loaded.family, loaded.processor, CASES["rows and padding"], images)
-    cached = CachedBackbone(loaded.backbone, tmp_path)
-    tower = Counter(loaded.backbone.vision[0].encoder.layer[0])
-    expected = score(loaded.backbone, items)
-    assert tower.rows == 4
-    assert score(cached, items) == expected and tower.rows == 8
-    assert score(cached, items) == expected and tower.rows == 8
-    assert score(CachedBackbone(loaded.backbone, tmp_path), items) == expected and tower.rows == 8
-    files = list(tmp_path.rglob("*.safetensors"))
-    size = features_bytes(4 * 16, loaded.backbone.head.weight.shape[1], torch.float32)
-    assert len(files) == 4 and size <= sum(file.stat().st_size for file in files) < size + 4 * 200
-
-    files[0].write_bytes(files[0].read_bytes()[:100])
-    with pytest.raises(RuntimeError, match=f"{files[0].name} cannot be read .*: remove the file"):
-        score(cached, items)
-
-    with torch.no_grad():
-        loaded.backbone.vision[1].linear_1.weight.mul_(1.01)
-    assert CachedBackbone(loaded.backbone, tmp_path).folder != cached.folder
-    loaded.backbone.vision[0].requires_grad_(True)
-    with pytest.raises(ValueError, match="features of a trained tower cannot be cached"):
-        CachedBackbone(loaded.backbone, tmp_path)

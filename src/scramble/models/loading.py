@@ -25,13 +25,15 @@ ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 
 @dataclass
 class Loaded:
-    """A model ready for use: the transformers model (PEFT-wrapped if it has an adapter), processor and family."""
+    """A model ready for use: the transformers model (PEFT-wrapped if it has an adapter), processor and family, and
+    where they came from."""
 
     model: Any
     processor: Any
     family: Family
     path: str
     revision: str | None = None
+    adapter: str | None = None
 
     @property
     def backbone(self) -> FamilyBackbone:
@@ -97,7 +99,7 @@ def load(
     if adapter is not None:
         model = put_on_adapter(model, str(adapter), path)
     model.eval()
-    return Loaded(model, processor, kind, path, revision)
+    return Loaded(model, processor, kind, path, revision, None if adapter is None else str(adapter))
 
 
 def identify(path: str, revision: str | None = None) -> Family:

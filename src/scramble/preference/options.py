@@ -20,7 +20,7 @@ def check_options(
     weights: Mapping[str, float],
     use: Sequence[str],
     reference: str,
-    adapter: str | Path | None,
+    has_adapter: bool,
     lora: Mapping[str, Any] | None,
     train_vision: bool,
     image_features: str | Path | None,
@@ -35,16 +35,16 @@ def check_options(
         raise ValueError(f"label_smoothing={label_smoothing}: none of {', '.join(weights)} reads it")
     if reference not in REFERENCES:
         raise ValueError(f"reference={reference!r} is unknown: choose one of {REFERENCES}")
-    if reference == "step" and needs_pairs(weights) and (adapter is not None or not lora):
+    if reference == "step" and needs_pairs(weights) and (has_adapter or not lora):
         raise ValueError(
             "reference='step' computes the reference with the adapters off, which is the starting model only for a "
             "fresh adapter: use reference='cache'"
         )
-    if lora and adapter is not None:
-        raise ValueError("lora and adapter: a fresh adapter or one to go on from, not both")
+    if lora and has_adapter:
+        raise ValueError("lora: the model already has an adapter; go on from it with lora=null, or merge it first")
     if image_features is not None and train_vision:
         raise ValueError("image_features: a tower that is trained has no features to keep")
-    if lora and train_vision:
+    if (lora or has_adapter) and train_vision:
         raise ValueError("train_vision: with LoRA the tower is frozen")
     unknown = sorted(set(lora or {}) - {"r", "alpha", "dropout", "targets"})
     if unknown:

@@ -7,15 +7,24 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
-from scramble.models import Loaded, ModelError, load
+from scramble import interrupt
+from scramble.models import Loaded
 from scramble.preference.batches import Encoder, PairBatch, check_examples, collate
-from scramble.preference.callbacks import Every, LogLastStep, MetricsFile, ProgressBar, WeightsAndBiases
+from scramble.preference.callbacks import (
+    Every,
+    LogLastStep,
+    MetricsFile,
+    ProgressBar,
+    StopWhenAsked,
+    WeightsAndBiases,
+)
 from scramble.preference.checkpoint import newest
 from scramble.preference.examples import Data, Example, group_by_image, load_examples, report_refused
 from scramble.preference.features import FeatureBackbone, cached_prompts, feature_parts
@@ -42,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    model: str | Path | Loaded,
+    loaded: Loaded,
     data: Data,
     out: str | Path,
     *,
@@ -56,13 +65,8 @@ def train(
     caption_prompt: str = "Describe the image.",
     lora: Mapping[str, Any] | None = None,
     train_vision: bool = False,
-    adapter: str | Path | None = None,
-    revision: str | None = None,
-    dtype: str = "auto",
-    attn_implementation: str = "sdpa",
     device: str | None = None,
     autocast: bool = False,
-    max_tiles: int | None = None,
     max_length: int | None = None,
     epochs: float = 1.0,
     steps: int | None = None,
@@ -81,6 +85,7 @@ def train(
     reference_cache: str | Path | None = None,
     reference_batch_tokens: int = 4096,
     image_features: str | Path | None = None,
+    image_memory: int = 512,
     val_data: Data | None = None,
     evaluate: Callable[[Loaded], Mapping[str, float]] | None = None,
     evaluate_every: int = 200,
@@ -95,7 +100,8 @@ def train(
     """Train a model and write the result to ``out``; a run that was killed goes on from its last checkpoint.
 
     Args:
-        model: hub id or folder of the model to start from, or a loaded one.
+        loaded: the model to start from, see :func:`scramble.models.load`. The model with the adapter it comes with is
+            the reference.
         data: data set folder (tables of images, pairs, questions), or examples and images.
         out: run folder: ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/``, ``rejected_rows.jsonl``.
         objective: ``sft``, ``dpo``, ``mpo``, a loss of :data:`scramble.preference.losses.LOSSES`, or weights by loss.
@@ -104,11 +110,10 @@ def train(
         sft_mean: ``answer`` (the paper: mean over the tokens of each chosen answer) or ``batch`` (TRL).
         use: which tables of the folder to train on: ``pairs``, and for ``sft`` also ``captions`` and ``questions``.
         caption_prompt: the prompt of a caption.
-        lora: ``r``, ``alpha`` and where wanted ``dropout`` and ``targets`` (regular expression) of a LoRA adapter on
-            the language model; None trains all weights of the language model.
-        train_vision: without ``lora``: train tower and projector too.
-        adapter: LoRA adapter to go on from; the model with it is the reference.
-        revision, dtype, attn_implementation, max_tiles: see :func:`scramble.models.load`.
+        lora: ``r``, ``alpha`` and where wanted ``dropout`` and ``targets`` (regular expression) of a fresh LoRA adapter
+            on the language model; None trains the adapter that the model comes with, else all weights of the language
+            model.
+        train_vision: without an adapter: train tower and projector too.
         device: ``cpu``, ``cuda`` or None for what is there.
         autocast: bfloat16 autocast over float32 weights.
         max_length: tokens of prompt and answer; a longer row is refused, never cut. Default the model's own limit.
@@ -125,6 +130,7 @@ def train(
         reference_batch_tokens: positions a batch while filling it.
         image_features: folder in which a frozen tower's features are kept, so that it runs once an image and not once
             an epoch; None keeps none.
+        image_memory: megabytes of processed images that a process keeps in memory, the least recently used go first.
         val_data: held-out pairs whose loss and margins are logged as ``val/...``.
         evaluate: called with the model in evaluation mode by the main process; its numbers are logged.
         evaluate_every: steps between calls of both, besides the first and the last.
@@ -141,6 +147,7 @@ def train(
         ModelError: LoRA targets, adapter or family that do not fit.
         StoreError: a run folder made with other settings, a damaged cache, a full disk.
         NonFiniteError: NaN or infinity, with step and pairs.
+        Stopped: a signal asked for it (see ``interrupt``); the last step is saved.
         ValueError: options that are unknown or do not go together.
     """
     started = time.perf_counter()
@@ -149,7 +156,8 @@ def train(
     _make_folder(out)
     weights = resolve_objective(objective)
     with_rejected = needs_pairs(weights)
-    check_options(weights, use, reference, adapter, lora, train_vision, image_features, label_smoothing)
+    has_adapter = loaded.model is not loaded.backbone.model
+    check_options(weights, use, reference, has_adapter, lora, train_vision, image_features, label_smoothing)
     args = training_arguments(
         out, device=device, autocast=autocast, learning_rate=learning_rate, schedule=schedule, warmup=warmup,
         weight_decay=weight_decay, adam_betas=adam_betas, max_grad_norm=max_grad_norm, log_every=log_every,
@@ -160,13 +168,9 @@ def train(
     if batch_size % (micro * world):
         raise ValueError(f"batch_size={batch_size} is not a multiple of micro_batch_size={micro} x {world} processes")
 
-    loaded = model if isinstance(model, Loaded) else load(
-        model, revision=revision, dtype=dtype, attn_implementation=attn_implementation, adapter=adapter,
-        max_tiles=max_tiles,
-    )  # fmt: skip
     base_key, start_adapter = weights_key(loaded.backbone.model), adapter_key(loaded.backbone.model)
-    if adapter is not None:
-        check_base(adapter, base_key)
+    if loaded.adapter is not None:
+        check_base(loaded.adapter, base_key)
     turn_off_dropout(loaded.backbone.model)
     loaded = _choose_trained(loaded, lora, train_vision, seed)
     if getattr(loaded.backbone.model, "quantization_method", None) is None:  # quantised weights stay where they are
@@ -180,7 +184,7 @@ def train(
     def prepare(source: Data, paired: bool) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
         """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
         found, images = load_examples(source, use, caption_prompt)
-        encoder = Encoder(loaded, images)
+        encoder = Encoder(loaded, images, image_memory * 1_000_000)
         limit = max_length or loaded.family.max_length(config)
         examples, refused = check_examples(encoder, found, needs_rejected=paired, max_length=limit)
         report_refused(out / "rejected_rows.jsonl", refused, len(examples), max_refused, write=main and source is data)
@@ -192,15 +196,20 @@ def train(
             precision=f"{backbone.head.weight.dtype}, {config._attn_implementation}, {args.device.type}",
             examples=examples, images=images,
         )  # fmt: skip
+        began = time.perf_counter()
         if image_features is not None:
             kept = feature_parts(parts, examples)
             encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone)
+        seconds["features"] += time.perf_counter() - began
         if not from_cache:
             return examples, refused, encoder, None
+        began = time.perf_counter()
         folder = reference_cache or out / "reference"
         known = reference_logps(folder, parts, examples, encoder, backbone, batch_tokens=reference_batch_tokens)
+        seconds["reference"] += time.perf_counter() - began
         return examples, refused, encoder, known
 
+    seconds = {"features": 0.0, "reference": 0.0}
     prepare_started = time.perf_counter()
     examples, refused, encoder, known = prepare(data, with_rejected)
     validation: Callable[[], Iterator[PairBatch]] | None = None
@@ -236,8 +245,8 @@ def train(
     }  # fmt: skip
     settings = json.loads(json.dumps(settings))
 
-    watch = Every(evaluate_every, dict)
-    callbacks = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), ProgressBar(_label(objective)), watch]
+    watch, stop = Every(evaluate_every, dict), StopWhenAsked()
+    callbacks = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), ProgressBar(_label(objective)), watch, stop]
     if wandb and wandb.get("mode", "disabled") != "disabled":
         callbacks.append(
             WeightsAndBiases(wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings)
@@ -270,7 +279,10 @@ def train(
     resume = newest(str(args.output_dir), settings)
     if resume is not None:
         log.info("%s: going on from %s", out, resume.name)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    with interrupt.deferred():
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    if stop.reason is not None:
+        raise interrupt.Stopped(f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {total}")
 
     kind = "adapter" if loaded.model is not loaded.backbone.model else "model"
     if main:
@@ -285,6 +297,8 @@ def train(
         "trained_parameters": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
         "resumed_from": None if resume is None else resume.name,
         "prepare_seconds": round(prepare_seconds, 3),
+        "features_seconds": round(seconds["features"], 3),
+        "reference_seconds": round(seconds["reference"], 3),
         "seconds": round(time.perf_counter() - started, 3),
         "last": trainer.last_log,
         kind: str(out / kind),
@@ -327,14 +341,11 @@ def _validation_chunks(examples: Sequence[Example], size: int, rank: int, world:
 def _choose_trained(loaded: Loaded, lora: Mapping[str, Any] | None, train_vision: bool, seed: int) -> Loaded:
     """The model with its trained weights marked: a fresh adapter, the adapter it has, or all weights."""
     model: nn.Module = loaded.model
-    wrapped = loaded.model is not loaded.backbone.model
     if lora:
-        if wrapped:
-            raise ModelError(f"{loaded.path} already has an adapter: merge it first, or go on from it with lora=None")
         model = add_lora(loaded, seed=seed, **lora)
-    elif wrapped:
+    elif loaded.model is not loaded.backbone.model:
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_("lora_" in name)
     else:
         set_trained(loaded, vision=train_vision)
-    return Loaded(model, loaded.processor, loaded.family, loaded.path, loaded.revision)
+    return replace(loaded, model=model)

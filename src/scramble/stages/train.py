@@ -24,7 +24,7 @@ from scramble.store import (
 )
 
 # Options of the trainer that change what is written and when, and not what is trained.
-OPERATION = ("log_every", "save_every", "keep", "best", "peak_tflops", "warn")
+OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops", "warn")
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
         )  # fmt: skip
 
     folder = Path(run) / "train" / arm
-    if (folder / STAGE_FILE).exists() and read_json(folder / STAGE_FILE)["status"] == "running":
+    if is_main_process() and (folder / STAGE_FILE).exists() and read_json(folder / STAGE_FILE)["status"] == "running":
         say(f"{arm}: an earlier run was interrupted, going on from its last checkpoint in {folder}")
     summary, how = run_stage(folder, config, work, main=is_main_process())
     if not is_main_process():

@@ -11,13 +11,11 @@ from scramble.trie.engine import (
     logprobs,
     vision_is_trained,
 )
-from scramble.trie.features import CachedBackbone, features_bytes
 from scramble.trie.pack import TrieBatch, TrieItem, build_item, pack
 from scramble.trie.score import SequenceScore, iter_scores, score
 
 __all__ = [
     "Backbone",
-    "CachedBackbone",
     "ImageInputs",
     "LogProbs",
     "NonFiniteError",
@@ -31,7 +29,6 @@ __all__ = [
     "build_trie",
     "enable_gradient_checkpointing",
     "encode_images",
-    "features_bytes",
     "iter_scores",
     "logprobs",
     "pack",
