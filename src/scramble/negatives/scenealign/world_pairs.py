@@ -79,21 +79,24 @@ class WorldInterventions:
         options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
     ) -> Perturbed:
         """Change the graph until the question has been told in ``edits`` new ways, one on the other."""
-        graph, changes, said, touched = told.graph, (), told.steps, set[str]()
+        graph, retold, touched = told.graph, told.derived, set[str]()
+        assert retold is not None
+        changes: tuple[Change, ...] = ()
         for _ in range(edits):
             for change in _first(options(graph, told.critical, rng)):
                 if touched & set(change["nodes"]):
                     continue
                 edited = apply(graph, [change])
                 derived = derive(edited.to_json(), told.question)
-                if derived is None or derived.steps == said or not self._wanted(told, derived):
+                if derived is None or derived.steps == retold.steps or not self._wanted(told, derived):
                     continue
-                graph, said, changes, touched = edited, derived.steps, (*changes, change), touched | {*change["nodes"]}
+                graph, retold, changes, touched = edited, derived, (*changes, change), touched | {*change["nodes"]}
                 break
             else:
                 raise NotPossible(f"no {kind} that the question allows")
+        said = retold.steps
         false = tuple(i for i, step in enumerate(said) if step not in told.steps)
-        answer = derived.answer if self.settings.answer == "follow" else told.answer
+        answer = retold.answer if self.settings.answer == "follow" else told.answer
         return Perturbed(
             kind, told.steps, said, told.answer, answer, changes, false,
             tuple(s for s in told.steps if s not in said), (), len(said) - 1 - max(false), told.critical,

@@ -1,0 +1,301 @@
+"""Scene graphs from English text, by rules on a dependency parse.
+
+Reads several subjects ("a dog and a cat sit"), predicative adjectives ("the car is red and shiny"), relative and
+reduced clauses ("a man who wears a hat", "parked near the house"), passives ("held by a boy" is *boy hold ball*),
+compound prepositions ("to the left of"), repeated mentions ("the dog" of an earlier sentence, "it") and negation: what
+is denied ("no person", "is not red", "without a hat") is kept apart from what is said.
+
+Names and verbs are lemmas; a number word is an attribute ("two men": a node *man* with *two*).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from scramble.scenegraphs.graph import Fact, GraphError, Link, Node, SceneGraph
+
+DEFAULT_PIPELINE = "en_core_web_sm"
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_NOUNS = {"NN", "NNS", "NNP", "NNPS"}
+_ADJECTIVES = {"JJ", "JJR", "JJS"}
+_SUBJECTS = {"nsubj", "nsubjpass", "csubj"}
+_OBJECTS = {"dobj", "obj", "dative"}
+_RELATIVE = {"who", "that", "which", "whom"}
+_PRONOUNS = {"it", "he", "she", "they", "them", "him", "her"}
+_NOT = {"not", "n't", "never"}
+_DENYING = {"no", "neither", "any"}
+_PLACES = {"left", "right", "front", "top", "bottom", "side", "middle", "center", "centre", "back", "rear"}
+_DEPICTIONS = {"picture", "photo", "photograph", "image", "view", "scene", "close-up", "shot"}
+_GROUPS = {"group", "pair", "couple", "bunch", "row", "number", "lot", "herd", "flock", "piece", "slice", "set"}
+
+
+@dataclass
+class Parsed:
+    """What a text says, and what it denies (facts with the ids of the graph, or names of objects that are absent)."""
+
+    graph: SceneGraph
+    denied: tuple[Fact, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+@cache
+def load_pipeline(name: str = DEFAULT_PIPELINE) -> Any:
+    """A spaCy pipeline with tagger, parser and lemmatizer.
+
+    Raises GraphError when it is not installed or lacks a component.
+    """
+    import spacy
+
+    try:
+        nlp = spacy.load(name, exclude=["ner", "senter"])
+    except OSError as error:
+        raise GraphError(
+            f"spaCy pipeline {name!r} is not installed. Install it with\n"
+            f"    python -m spacy download {DEFAULT_PIPELINE}\n"
+            "or name an installed pipeline or its folder"
+        ) from error
+    if lacking := [p for p in ("tagger", "parser", "lemmatizer") if not any(p in has for has in nlp.pipe_names)]:
+        raise GraphError(f"spaCy pipeline {name!r} has no {' and no '.join(lacking)}: use another one")
+    return nlp
+
+
+def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:
+    """The graph of each text, in order; a text without a noun gives an empty graph."""
+    parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text) or [""])
+    docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
+    for _, group in groupby(docs, key=lambda pair: pair[1]):
+        yield read_docs(doc for doc, _ in group)
+
+
+def read_docs(docs: Iterable[Any]) -> Parsed:
+    """The graph of a text, given as parsed sentences. Taggers cut captions badly, so they come one by one."""
+    reader = _Reader()
+    for doc in docs:
+        reader.read(doc)
+    return reader.parsed()
+
+
+@dataclass
+class _Thing:
+    """A noun of the text: its name, its attributes so far, and whether it is said to be there."""
+
+    ident: str
+    name: str
+    attributes: dict[str, None] = field(default_factory=dict)
+    there: bool = True
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.things: dict[str, _Thing] = {}
+        self.of_token: dict[int, _Thing] = {}
+        self.links: dict[Link, None] = {}
+        self.denied: dict[Fact, None] = {}
+        self.named: list[tuple[int, _Thing]] = []  # subjects by place: what a pronoun may stand for
+
+    def parsed(self) -> Parsed:
+        nodes = tuple(Node(t.ident, t.name, tuple(t.attributes)) for t in self.things.values() if t.there)
+        here = {node.id for node in nodes}
+        links = tuple(k for k in self.links if {k.subject, k.object} <= here)
+        return Parsed(SceneGraph(nodes, links), tuple(self.denied), self._absent(here))
+
+    def _absent(self, here: set[str]) -> tuple[str, ...]:
+        return tuple(thing.name for thing in self.things.values() if thing.ident not in here)
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def read(self, sentence: Any) -> None:
+        self.of_token = {}
+        self.named = [(-1, thing) for _, thing in self.named]
+        for token in sentence:
+            if self._names_a_thing(token):
+                self.of_token[token.i] = self._thing(token)
+                if token.dep_ in _SUBJECTS | {"ROOT"}:
+                    self.named.append((token.i, self.of_token[token.i]))
+        for token in sentence:
+            if token.i in self.of_token:
+                self._modifiers(token, self.of_token[token.i])
+        for token in sentence:
+            if token.pos_ in ("VERB", "AUX") or token.tag_.startswith("VB"):
+                self._clause(token)
+
+    def _names_a_thing(self, token: Any) -> bool:
+        if token.tag_ not in _NOUNS or token.dep_ in ("compound", "nmod", "npadvmod"):
+            return False
+        word = token.lemma_.lower()
+        if word in _PLACES and (token.dep_ == "pobj" or _child(token, "of")):
+            return False  # "to the left of"
+        return not (word in _DEPICTIONS | _GROUPS and _child(token, "of"))
+
+    def _thing(self, token: Any) -> _Thing:
+        parts = [child.text.lower() for child in token.lefts if child.dep_ == "compound"]
+        name = " ".join([*parts, token.lemma_.lower()])
+        determiner = next((c.text.lower() for c in token.lefts if c.dep_ in ("det", "poss")), "")
+        if determiner in ("the", "this", "that", "these", "those"):
+            known = [thing for thing in self.things.values() if thing.name == name]
+            words = {c.text.lower() for c in token.lefts if c.dep_ == "amod"}
+            fitting = [thing for thing in known if words <= set(thing.attributes)] or known
+            if fitting:
+                return fitting[0]
+        thing = _Thing(f"n{len(self.things)}", name, there=not _denied_noun(token))
+        self.things[thing.ident] = thing
+        return thing
+
+    def _modifiers(self, token: Any, thing: _Thing) -> None:
+        """Adjectives, numbers and prepositions that hang on a noun, and clauses without a subject of their own."""
+        for child in token.children:
+            if child.dep_ in ("amod", "nummod") or (child.dep_ == "advmod" and child.tag_ in _ADJECTIVES):
+                for word in _with_conjuncts(child):
+                    if word.tag_ in _ADJECTIVES | {"CD", "VBN", "VBG"}:
+                        self._attribute(thing, word, denied=False)
+            elif child.dep_ == "prep":
+                self._preposition([thing], child, "", denied=False)
+
+    def _clause(self, verb: Any) -> None:
+        denied = _negated(verb)
+        subjects = self._subjects(verb)
+        if not subjects:
+            return
+        passive = any(c.dep_ in ("nsubjpass", "auxpass", "agent") for c in verb.children) or (
+            verb.dep_ == "acl" and verb.tag_ == "VBN"
+        )
+        copula = verb.lemma_ == "be"
+        predicate = "" if copula else verb.lower_ if verb.lower_ in _PLACES else verb.lemma_.lower()
+        for child in verb.children:
+            if child.dep_ in ("acomp", "oprd", "attr") or (child.dep_ == "xcomp" and child.tag_ in _ADJECTIVES):
+                self._complement(subjects, child, denied)
+            elif child.dep_ in _OBJECTS and child.lower_ not in _RELATIVE:
+                for target in self._all(child):
+                    for subject in subjects:
+                        self._link(subject, predicate, target, denied)
+            elif child.dep_ == "agent":
+                for prepositional in (c for c in child.children if c.dep_ == "pobj"):
+                    for agent in self._all(prepositional):
+                        for subject in subjects:
+                            self._link(agent, predicate, subject, denied)
+            elif child.dep_ == "prep" and child.i > verb.i:
+                self._preposition(subjects, child, predicate, denied)
+            elif child.dep_ == "advmod" and child.i > verb.i:
+                for inner in (c for c in child.children if c.dep_ == "prep"):
+                    self._preposition(subjects, inner, f"{predicate} {child.lower_}".strip(), denied)
+        if verb.dep_ == "relcl" and not passive:
+            self._object_gap(verb, subjects, predicate, denied)
+
+    def _object_gap(self, verb: Any, subjects: list[_Thing], predicate: str, denied: bool) -> None:
+        """ "the ball that the boy holds": the noun that the clause hangs on is its object."""
+        head = self.of_token.get(verb.head.i)
+        own = [c for c in verb.children if c.dep_ in _SUBJECTS and c.lower_ not in _RELATIVE]
+        if head is not None and own and not any(c.dep_ in _OBJECTS and c.i in self.of_token for c in verb.children):
+            for subject in subjects:
+                if subject is not head:
+                    self._link(subject, predicate, head, denied)
+
+    def _subjects(self, verb: Any) -> list[_Thing]:
+        children = [c for c in verb.children if c.dep_ in _SUBJECTS]
+        if any(c.dep_ == "expl" for c in verb.children):  # "there is a dog"
+            children += [c for c in verb.children if c.dep_ == "attr" and c not in children]
+        found: list[_Thing] = []
+        for child in children:
+            if child.lower_ in _RELATIVE:
+                found += self._conjoined(verb.head)
+            elif child.lower_ in _PRONOUNS:
+                found += self._antecedent(child)
+            else:
+                found += self._all(child)
+        if found or children:
+            return found
+        if verb.dep_ in ("acl", "relcl"):
+            return self._conjoined(verb.head)
+        if verb.dep_ in ("conj", "advcl", "xcomp") and verb.head.i != verb.i:
+            return self._subjects(verb.head) or self._conjoined(verb.head)
+        return []
+
+    def _antecedent(self, pronoun: Any) -> list[_Thing]:
+        """The subject named last before a pronoun."""
+        return [thing for place, thing in self.named if place < pronoun.i][-1:]
+
+    def _conjoined(self, token: Any) -> list[_Thing]:
+        return [self.of_token[token.i]] if token.i in self.of_token else []
+
+    def _all(self, token: Any) -> list[_Thing]:
+        """The things that a noun and what is joined to it name."""
+        found = []
+        for part in _with_conjuncts(token):
+            if part.lower_ in _PRONOUNS:
+                found += self._antecedent(part)
+            elif part.i in self.of_token:
+                found.append(self.of_token[part.i])
+            elif inner := _child(part, "of"):  # "a group of people"
+                found += [thing for c in inner.children if c.dep_ == "pobj" for thing in self._all(c)]
+        return found
+
+    def _complement(self, subjects: list[_Thing], token: Any, denied: bool) -> None:
+        for word in _with_conjuncts(token):
+            if word.tag_ in _ADJECTIVES | {"VBN", "VBG", "CD"}:
+                prepositions = [c for c in word.children if c.dep_ == "prep"]
+                for subject in subjects:
+                    if not prepositions:
+                        self._attribute(subject, word, denied)
+                for preposition in prepositions:  # "full of", "next to"
+                    self._preposition(subjects, preposition, word.lower_, denied)
+
+    def _preposition(self, subjects: list[_Thing], token: Any, before: str, denied: bool) -> None:
+        words = f"{before} {token.lower_}".strip()
+        if token.lower_ == "without":
+            denied, words = True, "with"
+            for child in token.children:
+                for thing in self._all(child) if child.dep_ == "pobj" else ():
+                    thing.there = False
+        for child in token.children:
+            if child.dep_ == "prep":  # "out of", "up to"
+                self._preposition(subjects, child, words, denied)
+            elif child.dep_ == "pobj" and child.lemma_.lower() in _PLACES and child.i not in self.of_token:
+                determiner = "".join(f"{c.lower_} " for c in child.lefts if c.dep_ == "det")
+                for inner in (c for c in child.children if c.lower_ == "of"):
+                    self._preposition(subjects, inner, f"{words} {determiner}{child.lower_}", denied)
+            elif child.dep_ == "pobj":
+                for target in self._all(child):
+                    for subject in subjects:
+                        self._link(subject, words, target, denied)
+
+    # ---------------------------------------------------------------------------------------------------------- facts
+
+    def _attribute(self, thing: _Thing, word: Any, denied: bool) -> None:
+        if denied or _negated(word):
+            self.denied["attribute", thing.ident, word.lower_] = None
+        else:
+            thing.attributes[word.lower_] = None
+
+    def _link(self, subject: _Thing, predicate: str, target: _Thing, denied: bool) -> None:
+        if subject is target or not predicate:
+            return
+        if denied:
+            self.denied["relation", subject.ident, predicate, target.ident] = None
+        else:
+            self.links[Link(subject.ident, predicate, target.ident)] = None
+
+
+def _child(token: Any, word: str) -> Any:
+    return next((child for child in token.children if child.lower_ == word and child.dep_ == "prep"), None)
+
+
+def _with_conjuncts(token: Any) -> list[Any]:
+    return [token, *(c for c in token.conjuncts if c.i > token.i)]
+
+
+def _negated(token: Any) -> bool:
+    return any(child.lower_ in _NOT or child.dep_ == "neg" for child in token.children if child.dep_ != "det")
+
+
+def _denied_noun(token: Any) -> bool:
+    """Whether a noun is said not to be there: "no dog", or the indefinite object of a negated verb."""
+    determiner = next((c.lower_ for c in token.lefts if c.dep_ in ("det", "neg")), "")
+    if determiner in _DENYING:
+        return True
+    verb = token.head if token.dep_ in _OBJECTS | {"attr"} else None
+    return verb is not None and _negated(verb) and determiner in ("a", "an", "any", "")

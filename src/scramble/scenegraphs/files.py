@@ -1,0 +1,114 @@
+"""Visual Genome's and GQA's scene graphs, entry by entry, in the form of image records.
+
+Visual Genome (``scene_graphs.json``): a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
+"attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, ids and boxes as
+numbers. GQA (``*_sceneGraphs.json``): an object by image id with ``{"width", "height", "objects": {id: {"name", "x",
+"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are held in memory: GQA's largest takes about
+2 GB, Visual Genome's 5 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.scenegraphs.graph import GraphError
+from scramble.store import StoreError, read_json
+
+
+def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Image ids with graphs from a file of either form, which the content tells; None for an entry that is none.
+
+    The graphs are as written, defects included: :func:`scramble.scenegraphs.read_graph` counts and drops those.
+
+    Raises:
+        GraphError: the file cannot be read, or is of neither form.
+    """
+    try:
+        value = read_json(path)
+    except StoreError as error:
+        raise GraphError(str(error)) from error
+    if isinstance(value, Mapping):
+        for image_id, entry in value.items():
+            yield str(image_id), gqa_graph(entry)
+    elif isinstance(value, list):
+        for number, entry in enumerate(value, 1):
+            known = isinstance(entry, Mapping) and entry.get("image_id") is not None
+            yield (str(entry["image_id"]), visual_genome_graph(entry)) if known else (f"entry {number}", None)
+    else:
+        raise GraphError(f"{path}: neither GQA's nor Visual Genome's scene graphs")
+
+
+def gqa_graph(entry: Any) -> dict[str, Any] | None:
+    """One entry of GQA; None if it has no objects at all."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), Mapping):
+        return None
+    objects: list[dict[str, Any]] = []
+    links: list[dict[str, Any]] = []
+    for ident, thing in entry["objects"].items():
+        if not isinstance(thing, Mapping):
+            objects.append({"id": str(ident)})
+            continue
+        objects.append(
+            {
+                "id": str(ident),
+                "name": thing.get("name"),
+                "attributes": list(thing.get("attributes") or ()),
+                "bbox": _corners(thing),
+            }
+        )
+        links += [
+            {"subject": str(ident), "predicate": link.get("name"), "object": _ident(link.get("object"))}
+            for link in thing.get("relations") or ()
+            if isinstance(link, Mapping)
+        ]
+    size = {side: entry[side] for side in ("width", "height") if isinstance(entry.get(side), (int, float))}
+    return {**size, "objects": objects, "relations": links}
+
+
+def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
+    """One entry of Visual Genome; None if it has no list of objects."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), list):
+        return None
+    objects = []
+    for thing in entry["objects"]:
+        if not isinstance(thing, Mapping):
+            continue
+        names = thing.get("names") or [thing.get("name")]
+        objects.append(
+            {
+                "id": _ident(thing.get("object_id")),
+                "name": names[0],
+                "attributes": list(thing.get("attributes") or ()),
+                "bbox": _corners(thing),
+            }
+        )
+    links = [
+        {
+            "subject": _ident(link.get("subject_id", _inner(link, "subject"))),
+            "predicate": link.get("predicate"),
+            "object": _ident(link.get("object_id", _inner(link, "object"))),
+        }
+        for link in entry.get("relationships") or ()
+        if isinstance(link, Mapping)
+    ]
+    return {"objects": objects, "relations": links}
+
+
+def _corners(thing: Mapping[str, Any]) -> list[float] | None:
+    sides = [thing.get(side) for side in ("x", "y", "w", "h")]
+    if any(not isinstance(side, (int, float)) for side in sides):
+        return None
+    x, y, w, h = (float(side) for side in sides if side is not None)
+    return [x, y, x + w, y + h]
+
+
+def _inner(link: Mapping[str, Any], side: str) -> Any:
+    """The id of an object that a relationship holds whole, as Visual Genome's older files have it."""
+    thing = link.get(side)
+    return thing.get("object_id") if isinstance(thing, Mapping) else None
+
+
+def _ident(value: Any) -> str | None:
+    return None if value is None else str(value)
