@@ -1,9 +1,12 @@
 """Evaluation throughput: whole runs of the runner beside one sequence a forward row, and generation on a shared prefix.
 
 Shapes: a 2x2 set by log P(Yes) (2 captions an image), SugarCrepe (10 captions an image: 7,511 pairs on 1,560 images),
-POPE by likelihood (18 questions an image), and 6 short questions an image by generation. "Alone" gives each sequence a
-row of its own with its own image, at the best of several batch sizes; generation alone is transformers' ``generate``.
-The runner's time includes images, prompts, replies on disk and scores; ``other`` is its share outside the model.
+POPE by likelihood (18 questions an image), and 6 short questions an image by generation. "Alone" gives each question a
+row of its own with its own image, at the best of several batch sizes; the answers "Yes" and "No" are read off the same
+row. Generation alone is transformers' ``generate`` in batches. Rates count items: the slow side runs on fewer images.
+
+The runner's time is all of it: image files, prompts, replies on disk, scores. ``other`` is what the tower, the decoder
+and the head did not take; the batching of generation counts as other, too.
 
     python benchmarks/evaluate.py --json evaluate.json
 """
@@ -11,12 +14,14 @@ The runner's time includes images, prompts, replies on disk and scores; ``other`
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
+import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,11 @@ from typing import Any
 import torch
 from score import OBJECTS, one_sequence_a_row
 from shapes import SHAPES, noise_image, read_captions, save_internvl, swap_two_words
+from timing import in_turn, stopwatch
+
+# Questions on one image.
+QUESTIONS = {"pope": 18, "generation": 6}
+PROTOCOLS = {"2x2": "standard", "sugarcrepe": "standard", "pope": "likelihood", "generation": "standard"}
 
 
 def images(count: int, pixels: int) -> dict[str, Any]:
@@ -57,74 +67,94 @@ def make(shape: str, count: int, pixels: int, data: str | None) -> Any:
                 )
     else:
         for n in range(count):
-            for k in range(18 if shape == "pope" else 6):
+            for k in range(QUESTIONS[shape]):
                 text = f"Is there a {OBJECTS[k % 9]} in the {'image' if k < 9 else 'picture'}?"
                 items.append(Item(Question(f"{n}/{k}", (str(n),), text, "yes", "random"), "yes_no"))
     scoring = "plain" if shape in ("2x2", "sugarcrepe") else "pope"
     return Benchmark(shape, "made-up", tuple(items), images(count, pixels), scoring)
 
 
-def clock(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def measure(loaded: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Items a second of the runner, and of one sequence a row at each batch size."""
+    from scramble.evaluation.protocols import protocol, queries
+
+    chosen = replace(protocol(PROTOCOLS[shape]), max_new_tokens=args.new_tokens)
+    benchmark = make(shape, args.images, args.pixels, args.data)
+    fewer = make(shape, args.alone_images, args.pixels, args.data)
+    asked = [query for item in fewer.items for query in queries(item, chosen, fewer)]
+    alone = _generate_alone if shape == "generation" else _score_alone
+    ways: dict[str, Any] = {"runner": partial(_run, loaded, benchmark, chosen, args.batch_tokens)}
+    ways |= {f"alone, batch {rows}": alone(loaded, asked, fewer, rows) for rows in args.rows}
+    in_turn({name: way for name, way in ways.items() if name == "runner"}, 1)  # what the first run of all sets up
+    seconds, given = in_turn(ways, args.repeats)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    rates = {name: len(fewer.items) / median for name, median in medians.items()}
+    rates["runner"] = len(benchmark.items) / medians["runner"]
+    best = max(rate for name, rate in rates.items() if name != "runner")
+    return {
+        "items": {"runner": len(benchmark.items), "alone": len(fewer.items)},
+        "seconds": {name: [round(value, 3) for value in times] for name, times in seconds.items()},
+        "items_per_second": {name: round(rate, 3) for name, rate in rates.items()},
+        "ratio": round(rates["runner"] / best, 2),
+        "other_share": round(given["runner"], 4),
+    }
 
 
-def scored(loaded: Any, benchmark: Any, protocol: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The runner and one sequence a row on the same queries."""
-    from scramble.evaluation.prompts import PromptEncoder, open_images
-    from scramble.evaluation.protocols import queries, resolve
-    from scramble.evaluation.responses import group_by_images
+def _run(loaded: Any, benchmark: Any, chosen: Any, batch_tokens: int | None) -> float:
+    """One whole run; the share of its time that was not the model's."""
     from scramble.evaluation.runner import ModelId, evaluate
+    from scramble.models import generation
 
-    chosen = resolve(protocol, benchmark)
-    groups = group_by_images(query for item in benchmark.items for query in queries(item, chosen, benchmark))
-    encoder = PromptEncoder(loaded.family, loaded.processor)
-    tries = [encoder.trie_item(group, open_images(group[0].image_ids, benchmark.images, None)) for group in groups]
-    alone = {
-        rows: clock(lambda rows=rows: one_sequence_a_row(loaded, tries, rows, share_images=False)) for rows in args.rows
-    }
-    runs = []
-    for _ in range(args.repeats):
-        with tempfile.TemporaryDirectory() as out:
-            seconds = time.perf_counter()
-            result = evaluate(
-                loaded, [benchmark], protocol, out, model_id=ModelId("benchmark", "0"), test_groups=0,
-                batch_tokens=args.batch_tokens,
-            )[0]  # fmt: skip
-            runs.append((time.perf_counter() - seconds, result.times))
-    best = min(runs, key=lambda run: run[0])
-    count = len(benchmark.items)
-    return {
-        "items": count,
-        "runner_items_per_second": round(count / best[0], 3),
-        "alone_items_per_second": {rows: round(count / seconds, 3) for rows, seconds in alone.items()},
-        "ratio": round(min(alone.values()) / best[0], 2),
-        "other_share_of_runner": round(best[1]["other_seconds"] / best[0], 4),
-    }
+    score = importlib.import_module("scramble.trie.score")  # the package exports a function of this name
+
+    with (
+        tempfile.TemporaryDirectory() as out,
+        stopwatch(score, "encode_images", "logprobs") as scoring,
+        stopwatch(generation, "_embed", "_decode") as generating,
+        stopwatch(loaded.backbone.head, "forward") as heading,
+    ):
+        result = evaluate(
+            loaded, [benchmark], chosen, out, model_id=ModelId("benchmark", "0"), test_groups=0,
+            batch_tokens=batch_tokens,
+        )[0]  # fmt: skip
+    whole = result.times["model_seconds"] + result.times["other_seconds"]
+    return 1 - sum(scoring + generating + heading) / whole
 
 
-def generated(loaded: Any, benchmark: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Six short answers an image: shared prefix against ``generate`` in batches of several sizes."""
-    from scramble.models.generation import generate_ids
-    from scramble.evaluation.prompts import PromptEncoder
+def _score_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
+    from scramble.evaluation.prompts import PromptEncoder, open_images
+    from scramble.evaluation.responses import group_by_images
 
     encoder = PromptEncoder(loaded.family, loaded.processor)
-    texts: dict[str, list[str]] = {}
-    for item in benchmark.items:
-        texts.setdefault(item.image_ids[0], []).append(item.record.question)
-    groups = [encoder.prompts(asked, [benchmark.images[image].open()]) for image, asked in texts.items()]
-    limits = [[args.new_tokens] * len(group) for group in groups]
-    shared = min(clock(lambda: generate_ids(loaded, groups, limits)) for _ in range(args.repeats))
-    flat = [prompt for group in groups for prompt in group]
-    alone = {rows: clock(partial(_plain_generate, loaded, flat, rows, args.new_tokens)) for rows in args.rows}
-    return {
-        "questions": len(flat),
-        "new_tokens": args.new_tokens,
-        "shared_questions_per_second": round(len(flat) / shared, 3),
-        "alone_questions_per_second": {rows: round(len(flat) / seconds, 3) for rows, seconds in alone.items()},
-        "ratio": round(min(alone.values()) / shared, 2),
-    }
+    # "No" needs no row: it is read where "Yes" is. Images and prompts are prepared once an image on this side, too.
+    groups = group_by_images(replace(query, candidates=query.candidates[:1]) for query in asked)
+
+    @torch.no_grad()
+    def score() -> None:
+        tries = [encoder.trie_item(group, open_images(group[0].image_ids, benchmark.images, None)) for group in groups]
+        one_sequence_a_row(loaded, tries, rows, share_images=False)
+
+    return score
+
+
+def _generate_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
+    from scramble.evaluation.prompts import PromptEncoder, open_images
+    from scramble.evaluation.responses import group_by_images
+
+    encoder = PromptEncoder(loaded.family, loaded.processor)
+    groups = group_by_images(asked)
+
+    def generate() -> None:
+        prompts = [
+            prompt
+            for group in groups
+            for prompt in encoder.prompts(
+                [query.prompt for query in group], open_images(group[0].image_ids, benchmark.images, None)
+            )
+        ]
+        _plain_generate(loaded, prompts, rows, groups[0][0].max_new_tokens)
+
+    return generate
 
 
 def _plain_generate(loaded: Any, prompts: list[Any], rows: int, new_tokens: int) -> None:
@@ -143,11 +173,13 @@ def main() -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
+    parser.add_argument("--only", choices=PROTOCOLS, nargs="+", default=list(PROTOCOLS))
     parser.add_argument("--data", help="JSONL with image and caption; without it captions are made up")
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--alone-images", type=int, default=2, help="images of the slow side")
     parser.add_argument("--pixels", type=int, default=448)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8], help="batch sizes of one sequence a row")
+    parser.add_argument("--batch-tokens", type=int, help="positions in one forward; default by device")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes of one sequence a row")
     parser.add_argument("--new-tokens", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -161,11 +193,7 @@ def main() -> None:
     texts += [f"Is there a {name} in the image? Yes No" for name in OBJECTS]
     with tempfile.TemporaryDirectory() as folder:
         loaded = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
-        results = {
-            shape: scored(loaded, make(shape, args.images, args.pixels, args.data), protocol, args)
-            for shape, protocol in (("2x2", "standard"), ("sugarcrepe", "standard"), ("pope", "likelihood"))
-        }
-        results["generation"] = generated(loaded, make("short", args.images, args.pixels, args.data), args)
+        results = {shape: measure(loaded, shape, args) for shape in args.only}
     settings = {"shape": args.shape, "threads": args.threads, "torch": torch.__version__}
     text = json.dumps({**settings, "results": results}, indent=2)
     print(text)

@@ -15,12 +15,12 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from shapes import SHAPES, noise_image, read_captions, save_internvl, swap_two_words
+from timing import in_turn
 
 CAPTION_PROMPT = "Describe the image in one sentence."
 OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "clock")
@@ -94,13 +94,7 @@ def measure(loaded: Any, args: argparse.Namespace, sequences: int) -> dict[str, 
         "one_sequence_a_row": lambda: one_sequence_a_row(loaded, items, args.rows, share_images=False),
         "one_sequence_a_row_shared_image": lambda: one_sequence_a_row(loaded, items, args.rows, share_images=True),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    numbers: dict[str, list[float]] = {}
-    for _ in range(args.repeats):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            numbers[name] = run()
-            seconds[name].append(time.perf_counter() - start)
+    seconds, numbers = in_turn(ways, args.repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     count = args.images * sequences
     return {

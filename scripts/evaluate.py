@@ -1,7 +1,11 @@
-"""Score the base model and every finished arm of a run; replies that are on disk are not asked for again.
+"""Score the base model, every finished arm of a run and other adapters, and print them beside each other; replies that
+are on disk are not asked for again.
 
 python scripts/evaluate.py +experiment=quickstart
 python scripts/evaluate.py name=molmo_dpo model=molmo_7b_d benchmark=[winoground,sugarcrepe,pope]
+python scripts/evaluate.py model=molmo_7b_d adapter=[runs/a/train/dpo-seed0/adapter] benchmark=[pope]
+python scripts/evaluate.py benchmark=[pope] engine=openai engine.model=... engine.base_url=http://localhost:8000/v1
+python scripts/evaluate.py benchmark=[mmvet] engine@judge.engine=openai judge.engine.model=... judge.engine.base_url=...
 """
 
 from __future__ import annotations
@@ -11,11 +15,14 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "model", "benchmark", "arms", "adapter", "protocol", "limit", "batch_tokens", "engine", "judge",
+            "handover", "baselines", "folder")  # fmt: skip
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "model", "benchmark", "arms", "protocol", "limit", "batch_tokens")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.evaluate import evaluate
 
     evaluate(values.pop("run")["dir"], benchmarks=values.pop("benchmark"), **values)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,12 +17,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 
 from loopback import Loopback
 
+from scramble.engines import ReplyStore
+from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation import bridge, handover, judge
 from scramble.evaluation.items import EvaluationError, Item, Reply
 from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol
 from scramble.evaluation.summary import rates, scores
-from scramble.records import Question
+from scramble.records import ImageFile, Question
 
 
 def grade_by_length(text: str) -> str:
@@ -36,24 +40,28 @@ def server():
     loopback.close()
 
 
+@contextmanager
+def judging(server, folder, **options):
+    with OpenAIServer("m", server.url) as engine, ReplyStore(folder) as store:
+        yield judge.Judge(engine, store, **options)
+
+
 ITEMS = [Item(Question(f"v1_{k}", ("i",), "What is x?", "-1<AND>-5"), "free", tags=("math",)) for k in range(3)]
 
 
-def answered(*texts: str):
-    made = zip(ITEMS, texts, strict=True)
+def answered(*texts: str, items=ITEMS):
+    made = zip(items, texts, strict=False)
     return [outcome(item, {item.item_id: Reply(text=text)}, protocol("standard")) for item, text in made]
 
 
 def test_five_gradings_cached(server, tmp_path):
-    from scramble.engines.openai_server import OpenAIServer
-
     outcomes = answered("-1 and -5", "no", "what?")
     assert rates(outcomes)["judge"] == 3
     assert scores("plain", outcomes) == {}
-    with OpenAIServer("m", server.url) as engine:
-        graded = judge.grade(outcomes, ITEMS, engine, tmp_path)
+    with judging(server, tmp_path) as grade:
+        graded = grade(outcomes, ITEMS, {})
         asked = sum(server.asked.values())
-        again = judge.grade(outcomes, ITEMS, engine, tmp_path)
+        again = grade(outcomes, ITEMS, {})
     assert asked == 15
     assert sum(server.asked.values()) == asked
     assert graded == again
@@ -68,10 +76,7 @@ def test_five_gradings_cached(server, tmp_path):
 
 def test_interval_over_gradings_by_hand():
     """Runs of 60 and 70 percent: mean 65, standard deviation 7.07, 1.96 * 7.07 / sqrt(2) = 9.8."""
-    outcomes = answered("a", "b", "c")[:1]
-    import dataclasses
-
-    graded = [dataclasses.replace(outcomes[0], details={"grades": [0.6, 0.7]})]
+    graded = [dataclasses.replace(answered("a")[0], details={"grades": [0.6, 0.7]})]
     assert judge.over_gradings(graded)["value"] == pytest.approx(65)
     assert judge.over_gradings(graded)["grading_interval"] == pytest.approx(9.8)
 
@@ -79,6 +84,56 @@ def test_interval_over_gradings_by_hand():
 def test_grades_are_read():
     read = {"0.8": 0.8, "Grade: 1.0": 1.0, "1": 1.0, "0": 0.0, "good": None, "8.5": None}
     assert {text: judge.read_grade(text) for text in read} == read
+
+
+def test_mathvista_by_rule_and_by_judge(server, tmp_path):
+    """The rule takes the last number, the judge reads what was meant; either way the result says who read."""
+    details = {"rule": "mathvista", "answer_type": "integer", "question_type": "free_form", "extraction": "rule"}
+    item = Item(Question("1", ("i",), "How many?", "4"), "short", details=details)
+    outcomes = answered("There are 4 of the 9 left", items=[item])
+    assert outcomes[0].values["accuracy"] == 0
+    assert judge.grading([item], protocol("standard"), None) == {"grading": "extraction by rule, no judge"}
+    server.answer = lambda text: "4" if "4 of the 9" in text else "?"
+    with judging(server, tmp_path) as read:
+        judged = read(outcomes, [item], {})
+        assert judge.grading([item], protocol("standard"), read) == {"grading": "extraction by m, own prompt"}
+    assert (judged[0].values, judged[0].details["extraction"]) == ({"accuracy": 1.0}, "judge")
+
+
+def test_faithfulness_is_the_share_of_true_statements(server, tmp_path):
+    item = Item(Question("1", ("i",), "What colour?", "red", answers=("red",) * 10), "short")
+    text = "The ball is red. The sky is green.\nIt is big. It is big. Final answer: red"
+    said = [outcome(item, {"1": Reply(text=text)}, protocol("cot"))]
+    server.answer = lambda text: "No." if "sky" in text else "yes"
+    image = ImageFile(bytes=b"\x89PNG of a ball")
+    with judging(server, tmp_path, faithfulness=True) as ask:
+        judged = ask(said, [item], {"i": image})[0]
+        silent = ask([outcome(item, {"1": Reply(text="Final answer: red")}, protocol("cot"))], [item], {"i": image})[0]
+        with pytest.raises(EvaluationError, match=r"faithfulness needs generated reasoning.*protocol=cot"):
+            ask([dataclasses.replace(said[0], details={})], [item], {"i": image})
+    assert judged.details["statements"] == {"The ball is red.": "yes", "The sky is green.": "no", "It is big.": "yes"}
+    assert judged.values == {"accuracy": pytest.approx(1.0), "faithfulness": pytest.approx(2 / 3)}
+    assert silent.values["faithfulness"] == 0
+    assert server.payloads[0]["messages"][0]["content"][0]["type"] == "image_url"
+
+
+def test_a_judge_that_cannot_work_says_why(server, tmp_path):
+    with (
+        pytest.raises(EvaluationError, match=r"judge\.grading_prompt has no \{answer\}"),
+        judging(server, tmp_path, grading_prompt="Grade {question}: {prediction}"),
+    ):
+        pass
+    with (
+        pytest.raises(EvaluationError, match=r"judge\.gradings must be at least 1"),
+        judging(server, tmp_path, gradings=0),
+    ):
+        pass
+    unanswerable = answered("x | faults=400:too+long")
+    with (
+        judging(server, tmp_path, gradings=1, grading_prompt="{prediction} | {question}{answer}") as grade,
+        pytest.raises(EvaluationError, match=r"the judge m left 1 requests unanswered.*run again"),
+    ):
+        grade(unanswerable, ITEMS, {})
 
 
 QUESTIONS = [

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, limit_items
-from scramble.evaluation.open_answers import edit_distance, extract_mathvista, mathvista_correct, mmmu_open_correct
+from scramble.evaluation.open_answers import (
+    edit_distance,
+    extract_mathvista,
+    mathvista_correct,
+    mmmu_open_correct,
+    parts_contained,
+)
 from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol, queries, resolve
 from scramble.evaluation.summary import rates, scores
@@ -91,6 +97,22 @@ def test_pope_always_yes():
     assert table["f1_mean"]["low"] == pytest.approx(200 / 3) == table["f1_mean"]["high"]  # each image is balanced
 
 
+def test_pope_confusion_of_llava():
+    """LLaVA issue 626: TP 1183, FP 31, TN 1379, FN 317 of 2,910 questions give F1 0.8718 (old random file)."""
+    said = [("Yes", "yes")] * 1183 + [("Yes", "no")] * 31 + [("No", "no")] * 1379 + [("No", "yes")] * 317
+    items = [Item(Question(str(k), (str(k),), "?", label, "random"), "yes_no") for k, (_, label) in enumerate(said)]
+    table = scores("pope", [answer(item, text) for item, (text, _) in zip(items, said, strict=True)])
+    assert round(table["f1"]["value"] / 100, 4) == 0.8718
+    assert table["accuracy"]["value"] == pytest.approx(100 * (1183 + 1379) / 2910)
+    assert table["precision"]["value"] == pytest.approx(100 * 1183 / 1214)
+    assert table["f1"]["low"] < table["f1"]["value"] < table["f1"]["high"]
+
+
+def test_pope_unparsed_is_neither_yes_nor_no():
+    table = scores("pope", [answer(item, "") for item in pope_items(12)])
+    assert {table[name]["value"] for name in ("f1", "f1_mean", "recall", "precision", "yes_ratio")} == {0}
+
+
 def test_pope_empty_replies_differ_by_parser():
     """POPE's own rule reads an empty reply as yes; the word rule leaves it unparsed, and wrong."""
     items = pope_items(12)
@@ -125,6 +147,7 @@ def test_macro_and_micro_differ():
         outcomes.append(outcome(item, replies, chosen))
     table = scores("macro", outcomes)
     assert (table["accuracy"]["value"], table["accuracy_macro"]["value"]) == (75, 50)
+    assert (table["accuracy/a"]["value"], table["accuracy/b"]["value"]) == (100, 0)
 
 
 def test_chain_of_thought_is_read_after_final_answer():
@@ -169,6 +192,24 @@ OPEN = [
 @pytest.mark.parametrize(("response", "answers", "right"), OPEN)
 def test_mmmu_open(response, answers, right):
     assert mmmu_open_correct(response, answers) is right
+
+
+def test_free_answers_without_a_judge():
+    item = Item(Question("v", ("i",), "What is x?", "-1<AND>-5<OR>minus one and minus five"), "free")
+    graded = outcome(item, {"v": Reply(text="It is -1, I think.")}, protocol("standard", free_grader="contains"))
+    assert (graded.status, graded.values) == ("ok", {"score": 0.5})
+    assert parts_contained("minus one and minus five.", "-1<AND>-5<OR>minus one and minus five") == 1
+    assert parts_contained("the cathedral", "cat") == 0
+    assert parts_contained("", "cat") == 0
+    assert outcome(item, {"v": Reply(text="-1")}, protocol("standard")).status == "judge"
+
+
+def test_answers_that_are_not_public_get_no_score():
+    item = Item(Question("7", ("i",), "What?", ""), "short", details={"rule": "unscored"})
+    outcomes = [answer(item, "red")]
+    assert (outcomes[0].status, outcomes[0].prediction) == ("unscored", "red")
+    assert scores("plain", outcomes) == {}
+    assert rates(outcomes)["unscored"] == 1
 
 
 def test_mathvista_rules():

@@ -98,6 +98,42 @@ def test_pooling_clusters_of_copies_equals_pooling_the_originals():
     assert (many.low, many.high, many.p_value) == pytest.approx((one.low, one.high, one.p_value))
 
 
+def test_bootstrap_of_a_mean_written_as_a_ratio():
+    """A plain mean over clusters of one item: the same standard error as the usual one, and the same paired p-value."""
+    values, other = rng(13).integers(0, 2, (2, 400)).astype(float)
+
+    def mean(of):
+        return lambda weights: weights @ of / weights.sum(axis=1)
+
+    e = statistics.bootstrap_ratio(mean(values), 400, resamples=4000)
+    assert e.mean == pytest.approx(values.mean())
+    assert e.standard_error == pytest.approx(stats.sem(values), rel=0.05)
+    paired, exact = (
+        statistics.paired_bootstrap([mean(values)], [mean(other)], 400),
+        statistics.paired_test(values, other),
+    )
+    assert paired.difference == pytest.approx(exact.difference)
+    assert (paired.low, paired.high) == pytest.approx((exact.low, exact.high), abs=0.01)
+    assert paired.p_value == pytest.approx(exact.p_value, abs=0.06)
+    same = statistics.paired_bootstrap([mean(values)] * 2, [mean(values)], 400)
+    assert (same.difference, same.p_value) == (0, 1)
+
+
+def test_paired_bootstrap_keeps_its_level():
+    """No difference in truth: 5 % of draws are called significant, within sampling error."""
+    found, trials = 0, 200
+    for seed in range(trials):
+        both = (rng(seed).random((2, 80)) < 0.5).astype(float)
+        sides = [lambda w, v=v: w @ v / w.sum(axis=1) for v in both]
+        found += statistics.paired_bootstrap(sides[:1], sides[1:], 80, resamples=400).p_value < 0.05
+    assert found / trials < 0.11
+
+
+def test_unpaired_by_hand():
+    assert statistics.unpaired(1.96, 1.0) == pytest.approx(0.05, abs=1e-4)
+    assert statistics.unpaired(0.0, 0.0) == 1
+
+
 def test_holm_by_hand():
     """Smallest times 3, next times 2, largest times 1, made monotone: .01, .03, .04 -> .03, .06, .06."""
     assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])

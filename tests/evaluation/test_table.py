@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from scramble.evaluation import table
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.runner import evaluate, identify
+from scramble.report import comparison, table
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,12 @@ def runs(world, loaded, model_folder, tmp_path_factory):
     return {name: sorted((root / name).iterdir()) for name in ("base", "mpo", "yes")}
 
 
+def measured(runs, baselines=("base",)):
+    return comparison.compare(comparison.by_method([folder for found in runs.values() for folder in found]), baselines)
+
+
 def test_runs_and_their_tests(runs):
-    made = table.build(runs, baselines=["base"])
+    made = table.build(measured(runs))
     titles = [column.title for column in made.columns]
     assert titles == ["world_vqa accuracy"] + [f"world_winoground {s}" for s in ("text", "image", "group")]
     base, mpo, yes = made.rows
@@ -33,33 +38,75 @@ def test_runs_and_their_tests(runs):
     assert mpo.cells[group].tests["base"]["difference"] == 0
     assert mpo.cells[group].tests["base"]["p_value"] == 1
     assert not yes.cells[group].comparable
+    assert yes.cells[group].tests == {}
     assert any("yes, world_winoground: different protocols" in note for note in made.notes)
     text = table.as_markdown(made)
-    assert "(+0.0 vs base, p = 1.000)" in text
+    assert "| mpo | base | world_winoground group | +0.0 [+0.0, +0.0] p = 1.000 | McNemar exact |" in text
     assert table.MARK in text
     latex = table.as_latex(made)
     assert latex.count(r"\\") == 4
+    assert "(+0.0 vs base, p = 1.000)" in latex
     assert r"world\_winoground" in latex
     assert table.as_json(made)["rows"][1]["cells"]["world_winoground group"]["protocol"] == "world"
 
 
-def test_published_rows_say_whether_they_compare(runs, tmp_path):
-    import json
-    import shutil
-
-    shutil.copytree(runs["base"][1], tmp_path / "winoground")
-    path = tmp_path / "winoground" / "result.json"
-    result = json.loads(path.read_text())
-    result["benchmark"]["name"] = "winoground"
+def as_published(runs, tmp_path, **changes):
+    """The world's result in winoground's clothes, under the paper's protocol."""
+    folder = tmp_path / "mine" / "winoground"
+    shutil.copytree(runs["base"][1], folder)
+    result = json.loads((folder / "result.json").read_text())
+    result["benchmark"] |= {"name": "winoground"} | {k: v for k, v in changes.items() if k == "limit"}
     result["protocol"]["name"] = "scramble"
-    path.write_text(json.dumps(result))
-    made = table.build({"mine": [tmp_path / "winoground"]}, [table.Column("winoground", "group")])
+    result["protocol"] |= {k: v for k, v in changes.items() if k == "grading"}
+    result["scores"]["group"] |= {"value": 49.3, "standard_error": 2.5}
+    (folder / "result.json").write_text(json.dumps(result))
+    return comparison.compare(comparison.by_method([folder]))
+
+
+def test_published_rows_say_whether_they_compare(runs, tmp_path):
+    made = table.build(as_published(runs, tmp_path), [table.Column("winoground", "group")])
     rows = {row.name: row.cells[made.columns[0]] for row in made.rows}
     assert rows["LLaVA-1.5-13B + SCRAMBLe"].value == 39.3
     assert rows["LLaVA-1.5-13B + SCRAMBLe"].comparable
     assert not rows["GPT-4o"].comparable
     assert "generated two-choice" in rows["GPT-4o"].reason
     assert any("CR3" in note for note in made.notes)
+    test = rows["mine"].tests["LLaVA-1.5-13B + SCRAMBLe [scramble-poster]"]
+    assert test["difference"] == pytest.approx(10)
+    assert test["p_value"] == pytest.approx(0.00468, abs=1e-4)  # z = 10 / (2.5 * sqrt 2)
+    assert not any("GPT-4o" in name for name in rows["mine"].tests)
+    assert "| mine | LLaVA-1.5-13B + SCRAMBLe [scramble-poster] | winoground group | +10.0 " in table.as_markdown(made)
+
+
+@pytest.mark.parametrize(("changes", "why"), [({"limit": 20}, "first 20 items"), ({"grading": "by x"}, "by x")])
+def test_parts_and_other_graders_compare_with_nothing_published(runs, tmp_path, changes, why):
+    made = table.build(as_published(runs, tmp_path, **changes), [table.Column("winoground", "group")])
+    others = [row.cells[made.columns[0]] for row in made.rows if row.source]
+    assert others and not any(cell.comparable for cell in others)
+    assert all(why in cell.reason for cell in others)
+    assert not made.rows[0].cells[made.columns[0]].tests
+
+
+def test_scores_that_are_no_means_are_tested_too():
+    """F1 of two runs on the same images: the difference is the scores', and identical runs differ by nothing."""
+    from scramble.evaluation.comparison import _ratio_test
+    from scramble.evaluation.outcomes import Outcome
+    from scramble.evaluation.summary import ratios, scores
+
+    def run(wrong):
+        return [
+            Outcome(str(k), "random", "", (), f"i{k // 3}", {"accuracy": float(k % wrong > 0)},
+                    ("yes" if k % 2 else "no") if k % wrong else ("no" if k % 2 else "yes"), "yes" if k % 2 else "no")
+            for k in range(300)
+        ]  # fmt: skip
+
+    good, bad = run(7), run(3)
+    test = _ratio_test("f1", [ratios("pope", good)["f1"]], [ratios("pope", bad)["f1"]])
+    values = [scores("pope", side)["f1"]["value"] for side in (good, bad)]
+    assert test["difference"] == pytest.approx(values[0] - values[1])
+    assert test["p_value"] < 0.01
+    assert test["low"] < test["difference"] < test["high"]
+    assert _ratio_test("f1", [ratios("pope", good)["f1"]], [ratios("pope", good)["f1"]])["p_value"] == 1
 
 
 def test_published_numbers_have_sources():
@@ -72,10 +119,3 @@ def test_published_numbers_have_sources():
             assert 0 <= entry["value"] <= 100, entry
     keys = [(e["model"], e["benchmark"], e["score"], e["source"], e["protocol"]) for e in data["scores"]]
     assert len(keys) == len(set(keys))
-
-
-def test_bad_input(runs):
-    with pytest.raises(EvaluationError, match="no run named 'sft'"):
-        table.build(runs, baselines=["sft"])
-    with pytest.raises(EvaluationError, match="no results to put in a table"):
-        table.build({})

@@ -14,8 +14,9 @@ import numpy as np
 
 from scramble.evaluation import results, statistics
 from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.results import Result
-from scramble.evaluation.summary import Units, units
+from scramble.evaluation.summary import Ratio, Units, ratios, units
 
 
 def not_comparable(a: Result, b: Result) -> str | None:
@@ -26,9 +27,12 @@ def not_comparable(a: Result, b: Result) -> str | None:
         return f"different data versions ({a.benchmark['version']}, {b.benchmark['version']})"
     if a.benchmark["items"] != b.benchmark["items"]:
         return f"different items ({a.benchmark['items']}, {b.benchmark['items']})"
-    changed = sorted(k for k in {*a.protocol, *b.protocol} - {"name"} if a.protocol.get(k) != b.protocol.get(k))
+    # A result from before a setting existed was made with what is its default now.
+    defaults = {f.name: f.default for f in dataclasses.fields(Protocol) if f.default is not dataclasses.MISSING}
+    ours, theirs = (defaults | result.protocol for result in (a, b))
+    changed = sorted(k for k in {*ours, *theirs} - {"name"} if ours.get(k) != theirs.get(k))
     if changed:
-        names = ", ".join(f"{k} {a.protocol.get(k)!r} and {b.protocol.get(k)!r}" for k in changed[:3])
+        names = ", ".join(f"{k} {ours.get(k)!r} and {theirs.get(k)!r}" for k in changed[:3])
         return f"different protocols ({names})"
     return None
 
@@ -54,9 +58,11 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
         if reason := not_comparable(first, results.read(folder)):
             raise EvaluationError(f"{folder} cannot be compared with {runs[0]}: {reason}")
     scoring = first.benchmark["scoring"]
-    run_units = [units(scoring, results.read_outcomes(folder)) for folder in runs]
-    baseline_units = [units(scoring, results.read_outcomes(folder)) for folder in baselines]
-    return {name: _test(name, [u[name] for u in run_units], [u[name] for u in baseline_units]) for name in run_units[0]}
+    outcomes = [[results.read_outcomes(folder) for folder in side] for side in (runs, baselines)]
+    of_items = [[units(scoring, found) for found in side] for side in outcomes]
+    of_sums = [[ratios(scoring, found) for found in side] for side in outcomes]
+    tests = {name: _test(name, *([u[name] for u in side] for side in of_items)) for name in of_items[0][0]}
+    return tests | {name: _ratio_test(name, *([r[name] for r in side] for side in of_sums)) for name in of_sums[0][0]}
 
 
 def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:
@@ -68,5 +74,16 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
     else:
         run_SN, baseline_SN = (np.array([u.values for u in side]) for side in (runs, baselines))
         test = statistics.pooled_over_seeds(run_SN, baseline_SN, runs[0].clusters)
+    return _points(test)
+
+
+def _ratio_test(name: str, runs: Sequence[Ratio], baselines: Sequence[Ratio]) -> dict[str, Any]:
+    clusters = runs[0].clusters
+    if any(r.clusters != clusters for r in [*runs, *baselines]):
+        raise EvaluationError(f"score {name}: the runs do not hold the same items in the same order")
+    return _points(statistics.paired_bootstrap([r.value for r in runs], [r.value for r in baselines], len(clusters)))
+
+
+def _points(test: statistics.PairedTest) -> dict[str, Any]:
     points = {key: 100 * getattr(test, key) for key in ("difference", "standard_error", "low", "high")}
     return dataclasses.asdict(test) | points

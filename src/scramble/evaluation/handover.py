@@ -16,11 +16,39 @@ from xml.sax.saxutils import escape
 
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.outcomes import Outcome
-from scramble.evaluation.protocols import LETTERS
+from scramble.evaluation.protocols import LETTERS, nearest
 from scramble.records import Question
 from scramble.store import atomic_path, content_key, write_json, write_text
 
 CELL_LIMIT = 32767
+FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench")
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raises EvaluationError for a format that does not exist."""
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise EvaluationError(f"handover: no format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
+
+
+def write(
+    name: str, folder: str | Path, model: str, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]
+) -> Path | None:
+    """Write predictions in one format below ``folder``; None where it has no place for such items.
+
+    Raises:
+        EvaluationError: ids or texts that the format cannot hold.
+    """
+    if not all(isinstance(item.record, Question) for item in items):
+        return None
+    if name == "lmms-eval":
+        write_lmms_eval(path := Path(folder) / f"samples_{task}.jsonl", task, items, outcomes)
+    elif name == "evalai":
+        write_evalai(path := Path(folder) / "evalai.json", items, outcomes)
+    elif name == "mmbench":
+        write_mmbench(path := Path(folder) / f"{model}_{task}.xlsx", rows(items, outcomes))
+    else:
+        write_vlmevalkit(path := Path(folder) / f"{model}_{task}.tsv", rows(items, outcomes))
+    return path
 
 
 def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Array axes: N items, 2 images (or questions), 2 captions (or images).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,59 +134,6 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
     for value, group in zip(correct, groups, strict=True):
         lowest[group] = min(lowest.get(group, 1.0), float(value))
     return np.array(list(lowest.values()))
-
-
-def yes_no(predictions: Sequence[str | None], labels: Sequence[str]) -> dict[str, float]:
-    """POPE's scores (Li et al. 2023) with "yes" as the positive class.
-
-    Args:
-        predictions: ``yes``, ``no`` or None for a reply that is neither.
-        labels: ``yes`` or ``no``.
-
-    Returns:
-        ``accuracy``, ``precision``, ``recall``, ``f1``, ``yes_ratio`` (of the predictions), ``unparsed`` (rate) and
-        the counts ``tp``, ``fp``, ``tn``, ``fn``. An unparsed reply is wrong: a missed yes (``fn``) where the label
-        is yes, and neither ``fp`` nor ``tn`` where it is no.
-    """
-    if len(predictions) != len(labels):
-        raise MetricError(f"{len(predictions)} predictions but {len(labels)} labels")
-    if not labels:
-        raise MetricError("no items to score")
-    if bad := next((label for label in labels if label not in ("yes", "no")), None):
-        raise MetricError(f"label {bad!r} is neither 'yes' nor 'no'")
-    pairs = list(zip(predictions, labels, strict=True))
-    tp, fp, tn = (pairs.count(pair) for pair in (("yes", "yes"), ("yes", "no"), ("no", "no")))
-    fn = sum(label == "yes" and prediction != "yes" for prediction, label in pairs)
-    precision = tp / (tp + fp) if tp + fp else 0.0
-    recall = tp / (tp + fn) if tp + fn else 0.0
-    return {
-        "accuracy": (tp + tn) / len(pairs),
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        "yes_ratio": sum(p == "yes" for p in predictions) / len(pairs),
-        "unparsed": sum(p is None for p in predictions) / len(pairs),
-        "tp": tp, "fp": fp, "tn": tn, "fn": fn,
-    }  # fmt: skip
-
-
-def macro_micro(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[float, float, dict[Hashable, float]]:
-    """Mean of the group means, mean of all values, and each group's mean (in order of first appearance)."""
-    members = by_group(values, groups)
-    means = {group: float(np.mean(v)) for group, v in members.items()}
-    return float(np.mean(list(means.values()))), float(np.mean(values)), means
-
-
-def by_group(values: Sequence[float], groups: Sequence[Hashable]) -> Mapping[Hashable, list[float]]:
-    """Values of each group, in order of first appearance."""
-    if len(values) != len(groups):
-        raise MetricError(f"{len(values)} values but {len(groups)} group labels")
-    if not len(values):
-        raise MetricError("no items to score")
-    members: dict[Hashable, list[float]] = {}
-    for value, group in zip(values, groups, strict=True):
-        members.setdefault(group, []).append(value)
-    return members
 
 
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:

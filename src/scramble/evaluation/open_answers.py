@@ -1,4 +1,4 @@
-"""Comparing open answers by MMMU's and MathVista's official rules, and extracting them by rule.
+"""Comparing open answers by MMMU's and MathVista's official rules, extracting them by rule, grading without a judge.
 
 The official MathVista script extracts with a language model; :func:`extract_mathvista` is a rule in its place and
 results that used it say so (``extraction: rule``).
@@ -120,3 +120,18 @@ def edit_distance(a: str, b: str) -> int:
         for j, y in enumerate(b, 1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
     return row[-1]
+
+
+# ------------------------------------------------------------------------------------------------- without a judge
+
+
+def parts_contained(response: str, truth: str) -> float:
+    """Share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives by ``<OR>``) that a response contains
+    as whole words; the best alternative counts. A stand-in for MM-Vet's judge, not its score."""
+    said = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
+    shares = []
+    for alternative in truth.split("<OR>"):
+        parts = [" ".join(re.findall(r"\w+(?:[.,]\d+)?", part.lower())) for part in alternative.split("<AND>")]
+        wanted = [part for part in parts if part]
+        shares.append(sum(f" {part} " in f" {said} " for part in wanted) / len(wanted) if wanted else 0.0)
+    return max(shares)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scramble.evaluation import metrics, open_answers, parsers, vqa_accuracy
+from scramble.evaluation import faithfulness, metrics, open_answers, parsers, vqa_accuracy
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import LETTERS, Protocol
 from scramble.records import Question
@@ -21,7 +21,8 @@ class Outcome:
     Attributes:
         cluster: what ties it to other items statistically: its group, or its first image.
         values: outcome by metric, in [0, 1].
-        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), or ``judge`` (no rule can grade it).
+        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it) or ``unscored``
+            (the answer is not public).
         ties: tied comparisons.
     """
 
@@ -85,6 +86,11 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         value, tied = metrics.choice(reply.logprobs, candidates.index(record.answer), protocol.tie_policy)
         best = candidates[int(np.argmax(reply.logprobs))]
         return _outcome(item, {"accuracy": value}, best, record.answer, ties=int(tied))
+    if item.style == "rationale":
+        judged = faithfulness.judge_reply(item, reply.text or "")
+        details = {"response": reply.text, "steps": judged.steps}
+        status = "ok" if judged.answer else "unparsed"
+        return _outcome(item, judged.values, judged.answer, record.answer, status, details=details)
     if reply.text is None:
         return _likelihood(item, record, reply, protocol)
     text = parsers.final_answer(reply.text) if protocol.cot_prefix else reply.text
@@ -100,12 +106,17 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         parsed = parsers.LETTER[protocol.letter_parser](text, options)
         value = float(parsed == record.answer)
         return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
+    if item.details.get("rule") == "unscored":
+        return _outcome(item, {}, text.strip(), "", "unscored", details=details)
     if item.style == "short":
         value, prediction = short_answer(item, record, text, protocol)
         if "extraction" in item.details:
             details["extraction"] = item.details["extraction"]
         status = "ok" if prediction else "unparsed"
         return _outcome(item, {"accuracy": value}, prediction, record.answer, status, details=details)
+    if protocol.free_grader == "contains":
+        value = open_answers.parts_contained(text, record.answer)
+        return _outcome(item, {"score": value}, text.strip(), record.answer, details=details)
     return _outcome(item, {}, text.strip(), record.answer, "judge", details=details)
 
 

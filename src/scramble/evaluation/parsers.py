@@ -210,5 +210,14 @@ def is_refusal(text: str) -> bool:
 
 def final_answer(text: str) -> str:
     """What follows the last "Final answer:" of a chain of thought; the whole reply if it has none."""
-    match = re.split(r"final answer\s*:?", text, flags=re.IGNORECASE)
+    match = _FINAL_ANSWER.split(text)
     return match[-1].strip().strip("*$ ").strip() if len(match) > 1 else text
+
+
+def before_final_answer(text: str) -> str:
+    """What stands before the last "Final answer:"; the whole reply if it has none."""
+    found = list(_FINAL_ANSWER.finditer(text))
+    return text[: found[-1].start()].strip("*$ \n") if found else text
+
+
+_FINAL_ANSWER = re.compile(r"final answer\s*:?", re.IGNORECASE)

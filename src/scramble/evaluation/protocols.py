@@ -19,6 +19,7 @@ from scramble.records import Question
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice")
 FORMS = ("generate", "likelihood")
+FREE_GRADERS = ("judge", "contains")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Protocol:
         yes_no_form, letter_form: ``generate`` and parse, or ``likelihood`` of the candidates.
         *_suffix: appended to the question; ``cot_prefix`` goes before it, and the reply is read after "Final answer:".
         image_px: images resized to this square first, None leaves them to the model's processor.
+        free_grader: free answers wait for a ``judge``, or get the share of the ground truth's parts that they contain
+            (``contains``: no judge, not MM-Vet's score).
         *_parser, vqa_accuracy: see :mod:`scramble.evaluation.parsers` and :mod:`scramble.evaluation.vqa_accuracy`.
     """
 
@@ -61,6 +64,7 @@ class Protocol:
     yes_no_parser: str = "words"
     letter_parser: str = "can_infer"
     vqa_accuracy: str = "always_normalise"
+    free_grader: str = "judge"
     tie_policy: TiePolicy = "wrong"
 
     def __post_init__(self) -> None:
@@ -71,6 +75,7 @@ class Protocol:
             ("yes_no_form", FORMS),
             ("letter_form", FORMS),
             ("tie_policy", TIE_POLICIES),
+            ("free_grader", FREE_GRADERS),
             ("yes_no_parser", parsers.YES_NO),
             ("letter_parser", parsers.LETTER),
             ("vqa_accuracy", vqa_accuracy.PROTOCOLS),
@@ -216,6 +221,9 @@ def _question_query(item: Item, record: Question, chosen: Protocol) -> Query:
     hint = item.details.get("hint")
     if item.style == "closed":
         return Query(item.item_id, record.image_ids, text, tuple(item.details["candidates"]), True, image_px=px)
+    if item.style == "rationale":
+        length = item.details["max_new_tokens"]
+        return Query(item.item_id, record.image_ids, item.details["prompt"], max_new_tokens=length, image_px=px)
     if item.style == "free":
         return Query(
             item.item_id, record.image_ids, chosen.cot_prefix + text, max_new_tokens=chosen.free_max_new_tokens,

@@ -17,7 +17,7 @@ def quick_scores(
     *,
     limit: int | None = None,
     protocol: str = "default",
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
 ) -> dict[str, float]:
     """Each score of a benchmark in percent, on its first ``limit`` items (whole groups)."""
     items, chosen = limit_items(benchmark.items, limit), resolve(protocol, benchmark)

@@ -13,23 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scramble.engines import Engine
 from scramble.evaluation import responses, results
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.outcomes import Outcome, outcome
 from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
 from scramble.evaluation.results import Result
+from scramble.evaluation.scoring import Answerer, Scorer
 from scramble.evaluation.summary import rates, scores
 from scramble.models import Loaded
 from scramble.records import ImageFile
 from scramble.store import JsonLines, content_key, file_key
 
+Model = Loaded | Answerer
 Progress = Callable[[int, int, float], None]
 """Called with queries answered, queries in all, and seconds since the start."""
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """Which model was scored. ``key`` is the content of weights, processor and adapter."""
+    """Which model was scored. ``key`` is the content of weights, processor and adapter; of a model behind an engine
+    (``engine`` names its kind) no more than its name is known."""
 
     path: str
     key: str
@@ -37,6 +42,7 @@ class ModelId:
     adapter: str | None = None
     name: str = ""
     dtype: str = "auto"
+    engine: str | None = None
 
 
 def identify(
@@ -55,6 +61,13 @@ def identify(
     """
     parts = [_content(path, revision), None if adapter is None else _content(adapter, None), dtype, settings or {}]
     return ModelId(str(path), content_key(parts), revision, None if adapter is None else str(adapter), name, dtype)
+
+
+def identify_served(engine: Engine, kind: str, *, name: str = "") -> ModelId:
+    """Identify a model behind an engine by its name there, and by the content of that folder if it is one."""
+    content = file_key(engine.model) if Path(engine.model).is_dir() else None
+    key = content_key("engine", kind, engine.model, content)
+    return ModelId(engine.model, key, name=name or engine.model, dtype="", engine=kind)
 
 
 def _content(path: str | Path, revision: str | None) -> str:
@@ -76,14 +89,15 @@ def _content(path: str | Path, revision: str | None) -> str:
 
 
 def evaluate(
-    model: Loaded | Callable[[], Loaded],
+    model: Model | Callable[[], Model],
     benchmarks: Sequence[Benchmark],
     protocol: Protocol | str | Mapping[str, Any],
     out_folder: str | Path,
     *,
     model_id: ModelId,
     limit: int | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
+    judge: Judge | None = None,
     process: tuple[int, int] = (0, 1),
     wait: Callable[[], None] = lambda: None,
     test_groups: int = 4,
@@ -93,11 +107,14 @@ def evaluate(
     """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
 
     Args:
-        model: the loaded model, or a function that loads it when some reply is missing.
+        model: the loaded model, one behind an engine (:class:`scramble.evaluation.served.Served`), or a function that
+            gives it when some reply is missing.
         protocol: a protocol, its name, or its name with changed settings; ``default`` takes each benchmark's own.
         model_id: see :func:`identify`; replies are keyed by it.
         limit: at most so many items a benchmark, whole groups.
-        batch_tokens: positions in one forward pass. Scores may differ by rounding between values of it.
+        batch_tokens: positions in one forward pass, None for a choice by device. Scores may differ by rounding between
+            values of it.
+        judge: grades or extracts what rules cannot; without it free answers wait, see :mod:`scramble.evaluation.judge`.
         process: rank and number of processes that share the work; ``wait`` is their barrier.
         test_groups: image groups of the batch-invariance self-test, 0 for none.
         environment: versions and hardware for the result.
@@ -108,7 +125,7 @@ def evaluate(
     Raises:
         EvaluationError, RecordError: name the item or image. Replies so far stay on disk.
     """
-    loader = _Once(model)
+    loader = _Once(model, batch_tokens)
     found = []
     for benchmark in benchmarks:
         chosen = resolve(protocol, benchmark)
@@ -117,13 +134,12 @@ def evaluate(
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
         hashes = _Hashes(benchmark.images)
-        work = _answer(
-            loader, items, benchmark, chosen, folder, model_id, hashes, batch_tokens, process, test_groups, report
-        )
+        work = _answer(loader, items, benchmark, chosen, folder, model_id, hashes, process, test_groups, report)
         wait()
         result, outcomes = rescore(
-            benchmark, chosen, folder, model_id=model_id, limit=limit, environment=environment, hashes=hashes
-        )
+            benchmark, chosen, folder, model_id=model_id, limit=limit, judge=judge if process[0] == 0 else None,
+            environment=environment, hashes=hashes,
+        )  # fmt: skip
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
         result.self_test = work.self_test
@@ -140,6 +156,7 @@ def rescore(
     *,
     model_id: ModelId,
     limit: int | None = None,
+    judge: Judge | None = None,
     environment: Mapping[str, Any] | None = None,
     hashes: Mapping[str, str] | None = None,
 ) -> tuple[Result, list[Outcome]]:
@@ -165,7 +182,9 @@ def rescore(
                 )
             replies[query.query_id] = kept[key]
         outcomes.append(outcome(item, replies, chosen))
-    table = scores(benchmark.scoring, outcomes)
+    if judge is not None:
+        outcomes = judge(outcomes, items, benchmark.images)
+    table = judged_scores(scores(benchmark.scoring, outcomes), outcomes)
     for name, score in table.items():
         metric = name.partition("/")[0]
         score["chance"] = benchmark.chance.get(name, benchmark.chance.get(metric))
@@ -174,9 +193,9 @@ def rescore(
         "name": benchmark.name, "version": benchmark.version, "scoring": benchmark.scoring, "items": len(items),
         "limit": limit,
     }  # fmt: skip
-    data["scoring"] = benchmark.scoring
+    settings = as_dict(chosen) | grading(items, chosen, judge)
     model = dataclasses.asdict(model_id)
-    return Result(data, model, as_dict(chosen), table, rates(outcomes), environment=dict(environment or {})), outcomes
+    return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes
 
 
 def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
@@ -202,17 +221,17 @@ class _Work:
 
 
 class _Once:
-    """The loaded model, loaded at the first call."""
+    """What answers, made at the first call."""
 
-    def __init__(self, model: Loaded | Callable[[], Loaded]) -> None:
-        self._load = model if callable(model) else None
-        self._loaded = None if callable(model) else model
+    def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None) -> None:
+        self._model, self._batch_tokens = model, batch_tokens
+        self._answerer: Answerer | None = None
 
-    def __call__(self) -> Loaded:
-        if self._loaded is None:
-            assert self._load is not None
-            self._loaded = self._load()
-        return self._loaded
+    def __call__(self) -> Answerer:
+        if self._answerer is None:
+            model = self._model() if callable(self._model) else self._model
+            self._answerer = Scorer(model, self._batch_tokens) if isinstance(model, Loaded) else model
+        return self._answerer
 
 
 class _Hashes(dict[str, str]):
@@ -237,7 +256,6 @@ def _answer(
     folder: Path,
     model_id: ModelId,
     hashes: Mapping[str, str],
-    batch_tokens: int,
     process: tuple[int, int],
     test_groups: int,
     report: Progress | None,
@@ -255,12 +273,10 @@ def _answer(
     if not missing:
         return _Work(times, None)
 
-    from scramble.evaluation.scoring import Scorer, chunk_size, self_test
-
-    scorer = Scorer(loader(), batch_tokens)
-    size = chunk_size(scorer, groups[0], benchmark.images)
+    answerer = loader()
+    size = answerer.chunk_size(groups[0], benchmark.images)
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
-    tested = self_test(scorer, groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None
+    tested = answerer.self_test(groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None
     name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
     started, finished = time.perf_counter(), len(unique) - len(missing)
     with JsonLines(folder / name) as file:
@@ -268,7 +284,7 @@ def _answer(
             if all(key_of[query.query_id] in done for group in chunk for query in group):
                 continue
             clock = time.perf_counter()
-            answered = list(scorer.reply(chunk, benchmark.images))
+            answered = list(answerer.reply(chunk, benchmark.images))
             times["model_seconds"] += time.perf_counter() - clock
             rows = [
                 responses.row(key_of[query.query_id], query, reply)

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from scramble.evaluation.items import Query, Reply
 from scramble.evaluation.prompts import PromptEncoder, open_images
 from scramble.models import Loaded, Prompt
 from scramble.records import ImageFile
-from scramble.trie.score import iter_scores
+from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
+
+
+class Answerer(Protocol):
+    """Answers queries: a model in this process (:class:`Scorer`), or one behind an engine
+    (:class:`scramble.evaluation.served.Served`)."""
+
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+        """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
+
+    def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
+        """Groups to handle between two writes, judged by one of them."""
+
+    def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
+        """Batch 1 against batch n on a few groups; None where batches are out of reach."""
 
 
 class Scorer:
-    """Answers the queries of one loaded model. Holds the prompt encoder, which learns once how images are spliced."""
+    """Answers the queries of one loaded model. Holds the prompt encoder, which learns once how images are spliced.
 
-    def __init__(self, loaded: Loaded, batch_tokens: int = 8192) -> None:
+    ``batch_tokens`` is how many positions go through one forward pass; None chooses by device.
+    """
+
+    def __init__(self, loaded: Loaded, batch_tokens: int | None = None) -> None:
         self.loaded = loaded
-        self.batch_tokens = batch_tokens
+        on_cpu = loaded.backbone.head.weight.device.type == "cpu"
+        self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
         config = getattr(loaded.backbone.model, "config", None)
         self.encoder = PromptEncoder(loaded.family, loaded.processor, loaded.family.max_length(config))
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
         likelihood = [group for group in groups if group[0].candidates]
         generated = [group for group in groups if not group[0].candidates]
         scored, written = self._score(likelihood, images), self._generate(generated, images)
@@ -66,33 +83,31 @@ class Scorer:
         for group in texts:
             yield [Reply(text=text) for text in group]
 
+    def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
+        """64 groups of short prompts, down to one of huge ones."""
+        opened = open_images(group[0].image_ids, images, group[0].image_px)
+        prompt = self.encoder.prompts([group[0].prompt], opened)[0]
+        return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))
+
+    def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
+        """Batch 1 against batch n on a few image groups.
+
+        Returns:
+            ``groups``; ``max_logprob_difference`` in nats over all candidates; ``texts_differ``, generated replies
+            that are not the same.
+        """
+        together = list(self.reply(groups, images))
+        alone = [next(self.reply([group], images)) for group in groups]
+        pairs = [(a, b) for x, y in zip(together, alone, strict=True) for a, b in zip(x, y, strict=True)]
+        differences = [abs(p - q) for a, b in pairs for p, q in zip(a.logprobs, b.logprobs, strict=True)]
+        return {
+            "groups": len(groups),
+            "max_logprob_difference": max(differences, default=0.0),
+            "texts_differ": sum(a.text != b.text for a, b in pairs),
+        }
+
 
 def _tokens(prompts: Sequence[Prompt]) -> int:
     """Tokens in the row of one image set: an upper bound, as if only the shortest prompt's images were shared."""
     shortest = min(len(prompt.input_ids) for prompt in prompts)
     return shortest + sum(len(prompt.input_ids) - shortest + 64 for prompt in prompts)
-
-
-def chunk_size(scorer: Scorer, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-    """Image groups to handle between two writes, from the length of one: 64 small ones down to one huge one."""
-    opened = open_images(group[0].image_ids, images, group[0].image_px)
-    prompt = scorer.encoder.prompts([group[0].prompt], opened)[0]
-    return max(1, min(64, 4 * scorer.batch_tokens // max(1, len(prompt.input_ids))))
-
-
-def self_test(scorer: Scorer, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
-    """Batch 1 against batch n on a few image groups.
-
-    Returns:
-        ``groups``; ``max_logprob_difference`` in nats over all candidates; ``texts_differ``, generated replies that
-        are not the same.
-    """
-    together = list(scorer.reply(groups, images))
-    alone = [next(scorer.reply([group], images)) for group in groups]
-    pairs = [(a, b) for x, y in zip(together, alone, strict=True) for a, b in zip(x, y, strict=True)]
-    differences = [abs(p - q) for a, b in pairs for p, q in zip(a.logprobs, b.logprobs, strict=True)]
-    return {
-        "groups": len(groups),
-        "max_logprob_difference": max(differences, default=0.0),
-        "texts_differ": sum(a.text != b.text for a, b in pairs),
-    }

@@ -1,6 +1,8 @@
-"""From outcomes to scores: every score is a mean over *units* (items, pairs, groups), so it has an error and a test.
+"""From outcomes to scores, each with an error and a test.
 
-A benchmark names its ``scoring``; :func:`units` gives each score's unit values, which later runs are paired with.
+Most scores are means over *units* (items, pairs, groups); the others (F1, macro averages) are functions of sums over
+clusters of items and are resampled. A benchmark names its ``scoring``; :func:`units` and :func:`ratios` give what later
+runs are paired with.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scramble.evaluation import metrics, statistics
 from scramble.evaluation.items import EvaluationError
@@ -26,6 +29,18 @@ class Units:
     clusters: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """A score that is no mean of items: ``value`` gives it, in [0, 1], for weights (R, C) of the clusters, as (R,)."""
+
+    clusters: tuple[str, ...]
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+UNGRADED = ("judge", "unscored")
+"""States of outcomes that no score counts: they wait for a judge, or their answers are not public."""
+
+
 def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """The units of each score of a benchmark, overall and by kind (``group/swap-object``) and tag.
 
@@ -33,34 +48,42 @@ def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """
     if scoring not in SCORINGS:
         raise EvaluationError(f"unknown scoring {scoring!r} (known: {', '.join(SCORINGS)})")
-    graded = [o for o in outcomes if o.status != "judge"]
+    graded = [o for o in outcomes if o.status not in UNGRADED]
     return SCORINGS[scoring](graded) if graded else {}
+
+
+def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
+    """The scores that are no means of items: POPE's precision, recall, F1, yes-ratio; macro averages over kinds."""
+    graded = [o for o in outcomes if o.status not in UNGRADED]
+    if not graded or scoring not in ("pope", "macro"):
+        return {}
+    return _confusion_ratios(graded) if scoring == "pope" else {"accuracy_macro": _macro(graded)}
 
 
 def scores(
     scoring: str, outcomes: Sequence[Outcome], *, bootstrap: int = 0, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Scores in percent with standard error, interval and n; F1-like scores by bootstrap over images."""
+    """Scores in percent with standard error, interval and n; those of :func:`ratios` by bootstrap over clusters."""
     table = {
         name: _percent(statistics.estimate(u.values, u.clusters, bootstrap=bootstrap, seed=seed))
         for name, u in units(scoring, outcomes).items()
     }
-    if scoring == "pope":
-        table |= _pope_scores(outcomes, resamples=bootstrap or 1000, seed=seed)
-    if scoring == "macro" and outcomes:
-        table["accuracy_macro"] = _macro([o for o in outcomes if o.status != "judge"])
+    n = sum(o.status not in UNGRADED for o in outcomes)
+    for name, ratio in ratios(scoring, outcomes).items():
+        e = statistics.bootstrap_ratio(ratio.value, len(ratio.clusters), resamples=bootstrap or 1000, seed=seed)
+        table[name] = _percent(e) | {"n": n}
     return table
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """How many items tied, and how many replies could not be read, refused, or wait for a judge."""
     n = len(outcomes)
-    count = {status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", "judge")}
+    count = {status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", *UNGRADED)}
     return {
         "n": n,
         "tied_items": sum(o.ties > 0 for o in outcomes),
         "ties": sum(o.ties for o in outcomes),
-        **{f"{status}": number for status, number in count.items()},
+        **count,
         "unparsed_rate": count["unparsed"] / n if n else 0.0,
         "refused_rate": count["refused"] / n if n else 0.0,
     }
@@ -142,70 +165,58 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
 # ------------------------------------------------------------------------------------------ scores that are not means
 
 
-def _pope_scores(outcomes: Sequence[Outcome], *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Precision, recall, F1 and yes-ratio overall and by category, and the mean of the categories' F1."""
+def _by_cluster(outcomes: Sequence[Outcome], columns_NK: NDArray[np.float64]) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Cluster names, and the sums (C, K) over each cluster's items of columns (N, K)."""
+    names = tuple(dict.fromkeys(o.cluster for o in outcomes))
+    place = {name: k for k, name in enumerate(names)}
+    sums_CK = np.zeros((len(names), columns_NK.shape[1]))
+    np.add.at(sums_CK, [place[o.cluster] for o in outcomes], columns_NK)
+    return names, sums_CK
+
+
+def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 where there is nothing to divide by."""
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+
+
+# Of true positives, false positives, false negatives and items (R, 4).
+_CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "precision": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
+    "recall": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
+    "f1": lambda sums: _divide(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2]),
+    "yes_ratio": lambda sums: _divide(sums[:, 0] + sums[:, 1], sums[:, 3]),
+}
+
+
+def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
+    """Overall and by category, and the mean of the categories' F1."""
+    said_N = np.array([o.status == "ok" and o.prediction == "yes" for o in outcomes])
+    true_N = np.array([o.target == "yes" for o in outcomes])
+    counts_NK = np.stack([said_N & true_N, said_N & ~true_N, ~said_N & true_N, np.ones_like(said_N)], axis=1)
     kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
-    parts = {
-        "": list(outcomes),
-        **({f"/{k}": [o for o in outcomes if o.kind == k] for k in kinds} if len(kinds) > 1 else {}),
-    }
-    table: dict[str, dict[str, Any]] = {}
-    for suffix, part in parts.items():
-        result = _confusion(part)
-        for name in ("precision", "recall", "f1", "yes_ratio"):
-            table[name + suffix] = _point(100 * result[name], len(part))
+    parts = {"": np.ones(len(outcomes))}
     if len(kinds) > 1:
-        table["f1_mean"] = _point(float(np.mean([table[f"f1/{k}"]["value"] for k in kinds])), len(outcomes))
-    headline = "f1_mean" if len(kinds) > 1 else "f1"
-    draws = _bootstrap_f1(outcomes, kinds if len(kinds) > 1 else [], resamples, seed)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    table[headline] |= {"standard_error": float(draws.std(ddof=1)), "low": float(low), "high": float(high)}
+        parts |= {f"/{kind}": np.array([float(o.kind == kind) for o in outcomes]) for kind in kinds}
+    table: dict[str, Ratio] = {}
+    f1 = []
+    for suffix, mask_N in parts.items():
+        names, sums_CK = _by_cluster(outcomes, counts_NK * mask_N[:, None])
+        for name, formula in _CONFUSION.items():
+            table[name + suffix] = Ratio(names, lambda w, f=formula, s=sums_CK: f(w @ s))  # type: ignore[misc]
+        f1.append(table[f"f1{suffix}"].value)
+    if len(kinds) > 1:
+        table["f1_mean"] = Ratio(names, lambda w: np.mean([value(w) for value in f1[1:]], axis=0))
     return table
 
 
-def _confusion(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    predictions = [o.prediction if o.status == "ok" else None for o in outcomes]
-    return metrics.yes_no(predictions, [o.target for o in outcomes])
-
-
-def _bootstrap_f1(outcomes: Sequence[Outcome], kinds: Sequence[str], resamples: int, seed: int) -> np.ndarray:
-    """F1 (or the mean of the kinds' F1) in percent of resamples of whole images (R,)."""
-    clusters = list(dict.fromkeys(o.cluster for o in outcomes))
-    index = {c: k for k, c in enumerate(clusters)}
-    labels = list(kinds) or [""]
-    counts = np.zeros((len(clusters), len(labels), 3))  # tp, fp, fn
-    for o in outcomes:
-        said = o.prediction if o.status == "ok" else None
-        column = 0 if (said, o.target) == ("yes", "yes") else 1 if said == "yes" else 2 if o.target == "yes" else None
-        if column is not None:
-            counts[index[o.cluster], labels.index(o.kind) if kinds else 0, column] += 1
-    generator = np.random.default_rng(seed)
-    draws = np.empty(resamples)
-    for r in range(resamples):
-        weights = np.bincount(generator.integers(0, len(clusters), len(clusters)), minlength=len(clusters))
-        tp, fp, fn = np.tensordot(weights, counts, axes=1).T
-        bottom = 2 * tp + fp + fn
-        draws[r] = 100 * np.mean(np.divide(2 * tp, bottom, out=np.zeros_like(tp), where=bottom > 0))
-    return draws
-
-
-def _macro(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    macro = metrics.macro_micro([o.values["accuracy"] for o in outcomes], [o.kind for o in outcomes])[0]
-    by_kind = metrics.by_group([o.values["accuracy"] for o in outcomes], [o.kind for o in outcomes])
-    errors = [statistics.standard_error(v) if len(v) > 1 else math.nan for v in by_kind.values()]
-    error = float(np.sqrt(np.sum(np.square(errors)))) / len(errors)  # kinds hold different items: errors add up
-    score = _point(100 * macro, len(outcomes))
-    if math.isfinite(error):
-        score |= {
-            "standard_error": 100 * error,
-            "low": 100 * (macro - 1.96 * error),
-            "high": 100 * (macro + 1.96 * error),
-        }
-    return score
-
-
-def _point(value: float, n: int) -> dict[str, Any]:
-    return {"value": value, "standard_error": None, "low": None, "high": None, "n": n}
+def _macro(outcomes: Sequence[Outcome]) -> Ratio:
+    """The mean of the kinds' accuracies."""
+    kinds = list(dict.fromkeys(o.kind for o in outcomes))
+    member_NK = np.array([[float(o.kind == kind) for kind in kinds] for o in outcomes])
+    right_N = np.array([o.values["accuracy"] for o in outcomes])
+    names, right_CK = _by_cluster(outcomes, member_NK * right_N[:, None])
+    _, count_CK = _by_cluster(outcomes, member_NK)
+    return Ratio(names, lambda w: _divide(w @ right_CK, w @ count_CK).mean(axis=1))
 
 
 def _percent(e: statistics.Estimate) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = frozenset({"a", "an", "the"})
-_NUMBERS = {
+NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
     "seven": "7", "eight": "8", "nine": "9", "ten": "10",
 }  # fmt: skip
@@ -62,7 +62,7 @@ def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -
 
 def _words(text: str) -> str:
     """Lower case, number words to digits, articles dropped, contractions spelled out with their apostrophes."""
-    words = (_NUMBERS.get(word, word) for word in text.lower().split())
+    words = (NUMBERS.get(word, word) for word in text.lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 

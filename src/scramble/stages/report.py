@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
-    """Write ``<run>/report/``: ``report.md``, ``report.json``, ``training.png`` and ``contact_sheet.png``.
+    """Write ``<run>/report/``: ``report.md`` and ``report.json`` (all scores), ``table.md``, ``table.tex`` and
+    ``table.json`` (headline scores beside published numbers), ``training.png`` and ``contact_sheet.png``.
 
     Raises:
         StageError: nothing has been evaluated yet.
     """
-    from scramble.report import comparison, figures
+    from scramble.report import comparison, figures, table
 
     run, folder = Path(run), Path(run) / "report"
     found = comparison.find_methods(run / "evaluation")
@@ -40,8 +41,12 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     write_json(
         folder / "report.json", {"rows": [dataclasses.asdict(row) for row in rows], "environment": environment()}
     )
-    write_text(folder / "report.md", _markdown(run, rows, baselines, pictures))
-    _print(rows, baselines)
+    headlines = table.build(rows)
+    write_json(folder / "table.json", table.as_json(headlines))
+    write_text(folder / "table.md", table.as_markdown(headlines))
+    write_text(folder / "table.tex", table.as_latex(headlines))
+    write_text(folder / "report.md", _markdown(run, rows, table.as_markdown(headlines), baselines, pictures))
+    print_rows(rows, baselines)
     say(f"report: {folder / 'report.md'}")
     return folder / "report.md"
 
@@ -60,21 +65,24 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> Path:
     return figures.contact_sheet(list(seen.values()), images, path)
 
 
-def _markdown(run: Path, rows: Sequence[Row], baselines: Sequence[str], pictures: Sequence[Path]) -> str:
+def _markdown(
+    run: Path, rows: Sequence[Row], headlines: str, baselines: Sequence[str], pictures: Sequence[Path]
+) -> str:
     from scramble.report import comparison
 
-    protocols = ", ".join(sorted({f"{row.benchmark}: {row.protocol}" for row in rows}))
     parts = [
         f"# Report of {run.name}\n",
-        f"Protocols: {protocols}. Scores in percent, plus or minus a standard error over items; differences are paired "
-        "by item (and seed), with 95 % intervals.\n",
+        "Scores in percent, plus or minus a standard error over items; differences to baselines are paired by item "
+        "(and seed), with 95 % intervals. Published numbers stand beside ours; those marked were measured otherwise.\n",
+        headlines,
+        "## All scores\n",
         comparison.markdown(rows, baselines),
         *(f"![{picture.stem}]({picture.name})\n" for picture in pictures),
     ]
     return "\n".join(parts)
 
 
-def _print(rows: Sequence[Row], baselines: Sequence[str]) -> None:
+def print_rows(rows: Sequence[Row], baselines: Sequence[str]) -> None:
     """A table a benchmark on the terminal: whole scores, and group scores by kind. The files hold all of them."""
     from rich.table import Table
 

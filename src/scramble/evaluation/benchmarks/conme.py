@@ -6,6 +6,11 @@ Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repo
 Chance: 50 (two options). Human: not found. Headline: mean of the three splits (``accuracy_macro``).
 
 Compared with a reference implementation: letter by prefix as SCRAMBLe's scorer (``protocol=scramble``).
+
+What is a guess: the files themselves were not at hand, only the columns' names. How ``correct`` names the right option
+of ``text_options`` (index, letter, or the option's text) is not known; all three are read, and a row with two readings
+that differ is refused. That the options keep their order in the file, and that ``answer`` of the
+unfiltered files begins with the letter, is taken from SCRAMBLe's scorer.
 """
 
 from __future__ import annotations
@@ -61,12 +66,14 @@ def _item(split: str, number: int, row: dict[str, Any], human_filter: bool) -> I
 
 
 def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
-    """The letter of the right option, which the file gives as an index, a letter, or the option's text."""
+    """The letter of the right option, given as its text, its index or its letter (see the module's guesses)."""
     value = correct.strip()
-    if value in options:
-        return LETTERS[options.index(value)]
+    meant = {LETTERS[k] for k, option in enumerate(options) if option.strip() == value}
     if value.isdigit() and int(value) < len(options):
-        return LETTERS[int(value)]
-    if value.upper() in LETTERS[: len(options)]:
-        return value.upper()
-    raise EvaluationError(f"conme: {where}: correct={correct!r} is none of the options {options}")
+        meant.add(LETTERS[int(value)])
+    if len(value) == 1 and value.upper() in LETTERS[: len(options)]:
+        meant.add(value.upper())
+    if len(meant) == 1:
+        return meant.pop()
+    problem = "could mean several" if meant else "is none"
+    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}")

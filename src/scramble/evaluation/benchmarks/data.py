@@ -96,6 +96,25 @@ class HubImages(Mapping[str, ImageFile]):
         return len(self._places)
 
 
+def hub_rows_and_images(
+    name: str, hub_id: str, split: str, root: str | Path | None, wanted: Sequence[str], image_id: str
+) -> tuple[list[dict[str, Any]], HubImages]:
+    """Rows of a hub data set without their column ``image``, which is read on demand by the row's ``image_name``.
+
+    Args:
+        wanted: columns that must be there.
+        image_id: the column that names a row's image; rows without it go by ``question_id``.
+    """
+    data = hub_rows(name, hub_id, split, root)
+    columns(name, data, wanted)
+    images = HubImages(data)
+    rows = [
+        {**row, "image_name": images.add(str(row.get(image_id, row.get("question_id"))), n, "image")}
+        for n, row in enumerate(without_images(data))
+    ]
+    return rows, images
+
+
 def without_images(rows: Any) -> Any:
     """The rows without their image columns, for a quick pass over the texts."""
     from datasets import Image

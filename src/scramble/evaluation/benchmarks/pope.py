@@ -16,13 +16,10 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
     FolderImages,
-    HubImages,
     check_count,
-    columns,
     fields,
-    hub_rows,
+    hub_rows_and_images,
     load_json,
-    without_images,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question
@@ -36,19 +33,15 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     files: Mapping[str, ImageFile]
     if root is not None and (listing := _lists(Path(root))):
         rows = [
-            {**row, "category": category, "image_source": row["image"]}
+            {**row, "category": category, "image_name": str(row["image"])}
             for category, path in listing
             for row in load_json("pope", path)
         ]
-        files = FolderImages("pope", Path(images or root), [row["image_source"] for row in rows])
+        files = FolderImages("pope", Path(images or root), [row["image_name"] for row in rows])
         text, label = "text", "label"
     else:
-        data = hub_rows("pope", "lmms-lab-encoder/POPE", "test", root)
-        columns("pope", data, ("question_id", "question", "answer", "image_source", "image", "category"))
-        files = hub = HubImages(data)
-        rows = list(without_images(data))
-        for n, row in enumerate(rows):
-            hub.add(str(row["image_source"]), n, "image")
+        wanted = ("question_id", "question", "answer", "image_source", "image", "category")
+        rows, files = hub_rows_and_images("pope", "lmms-lab-encoder/POPE", "test", root, wanted, "image_source")
         text, label = "question", "answer"
     items = [_item(row, text, label) for row in rows]
     version = check_count("pope", len(items), KNOWN, partial)
@@ -66,5 +59,5 @@ def _item(row: Mapping[str, Any], text: str, label: str) -> Item:
     answer = str(answer).strip().lower()
     if answer not in ("yes", "no"):
         raise EvaluationError(f"pope: {where}: the label {answer!r} is neither yes nor no")
-    record = Question(f"{row['category']}/{key}", (str(row["image_source"]),), question, answer, row["category"])
+    record = Question(f"{row['category']}/{key}", (row["image_name"],), question, answer, row["category"])
     return Item(record, "yes_no")

@@ -15,12 +15,10 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
     FolderImages,
-    HubImages,
     check_count,
     fields,
-    hub_rows,
+    hub_rows_and_images,
     load_json,
-    without_images,
 )
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import ImageFile, Question
@@ -34,14 +32,12 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     listing = sorted(Path(root).glob("*.json")) if root is not None and Path(root).is_dir() else []
     if listing:
         rows = [row for row in load_json("seed", listing[0])["questions"] if row.get("data_type") == "image"]
-        files = FolderImages("seed", Path(images or listing[0].parent), [str(row["data_id"]) for row in rows])
+        rows = [{**row, "image_name": str(row["data_id"])} for row in rows]
+        files = FolderImages("seed", Path(images or listing[0].parent), [row["image_name"] for row in rows])
     else:
-        data = hub_rows("seed", "lmms-lab-encoder/SEED-Bench", "test", root)
-        files = hub = HubImages(data)
-        rows = []
-        for n, row in enumerate(without_images(data)):
-            if row.get("data_type", "image") == "image":
-                rows.append({**row, "data_id": hub.add(str(row["question_id"]), n, "image")})
+        wanted = ("question_id", "question", "answer", "image", *CHOICES)
+        rows, files = hub_rows_and_images("seed", "lmms-lab-encoder/SEED-Bench", "test", root, wanted, "question_id")
+        rows = [row for row in rows if row.get("data_type", "image") == "image"]
     items = [_item(row) for row in rows]
     version = f"seed-image-{check_count('seed', len(items), {}, partial)}"
     return Benchmark("seed", version, check_items("seed", items), files, "plain", chance={"accuracy": 25.0})
@@ -53,5 +49,5 @@ def _item(row: Mapping[str, Any]) -> Item:
     choices = tuple(str(choice) for choice in fields("seed", row, where, *CHOICES))
     kind = str(row.get("question_type_id") or row.get("question_type") or "")
     return Item(
-        Question(str(key), (str(row["data_id"]),), question, answer.strip().upper(), kind, choices=choices), "letter"
+        Question(str(key), (row["image_name"],), question, answer.strip().upper(), kind, choices=choices), "letter"
     )

@@ -1,7 +1,8 @@
 """Open questions scored by VQA accuracy or exact match: VQAv2, OK-VQA, TextVQA, GQA.
 
 VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official questions
-and annotations JSON with COCO images. Counts: val 214,354; test has no answers (predictions go to EvalAI).
+and annotations JSON with COCO images. Counts: val 214,354; test has no public answers: no scores
+but predictions for EvalAI (``handover=[evalai]``).
 OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or official JSON.
 TextVQA. Paper: Singh et al., CVPR 2019 (arXiv 1904.08920). Data: ``lmms-lab-encoder/textvqa``, or official JSON.
 GQA. Paper: Hudson and Manning, CVPR 2019 (arXiv 1902.09506). Data: ``lmms-lab-encoder/GQA``, testdev_balanced, or the
@@ -21,9 +22,9 @@ from scramble.evaluation.benchmarks.data import (
     FolderImages,
     HubImages,
     check_count,
-    columns,
     fields,
     hub_rows,
+    hub_rows_and_images,
     load_json,
     without_images,
 )
@@ -32,6 +33,7 @@ from scramble.records import ImageFile, Question
 
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 SHORT = "\nAnswer the question using a single word or phrase."
+COCO = {"val": "val2014", "test": "test2015"}
 
 
 def load_vqav2(
@@ -42,6 +44,8 @@ def load_vqav2(
     partial: bool = False,
 ) -> Benchmark:
     """VQAv2; ``split`` is ``validation``, or ``test`` for predictions only. ``images`` holds COCO images."""
+    if split not in ("validation", "test"):
+        raise EvaluationError(f"vqav2: split must be validation or test, not {split!r}")
     known = {214354: "vqav2-val-214354"} if split == "validation" else {}
     return _annotated("vqav2", "lmms-lab-encoder/VQAv2", split, root, images, known, partial)
 
@@ -71,22 +75,19 @@ def _annotated(
 ) -> Benchmark:
     files: Mapping[str, ImageFile]
     if root is not None and list(Path(root).glob("*.json")):
-        rows = _official_rows(name, Path(root))
+        rows = _official_rows(name, Path(root), "test" if split == "test" else "val")
         files = FolderImages(name, Path(images or root), [row["image_name"] for row in rows])
     else:
-        data = hub_rows(name, hub_id, split, root)
-        columns(name, data, ("question_id", "question", "image"))
-        files = hub = HubImages(data)
-        rows = [
-            {**row, "image_name": hub.add(str(row.get("image_id", row["question_id"])), n, "image")}
-            for n, row in enumerate(without_images(data))
-        ]
-    items = [_annotated_item(name, row, dict(details or {})) for row in rows]
-    version = f"{check_count(name, len(items), known, partial)}"
+        wanted = ("question_id", "question", "image")
+        rows, files = hub_rows_and_images(name, hub_id, split, root, wanted, "image_id")
+    scored = split != "test"
+    items = [_annotated_item(name, row, dict(details or {}), scored) for row in rows]
+    version = check_count(name, len(items), known, partial)
+    version = version if scored else f"{name}-test-{version}"
     return Benchmark(name, version, check_items(name, items), files, "plain")
 
 
-def _official_rows(name: str, root: Path) -> list[dict[str, Any]]:
+def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
     """Rows of the official JSON files: questions and annotations apart, or TextVQA's ``data`` with both."""
     questions: dict[str, dict[str, Any]] = {}
     for path in sorted(root.glob("*.json")):
@@ -103,22 +104,25 @@ def _official_rows(name: str, root: Path) -> list[dict[str, Any]]:
         raise EvaluationError(f"{name}: no JSON file in {root} has questions, annotations or data")
     for key, row in questions.items():
         (image,) = fields(name, row, f"question {key}", "image_id")
-        row["image_name"] = f"COCO_val2014_{int(image):012d}" if str(image).isdigit() else str(image)
+        row["image_name"] = f"COCO_{COCO[split]}_{int(image):012d}" if str(image).isdigit() else str(image)
     return list(questions.values())
 
 
-def _annotated_item(name: str, row: Mapping[str, Any], details: dict[str, Any]) -> Item:
+def _annotated_item(name: str, row: Mapping[str, Any], details: dict[str, Any], scored: bool) -> Item:
     key, question = fields(name, row, f"question {row.get('question_id')}", "question_id", "question")
     answers = tuple(a["answer"] if isinstance(a, Mapping) else str(a) for a in row.get("answers") or ())
-    if not answers:
-        raise EvaluationError(f"{name}: question {key} has no answers; a test split can only be handed over")
-    target = str(row.get("multiple_choice_answer") or max(answers, key=answers.count))
+    if not answers and scored:
+        raise EvaluationError(
+            f"{name}: question {key} has no answers; download the annotations, or set benchmark.{name}.split=test for "
+            "predictions without scores"
+        )
+    target = str(row.get("multiple_choice_answer") or (max(answers, key=answers.count) if answers else ""))
     if name == "textvqa":
         question = question.capitalize()
     kind = str(row.get("answer_type") or "")
     tags = (f"question:{row['question_type']}",) if row.get("question_type") else ()
     record = Question(str(key), (row["image_name"],), question, target, kind, answers)
-    return Item(record, "short", tags=tags, details={"rule": "vqa", **details})
+    return Item(record, "short", tags=tags, details={"rule": "vqa" if scored else "unscored", **details})
 
 
 def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:

@@ -7,13 +7,12 @@ sets, 1 / number of candidate answers a question. Human: not measured. Compared 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.records import ImageFile, ImageRecord, Quad, Question
-from scramble.store import file_key, read_table, table_path
+from scramble.records import Quad, Question
+from scramble.store import ImageTable, file_key, read_table, table_path
 from scramble.world.questions import YES_NO
 
 TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
@@ -24,7 +23,7 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
     """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
     items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, Quad)]
     return Benchmark(
-        "world_winoground", _version(root, Quad), check_items("world_winoground", items), _images(root), "plain",
+        "world_winoground", _version(root, Quad), check_items("world_winoground", items), ImageTable(root), "plain",
         chance=TWO_BY_TWO_CHANCE, default_protocol="world", caption_prompt=caption_prompt, yes_template=YES_NO,
     )  # fmt: skip
 
@@ -46,7 +45,7 @@ def load_vqa(root: str | Path) -> Benchmark:
     chance = {f"accuracy/{kind}": 100 / len(found) for kind, found in candidates.items()}
     chance["accuracy"] = sum(chance[f"accuracy/{q.kind}"] for q in questions) / max(len(questions), 1)
     return Benchmark(
-        "world_vqa", _version(root, Question), check_items("world_vqa", items), _images(root), "plain",
+        "world_vqa", _version(root, Question), check_items("world_vqa", items), ImageTable(root), "plain",
         chance=chance, default_protocol="world",
     )  # fmt: skip
 
@@ -54,10 +53,6 @@ def load_vqa(root: str | Path) -> Benchmark:
 def _parts(quad: Quad) -> tuple[str, ...]:
     part = quad.tags[-1] if quad.tags else ""
     return (part, f"{quad.kind}/{part}") if part else ()
-
-
-def _images(root: str | Path) -> Mapping[str, ImageFile]:
-    return {record.image_id: record.image for record in read_table(root, ImageRecord)}
 
 
 def _version(root: str | Path, table: type) -> str:

@@ -1,0 +1,77 @@
+"""Replies from a model behind an engine: an OpenAI-compatible server, or vLLM in this process. Generation only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+from PIL import Image
+
+from scramble.engines import Engine, Message, ReplyStore, Request
+from scramble.engines.request import MEDIA_TYPES
+from scramble.evaluation.items import EvaluationError, Query, Reply
+from scramble.evaluation.prompts import open_images
+from scramble.records import ImageFile
+
+
+class Served:
+    """Answers queries through an engine; every reply is on disk as it comes, so that a kill loses none.
+
+    The server applies its own chat template and image preparation: a result under a protocol is comparable with one of
+    a model in this process as far as these two agree.
+    """
+
+    def __init__(self, engine: Engine, store: ReplyStore) -> None:
+        self.engine, self.store = engine, store
+
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+        """Replies to each group of queries, in order; images go in front of the text.
+
+        Raises:
+            EvaluationError: a query that asks for likelihoods, or one that the server refuses, by its id.
+            EngineError: no server, a wrong key or model.
+        """
+        for group in groups:
+            if group[0].candidates:
+                raise EvaluationError(
+                    f"{group[0].query_id} asks how likely given answers are, which an engine does not tell: choose a "
+                    "protocol that generates (standard, say, for questions), or run the model in this process"
+                )
+        answers = self.engine.generate(_requests(groups, images), self.store)
+        for group in groups:
+            replies = []
+            for query in group:
+                answer = next(answers)
+                if answer.error:
+                    raise EvaluationError(
+                        f"item {query.query_id}: no answer from {self.engine.model} ({answer.error}); "
+                        "what has been answered is kept"
+                    )
+                replies.append(Reply(text=answer.text.strip()))
+            yield replies
+
+    def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
+        """Many groups: the engine keeps replies itself, and waits for its slowest request at the end of a chunk."""
+        return 4 * self.engine.window
+
+    def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> None:
+        """None: what is batched with what is the server's affair."""
+
+
+def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[Request]:
+    for group in groups:
+        opened = open_images(group[0].image_ids, images, group[0].image_px)
+        px = group[0].image_px
+        sent = tuple(_encoded(images[name], image, px) for name, image in zip(group[0].image_ids, opened, strict=True))
+        for query in group:
+            yield Request((Message("user", query.prompt, sent),), max_tokens=query.max_new_tokens)
+
+
+def _encoded(file: ImageFile, image: Image.Image, px: int | None) -> bytes:
+    """The file as it is, where servers take its format; else, or where it was resized, PNG."""
+    content = file.read()
+    if px is None and content.startswith(tuple(MEDIA_TYPES)):
+        return content
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
