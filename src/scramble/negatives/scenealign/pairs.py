@@ -86,6 +86,23 @@ def build_pairs(
     Raises:
         SceneAlignError: more pairs a question than kinds.
     """
+    drawn = _perturbations(found, interventions, per_question, seed, on_skip, misses)
+    rewritten = getattr(interventions, "rewritten", None)  # a language model that words what was drawn
+    for case, result in rewritten(drawn) if rewritten else drawn:
+        if isinstance(result, str):
+            on_skip(_row(case.question, result))
+        else:
+            yield _pair(case, result, prompt, seed)
+
+
+def _perturbations(
+    found: Iterable[Case],
+    interventions: Interventions,
+    per_question: int,
+    seed: int,
+    on_skip: OnSkip,
+    misses: Counter[str] | None,
+) -> Iterator[tuple[Case, Perturbed]]:
     settings = interventions.settings
     wanted = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
     if not 1 <= per_question <= len(wanted):
@@ -104,7 +121,7 @@ def build_pairs(
             except NotPossible as error:
                 reasons.append(str(error))
                 continue
-            yield _pair(case, perturbed, prompt, seed)
+            yield case, perturbed
             made += 1
             if made == per_question:
                 break
