@@ -9,69 +9,50 @@ images and recomputation (gradient checkpointing) are not in it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 Product = tuple[int, int, int]  # (n, k) @ (k, m)
-Parts = dict[str, tuple[Counter[Product], Counter[Product]]]  # linear layers; attention as (queries, width, keys)
+Products = tuple[Counter[Product], Counter[Product]]  # of linear layers; of attention as (queries, width, keys)
+Parts = Mapping[str, Products]
+
+# The first layer's projections of the embeddings, which are frozen: no gradient goes below them.
+READS_EMBEDDINGS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|att_proj)\b(?!.*lora_B)")
 
 
-def count_products(model: Path, items: Sequence[Any]) -> Parts:
-    """Products of a LoRA step (rank 16) over the tries of ``items``, by part; no weight is loaded."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+def count_products(backbone: Any, items: Sequence[Any]) -> Parts:
+    """Products of a training step over the tries of ``items``, by part; what is trained is what requires a gradient.
 
-    from scramble.models import Loaded
-    from scramble.models.registry import family_of
-    from scramble.preference.policy import add_lora
-    from scramble.trie import build_item
-    from scramble.trie.tail import POSITION_WISE, last_layer
+    The tower's are read off one pass over the items' images, the decoder's are counted from its layers and the tries.
+    """
+    from scramble.trie import block_tokens, build_item, encode_images
 
-    config = AutoConfig.from_pretrained(model)
-    family = family_of(config.model_type)
-    with torch.device("meta"):
-        loaded = Loaded(AutoModelForImageTextToText.from_config(config), None, family, str(model))
-        add_lora(loaded, r=16, alpha=32.0)
-    backbone = loaded.backbone
-    tries = [build_item(item, feature_tokens=backbone.feature_tokens) for item in items]
+    tries = [
+        build_item(item, feature_tokens=backbone.feature_tokens, block_tokens=block_tokens(backbone)) for item in items
+    ]
+    with recorded(backbone.vision) as tower:
+        encode_images(backbone, [item.images for item in items])
     tokens, predicting = sum(map(len, tries)), sum(len(trie.rows) for trie in tries)
     visible = sum(int((trie.end - range(len(trie))).sum()) for trie in tries)  # pairs of tokens
-
-    tail: set[int] = set()
-    for name, module in last_layer(backbone.decoder).named_modules():
-        if name in POSITION_WISE:
-            tail |= {id(part) for part in module.modules()}
-    forward: Counter[Product] = Counter()
-    backward: Counter[Product] = Counter()
-    for name, module in backbone.decoder.named_modules():
-        if not isinstance(module, torch.nn.Linear):
-            continue
-        rows, k, m = (predicting if id(module) in tail else tokens), module.in_features, module.out_features
-        forward[rows, k, m] += 1
-        if module.weight.requires_grad:
-            backward[m, rows, k] += 1
-        first_inputs = ".0.self_attn." in f".{name}" and "o_proj" not in name  # they read the frozen embeddings
-        if not first_inputs or "lora_B" in name:
-            backward[rows, m, k] += 1
-
-    text, vision = config.get_text_config(), config.vision_config
-    patches = (vision.image_size[0] // vision.patch_size[0]) ** 2 + 1
-    tower, projector = backbone.vision
-    seen: Counter[Product] = Counter()
-    for part, rows in ((tower, len(items) * patches), (projector, sum(trie.num_features for trie in tries))):
-        seen.update((rows, m.in_features, m.out_features) for m in part.modules() if isinstance(m, torch.nn.Linear))
-    heads = len(items) * vision.num_attention_heads * vision.num_hidden_layers
-    tower_attention = Counter({(patches, vision.hidden_size // vision.num_attention_heads, patches): heads})
+    for block in (int(trie.block.sum()) for trie in tries):
+        visible += block * (block - 1) // 2  # a two-way block sees the later tokens, too
+    forward, backward = _decoder_products(backbone, tokens, predicting)
+    config = backbone.decoder.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = config.num_attention_heads * config.num_hidden_layers
     # A square of side sqrt(visible) has as many entries as there are pairs of tokens that see each other.
-    side, width = round(visible**0.5), text.hidden_size // text.num_attention_heads
-    heads = text.num_attention_heads * text.num_hidden_layers
+    side = round(visible**0.5)
     head = backbone.head
     return {
-        "tower": (seen, tower_attention),
+        "tower": tower,
         "decoder forward": (forward, Counter({(side, width, side): heads})),
         "decoder backward": (backward, Counter({(side, width, side): 2 * heads})),
         "head": (
@@ -83,15 +64,63 @@ def count_products(model: Path, items: Sequence[Any]) -> Parts:
     }
 
 
+def _decoder_products(backbone: Any, tokens: int, predicting: int) -> Products:
+    """Forward and backward products of the decoder's linear layers, adapters included."""
+    from scramble.trie.tail import POSITION_WISE, last_layer
+
+    tail: set[int] = set()
+    for name, module in last_layer(backbone.decoder).named_modules():
+        if name in POSITION_WISE:
+            tail |= {id(part) for part in module.modules()}
+    forward: Counter[Product] = Counter()
+    backward: Counter[Product] = Counter()
+    for name, module in backbone.decoder.named_modules():
+        if not isinstance(module, nn.Linear) or module is backbone.head:
+            continue
+        rows, k, m = (predicting if id(module) in tail else tokens), module.in_features, module.out_features
+        forward[rows, k, m] += 1
+        if module.weight.requires_grad:
+            backward[m, rows, k] += 1
+        if not READS_EMBEDDINGS.match(name):
+            backward[rows, m, k] += 1
+    return forward, backward
+
+
+@contextmanager
+def recorded(modules: Iterable[nn.Module]) -> Iterator[Products]:
+    """The products of linear layers, convolutions and attentions in these modules' forward passes while it runs."""
+    linear: Counter[Product] = Counter()
+    attention: Counter[Product] = Counter()
+
+    def note(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        size, width = module.weight.numel(), module.weight.shape[0]
+        linear[output.numel() // width, size // width, width] += 1
+
+    class Attentions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is nn.functional.scaled_dot_product_attention:
+                query, key = args[:2]
+                attention[query.shape[-2], query.shape[-1], key.shape[-2]] += query.shape[:-2].numel()
+            return func(*args, **(kwargs or {}))
+
+    layers = [m for part in modules for m in part.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with Attentions():
+            yield linear, attention
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def floating_point_operations(parts: Parts) -> float:
     """Multiplications and additions of all products."""
     linear = sum(2.0 * n * k * m * count for part, _ in parts.values() for (n, k, m), count in part.items())
     return linear + sum(4.0 * q * d * k * count for _, part in parts.values() for (q, d, k), count in part.items())
 
 
-def floor_seconds(parts: Parts, threads: int, repeats: int = 5) -> Mapping[str, float]:
-    """Seconds of each part on this CPU, each product at its fastest of some runs."""
-    torch.set_num_threads(threads)
+def floor_seconds(parts: Parts, repeats: int = 7) -> dict[str, float]:
+    """Seconds of each part on this CPU with torch's threads, each product at its fastest of some runs."""
     return {
         name: sum(_product_seconds(p, repeats) * count for p, count in linear.items())
         + sum(_attention_seconds(p, repeats) * count for p, count in attention.items())

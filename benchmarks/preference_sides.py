@@ -1,7 +1,8 @@
-"""One side of benchmarks/preference_step.py, in a process of its own: this project's trainer, or TRL's DPOTrainer.
+"""One side of benchmarks/preference_step.py, in a process of its own. Started by preference_step.py.
 
-The process loads the model, says so, and then takes one optimizer step for each line it reads, reporting its seconds.
-A step is everything from reading the images to the updated weights. Started by preference_step.py.
+``scramble``: this project's trainer. ``trl``: TRL's DPOTrainer. ``rows``: a plain loop with a sequence a row, for
+families that TRL cannot train. The process loads the model, says so, and takes one optimizer step for each line it
+reads, reporting its seconds. A step is everything from reading the images to the updated weights.
 """
 
 from __future__ import annotations
@@ -13,19 +14,31 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from floor import count_products, floating_point_operations, floor_seconds, matrix_rate
 from shapes import make_pairs, noise_jpeg, read_captions
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 PROMPT = "Describe the image in one sentence."
 MARK = "@@"  # lines of the protocol; anything else on stdout is chatter
+LORA = {"r": 16, "alpha": 32.0}
+LEARNING_RATE, BETA = 1e-5, 0.1
 
 
 def say(**values: Any) -> None:
+    """One line to preference_step.py."""
     print(MARK + json.dumps(values), flush=True)
+
+
+def hear() -> str:
+    """One line from preference_step.py."""
+    return sys.stdin.readline().strip()
 
 
 def resident_bytes() -> int:
@@ -53,71 +66,74 @@ def memory() -> dict[str, int]:
     return {"peak": peak_bytes(), "peak_with_loading": highest, "device_peak": device}
 
 
-def clocks() -> tuple[float, float]:
-    """Seconds by the wall clock, and of all this process's threads at work (steadier on a busy machine)."""
-    return time.perf_counter(), time.process_time()
+class Clock:
+    """Waits for a line before each step, and reports the seconds from that line to the end of the step, by the wall
+    clock and of all this process's threads at work (steadier on a busy machine); memory after the last step."""
 
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.start = (0.0, 0.0)
 
-class StepClock(TrainerCallback):
-    """Waits for a line before each step, and reports the seconds from that line to the end of the step."""
-
-    start = (0.0, 0.0)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def begin(self) -> None:
         say(ready=True)
-        self._wait(control)
+        self._wait()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def end_step(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        now = clocks()
-        say(seconds=now[0] - self.start[0], cpu_seconds=now[1] - self.start[1])
-        self._wait(control)
+        wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+        self.left -= 1
+        say(seconds=wall, cpu_seconds=cpu, **({} if self.left else memory()))
+        if self.left:
+            self._wait()
 
-    def _wait(self, control: TrainerControl) -> None:
-        line = sys.stdin.readline().strip()
-        if line != "step":
-            say(**memory())
-            os._exit(0)  # the trainer's own ending would only cost time
-        self.start = clocks()
-
-
-def training_arguments(cls: type, args: argparse.Namespace, **more: Any) -> Any:
-    """The same optimizer and precision for both sides."""
-    return cls(
-        output_dir=args.work,
-        per_device_train_batch_size=args.images * args.captions,
-        max_steps=1_000_000,
-        learning_rate=1e-5,
-        lr_scheduler_type="constant",
-        logging_steps=1_000_000,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=args.device == "cpu",
-        bf16=args.device == "cuda",
-        **more,
-    )
+    def _wait(self) -> None:
+        hear()
+        self.start = time.perf_counter(), time.process_time()
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    captions = read_captions(args.data, args.distinct_images, args.captions)
-    return list(make_pairs(captions))
+    """Pairs of all images."""
+    return list(make_pairs(read_captions(args.data, args.distinct_images, args.captions)))
+
+
+def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
+    """The same as this project's trainer takes them."""
+    from scramble.preference.examples import Example
+    from scramble.records import ImageFile
+
+    files = {str(n): ImageFile(noise_jpeg(n, args.pixels)) for n in range(args.distinct_images)}
+    pairs = [
+        Example(str(n), (str(row["image"]),), PROMPT, row["chosen"], row["rejected"])
+        for n, row in enumerate(rows(args))
+    ]
+    return pairs, files
 
 
 def load(args: argparse.Namespace) -> Any:
+    """The model on its device; from here on memory counts."""
     from scramble import models
 
-    dtype = "bfloat16" if args.device == "cuda" else "float32"
-    loaded = models.load(args.model, dtype=dtype, device=args.device)
+    loaded = models.load(args.model, dtype=args.dtype, device=args.device)
     say(loaded=resident_bytes())
     reset_peak()
     return loaded
 
 
 # ---------------------------------------------------------------------------------------------------------------- TRL
+
+
+class TrlClock(TrainerCallback):
+    """The clock as a callback of transformers' trainer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.clock.begin()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.clock.end_step()
 
 
 def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
@@ -140,107 +156,155 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         },
         features=features,
     )
-    config = training_arguments(
-        DPOConfig, args, gradient_checkpointing=gradient_checkpointing, max_length=None, beta=0.1, loss_type=["sigmoid"]
+    config = DPOConfig(
+        output_dir=args.work,
+        per_device_train_batch_size=args.images * args.captions,
+        max_steps=args.steps,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        logging_steps=1_000_000,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=args.device == "cpu",
+        bf16=args.dtype == "bfloat16",
+        gradient_checkpointing=gradient_checkpointing,
+        max_length=None,
+        beta=BETA,
+        loss_type=["sigmoid"],
     )
     trainer = DPOTrainer(
         model=loaded.model,
         args=config,
         train_dataset=dataset,
         processing_class=loaded.processor,
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=loaded.family.lora_targets),
-        callbacks=[StepClock()],
+        peft_config=LoraConfig(r=LORA["r"], lora_alpha=LORA["alpha"], target_modules=loaded.family.lora_targets),
+        callbacks=[TrlClock(Clock(args.steps))],
     )
     trainer.train()
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
+    """A plain loop: each answer a row of its own with its own image, and all of it again for the reference."""
+    from scramble.preference.batches import Encoder
+    from scramble.preference.policy import add_lora, make_policy
+
+    loaded = load(args)
+    model = add_lora(loaded, **LORA)
+    policy = make_policy(replace(loaded, model=model), gradient_checkpointing=gradient_checkpointing).train()
+    pairs, files = examples_and_images(args)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
+    clock, batches = Clock(args.steps), cycle(pairs)
+    autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bfloat16")
+    clock.begin()
+    for _ in range(args.steps):
+        encoder = Encoder(loaded, files, cache_bytes=0)
+        tries = row_tries(encoder, policy.backbone, list(islice(batches, args.images * args.captions)))
+        with autocast:
+            with torch.no_grad(), model.disable_adapter():
+                reference_Q, _, _ = policy(tries)
+            sums_Q, _, _ = policy(tries)
+        chosen, rejected = (sums_Q - reference_Q).unflatten(0, (-1, 2)).unbind(1)
+        loss = -torch.nn.functional.logsigmoid(BETA * (chosen - rejected)).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss)
+        clock.end_step()
+
+
+def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
+    """A batch in which nothing is shared: every answer has its own prompt and its own image."""
+    from scramble.trie import TrieItem, block_tokens, pack
+
+    items = []
+    for pair in pairs:
+        prompt = encoder.prompt(pair)
+        for answer in (pair.chosen, pair.rejected):
+            completion = encoder.completion(answer)
+            scored = [False] * len(prompt.input_ids) + [True] * len(completion)
+            items.append(TrieItem([prompt.input_ids + completion], [scored], dict(prompt.images), pair.example_id))
+    return pack(items, feature_tokens=backbone.feature_tokens, block_tokens=block_tokens(backbone))
 
 
 # --------------------------------------------------------------------------------------------------------------- ours
 
 
 def run_scramble(args: argparse.Namespace) -> None:
-    """This project's trainer with cached reference log-probabilities; the time to fill the cache is reported."""
-    from scramble.models import Loaded
-    from scramble.preference.batches import Encoder, collate
-    from scramble.preference.examples import Example, group_by_image
-    from scramble.preference.order import MicroBatches
-    from scramble.preference.policy import Policy, add_lora, make_policy
-    from scramble.preference.reference import reference_logps
-    from scramble.preference.shift import RewardShift
-    from scramble.preference.trainer import PreferenceTrainer
-    from scramble.records import ImageFile
-    from scramble.trie import CachedBackbone, features_bytes
+    """This project's trainer; the time to fill its caches is reported."""
+    from scramble.preference import train
 
     loaded = load(args)
     if args.device == "cuda":
         loaded.backbone.decoder.set_attn_implementation("flex_attention")
-    files = {str(n): ImageFile(noise_jpeg(n, args.pixels)) for n in range(args.distinct_images)}
-    examples = [
-        Example(str(n), (str(row["image"]),), PROMPT, row["chosen"], row["rejected"])
-        for n, row in enumerate(rows(args))
-    ]
-    model = add_lora(loaded, r=16, alpha=32.0)
-    loaded = Loaded(model, loaded.processor, loaded.family, loaded.path)
-    policy = make_policy(loaded, gradient_checkpointing=args.gradient_checkpointing)
-    encoder = Encoder(loaded, files, cache_bytes=0)  # every step decodes its images, as in a run over a large data set
-    if args.feature_cache:
-        first = encoder.prompt(examples[0])
-        tokens = sum(token in policy.backbone.feature_tokens for token in first.input_ids) * len(files)
-        size = features_bytes(tokens, policy.backbone.head.weight.shape[1], policy.backbone.head.weight.dtype)
-        say(feature_cache_bytes=size)
-        policy = Policy(model, CachedBackbone(policy.backbone, args.work))
-        start = time.perf_counter()
-        for group in group_by_image(examples):
-            with torch.no_grad():
-                policy.backbone.encode_images([encoder.prompt(examples[group[0]]).images])
-        say(feature_fill_seconds=time.perf_counter() - start)
+    data = examples_and_images(args)
+    clock = Clock(args.steps)
+    calls: Iterator[Any] = chain([clock.begin], cycle([clock.end_step]))
 
-    start = time.perf_counter()
-    some = [examples[n] for group in group_by_image(examples)[: args.fill_images] for n in group]
-    tokens = 1024 if args.device == "cpu" else 8192
-    with torch.no_grad(), model.disable_adapter():
-        reference_logps(
-            Path(args.work) / "reference", {"run": "benchmark"}, some, encoder, policy.backbone, batch_tokens=tokens
-        )
-    say(fill_seconds_per_pair=(time.perf_counter() - start) / len(some))
-    reference = {example.example_id: (-50.0, -50.0) for example in examples}  # any two numbers cost the same
+    def tick(_: Any) -> dict[str, float]:  # called before the first step and after every one
+        next(calls)()
+        return {}
 
-    def make_batch(numbers: Any) -> Any:
-        chosen = [examples[n] for n in numbers]
-        return collate(encoder, policy.backbone, chosen, with_rejected=True, reference=reference)
-
-    groups = group_by_image(examples)
-    size = args.images * args.captions
-    trainer = PreferenceTrainer(
-        policy,
-        training_arguments(TrainingArguments, args, gradient_checkpointing=False),
-        make_batch=make_batch,
-        order=MicroBatches(groups, size, 1_000_000),
-        weights={"sigmoid": 1.0},
-        options={"beta": 0.1},
-        shift=RewardShift("none"),
-        in_step_reference=args.reference_in_step,
-        save_weights=lambda folder: None,
-        load_weights=lambda folder: None,
-        settings={},
-        keep=1,
-        batches_per_epoch=len(examples) / size,
-        callbacks=[StepClock()],
+    work = Path(args.work)
+    summary = train(
+        loaded, data, work / "run", objective="dpo", beta=BETA, lora=LORA, steps=args.steps,
+        batch_size=args.images * args.captions, learning_rate=LEARNING_RATE, schedule="constant", warmup=0,
+        gradient_checkpointing=args.gradient_checkpointing, autocast=args.dtype == "bfloat16", device=args.device,
+        reference="step" if args.reference_in_step else "cache", reference_batch_tokens=args.batch_tokens,
+        image_features=work / "features" if args.feature_cache else None,
+        image_memory=0,  # every step decodes its images, as in a run over a large data set
+        evaluate=tick, evaluate_every=1, log_every=1_000_000, save_every=1_000_000,
+    )  # fmt: skip
+    size = sum(path.stat().st_size for path in (work / "features").rglob("features-*.bin"))
+    say(
+        pairs=summary["examples"],
+        reference_seconds=summary["reference_seconds"],
+        features_seconds=summary["features_seconds"],
+        features_bytes=size,
     )
-    trainer.train()
+    if hear() == "floor":
+        say(**floor(args, loaded, data))
+
+
+def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
+    """What a step must do at least: operations, and their seconds on a CPU (each product timed alone) or the rate of a
+    large bf16 product on a GPU; and the tokens of a step, each sequence counted whole."""
+    from scramble.preference.batches import Encoder, trie_items
+
+    encoder = Encoder(loaded, data[1], cache_bytes=0)
+    some = data[0][: args.images * args.captions]
+    items, _ = trie_items(encoder, loaded.backbone, some, with_rejected=True)
+    parts = count_products(loaded.backbone, items)
+    first = items[0].sequences[0]
+    found: dict[str, Any] = {
+        "image_tokens": sum(token in loaded.backbone.feature_tokens for token in first),
+        "sequence_tokens_a_step": sum(len(ids) for item in items for ids in item.sequences),
+        "flop": floating_point_operations(parts),
+        "flop_without_tower": floating_point_operations({k: v for k, v in parts.items() if k != "tower"}),
+    }
+    if args.device == "cuda":
+        return found | {"flop_a_second": matrix_rate()}
+    return found | {"floor_seconds": floor_seconds(parts)}
 
 
 def main() -> None:
     """Parse the command line and run a side."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side", choices=("scramble", "trl", "trl-checkpointing"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", choices=("scramble", "trl", "trl-checkpointing", "rows", "rows-checkpointing"))
     parser.add_argument("--model", required=True)
     parser.add_argument("--data")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--captions", type=int, default=1)
     parser.add_argument("--distinct-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--fill-images", type=int, default=16)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--feature-cache", action="store_true")
     parser.add_argument("--reference-in-step", action="store_true")
@@ -250,7 +314,8 @@ def main() -> None:
         if args.side == "scramble":
             run_scramble(args)
         else:
-            run_trl(args, gradient_checkpointing=args.side == "trl-checkpointing")
+            run = run_trl if args.side.startswith("trl") else run_rows
+            run(args, gradient_checkpointing=args.side.endswith("checkpointing"))
 
 
 if __name__ == "__main__":

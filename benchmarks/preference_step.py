@@ -1,13 +1,16 @@
 """Speed and memory of a preference step: this project's trainer beside TRL's DPOTrainer, on the same pairs and model.
 
-Each side runs in its own process; they take steps in turn, so that both meet the same machine. Random weights and
-noise images: only shapes and lengths matter. Run on an idle machine:
+Each side runs in its own process; they take steps in turn, so that all meet the same machine. Random weights and noise
+images: only shapes and lengths matter. Run on an idle machine:
 
-    python benchmarks/preference_step.py --captions 1 --json step1.json
+    python benchmarks/preference_step.py --captions 1 --feature-cache --json step1.json
     python benchmarks/preference_step.py --captions 5 --data captions.jsonl
-    python benchmarks/preference_step.py --curve --steps 3
+    python benchmarks/preference_step.py --curve --images 1 --steps 2 --json curve.json
+    python benchmarks/preference_step.py --shape molmo-40m --captions 5
 
-``--data`` takes a JSONL with "image" and "caption"; without it captions of the same length are made up.
+TRL cannot train Molmo v1; there a plain loop with a sequence a row takes its place (``--rows`` adds it elsewhere).
+``--data`` takes a JSONL with "image" and "caption"; without it captions of the same length are made up. On a GPU see
+benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -25,12 +28,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from floor import count_products, floating_point_operations, floor_seconds, matrix_rate
-from shapes import SHAPES, Shape, image_tokens, make_pairs, read_captions, save_internvl
+from shapes import MOLMO_SHAPES, SHAPES, Shape, read_captions, save_model
 
 HERE = Path(__file__).parent
 MARK = "@@"
-TRL_SIDES = ("trl", "trl-checkpointing")
+CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
+
+
+class SideError(RuntimeError):
+    """A side that ended too early."""
 
 
 class Side:
@@ -57,147 +63,173 @@ class Side:
             env=environment,
         )
         while not self.facts.get("ready"):
-            self.facts |= self._read()
+            self.facts |= self.read()
 
     def step(self) -> None:
         """Take one step and note its seconds."""
-        self._send("step")
-        found = self._read()
-        self.seconds.append(found["seconds"])
-        self.cpu_seconds.append(found["cpu_seconds"])
+        self.send("step")
+        found = self.read()
+        self.seconds.append(found.pop("seconds"))
+        self.cpu_seconds.append(found.pop("cpu_seconds"))
+        self.facts |= found
 
-    def finish(self) -> None:
-        """End the process; its memory is in ``facts`` then."""
-        self._send("end")
-        self.facts |= self._read()
-        self.process.wait()
-
-    def _send(self, line: str) -> None:
+    def send(self, line: str) -> None:
+        """Tell the process something."""
         assert self.process.stdin
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """What the process says next. Raises SideError if it ended."""
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith(MARK):
                 return json.loads(line[len(MARK) :])
         self.log.seek(0)
-        raise RuntimeError(f"the process of {self.name} ended:\n{self.log.read()[-3000:]}")
+        raise SideError(f"the process of {self.name} ended:\n{self.log.read()[-3000:]}")
+
+
+def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Names of the sides and their own options."""
+    ours = ["--gradient-checkpointing"] if args.gradient_checkpointing else []
+    sides = {"scramble": ["scramble", *ours]}
+    if args.feature_cache:
+        sides["scramble-features"] = ["scramble", *ours, "--feature-cache"]
+    if args.reference_in_step:
+        sides["scramble-reference-in-step"] = ["scramble", *ours, "--reference-in-step"]
+    if not args.only_scramble:
+        peers = [] if args.shape in MOLMO_SHAPES else ["trl"]
+        peers += ["rows"] if args.rows or not peers else []
+        sides |= {name: [name] for peer in peers for name in (peer, f"{peer}-checkpointing")}
+    return sides
 
 
 def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, Any]:
     """Steps of every side in turn; medians, rates, memory and ratios."""
-    common = ["--model", str(model), "--device", args.device, "--images", str(args.images)]
+    common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--images", str(args.images)]
     common += ["--captions", str(captions), "--distinct-images", str(args.distinct_images)]
+    common += ["--pixels", str(args.pixels), "--steps", str(args.warmup + args.steps)]
+    common += ["--batch-tokens", str(1024 if args.device == "cpu" else 8192)]
     common += ["--data", args.data] if args.data else []
-    ours = ["--gradient-checkpointing"] if args.gradient_checkpointing else []
-    options = {"scramble": ours}
-    if args.feature_cache:
-        options["scramble-features"] = [*ours, "--feature-cache"]
-    if args.reference_in_step:
-        options["scramble-reference-in-step"] = [*ours, "--reference-in-step"]
-    if not args.only_scramble:
-        options |= {name: [] for name in TRL_SIDES}
-    sides = []
-    for name, more in options.items():
-        program = "scramble" if name.startswith("scramble") else name
-        sides.append(Side(name, [program, *common, *more], args.threads))
-    for _ in range(args.warmup + args.steps):
-        for side in sides:
-            side.step()
-    for side in sides:
-        side.finish()
-
-    pairs = args.images * captions
-    tokens = sequence_tokens(args, model, captions)
-    result: dict[str, Any] = {"captions": captions, "pairs_a_step": pairs, "sequence_tokens_a_step": tokens}
-    for side in sides:
-        seconds = side.seconds[args.warmup :]
-        median = statistics.median(seconds)
-        result[side.name] = {
-            "seconds_a_step": round(median, 4),
-            "cpu_seconds_a_step": round(statistics.median(side.cpu_seconds[args.warmup :]), 4),
-            "all_seconds": [round(value, 4) for value in seconds],
-            "pairs_per_second": round(pairs / median, 4),
-            "sequence_tokens_per_second": round(tokens / median, 1),
-            "peak_bytes": side.facts["device_peak"] or side.facts["peak"],
-            "peak_bytes_above_loaded": side.facts["device_peak"] or side.facts["peak"] - side.facts["loaded"],
-            **{key: value for key, value in side.facts.items() if "fill" in key or "feature" in key},
-        }
-    if not args.only_scramble:
-        result["ratios"] = ratios(result, pairs)
-    result["floor"] = floor(args, model, captions, result["scramble"]["seconds_a_step"])
-    return result
+    options = sides_of(args)
+    result: dict[str, Any] = {"captions": captions, "images_a_step": args.images}
+    for names in [[name] for name in options] if args.one_at_a_time else [list(options)]:
+        sides: dict[str, Side] = {}
+        for name in names:
+            try:
+                sides[name] = Side(name, [*options[name], *common], args.threads)
+            except SideError as error:
+                result[name] = {"failed": last_line(error)}
+        for _ in range(args.warmup + args.steps):
+            for name, side in list(sides.items()):
+                try:
+                    side.step()
+                except SideError as error:
+                    result[name] = {"failed": last_line(sides.pop(name) and error)}
+        finish(args, sides)
+        result |= {name: figures(args, side, args.images * captions) for name, side in sides.items()}
+    common_facts(result)
+    ratios = compare(result, args.images * captions)
+    return result | ({"ratios": ratios} if ratios else {})
 
 
-def ratios(result: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """Against the faster of TRL's two settings; over 1 and 3 epochs with the time to fill the reference cache."""
-    best = min(TRL_SIDES, key=lambda name: result[name]["seconds_a_step"])
-    theirs, found = result[best], {"against": best}
-    for name in [name for name in result if name.startswith("scramble")]:
-        ours = result[name]
-        fill = 0.0 if name.endswith("in-step") else ours["fill_seconds_per_pair"] * pairs
-        step = ours["seconds_a_step"]
-        found[name] = {
-            "warm_steps": round(theirs["seconds_a_step"] / step, 2),
-            "warm_steps_cpu_time": round(theirs["cpu_seconds_a_step"] / ours["cpu_seconds_a_step"], 2),
-            "one_epoch_with_fill": round(theirs["seconds_a_step"] / (step + fill), 2),
-            "three_epochs_with_fill": round(3 * theirs["seconds_a_step"] / (3 * step + fill), 2),
-            "peak_memory": round(ours["peak_bytes"] / theirs["peak_bytes"], 3),
-            "peak_memory_above_loaded": round(ours["peak_bytes_above_loaded"] / theirs["peak_bytes_above_loaded"], 3),
-        }
+def last_line(error: SideError) -> str:
+    """Why a side ended (out of memory, say)."""
+    return str(error).strip().splitlines()[-1]
+
+
+def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
+    """Hear what each side found out, and let it end; the floor is measured once all others have."""
+    ours = [side for side in sides.values() if side.name.startswith("scramble")]
+    for side in ours:
+        side.facts |= side.read()
+        if side.name != "scramble":
+            side.send("end")
+    for side in sides.values():
+        if side.name != "scramble":
+            side.process.wait()
+    if "scramble" in sides:
+        side = sides["scramble"]
+        side.send("floor")
+        side.facts |= side.read()
+        side.process.wait()
+
+
+def figures(args: argparse.Namespace, side: Side, pairs: int) -> dict[str, Any]:
+    """What was measured of one side."""
+    facts, seconds = side.facts, side.seconds[args.warmup :]
+    median = statistics.median(seconds)
+    found: dict[str, Any] = {
+        "seconds_a_step": round(median, 4),
+        "cpu_seconds_a_step": round(statistics.median(side.cpu_seconds[args.warmup :]), 4),
+        "all_seconds": [round(value, 4) for value in seconds],
+        "pairs_per_second": round(pairs / median, 4),
+        "peak_bytes": facts["device_peak"] or facts["peak"],
+        "peak_bytes_above_loaded": facts["device_peak"] or facts["peak"] - facts["loaded"],
+    }
+    if "reference_seconds" in facts:
+        found["reference_seconds_a_pair"] = round(facts["reference_seconds"] / facts["pairs"], 4)
+        found["features_seconds_a_pair"] = round(facts["features_seconds"] / facts["pairs"], 4)
+        found["features_bytes"] = facts["features_bytes"]
+    found |= {key: facts[key] for key in ("image_tokens", "sequence_tokens_a_step") if key in facts}
+    return found | _floor(facts, median)
+
+
+def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
+    """The work that a step must do, and the fraction of the machine's rate that the step reaches."""
+    found = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_a_second") if key in facts}
+    if "flop_a_second" in facts:
+        found["utilisation"] = round(facts["flop"] / median / facts["flop_a_second"], 3)
+    if "floor_seconds" in facts:
+        parts = facts["floor_seconds"]
+        found["floor_seconds"] = {name: round(value, 4) for name, value in parts.items()}
+        found["floor_total"] = round(sum(parts.values()), 4)
+        found["floor_fraction"] = round(sum(parts.values()) / median, 3)
     return found
 
 
-def sequence_tokens(args: argparse.Namespace, model: Path, captions: int) -> int:
-    """Tokens a step, each sequence counted whole: the same for every side."""
-    return sum(len(ids) for item in step_items(args, model, captions) for ids in item.sequences)
+def common_facts(result: dict[str, Any]) -> None:
+    """Token rates of all sides, and the floor of the side that runs no tower, from what the first side found."""
+    first = result["scramble"]
+    if "failed" in first:
+        raise SystemExit(f"this project's side failed: {first['failed']}")
+    tokens = result["sequence_tokens_a_step"] = first.pop("sequence_tokens_a_step")
+    result["image_tokens"] = first.pop("image_tokens")
+    for side in result.values():
+        if isinstance(side, dict) and "seconds_a_step" in side:
+            side["sequence_tokens_per_second"] = round(tokens / side["seconds_a_step"], 1)
+    with_features = result.get("scramble-features")
+    if with_features and "floor_seconds" in first and "seconds_a_step" in with_features:
+        total = first["floor_total"] - first["floor_seconds"]["tower"]
+        with_features["floor_fraction"] = round(total / with_features["seconds_a_step"], 3)
+    elif with_features and "flop_a_second" in first and "seconds_a_step" in with_features:
+        rate = first["flop_without_tower"] / with_features["seconds_a_step"]
+        with_features["utilisation"] = round(rate / first["flop_a_second"], 3)
 
 
-def step_items(args: argparse.Namespace, model: Path, captions: int) -> list[Any]:
-    """The tries of one step, without pixels."""
-    from preference_sides import PROMPT
-
-    from scramble import models
-    from scramble.trie import TrieItem
-
-    processor_of = models.load(model)
-    family, processor = processor_of.family, processor_of.processor
-    size = (args.pixels * 3 // 4, args.pixels)
-    rendered = family.render_prompt(processor, PROMPT, 1)
-    ids = processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    image_id = next(iter(family.feature_tokens(processor_of.model.config)))
-    place = ids.index(image_id)
-    prompt = ids[:place] + [image_id] * (family.image_lengths(processor, [size])[0]) + ids[place + 1 :]
-    items: dict[int, tuple[list[list[int]], list[list[bool]]]] = {}
-    for row in make_pairs(read_captions(args.data, args.images, captions)):
-        sequences, scored = items.setdefault(row["image"], ([], []))
-        for kind in ("chosen", "rejected"):
-            completion = family.encode_completion(processor, row[kind])
-            sequences.append(prompt + completion)
-            scored.append([False] * len(prompt) + [True] * len(completion))
-    return [TrieItem(sequences, scored, None, str(image)) for image, (sequences, scored) in items.items()]
-
-
-def floor(args: argparse.Namespace, model: Path, captions: int, step_seconds: float) -> dict[str, Any]:
-    """What a step must do at least, and the fraction of the machine's rate that the step reaches.
-
-    On a CPU the products are timed alone; on a GPU their operations are divided by the rate of a large bf16 product
-    (model FLOP utilisation).
-    """
-    parts = count_products(model, step_items(args, model, captions))
-    operations = floating_point_operations(parts)
-    if args.device == "cuda":
-        rate = matrix_rate()
-        return {"flop": operations, "flop_a_second": rate, "utilisation": round(operations / step_seconds / rate, 3)}
-    seconds = floor_seconds(parts, args.threads)
-    total = sum(seconds.values())
-    return {
-        "flop": operations,
-        "seconds": {name: round(value, 4) for name, value in seconds.items()} | {"total": round(total, 4)},
-        "fraction_reached": round(total / step_seconds, 3),
-    }
+def compare(result: dict[str, Any], pairs: int) -> dict[str, Any]:
+    """Against the faster setting of the peer; over 1 and 3 epochs with the time to fill the caches."""
+    found: dict[str, Any] = {}
+    for peer in ("trl", "rows"):
+        names = [n for n in (peer, f"{peer}-checkpointing") if "seconds_a_step" in result.get(n, {})]
+        if not names:
+            continue
+        best = min(names, key=lambda name: result[name]["seconds_a_step"])
+        theirs = result[best]
+        for name, ours in [(n, r) for n, r in result.items() if n.startswith("scramble") and "seconds_a_step" in r]:
+            fill = (ours["reference_seconds_a_pair"] + ours["features_seconds_a_pair"]) * pairs
+            step = ours["seconds_a_step"]
+            found[f"{name} to {best}"] = {
+                "warm_steps": round(theirs["seconds_a_step"] / step, 2),
+                "warm_steps_cpu_time": round(theirs["cpu_seconds_a_step"] / ours["cpu_seconds_a_step"], 2),
+                "one_epoch_with_fill": round(theirs["seconds_a_step"] / (step + fill), 2),
+                "three_epochs_with_fill": round(3 * theirs["seconds_a_step"] / (3 * step + fill), 2),
+                "peak_memory": round(ours["peak_bytes"] / theirs["peak_bytes"], 3),
+                "peak_memory_above_loaded": round(
+                    ours["peak_bytes_above_loaded"] / theirs["peak_bytes_above_loaded"], 3
+                ),
+            }
+    return found
 
 
 def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
@@ -206,24 +238,32 @@ def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "",
     )
-    return {
+    versions = ("torch", "transformers", "trl", "peft")
+    found = {
         "command": " ".join(["python", *sys.argv]),
-        "shape": {"name": args.shape, **shape.__dict__, "image_tokens": image_tokens(shape)},
+        "shape": {"name": args.shape, **shape.__dict__},
+        "dtype": args.dtype,
         "threads": args.threads,
         "cores": os.cpu_count(),
         "cpu": cpu,
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "trl", "peft")},
+        "versions": {name: importlib.metadata.version(name) for name in versions},
         "captions_from": args.data or "made up, COCO's lengths",
     }
+    if args.device == "cuda":
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def main() -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="40m")
+    parser.add_argument("--shape", choices=SHAPES | MOLMO_SHAPES, default="40m")
     parser.add_argument("--data", help="JSONL with image and caption")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--images", type=int, default=2, help="images a step")
     parser.add_argument("--captions", type=int, default=1, help="pairs an image")
     parser.add_argument("--steps", type=int, default=6)
@@ -234,27 +274,26 @@ def main() -> None:
     parser.add_argument("--gradient-checkpointing", action="store_true", help="in this project's trainer")
     parser.add_argument("--feature-cache", action="store_true", help="also with the tower's features on disk")
     parser.add_argument("--reference-in-step", action="store_true", help="also without a reference cache")
+    parser.add_argument("--rows", action="store_true", help="also a plain loop with a sequence a row")
     parser.add_argument("--only-scramble", action="store_true")
+    parser.add_argument("--one-at-a-time", action="store_true", help="sides one after the other, to save memory")
     parser.add_argument("--curve", action="store_true", help="over 1, 2, 5, 10 captions and 64 to 1024 image tokens")
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()
+    args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
 
-    shape = SHAPES[args.shape]
+    shape = (SHAPES | MOLMO_SHAPES)[args.shape]
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     report: dict[str, Any] = describe(args, shape)
     with tempfile.TemporaryDirectory() as folder:
-        dtype = "float32" if args.device == "cpu" else "bfloat16"
+        model = save_model(Path(folder) / "model", shape, texts, args.dtype)
         if args.curve:
-            model = save_internvl(Path(folder) / "model", shape, texts, dtype)
-            report["by_captions"] = [measure(args, model, captions) for captions in (1, 2, 5, 10)]
+            report["by_captions"] = [measure(args, model, captions) for captions in CAPTIONS]
             report["by_image_tokens"] = []
-            for size in (224, 448, 672, 896):
-                sized = replace(shape, image_size=size)
-                model = save_internvl(Path(folder) / str(size), sized, texts, dtype)
-                row = {"image_tokens": image_tokens(sized), **measure(args, model, args.captions)}
-                report["by_image_tokens"].append(row)
+            for size in IMAGE_SIZES:
+                model = save_model(Path(folder) / str(size), replace(shape, image_size=size), texts, args.dtype)
+                report["by_image_tokens"].append(measure(args, model, args.captions))
         else:
-            model = save_internvl(Path(folder) / "model", shape, texts, dtype)
             report["result"] = measure(args, model, args.captions)
     text = json.dumps(report, indent=2)
     print(text)

@@ -1,4 +1,4 @@
-"""Models and data for the benchmarks: InternVL shapes with random weights, captions, hard negatives, noise images."""
+"""Models and data for the benchmarks: shapes with random weights, captions, hard negatives, noise images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMON_WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of an InternVL: tower (ViT) and decoder (Qwen2)."""
+    """Sizes of a model: tower (ViT) and decoder (Qwen2). ``tiles``: most tiles (crops) of an image beside the whole."""
 
     vision_layers: int
     vision_width: int
@@ -34,6 +34,8 @@ class Shape:
     vocab_size: int
     tied: bool = True
     image_size: int = 448
+    tiles: int = 1
+    family: str = "internvl"
 
 
 SHAPES = {
@@ -46,9 +48,17 @@ SHAPES = {
 }
 
 
-def image_tokens(shape: Shape) -> int:
-    """Tokens of one tile: patches of 14 px, merged two by two."""
-    return (shape.image_size // 28) ** 2
+# Molmo v1: 336 px a crop, 144 features each.
+MOLMO_SHAPES = {
+    "molmo-40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384, False, 336, 2, "molmo"),
+    "molmo-tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024, False, 112, 2, "molmo"),
+    "molmo-7b-d": Shape(23, 1024, 16, 28, 3584, 28, 4, 18944, 152064, False, 336, 12, "molmo"),
+}
+
+
+def save_model(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
+    """Write a model of the given shape with random weights, and a tokenizer made from ``texts``."""
+    return {"internvl": save_internvl, "molmo": save_molmo}[shape.family](folder, shape, texts, dtype)
 
 
 def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
@@ -86,6 +96,56 @@ def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "fl
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
     return folder
+
+
+def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
+    """Write a Molmo v1 of the given shape."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from scramble.models.molmo.tiny import save_tiny_molmo
+
+    save_tiny_molmo(
+        folder, texts, image_size=shape.image_size, patch_size=14, max_crops=shape.tiles,
+        vocab_size=min(shape.vocab_size, 8192),
+    )  # fmt: skip
+    config = AutoConfig.from_pretrained(folder)
+    image_ids = _widen_vocabulary(folder / "tokenizer.json", config.embedding_size, shape.vocab_size)
+    config.vision_config.update(
+        {
+            "hidden_size": shape.vision_width,
+            "num_hidden_layers": shape.vision_layers,
+            "num_attention_heads": shape.vision_heads,
+            "intermediate_size": 4 * shape.vision_width,
+            "feature_layers": [-2, -9] if shape.vision_layers >= 9 else [-1, -2],
+        }
+    )
+    config.update(
+        {
+            "hidden_size": shape.width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "intermediate_size": 2 * shape.mlp,  # gate and up projection in one
+            "vocab_size": shape.vocab_size,
+            "embedding_size": shape.vocab_size,
+            "image_patch_token_id": image_ids["<im_patch>"],
+        }
+    )
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
+def _widen_vocabulary(path: Path, size: int, wanted: int) -> dict[str, int]:
+    """Fill a tokenizer's vocabulary up with tokens that no text has; returns the ids of the tokens added behind it."""
+    values = json.loads(path.read_text())
+    values["model"]["vocab"] |= {f"<unused {n}>": n for n in range(size, wanted)}
+    behind = [token for token in values["added_tokens"] if token["id"] >= size]
+    for token in behind:
+        token["id"] += max(0, wanted - size)
+    path.write_text(json.dumps(values))
+    return {token["content"]: token["id"] for token in behind}
 
 
 def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) -> list[list[str]]:
