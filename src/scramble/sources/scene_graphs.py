@@ -1,0 +1,112 @@
+"""GQA and Visual Genome: images with scene graphs, and the questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageRecord, Question, RecordError
+from scramble.scenegraphs import GraphError
+from scramble.scenegraphs.files import read_graphs
+from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.bundles import Bundle
+from scramble.sources.images import load_image
+from scramble.store import StoreError, read_json
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def bundles(
+    path: str | Path,
+    bad: BadRows,
+    *,
+    graphs: str,
+    questions: str | None = None,
+    images: str | None = None,
+    source: str = "scene_graphs",
+    embed: bool = False,
+    verify: bool = True,
+    limit: int | None = None,
+) -> Iterator[Bundle]:
+    """Stream each image that has a scene graph with its questions, in the order of the file of graphs.
+
+    Both files are held in memory (see :mod:`scramble.scenegraphs.files`). Graphs are kept as they are written; what is
+    broken in them is counted where they are used.
+
+    Args:
+        path: the folder that holds everything.
+        graphs: file of scene graphs, GQA's or Visual Genome's, relative to ``path``.
+        questions: file of questions, GQA's (``{id: {imageId, question, answer}}``) or Visual Genome's
+            (``[{id, qas: [{qa_id, question, answer}]}]``); None reads images alone.
+        images: folder of images relative to ``path`` (by default ``path``), searched with its sub-folders by the
+            image's id.
+        limit: stop after this many images.
+    Raises:
+        SourceError: a file is missing or of another form.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise SourceError(f"{folder} does not exist: give the folder with graphs, questions and images (data.path=...)")
+    asked = {} if questions is None else _questions(folder / questions, bad)
+    files = _files(folder / images if images else folder)
+
+    def stream() -> Iterator[Bundle]:
+        for image_id, graph in read_graphs(folder / graphs):
+            if graph is None:
+                bad.reject(graphs, image_id, "no scene graph")
+                continue
+            if image_id not in files:
+                bad.reject(graphs, image_id, "missing image")
+                continue
+            try:
+                image = load_image(files[image_id], embed=embed, verify=verify)
+            except RecordError as error:
+                bad.reject(graphs, image_id, "unreadable image", str(error))
+                continue
+            bad.use()
+            record = ImageRecord(image_id, image, source=source, graph=graph)
+            yield Bundle(image_id, (record,), questions=tuple(asked.get(image_id, ())))
+
+    try:
+        yield from islice(stream(), limit)
+    except GraphError as error:
+        raise SourceError(str(error)) from error
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Image files by name without suffix."""
+    return {file.stem: file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _SUFFIXES}
+
+
+def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
+    try:
+        value = read_json(file)
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    rows: list[tuple[Any, Any, Any]] = []  # question id, image id, entry
+    if isinstance(value, Mapping):
+        rows = [(key, row.get("imageId"), row) for key, row in value.items() if isinstance(row, Mapping)]
+    elif isinstance(value, list):
+        rows = [
+            (qa.get("qa_id"), qa.get("image_id", entry.get("id")), qa)
+            for entry in value
+            if isinstance(entry, Mapping)
+            for qa in entry.get("qas") or ()
+            if isinstance(qa, Mapping)
+        ]
+    if not rows:
+        raise SourceError(f"{file}: neither GQA's nor Visual Genome's questions")
+    found: dict[str, list[Question]] = {}
+    for key, image_id, row in rows:
+        question, answer = row.get("question"), row.get("answer")
+        if image_id is None or not isinstance(question, str) or not isinstance(answer, str) or not answer.strip():
+            bad.reject(file, str(key), "question without image, text or answer")
+            continue
+        steps = tuple(s for s in row.get("rationale") or () if isinstance(s, str) and s.strip())
+        kind = (row.get("types") or {}).get("structural", "")
+        answer = answer.strip().removesuffix(".")
+        record = Question(str(key), (str(image_id),), question.strip(), answer, str(kind), rationale=steps)
+        found.setdefault(str(image_id), []).append(record)
+    return found
