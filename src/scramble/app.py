@@ -35,7 +35,7 @@ def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
         if not sys.stderr.isatty():
             os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
         # The libraries' notes to each other about their next versions.
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|datasets)\b")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
         interrupt.listen()
         try:
             if cfg.get("launcher", {}).get("kind", "inline") == "inline":

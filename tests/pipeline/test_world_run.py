@@ -127,16 +127,80 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
     assert len(keys) == len(set(keys))
 
 
+def interrupted(overrides: tuple[str, ...], when: Any, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """Train until ``when()``, then send a signal."""
+    process = subprocess.Popen(
+        command("train", *overrides), cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while process.poll() is None and not when():
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cut(
+    finished: Path, tmp_path: Path, script: Run
+) -> None:
+    overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo")
+    shutil.copytree(finished / "data", tmp_path / "data")
+    shutil.copytree(finished / "new_model", tmp_path / "new_model")
+    arm = tmp_path / "train" / "mpo-seed0"
+    stopped = interrupted(overrides, lambda: (arm / "checkpoints" / "step-00000005").exists(), signal.SIGUSR1)
+    last = max((arm / "checkpoints").glob("step-*"))
+    assert stopped.returncode == 75 and "Traceback" not in stopped.stderr
+    assert f"stopped by SIGUSR1: saved at step {int(last.name[5:])} of {STEPS}" in stopped.stderr
+    assert json.loads((arm / "stage.json").read_text())["status"] == "running"
+    weights = last / "weights" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = script("train", *overrides)
+    assert f"checkpoint {last} is damaged" in done.stderr and "going back to the one before it" in done.stderr
+    assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
+    name = "adapter/adapter_model.safetensors"
+    assert (arm / name).read_bytes() == (finished / "train" / "mpo-seed0" / name).read_bytes()
+
+
+@pytest.mark.full
+def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, tmp_path: Path, script: Run) -> None:
+    """SIGTERM before training, a full disk, SIGKILL and SIGTERM in training, one after the other on one run."""
+    overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo")
+    arm = tmp_path / "train" / "mpo-seed0"
+    checkpoints = arm / "checkpoints"
+
+    early = interrupted(overrides, (tmp_path / "data" / "train" / "images.parquet").exists, signal.SIGTERM)
+    assert early.returncode == 75 and "stopped by SIGTERM" in early.stderr
+
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); "
+    limit += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    script("generate", *overrides)
+    shutil.copytree(finished / "new_model", tmp_path / "new_model", dirs_exist_ok=True)
+    full = subprocess.run(
+        [sys.executable, "-c", limit, *command("train", *overrides)[1:]], cwd=ROOT, env=ENVIRONMENT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert "cannot write checkpoint" in full.stderr
+    assert not list(checkpoints.glob("step-*")) and not list(checkpoints.glob(".step-*"))
+
+    killed = interrupted(overrides, lambda: any(checkpoints.glob("step-*")), signal.SIGKILL)
+    assert killed.returncode == -9
+    step = max(checkpoints.glob("step-*"))
+    stopped = interrupted(overrides, lambda: max(checkpoints.glob("step-*")) > step, signal.SIGTERM)
+    assert stopped.returncode == 75
+    script("train", *overrides)
+    assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
+
+
 def test_two_processes_share_one_run_folder_and_give_the_losses_of_one(tmp_path: Path, script: Run) -> None:
     """Four examples a step either way: two micro-batches of two on one process, or one on each of two."""
     short = (*TINY, "trainer.steps=6", "objective=mpo")
     script("train", *short, f"run.dir={tmp_path / 'one'}")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29641"]
-    both = subprocess.run(
-        [*launch, str(ROOT / "scripts" / "train.py"), *short, f"run.dir={tmp_path / 'two'}"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert both.returncode == 0, both.stderr
+    script("train", *short, f"run.dir={tmp_path / 'two'}", "launcher=accelerate", "launcher.num_processes=2")
+    (job,) = (tmp_path / "two" / "jobs").iterdir()
+    assert json.loads((job / "status.json").read_text())["status"] == "finished"
+    assert [path.name for path in (tmp_path / "two" / "train").iterdir()] == ["mpo-seed0"]
+    assert (tmp_path / "two" / "train" / "mpo-seed0" / "checkpoints" / "step-00000005" / "log-1.json").exists()
     one, two = (metrics(tmp_path / name / "train" / "mpo-seed0") for name in ("one", "two"))
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for a, b in zip(one, two, strict=True):

@@ -6,6 +6,7 @@ a word on the others, knows nothing of finished ones, and runs one process a tas
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,8 @@ class Job:
         log = self.point.folder / (LOG_FILE if here.node == 0 else f"log-{here.node}.txt")
         with log.open("ab") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
-        code = self._process.wait()
+        while (code := self._process.poll()) is None:
+            time.sleep(0.5)
         if code:
             raise RuntimeError(f"{self.point.label}: exit status {code}, see {log}")
 
@@ -46,11 +48,23 @@ class Job:
 
         if self._process is not None:
             ask_to_stop(self._process)
-            try:
-                self._process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
+            if not _ends(self._process.pid, GRACE_SECONDS):
                 self._process.kill()  # it goes on from an earlier checkpoint
         return submitit.helpers.DelayedSubmission(Job(self.point, self.launcher))
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    """Whether a child process ends within some time. Popen's own ``wait`` would block itself in a signal handler that
+    interrupts it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -> list[Any]:
