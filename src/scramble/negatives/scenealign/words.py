@@ -16,7 +16,9 @@ from scramble.negatives.inflect import article, plural, word_set
 from scramble.negatives.lexicon import load_lexicon
 from scramble.negatives.scenealign.cases import Case, NotPossible, Perturbed, Settings
 from scramble.negatives.scenealign.critical import critical_nodes
-from scramble.negatives.scenealign.grounded import (
+from scramble.negatives.scenealign.interventions import Change, Cooccurrence
+from scramble.scenegraphs import SceneGraph
+from scramble.scenegraphs.alignment import (
     Mention,
     answer_support,
     bearers,
@@ -25,8 +27,6 @@ from scramble.negatives.scenealign.grounded import (
     variants,
     words,
 )
-from scramble.negatives.scenealign.interventions import Change, Cooccurrence
-from scramble.scenegraphs import SceneGraph
 
 _FUNCTION = word_set("""
     a an the is are was were be been being it its this that these those there of and so therefore which who

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from scramble.negatives.inflect import article, plural
-from scramble.scenegraphs import Link, Node, SceneGraph
+from scramble.scenegraphs.graph import Link, Node, SceneGraph
 
 _WORD = re.compile(r"\w+(?:[-']\w+)*")
 _BE = {"is", "are", "was", "were", "looks", "look"}
