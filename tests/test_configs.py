@@ -35,22 +35,42 @@ def check(cfg: DictConfig) -> None:
     from scramble import world
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.models import load
-    from scramble.negatives.pairs import build_pairs
     from scramble.preference import train
-    from scramble.sources import SOURCES
+    from scramble.sources import BUNDLES, SOURCES
 
     values: Any = OmegaConf.to_container(cfg, resolve=False)
     data, negatives, trainer = values["data"], values["negatives"], values["trainer"]
-    read = world.generate if data["kind"] == "world" else SOURCES[data["kind"]]
+    read = world.generate if data["kind"] == "world" else SOURCES.get(data["kind"]) or BUNDLES[data["kind"]].read
     shared = set() if data["kind"] == "world" else {"val_fraction", "test_fraction", "max_rejected", "limit"}
     assert set(data) - {"kind"} <= parameters(read) | shared, data["kind"]
-    if negatives["method"] != "given":
-        assert set(negatives) - {"method", "options"} <= parameters(build_pairs) | {"engine", "refine", "audit"}
+    check_negatives(negatives)
     assert set(values["model"]) - {"name", "new"} <= parameters(load)
     assert set(values["objective"]) - {"name", "weights"} <= parameters(train)
     assert set(trainer) - {"watch"} <= parameters(train)
     assert set(values["objective"]["weights"]), "an objective needs a loss"
     assert callable(load_benchmark)
+
+
+def check_negatives(negatives: dict[str, Any]) -> None:
+    from scramble.negatives.mpo import folder
+    from scramble.negatives.mpo.correctness import CorrectnessPairs
+    from scramble.negatives.mpo.dropout_ntp import DropoutNTP
+    from scramble.negatives.pairs import build_pairs
+
+    method, known = negatives["method"], {"method", "options", "engine", "refine", "audit"}
+    if method == "mix":
+        assert set(negatives) - {"parts", "weights"} <= known
+        for part in negatives["parts"].values():
+            check_negatives(part)
+    elif method in folder.METHODS:
+        own, cls = {
+            "correctness": (folder.correctness, CorrectnessPairs),
+            "dropout_ntp": (folder.dropout_ntp, DropoutNTP),
+        }[method]
+        options = parameters(folder.folder_pairs) | parameters(own) | parameters(cls)
+        assert set(negatives) <= known and set(negatives["options"]) <= options
+    elif method != "given":
+        assert set(negatives) <= parameters(build_pairs) | known
 
 
 @pytest.mark.parametrize("debug", [(), ("+debug=tiny",)], ids=["real", "tiny"])

@@ -27,11 +27,12 @@ def negatives(*overrides: str) -> dict[str, Any]:
     return section
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_engine_binds(kind: str) -> None:
-    assert sorted(path.stem for path in (CONFIGS / "engine").glob("*.yaml")) == sorted(KINDS)
-    engine = negatives(f"engine@negatives.engine={kind}")["engine"]
-    assert engine.pop("kind") == kind
+@pytest.mark.parametrize("name", [*KINDS, "own"])
+def test_engine_binds(name: str) -> None:
+    assert sorted(path.stem for path in (CONFIGS / "engine").glob("*.yaml")) == sorted([*KINDS, "own"])
+    engine = negatives(f"engine@negatives.engine={name}")["engine"]
+    kind = engine.pop("kind")
+    assert kind == ("transformers" if name == "own" else name)
     inspect.signature(CLASSES[kind]).bind(**engine)
 
 

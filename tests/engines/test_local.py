@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from scramble.engines import EngineError, Message, Reply, ReplyStore, Request, open_engine
-from scramble.engines.transformers_local import RowSampler, TransformersEngine
+from scramble.engines.sampling import RowSampler
+from scramble.engines.transformers_local import TransformersEngine
+from scramble.models import Prompt
+from scramble.records import ImageFile
 
 
 def picture(color: str) -> bytes:
@@ -105,3 +108,55 @@ def test_stop_words_end_the_text(blind: Path) -> None:
     word = whole.text[3:6]
     (cut,) = engine.generate([ask("A red circle.", stop=(word,))])
     assert cut == Reply(whole.text[: whole.text.find(word)].strip(), "stop", whole.prompt_tokens, cut.completion_tokens)
+
+
+def test_row_sampler_keeps_the_likeliest_tokens() -> None:
+    """Probabilities .5 .3 .15 .05 with top-k 2: only the first two, as .625 and .375."""
+    count = 4000
+    logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3])).expand(count, 4)
+    drawn = RowSampler(range(count), temperature=1.0, top_p=1.0, top_k=2)(None, logits).argmax(-1)
+    share = torch.bincount(drawn, minlength=4) / count
+    assert torch.allclose(share, torch.tensor([0.0, 0.625, 0.0, 0.375]), atol=0.025)  # three standard errors
+
+
+def test_samples_of_a_question_share_its_image(sighted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image through the tower for eight samples, and each sample is what it is when asked for alone."""
+    requests = [ask("what", picture("red"), temperature=1.0, top_k=50, sample=i) for i in range(8)]
+    engine = TransformersEngine(sighted, batch_size=8)
+    tower = engine._loaded.backbone.model.get_submodule("model.vision_tower")  # type: ignore[union-attr]
+    seen: list[int] = []
+    tower.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(len(kwargs.get("pixel_values", args[0] if args else ()))), with_kwargs=True
+    )
+    together = list(engine.generate(requests))
+    assert seen == [1]
+    alone = list(TransformersEngine(sighted, batch_size=1).generate(requests))
+    assert together == alone and len({reply.text for reply in together}) == 8
+
+
+@pytest.mark.parametrize("sees", [False, True], ids=["text", "vision-text"])
+def test_an_answer_that_has_been_begun_goes_on(blind: Path, sighted: Path, sees: bool) -> None:
+    """Greedy: the reply is what the model says after the prompt and the answer's first words."""
+    engine = TransformersEngine(sighted if sees else blind)
+    text, begun, tokenizer = "What is above?", "a small yellow", engine._tokenizer
+    images = (picture("red"),) if sees else ()
+    first = tokenizer(begun, add_special_tokens=False)["input_ids"]
+    if engine._loaded is not None:
+        prompt = engine._loaded.family.encode_prompt(engine._processor, text, [ImageFile(images[0]).open()])
+        inputs = engine._loaded.family.generation_inputs(
+            Prompt([*prompt.input_ids, *first], prompt.images), engine._model
+        )
+    else:
+        turns = [{"role": "user", "content": text}]
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+        inputs = {"input_ids": torch.tensor([[*ids, *first]])}
+    with torch.inference_mode():
+        whole = engine._model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
+    new = whole[inputs["input_ids"].shape[1] :].tolist()
+    (rest,) = engine.generate([Request((Message("user", text, images), Message("assistant", begun)), max_tokens=8)])
+    assert rest.prompt_tokens == inputs["input_ids"].shape[1]
+    assert begun + rest.text == tokenizer.decode([*first, *new], skip_special_tokens=True).strip()
+
+
+def test_top_k_is_part_of_the_key_where_it_is_given() -> None:
+    assert ask("a").key("m") == ask("a", top_k=0).key("m") != ask("a", top_k=50).key("m")

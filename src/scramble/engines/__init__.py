@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from scramble.engines.asking import ask_each
 from scramble.engines.engine import Engine, Totals
 from scramble.engines.replies import ReplyStore, in_shard, merge
 from scramble.engines.request import EngineError, Message, Reply, Request
@@ -26,6 +27,7 @@ __all__ = [
     "ReplyStore",
     "Request",
     "Totals",
+    "ask_each",
     "in_shard",
     "merge",
     "open_engine",

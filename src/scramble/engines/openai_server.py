@@ -241,6 +241,10 @@ class OpenAIServer(Engine):
         }
         if request.temperature > 0:
             body["seed"] = request.sampling_seed
+        if request.top_k:
+            body["top_k"] = request.top_k  # vLLM, SGLang and others; not in OpenAI's own interface
+        if request.continues:
+            body |= {"add_generation_prompt": False, "continue_final_message": True}  # likewise
         if request.stop:
             body["stop"] = list(request.stop)
         if structured == "json_schema":

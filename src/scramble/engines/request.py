@@ -29,14 +29,16 @@ class Message:
 class Request:
     """One prompt with its sampling settings.
 
-    ``temperature`` 0 is greedy. ``schema`` is a JSON schema that the reply must follow, where the engine can enforce
-    it; cap every string (``maxLength``) and array (``maxItems``) in it, or a model may fill the reply with either.
-    ``sample`` numbers repeated samples of one prompt.
+    A last message by the assistant is the beginning of the answer: the reply is what follows it. ``temperature`` 0 is
+    greedy; ``top_k`` 0 samples from all tokens. ``schema`` is a JSON schema that the reply must follow, where the
+    engine can enforce it; cap every string (``maxLength``) and array (``maxItems``) in it, or a model may fill the
+    reply with either. ``sample`` numbers repeated samples of one prompt.
     """
 
     messages: tuple[Message, ...]
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
     max_tokens: int = 256
     seed: int = 0
     sample: int = 0
@@ -47,12 +49,20 @@ class Request:
         """Content key of this request to ``model``: everything that the reply depends on, images by their hash."""
         messages = [(m.role, m.text, [hashlib.sha256(i).hexdigest() for i in m.images]) for m in self.messages]
         settings = [self.temperature, self.top_p, self.max_tokens, self.seed, self.sample, self.stop]
+        settings += [self.top_k] if self.top_k else []  # replies stored before there was one keep their key
         return content_key(model, messages, settings, self.schema)
 
     @property
+    def continues(self) -> bool:
+        """Whether the reply goes on from an answer that has been begun."""
+        return self.messages[-1].role == "assistant"
+
+    @property
     def sampling_seed(self) -> int:
-        """A 31-bit seed that differs between prompts and between samples of one prompt."""
-        return int(content_key(self.seed, self.sample, [m.text for m in self.messages]), 16) % (1 << 31)
+        """A 31-bit seed that differs between prompts, images and samples."""
+        images = [hashlib.sha256(image).hexdigest() for m in self.messages for image in m.images]
+        texts = [m.text for m in self.messages]
+        return int(content_key(self.seed, self.sample, texts, *images), 16) % (1 << 31)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """A transformers model in this process: text models, and the vision-text families that the project knows.
 
-Shape suffixes: B requests of a batch, L prompt tokens, V vocabulary.
+Shape suffixes: B requests of a batch, L prompt tokens.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,19 @@ from torch import Tensor
 
 from scramble.engines.batches import BatchEngine
 from scramble.engines.request import EngineError, Reply, Request
+from scramble.engines.sampling import RowSampler
+from scramble.engines.shared_images import answer as answer_sharing
+from scramble.engines.shared_images import reply, takes
+from scramble.models import Loaded, ModelError, load
+from scramble.store import content_key
 
 
 class TransformersEngine(BatchEngine):
     """Generates with a text model or a vision-text model loaded by transformers.
 
     A sample depends on its request alone, not on the batch it ran in: each row draws its noise from its own seed.
+    Requests of a batch on the same image share one pass over it (:mod:`scramble.engines.shared_images`), so a batch
+    should hold all samples of a question.
     Schemas are not enforced: the caller parses the reply, as it must anyway.
     """
 
@@ -32,6 +39,7 @@ class TransformersEngine(BatchEngine):
         dtype: str = "auto",
         device: str | None = None,
         batch_size: int = 8,
+        loading: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -39,13 +47,18 @@ class TransformersEngine(BatchEngine):
             revision: branch, tag or commit; part of the content key.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
             device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (spread over what is there).
+            loading: further options of :func:`scramble.models.load`, for a model that takes images.
 
         Raises:
             EngineError: the model cannot be loaded, or has no chat template.
         """
         super().__init__(batch_size)
+        options = {key: value for key, value in (loading or {}).items() if value}
         self.model = f"{path}@{revision}" if revision else str(path)
-        self._model, self._processor, self._sees = _load(str(path), revision, dtype, device)
+        if options:
+            self.model += f" {content_key(options)}"
+        self._model, self._processor, self._loaded = _load(str(path), revision, dtype, device, options)
+        self._sees, self._shares = self._loaded is not None, _has_backbone(self._loaded)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
         if not (getattr(self._processor, "chat_template", None) or self._tokenizer.chat_template):
             raise EngineError(f"{path} has no chat template: use an instruction-tuned model")
@@ -56,12 +69,16 @@ class TransformersEngine(BatchEngine):
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, request in enumerate(requests):
-            images = sum(len(message.images) for message in request.messages)
-            settings = (request.temperature, request.top_p, request.max_tokens, request.stop, images)
-            groups.setdefault(settings, []).append(i)
+            settings: tuple[Any, ...] = (request.temperature, request.top_p, request.top_k)
+            shares = self._shares and takes(request)
+            if not shares:
+                images = sum(len(message.images) for message in request.messages)
+                settings += (request.max_tokens, request.stop, request.continues, images)
+            groups.setdefault((shares, settings), []).append(i)
         replies: dict[int, Reply] = {}
-        for members in groups.values():
-            answers = self._answer_alike([requests[i] for i in members])
+        for (shares, _), members in groups.items():
+            some = [requests[i] for i in members]
+            answers = answer_sharing(self._loaded, some) if shares and self._loaded else self._answer_alike(some)
             replies.update(zip(members, answers, strict=True))
         return [replies[i] for i in range(len(requests))]
 
@@ -77,7 +94,7 @@ class TransformersEngine(BatchEngine):
             if len(requests) > 1:  # only the long one pays
                 return [reply for request in requests for reply in self._answer_alike([request])]
             return [Reply("", error=f"context overflow ({lengths[0]} + {first.max_tokens} tokens)")]
-        sampler = RowSampler([r.sampling_seed for r in requests], first.temperature, first.top_p)
+        sampler = RowSampler([r.sampling_seed for r in requests], first.temperature, first.top_p, first.top_k)
         with torch.inference_mode():
             ids_BL = self._model.generate(
                 **inputs,
@@ -90,21 +107,22 @@ class TransformersEngine(BatchEngine):
             )
         prompt_length = inputs["input_ids"].shape[1]
         new = ids_BL[:, prompt_length:].tolist()
-        return [self._reply(ids, length, first) for ids, length in zip(new, lengths, strict=True)]
+        return [self._reply(*each) for each in zip(new, lengths, requests, strict=True)]
 
     def _encode(self, requests: list[Request]) -> dict[str, Tensor]:
         if self._sees:
             chats: list[Any] = [_structured_messages(request) for request in requests]
         else:
             chats = [[{"role": m.role, "content": m.text} for m in request.messages] for request in requests]
-        options = {"return_dict": True, "return_tensors": "pt", "padding": True}
+        goes_on = requests[0].continues
+        options = {"return_dict": True, "return_tensors": "pt"}
+        options |= {"add_generation_prompt": not goes_on, "continue_final_message": goes_on}
         if self._sees:
             batch = self._processor.apply_chat_template(
-                chats, add_generation_prompt=True, tokenize=True, processor_kwargs={"padding": True}, return_dict=True,
-                return_tensors="pt",
-            )  # fmt: skip
+                chats, tokenize=True, processor_kwargs={"padding": True}, **options
+            )
         else:
-            batch = self._processor.apply_chat_template(chats, add_generation_prompt=True, **options)
+            batch = self._processor.apply_chat_template(chats, padding=True, **options)
         floating = self._model.dtype
         return {
             key: value.to(self._model.device, floating if value.is_floating_point() else None)
@@ -117,36 +135,7 @@ class TransformersEngine(BatchEngine):
         ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         stop = next((k for k, token in enumerate(ids) if token in ends), None)
         kept = ids if stop is None else ids[:stop]
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
-        cut = min((text.find(word) for word in request.stop if word in text), default=-1)
-        if cut >= 0:
-            text = text[:cut]
-        finished = stop is not None or cut >= 0
-        return Reply(text.strip(), "stop" if finished else "length", prompt_tokens, len(kept) + (stop is not None))
-
-
-class RowSampler:
-    """Nucleus sampling by the Gumbel trick: the argmax of logits / T + noise is a draw from the softmax.
-
-    Each row has its own generator, so its draws depend on its seed and its logits alone.
-    """
-
-    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._temperature, self._top_p = temperature, top_p
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (B, V) whose argmax is the sampled token."""
-        logits_BV = scores.float() / self._temperature
-        if self._top_p < 1:
-            sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
-            before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)
-            sorted_BV = sorted_BV.masked_fill(before_BV >= self._top_p, -torch.inf)
-            logits_BV = torch.empty_like(logits_BV).scatter_(-1, order_BV, sorted_BV)
-        size = logits_BV.shape[-1]
-        uniform_BV = torch.stack([torch.rand(size, generator=generator) for generator in self._generators])
-        noise_BV = -torch.log(-torch.log(uniform_BV.clamp_min(1e-20)))
-        return logits_BV + noise_BV.to(logits_BV.device)
+        return reply(self._tokenizer, request, kept, prompt_tokens, stop is not None)
 
 
 def _structured_messages(request: Request) -> list[dict[str, Any]]:
@@ -161,23 +150,31 @@ def _structured_messages(request: Request) -> list[dict[str, Any]]:
     return turns
 
 
-def _load(path: str, revision: str | None, dtype: str, device: str | None) -> tuple[Any, Any, bool]:
-    """Model, processor (or tokenizer), and whether it takes images."""
+def _has_backbone(loaded: Loaded | None) -> bool:
+    """Whether a model can be taken apart, so that requests share its image passes."""
+    try:
+        return loaded is not None and loaded.backbone is not None
+    except ModelError:
+        return False
+
+
+def _load(
+    path: str, revision: str | None, dtype: str, device: str | None, options: Mapping[str, Any]
+) -> tuple[Any, Any, Loaded | None]:
+    """Model, processor (or tokenizer), and for a model that takes images what the project knows of it."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
         if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            from scramble.models import load
-
-            loaded = load(path, revision=revision, dtype=dtype, device=device)
-            return loaded.model, loaded.processor, True
+            loaded = load(path, revision=revision, dtype=dtype, device=device, **options)
+            return loaded.model, loaded.processor, loaded
         torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
         spread = "auto" if device == "auto" else None
         model: Any = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch_dtype, device_map=spread)
         if device not in (None, "auto"):
             model = model.to(device)
-        return model.eval(), AutoTokenizer.from_pretrained(path, revision=revision), False
+        return model.eval(), AutoTokenizer.from_pretrained(path, revision=revision), None
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"cannot load {path}: {error}") from error

@@ -48,13 +48,26 @@ class VLLMEngine(BatchEngine):
             raise EngineError(f"vLLM cannot load {path}: {error}") from error
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        for continues in (False, True):
+            numbers = [n for n, request in enumerate(requests) if request.continues == continues]
+            if numbers:
+                answers = self._answer_alike([requests[n] for n in numbers])
+                replies.update(zip(numbers, answers, strict=True))
+        return [replies[n] for n in range(len(requests))]
+
+    def _answer_alike(self, requests: Sequence[Request]) -> list[Reply]:
+        """Replies to requests that all ask for an answer, or all for the rest of one."""
         chats = [chat_messages(request) for request in requests]
+        template: dict[str, bool] = {}
+        if requests[0].continues:
+            template = {"add_generation_prompt": False, "continue_final_message": True}
         try:
-            outputs = self._llm.chat(chats, [_sampling(request) for request in requests], use_tqdm=False)
+            outputs = self._llm.chat(chats, [_sampling(request) for request in requests], use_tqdm=False, **template)
         except ValueError as error:
             if len(requests) == 1:  # vLLM refuses a whole batch for one bad request: context overflow, say
                 return [Reply("", error=f"refused ({error})")]
-            return [reply for request in requests for reply in self.answer([request])]
+            return [reply for request in requests for reply in self._answer_alike([request])]
         return [_reply(output) for output in outputs]
 
 
@@ -70,6 +83,7 @@ def _sampling(request: Request) -> Any:
     return SamplingParams(
         temperature=request.temperature,
         top_p=request.top_p,
+        top_k=request.top_k,
         max_tokens=request.max_tokens,
         seed=request.sampling_seed if request.temperature > 0 else None,
         stop=list(request.stop) or None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.formats import rows
+from scramble.formats import mmpr, rows
 from scramble.formats.images import files_of, read_images, write_images
 from scramble.formats.provenance import COLUMN, FormatError
 from scramble.records import ImageRecord, PreferencePair, RecordError
@@ -21,6 +21,7 @@ FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.
     "scramble": ("scramble.json", rows.to_scramble_release, rows.from_scramble_release),
     "llama-factory": ("llama_factory.json", rows.to_llama_factory, rows.from_llama_factory),
     "ms-swift": ("ms_swift.jsonl", rows.to_ms_swift, rows.from_ms_swift),
+    "mmpr": ("mmpr.jsonl", rows.to_mmpr, rows.from_mmpr),
 }
 
 
@@ -30,7 +31,7 @@ def write(
     """Write a pair data set in another project's format.
 
     Images go to ``folder/images/`` (into the file itself for ``trl-parquet``) with their bytes unchanged; rows name
-    them relative to ``folder``. ``llama-factory`` also gets its ``dataset_info.json``.
+    them relative to ``folder``. ``llama-factory`` also gets its ``dataset_info.json``, ``mmpr`` its ``meta.json``.
 
     Returns:
         The file of rows, and how many it holds.
@@ -50,6 +51,8 @@ def write(
         count = _write_lines(folder / file, stream, array=file.endswith(".json"))
     if name == "llama-factory":
         write_json(folder / "dataset_info.json", {"scramble_pairs": {"file_name": file, **rows.DATASET_INFO}})
+    if name == "mmpr":
+        mmpr.write_meta(folder / mmpr.META, [mmpr.MmprSet("scramble", ".", file, length=count)])
     return folder / file, count
 
 

@@ -4,6 +4,7 @@
 - LLaMA-Factory: sharegpt ranking, ``conversations`` / ``chosen`` / ``rejected`` turns, ``images``.
 - ms-swift: ``messages`` with the chosen answer last, ``rejected_response``, ``images``.
 - SCRAMBLe: see :mod:`scramble.formats.scramble`.
+- MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` a path, a list or absent.
 
 Image placeholders are ``<image>``, one an image, before the text; TRL's messages have typed parts instead.
 """
@@ -89,6 +90,34 @@ def from_ms_swift(row: Mapping[str, Any]) -> Parsed:
         raise FormatError("only one user and one assistant turn can be read")
     prompt = turns[0]["content"].replace(IMAGE, "").strip()
     return (prompt, turns[1]["content"], row["rejected_response"]), list(row.get("images") or ()), row.get(COLUMN)
+
+
+def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
+    """A row of MMPR. One image is a path, several are a list, none leaves the key out."""
+    image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
+    question = f"{IMAGE}\n" * len(images) + pair.prompt
+    return {**image, "question": question, "chosen": pair.chosen, "rejected": pair.rejected, COLUMN: provenance(pair)}
+
+
+def from_mmpr(row: Mapping[str, Any]) -> Parsed:
+    """Texts and images of a row of MMPR. Placeholders among the text are dropped: images come before it."""
+    if row.get("video"):
+        raise FormatError("video rows cannot be used")
+    images = row.get("image") or []
+    images = [images] if isinstance(images, str) else list(images)
+    texts = []
+    for key in ("question", "chosen", "rejected"):
+        if not isinstance(row.get(key), str):
+            raise FormatError(f"{key} is not text")
+        if not row[key].strip():
+            raise FormatError(f"empty {key}")
+        texts.append(row[key])
+    places = texts[0].count(IMAGE)
+    if places and places != len(images):
+        raise FormatError(f"{places} image placeholders for {len(images)} images")
+    opening = f"{IMAGE}\n" * places
+    prompt = texts[0].removeprefix(opening) if texts[0].startswith(opening) else texts[0].replace(IMAGE, "").strip()
+    return (prompt, texts[1], texts[2]), images, row.get(COLUMN)
 
 
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scramble.negatives.blind import CLASSIFIERS, FRESH, Blind, blind_accuracy, blind_by_score, plain
+from scramble.negatives.blind import CLASSIFIERS, FRESH, Blind, blind_accuracy, blind_by_score, group_of, plain
 from scramble.negatives.faults import FAULTS, faults
 from scramble.records import PreferencePair
 
@@ -44,7 +44,7 @@ def audit(
         kinds.setdefault(pair.kind, []).append(pair)
     return {
         "pairs": len(pairs),
-        "images": len({p.image_ids[0] for p in pairs}),
+        "images": len({group_of(p) for p in pairs}),
         "seed": seed,
         "folds": folds,
         "kinds": {kind: _kind(members, seed, folds, likelihood) for kind, members in sorted(kinds.items())},
@@ -60,7 +60,7 @@ def _kind(
     likelihood: Callable[[Sequence[str]], Sequence[float]] | None,
 ) -> dict[str, Any]:
     blind: dict[str, Any] = {}
-    if len(pairs) >= MIN_PAIRS and len({p.image_ids[0] for p in pairs}) >= folds:
+    if len(pairs) >= MIN_PAIRS and len({group_of(p) for p in pairs}) >= folds:
         for name in (*CLASSIFIERS, FRESH):
             blind[name] = _numbers(blind_accuracy(pairs, name, seed=seed, count=folds))
     if likelihood is not None:
@@ -70,7 +70,7 @@ def _kind(
     same = sum(sorted(plain(p.chosen).split()) == sorted(plain(p.rejected).split()) for p in pairs)
     return {
         "n": len(pairs),
-        "images": len({p.image_ids[0] for p in pairs}),
+        "images": len({group_of(p) for p in pairs}),
         "blind": blind,
         "same_bag": _percent(same, len(pairs)),
         "length_ratio": length_ratios(pairs),

@@ -71,6 +71,8 @@ def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | Non
         "rejected": marked(pair.rejected, [e.rejected for e in edits]),
         "faults": sorted(faults(pair)),
         "scores": {name: f"{score:.3f}" for name, score in sorted(pair.scores.items())},
-        "thumbnail": pages.thumbnail(open_image(pair.image_ids[0])) if open_image is not None else "",
+        "thumbnail": pages.thumbnail(open_image(pair.image_ids[0]))
+        if open_image is not None and pair.image_ids
+        else "",
         "image": ", ".join(pair.image_ids),
     }

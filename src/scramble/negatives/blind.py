@@ -56,18 +56,23 @@ def plain(text: str) -> str:
     return " ".join(_WORD.findall(text.lower()))
 
 
+def group_of(pair: PreferencePair) -> str:
+    """What dependent pairs have in common: the (first) image; a pair of text alone stands for itself."""
+    return pair.image_ids[0] if pair.image_ids else pair.pair_id
+
+
 def folds(pairs: Sequence[PreferencePair], count: int, seed: int) -> np.ndarray:
     """A fold number per pair (n,), the same for all pairs of an image."""
     import numpy as np
 
     number: dict[str, int] = {}
     for pair in pairs:
-        number.setdefault(pair.image_ids[0], 0)
+        number.setdefault(group_of(pair), 0)
     images = sorted(number)
     seeded(seed, "folds").shuffle(images)
     for place, image in enumerate(images):
         number[image] = place % count
-    return np.array([number[pair.image_ids[0]] for pair in pairs])
+    return np.array([number[group_of(pair)] for pair in pairs])
 
 
 def differences(pairs: Sequence[PreferencePair], classifier: str) -> Any:
@@ -141,7 +146,7 @@ def accuracy(scores: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
 def blind_accuracy(pairs: Sequence[PreferencePair], classifier: str, *, seed: int = 0, count: int = 5) -> Blind:
     """How well one classifier tells chosen from rejected, out of fold, with folds grouped by image."""
     scores = cross_fit(differences(pairs, classifier), folds(pairs, count, seed))
-    mean, error = accuracy(scores, [p.image_ids[0] for p in pairs])
+    mean, error = accuracy(scores, [group_of(p) for p in pairs])
     return Blind(classifier, mean, error, len(pairs))
 
 
@@ -149,5 +154,5 @@ def blind_by_score(pairs: Sequence[PreferencePair], scores: Sequence[float], nam
     """The same for given score gaps, chosen minus rejected (of a language model, say): higher should be chosen."""
     import numpy as np
 
-    mean, error = accuracy(np.asarray(scores, dtype=float), [p.image_ids[0] for p in pairs])
+    mean, error = accuracy(np.asarray(scores, dtype=float), [group_of(p) for p in pairs])
     return Blind(name, mean, error, len(pairs))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from scramble.engines import Engine, Message, Reply, ReplyStore, Request
+from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
 from scramble.negatives.base import Caption, Negative, Skip, changed_span
 from scramble.negatives.parse import DEFAULT_PIPELINE, PipelineError
 from scramble.negatives.surface import normalise, problem
@@ -135,7 +135,7 @@ class CotGenerator:
         """Each caption (cleaned) with its valid negatives, in input order. Raises EngineError when asking is vain."""
         usable = _usable(captions)
         stream = usable if self._cleaner is None else self._cleaned(usable, self._cleaner)
-        for caption, replies in _answered(self._engine, self._store, stream, self._requests):
+        for caption, replies in ask_each(self._engine, self._store, stream, self._requests):
             found = replies if isinstance(replies, Skip) else self._read(caption, replies)
             self.counts[found.reason if isinstance(found, Skip) else "used"] += 1
             yield caption, found
@@ -184,7 +184,7 @@ class CotGenerator:
             message = Message("user", self._clean_prompt.fill(caption.text))
             return [Request((message,), max_tokens=256, schema=CAPTION_SCHEMA)]
 
-        for caption, replies in _answered(cleaner, self._store, captions, requests):
+        for caption, replies in ask_each(cleaner, self._store, captions, requests):
             if isinstance(replies, Skip):
                 yield caption, replies
                 continue
@@ -204,29 +204,6 @@ def _usable(captions: Iterable[Caption]) -> Iterator[tuple[Caption, Skip | None]
             yield caption, Skip(reason)
         else:
             yield dataclasses.replace(caption, text=normalise(caption.text)), None
-
-
-def _answered(
-    engine: Engine, store: ReplyStore, captions: Iterable[tuple[Caption, Skip | None]], requests: Any
-) -> Iterator[tuple[Caption, list[Reply] | Skip]]:
-    """Each caption with the replies to its requests, in order; captions to skip pass through unasked."""
-    waiting: deque[tuple[Caption, Skip | int]] = deque()
-
-    def stream() -> Iterator[Request]:
-        for caption, skip in captions:
-            wanted = [] if skip else requests(caption)
-            waiting.append((caption, skip or len(wanted)))
-            yield from wanted
-
-    replies: list[Reply] = []
-    for reply in engine.generate(stream(), store):
-        while isinstance(waiting[0][1], Skip):
-            yield waiting.popleft()  # type: ignore[misc]
-        replies.append(reply)
-        if len(replies) == waiting[0][1]:
-            yield waiting.popleft()[0], replies
-            replies = []
-    yield from waiting  # type: ignore[misc]
 
 
 def read_answer(reply: Reply) -> tuple[str, str]:

@@ -1,15 +1,16 @@
-"""Real input: image folders, COCO, Hugging Face data sets and SCRAMBLe's release, read as image records."""
+"""Real input: image folders, COCO, Hugging Face data sets, questions, SCRAMBLe's release and MMPR, as records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from scramble.records import ImageRecord
-from scramble.sources import coco, hf, image_folder, scramble_release
+from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.sources import coco, hf, image_folder, mmpr, questions, scene_graphs, scramble_release
 from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.bundles import Bundle
 
 SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
     "image_folder": image_folder.read,
@@ -18,7 +19,23 @@ SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
     "scramble_release": scramble_release.read,
 }
 
-__all__ = ["SOURCES", "BadRows", "SourceError", "read"]
+
+class Bundled(NamedTuple):
+    """A source whose images come with other records: how it is read, and the types of those records."""
+
+    read: Callable[..., Iterator[Bundle]]
+    tables: tuple[type, ...]
+
+
+BUNDLES: dict[str, Bundled] = {
+    "scramble_release": Bundled(scramble_release.bundles, (PreferencePair,)),
+    "mmpr": Bundled(mmpr.bundles, (PreferencePair,)),
+    "questions": Bundled(questions.bundles, (Question,)),
+    "gqa": Bundled(scene_graphs.bundles, (Question,)),
+    "visual_genome": Bundled(scene_graphs.bundles, (Question,)),
+}
+
+__all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "read"]
 
 
 def read(
@@ -36,7 +53,7 @@ def read(
         SourceError: unknown kind, unusable input, nothing usable in it, or too many rejected rows.
     """
     if kind not in SOURCES:
-        raise SourceError(f"no source called {kind}: choose one of {', '.join(SOURCES)}")
+        raise SourceError(f"no source called {kind}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
     if bad is None:
         bad = BadRows()
     yield from islice(SOURCES[kind](path, bad, **options), limit)

@@ -97,7 +97,7 @@ def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, d
     if file.suffix.lower() == ".csv":
         yield from _csv_rows(file, columns)
     elif file.suffix.lower() in (".jsonl", ".ndjson"):
-        yield from _jsonl_rows(file, columns, bad)
+        yield from jsonl_rows(file, columns, bad)
     else:
         raise SourceError(f"{file}: captions are read from .jsonl or .csv files")
 
@@ -113,7 +113,11 @@ def _csv_rows(file: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, A
         raise SourceError(f"{file}: not a CSV file in UTF-8 ({error})") from error
 
 
-def _jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number (from 1) and content of each row that is a JSON object; the first must have the first column.
+
+    Raises SourceError if it has not, or the file is no text.
+    """
     first = True
     try:
         with file.open(encoding="utf-8-sig") as stream:

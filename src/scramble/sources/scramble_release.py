@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from scramble.formats.scramble import row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.bundles import Bundle
 from scramble.sources.images import load_image
 from scramble.store import StoreError, read_json
 
@@ -18,6 +20,12 @@ def read(
     """Stream the images alone, each with the true captions that its pairs name. See :func:`read_with_pairs`."""
     for image, _ in read_with_pairs(path, bad, images=images, embed=embed, verify=verify):
         yield image
+
+
+def bundles(path: str | Path, bad: BadRows, **options: Any) -> Iterator[Bundle]:
+    """Stream each image with its pairs. See :func:`read_with_pairs`."""
+    for image, pairs in read_with_pairs(path, bad, **options):
+        yield Bundle(image.image_id, (image,), tuple(pairs))
 
 
 def read_with_pairs(

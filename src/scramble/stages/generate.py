@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,9 @@ from scramble.records import ImageRecord, PreferencePair
 from scramble.stages import SPLITS, StageError, is_main_process
 from scramble.store import (
     STAGE_FILE,
+    TABLES,
     JsonLines,
+    TableWriter,
     content_key,
     file_key,
     open_table,
@@ -43,7 +45,12 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
     Returns:
         The stage's summary: counts per split, skipped captions by reason, rejected rows, the audit's headline.
     """
-    config = {"data": dict(data), "negatives": dict(negatives), "seed": seed, "inputs": input_keys(data)}
+    config = {
+        "data": dict(data),
+        "negatives": dict(negatives),
+        "seed": seed,
+        "inputs": input_keys(data) | model_keys(negatives),
+    }
 
     def work(folder: Path) -> dict[str, Any]:
         given = _images(folder, dict(data), seed)
@@ -86,6 +93,17 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     return {key: file_key(path) for key, path in files.items()} | listed | texts
 
 
+def model_keys(negatives: Mapping[str, Any]) -> dict[str, str]:
+    """Content keys of the local models that negatives are sampled from: another model is another input."""
+    found: dict[str, str] = {}
+    for key, value in negatives.items():
+        if isinstance(value, Mapping):
+            found |= model_keys(value)
+        elif key in ("path", "adapter") and isinstance(value, str) and Path(value).is_dir():
+            found[value] = file_key(value)
+    return found
+
+
 def _images(folder: Path, data: dict[str, Any], seed: int) -> dict[str, Any]:
     kind = data.pop("kind")
     if kind == "world":
@@ -98,27 +116,36 @@ def _images(folder: Path, data: dict[str, Any], seed: int) -> dict[str, Any]:
 def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[str, Any]:
     """Real images into splits. An image's split follows from its id and the seed, so that adding images moves none."""
     from scramble import sources
-    from scramble.sources import scramble_release
 
     fractions = {"val": data.pop("val_fraction"), "test": data.pop("test_fraction")}
     path, allowed = data.pop("path"), data.pop("max_rejected")
+    if kind == "mmpr":
+        data["seed"] = seed
     with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
         images = {s: stack.enter_context(open_table(folder / s, ImageRecord)) for s in SPLITS}
-        if kind == "scramble_release":  # its pairs come with it
-            pairs = {s: stack.enter_context(open_table(folder / s, PreferencePair)) for s in SPLITS}
-            for record, its_pairs in scramble_release.read_with_pairs(path, bad, **data):
-                split = _split(record.image_id, fractions, seed)
-                images[split].write(record)
-                for pair in its_pairs:
-                    pairs[split].write(pair)
+        others: dict[type, dict[str, TableWriter]] = {}
+        if kind in sources.BUNDLES:  # pairs or questions come with the images
+            others = {
+                table: {s: stack.enter_context(open_table(folder / s, table)) for s in SPLITS}
+                for table in sources.BUNDLES[kind].tables
+            }
+            written: dict[str, set[str]] = {s: set() for s in SPLITS}
+            for bundle in track(sources.BUNDLES[kind].read(path, bad, **data), "reading rows"):
+                split = _split(bundle.key, fractions, seed)
+                for image in bundle.images:
+                    if image.image_id not in written[split]:
+                        written[split].add(image.image_id)
+                        images[split].write(image)
+                for record in (*bundle.pairs, *bundle.questions):
+                    others[type(record)][split].write(record)
             bad.check(path)
         else:
-            pairs = {}
-            for record in track(sources.read(kind, path, bad=bad, **data), "reading images"):
-                images[_split(record.image_id, fractions, seed)].write(record)
+            for image in track(sources.read(kind, path, bad=bad, **data), "reading images"):
+                images[_split(image.image_id, fractions, seed)].write(image)
         counts: dict[str, Any] = {s: {"images": images[s].count} for s in SPLITS}
-        for split, table in pairs.items():
-            counts[split]["pairs"] = table.count
+        for table, writers in others.items():
+            for split, writer in writers.items():
+                counts[split][TABLES[table]] = writer.count
     return counts | {"rejected_rows": bad.rejected}
 
 
@@ -131,35 +158,76 @@ def _split(image_id: str, fractions: Mapping[str, float], seed: int) -> str:
 
 
 def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]:
-    from scramble.negatives.pairs import build_pairs
-
     negatives.pop("audit", None)
     refine = negatives.pop("refine", None)
     skipped: Counter[str] = Counter()
     counts: dict[str, Any] = {}
+    (folder / "skipped.jsonl").unlink(missing_ok=True)  # of a run that was killed: all are met again
     with ExitStack() as stack:
-        rows = stack.enter_context(JsonLines(folder / "skipped_captions.jsonl"))
+        rows = stack.enter_context(JsonLines(folder / "skipped.jsonl"))
 
         def skip(row: dict[str, Any]) -> None:
             skipped[row["reason"]] += 1
             rows.append(row)
 
-        method, options = negatives.pop("method"), negatives.pop("options", None) or {}
-        pairs: Iterable[PreferencePair]
-        if method == "scenealign":
-            from scramble.negatives.scenealign.folder import folder_pairs
-
-            pairs, counted = folder_pairs(folder, stack, skip, seed=seed, **negatives, **options)
-        else:
-            generator = _generator(method, options, negatives.pop("engine", None), folder, stack)
-            images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
-            pairs = build_pairs(images, generator, seed=seed, on_skip=skip, **negatives)
-            counted = partial(_totals, generator)
+        pairs, counted = _stream(folder, negatives, seed, skip, stack)
         if refine is not None and folder.name == "train":
             pairs, counts["pairs_before_refinement"] = _refine(pairs, refine, seed)
         counts["pairs"] = write_table(folder, PreferencePair, pairs)
         counts |= counted()
     return counts | {"skipped": dict(skipped.most_common())}
+
+
+def _stream(
+    folder: Path, negatives: Mapping[str, Any], seed: int, skip: Callable[[dict[str, Any]], None], stack: ExitStack
+) -> tuple[Iterable[PreferencePair], Callable[[], dict[str, Any]]]:
+    """The pairs of a method, and what tells its own counts when they have been read."""
+    from scramble.negatives.pairs import build_pairs
+
+    left = {key: value for key, value in negatives.items() if key not in ("audit", "refine")}
+    method, options = left.pop("method"), left.pop("options", None) or {}
+    if method == "scenealign":
+        from scramble.negatives.scenealign.folder import folder_pairs
+
+        return folder_pairs(folder, stack, skip, seed=seed, **left, **options)
+    if method in ("correctness", "dropout_ntp"):
+        from scramble.negatives.mpo.folder import folder_pairs as sampled_pairs
+
+        return sampled_pairs(folder, stack, skip, method=method, seed=seed, **left, **options)
+    if method == "mix":
+        return _mix(folder, seed, skip, **left)
+    generator = _generator(method, options, left.pop("engine", None), folder, stack)
+    images = track(read_table(folder, ImageRecord), f"negatives for {folder.name}")
+    return build_pairs(images, generator, seed=seed, on_skip=skip, **left), partial(_totals, generator)
+
+
+def _mix(
+    folder: Path,
+    seed: int,
+    skip: Callable[[dict[str, Any]], None],
+    *,
+    parts: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, float] | None = None,
+) -> tuple[Iterable[PreferencePair], Callable[[], dict[str, Any]]]:
+    """The pairs of several methods, made one after the other and held in memory (text only)."""
+    from scramble.negatives.mixing import mix
+
+    found: dict[str, list[PreferencePair]] = {}
+    counts: dict[str, Any] = {}
+    train = folder.name == "train"
+    for name, part in parts.items():
+        with ExitStack() as stack:
+
+            def skip_of(row: dict[str, Any], name: str = name) -> None:
+                skip({**row, "reason": f"{name}: {row['reason']}"})
+
+            pairs, counted = _stream(folder, part, seed, skip_of, stack)
+            refine = part.get("refine")
+            found[name] = _refine(pairs, refine, seed)[0] if refine is not None and train else list(pairs)
+            counts[name] = {"pairs": len(found[name]), **counted()}
+    if not train:  # a part may be for training alone
+        found = {name: made for name, made in found.items() if made}
+    return mix(found, weights, seed=seed), lambda: {"parts": counts}
 
 
 def _generator(
@@ -183,7 +251,10 @@ def _generator(
         if options.get("cleaner"):
             options = {**options, "cleaner": stack.enter_context(open_engine(**options["cleaner"]))}
         return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies")), **options)
-    raise StageError(f"no method of negatives is called {method!r}: choose world, rules, cot, scenealign or given")
+    raise StageError(
+        f"no method of negatives is called {method!r}: choose world, rules, cot, scenealign, correctness, "
+        "dropout_ntp, mix or given"
+    )
 
 
 def _totals(generator: Generator) -> dict[str, Any]:
@@ -217,7 +288,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
     if "pairs" in summary["splits"]["train"] and summary["splits"]["train"]["pairs"] == 0:
         reasons = summary["splits"]["train"].get("skipped", {})
         why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
-        raise StageError(f"{folder}: no caption of the training split has a negative ({why}); choose another method")
+        raise StageError(f"{folder}: the training split gives no pair ({why}); choose another method")
 
 
 def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
@@ -227,8 +298,7 @@ def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
-            where = folder / split / "skipped_captions.jsonl"
-            say(f"data, {split}: captions without a negative: {reasons}; see {where}")
+            say(f"data, {split}: without a pair: {reasons}; see {folder / split / 'skipped.jsonl'}")
     if blind := summary.get("blind"):
         numbers = ", ".join(f"{name} {value:.0f}" for name, value in blind.items())
         say(f"data: chosen told from rejected without the image, percent: {numbers}; see {folder / 'audit.html'}")

@@ -1,0 +1,38 @@
+"""Drawing tokens so that a sample depends on its own seed and logits alone.
+
+Shape suffixes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class RowSampler:
+    """Top-k and nucleus sampling by the Gumbel trick: the argmax of logits / T + noise is a draw from the softmax.
+
+    Each row has its own generator. The ``top_k`` likeliest tokens are kept first (0: all), then of these the nucleus.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, top_k: int = 0) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._temperature, self._top_p, self._top_k = temperature, top_p, top_k
+
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        """Scores (B, V) whose argmax is the sampled token."""
+        logits_BV = scores.float() / self._temperature
+        if 0 < self._top_k < logits_BV.shape[-1]:
+            least_B1 = logits_BV.topk(self._top_k, dim=-1).values[:, -1:]
+            logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+        if self._top_p < 1:
+            sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
+            before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)
+            sorted_BV = sorted_BV.masked_fill(before_BV >= self._top_p, -torch.inf)
+            logits_BV = torch.empty_like(logits_BV).scatter_(-1, order_BV, sorted_BV)
+        size = logits_BV.shape[-1]
+        uniform_BV = torch.stack([torch.rand(size, generator=generator) for generator in self._generators])
+        noise_BV = -torch.log(-torch.log(uniform_BV.clamp_min(1e-20)))
+        return logits_BV + noise_BV.to(logits_BV.device)

@@ -1,0 +1,199 @@
+"""MMPR: preference data as InternVL's MPO reads it, both ways. ``meta.json`` names the sets, a JSONL file holds each.
+
+``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``; a row is ``{image, question,
+chosen, rejected}`` with ``image`` a path below ``root``, a list of paths, or absent. Source: InternVL's documentation
+and trainer (MPO, arXiv 2411.10442).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.formats.provenance import FormatError
+from scramble.store import write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+META = "meta.json"
+REQUIRED = ("root", "annotation")
+
+
+@dataclass(frozen=True)
+class MmprSet:
+    """One set of a ``meta.json``: the known fields, and ``other`` ones that are kept as they are.
+
+    ``repeat_time`` below 1 is the share of rows that is used, from 1 on its integer part is how often each is.
+    """
+
+    name: str
+    root: str
+    annotation: str
+    repeat_time: float = 1
+    length: int | None = None
+    data_augment: bool = False
+    max_dynamic_patch: int | None = None
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The set's entry in ``meta.json``."""
+        entry: dict[str, Any] = {
+            "root": self.root, "annotation": self.annotation, "data_augment": self.data_augment,
+            "repeat_time": self.repeat_time,
+        }  # fmt: skip
+        if self.length is not None:
+            entry["length"] = self.length
+        if self.max_dynamic_patch is not None:
+            entry["max_dynamic_patch"] = self.max_dynamic_patch
+        return entry | dict(self.other)
+
+
+def write_meta(path: str | Path, sets: Iterable[MmprSet]) -> None:
+    """Write a ``meta.json``."""
+    write_json(path, {one.name: one.to_json() for one in sets})
+
+
+def read_meta(path: str | Path) -> list[MmprSet]:
+    """The sets of a ``meta.json``, in its order.
+
+    Raises:
+        FormatError: naming set and field, where it is not one.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_doubles)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise FormatError(f"{path}: not a meta.json of MMPR (sets by name)")
+    return [_set(path, name, entry) for name, entry in content.items()]
+
+
+def is_meta(content: Any) -> bool:
+    """Whether a JSON value looks like the content of a ``meta.json``."""
+    return isinstance(content, dict) and any(isinstance(v, dict) and "annotation" in v for v in content.values())
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
+
+
+def _set(path: Path, name: str, entry: Any) -> MmprSet:
+    where = f"{path}, set {name!r}"
+    if not isinstance(entry, dict):
+        raise FormatError(f"{where}: not a JSON object")
+    if missing := [key for key in REQUIRED if not isinstance(entry.get(key), str)]:
+        raise FormatError(f"{where}: no {' and '.join(missing)}; a set has {', '.join(MmprSet.__annotations__)}")
+    known = {key: entry[key] for key in entry if key in MmprSet.__annotations__ and key not in ("name", "other")}
+    checks = {
+        "repeat_time": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
+        "length": lambda v: _whole(v) and v >= 0,
+        "data_augment": lambda v: isinstance(v, bool),
+        "max_dynamic_patch": lambda v: _whole(v) and v >= 1,
+    }
+    for key, good in checks.items():
+        if key in known and not good(known[key]):
+            raise FormatError(f"{where}: {key} is {known[key]!r}")
+    return MmprSet(name, **known, other={key: value for key, value in entry.items() if key not in known})
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# ------------------------------------------------------------------------------------------------------------- mixing
+
+
+def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
+    """Which rows of a set are used, in which order: numbers below ``length``, shuffled with the set's index as seed.
+
+    ``repeat_time`` below 1 draws that share of the rows, rounded down; from 1 on, each row comes as often as its
+    integer part says.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(index)
+    if repeat_time < 1:
+        return rng.choice(length, int(length * repeat_time + 1e-9), replace=False)
+    rows = np.tile(np.arange(length), int(repeat_time))
+    rng.shuffle(rows)
+    return rows
+
+
+def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0) -> Iterator[tuple[int, int]]:
+    """(set, row) of every example of the mixed sets.
+
+    One set after the other; with ``resample`` as many examples in all, each from a set drawn with a weight of the root
+    of its length, whose rows come in their order and over again.
+    """
+    if not resample:
+        for index, rows in enumerate(used):
+            yield from ((index, int(row)) for row in rows)
+        return
+    import numpy as np
+
+    lengths = np.array([len(rows) for rows in used], dtype=float)
+    weights = np.sqrt(lengths)
+    next_row = [0] * len(used)
+    for index in np.random.default_rng(seed).choice(len(used), int(lengths.sum()), p=weights / weights.sum()).tolist():
+        rows = used[index]
+        yield index, int(rows[next_row[index] % len(rows)])
+        next_row[index] += 1
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+class LineFile:
+    """The lines of a text file by number, read when asked for; only their places are held in memory."""
+
+    def __init__(self, path: str | Path) -> None:
+        import numpy as np
+
+        self.path = Path(path)
+        places, place = [], 0
+        try:
+            with self.path.open("rb") as file:
+                for line in file:
+                    if line.strip():
+                        places.append(place)
+                    place += len(line)
+            self._file = self.path.open("rb")
+        except OSError as error:
+            raise FormatError(f"cannot read {self.path}: {error.strerror or error}") from error
+        self._places = np.array(places, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> bytes:
+        self._file.seek(int(self._places[number]))
+        return self._file.readline()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path:
+    """Where a path of a ``meta.json`` lies: below ``root`` if given, else by its own folder, the ones above, or here.
+
+    Released files name paths from the folder that holds ``MMPR/``.
+
+    Raises:
+        FormatError: it is nowhere; the message lists where was looked.
+    """
+    home = Path(meta).absolute().parent
+    bases = [Path(root)] if root is not None else [home, home.parent, home.parent.parent, Path.cwd()]
+    for base in bases:
+        if (base / path).exists():
+            return base / path
+    looked = ", ".join(str(base) for base in dict.fromkeys(bases))
+    raise FormatError(f"{meta}: {path} is not below {looked}; say where (data.root=...)")

@@ -1,0 +1,180 @@
+"""MMPR: sets of preference pairs over images, text or several images, mixed as InternVL's trainer mixes them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble.console import say
+from scramble.formats import mmpr, rows
+from scramble.formats.provenance import FormatError
+from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
+from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.bundles import Bundle
+from scramble.sources.images import load_image
+
+
+def bundles(
+    path: str | Path,
+    bad: BadRows,
+    *,
+    root: str | Path | None = None,
+    resample: bool = False,
+    seed: int = 0,
+    embed: bool = False,
+    verify: bool = True,
+    limit: int | None = None,
+) -> Iterator[Bundle]:
+    """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
+
+    A row that is used several times gets an id of its own each time. A row that cannot be used goes to ``bad`` once:
+    not JSON, a text that is missing or empty, image placeholders that do not fit, an image that is missing or broken.
+
+    Args:
+        path: the ``meta.json``, or the folder that holds it.
+        root: folder that the paths in it are relative to; found from ``path`` by default.
+        resample: draw sets by the root of their length (:func:`scramble.formats.mmpr.mixture`).
+        seed: of that draw; the sets themselves are shuffled with their index as seed.
+        limit: stop after this many pairs.
+
+    Raises:
+        SourceError: no ``meta.json``, or one whose sets cannot be found.
+    """
+    path = Path(path) / mmpr.META if Path(path).is_dir() else Path(path)
+    with ExitStack() as stack:
+        try:
+            sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
+        except FormatError as error:
+            raise SourceError(str(error)) from error
+        _tell_what_is_left_aside(sets)
+        order = mmpr.mixture([one.used for one in sets], resample=resample, seed=seed)
+        images = _Images(embed, verify)
+        yield from islice(_bundles(sets, order, images, bad), limit)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A set with its file of rows, its folder of images, and which rows are used in which order."""
+
+    entry: mmpr.MmprSet
+    lines: mmpr.LineFile
+    folder: Path
+    used: Any
+
+
+def _open(entry: mmpr.MmprSet, index: int, path: Path, root: str | Path | None, stack: ExitStack) -> _Set:
+    lines = mmpr.LineFile(mmpr.resolve(entry.annotation, path, root))
+    stack.callback(lines.close)
+    folder = mmpr.resolve(entry.root, path, root) if entry.root else lines.path.parent
+    return _Set(entry, lines, folder, mmpr.used_rows(len(lines), entry.repeat_time, index))
+
+
+def _tell_what_is_left_aside(sets: list[_Set]) -> None:
+    for one in sets:
+        entry = one.entry
+        if entry.length is not None and entry.length != len(one.lines):
+            say(f"mmpr: set {entry.name} has {len(one.lines)} rows, its meta.json says {entry.length}")
+        if entry.data_augment:
+            say(f"mmpr: set {entry.name} asks for data_augment, which is not done")
+    patches = {one.entry.max_dynamic_patch for one in sets} - {None}
+    if patches:
+        say(f"mmpr: max_dynamic_patch is {sorted(patches)}; all sets are cut by model.max_tiles")  # type: ignore[type-var]
+
+
+class _Images:
+    """Image files by path: each is checked once."""
+
+    def __init__(self, embed: bool, verify: bool) -> None:
+        self._embed, self._verify = embed, verify
+        self._faults: dict[Path, str] = {}
+
+    def load(self, file: Path) -> ImageFile:
+        """The image. Raises RecordError, also for one that was refused before."""
+        if self._faults.get(file):
+            raise RecordError(self._faults[file])
+        try:
+            image = load_image(file, embed=self._embed, verify=self._verify and file not in self._faults)
+        except RecordError as error:
+            self._faults[file] = str(error)
+            raise
+        if not file.exists():
+            self._faults[file] = f"image {file}: no such file"
+            raise RecordError(self._faults[file])
+        self._faults[file] = ""
+        return image
+
+
+def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: _Images, bad: BadRows) -> Iterator[Bundle]:
+    times: Counter[tuple[int, int]] = Counter()
+    refused: set[tuple[int, int]] = set()
+    for place in order:
+        one = sets[place[0]]
+        if place in refused:
+            continue
+        times[place] += 1
+        found = _bundle(one, place[1], times[place], images, bad)
+        if found is None:
+            refused.add(place)
+            continue
+        bad.use()
+        yield found
+
+
+def _bundle(one: _Set, row: int, time: int, images: _Images, bad: BadRows) -> Bundle | None:
+    where, number = one.lines.path, row + 1
+
+    def reject(kind: str, detail: str = "") -> None:
+        bad.reject(where, number, kind, detail)
+
+    try:
+        content = json.loads(one.lines[row])
+    except ValueError as error:
+        return reject("not JSON", str(error))
+    if not isinstance(content, dict):
+        return reject("not a JSON object")
+    try:
+        parsed = rows.from_mmpr(content)
+        names = [_name(value) for value in parsed[1]]
+        ids = tuple(f"{one.entry.root}/{name}".removeprefix("./") for name in names)
+        pair = rows.parsed_pair(parsed, ids)
+    except FormatError as error:
+        return reject(str(error))
+    except (RecordError, TypeError, ValueError, KeyError) as error:
+        kind = (
+            "chosen and rejected are the same text" if content.get("chosen") == content.get("rejected") else "bad row"
+        )
+        return reject(kind, str(error))
+    records = []
+    for image_id, name in zip(ids, names, strict=True):
+        file = one.folder / name
+        try:
+            records.append(ImageRecord(image_id, images.load(file), source=f"mmpr:{one.entry.name}"))
+        except RecordError as error:
+            return reject("unreadable image" if file.exists() else "missing image", str(error))
+    key = ids[0] if ids else f"{one.entry.name}/{row}"
+    return Bundle(key, tuple(records), (_named(pair, parsed, ids, one, row, time),))
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise FormatError("an image is not a path")
+    return value
+
+
+def _named(
+    pair: PreferencePair, parsed: rows.Parsed, ids: tuple[str, ...], one: _Set, row: int, time: int
+) -> PreferencePair:
+    """The pair under an id of its own, with its images by their ids here."""
+    again = f"#{time}" if time > 1 else ""
+    name = one.entry.name
+    if parsed[2]:  # an export of this project: all else is as it was written
+        return replace(pair, pair_id=f"{name}/{pair.pair_id}{again}", image_ids=ids)
+    return replace(
+        pair, pair_id=f"{name}/{row + 1:07d}{again}", image_ids=ids, kind=name, rule="mmpr", source=f"mmpr:{name}"
+    )

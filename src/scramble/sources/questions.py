@@ -1,0 +1,106 @@
+"""A JSONL file of questions with their answers, about images beside it, several images, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageRecord, Question, RecordError
+from scramble.sources.bad_rows import BadRows, SourceError
+from scramble.sources.bundles import Bundle
+from scramble.sources.image_folder import jsonl_rows
+from scramble.sources.images import load_image
+
+
+def bundles(
+    path: str | Path,
+    bad: BadRows,
+    *,
+    images: str | Path | None = None,
+    embed: bool = False,
+    verify: bool = True,
+    limit: int | None = None,
+) -> Iterator[Bundle]:
+    """Stream the questions of a file, each with its images.
+
+    A row has ``question``, ``answer`` (a text or number; may be absent where only DropoutNTP is wanted), and where it
+    has them ``image`` (a path or a list of paths), ``answers`` (all accepted ones), ``choices`` (options in letter
+    order), ``kind`` (the rule that judges answers, or any name) and ``id``.
+
+    Args:
+        path: the ``.jsonl`` file.
+        images: the folder that image paths are relative to; the file's own by default.
+        limit: stop after this many questions.
+
+    Raises:
+        SourceError: the file is missing or not JSONL.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SourceError(f"{file} does not exist: give the JSONL file of questions (data.path=...)")
+    folder = Path(images) if images is not None else file.parent
+    seen: set[str] = set()
+
+    def stream() -> Iterator[Bundle]:
+        for number, row in jsonl_rows(file, ["question"], bad):
+            try:
+                question = _question(row, number)
+            except RecordError as error:
+                bad.reject(file, number, str(error))
+                continue
+            if question.question_id in seen:
+                bad.reject(file, number, "duplicate id", question.question_id)
+                continue
+            records = []
+            for name in question.image_ids:
+                try:
+                    image = load_image(folder / name, embed=embed, verify=verify)
+                except RecordError as error:
+                    kind = "unreadable image" if (folder / name).exists() else "missing image"
+                    bad.reject(file, number, kind, str(error))
+                    break
+                records.append(ImageRecord(name, image, source=f"questions:{file.name}"))
+            if len(records) < len(question.image_ids):
+                continue
+            seen.add(question.question_id)
+            bad.use()
+            key = question.image_ids[0] if question.image_ids else question.question_id
+            yield Bundle(key, tuple(records), questions=(question,))
+
+    yield from islice(stream(), limit)
+
+
+def _question(row: dict[str, Any], number: int) -> Question:
+    names = row.get("image") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise RecordError("image is neither a path nor a list of paths")
+    text = row.get("question")
+    if not isinstance(text, str) or not text.strip():
+        raise RecordError("row without question")
+    return Question(
+        question_id=str(row.get("id") or f"{number:07d}"),
+        image_ids=tuple(names),
+        question=text.strip(),
+        answer=_text(row.get("answer"), "answer"),
+        kind=str(row.get("kind") or ""),
+        answers=tuple(_text(value, "answers") for value in _list(row, "answers")),
+        choices=tuple(_text(value, "choices") for value in _list(row, "choices")),
+    )
+
+
+def _list(row: dict[str, Any], key: str) -> list[Any]:
+    values = row.get(key) or []
+    if not isinstance(values, list):
+        raise RecordError(f"{key} is not a list")
+    return values
+
+
+def _text(value: Any, key: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RecordError(f"{key} is neither text nor a number")
+    return str(value)

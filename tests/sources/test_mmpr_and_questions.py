@@ -1,0 +1,133 @@
+"""MMPR and question files as data: what a row becomes, and what becomes of rows that cannot be used."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from scramble.formats import write
+from scramble.records import ImageFile, ImageRecord, PreferencePair
+from scramble.sources import BadRows, SourceError, mmpr, questions
+
+
+def encoded(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def lines(path: Path, rows: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """As released: a meta.json whose paths start at the folder that holds it all. Two good sets and all bad rows."""
+    home = tmp_path / "data" / "MMPR"
+    for name in ("images/a/1.png", "images/a/2.png"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(encoded("red"))
+    (home / "images/a/broken.png").write_bytes(b"\x89PNG no")
+    good = {"chosen": "c", "rejected": "r"}
+    lines(home / "annotations/a.jsonl", [
+        {"image": "1.png", "question": "One?", **good},
+        {"image": ["1.png", "2.png"], "question": "<image>\n<image>\nBoth?", **good},
+    ])  # fmt: skip
+    lines(home / "annotations/text.jsonl", [{"question": f"Why {n}?", **good, "answer_gt": "x"} for n in range(4)])
+    lines(home / "annotations/bad.jsonl", [
+        {"image": "1.png", "question": "Good?", **good}, {"image": "gone.png", "question": "?", **good},
+        {"image": "broken.png", "question": "?", **good},
+        {"image": "1.png", "question": "?", "chosen": "", "rejected": "r"},
+        {"question": "<image> Where?", **good}, {"question": "?", "chosen": "c", "rejected": "c"}, "{no json", "[]",
+        {"image": 7, "question": "?", **good}, {"image": [None], "question": "?", **good},
+    ])  # fmt: skip
+    sets = {
+        "a": {"root": "MMPR/images/a", "annotation": "MMPR/annotations/a.jsonl", "repeat_time": 2, "length": 2},
+        "text": {"root": "", "annotation": "MMPR/annotations/text.jsonl", "repeat_time": 0.5, "length": 5,
+                 "data_augment": True, "max_dynamic_patch": 6},
+        "bad": {"root": "MMPR/images/a", "annotation": "MMPR/annotations/bad.jsonl", "repeat_time": 2, "length": 10},
+    }  # fmt: skip
+    (home / "meta.json").write_text(json.dumps(sets))
+    return home / "meta.json"
+
+
+def test_sets_are_mixed_and_bad_rows_counted_once(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BadRows(tmp_path / "rejected.jsonl", 1.0) as bad:
+        found = list(mmpr.bundles(release, bad))
+    pairs = [pair for bundle in found for pair in bundle.pairs]
+    assert Counter(p.kind for p in pairs) == {"a": 4, "text": 2, "bad": 2}
+    assert {p.pair_id for p in pairs if p.kind == "a"} == {"a/0000001", "a/0000001#2", "a/0000002", "a/0000002#2"}
+    both = next(bundle for bundle in found if bundle.pairs[0].pair_id == "a/0000002")
+    assert both.pairs[0].prompt == "Both?" and [i.image_id for i in both.images] == list(both.pairs[0].image_ids)
+    assert both.images[0].image.open().size == (40, 40)
+    assert all(not b.images and not b.pairs[0].image_ids for b in found if b.pairs[0].kind == "text")
+    assert bad.reasons == {
+        "missing image": 1, "unreadable image": 1, "empty chosen": 1, "1 image placeholders for 0 images": 1,
+        "chosen and rejected are the same text": 1, "not JSON": 1, "not a JSON object": 1, "bad row": 1,
+        "an image is not a path": 1,
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert (
+        "set text has 4 rows, its meta.json says 5" in said and "data_augment" in said and "max_dynamic_patch" in said
+    )
+    assert len(list(mmpr.bundles(release, BadRows(None, 1.0), limit=3))) == 3
+    drawn = list(mmpr.bundles(release, BadRows(None, 1.0), resample=True, seed=1))
+    assert len({b.pairs[0].pair_id for b in drawn}) == len(drawn)
+
+
+def test_what_is_missing_altogether_stops(release: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"images/a is not below .*data\.root"):
+        list(mmpr.bundles(release, BadRows(), root=tmp_path))
+    with pytest.raises(SourceError, match="cannot read"):
+        list(mmpr.bundles(tmp_path / "nowhere.json", BadRows()))
+
+
+def test_an_export_comes_back_with_all_its_fields(tmp_path: Path) -> None:
+    images = [ImageRecord(color, ImageFile(encoded(color))) for color in ("red", "blue")]
+    pairs = [
+        PreferencePair("p1", ("red",), "What?", "a", "b", "k", "r", seed=3, scores={"s": 0.5}, details={"x": [1]}),
+        PreferencePair("p2", ("red", "blue"), "Which?", "a", "b", "correctness"),
+        PreferencePair("p3", (), "Why?\n", "a", "b", "dropout-ntp"),
+    ]  # fmt: skip
+    write("mmpr", images, pairs, tmp_path)
+    found = {b.pairs[0].pair_id: b for b in mmpr.bundles(tmp_path, BadRows())}
+    assert list(found) != [] and {name.removeprefix("scramble/") for name in found} == {"p1", "p2", "p3"}
+    first = found["scramble/p1"]
+    assert (first.pairs[0].details, first.pairs[0].scores, first.pairs[0].seed) == ({"x": [1]}, {"s": 0.5}, 3)
+    assert first.images[0].image.read() == encoded("red") and found["scramble/p3"].pairs[0].prompt == "Why?\n"
+    assert [i.image.read() for i in found["scramble/p2"].images] == [encoded("red"), encoded("blue")]
+
+
+def test_questions(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(encoded("red"))
+    (tmp_path / "bad.png").write_bytes(b"no")
+    lines(tmp_path / "q.jsonl", [
+        {"image": "1.png", "question": " How many? ", "answer": 5, "kind": "numeric", "id": "first"},
+        {"question": "Which?", "answer": "B", "choices": ["x", "y"], "answers": ["B", "y"]},
+        {"image": ["1.png", "1.png"], "question": "Same?", "answer": None},
+        {"question": " ", "answer": "x"}, {"image": "gone.png", "question": "?"}, {"image": "bad.png", "question": "?"},
+        {"image": 3, "question": "?"}, {"question": "?", "answer": ["x"]}, {"question": "?", "choices": "x"},
+        {"question": "again", "id": "first"},
+    ])  # fmt: skip
+    bad = BadRows(None, 1.0)
+    found = list(questions.bundles(tmp_path / "q.jsonl", bad))
+    first, second, third = (bundle.questions[0] for bundle in found)
+    assert (first.question_id, first.image_ids, first.question, first.answer) == ("first", ("1.png",), "How many?", "5")
+    assert (second.choices, second.answers, second.image_ids) == (("x", "y"), ("B", "y"), ())
+    assert third.answer == "" and len(found[2].images) == 2
+    assert bad.reasons == {
+        "row without question": 1, "missing image": 1, "unreadable image": 1, "duplicate id": 1,
+        "image is neither a path nor a list of paths": 1, "answer is neither text nor a number": 1,
+        "choices is not a list": 1,
+    }  # fmt: skip
+    with pytest.raises(SourceError, match="does not exist"):
+        list(questions.bundles(tmp_path / "nowhere.jsonl", BadRows()))
