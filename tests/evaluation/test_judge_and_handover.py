@@ -1,4 +1,4 @@
-"""The judge against a server on the loopback address; files for other kits; other kits' files read back."""
+"""The judge against a server on the loopback address; files for other kits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from loopback import Loopback
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
-from scramble.evaluation import bridge, handover, judge
+from scramble.evaluation import handover, judge
 from scramble.evaluation.items import EvaluationError, Item, Reply
 from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol
 from scramble.evaluation.summary import rates, scores
-from scramble.records import ImageFile, Question
+from scramble.records import ImageFile, Quad, Question
 
 
 def grade_by_length(text: str) -> str:
@@ -179,26 +179,11 @@ def test_lmms_eval_and_evalai_files(predictions, tmp_path):
         handover.write_evalai(tmp_path / "e.json", ITEMS[:1], predictions[:1])
 
 
-def test_bridge_commands_and_results(tmp_path):
-    words = bridge.command("lmms-eval", "mmstar", "/m", "out", kit_model="internvl_hf")
-    assert words[:3] == ["python", "-m", "lmms_eval"]
-    assert "pretrained=/m" in words
-    assert bridge.command("vlmevalkit", "m3cot", "/m", "out", kit_model="x", task="M3CoT")[3] == "M3CoT"
-    with pytest.raises(EvaluationError, match="no task name known for m3cot; give the kit's own with task="):
-        bridge.command("vlmevalkit", "m3cot", "/m", "out", kit_model="x")
-    with pytest.raises(EvaluationError, match=r"unknown kit 'lmmseval'.*did you mean lmms-eval"):
-        bridge.command("lmmseval", "mmstar", "/m", "out", kit_model="x")
-    content = {
-        "results": {"mmstar": {"alias": "mmstar", "average,none": 0.615, "average_stderr,none": 0.01}},
-        "versions": {"mmstar": 0.0}, "n-samples": {"mmstar": {"original": 1500, "effective": 1500}}, "git_hash": "abc",
-    }  # fmt: skip
-    (tmp_path / "r_results.json").write_text(json.dumps(content))
-    result = bridge.read_lmms_eval(tmp_path / "r_results.json", "mine")[0]
-    assert result.scores["average"]["value"] == pytest.approx(61.5)
-    assert result.scores["average"]["standard_error"] == pytest.approx(1.0)
-    assert (result.source, result.benchmark["items"]) == ("lmms-eval", 1500)
-    (tmp_path / "m_MMStar_acc.csv").write_text('"split","Overall","math"\n"none","0.6","0.5"\n')
-    assert bridge.read_vlmevalkit(tmp_path / "m_MMStar_acc.csv", "mmstar", "m").scores["Overall"]["value"] == 60
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(EvaluationError, match="it is not a results file of lmms-eval"):
-        bridge.read_lmms_eval(tmp_path / "bad.json")
+def test_formats_by_name(predictions, tmp_path):
+    written = {name: handover.write(name, tmp_path, "m", "t", QUESTIONS, predictions) for name in handover.FORMATS}
+    assert [path.name for path in written.values()] == ["m_t.tsv", "samples_t.jsonl", "evalai.json", "m_t.xlsx"]
+    assert all(path.stat().st_size for path in written.values())
+    quad = Item(Quad("q", ("a", "b"), ("x", "y")), "quad")
+    assert handover.write("evalai", tmp_path, "m", "t", [quad], []) is None
+    with pytest.raises(EvaluationError, match=r"no format 'evalia'.*did you mean evalai"):
+        handover.check_formats(["evalia"])

@@ -109,7 +109,7 @@ def headlines(measured: Sequence[comparison.Row]) -> list[Column]:
         scores.setdefault(row.benchmark, {})[row.score] = None
     columns = []
     for benchmark, found in scores.items():
-        plain = [score for score in found if "/" not in score]
+        plain = [score for score in found if "/" not in score] or list(found)
         wanted = next((h for h in HEADLINES if all(score in found for score in h)), tuple(plain[:1]))
         columns += [Column(benchmark, score) for score in wanted]
     return columns

@@ -101,7 +101,7 @@ def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapt
     settings = {k: v for k, v in model.items() if k not in ("name", "path", "revision", "dtype", "new", "device")}
     settings["adapter"] = None  # its content counts, not its path
     models = _Models(model)
-    for arm, where in _arms(run, model, arms, adapter).items():
+    for arm, where in arms_of(run, model, arms, adapter).items():
         identity = runner.identify(
             where["path"], adapter=where.get("adapter"), revision=model.get("revision"), name=arm,
             dtype=model.get("dtype", "auto"), settings=settings,
@@ -156,7 +156,7 @@ class _Models:
         return self._loaded[1]
 
 
-def _arms(
+def arms_of(
     run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None
 ) -> dict[str, dict[str, str]]:
     """Arm -> ``path`` of its model, and of its ``adapter`` if it has one."""

@@ -1,0 +1,124 @@
+"""Other kits: their commands, and their result files read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scramble.evaluation import bridge, results
+from scramble.evaluation.items import EvaluationError
+from scramble.report import comparison, table
+
+MODEL = {"name": "mpo", "path": "/m", "key": "k", "revision": None, "adapter": None}
+
+
+def test_lmms_eval_command():
+    words = bridge.command("lmms-eval", ["mmbench", "ai2d"], "mpo", "/m", "out", kit_model="internvl_hf")
+    assert words[:3] == ["python", "-m", "lmms_eval"]
+    assert words[words.index("--tasks") + 1] == "mmbench_en_dev,ai2d"
+    assert words[words.index("--model_args") + 1] == "pretrained=/m"
+    assert "--log_samples" in words
+    arguments = {"model": "{path}", "tensor_parallel_size": 2}
+    words = bridge.command("lmms-eval", ["mmstar"], "mpo", "/m", "out", kit_model="vllm", kit_args=arguments)
+    assert words[words.index("--model_args") + 1] == "model=/m,tensor_parallel_size=2"
+
+
+def test_vlmevalkit_command(tmp_path):
+    words = bridge.command(
+        "vlmevalkit", ["crpe", "AI2D_TEST:ImageMCQDataset"], "mpo", "/m", tmp_path / "out", kit_model="InternVLChat"
+    )
+    config = json.loads(Path(words[words.index("--config") + 1]).read_text())
+    assert config == {
+        "model": {"mpo": {"class": "InternVLChat", "model_path": "/m"}},
+        "data": {
+            "CRPE_RELATION": {"class": "CRPE", "dataset": "CRPE_RELATION"},
+            "AI2D_TEST": {"class": "ImageMCQDataset", "dataset": "AI2D_TEST"},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("kit", "tasks", "kit_model", "message"),
+    [
+        ("lmmseval", ["mmstar"], "x", r"unknown kit 'lmmseval'.*did you mean lmms-eval"),
+        ("lmms-eval", ["crpe"], "x", r"no task name known for crpe; give the kit's own"),
+        ("vlmevalkit", ["mmstr"], "x", r"'mmstr' is none of the benchmarks known here .*mmstar"),
+        ("vlmevalkit", ["mmstar"], None, r"no class known for this model; name the kit's own with kit_model="),
+    ],
+)
+def test_bad_input(kit, tasks, kit_model, message):
+    with pytest.raises(EvaluationError, match=message):
+        bridge.command(kit, tasks, "mpo", "/m", "out", kit_model=kit_model)
+
+
+def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "20260101_000000") -> None:
+    """The two files of one task, as lmms-eval lays them out."""
+    accuracy = sum(right) / len(right)
+    table = {"alias": "mmstar", "average,none": accuracy, "average_stderr,none": 0.02, "judged,none": 63.2,
+             "judged_stderr,none": "N/A"}  # fmt: skip
+    found = {
+        "results": {"mmstar": table}, "n-samples": {"mmstar": {"original": 1500, "effective": len(right)}},
+        "versions": {"mmstar": "Yaml"}, "git_hash": "abc", "model_name": name,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{date}_results.json").write_text(json.dumps(found))
+    rows = [{"doc_id": k, "target": "A", "average": r, "judged": {"score": r}} for k, r in enumerate(right)]
+    lines = [json.dumps(row) for row in reversed(rows)]
+    (folder / f"{date}_samples_mmstar.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_lmms_eval_results_with_single_items(tmp_path):
+    write_lmms_eval(tmp_path / "mpo", "mpo", [1, 1, 0, 1])
+    ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path, MODEL)
+    assert (result.benchmark["name"], result.protocol["name"], result.source) == ("mmstar", "lmms-eval", "lmms-eval")
+    assert result.scores["average"] | {"low": 0, "high": 0} == {
+        "value": 75.0, "standard_error": 2.0, "low": 0, "high": 0, "n": 4, "raw": 0.75,
+    }  # fmt: skip
+    assert result.scores["judged"]["value"] == 63.2
+    assert [o.values for o in outcomes] == [{"average": value} for value in (1.0, 1.0, 0.0, 1.0)]
+
+
+def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
+    """Beside the world's own numbers, in columns that name the kit; single items make the difference paired."""
+    for arm, right in (("base", [0, 0, 0, 0, 0, 0, 1, 1]), ("mpo", [1] * 7 + [0])):
+        write_lmms_eval(tmp_path / "kit" / arm, arm, right)
+        ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path / "kit" / arm, MODEL | {"name": arm})
+        results.write(tmp_path / arm / "mmstar.lmms-eval", result, outcomes)
+    rows = comparison.compare(comparison.find_methods(tmp_path), ["base"])
+    made = table.build(rows)
+    column = made.columns[0]
+    assert column.title == "mmstar (lmms-eval) average"
+    mine = {row.name: row for row in made.rows}["mpo"].cells[column]
+    assert (mine.value, mine.protocol) == (87.5, "lmms-eval")
+    assert mine.tests["base"]["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)  # 6 won, 1 lost
+    markdown = table.as_markdown(made)
+    assert "- mmstar (lmms-eval): protocol lmms-eval" in markdown
+
+
+def test_a_later_run_replaces_an_earlier_one(tmp_path):
+    write_lmms_eval(tmp_path, "mpo", [0, 0], "20260101_000000")
+    write_lmms_eval(tmp_path, "mpo", [1, 1], "20260102_000000")
+    ((result, _),) = bridge.read_results("lmms-eval", tmp_path, MODEL)
+    assert result.scores["average"]["value"] == 100
+    (tmp_path / "20260103_results.json").write_text("{}")
+    with pytest.raises(EvaluationError, match=r"20260103_results\.json: no 'results'"):
+        bridge.read_results("lmms-eval", tmp_path, MODEL)
+
+
+def test_vlmevalkit_results(tmp_path):
+    folder = tmp_path / "mpo" / "T20260101_Gabc"
+    folder.mkdir(parents=True)
+    (folder / "mpo_MMBench_DEV_EN_acc.csv").write_text('"split","Overall","AR"\n"dev","0.643","0.5"\n')
+    subjects = "Subject,tot,hit,acc\nOverall,300,60,20.0\nalgebra,100,30,30.0\n"
+    (folder / "mpo_MathVision_gpt-4o-mini_score.csv").write_text(subjects)
+    (folder / "mpo_MMBench_DEV_EN.xlsx").write_bytes(b"predictions")
+    found = {r.benchmark["name"]: r for r, _ in bridge.read_results("vlmevalkit", tmp_path, MODEL)}
+    assert found.keys() == {"mmbench", "mathvision"}
+    assert {k: s["value"] for k, s in found["mmbench"].scores.items()} == {"Overall": pytest.approx(64.3), "AR": 50.0}
+    maths = found["mathvision"].scores
+    assert {k: (s["value"], s["n"]) for k, s in maths.items()} == {"acc": (20.0, 300), "acc/algebra": (30.0, 100)}
+    (folder / "mpo_MMStar_acc.csv").write_text("split,Overall\n")
+    with pytest.raises(EvaluationError, match="no rows; the evaluation in VLMEvalKit has not finished"):
+        bridge.read_results("vlmevalkit", tmp_path, MODEL)
