@@ -27,11 +27,13 @@ class Encoder:
 
     Attributes:
         known: prompts that need no encoding, by image ids and text.
+        vocab_size: rows of the output head.
     """
 
     def __init__(self, loaded: Loaded, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
         self.family, self.processor = loaded.family, loaded.processor
         self.images = images
+        self.vocab_size = int(loaded.backbone.head.weight.shape[0])
         self.known: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
         self._prompts: OrderedDict[tuple[tuple[str, ...], str], Prompt] = OrderedDict()
         self._free = cache_bytes
@@ -112,8 +114,15 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
         rejected = encoder.completion(example.rejected) if needs_rejected and example.rejected is not None else []
     except ValueError as error:  # unreadable image, image placeholder in the text
         return str(error)
+    if not example.chosen.strip() or (rejected and not (example.rejected or "").strip()):
+        return "an answer is empty: there is nothing to score"
     if chosen == rejected:
         return "chosen and rejected are the same tokens"
+    if (worst := max(chosen + rejected)) >= encoder.vocab_size:
+        return (
+            f"token id {worst} of an answer has no row in the output head ({encoder.vocab_size} rows): take the image "
+            "or other special token out of the text"
+        )
     longest = prompt + max(len(chosen), len(rejected))
     if longest > max_length:
         return (

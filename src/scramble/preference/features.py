@@ -143,7 +143,7 @@ def _check_room(
 def _fill(folder: Path, missing: list[dict[str, Example]], encoder: Encoder, backbone: Backbone) -> None:
     if not missing:
         return
-    path = folder / f"features-{rank()}.bin"
+    path, dtype = folder / f"features-{rank()}.bin", backbone.head.weight.dtype
     with JsonLines(folder / f"index-{rank()}.jsonl") as index, path.open("ab") as file:
         for start in range(0, len(missing), IMAGES_A_PASS):
             chunk = missing[start : start + IMAGES_A_PASS]
@@ -154,7 +154,7 @@ def _fill(folder: Path, missing: list[dict[str, Example]], encoder: Encoder, bac
                 assert tensor is not None
                 row = {"images": next(iter(examples.values())).image_ids, "offset": file.tell(), "count": len(tensor)}
                 rows.append(row | {"prompts": {text: prompt.input_ids for text, prompt in by_text.items()}})
-                file.write(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                file.write(tensor.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
             file.flush()  # the bytes first, then the rows that point to them
             for row in rows:
                 index.append(row)

@@ -19,6 +19,7 @@ from scramble.preference.examples import Example, group_by_image
 from scramble.records import ImageFile
 from scramble.store import JsonLines, content_key, read_json, read_jsonl, write_json
 from scramble.trie.backbone import Backbone
+from scramble.trie.engine import NonFiniteError
 from scramble.trie.score import iter_scores
 
 ITEMS_A_LINE = 32
@@ -95,6 +96,8 @@ def _fill(folder: Path, missing: list[Example], encoder: Encoder, backbone: Back
             rows = _score_pairs(encoder, backbone, [[missing[n] for n in group] for group in groups], batch_tokens)
             while chunk := list(islice(rows, ITEMS_A_LINE)):
                 part.append({name: values for row in chunk for name, values in row.items()})
+    except NonFiniteError as error:
+        raise NonFiniteError(f"the reference model, before the first step: {error}") from error
     finally:
         for module, mode in training.items():
             module.training = mode
