@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -59,22 +58,17 @@ def reset_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def memory() -> dict[str, int]:
-    """Peaks since the model was loaded, in bytes."""
-    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"peak": peak_bytes(), "peak_with_loading": highest, "device_peak": device}
-
-
 class Clock:
     """Waits for a line before each step, and reports the seconds from that line to the end of the step, by the wall
-    clock and of all this process's threads at work (steadier on a busy machine); memory after the last step."""
+    clock and of all this process's threads at work (steadier on a busy machine), and the peaks of memory (bytes)."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
         self.start = (0.0, 0.0)
+        self.device_peak = 0  # of all times between two looks: trainers reset CUDA's counter when they log
 
     def begin(self) -> None:
+        self._look()
         say(ready=True)
         self._wait()
 
@@ -82,10 +76,15 @@ class Clock:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+        self._look()
         self.left -= 1
-        say(seconds=wall, cpu_seconds=cpu, **({} if self.left else memory()))
+        say(seconds=wall, cpu_seconds=cpu, peak=peak_bytes(), device_peak=self.device_peak)
         if self.left:
             self._wait()
+
+    def _look(self) -> None:
+        if torch.cuda.is_available():
+            self.device_peak = max(self.device_peak, torch.cuda.max_memory_allocated())
 
     def _wait(self) -> None:
         hear()
