@@ -69,7 +69,7 @@ def dataset_card(
     template = resources.files("scramble.formats").joinpath("card.md.j2").read_text(encoding="utf-8")
     card = DatasetCard.from_template(
         data, template_str=template, name=name, total=total, num_images=sources.total(), kinds=kinds,
-        homepage=HOMEPAGE, version=scramble.__version__, notes=notes.strip(),
+        homepage=HOMEPAGE, version=scramble.__version__, notes=notes.strip(), citations=citations(),
         sources=[
             {"source": cell(s), "count": n, "licence": cell(known.get(s) or known.get(s.partition(":")[0]) or UNKNOWN)}
             for s, n in sources.most_common()
@@ -78,6 +78,11 @@ def dataset_card(
         audit=audit and {"columns": [cell(c) for c in audit[0]], "rows": [[cell(c) for c in row] for row in audit[1]]},
     )  # fmt: skip
     return str(card)
+
+
+def citations() -> str:
+    """BibTeX of the three papers that the methods come from."""
+    return resources.files("scramble.formats").joinpath("citations.bib").read_text(encoding="utf-8")
 
 
 def cell(value: Any) -> str:

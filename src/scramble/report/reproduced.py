@@ -153,7 +153,7 @@ def _why_not(column: Column, row: Row, entry: Mapping[str, Any]) -> str:
 
 
 def as_markdown(made: Reproduced, title: str) -> str:
-    """Two columns a column: ours ± standard error with the paired difference, and the published number with its gain."""
+    """Each column twice: ours ± standard error with the paired difference, and the published number with its gain."""
     heads = ["model"]
     for column in made.columns:
         heads += [f"{column.title}, measured" if column.measured else f"{column.title}, not measured", _printed(column)]

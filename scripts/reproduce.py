@@ -1,0 +1,41 @@
+"""A paper's table: run what it needs, or reuse it, and print measured beside published numbers.
+
+python scripts/reproduce.py table=scramble_main size=tiny   tiny models and the embedded world, on a CPU in minutes
+python scripts/reproduce.py table=mpo_main list=true        the runs of the full size, and their commands
+python scripts/reproduce.py table=mpo_main paths.coco=/data/coco paths.mmvet=/data/mm-vet
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from scramble.app import ConfigError, plain, stage_main, start
+
+
+def fill_paths(cfg: DictConfig) -> None:
+    """Ask for the paths that the chosen size needs; a list of the runs shows a name in their place."""
+    needed = {name for run in cfg.table.runs.values() for name in run.get(cfg.size, {}).get("needs", [])}
+    missing = sorted(f"paths.{name}" for name in needed if OmegaConf.is_missing(cfg.paths, name))
+    if missing and not cfg.list:
+        raise ConfigError(
+            f"these keys have no value: {', '.join(missing)}. Give them on the command line: "
+            f"{' '.join(f'{key}=...' for key in missing)}; or try size=tiny, or list=true"
+        )
+    for name in cfg.paths:
+        if OmegaConf.is_missing(cfg.paths, name):
+            cfg.paths[name] = f"path/to/{name}"
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="reproduce")
+@stage_main
+def main(cfg: DictConfig) -> None:
+    fill_paths(cfg)
+    values = plain(cfg, "table", "dir", "size", "seeds", "more", "only", "list")
+    from scramble.stages.reproduce import reproduce
+
+    reproduce(values.pop("table"), values.pop("dir"), list_only=values.pop("list"), **values)
+
+
+if __name__ == "__main__":
+    start(main)

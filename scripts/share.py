@@ -1,0 +1,29 @@
+"""Write a tuned model or a data set as a folder with its card; push it to the hub only where a repository is named.
+
+python scripts/share.py +experiment=quickstart                            the arm's adapter
+python scripts/share.py +experiment=quickstart what=model                 merged into its base
+python scripts/share.py +experiment=quickstart what=data                  the training pairs, images embedded
+python scripts/share.py +experiment=quickstart push_to_hub=me/my-adapter  private unless private=false
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from scramble.app import plain, stage_main, start
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="share")
+@stage_main
+def main(cfg: DictConfig) -> None:
+    sections = ("run", "model", "what", "out", "card_name", "license", "dtype", "notes", "push_to_hub", "private")
+    values = plain(cfg, *sections)
+    from scramble.stages.share import share
+
+    run = values.pop("run")
+    share(run["dir"], run["arm"], run["data"], values.pop("out"), name=values.pop("card_name"), **values)
+
+
+if __name__ == "__main__":
+    start(main)
