@@ -42,6 +42,7 @@ class Loopback:
 
     def __init__(self, log: Path | None = None, answer: Callable[[str], str] | None = None) -> None:
         self.answer = answer
+        self.answer_to: Callable[[dict[str, Any]], str] | None = None  # the same, from the whole request
         self.asked: Counter[str] = Counter()
         self.payloads: list[dict[str, Any]] = []
         self.times: list[tuple[str, float]] = []
@@ -120,6 +121,8 @@ class Loopback:
         if attempt < len(faults):
             return await self._fault(writer, faults[attempt], headers)
         reply = self.answer(text) if self.answer else field(text, "reply", f"reply to {name}")
+        if self.answer_to is not None:
+            reply = self.answer_to(payload)
         await self._send(writer, 200, completion(reply))
         return True
 

@@ -1,6 +1,6 @@
 """Drawing tokens so that a sample depends on its own seed and logits alone.
 
-Shape suffixes: B rows, V vocabulary.
+Shape suffixes: B rows, V vocabulary, K tokens kept.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ class RowSampler:
         """Scores (B, V) whose argmax is the sampled token."""
         logits_BV = scores.float() / self._temperature
         if 0 < self._top_k < logits_BV.shape[-1]:
-            least_B1 = logits_BV.topk(self._top_k, dim=-1).values[:, -1:]
-            logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+            # In the order of the vocabulary, so that near ties in another batch get the same noise.
+            index_BK = logits_BV.topk(self._top_k, dim=-1).indices.sort(-1).values
+            drawn_BK = self._noised(logits_BV.gather(-1, index_BK))
+            return torch.full_like(logits_BV, -torch.inf).scatter_(-1, index_BK, drawn_BK)
+        return self._noised(logits_BV)
+
+    def _noised(self, logits_BV: Tensor) -> Tensor:
+        """The nucleus of the logits, noise added; -inf outside of it."""
         if self._top_p < 1:
             sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
             before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)

@@ -127,36 +127,44 @@ def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: _Images
 
 
 def _bundle(one: _Set, row: int, time: int, images: _Images, bad: BadRows) -> Bundle | None:
-    where, number = one.lines.path, row + 1
+    """The pair of a row with its images; None for one that was handed to ``bad``."""
+    try:
+        return _parsed(one, row, time, images)
+    except _BadRow as error:
+        bad.reject(one.lines.path, row + 1, error.kind, error.detail)
+        return None
 
-    def reject(kind: str, detail: str = "") -> None:
-        bad.reject(where, number, kind, detail)
 
+class _BadRow(Exception):
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind)
+        self.kind, self.detail = kind, detail
+
+
+def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
     try:
         content = json.loads(one.lines[row])
     except ValueError as error:
-        return reject("not JSON", str(error))
+        raise _BadRow("not JSON", str(error)) from error
     if not isinstance(content, dict):
-        return reject("not a JSON object")
+        raise _BadRow("not a JSON object")
     try:
         parsed = rows.from_mmpr(content)
         names = [_name(value) for value in parsed[1]]
         ids = tuple(f"{one.entry.root}/{name}".removeprefix("./") for name in names)
         pair = rows.parsed_pair(parsed, ids)
     except FormatError as error:
-        return reject(str(error))
+        raise _BadRow(str(error)) from error
     except (RecordError, TypeError, ValueError, KeyError) as error:
-        kind = (
-            "chosen and rejected are the same text" if content.get("chosen") == content.get("rejected") else "bad row"
-        )
-        return reject(kind, str(error))
+        same = content.get("chosen") == content.get("rejected")
+        raise _BadRow("chosen and rejected are the same text" if same else "bad row", str(error)) from error
     records = []
     for image_id, name in zip(ids, names, strict=True):
         file = one.folder / name
         try:
             records.append(ImageRecord(image_id, images.load(file), source=f"mmpr:{one.entry.name}"))
         except RecordError as error:
-            return reject("unreadable image" if file.exists() else "missing image", str(error))
+            raise _BadRow("unreadable image" if file.exists() else "missing image", str(error)) from error
     key = ids[0] if ids else f"{one.entry.name}/{row}"
     return Bundle(key, tuple(records), (_named(pair, parsed, ids, one, row, time),))
 

@@ -140,9 +140,10 @@ def _same(a: str, b: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_UNIT = r"(?!(?:or|and|to)\b)[%°a-zµΩ]+(?:\^?[23²³])?"
 _QUANTITY = re.compile(
     rf"(?:about|approximately|around|roughly|[~≈=])?\s*(?P<sign>[$€£¥])?\s*(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
-    rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<below>{_NUMBER}))?\s*(?P<unit>[%°a-zµΩ][\w%°²³µΩ./^ -]*)?",
+    rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<below>{_NUMBER}))?\s*(?P<unit>{_UNIT}(?:[ /·*-]{_UNIT}){{0,3}}\.?)?",
     re.IGNORECASE,
 )
 

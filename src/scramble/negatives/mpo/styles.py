@@ -106,14 +106,12 @@ def read(style: Style, text: str) -> Said:
             rest = text.rpartition("</think>")[2]
         else:
             rationale, rest = thought.group(1), thought.group(2)
-    answer, marks, before, lines = _boxed(rest) if style.mark == "boxed" else _final(rest)
-    if answer is None:
+    stated, marks, before, lines = _boxed(rest) if style.mark == "boxed" else _final(rest)
+    if stated is None:
         return Said(None, fault)
     if style.mark != "think":
         rationale = before
-    if not fault:
-        fault = _fault(style, text, rationale, marks, lines)
-    return Said(answer, fault)
+    return Said(stated, fault or _fault(style, text, rationale, marks, lines))
 
 
 def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> str:
