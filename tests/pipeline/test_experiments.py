@@ -27,6 +27,18 @@ def test_an_experiment_runs(experiment: str, tmp_path: Path, script: Run) -> Non
     assert weights.parent.name in ("adapter", "model")
 
 
+def test_scenealign_trains_on_rationales_and_is_judged_by_the_scene(tmp_path: Path, script: Run) -> None:
+    tiny = ("+experiment=scenealign_world", "+debug=tiny", "negatives=scenealign", f"run.dir={tmp_path}")
+    script("train", *tiny, "objective=sft", "trainer.use=[pairs,rationales]")
+    script("train", *tiny)
+    script("evaluate", *tiny, "benchmark=[world_rationales]", "benchmark.world_rationales.max_new_tokens=8", "limit=4")
+    splits = json.loads((tmp_path / "data" / "stage.json").read_text())["summary"]["splits"]
+    assert splits["train"]["pairs"] > 50 and "kinds_without_room" in splits["train"]
+    for arm in ("base", "sft-seed0", "dpo-seed0"):
+        result = json.loads((tmp_path / "evaluation" / arm / "world_rationales" / "result.json").read_text())
+        assert {"faithfulness", "needed", "accuracy"} <= result["scores"].keys()
+
+
 def test_one_batch_is_shown(tmp_path: Path, script: Run) -> None:
     shown = script("train", "+experiment=molmo_dpo", "+debug=tiny", f"run.dir={tmp_path}", "show_batch=1")
     assert "<image token x" in shown.stdout and "padding" in shown.stdout

@@ -1,0 +1,74 @@
+"""Graphs and rewritings from models: a scripted vision server for the good path, a random model for the whole path."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from loopback import Loopback
+from PIL import Image
+
+from scramble.engines import ReplyStore, open_engine
+from scramble.negatives.scenealign.cases import Case, Settings
+from scramble.negatives.scenealign.interventions import Cooccurrence
+from scramble.negatives.scenealign.pairs import build_pairs
+from scramble.negatives.scenealign.rewrite import EngineInterventions
+from scramble.records import ImageFile
+from scramble.scenegraphs.describe import PROMPT, describe
+
+
+def picture(colour: str) -> ImageFile:
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 48), colour).save(buffer, "PNG")
+    return ImageFile(buffer.getvalue())
+
+
+def test_a_server_describes_images_once(tmp_path: Path) -> None:
+    graph = {
+        "objects": [{"id": "o1", "name": "dog", "attributes": ["brown"], "bbox": [0, 0, 500, 500]}],
+        "relations": [{"subject": "o1", "predicate": "on", "object": "o7"}],
+    }
+    server = Loopback(answer=lambda text: json.dumps(graph))
+    try:
+        for asked in (2, 0):  # the second time all replies are known
+            problems: Counter[str] = Counter()
+            with (
+                open_engine("openai", model="m", base_url=server.url) as engine,
+                ReplyStore(tmp_path) as store,
+            ):
+                found = list(describe([picture("red"), picture("blue")], engine, store, problems))
+                assert engine.totals.asked == asked
+            assert [g.nodes[0].label for g in found if g] == ["brown dog", "brown dog"]
+            assert problems == {"dangling relation": 2}
+    finally:
+        server.close()
+    content = server.payloads[0]["messages"][-1]["content"]
+    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,") and content[1]["text"] == PROMPT
+    assert server.payloads[0]["response_format"]["type"] == "json_schema"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from scramble.models.tiny import save_tiny_internvl
+
+    return save_tiny_internvl(tmp_path_factory.mktemp("models") / "internvl", [PROMPT, "a dog on a bench"], seed=0)
+
+
+def test_a_random_model_goes_the_whole_way_and_is_refused(
+    tiny: Path, english_cases: list[Case], tmp_path: Path
+) -> None:
+    problems: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    with open_engine("transformers", path=str(tiny), batch_size=2) as engine, ReplyStore(tmp_path) as store:
+        assert list(describe([picture("red"), picture("blue")], engine, store, problems, max_tokens=6)) == [None, None]
+        interventions = EngineInterventions(
+            Settings(kinds={"replace": 1.0}), Cooccurrence([["dog", "man"]]), engine, store, max_tokens=6
+        )
+        pairs = list(build_pairs(english_cases[:2], interventions, on_skip=lambda r: skipped.update([r["reason"]])))
+        assert interventions.totals()["rewriter"]["asked"] == 4
+    assert problems.total() == 2 and set(problems) <= {"no JSON object in the reply"}
+    assert pairs == [] and skipped.total() == 2
+    assert set(skipped) <= {"reply cut at the token limit", "no steps in the reply"}
