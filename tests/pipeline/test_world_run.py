@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from scramble.preference.watching import MEASURED
 
 from .conftest import ENVIRONMENT, ROOT, Run, command
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
+
+from loopback import Loopback
 
 STEPS = 60
 TINY = ("+debug=tiny", f"trainer.steps={STEPS}", "trainer.save_every=5", "trainer.log_every=5")
@@ -21,8 +28,7 @@ TINY = ("+debug=tiny", f"trainer.steps={STEPS}", "trainer.save_every=5", "traine
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timing = ("seconds", "per_second", "data_fraction")
-    return [{k: v for k, v in row.items() if not k.endswith(timing)} for row in rows]
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +36,29 @@ def finished(tmp_path_factory: pytest.TempPathFactory, script: Run) -> Path:
     """A finished run with two arms."""
     run = tmp_path_factory.mktemp("run")
     script("train", "-m", *TINY, f"run.dir={run}", "objective=sft,mpo")
-    script("evaluate", *TINY, f"run.dir={run}")
+    scored = script("evaluate", *TINY, f"run.dir={run}", "baselines=[base,sft]")
+    (run / "evaluate.log").write_text(scored.stdout)
     script("report", *TINY, f"run.dir={run}")
     return run
+
+
+def test_one_command_scores_base_and_adapters_and_compares_them(finished: Path) -> None:
+    """What scripts/evaluate.py prints: every arm's scores, the batch self-test, paired differences with p-values."""
+    printed = (finished / "evaluate.log").read_text()
+    for arm in ("base", "sft-seed0", "mpo-seed0"):
+        for benchmark in ("world_winoground", "world_vqa"):
+            assert f"{arm}: {benchmark} " in printed
+    assert printed.count("batch 1 against n: ") == 6
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    group = {row[1]: row for row in cells if row[0] == "group"}
+    assert group.keys() == {"base", "sft", "mpo"}
+    assert "p =" in group["mpo"][-1] and "p =" in group["mpo"][-2]
+    table = (finished / "report" / "table.md").read_text()
+    assert "| mpo | base | world_winoground group | " in table and "McNemar exact" in table
+    assert "\\toprule" in (finished / "report" / "table.tex").read_text()
+    found = json.loads((finished / "report" / "table.json").read_text())
+    mpo = {row["name"]: row["cells"] for row in found["rows"]}["mpo"]["world_vqa accuracy"]
+    assert 0 <= mpo["tests"]["sft"]["p_value"] <= 1
 
 
 def test_the_report_compares_every_arm_with_base_and_control(finished: Path) -> None:
@@ -48,6 +74,93 @@ def test_the_report_compares_every_arm_with_base_and_control(finished: Path) -> 
     assert "| world_winoground | group | mpo |" in report
     for picture in ("training.png", "contact_sheet.png"):
         assert (finished / "report" / picture).stat().st_size > 5000
+
+
+def write_mmvet(folder: Path) -> Path:
+    """MM-Vet's file with three questions on one picture."""
+    folder.mkdir()
+    Image.new("RGB", (48, 48), "red").save(folder / "v.png")
+    rows = {
+        f"v1_{k}": {"imagename": "v.png", "question": f"What is {k}?", "answer": "red", "capability": ["rec"]}
+        for k in range(3)
+    }
+    (folder / "mm-vet.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_a_served_model_is_scored_and_judged_by_other_engines(tmp_path: Path, script: Run) -> None:
+    """Both engines are one scripted server here: it answers questions with "red", and grades with 0.7."""
+    server = Loopback(answer=lambda text: "0.7" if "Grade:" in text else "red")
+    try:
+        arguments = [
+            "+debug=tiny", f"run.dir={tmp_path / 'run'}", "benchmark=[mmvet]", "benchmark.mmvet.partial=true",
+            f"benchmark.mmvet.root={write_mmvet(tmp_path / 'mmvet')}", "arms=[served]", "handover=[vlmevalkit]",
+            "engine=openai", "engine.model=m", f"engine.base_url={server.url}",
+        ]  # fmt: skip
+        waiting = script("evaluate", *arguments)
+        assert "no score (n = 3, protocol standard, grading: none yet (answers wait for a judge))" in waiting.stdout
+        judge = ["engine@judge.engine=openai", "judge.engine.model=m", f"judge.engine.base_url={server.url}"]
+        graded = script("evaluate", *arguments, *judge)
+    finally:
+        server.close()
+    assert "score 70.0" in graded.stdout and "grading: 5 gradings by m" in graded.stdout
+    assert len(server.payloads) == 3 + 3 * 5
+    result = json.loads((tmp_path / "run/evaluation/served/mmvet/result.json").read_text())
+    assert result["scores"]["score"]["grading_interval"] == 0
+    assert (result["model"]["engine"], result["model"]["path"]) == ("openai", "m")
+    assert "red" in (tmp_path / "run/evaluation/served/mmvet/served_mmvet.tsv").read_text()
+
+
+FAKE_KIT = """
+import json, pathlib, sys
+values = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+model = pathlib.Path(dict(pair.split("=", 1) for pair in values["--model_args"].split(","))["pretrained"])
+assert (model / "model.safetensors").exists() and (model / "tokenizer.json").exists(), model
+out = pathlib.Path(values["--output_path"]) / "model"
+out.mkdir(parents=True)
+right = [1, 0, 1, 1] if "bridge" in str(model) else [0, 0, 0, 1]
+table = {"alias": "mmstar", "average,none": sum(right) / 4, "average_stderr,none": 0.1}
+(out / "1_results.json").write_text(json.dumps({"results": {"mmstar": table}}))
+rows = [json.dumps({"doc_id": k, "average": r}) for k, r in enumerate(right)]
+(out / "1_samples_mmstar.jsonl").write_text("\\n".join(rows))
+"""
+
+
+def test_another_kit_scores_the_exported_arm_and_joins_the_table(finished: Path, tmp_path: Path, script: Run) -> None:
+    """The kit is a stand-in that takes lmms-eval's arguments, looks for a whole model and writes lmms-eval's files."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    arguments = ["+debug=tiny", f"run.dir={run}", "arms=[base,mpo-seed0]", "tasks=[mmstar]"]
+    first = script("bridge", *arguments)
+    assert f"run `sh {run}/bridge/mpo-seed0/lmms-eval.sh` in lmms-eval's environment" in first.stdout
+    (tmp_path / "lmms_eval.py").write_text(FAKE_KIT)
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    for arm in ("base", "mpo-seed0"):
+        subprocess.run(["sh", run / "bridge" / arm / "lmms-eval.sh"], check=True, cwd=ROOT, env=environment)
+    second = script("bridge", *arguments)
+    assert "mpo-seed0: mmstar read from lmms-eval: average 75.0" in second.stdout
+    script("report", "+debug=tiny", f"run.dir={run}")
+    table = (run / "report" / "table.md").read_text()
+    assert "mmstar (lmms-eval) average" in table and "- mmstar (lmms-eval): protocol lmms-eval" in table
+    assert "| mpo | base | mmstar (lmms-eval) average | +50.0 " in table
+
+
+def test_further_adapters_are_arms_of_their_own(finished: Path, tmp_path: Path, script: Run) -> None:
+    scored = script(
+        "evaluate", "+debug=tiny", f"run.dir={tmp_path}", f"model.path={finished / 'new_model'}",
+        f"run.data={finished / 'data'}", f"adapter=[{finished / 'train/sft-seed0/adapter'}]", "benchmark=[world_vqa]",
+        "limit=6", "handover=[vlmevalkit,evalai]", status=1,
+    )  # fmt: skip
+    assert "base: world_vqa accuracy" in scored.stdout
+    assert "EvalAI's question ids are numbers" in scored.stderr and "Traceback" not in scored.stderr
+    whole = script(
+        "evaluate", "+debug=tiny", f"run.dir={tmp_path}", f"model.path={finished / 'new_model'}",
+        f"run.data={finished / 'data'}", f"adapter=[{finished / 'train/sft-seed0/adapter'}]", "benchmark=[world_vqa]",
+    )  # fmt: skip
+    items = "world_vqa/items.jsonl"
+    own, other = tmp_path / "evaluation/sft-seed0" / items, finished / "evaluation/sft-seed0" / items
+    assert own.read_text() == other.read_text()
+    assert "minus base" in whole.stdout
 
 
 def test_a_run_folder_says_what_made_it(finished: Path) -> None:

@@ -13,12 +13,12 @@ import torch
 
 from scramble.models import load
 from scramble.preference import train
+from scramble.preference.watching import MEASURED
 from scramble.store import read_jsonl
 
 RUN = Path(__file__).with_name("run_training.py")
 
 
-TIMES = {"seconds", "pairs_per_second", "tokens_per_second", "data_fraction"}
 
 
 def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
@@ -84,7 +84,7 @@ def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path
     launch(options | {"out": str(tmp_path / "killed"), "kill_at": 7}, 2, killed=True)
     launch(options | {"out": str(tmp_path / "killed")}, 2)
     whole, killed = (
-        [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(tmp_path / name / "metrics.jsonl")]
+        [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / name / "metrics.jsonl")]
         for name in ("whole", "killed")
     )
     assert whole == killed

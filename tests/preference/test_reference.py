@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from scramble.models import Loaded, load
+from scramble.models.images import ImageOptions
 from scramble.preference.batches import Encoder
 from scramble.preference.cache import CacheError
 from scramble.preference.examples import Example, pair_examples
@@ -41,7 +42,7 @@ class Setting:
     def parts(self, **changes: Any) -> dict[str, str]:
         values: dict[str, Any] = {
             "weights": weights_key(self.backbone.model), "adapter": adapter_key(self.backbone.model),
-            "processor": processor_key(self.loaded.processor), "precision": "float32", "examples": self.examples,
+            "processor": processor_key(self.loaded), "precision": "float32", "examples": self.examples,
             "images": self.images,
         }  # fmt: skip
         return cache_parts(**(values | changes))
@@ -111,7 +112,9 @@ def test_everything_it_depends_on_is_in_the_key(setting: Setting, base: Path, tm
     setting.loaded.processor.chat_template += " "
     assert setting.parts()["processor"] != key["processor"]
     setting.loaded.processor.image_processor.image_mean = [0.5, 0.5, 0.5]
-    assert setting.parts()["processor"] not in (key["processor"], setting.parts(processor="x")["processor"])
+    seen = {key["processor"], setting.parts()["processor"]}
+    setting.loaded.family.image_options = ImageOptions(resize=32)
+    assert len(seen | {setting.parts()["processor"]}) == 3
 
 
 def test_the_weights_key_does_not_see_adapters(base: Path) -> None:

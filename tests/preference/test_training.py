@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,18 @@ from scramble.models import Loaded, ModelError, load
 from scramble.preference import train
 from scramble.preference.examples import DataError, Example
 from scramble.preference.policy import add_lora
+from scramble.preference.watching import MEASURED
 from scramble.records import PreferencePair
 from scramble.store import ImageTable, StoreError, read_jsonl, read_table
 from scramble.trie.engine import NonFiniteError
 
 RUN = Path(__file__).with_name("run_training.py")
 LORA = {"r": 8, "alpha": 16}
-TIMES = {"seconds", "pairs_per_second", "tokens_per_second", "data_fraction"}
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """The logged rows without their timings."""
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_jsonl(out / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(out / "metrics.jsonl")]
 
 
 def run(options: dict[str, Any], *, code: int = 0) -> str:
@@ -256,17 +257,34 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
         Example("same", ("i1",), "Describe the image.", "a red", "a red"),
         Example("good0", ("i1",), "Describe the image.", "red", "blue"),
         Example("placeholder", ("i1",), "Describe <IMG_CONTEXT>.", "red", "blue"),
+        Example("empty", ("i1",), "Describe the image.", "a red", " "),
     ]
     options: dict[str, Any] = {"lora": LORA, "steps": 1, "batch_size": 2, "device": "cpu", "max_length": 200}
-    with pytest.raises(DataError, match=r"5 of 11 rows refused, listed in .*rejected_rows\.jsonl"):
+    with pytest.raises(DataError, match=r"6 of 12 rows refused, listed in .*rejected_rows\.jsonl"):
         train(load(base), (good + bad, images), tmp_path, **options)
-    with pytest.warns(UserWarning, match="5 of 11 rows refused"):
+    with pytest.warns(UserWarning, match="6 of 12 rows refused"):
         train(load(base), (good + bad, images), tmp_path, **options, max_refused=0.5)
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
-    assert list(refused) == ["long", "lost", "same", "good0", "placeholder"]
+    assert list(refused) == ["long", "lost", "same", "good0", "placeholder", "empty"]
     assert "exceed the limit of 200" in refused["long"] and "i99 is not in the table" in refused["lost"]
     assert "same tokens" in refused["same"] and "duplicate id" in refused["good0"]
-    assert "placeholder" in refused["placeholder"]
+    assert "placeholder" in refused["placeholder"] and "nothing to score" in refused["empty"]
+
+
+def test_an_answer_with_a_token_outside_the_head_is_refused(data: Path, tmp_path: Path) -> None:
+    """Molmo's image tokens have embeddings and no row in the head."""
+    from scramble.models.tiny import save_tiny
+
+    model = save_tiny("molmo", tmp_path / "model", ["Describe the image.", "a red", "a blue"], 0)
+    examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
+    examples.append(Example("special", ("i1",), "Describe the image.", "a red", "a blue <im_col>"))
+    with pytest.warns(UserWarning, match="1 of 5 rows refused"):
+        train(
+            load(model), (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2,
+            max_refused=0.5, device="cpu",
+        )  # fmt: skip
+    [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
+    assert row["id"] == "special" and "has no row in the output head" in row["reason"]
 
 
 @pytest.mark.parametrize("limit", [100_000, 400_000])
@@ -295,12 +313,48 @@ def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
         train(load(base), ([], {}), tmp_path, lora=LORA, device="cpu")
 
 
-def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reference", "where"), [("step", "step 1"), ("cache", "the reference model, before .*")])
+def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path, reference: str, where: str) -> None:
     loaded = load(base)
     with torch.no_grad():
         loaded.model.model.language_model.layers[0].mlp.up_proj.weight[0] = float("nan")
-    with pytest.raises(NonFiniteError, match=r"step 1: log-probabilities are not finite .*p\d+-\d"):
-        train(loaded, data, tmp_path, lora=LORA, steps=2, batch_size=2, reference="step", device="cpu")
+    with pytest.raises(NonFiniteError, match=where + r": log-probabilities are not finite .*p\d+-\d"):
+        train(loaded, data, tmp_path, lora=LORA, steps=2, batch_size=2, reference=reference, device="cpu")
+
+
+def test_nan_in_a_gradient_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> None:
+    """The third gradient breaks: two steps are done, and the second one's checkpoint stays."""
+    wrapped, calls = load(base), count()
+    wrapped.model = add_lora(wrapped, **LORA)
+    weight = next(p for n, p in wrapped.model.named_parameters() if "lora_B" in n)
+    weight.register_hook(lambda gradient: gradient * (float("nan") if next(calls) == 2 else 1))
+    with pytest.raises(NonFiniteError, match=r"step 3: the gradient's norm is nan; its examples: p\d+-\d, p\d+-\d"):
+        train(wrapped, data, tmp_path, steps=4, batch_size=2, save_every=1, device="cpu")
+    assert (tmp_path / "checkpoints" / "step-00000002").exists()
+
+
+def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"lora": LORA, "steps": 1, "batch_size": 2, "device": "cpu"}
+    options["reference_cache"] = tmp_path / "cache"
+    train(load(base), data, tmp_path / "first", **options)
+    part = next((tmp_path / "cache").rglob("part-0.jsonl"))
+    part.write_text(part.read_text()[:200])
+    with pytest.raises(StoreError, match="a file was cut or edited; remove the folder"):
+        train(load(base), data, tmp_path / "second", **options)
+    shutil.rmtree(tmp_path / "cache")
+    train(load(base), data, tmp_path / "second", **options)
+    assert rows(tmp_path / "second") == rows(tmp_path / "first")
+
+
+def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_path: Path) -> None:
+    """With bfloat16 autocast the fresh adapter's first loss is log 2: the reference is computed the same way."""
+    train(
+        load(base), data, tmp_path / "out", lora=LORA, steps=1, batch_size=4, autocast=True, beta=10.0,
+        image_features=tmp_path / "features", device="cpu",
+    )  # fmt: skip
+    assert rows(tmp_path / "out")[0]["loss"] == pytest.approx(0.693147, abs=0.02)
 
 
 def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
 
 from scramble.store import StoreError, file_key, read_json, write_json
 
@@ -83,3 +86,53 @@ def prune(folder: str | Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in sorted(Path(folder).glob("step-*"), reverse=True)[keep:]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+class Best(TrainerCallback):
+    """Keeps the weights of the evaluation that came out best, on held-out pairs and not on a benchmark.
+
+    Args:
+        number: what is compared: ``val/loss`` (lower is better) or another ``val/...`` (higher is better).
+        folder: where the weights go, with ``best.json``: number, value, step.
+        save: writes the weights into a folder; every process calls it, the main one writes.
+
+    Raises:
+        ValueError: a number that is not of the held-out pairs.
+    """
+
+    RECORD = "best.json"
+
+    def __init__(self, number: str, folder: Path, save: Callable[[Path], None]) -> None:
+        if not number.startswith("val/"):
+            raise ValueError(f"best={number!r}: choose by held-out pairs (val/loss, val/rewards/accuracies, ...)")
+        self.number, self.folder, self.save = number, folder, save
+        self.value: float | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        record = self.folder / self.RECORD
+        if record.exists() and (found := read_json(record))["step"] <= state.global_step:
+            self.value = found["value"] if found["number"] == self.number else None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        value = (logs or {}).get(self.number)
+        sign = -1 if self.number.endswith("loss") else 1
+        if value is None or (self.value is not None and sign * value <= sign * self.value):
+            return
+        self.value = value
+        working = self.folder.with_name(f".{self.folder.name}")
+        if state.is_world_process_zero:
+            shutil.rmtree(working, ignore_errors=True)
+        self.save(working)
+        if state.is_world_process_zero:
+            write_json(working / self.RECORD, {"number": self.number, "value": value, "step": state.global_step})
+            shutil.rmtree(self.folder, ignore_errors=True)
+            working.rename(self.folder)

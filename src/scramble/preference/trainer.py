@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from scramble.preference.batches import PairBatch
@@ -27,6 +28,7 @@ from scramble.preference.losses import PairLogps, combine, needs_pairs, reads, w
 from scramble.preference.order import MicroBatches
 from scramble.preference.policy import Policy
 from scramble.preference.shift import RewardShift
+from scramble.preference.watching import FlopMeter, memory_use
 from scramble.store import StoreError, read_json, write_json
 from scramble.trie.engine import NonFiniteError
 
@@ -62,12 +64,14 @@ class PreferenceTrainer(Trainer):
         options: what the losses read besides log-probabilities (``beta``, ``label_smoothing``, ...).
         shift: the reward shift, read by ``bco_pair``.
         in_step_reference: compute the reference in the step, adapters off, instead of reading it from the batch.
-        save_weights: writes the trained weights into a folder (main process only).
+        save_weights: writes the trained weights into a folder; every process calls it, the main one writes.
         load_weights: reads them back.
         settings: what a checkpoint must have been made with to be resumed.
         keep: checkpoints kept.
         batches_per_epoch: micro-batches (of all processes) that make one pass over the data, for the log.
         callbacks: transformers' callbacks.
+        meter: counts operations, for the MFU.
+        peak_flops: operations a second that a device can do.
     """
 
     loss_is_scaled_for_ga = False
@@ -89,12 +93,15 @@ class PreferenceTrainer(Trainer):
         keep: int,
         batches_per_epoch: float,
         callbacks: list[TrainerCallback],
+        meter: FlopMeter | None = None,
+        peak_flops: float | None = None,
     ) -> None:
         self.make_batch, self.order = make_batch, order
         self.weights, self.options, self.shift = dict(weights), dict(options), shift
         self.in_step_reference = in_step_reference
         self.save_weights, self.load_weights = save_weights, load_weights
         self.settings, self.keep, self.batches_per_epoch = dict(settings), keep, batches_per_epoch
+        self.meter, self.peak_flops = meter, peak_flops
         super().__init__(policy, args, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
         self.last_log: dict[str, float] = {}
@@ -215,6 +222,8 @@ class PreferenceTrainer(Trainer):
         self._counts["tokens"] += tries.num_tokens
         self._counts["positions"] += tries.input_ids_BL.numel()
         self._counts["images"] += len({id(image) for image in tries.images if image is not None})
+        if self.meter is not None:
+            self._counts["flops"] += self.meter(tries)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages since the last log, over micro-batches and processes, and hand the row to the callbacks."""
@@ -233,7 +242,7 @@ class PreferenceTrainer(Trainer):
         """Averages and rates since the last call; every process makes the call."""
         now = time.perf_counter()
         seconds, self._log_time = now - self._log_time, now
-        names, counted = list(self._metrics), ["pairs", "tokens", "positions", "images"]
+        names, counted = list(self._metrics), ["pairs", "tokens", "positions", "images", "flops"]
         means = torch.stack([torch.stack(self._metrics[name]).mean() for name in names])
         counts = means.new_tensor([self._counts[name] for name in counted])
         if dist.is_available() and dist.is_initialized():
@@ -243,7 +252,9 @@ class PreferenceTrainer(Trainer):
         self._metrics.clear()
         self._counts.clear()
         data_seconds, self._data_seconds = self._data_seconds, 0.0
-        pairs, tokens, positions, images = counts.tolist()
+        pairs, tokens, positions, images, flops = counts.tolist()
+        world = self.order.world_size
+        mfu = {"mfu": flops / seconds / world / self.peak_flops} if self.peak_flops and flops else {}
         return {
             **dict(zip(names, means.tolist(), strict=True)),
             "pairs": pairs,
@@ -252,8 +263,11 @@ class PreferenceTrainer(Trainer):
             "padding_fraction": 1 - tokens / positions,
             "seconds": seconds,
             "pairs_per_second": pairs / seconds,
+            "pairs_per_second_per_device": pairs / seconds / world,
             "tokens_per_second": tokens / seconds,
             "data_fraction": data_seconds / seconds,
+            **mfu,
+            **memory_use(self.args.device),
         }
 
     # --------------------------------------------------------------------------------------------------- checkpoints
@@ -267,9 +281,9 @@ class PreferenceTrainer(Trainer):
             if main:
                 shutil.rmtree(working, ignore_errors=True)
                 (working / WEIGHTS_FOLDER).mkdir(parents=True)
-                self.save_weights(working / WEIGHTS_FOLDER)
                 write_json(working / SHIFT_FILE, self.shift.state_dict())
                 self.state.save_to_json(str(working / STATE_FILE))
+            self.save_weights(working / WEIGHTS_FOLDER)
             self.accelerator.wait_for_everyone()
             self._save_optimizer_and_scheduler(str(working))
             self._save_scaler(str(working))
@@ -289,11 +303,27 @@ class PreferenceTrainer(Trainer):
                 shutil.rmtree(working, ignore_errors=True)
             raise StoreError(f"cannot write checkpoint {folder} at step {step}: {error}; earlier ones stay") from error
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As transformers, but without the whole model that it adds under FSDP: trained weights are saved already."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        from accelerate.utils import save_fsdp_optimizer
+
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.is_world_process_zero():
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Weights and reward shift of a checkpoint; transformers restores optimizer, schedule, position and RNG."""
-        self.load_weights(Path(resume_from_checkpoint) / WEIGHTS_FOLDER)
-        self.shift.load_state_dict(read_json(Path(resume_from_checkpoint) / SHIFT_FILE))
-        log_file = Path(resume_from_checkpoint) / LOG_FILE.format(rank=self.args.process_index)
+        """Nothing: :meth:`restore` has done it, before any wrapper shares the weights out."""
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights, reward shift and unlogged numbers of a checkpoint, before ``train``, which restores optimizer,
+        schedule, position and random state."""
+        self.load_weights(checkpoint / WEIGHTS_FOLDER)
+        self.shift.load_state_dict(read_json(checkpoint / SHIFT_FILE))
+        log_file = checkpoint / LOG_FILE.format(rank=self.args.process_index)
         if log_file.exists():
             values = read_json(log_file)
             self.last_log = values["last"]

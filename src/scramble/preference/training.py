@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from scramble import interrupt
@@ -25,7 +26,7 @@ from scramble.preference.callbacks import (
     StopWhenAsked,
     WeightsAndBiases,
 )
-from scramble.preference.checkpoint import newest
+from scramble.preference.checkpoint import Best, newest
 from scramble.preference.examples import Data, Example, group_by_image, load_examples, report_refused
 from scramble.preference.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.preference.losses import needs_pairs, resolve_objective
@@ -35,10 +36,12 @@ from scramble.preference.policy import add_lora, make_policy, set_trained, turn_
 from scramble.preference.reference import cache_parts, reference_logps
 from scramble.preference.shift import RewardShift
 from scramble.preference.trainer import PreferenceTrainer
+from scramble.preference.watching import FlopMeter, LogAtStart, Warnings, peak_flops
 from scramble.preference.weights import (
     adapter_key,
     check_base,
     export,
+    gathered,
     load_trained,
     processor_key,
     save_trained,
@@ -92,6 +95,9 @@ def train(
     log_every: int = 10,
     save_every: int = 200,
     keep: int = 2,
+    best: str | None = None,
+    peak_tflops: float | None = None,
+    facts: Mapping[str, float] | None = None,
     seed: int = 0,
     data_seed: int | None = None,
     max_refused: float = 0.05,
@@ -135,6 +141,9 @@ def train(
         evaluate: called with the model in evaluation mode by the main process; its numbers are logged.
         evaluate_every: steps between calls of both, besides the first and the last.
         log_every, save_every: steps. keep: checkpoints kept.
+        best: number of the held-out pairs (``val/loss``, say) by which the best weights are kept in ``best/``.
+        peak_tflops: TFLOP/s of the device, for the MFU; None knows those of common GPUs.
+        facts: numbers known beforehand (of the data set, say), logged once.
         seed: of the adapter's weights, of dropout, and of the order unless ``data_seed`` is given.
         max_refused: largest fraction of rows that may be refused before the run stops.
         wandb: ``mode`` (``disabled``, ``offline``, ``online``), ``project``, ``name``.
@@ -181,6 +190,8 @@ def train(
     if image_features is not None:
         backbone = cast(Backbone, FeatureBackbone(backbone))
 
+    as_in_a_step = torch.autocast(args.device.type, torch.bfloat16, enabled=autocast)
+
     def prepare(source: Data, paired: bool) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
         """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
         found, images = load_examples(source, use, caption_prompt)
@@ -192,20 +203,22 @@ def train(
         if not from_cache and image_features is None:
             return examples, refused, encoder, None
         parts = cache_parts(
-            weights=base_key, adapter=start_adapter, processor=processor_key(loaded.processor),
-            precision=f"{backbone.head.weight.dtype}, {config._attn_implementation}, {args.device.type}",
-            examples=examples, images=images,
+            weights=base_key, adapter=start_adapter, processor=processor_key(loaded),
+            precision=f"{backbone.head.weight.dtype}, {config._attn_implementation}, {args.device.type}"
+            + (", autocast" if autocast else ""), examples=examples, images=images,
         )  # fmt: skip
         began = time.perf_counter()
         if image_features is not None:
             kept = feature_parts(parts, examples)
-            encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone)
+            with as_in_a_step:
+                encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone)
         seconds["features"] += time.perf_counter() - began
         if not from_cache:
             return examples, refused, encoder, None
         began = time.perf_counter()
         folder = reference_cache or out / "reference"
-        known = reference_logps(folder, parts, examples, encoder, backbone, batch_tokens=reference_batch_tokens)
+        with as_in_a_step:
+            known = reference_logps(folder, parts, examples, encoder, backbone, batch_tokens=reference_batch_tokens)
         seconds["reference"] += time.perf_counter() - began
         return examples, refused, encoder, known
 
@@ -246,11 +259,23 @@ def train(
     settings = json.loads(json.dumps(settings))
 
     watch, stop = Every(evaluate_every, dict), StopWhenAsked()
-    callbacks = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), ProgressBar(_label(objective)), watch, stop]
+    start = LogAtStart(facts or {})
+    callbacks = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), ProgressBar(_label(objective)), start, watch, stop]
+    if with_rejected:
+        callbacks.append(Warnings(out / "warnings.jsonl", beta))
+
+    def save_weights(folder: Path) -> None:
+        state = gathered(loaded)
+        if main:
+            save_trained(loaded, folder, base_key, state)
+
+    if best is not None and val_data is not None:
+        callbacks.append(Best(best, out / "best", save_weights))
     if wandb and wandb.get("mode", "disabled") != "disabled":
         callbacks.append(
             WeightsAndBiases(wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings)
         )
+    peak = peak_flops(args.device, peak_tflops)
     trainer = PreferenceTrainer(
         make_policy(loaded, backbone, gradient_checkpointing=gradient_checkpointing),
         args,
@@ -263,30 +288,37 @@ def train(
         options=options,
         shift=RewardShift(delta, args.device),
         in_step_reference=with_rejected and reference == "step",
-        save_weights=lambda folder: save_trained(loaded, folder, base_key),
+        save_weights=save_weights,
         load_weights=lambda folder: load_trained(loaded, folder),
         settings=settings,
         keep=keep,
         batches_per_epoch=len(examples) / micro,
         callbacks=callbacks,
+        meter=None if peak is None else FlopMeter(backbone, in_step_reference=with_rejected and reference == "step"),
+        peak_flops=peak,
     )  # fmt: skip
 
     def watching() -> dict[str, float]:
         numbers = trainer.evaluate_pairs(validation()) if validation is not None else {}
-        return {**numbers, **(evaluate(loaded) if evaluate is not None and main else {})}
+        # Where the weights are shared out, a pass through the model takes all processes.
+        everyone = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        return {**numbers, **(evaluate(loaded) if evaluate is not None and (main or everyone) else {})}
 
-    watch.work, watch.log = watching, trainer.log
+    watch.work = watching
+    watch.log = start.log = trainer.log
     resume = newest(str(args.output_dir), settings)
     if resume is not None:
         log.info("%s: going on from %s", out, resume.name)
+        trainer.restore(resume)
     with interrupt.deferred():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     if stop.reason is not None:
         raise interrupt.Stopped(f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {total}")
 
     kind = "adapter" if loaded.model is not loaded.backbone.model else "model"
+    state = gathered(loaded)
     if main:
-        export(loaded, out / kind, base_key)
+        export(loaded, out / kind, base_key, state)
     trainer.accelerator.wait_for_everyone()
     return {
         "steps": trainer.state.global_step,

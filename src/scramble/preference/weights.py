@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from scramble.models import Loaded, ModelError
-from scramble.store import file_key, read_json, write_json
+from scramble.store import content_key, file_key, read_json, write_json
 
 BASE_FILE = "base.json"
 
@@ -38,17 +38,43 @@ def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def processor_key(processor: Any) -> str:
-    """Digest of a processor with its tokenizer and chat template, as they would be saved."""
+def processor_key(loaded: Loaded) -> str:
+    """Digest of what makes a model's inputs: processor, tokenizer and chat template as they would be saved, and what
+    is done to an image before."""
     with tempfile.TemporaryDirectory() as folder:
-        processor.save_pretrained(folder)
-        return file_key(folder)
+        loaded.processor.save_pretrained(folder)
+        return content_key([file_key(folder), repr(loaded.family.image_options)])
 
 
-def save_trained(loaded: Loaded, folder: str | Path, base_key: str) -> None:
-    """Write the adapter, with what it was made on, or the whole model with its processor (safetensors only)."""
+def gathered(loaded: Loaded) -> dict[str, torch.Tensor] | None:
+    """The weights that :func:`save_trained` writes, whole, where each process holds a share (FSDP2, ZeRO-3); else None.
+
+    Every process must call it.
+    """
+    from torch.distributed.tensor import DTensor
+
+    model: nn.Module = loaded.model
+    wrapped = loaded.model is not loaded.backbone.model
+    state = {name: t for name, t in model.state_dict(keep_vars=True).items() if not wrapped or "lora_" in name}
+    if any(hasattr(tensor, "ds_id") for tensor in state.values()):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([t for t in state.values() if hasattr(t, "ds_id")]):
+            return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+    if not any(isinstance(tensor, DTensor) for tensor in state.values()):
+        return None
+    return {n: (t.full_tensor() if isinstance(t, DTensor) else t).detach().cpu() for n, t in state.items()}
+
+
+def save_trained(
+    loaded: Loaded, folder: str | Path, base_key: str, state: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapter, with what it was made on, or the whole model with its processor (safetensors only).
+
+    ``state`` holds the weights where the model itself has only a share of them, see :func:`gathered`.
+    """
     folder = Path(folder)
-    loaded.model.save_pretrained(folder)
+    loaded.model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
     if loaded.model is loaded.backbone.model:
         loaded.processor.save_pretrained(folder)
     else:
@@ -82,10 +108,10 @@ def check_base(adapter: str | Path, base_key: str) -> None:
         )
 
 
-def export(loaded: Loaded, folder: Path, base_key: str) -> None:
-    """Write the finished result in place of an older one: whole or not at all."""
+def export(loaded: Loaded, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the finished result in place of an older one: whole or not at all. ``state`` as in :func:`save_trained`."""
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):
         shutil.rmtree(path, ignore_errors=True)
-    save_trained(loaded, working, base_key)
+    save_trained(loaded, working, base_key, state)
     working.rename(folder)

@@ -24,7 +24,7 @@ from scramble.store import (
 )
 
 # Options of the trainer that change what is written and when, and not what is trained.
-OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops", "warn")
+OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops")
 
 
 def train(
@@ -74,7 +74,8 @@ def train(
         val = data / "val" if "pairs" in options.get("use", ("pairs",)) and _has_pairs(data / "val") else None
         return fit(
             loaded, data / "train", folder, objective=objective["weights"], seed=seed, wandb=wandb, val_data=val,
-            reference_cache=Path(run) / "reference", **options, **(_watch(data / "val", **watch) if watch else {}),
+            reference_cache=Path(run) / "reference", facts=_blind(data), **options,
+            **(_watch(data / "val", **watch) if watch else {}),
         )  # fmt: skip
 
     folder = Path(run) / "train" / arm
@@ -106,17 +107,23 @@ def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any]
     """
     if not is_main_process():
         wait_for(path, Path(path).exists)  # it appears whole
-    elif not Path(path).exists():
-        from scramble.models.tiny import save_tiny
+        return
+    with locked(Path(path).parent):  # the arms of a sweep share it
+        if not Path(path).exists():
+            _make_model(Path(path), data, family, dict(new), seed)
 
-        texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
-        sizes = {name: value for name, value in new.items() if name != "vision"}
-        if new.get("vision") is None:
-            save_tiny(family, path, texts, seed, **sizes)
-            return
-        with tempfile.TemporaryDirectory(dir=Path(path).parent) as name:
-            _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), new["vision"], seed)
-            (Path(name) / "model").replace(path)
+
+def _make_model(path: Path, data: Path, family: str, sizes: dict[str, Any], seed: int) -> None:
+    from scramble.models.tiny import save_tiny
+
+    texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
+    lessons = sizes.pop("vision", None)
+    if lessons is None:
+        save_tiny(family, path, texts, seed, **sizes)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), lessons, seed)
+        (Path(name) / "model").replace(path)
 
 
 def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
@@ -157,6 +164,12 @@ def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     )  # fmt: skip
     say(need.line())
     need.check()
+
+
+def _blind(data: Path) -> dict[str, float]:
+    """How often classifiers that do not see the image tell chosen from rejected, in percent, from the data's audit."""
+    summary = read_json(data / STAGE_FILE)["summary"]
+    return {f"data/blind_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
 
 
 def _watch(folder: Path, benchmarks: Sequence[str], every: int, limit: int | None) -> dict[str, Any]:
