@@ -162,8 +162,6 @@ def environment() -> dict[str, Any]:
     """Versions, git commit and hardware, for the run folder."""
     import importlib.metadata
     import platform
-    import subprocess
-    from pathlib import Path
 
     names = (
         "scramble",
@@ -179,13 +177,23 @@ def environment() -> dict[str, Any]:
     )
     versions = {name: importlib.metadata.version(name) for name in names}
     root = Path(__file__).resolve().parents[2]
-    git = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True)
-    dirty = subprocess.run(["git", "-C", root, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    commit, changed = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")))
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": versions,
-        "git_commit": git.stdout.strip() or None,
-        "git_dirty": bool(dirty.stdout.strip()) if git.returncode == 0 else None,
+        "git_commit": commit or None,
+        "git_dirty": None if changed is None else bool(changed),
     }
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git says of the project's folder; None without git, or outside a repository."""
+    import subprocess
+
+    try:
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
