@@ -94,7 +94,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
     """A whole configuration as plain values, without Hydra's own part; what has no value keeps its ``???``."""
     from omegaconf import OmegaConf
 
-    sections = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    sections = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     values: Any = OmegaConf.to_container(sections, resolve=True)
     return values
 
