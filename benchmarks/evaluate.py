@@ -193,12 +193,13 @@ def main() -> None:
     texts += [f"Is there a {name} in the image? Yes No" for name in OBJECTS]
     with tempfile.TemporaryDirectory() as folder:
         loaded = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
-        results = {shape: measure(loaded, shape, args) for shape in args.only}
-    settings = {"shape": args.shape, "threads": args.threads, "torch": torch.__version__}
-    text = json.dumps({**settings, "results": results}, indent=2)
-    print(text)
+        results = {}
+        for shape in args.only:
+            results[shape] = measure(loaded, shape, args)
+            print(shape, json.dumps(results[shape]), flush=True)
     if args.json:
-        Path(args.json).write_text(text + "\n")
+        settings = {"shape": args.shape, "threads": args.threads, "torch": torch.__version__}
+        Path(args.json).write_text(json.dumps({**settings, "results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image as Picture
 
+from scramble.evaluation import handover
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
-from scramble.evaluation.items import EvaluationError, limit_items
+from scramble.evaluation.items import EvaluationError, Reply, limit_items
+from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import PROTOCOLS, protocol, queries, resolve
+from scramble.evaluation.summary import scores
 
 SAMPLE = {"partial": True}
 
@@ -204,6 +207,23 @@ def test_vqa_from_official_json(tmp_path):
     write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": []})
     with pytest.raises(EvaluationError, match="vqav2: question 1000 has no answers"):
         load_benchmark("vqav2", tmp_path, **SAMPLE)
+
+
+def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
+    question = {"question_id": 7, "image_id": 42, "question": "What colour?"}
+    write_json(tmp_path / "v2_OpenEnded_mscoco_test2015_questions.json", {"questions": [question]})
+    draw(tmp_path, "COCO_test2015_000000000042.jpg")
+    with pytest.raises(EvaluationError, match=r"1 of 1 images are missing"):
+        load_benchmark("vqav2", tmp_path, **SAMPLE)
+    benchmark = load_benchmark("vqav2", tmp_path, split="test")
+    assert benchmark.version == "vqav2-test-n1"
+    reply = {"7": Reply(text="Red.")}
+    outcomes = [outcome(benchmark.items[0], reply, protocol("standard"))]
+    assert (outcomes[0].status, scores("plain", outcomes)) == ("unscored", {})
+    path = handover.write("evalai", tmp_path, "m", "vqav2", benchmark.items, outcomes)
+    assert json.loads(path.read_text()) == [{"question_id": 7, "answer": "Red."}]
+    with pytest.raises(EvaluationError, match="split must be validation or test, not 'val'"):
+        load_benchmark("vqav2", tmp_path, split="val")
 
 
 def test_textvqa_and_gqa_from_official_json(tmp_path):

@@ -150,6 +150,14 @@ def test_macro_and_micro_differ():
     assert (table["accuracy/a"]["value"], table["accuracy/b"]["value"]) == (100, 0)
 
 
+def test_a_tie_between_captions_is_right_only_in_the_authors_scorer():
+    item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
+    even = {f"c/0/{k}": Reply((-1.0, -2.0), (1, 1)) for k in (0, 1)}
+    values = {name: outcome(item, even, protocol(name)) for name in ("standard", "scramble")}
+    assert {name: o.values["accuracy"] for name, o in values.items()} == {"standard": 0, "scramble": 1}
+    assert values["scramble"].ties == 1
+
+
 def test_chain_of_thought_is_read_after_final_answer():
     question = Item(Question("m", ("i",), "Which?", "B", choices=("cat", "dog")), "letter")
     assert answer(question, "A looks likely at first. Final answer: B", "cot").values == {"accuracy": 1.0}

@@ -37,6 +37,8 @@ class Protocol:
         image_px: images resized to this square first, None leaves them to the model's processor.
         free_grader: free answers wait for a ``judge``, or get the share of the ground truth's parts that they contain
             (``contains``: no judge, not MM-Vet's score).
+        tie_policy, choice_tie_policy: see :mod:`scramble.evaluation.metrics`; the second for one caption of several,
+            where it differs.
         *_parser, vqa_accuracy: see :mod:`scramble.evaluation.parsers` and :mod:`scramble.evaluation.vqa_accuracy`.
     """
 
@@ -66,6 +68,7 @@ class Protocol:
     vqa_accuracy: str = "always_normalise"
     free_grader: str = "judge"
     tie_policy: TiePolicy = "wrong"
+    choice_tie_policy: TiePolicy | None = None
 
     def __post_init__(self) -> None:
         from scramble.evaluation import parsers, vqa_accuracy
@@ -75,6 +78,7 @@ class Protocol:
             ("yes_no_form", FORMS),
             ("letter_form", FORMS),
             ("tie_policy", TIE_POLICIES),
+            ("choice_tie_policy", (None, *TIE_POLICIES)),
             ("free_grader", FREE_GRADERS),
             ("yes_no_parser", parsers.YES_NO),
             ("letter_parser", parsers.LETTER),
@@ -92,12 +96,12 @@ PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         Protocol("standard"),
-        # The authors' scorer: log P(Yes) without end token, letters by prefix, Molmo's images at 336 px, argmax choice.
-        Protocol(
-            "scramble", max_new_tokens=10, letter_parser="startswith", yes_no_parser="pope_official", tie_policy="wrong"
-        ),
+        # The authors' scorer: log P(Yes) without end token, letters by prefix, Molmo's images at 336 px; of captions an
+        # argmax with the true one first, so that a tie counts as right there (but not in a 2x2).
+        Protocol("scramble", max_new_tokens=10, letter_parser="startswith", yes_no_parser="pope_official",
+                 choice_tie_policy="first"),
         Protocol("scramble_molmo", image_px=336, max_new_tokens=10, letter_parser="startswith",
-                 yes_no_parser="pope_official"),
+                 yes_no_parser="pope_official", choice_tie_policy="first"),
         Protocol("vqascore_3.0", yes_template=_VQASCORE),
         Protocol("vqascore_3.0_llava", yes_template=_VQASCORE, score_end=True),  # LLaVA-1.5's answer ends in </s>
         Protocol("yes_minus_no", caption_score="yes_minus_no"),

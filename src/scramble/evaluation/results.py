@@ -3,12 +3,14 @@
 ``result.json`` of one benchmark and one model holds, with ``schema`` = :data:`SCHEMA`:
 
 ============== =====================================================================================================
-benchmark      ``name``, ``version`` of the data, ``scoring``, ``items``, ``limit``, ``scoring``
-model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of them), ``name`` shown in tables
-protocol       every setting of the protocol, name and version among them
+benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scoring``
+model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of them), ``name`` shown in tables,
+               ``engine`` (its kind, where the model was served)
+protocol       every setting of the protocol, name and version among them; ``grading`` (who read the answers) and
+               ``faithfulness`` where a judge, or a rule in its place, takes part
 scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent, ``n`` units, ``chance``
-               and ``human`` where known
-rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, and rates in [0, 1]
+               and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings
+rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unscored``, and rates in [0, 1]
 self_test      batch 1 against n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``; null if not run
 environment    package versions, git commit, platform, hardware
 times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now`` (of this call, the rest was on disk)

@@ -103,6 +103,7 @@ def evaluate(
     test_groups: int = 4,
     environment: Mapping[str, Any] | None = None,
     progress: Callable[[str], Progress] | None = None,
+    score: bool = True,
 ) -> list[Result]:
     """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
 
@@ -119,6 +120,7 @@ def evaluate(
         test_groups: image groups of the batch-invariance self-test, 0 for none.
         environment: versions and hardware for the result.
         progress: called with a benchmark's name, gives its progress callback.
+        score: False asks and keeps the replies only: a share of the work, scored when all shares are done.
 
     Returns:
         A result a benchmark, in order. Only rank 0 writes them.
@@ -136,6 +138,8 @@ def evaluate(
         hashes = _Hashes(benchmark.images)
         work = _answer(loader, items, benchmark, chosen, folder, model_id, hashes, process, test_groups, report)
         wait()
+        if not score:
+            continue
         result, outcomes = rescore(
             benchmark, chosen, folder, model_id=model_id, limit=limit, judge=judge if process[0] == 0 else None,
             environment=environment, hashes=hashes,
