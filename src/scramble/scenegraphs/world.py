@@ -25,6 +25,8 @@ _PLURAL = rf"((?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(Noun(shape).plural for s
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("two-step", re.compile(rf"What (shape|colour|size) is the object {_RELATION} the {_NOUN}\?")),
     ("attribute", re.compile(rf"What (shape|colour|size) is the {_NOUN}\?")),
+    ("where", re.compile(rf"Where is the {_NOUN}\?")),
+    ("what-in", re.compile(r"What is in the ((?:top|bottom) (?:left|right))\?")),
     ("count", re.compile(rf"How many {_PLURAL} are there\?")),
     ("existence", re.compile(rf"Is there an? {_NOUN}\?")),
     ("relation", re.compile(rf"Is the {_NOUN} {_RELATION} or {_RELATION} the {_NOUN}\?")),
@@ -151,6 +153,36 @@ def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | N
     return Derived((Exists((place,)), Relation(Noun(), link), Relation(Noun(**{kind: value}), link)), value)
 
 
+def _where(graph: Graph, words: str) -> Derived | None:
+    noun = _noun(words)
+    entry = _one(graph, noun)
+    place = "" if entry is None else quarter(graph, entry, margin=0.02)
+    return Derived((Exists((noun,)),), place) if place else None
+
+
+def _what_in(graph: Graph, place: str) -> Derived | None:
+    found = [entry for entry in graph["objects"] if quarter(graph, entry) == place]
+    if len(found) != 1:
+        return None
+    noun = noun_of(found[0])
+    return Derived((Exists((noun,)),), noun.words)
+
+
+def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
+    """The quarter of the image that holds the centre of an object's box ("top left", ...).
+
+    "" where the box or the image's size is not known, or the centre lies within ``margin`` (a share of the side) of a
+    middle line.
+    """
+    box, width, height = entry.get("bbox"), graph.get("width"), graph.get("height")
+    if not box or not width or not height:
+        return ""
+    x, y = (box[0] + box[2]) / 2 / width - 0.5, (box[1] + box[3]) / 2 / height - 0.5
+    if min(abs(x), abs(y)) < margin:
+        return ""
+    return f"{'top' if y < 0 else 'bottom'} {'left' if x < 0 else 'right'}"
+
+
 def _count(graph: Graph, words: str) -> Derived:
     (clause,) = parse(f"there are no {words}")
     assert isinstance(clause, Count)
@@ -194,6 +226,8 @@ def _yes_no(graph: Graph, caption: str) -> Derived | None:
 _FORM: dict[str, Any] = {
     "two-step": _two_step,
     "attribute": _attribute,
+    "where": _where,
+    "what-in": _what_in,
     "count": _count,
     "existence": _existence,
     "relation": _relation,
