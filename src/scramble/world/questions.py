@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from scramble.world.captions import name, plan
 from scramble.world.grammar import Count, Exists, Noun, Relation, Wording, render
 from scramble.world.judge import holds
-from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, relations
+from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, quarter, relations
 
-KINDS = ("colour", "shape", "size", "count", "existence", "relation", "yes-no")
+KINDS = ("colour", "shape", "size", "place", "count", "existence", "relation", "yes-no")
 YES_NO = "Does the image show '{caption}'? Please answer yes or no."
 
 
@@ -80,6 +80,21 @@ def _two_step(scene: Scene, rng: random.Random, kind: str) -> Asked | None:
     return Asked(kind, question, getattr(thing, kind), (*steps, _say(Relation(wanted, ((relation, place),)))))
 
 
+def _place(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
+    """ "Where is the red circle?" or "What is in the top left?", by quarters of the image."""
+    quarters = [quarter(thing) for thing in scene.things]
+    clear = [i for i, place in enumerate(quarters) if place]
+    if not clear:
+        return None
+    index = rng.choice(clear)
+    thing, place = scene.things[index], quarters[index]
+    steps = (_say(Exists((name(thing),))),)
+    alone = all(i == index or (other and other != place) for i, other in enumerate(quarters))
+    if alone and rng.random() < 0.5:
+        return Asked("place", f"What is in the {place}?", name(thing).words, steps)
+    return Asked("place", f"Where is the {name(thing).words}?", place, steps)
+
+
 def _count(scene: Scene, rng: random.Random, _: Wording) -> Asked:
     pick = rng.randrange(3)
     noun = [Noun(), Noun(shape=rng.choice(SHAPES)), Noun(colour=rng.choice(COLOURS))][pick]
@@ -108,6 +123,8 @@ def _existence(scene: Scene, rng: random.Random, _: Wording) -> Asked:
 
 def _relation(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
     """ "Is the red circle left of or right of the blue square?", the options in either order."""
+    if len(scene.things) < 2:
+        return None
     a, b = rng.sample(scene.things, 2)
     relation = rng.choice(relations(a, b))
     options = rng.sample((relation, OPPOSITE[relation]), 2)
@@ -134,6 +151,7 @@ _ASK = {
     "colour": lambda scene, rng, wording: _attribute(scene, rng, "colour"),
     "shape": lambda scene, rng, wording: _attribute(scene, rng, "shape"),
     "size": lambda scene, rng, wording: _attribute(scene, rng, "size"),
+    "place": _place,
     "count": _count,
     "existence": _existence,
     "relation": _relation,

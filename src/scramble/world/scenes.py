@@ -82,6 +82,13 @@ def relations(a: Thing, b: Thing) -> tuple[str, ...]:
     return tuple(found)
 
 
+def quarter(thing: Thing) -> str:
+    """The quarter of the image that holds the object's centre ("top left", ...); "" within 3 % of a middle line."""
+    if min(abs(thing.x - 0.5), abs(thing.y - 0.5)) < 0.03:
+        return ""
+    return f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
+
+
 def draw_scene(
     rng: random.Random,
     *,
