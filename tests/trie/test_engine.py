@@ -209,6 +209,23 @@ def test_wrong_number_of_features_names_the_item(loaded: Any, images: list[Image
         logprobs(loaded.backbone, batch)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda item: {"scored": [[False] * len(ids) for ids in item.sequences]}, "sequence 0: no scored token"),
+        (lambda item: {"sequences": [[*ids[:-1], 10**6] for ids in item.sequences]}, "token id 1000000 is scored"),
+        (lambda item: {"images": None}, "16 image tokens in the prompt, but no images"),
+        (lambda item: {"sequences": [ids[1:] for ids in item.sequences]}, "tokens and .* mask entries"),
+    ],
+)
+def test_scoring_names_the_item_that_it_cannot_score(
+    loaded: Any, images: list[Image.Image], change: Callable[[TrieItem], dict[str, Any]], message: str
+) -> None:
+    item = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
+    with pytest.raises(TrieError, match=f"item 'quad 3'.*{message}"):
+        score(loaded.backbone, [item, dataclasses.replace(item, item_id="quad 3", **change(item))])
+
+
 def test_nan_names_the_item(loaded: Any, images: list[Image.Image]) -> None:
     good = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
     pixels = {name: torch.full_like(tensor, float("nan")) for name, tensor in good.images.items()}
