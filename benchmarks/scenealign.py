@@ -1,0 +1,85 @@
+"""SceneAlign's pairs in the embedded world: every one judged, and what classifiers without the image make of them.
+
+python benchmarks/scenealign.py --scenes 500                        judge all pairs; length-balanced
+python benchmarks/scenealign.py --scenes 500 --balance none         as they come
+python benchmarks/scenealign.py --scenes 500 --json out.json        numbers for the record
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from typing import Any
+
+from scramble.negatives.audit import audit
+from scramble.negatives.scenealign.cases import Case, Settings
+from scramble.negatives.scenealign.check import faults
+from scramble.negatives.scenealign.interventions import Cooccurrence
+from scramble.negatives.scenealign.pairs import build_pairs
+from scramble.negatives.scenealign.world_pairs import WorldInterventions, label
+from scramble.records import PreferencePair, Question
+from scramble.scenegraphs import read_graph
+from scramble.store import write_json
+from scramble.world.graphs import scene_graph
+from scramble.world.questions import KINDS, ask
+from scramble.world.scenes import draw_scene
+
+
+def draw(scenes: int, seed: int) -> tuple[list[Case], dict[str, dict[str, Any]]]:
+    """Every kind of question about random scenes, and the scenes' graphs by image id."""
+    cases, graphs = [], {}
+    for index in range(scenes):
+        rng = random.Random(f"{seed}/{index}")
+        scene = draw_scene(rng, objects=(2, 4), lookalikes=0.3)
+        graphs[f"s{index}"] = graph = scene_graph(scene, 48)
+        for kind in KINDS:
+            if (asked := ask(scene, rng, kind)) is not None:
+                key = f"s{index}/{kind}"
+                question = Question(key, (f"s{index}",), asked.question, asked.answer, kind, rationale=asked.rationale)
+                cases.append(Case(f"s{index}", question, read_graph(graph), "world"))
+    return cases, graphs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--edits", type=int, default=1)
+    parser.add_argument("--balance", choices=("pad", "none"), default="pad")
+    parser.add_argument("--per-question", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", default=None)
+    options = parser.parse_args()
+
+    cases, graphs = draw(options.scenes, options.seed)
+    settings = Settings(edits={options.edits: 1.0}, balance=options.balance)
+    seen = Cooccurrence([label(node) for node in case.graph.nodes] for case in cases)
+    skipped: Counter[str] = Counter()
+    started = time.process_time()
+    pairs: list[PreferencePair] = list(
+        build_pairs(
+            cases, WorldInterventions(settings, seen), per_question=options.per_question, seed=options.seed,
+            on_skip=lambda row: skipped.update([row["reason"]]),
+        )
+    )  # fmt: skip
+    seconds = time.process_time() - started
+    question = {case.question.question_id: case.question.question for case in cases}
+    wrong = [
+        f"{pair.pair_id}: {fault}"
+        for pair in pairs
+        for fault in faults(graphs[pair.image_ids[0]], question[pair.pair_id.rpartition("-")[0]], pair)
+    ]
+    print(f"{len(cases)} questions, {len(pairs)} pairs ({1000 * seconds / max(1, len(pairs)):.2f} ms CPU each)")
+    print(f"pairs with another defect than the recorded one: {len(wrong)}", *wrong[:5], sep="\n")
+    print("questions without a pair:", dict(skipped.most_common()))
+    result = audit(pairs, seed=options.seed)
+    for kind, numbers in result["kinds"].items():
+        blind = ", ".join(f"{name} {b['accuracy']:.1f} +- {b['error']:.1f}" for name, b in numbers["blind"].items())
+        print(f"{kind} (n = {numbers['n']}): {blind}")
+    if options.json:
+        write_json(options.json, {"options": vars(options), "wrong": wrong, "skipped": skipped, "audit": result})
+
+
+if __name__ == "__main__":
+    main()
