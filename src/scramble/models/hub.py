@@ -25,6 +25,12 @@ NO_NATIVE = {
 }
 
 
+PICKLE = (
+    "keeps its weights as a pickle (.bin), which can run code when it is read, and no such file is loaded: take a copy "
+    "with safetensors, or convert it where you trust it"
+)
+
+
 def native_id(path: str) -> str:
     """``path``, if it is not a hub id known to need remote code. Raises ModelError with the id to use otherwise."""
     for pattern, replacement in REMOTE_CODE:
@@ -145,7 +151,7 @@ def check_weights(folder: Path) -> None:
     elif (folder / "model.safetensors").is_file():
         names = ["model.safetensors"]
     elif any(folder.glob("pytorch_model*.bin")):
-        return
+        raise ModelError(f"{folder} {PICKLE}")
     else:
         raise ModelError(f"{folder} holds no model.safetensors: it is not a saved model, or its download was cut short")
     for name in names:
@@ -154,6 +160,22 @@ def check_weights(folder: Path) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{folder / name} is broken ({_one_line(error)}): download it again") from error
+
+
+def check_adapter_weights(adapter: str) -> None:
+    """Raises ModelError for an adapter, in a folder or on the hub, whose weights are no safetensors."""
+    from huggingface_hub import errors, hf_hub_download
+
+    folder = Path(adapter)
+    try:
+        if not folder.is_dir():
+            hf_hub_download(adapter, "adapter_model.safetensors")
+        elif not (folder / "adapter_model.safetensors").is_file() and (folder / "adapter_model.bin").is_file():
+            raise ModelError(f"adapter {adapter} {PICKLE}")
+    except errors.LocalEntryNotFoundError as error:
+        raise explain(error, adapter) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(f"adapter {adapter} {PICKLE}") from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from scramble.models.backbone import FamilyBackbone
 from scramble.models.family import Family, ModelError
-from scramble.models.hub import check_weights, explain, is_folder, read_config
+from scramble.models.hub import check_adapter_weights, check_weights, explain, is_folder, read_config
 from scramble.models.images import ImageOptions
 from scramble.models.registry import check_version, family_of
 
@@ -152,6 +152,7 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
                 revision=revision,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, by name
+                use_safetensors=True,
                 **options,
             )
     except OSError as error:
@@ -193,6 +194,7 @@ def put_on_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     # Folders move; two different hub ids are two different models.
     if not Path(base).is_dir() and not Path(made_for).is_absolute() and made_for not in ("", base):
         raise ModelError(f"adapter {adapter} was made for {made_for}, not for {base}: set model.path={made_for}")
+    check_adapter_weights(adapter)
     try:
         return PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError) as error:

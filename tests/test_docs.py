@@ -1,0 +1,145 @@
+"""Every command that the guides, configurations and scripts show: composed, and those for a CPU run in short."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Flags of the scripts that are no overrides.
+FLAGS = {"-m", "--multirun", "--help", "--cfg", "job"}
+
+
+def join_lines(text: str) -> list[str]:
+    """Lines, those that end in a backslash joined with the next; comment marks at the start dropped."""
+    lines = [re.sub(r"^\s*#\s?", "", line) for line in text.splitlines()]
+    return re.sub(r"\\\n\s*", " ", "\n".join(line.strip() for line in lines)).splitlines()
+
+
+def commands(text: str) -> list[str]:
+    """The ``python scripts/...`` and launcher commands of a text, without what explains them to the right."""
+    found = []
+    for line in join_lines(text):
+        match = re.match(r"(?:accelerate launch .*?|torchrun .*?|python )(scripts/\w+\.py.*)", line)
+        if match:
+            found.append(re.split(r"\s+#\s|\s{3,}|`", match[1])[0].strip())
+    return found
+
+
+def everything() -> list[tuple[str, str]]:
+    """(where, command) of guides, configuration headers and scripts' docstrings, each command once."""
+    texts = [(page, page.read_text(encoding="utf-8")) for page in PAGES]
+    texts += [(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "configs").rglob("*.yaml"))]
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        texts.append((path, ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""))
+    found: dict[str, str] = {}
+    for path, text in texts:
+        for command in commands(text):
+            found.setdefault(command, str(path.relative_to(ROOT)))
+    return [(where, command) for command, where in found.items()]
+
+
+def first_points(overrides: list[str]) -> list[str]:
+    """Overrides of a sweep's first point: of ``objective=sft,dpo`` the first choice."""
+    points = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            value = next(iter(override.sweep_string_iterator()))
+            points.append(f"{override.input_line.partition('=')[0]}={value}")
+        else:
+            points.append(str(override.input_line))
+    return points
+
+
+def test_guides_and_headers_show_commands() -> None:
+    assert len(everything()) > 60
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_the_commands_that_are_shown_compose(script: str) -> None:
+    """No misspelt key, no missing group, no override that two defaults fight over."""
+    failures = []
+    for where, command in everything():
+        words = shlex.split(command)
+        if Path(words[0]).stem not in SCRIPTS:
+            failures.append(f"{where}: {command}\n    there is no such script")
+            continue
+        if Path(words[0]).stem != script or "..." in words:
+            continue
+        overrides = [word for word in words[1:] if word not in FLAGS]
+        if "<" in command:  # a place holder
+            continue
+        try:
+            with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+                compose(script, overrides=first_points(overrides))
+        except Exception as error:  # Hydra raises many types; all of them are findings
+            failures.append(f"{where}: {command}\n    {str(error).splitlines()[0]}")
+    assert not failures, "\n".join(failures)
+
+
+def test_links_between_the_guides_lead_somewhere() -> None:
+    broken = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        broken += [f"{page.relative_to(ROOT)}: {target}" for target in targets if not (page.parent / target).exists()]
+    assert not broken, "\n".join(broken)
+
+
+def test_every_guide_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in (ROOT / "docs").glob("*.md") if p.name != "README.md" and f"({p.name})" not in index] == []
+
+
+def test_the_citation_file_is_whole() -> None:
+    import yaml
+
+    import scramble
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["version"] == scramble.__version__
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert [r["url"].rpartition("/")[2] for r in citation["references"]] == ["2504.04740", "2411.10442", "2601.05600"]
+    assert f"## {scramble.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def runnable(page: Path) -> list[str]:
+    """Commands in fences marked ``bash``: those that run on a CPU without data of one's own."""
+    return [
+        c for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S) for c in commands(block)
+    ]
+
+
+SHORT = {
+    "+experiment=quickstart": ["+debug=short", "trainer.steps=4"],
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
+def test_the_commands_for_a_cpu_run(page: Path, tmp_path: Path) -> None:
+    """In a folder of their own and in short; reproduce.py's are run by tests/pipeline/test_reproduce.py."""
+    for name in ("configs", "scripts", "src", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for command in runnable(page):
+        words = shlex.split(command)
+        if words[0] == "scripts/reproduce.py" and "list=true" not in words:
+            continue
+        shorter = [w for key, extra in SHORT.items() if key in words for w in extra if w not in words]
+        if words[0] != "scripts/train.py":
+            shorter = [word for word in shorter if not word.startswith("trainer.")]
+        done = subprocess.run(
+            [sys.executable, *words, *shorter], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
