@@ -85,7 +85,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
 
 
 def test_what_is_missing_altogether_stops(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"images/a is not below .*data\.root"):
+    with pytest.raises(SourceError, match=r"annotations/a\.jsonl is not below .*data\.root"):
         list(mmpr.bundles(release, BadRows(), root=tmp_path))
     with pytest.raises(SourceError, match="cannot read"):
         list(mmpr.bundles(tmp_path / "nowhere.json", BadRows()))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.formats.provenance import FormatError
-from scramble.store import write_json
+from scramble.store import file_key, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +108,17 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
+    """Content keys of a ``meta.json`` and of the sets' rows; of what is missing or broken, none: reading says so."""
+    meta = Path(path) / META if Path(path).is_dir() else Path(path)
+    if not meta.is_file():
+        return {}
+    keys = {META: file_key(meta)}
+    with suppress(FormatError):
+        keys |= {one.annotation: file_key(resolve(one.annotation, meta, root)) for one in read_meta(meta)}
+    return keys
 
 
 # ------------------------------------------------------------------------------------------------------------- mixing

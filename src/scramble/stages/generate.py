@@ -75,8 +75,58 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
     return summary
 
 
+def generate_shard(
+    folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int, shard: tuple[int, int]
+) -> int:
+    """Ask a language model about a share of the images and keep its replies; nothing else is made.
+
+    When all shards are done, :func:`generate` finds every reply on disk, and its result is that of one job.
+
+    Args:
+        folder, data, negatives, seed: as for :func:`generate`.
+        shard: number of this share and how many there are; an image's share follows from its id.
+    Returns:
+        How many captions were asked about.
+    Raises:
+        StageError: the method asks nobody.
+    """
+    from scramble.engines import in_shard
+    from scramble.negatives.pairs import build_pairs
+
+    if negatives["method"] != "cot":
+        raise StageError(
+            f"shard: negatives of method {negatives['method']} ask no language model for each caption and are made in "
+            "one job; leave shard out"
+        )
+    folder = Path(folder)
+    _share_images(folder, data, seed)
+    left = {k: v for k, v in negatives.items() if k not in ("method", "options", "engine", "audit", "refine")}
+    options, asked = negatives.get("options") or {}, 0
+    for split in SPLITS:
+        if not table_path(folder / split, ImageRecord).exists():
+            continue
+        with ExitStack() as stack:
+            generator: Any = _generator("cot", options, negatives.get("engine"), folder / split, stack, shard)
+            images = (image for image in read_table(folder / split, ImageRecord) if in_shard(image.image_id, shard))
+            for _ in build_pairs(images, generator, seed=seed, on_skip=lambda row: None, **left):
+                pass
+            asked += sum(generator.counts.values())
+    say(f"shard {shard[0]}/{shard[1]}: asked about {asked} captions; replies in {folder}/*/replies")
+    return asked
+
+
+def _share_images(folder: Path, data: Mapping[str, Any], seed: int) -> None:
+    """The images of a data set, made by the first shard that comes; the others wait for it."""
+    wanted = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}
+    run_stage(folder / "images", wanted, lambda _: _images(folder, dict(data), seed))
+
+
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Content keys of the files that the data comes from: a changed caption file is a changed input."""
+    if data.get("kind") == "mmpr":
+        from scramble.formats import mmpr
+
+        return mmpr.content_keys(data["path"], data.get("root"))
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
     files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
     folders = {key: Path(path) for key, path in paths.items() if Path(path).is_dir()}
@@ -231,7 +281,12 @@ def _mix(
 
 
 def _generator(
-    method: str, options: Mapping[str, Any], engine: Mapping[str, Any] | None, folder: Path, stack: ExitStack
+    method: str,
+    options: Mapping[str, Any],
+    engine: Mapping[str, Any] | None,
+    folder: Path,
+    stack: ExitStack,
+    shard: tuple[int, int] = (0, 1),
 ) -> Generator:
     if method == "world":
         from scramble.negatives.world import WorldNegatives
@@ -250,7 +305,7 @@ def _generator(
         opened = stack.enter_context(open_engine(**engine))
         if options.get("cleaner"):
             options = {**options, "cleaner": stack.enter_context(open_engine(**options["cleaner"]))}
-        return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies")), **options)
+        return CotGenerator(opened, stack.enter_context(ReplyStore(folder / "replies", shard)), **options)
     raise StageError(
         f"no method of negatives is called {method!r}: choose world, rules, cot, scenealign, correctness, "
         "dropout_ntp, mix or given"

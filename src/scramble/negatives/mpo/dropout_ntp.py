@@ -16,7 +16,6 @@ from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_ea
 from scramble.negatives.base import Skip
 from scramble.negatives.mpo.sampling import Case, case_of, no_reply
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question
-from scramble.store import content_key
 
 KIND = "dropout-ntp"
 _WORD = re.compile(r"\S+")
@@ -117,7 +116,7 @@ class DropoutNTP:
         question = cut.case.question
         start = len(cut.kept)
         return PreferencePair(
-            pair_id=f"{question.question_id}-{KIND}-{content_key(question.question, self._ratio)[:4]}",
+            pair_id=f"{question.question_id}-{KIND}",
             image_ids=question.image_ids,
             prompt=question.question,
             chosen=cut.answer,

@@ -33,6 +33,8 @@ def folder_pairs(
     splits: Sequence[str] = ("train", "val"),
     limit: int | None = None,
     kinds: Sequence[str] | None = None,
+    replies: str | Path | None = None,
+    shard: tuple[int, int] = (0, 1),
     **options: Any,
 ) -> Stream:
     """The pairs of a split's folder, and a function that says what was counted (call it when the stream has ended).
@@ -44,26 +46,31 @@ def folder_pairs(
         splits: the splits to sample for; the others get no pairs.
         limit: at most so many questions a split, drawn by the seed.
         kinds: if given, only questions of these kinds.
+        replies: folder of the replies, shared by several runs; the split's own by default.
+        shard: (i, n): only the i-th of n parts of the questions, by their ids. A run without it finds the replies of
+            all parts that share its folder of replies.
         options: of the method, see :func:`correctness` and :func:`dropout_ntp`.
     Raises:
-        DataEngineError: no engine, no questions, unknown options.
+        DataEngineError: no engine, no questions, or options that do not fit.
     """
     if folder.name not in splits:
         return iter(()), dict
     if engine is None:
         raise DataEngineError(f"negatives={method} samples from a model: give negatives.engine (kind, path or model)")
 
+    from scramble.engines import ReplyStore, in_shard, open_engine
+
     def asked(questions: Iterable[Question]) -> Iterator[Question]:
         chosen = [q for q in questions if kinds is None or q.kind in kinds]
         if limit is not None and len(chosen) > limit:
             places = sorted(seeded(seed, "questions", folder.name).sample(range(len(chosen)), limit))
             chosen = [chosen[n] for n in places]
+        chosen = [q for q in chosen if in_shard(q.question_id, shard)]
         return track(chosen, f"{method} for {folder.name}")
 
-    from scramble.engines import ReplyStore, open_engine
-
     opened = stack.enter_context(open_engine(**engine))
-    store = stack.enter_context(ReplyStore(folder / "replies"))
+    place = folder / "replies" if replies is None else Path(replies) / folder.name
+    store = stack.enter_context(ReplyStore(place, (shard[0], shard[1])))
     make = correctness if method == "correctness" else dropout_ntp
     return make(folder, stack, on_skip, opened, store, asked, seed=seed, **options)
 

@@ -243,7 +243,7 @@ def _latex(answer: str, question: Question) -> float:
         raise RuleError("answers in LaTeX are compared by math-verify: pip install 'scramble[math]'") from error
 
     # Its time limits, seconds, are alarms: only the main thread can set them.
-    limit = 5 if threading.current_thread() is threading.main_thread() else None
+    limit = 60 if threading.current_thread() is threading.main_thread() else None
 
     def parsed(text: str) -> Any:
         # The library reads LaTeX between dollar signs.
