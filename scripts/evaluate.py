@@ -16,16 +16,18 @@ from omegaconf import DictConfig
 from scramble.app import plain, stage_main, start
 
 SECTIONS = ("run", "model", "benchmark", "arms", "adapter", "protocol", "limit", "batch_tokens", "engine", "judge",
-            "handover", "baselines", "folder")  # fmt: skip
+            "handover", "baselines", "folder", "shard")  # fmt: skip
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @stage_main
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
+    from scramble.stages import parse_shard
     from scramble.stages.evaluate import evaluate
 
-    evaluate(values.pop("run")["dir"], benchmarks=values.pop("benchmark"), **values)
+    shard = parse_shard(values.pop("shard"))
+    evaluate(values.pop("run")["dir"], benchmarks=values.pop("benchmark"), shard=shard, **values)
 
 
 if __name__ == "__main__":

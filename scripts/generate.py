@@ -2,6 +2,7 @@
 
 python scripts/generate.py                                          the embedded world
 python scripts/generate.py data=coco data.path=/data/coco negatives=rules
+python scripts/generate.py -m ... negatives=cot shard=0/4,1/4,2/4,3/4 launcher=slurm    replies; then without shard
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from scramble.app import plain, stage_main, start
 @hydra.main(version_base="1.3", config_path="../configs", config_name="generate")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "data", "negatives", "data_seed")
-    from scramble.stages.generate import generate
+    values = plain(cfg, "run", "data", "negatives", "data_seed", "shard")
+    from scramble.stages import parse_shard
+    from scramble.stages.generate import generate, generate_shard
 
-    generate(values["run"]["data"], data=values["data"], negatives=values["negatives"], seed=values["data_seed"])
+    folder, shard = values["run"]["data"], parse_shard(values["shard"])
+    wanted = {"data": values["data"], "negatives": values["negatives"], "seed": values["data_seed"]}
+    if shard is None:
+        generate(folder, **wanted)
+    else:
+        generate_shard(folder, shard=shard, **wanted)
 
 
 if __name__ == "__main__":

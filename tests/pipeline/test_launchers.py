@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from typing import Any
 import pytest
 
 from .conftest import ENVIRONMENT, ROOT, Run, command
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
+
+from loopback import Loopback
 
 DATA = ("+debug=tiny", "negatives.audit=false", "data.n_train=8", "data.n_val=2", "data.n_test=2", "data.quads_val=1",
         "data.quads_test=1")  # fmt: skip
@@ -124,6 +129,59 @@ def test_arms_of_a_sweep_in_this_process_are_named_by_what_varies(tmp_path: Path
     overrides = (*DATA, f"run.dir={tmp_path}", "trainer.steps=1", "objective=dpo", "objective.beta=0.1,0.2")
     script("train", "-m", *overrides)
     assert {path.name for path in (tmp_path / "train").iterdir()} == {"dpo-beta0.1-seed0", "dpo-beta0.2-seed0"}
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+def test_shards_ask_each_caption_once_and_give_the_data_of_one_job(tmp_path: Path, script: Run, shared: Path) -> None:
+    def answer(prompt: str) -> str:
+        words = prompt.rpartition("Input Caption: ")[2].partition("\n")[0].rstrip(".").split()
+        return f"1. ...\nFinal Output Caption: {' '.join(words[::-1])}."
+
+    loopback = Loopback(answer=answer)
+    overrides = ("+debug=tiny", "negatives=cot", "negatives.audit=false", "negatives.refine=null",
+                 "negatives.engine.model=m", f"negatives.engine.base_url={loopback.url}", "data.n_train=12",
+                 "data.n_val=2", "data.n_test=2", "data.quads_val=1", "data.quads_test=1",
+                 f"negatives.options.pipeline={shared / 'models' / 'en_core_standin'}")  # fmt: skip
+    try:
+        script("generate", *overrides, f"run.dir={tmp_path / 'one'}")
+        alone = loopback.asked.total()
+        many = (*overrides, f"run.dir={tmp_path / 'many'}")
+        script("generate", "-m", *many, "shard=0/2,1/2", "launcher=local", "launcher.jobs=2")
+        assert loopback.asked.total() == 2 * alone
+        assert len(list((tmp_path / "many" / "data" / "train" / "replies").glob("replies-*-of-0002.jsonl"))) == 2
+        script("generate", *many)
+        assert loopback.asked.total() == 2 * alone  # nobody is asked again
+    finally:
+        loopback.close()
+    for split in ("train", "val", "test"):
+        pairs = [(tmp_path / run / "data" / split / "pairs.parquet").read_bytes() for run in ("one", "many")]
+        assert pairs[0] == pairs[1]
+
+
+def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -> None:
+    items = []
+    for name, shards in (("one", ()), ("many", ("0/2", "1/2"))):
+        overrides = ("+debug=tiny", "model.path=data/tiny_internvl", "model.new=null", f"run.dir={tmp_path / name}",
+                     f"run.data={tmp_path / 'data'}", "benchmark=[world_winoground]", "limit=40")  # fmt: skip
+        if name == "one":
+            script("generate", "+debug=tiny", f"run.dir={tmp_path}", "negatives.audit=false")
+        for shard in shards:
+            said = script("evaluate", *overrides, f"shard={shard}").stdout
+            assert f"shard {shard}: answered" in said
+        done = script("evaluate", *overrides)
+        assert "world_winoground" in done.stdout
+        folder = tmp_path / name / "evaluation" / "base" / "world_winoground"
+        items.append([json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()])
+        assert len(list(folder.glob("responses-*.jsonl"))) == len(shards)
+    assert items[0] == items[1]
+
+
+def test_a_shard_that_makes_no_sense_is_refused(tmp_path: Path, script: Run) -> None:
+    for shard, message in (("2/2", "i from 0 to n - 1"), ("a", "i from 0 to n - 1"), ("0/2", "in one job")):
+        refused = script("generate", *DATA, f"run.dir={tmp_path}", f"shard={shard}", status=1)
+        assert message in refused.stderr and "Traceback" not in refused.stderr
 
 
 # --------------------------------------------------------------------------------------------------------------- SLURM

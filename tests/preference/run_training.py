@@ -19,11 +19,28 @@ from scramble.models import load
 from scramble.preference import train
 
 
+def share_out_on_cpu() -> None:
+    """Let accelerate, started with an FSDP configuration, share out on the CPU as well, which torch can."""
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    original = AcceleratorState.__init__
+
+    def patched(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
+
+    AcceleratorState.__init__ = patched
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     kill_at, file_limit = options.pop("kill_at", None), options.pop("file_limit", None)
     if file_limit is not None:  # bytes: stands for a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if options.pop("share_out", False):
+        share_out_on_cpu()
     calls = count()
 
     def evaluate(loaded: Any) -> Mapping[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from scramble.models import load
 from scramble.preference import train
@@ -17,8 +18,6 @@ from scramble.preference.watching import MEASURED
 from scramble.store import read_jsonl
 
 RUN = Path(__file__).with_name("run_training.py")
-
-
 
 
 def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
@@ -90,3 +89,43 @@ def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path
     assert whole == killed
     adapters = [(tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in ("whole", "killed")]
     assert adapters[0] == adapters[1]
+
+
+def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    file = Path(__file__).resolve().parents[2] / "configs" / "accelerate" / f"{config}.yaml"
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "--num_processes", "2",
+        "--main_process_port", "0", str(RUN), json.dumps(options),
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
+    """Weights shared out to two CPU processes: same losses, a checkpoint that resumes, and whole weights at the end."""
+    options: dict[str, Any] = {
+        "objective": "mpo", "steps": 8, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "log_every": 1,
+        "save_every": 4, "seed": 5, "lora": {"r": 8, "alpha": 16}, "val_data": str(data), "best": "val/loss",
+    }  # fmt: skip
+    if kind == "model":
+        options |= {"lora": None, "learning_rate": 1e-4}
+    train(load(base), data, tmp_path / "one", device="cpu", **options)
+    shared_out = options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two"), "share_out": True}
+    done = launch_with("fsdp2", shared_out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
+    for key in ("loss", "delta", "rewards/margins", "val/loss"):
+        values = [[row[key] for row in rows if key in row] for rows in (one, two)]
+        torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
+    for folder in (kind, "best"):
+        (name,) = (path.name for path in (tmp_path / "one" / folder).glob("*.safetensors"))
+        whole, parts = (load_file(tmp_path / run / folder / name) for run in ("one", "two"))
+        assert whole.keys() == parts.keys()
+        for weight in whole:
+            torch.testing.assert_close(whole[weight], parts[weight], atol=1e-5, rtol=0)
+
+
+def test_fsdp_where_it_cannot_be_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    done = launch_with("fsdp2", {"model": str(base), "data": str(data), "out": str(tmp_path / "out"), "steps": 1})
+    assert done.returncode != 0 and "FSDP was asked for and accelerate runs MULTI_CPU" in done.stderr

@@ -51,6 +51,19 @@ def check_options(
         raise ValueError(f"lora has no option {unknown[0]!r}: it has r, alpha, dropout and targets")
 
 
+def check_shared_out(accelerator: Any, *, watched: bool) -> None:
+    """Raise ValueError if weights were to be shared out (FSDP, ZeRO-3) and are not, or if something cannot work so."""
+    kind = accelerator.distributed_type.value
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and kind != "FSDP":
+        raise ValueError(f"FSDP was asked for and accelerate runs {kind}: it needs two GPUs or more; use strategy ddp")
+    plugin = accelerator.state.deepspeed_plugin
+    if watched and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
+        raise ValueError(
+            "watch: benchmarks are scored by one process, which under FSDP and ZeRO-3 has a share of the weights: set "
+            "trainer.watch=null (the validation pairs are still scored), or use ddp or zero2"
+        )
+
+
 def training_arguments(
     out: Path,
     *,

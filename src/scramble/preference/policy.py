@@ -30,6 +30,9 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model  # the transformers model, PEFT-wrapped if it has an adapter
         self.backbone = backbone
+        # What FSDP shares out one by one: the layers that the model names and has (a tiny or text-only one lacks some).
+        present = {type(module).__name__ for module in model.modules()}
+        self._no_split_modules = sorted(set(getattr(model, "_no_split_modules", None) or ()) & present)
 
     def forward(self, tries: TrieBatch, with_reference: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities of the batch's Q sequences.

@@ -30,7 +30,7 @@ from scramble.preference.checkpoint import Best, newest
 from scramble.preference.examples import Data, Example, group_by_image, load_examples, report_refused
 from scramble.preference.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.preference.losses import needs_pairs, resolve_objective
-from scramble.preference.options import check_options, training_arguments
+from scramble.preference.options import check_options, check_shared_out, training_arguments
 from scramble.preference.order import MicroBatches, num_steps
 from scramble.preference.policy import add_lora, make_policy, set_trained, turn_off_dropout
 from scramble.preference.reference import cache_parts, reference_logps
@@ -298,11 +298,11 @@ def train(
         peak_flops=peak,
     )  # fmt: skip
 
+    check_shared_out(trainer.accelerator, watched=evaluate is not None)
+
     def watching() -> dict[str, float]:
         numbers = trainer.evaluate_pairs(validation()) if validation is not None else {}
-        # Where the weights are shared out, a pass through the model takes all processes.
-        everyone = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        return {**numbers, **(evaluate(loaded) if evaluate is not None and (main or everyone) else {})}
+        return {**numbers, **(evaluate(loaded) if evaluate is not None and main else {})}
 
     watch.work = watching
     watch.log = start.log = trainer.log

@@ -17,3 +17,13 @@ class StageError(ValueError):
 def is_main_process() -> bool:
     """Whether this is the first process of a job (``accelerate launch``, torchrun), or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """A share of a job: ``"i/n"`` with i from 0 to n - 1, as two numbers; None is the whole job."""
+    if text is None:
+        return None
+    index, _, count = str(text).partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise StageError(f"shard={text}: write i/n with i from 0 to n - 1, as in shard=0/4")
+    return int(index), int(count)

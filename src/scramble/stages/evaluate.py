@@ -37,6 +37,7 @@ def evaluate(
     handover: Sequence[str] = (),
     baselines: Sequence[str] = (BASE,),
     folder: str = "evaluation",
+    shard: tuple[int, int] | None = None,
 ) -> dict[str, list[Result]]:
     """Score arms into ``<run>/<folder>/<arm>/<benchmark>/`` and print them beside each other; replies on disk are not
     asked for again.
@@ -57,6 +58,8 @@ def evaluate(
         handover: formats of :mod:`scramble.evaluation.handover` to write predictions in.
         baselines: arms that the printed table compares the others with.
         folder: a second protocol of the same benchmarks goes to a folder of its own.
+        shard: answer this share (number, of how many) and score nothing; when all shares are answered, the whole job
+            finds every reply on disk.
     Returns:
         For each arm its results, in the order of ``benchmarks``.
     """
@@ -67,8 +70,11 @@ def evaluate(
     run = Path(run)
     check_formats(handover)
     process, wait = runner.data_parallel()
+    if shard is not None:
+        process = (shard[0] * process[1] + process[0], shard[1] * process[1])
     options: dict[str, Any] = {"limit": limit, "batch_tokens": batch_tokens, "environment": environment(),
-                               "process": process, "wait": wait, "progress": counter}  # fmt: skip
+                               "process": process, "wait": wait, "progress": counter,
+                               "score": shard is None}  # fmt: skip
     results: dict[str, list[Result]] = {}
     with ExitStack() as stack:
         if engine is not None:
@@ -76,17 +82,19 @@ def evaluate(
         else:
             asked = list(_local(run, model, arms, adapter))
         loaded = [load_benchmark(name, **chosen) for name, chosen in benchmarks.items()]
-        if is_main_process():
+        if is_main_process() and shard is None:
             options["judge"] = _judge(stack, run, judge or {})
         for answers, identity in asked:
             arm = identity.name
             out = run / folder / arm
             results[arm] = runner.evaluate(answers, loaded, protocol, out, model_id=identity, **options)
-            if is_main_process():
+            if is_main_process() and shard is None:
                 for benchmark, result in zip(loaded, results[arm], strict=True):
                     say(f"{arm}: {_headline(result)}")
                     _hand_over(handover, benchmark, out / benchmark.name, limit, arm)
-    if is_main_process():
+    if shard is not None:
+        say(f"shard {shard[0]}/{shard[1]}: answered; without shard the same command scores")
+    elif is_main_process():
         _compare([run / folder / arm / b.name for arm in results for b in loaded], baselines)
     return results
 

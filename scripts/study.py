@@ -1,0 +1,24 @@
+"""Search values of a training run with Optuna: each trial is one job of scripts/train.py, an arm of the run folder.
+
+python scripts/study.py +experiment=quickstart objective=dpo study.trials=10
+python scripts/study.py +experiment=quickstart objective=dpo 'study.space={trainer.learning_rate: [1e-4, 3e-4, 1e-3]}'
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from scramble.app import plain, stage_main, start
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="study")
+@stage_main
+def main(cfg: DictConfig) -> None:
+    from scramble.launch.study import search
+
+    search(cfg, **plain(cfg, "study")["study"])
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,103 @@
+"""A search over the values of a training run with Optuna: plain trials, each a job in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.console import say
+from scramble.launch.points import LaunchError
+from scramble.launch.sweep import launch
+from scramble.store import STAGE_FILE, read_json
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from optuna.trial import Trial
+
+
+def search(
+    cfg: DictConfig, *, trials: int, number: str, direction: str, space: Mapping[str, Any], storage: str
+) -> dict[str, Any]:
+    """Run trials until there are ``trials`` finished ones; a study that was stopped goes on.
+
+    Args:
+        cfg: a composed configuration of ``scripts/train.py``.
+        trials: how many in all.
+        number: of the last log row, see ``metrics.jsonl``.
+        direction: ``minimize`` or ``maximize``.
+        space: key of the configuration -> choices, or ``{low, high, log, int}``.
+        storage: Optuna's database.
+
+    Returns:
+        The best trial: ``value``, ``params``, ``arm``.
+    Raises:
+        LaunchError: Optuna is not installed, a key or range makes no sense, or a run does not log the number.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise LaunchError("scripts/study.py needs Optuna: pip install 'scramble[study]'") from error
+    Path(cfg.run.dir).mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=cfg.seed)
+    study = optuna.create_study(
+        study_name="scramble", storage=storage, direction=direction, load_if_exists=True, sampler=sampler
+    )
+    _go_on_with_killed(study)
+
+    def run(trial: Trial) -> float:
+        values = {key: _suggest(trial, key, choice) for key, choice in space.items()}
+        return _run_trial(cfg, trial.number, values, number)
+
+    while (done := len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))) < trials:
+        study.optimize(run, n_trials=1)
+        last = study.trials[-1]
+        say(f"trial {last.number} ({done + 1} of {trials}): {number} {last.value:.4g} with {last.params}")
+    best = study.best_trial
+    say(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
+    return {"value": best.value, "params": best.params, "arm": f"trial{best.number:03d}-seed{cfg.seed}"}
+
+
+def _go_on_with_killed(study: Any) -> None:
+    """Trials that a killed search left running are asked for again with the same values."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+
+
+def _suggest(trial: Trial, key: str, choice: Any) -> Any:
+    if isinstance(choice, list):
+        return trial.suggest_categorical(key, choice)
+    try:
+        low, high, log = choice["low"], choice["high"], choice.get("log", False)
+        return trial.suggest_int(key, low, high, log=log) if choice.get("int") else trial.suggest_float(
+            key, low, high, log=log
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise LaunchError(f"study.space.{key}: {choice}: give a list, or low and high ({error})") from error
+
+
+def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: str) -> float:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    point = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "study"])
+    try:
+        for key, value in values.items():
+            OmegaConf.update(point, key, value, force_add=False)
+    except OmegaConfBaseException as error:
+        raise LaunchError(f"study.space: the configuration has no key {key} ({error})") from error
+    arm = f"trial{trial:03d}-seed{cfg.seed}"
+    OmegaConf.update(point, "run.arm", arm)
+    resolved: Any = OmegaConf.to_container(point, resolve=True)
+    here = {"kind": "local", "jobs": 1} if resolved["launcher"]["kind"] == "inline" else resolved["launcher"]
+    script = Path(sys.argv[0]).with_name("train.py")
+    launch(script, [resolved], [[]], Path(cfg.run.dir) / "jobs", here)
+    last = read_json(Path(cfg.run.dir) / "train" / arm / STAGE_FILE)["summary"]["last"]
+    if number not in last:
+        raise LaunchError(f"study.number={number}: the run logs no such number; it logs {', '.join(sorted(last))}")
+    return float(last[number])
