@@ -1,0 +1,200 @@
+"""The papers' tables: what their descriptions promise, and the script from an empty folder to the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from scramble.report import reproduced, table
+from scramble.report.comparison import Row
+from scramble.report.reproduced import Column, Place
+from scramble.stages import StageError
+from scramble.stages.reproduce import SIZES, plan
+from scramble.stages.reproduce import reproduce as make
+
+from .conftest import ENVIRONMENT, ROOT, command
+
+TABLES = sorted(path.stem for path in (ROOT / "configs" / "table").glob("*.yaml"))
+SECRETS = {
+    name: f"secret-{name.lower().replace('_', '-')}-0123456789abcdef0123456789abcdef01234567"
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
+}
+
+
+def described(name: str) -> dict[str, Any]:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cfg = compose("reproduce", overrides=[f"table={name}", "list=true"])
+        for path in cfg.paths:
+            cfg.paths[path] = f"path/to/{path}"
+        found: Any = OmegaConf.to_container(cfg.table, resolve=True)
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", TABLES)
+def test_every_command_of_a_table_composes_and_measures_its_columns(name: str, size: str) -> None:
+    description = described(name)
+    steps = plan(description["runs"], "out", size=size, seeds=[0, 1])
+    for step in steps:
+        for objective in ("sft", "mpo") if step.script == "train" else ("mpo",):
+            overrides = [o for o in step.overrides if not o.startswith(("-m", "objective=", "seed="))]
+            with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+                cfg = compose(step.script, overrides=[*overrides, f"objective={objective}"])
+            assert cfg.run.dir == f"out/{step.run}"
+            if step.script == "evaluate":
+                assert {path.parent.name for path in step.makes} == set(cfg.benchmark)
+            else:
+                assert {path.parent.name for path in step.makes} >= {
+                    f"{o}-seed1" for o in description["runs"][step.run]["objectives"]
+                }
+    measured = {
+        (evaluation, benchmark)
+        for run in description["runs"].values()
+        for evaluation, overrides in run[size]["evaluations"].items()
+        for benchmark in overrides[0].partition("=")[2].strip("[]").split(",")
+    }
+    places = [Place(**column[size]) for column in description["columns"] if column.get(size)]
+    assert any((place.folder, place.benchmark) in measured for place in places)
+    assert {(p.folder, p.benchmark) for p in places} - measured <= {
+        ("evaluation", "m3cot"),  # run by other kits
+        ("evaluation-cot", "m3cot"),
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_and_column_finds_its_published_number(name: str) -> None:
+    description = described(name)
+    for column in description["columns"]:
+        if "published" not in column:
+            continue
+        place = Place(**column["published"])
+        labels = [label for run in description["runs"].values() for label in run["rows"].values()]
+        found = {label for label in labels if reproduced._entry(place, label) is not None}
+        # The table of algorithms does not print its base.
+        assert set(labels) - found <= {"InternVL2-8B"}, f"{place}: {set(labels) - found}"
+
+
+def row(method: str, value: float, protocol: str = "scramble", **more: Any) -> Row:
+    given: dict[str, Any] = {"benchmark": "winoground", "score": "group", "seeds": 1, "standard_error": 2.0, "n": 400}
+    return Row(method=method, value=value, protocol=protocol, chance=16.7, **{**given, "differences": {}, **more})
+
+
+def test_measured_beside_published_by_hand() -> None:
+    """Poster: LLaVA-1.5-13B 36.5, tuned 39.3, a gain of 2.8. Ours: 35.0 and 40.0, tested against the base."""
+    test = {"difference": 5.0, "low": 1.0, "high": 9.0, "p_value": 0.02}
+    place = Place("winoground", "group")
+    methods = {"a/base": ("LLaVA-1.5-13B",) * 2, "a/dpo": ("LLaVA-1.5-13B + SCRAMBLe", "LLaVA-1.5-13B")}
+    rows = [row("a/base", 35.0), row("a/dpo", 40.0, differences={"base": test})]
+    made = reproduced.beside([Column(place, place)], methods, {"evaluation": rows})
+    base, tuned = made.rows["LLaVA-1.5-13B"][0], made.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
+    assert (base.ours, base.published, base.published_gain) == (35.0, 36.5, None)
+    assert (tuned.ours, tuned.published, tuned.comparable) == (40.0, 39.3, True)
+    assert tuned.published_gain == pytest.approx(2.8)
+    assert reproduced.ours(tuned) == "40.0 ± 2.0 (+5.0 [+1.0, +9.0] p = 0.020)"
+    assert reproduced.published(tuned) == "39.3 (+2.8)"
+    other = [row("a/dpo", 40.0, protocol="vqascore_3.0")]
+    made = reproduced.beside([Column(place, place)], methods, {"evaluation": other})
+    cell = made.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
+    assert not cell.comparable and reproduced.published(cell).endswith(table.MARK)
+    assert any("protocol 'scramble', ours is 'vqascore_3.0'" in note for note in made.notes)
+    stand_in = Column(Place("world_winoground", "group"), place)
+    made = reproduced.beside([stand_in], methods, {"evaluation": [row("a/dpo", 9.0, benchmark="world_winoground")]})
+    assert any("world_winoground stands for winoground" in note for note in made.notes)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    description = described("mpo_main")
+    with pytest.raises(StageError, match="size=small: choose full or tiny"):
+        make(description, tmp_path, size="small")
+    with pytest.raises(StageError, match=r"only=dpo: this table has the runs internvl and the objectives mpo, sft"):
+        make(description, tmp_path, size="tiny", only=["dpo"])
+    asked = subprocess.run(
+        command("reproduce", "table=mpo_main", f"dir={tmp_path}"),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 1 and "these keys have no value: paths.mmpr, paths.mmvet" in asked.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def reproduce(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("reproduce", "size=tiny", f"dir={folder}", *overrides), cwd=ROOT, env={**ENVIRONMENT, **environment},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The smallest table's shorter form, made with tokens in the environment and Weights & Biases offline."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    done = reproduce(
+        folder, "table=mpo_main", "only=[mpo]", 'more=["wandb.mode=offline"]',
+        **SECRETS, WANDB_DIR=str(folder), WANDB_CACHE_DIR=str(folder / "cache"),
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return folder, done
+
+
+def test_a_table_from_nothing(short: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = short
+    assert "internvl, train: 0 of 1 finished" in done.stdout
+    made = json.loads((folder / "table.json").read_text())
+    assert list(made["rows"]) == ["InternVL2-8B", "InternVL2-8B + MPO"]
+    by_column = dict(zip(made["columns"], made["rows"]["InternVL2-8B + MPO"], strict=True))
+    measured = by_column["world_vqa accuracy"]
+    assert 0 <= measured["ours"] <= 100 and measured["test"]["p_value"] <= 1
+    assert (measured["published"], measured["comparable"]) == (64.5, False)
+    assert by_column["world_vqa accuracy (cot)"]["published"] == 67.0
+    assert by_column["m3cot accuracy (mpo direct)"]["ours"] is None
+    text = (folder / "table.md").read_text()
+    assert "its numbers stand for nothing" in text and "arxiv.org/abs/2411.10442" in text
+    assert made["environment"]["packages"]["torch"]
+
+
+def test_what_is_finished_is_not_run_again(short: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = short
+    again = reproduce(folder, "table=mpo_main", "only=[mpo]", 'more=["wandb.mode=offline"]')
+    assert again.returncode == 0 and "running:" not in again.stdout
+    assert again.stdout.count(": finished") == 3
+
+
+def test_no_token_is_written_anywhere(short: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = short
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files), "Weights & Biases wrote nothing"
+    for name, secret in SECRETS.items():
+        assert secret not in done.stdout + done.stderr, name
+        holding = [str(path) for path in files if secret.encode() in path.read_bytes()]
+        assert holding == [], f"{name} stands in {holding}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", TABLES)
+def test_the_whole_table_in_tiny(name: str, tmp_path: Path) -> None:
+    started, clock = time.monotonic(), os.times()
+    done = reproduce(tmp_path, f"table={name}")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    used = os.times()
+    print(f"{name}: {time.monotonic() - started:.0f} s, {used.children_user - clock.children_user:.0f} s of CPU")
+    made = json.loads((tmp_path / "table.json").read_text())
+    description = described(name)
+    labels = [label for run in description["runs"].values() for label in run["rows"].values()]
+    assert list(made["rows"]) == labels
+    tiny = [place for place, column in enumerate(description["columns"]) if column.get("tiny")]
+    shown = [c for c in description["columns"] if c.get("tiny") or c.get("published")]
+    assert len(made["columns"]) == len(shown)
+    for label in labels:
+        cells = dict(zip(map(json.dumps, shown), made["rows"][label], strict=True))
+        for place in tiny:
+            assert cells[json.dumps(description["columns"][place])]["ours"] is not None, (label, place)
