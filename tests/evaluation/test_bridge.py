@@ -43,7 +43,7 @@ def test_vlmevalkit_command(tmp_path):
     ("kit", "tasks", "kit_model", "message"),
     [
         ("lmmseval", ["mmstar"], "x", r"unknown kit 'lmmseval'.*did you mean lmms-eval"),
-        ("lmms-eval", ["crpe"], "x", r"no task name known for crpe; give the kit's own"),
+        ("lmms-eval", ["m3cot"], "x", r"no task name known for m3cot; give the kit's own"),
         ("vlmevalkit", ["mmstr"], "x", r"'mmstr' is none of the benchmarks known here .*mmstar"),
         ("vlmevalkit", ["mmstar"], None, r"no class known for this model; name the kit's own with kit_model="),
     ],

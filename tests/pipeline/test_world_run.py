@@ -145,6 +145,23 @@ def test_another_kit_scores_the_exported_arm_and_joins_the_table(finished: Path,
     assert "| mpo | base | mmstar (lmms-eval) average | +50.0 " in table
 
 
+@pytest.mark.full
+def test_two_processes_score_as_one(finished: Path, tmp_path: Path) -> None:
+    for part in ("new_model", "data", "train"):
+        shutil.copytree(finished / part, tmp_path / part)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29655"]
+    both = subprocess.run(
+        [*launch, str(ROOT / "scripts" / "evaluate.py"), *TINY, f"run.dir={tmp_path}"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert both.returncode == 0, both.stderr
+    for arm in ("base", "sft-seed0", "mpo-seed0"):
+        for benchmark in ("world_winoground", "world_vqa"):
+            items = f"evaluation/{arm}/{benchmark}/items.jsonl"
+            assert (tmp_path / items).read_bytes() == (finished / items).read_bytes()
+            assert len(list((tmp_path / items).parent.glob("responses-*.jsonl"))) == 2
+
+
 def test_further_adapters_are_arms_of_their_own(finished: Path, tmp_path: Path, script: Run) -> None:
     scored = script(
         "evaluate", "+debug=tiny", f"run.dir={tmp_path}", f"model.path={finished / 'new_model'}",

@@ -26,7 +26,7 @@ LMMS_EVAL: dict[str, str | None] = {
     "scienceqa": "scienceqa_img",
     "mathvision": "mathvision_test",
     "llava_bench": "llava_in_the_wild",
-    "crpe": None,
+    "crpe": "crpe_relation",
     "m3cot": None,
     "mmhal": None,
 }
