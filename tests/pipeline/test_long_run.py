@@ -1,0 +1,51 @@
+"""A day in miniature: memory, open files and logs of a long run stay where they were."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import ENVIRONMENT, ROOT, Run, command
+
+STEPS, SETTLED = 20_000, 2_000
+
+
+@pytest.mark.full
+def test_twenty_thousand_steps_leave_memory_and_files_as_they_were(tmp_path: Path, script: Run) -> None:
+    overrides = ("+debug=tiny", "objective=mpo", f"run.dir={tmp_path}", f"trainer.steps={STEPS}", "trainer.keep=2",
+                 "trainer.batch_size=1", "trainer.micro_batch_size=1", "trainer.log_every=50", "trainer.save_every=500",
+                 "+trainer.evaluate_every=2000", "trainer.learning_rate=1e-6")  # fmt: skip
+    script("generate", *overrides)
+    arm = tmp_path / "train" / "mpo-seed0"
+    metrics, samples = arm / "metrics.jsonl", []
+    process = subprocess.Popen(
+        command("train", *overrides), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            step = json.loads(metrics.read_text().rpartition("\n")[0].rpartition("\n")[2])["step"]
+            samples.append((step, watched.memory_info().rss, watched.num_fds()))
+        except (OSError, ValueError, psutil.Error):
+            pass
+        time.sleep(1)
+    assert process.returncode == 0
+    settled = [sample for sample in samples if sample[0] >= SETTLED]
+    assert settled[0][0] < SETTLED + 1500 and settled[-1][0] > STEPS - 1000
+    # The middle of the samples at either end: one sample may fall into a checkpoint.
+    ends = [sorted(rss for _, rss, _ in part)[len(part) // 2] for part in (settled[:9], settled[-9:])]
+    assert ends[1] < 1.01 * ends[0], (
+        f"{ends[0] / 2**20:.1f} MiB at step {settled[0][0]}, {ends[1] / 2**20:.1f} at the end"
+    )
+    files = {count for _, _, count in settled}
+    assert max(files) - min(files) <= 3, sorted(files)  # a checkpoint or a log row being written
+    rows = metrics.read_text().splitlines()
+    assert len(rows) < STEPS / 50 + 2 * (STEPS / 2000) + 10
+    assert metrics.stat().st_size < 1200 * len(rows)
+    assert len(list((arm / "checkpoints").glob("step-*"))) == 2
+    assert not list((arm / "checkpoints").glob(".step-*"))

@@ -1,0 +1,120 @@
+"""The accelerate configurations and launchers: read by the libraries that will read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from scramble.launch.command import job_command, strategy_file
+from scramble.launch.names import name_arm, slug, what_varies
+from scramble.launch.points import LaunchError, Point
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+STRATEGIES = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
+
+
+def point(folder: Path) -> Point:
+    return Point(CONFIGS.parent / "scripts" / "train.py", {}, {}, "0" * 16, folder)
+
+
+def launcher(name: str, *overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=[f"launcher={name}", *overrides])
+    values: Any = OmegaConf.to_container(cfg.launcher)
+    return values
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_accelerate_reads_each_strategy_for_one_machine_and_several(
+    strategy: str, machines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser, prepare_multi_gpu_env
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    config = load_config_from_file(str(strategy_file(strategy)))  # refuses keys that it does not know
+    assert config.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}.get(strategy, "DEEPSPEED")
+    options = {"num_processes": 16, "num_machines": machines, "strategy": strategy}
+    command = job_command(point(tmp_path), options, machine=machines - 1, address="node-0")
+    assert command[1:3] == ["-m", "accelerate.commands.launch"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(command[3:]))
+    assert (args.num_processes, args.num_machines, int(args.machine_rank)) == (16, machines, machines - 1)
+    assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (
+        strategy == "ddp", strategy == "fsdp2", strategy.startswith("zero")
+    )  # fmt: skip
+    assert args.training_script.endswith("train.py") and args.training_script_args[0] == "--resolved"
+    if strategy == "fsdp2":
+        environment = prepare_multi_gpu_env(args)
+        assert environment["FSDP_VERSION"] == "2" and environment["FSDP_STATE_DICT_TYPE"] == "FULL_STATE_DICT"
+        assert environment["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+    if machines == 2:
+        assert (args.main_process_ip, args.main_process_port) == ("node-0", 29500)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_reads_its_stages(stage: int, tmp_path: Path) -> None:
+    """What accelerate makes of the file, through DeepSpeed's own configuration."""
+    pytest.importorskip("deepspeed", reason="needs DeepSpeed (pip install 'scramble[deepspeed]')")
+    code = f"""
+import json, sys
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DeepSpeedPlugin
+from deepspeed.runtime.config import DeepSpeedConfig
+options = load_config_from_file({str(strategy_file(f"zero{stage}"))!r}).deepspeed_config
+options.pop("offload_optimizer_device"), options.pop("offload_param_device")
+plugin = DeepSpeedPlugin(**options, offload_optimizer_device="none", offload_param_device="none")
+config = dict(plugin.deepspeed_config, train_micro_batch_size_per_gpu=1, train_batch_size=1,
+              gradient_accumulation_steps=1, gradient_clipping=1.0)
+print(json.dumps(DeepSpeedConfig(config).zero_config.stage))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "DS_ACCELERATOR": "cpu"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == stage
+
+
+def test_one_process_needs_no_accelerate(tmp_path: Path) -> None:
+    command = job_command(point(tmp_path), {"num_processes": 1, "num_machines": 1, "strategy": "ddp"})
+    assert command == [sys.executable, str(CONFIGS.parent / "scripts" / "train.py"), "--resolved",
+                       str(tmp_path / "config.yaml")]  # fmt: skip
+
+
+def test_jobs_that_cannot_be_started_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="dealt out to 2 machines"):
+        job_command(point(tmp_path), {"num_processes": 3, "num_machines": 2, "strategy": "ddp"})
+    with pytest.raises(LaunchError, match="there are ddp, fsdp2, zero2, zero3"):
+        job_command(point(tmp_path), {"num_processes": 2, "strategy": "fsdp"})
+    own = tmp_path / "mine.yaml"
+    own.write_text("distributed_type: MULTI_GPU\n")
+    assert str(own) in job_command(point(tmp_path), {"num_processes": 2, "strategy": str(own)})
+
+
+def test_the_slurm_launcher_has_what_submitit_takes() -> None:
+    submitit = pytest.importorskip("submitit")
+    from scramble.launch.slurm import _slurm_only
+
+    options = _slurm_only(launcher("slurm", "launcher.account=lab", "launcher.setup=[module load cuda]"))
+    assert set(options) <= submitit.SlurmExecutor._valid_parameters()
+    assert options["account"] == "lab" and options["setup"] == ["module load cuda"]
+    assert options["additional_parameters"] == {"requeue": True}
+
+
+def test_arms_are_named_by_what_varies() -> None:
+    points = [["objective=dpo", f"objective.beta={beta}", f"seed={seed}"] for beta in (0.05, 0.1) for seed in (0, 1)]
+    varied = what_varies(points)
+    assert varied[1] == {"objective.beta": "0.05", "seed": "1"}
+    config = {"run": {"arm": "dpo-seed1", "dir": "r"}, "objective": {"name": "dpo"}, "seed": 1}
+    assert name_arm(config, varied[1])["run"] == {"arm": "dpo-beta0.05-seed1", "dir": "r"}
+    assert name_arm({**config, "run": {"arm": "mine"}}, varied[1])["run"]["arm"] == "mine"
+    assert name_arm(config, {"seed": "1"}) is config
+    assert slug({"data": "coco", "a.b": "x/y z"}) == "data-coco-b-x_y_z"
