@@ -54,6 +54,7 @@ def generate(
     question_kinds: Sequence[str] = QUESTION_KINDS,
     quads_val: int = 200,
     quads_test: int = 1000,
+    first_train: int = 0,
 ) -> dict[str, Any]:
     """Write ``train/``, ``val/`` and ``test/`` tables (images, questions; quads in val and test) under ``folder``.
 
@@ -73,6 +74,8 @@ def generate(
         questions_per_image: at most so many (a scene may lack a question of a kind).
         question_kinds: the kinds to ask.
         quads_val, quads_test: 2x2 items per kind and tag.
+        first_train: index of the first training scene. A world is endless; another stretch of it is other training
+            images beside the same val and test.
     Returns:
         Counts per split: ``{"train": {"images": ..., "questions": ..., "quads": ...}, ...}``.
     Raises:
@@ -86,7 +89,8 @@ def generate(
         seen: set[Any] = set()
         target = Path(folder) / split
         squares = list(_squares(split, quads, seed, look, taken, seen))
-        scenes = list(_scenes(split, size, seed, look, taken, seen))
+        first = first_train if split == "train" else 0
+        scenes = list(_scenes(split, range(first, first + size), seed, look, taken, seen))
         asked = list(_questions(scenes, seed, questions_per_image, question_kinds))
         counts[split] = {
             "images": write_table(target, ImageRecord, _images(scenes, squares, seed, look)),
@@ -98,9 +102,9 @@ def generate(
 
 
 def _scenes(
-    split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
+    split: str, indices: range, seed: int, look: _Look, taken: set[Any], seen: set[Any]
 ) -> Iterator[tuple[str, Scene]]:
-    for index in range(size):
+    for index in indices:
         rng = random.Random(f"{seed}/{split}/scene/{index}")
         for _ in range(_TRIES):
             scene = draw_scene(rng, objects=look.objects, lookalikes=look.lookalikes)
