@@ -147,9 +147,9 @@ def test_an_answer_that_has_been_begun_goes_on(blind: Path, sighted: Path, sees:
             Prompt([*prompt.input_ids, *first], prompt.images), engine._model
         )
     else:
-        turns = [{"role": "user", "content": text}]
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
-        inputs = {"input_ids": torch.tensor([[*ids, *first]])}
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": begun}]
+        ids = tokenizer.apply_chat_template(turns, continue_final_message=True, return_dict=True)["input_ids"]
+        inputs = {"input_ids": torch.tensor([ids])}
     with torch.inference_mode():
         whole = engine._model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
     new = whole[inputs["input_ids"].shape[1] :].tolist()
