@@ -269,7 +269,9 @@ def train(
         if main:
             save_trained(loaded, folder, base_key, state)
 
-    if best is not None and val_data is not None:
+    if best is not None:
+        if val_data is None:
+            raise ValueError(f"best={best!r}: there are no validation pairs to choose by; set trainer.best=null")
         callbacks.append(Best(best, out / "best", save_weights))
     if wandb and wandb.get("mode", "disabled") != "disabled":
         callbacks.append(
