@@ -132,6 +132,7 @@ GOLDEN = [
      ["man", "horse", "flag"], ["man ride horse", "man hold flag"], []),
     ("A table with a vase and two flowers on it.", ["table", "vase", "two flower"],
      ["table with vase", "table with flower", "flower on table"], []),
+    ("A brown dog sits on a bench.", ["brown dog", "bench"], ["dog sit on bench"], []),
     ("Running quickly!", [], [], []),
     ("", [], [], []),
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
+from scramble.negatives.inflect import word_set
 from scramble.scenegraphs.graph import Fact, GraphError, Link, Node, SceneGraph
 
 DEFAULT_PIPELINE = "en_core_web_sm"
@@ -31,6 +32,8 @@ _NOT = {"not", "n't", "never"}
 _DENYING = {"no", "neither", "any"}
 _PLACES = {"left", "right", "front", "top", "bottom", "side", "middle", "center", "centre", "back", "rear"}
 _DEPICTIONS = {"picture", "photo", "photograph", "image", "view", "scene", "close-up", "shot"}
+# Verbs that taggers take for the head of a compound: "a dog sits on a bench".
+_VERBAL = word_set("sit stand lie lay walk ride play look fly run pose wait graze drive float hang park rest sleep")
 _GROUPS = {"group", "pair", "couple", "bunch", "row", "number", "lot", "herd", "flock", "piece", "slice", "set"}
 
 
@@ -70,6 +73,19 @@ def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> 
     docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
     for _, group in groupby(docs, key=lambda pair: pair[1]):
         yield read_docs(doc for doc, _ in group)
+
+
+def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
+    """Several texts about one image as one graph: objects of one name are one object with all its attributes."""
+    names: dict[str, dict[str, None]] = {}
+    links: dict[Link, None] = {}
+    for graph in graphs:
+        for node in graph.nodes:
+            names.setdefault(node.name, {}).update(dict.fromkeys(node.attributes))
+        name = {node.id: node.name for node in graph.nodes}
+        links |= {Link(name[k.subject], k.predicate, name[k.object]): None for k in graph.links}
+    nodes = tuple(Node(name, name, tuple(attributes)) for name, attributes in names.items())
+    return SceneGraph(nodes, tuple(k for k in links if k.subject != k.object))
 
 
 def read_docs(docs: Iterable[Any]) -> Parsed:
@@ -125,8 +141,10 @@ class _Reader:
                 self._clause(token)
 
     def _names_a_thing(self, token: Any) -> bool:
-        if token.tag_ not in _NOUNS or token.dep_ in ("compound", "nmod", "npadvmod"):
+        if token.tag_ not in _NOUNS or _verbal(token):
             return False
+        if token.dep_ in ("compound", "nmod", "npadvmod"):
+            return token.i + 1 == token.head.i and _verbal(token.head)
         word = token.lemma_.lower()
         if word in _PLACES and (token.dep_ == "pobj" or _child(token, "of")):
             return False  # "to the left of"
@@ -148,7 +166,11 @@ class _Reader:
 
     def _modifiers(self, token: Any, thing: _Thing) -> None:
         """Adjectives, numbers and prepositions that hang on a noun, and clauses without a subject of their own."""
-        for child in token.children:
+        host = token.head if _verbal(token.head) and token.dep_ == "compound" else None
+        for child in host.children if host is not None else ():
+            if child.dep_ == "prep":
+                self._preposition([thing], child, host.lemma_.lower(), denied=False)
+        for child in [*token.children, *(host.lefts if host is not None else ())]:
             if child.dep_ in ("amod", "nummod") or (child.dep_ == "advmod" and child.tag_ in _ADJECTIVES):
                 for word in _with_conjuncts(child):
                     if word.tag_ in _ADJECTIVES | {"CD", "VBN", "VBG"}:
@@ -278,6 +300,16 @@ class _Reader:
             self.denied["relation", subject.ident, predicate, target.ident] = None
         else:
             self.links[Link(subject.ident, predicate, target.ident)] = None
+
+
+def _verbal(token: Any) -> bool:
+    """Whether what is tagged as a noun is a verb: the last word of a compound, before a preposition."""
+    return (
+        token.tag_ in _NOUNS
+        and token.lemma_.lower() in _VERBAL
+        and any(child.dep_ == "compound" for child in token.lefts)
+        and any(child.dep_ == "prep" for child in token.rights)
+    )
 
 
 def _child(token: Any, word: str) -> Any:

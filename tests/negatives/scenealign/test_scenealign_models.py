@@ -13,10 +13,12 @@ from PIL import Image
 
 from scramble.engines import ReplyStore, open_engine
 from scramble.negatives.scenealign.cases import Case, Settings
+from scramble.negatives.scenealign.folder import graphs_of_captions, graphs_of_model
 from scramble.negatives.scenealign.interventions import Cooccurrence
 from scramble.negatives.scenealign.pairs import build_pairs
 from scramble.negatives.scenealign.rewrite import EngineInterventions
-from scramble.records import ImageFile
+from scramble.records import ImageFile, ImageRecord
+from scramble.scenegraphs import read_graph
 from scramble.scenegraphs.describe import PROMPT, describe
 
 
@@ -72,3 +74,26 @@ def test_a_random_model_goes_the_whole_way_and_is_refused(
     assert problems.total() == 2 and set(problems) <= {"no JSON object in the reply"}
     assert pairs == [] and skipped.total() == 2
     assert set(skipped) <= {"reply cut at the token limit", "no steps in the reply"}
+
+
+def test_images_without_graphs_get_one_from_their_captions_or_a_model(shared: Path, tmp_path: Path) -> None:
+    images = [
+        ImageRecord("a", picture("red"), ("A brown dog sits on a bench.", "The dog wears a hat.")),
+        ImageRecord("b", picture("blue")),
+        ImageRecord("c", picture("green"), graph={"objects": [{"id": "x", "name": "cat"}]}),
+    ]
+    told = list(graphs_of_captions(images, str(shared / "models" / "en_core_standin")))
+    graph = read_graph(told[0].graph)
+    assert {graph.say(fact) for fact in graph.facts} == {
+        "dog", "bench", "hat", "dog is brown", "dog sit on bench", "dog wear hat"
+    }  # fmt: skip
+    assert told[1].graph is None and told[2].graph == images[2].graph
+
+    server = Loopback(answer=lambda text: '{"objects": [{"id": "o", "name": "bus"}], "relations": []}')
+    try:
+        with open_engine("openai", model="m", base_url=server.url) as engine, ReplyStore(tmp_path) as store:
+            seen = list(graphs_of_model(images, engine, store, Counter()))
+    finally:
+        server.close()
+    assert [record.image_id for record in seen] == ["a", "b", "c"]
+    assert [record.graph["objects"][0]["name"] for record in seen if record.graph] == ["bus", "bus", "cat"]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scramble import rationales
 from scramble.negatives.scenealign import KINDS
 from scramble.negatives.scenealign.cases import SceneAlignError, Settings
 from scramble.negatives.scenealign.interventions import Cooccurrence
 from scramble.negatives.scenealign.pairs import Interventions, OnSkip, build_pairs, cases
-from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, Node, read_graph
 from scramble.store import read_table, table_path
 
+if TYPE_CHECKING:
+    from scramble.engines import Engine, ReplyStore
+
+GRAPHS = ("given", "captions", "engine")
 REWRITES = ("template", "words", "engine")
 
 
@@ -29,6 +34,8 @@ def folder_pairs(
     engine: Mapping[str, Any] | None = None,
     prompt: str = rationales.ASK,
     rewrite: str = "template",
+    graphs: str = "given",
+    pipeline: str | None = None,
     kinds: Mapping[str, float] | None = None,
     per_question: int = 1,
     edits: Mapping[int, float] | None = None,
@@ -41,7 +48,10 @@ def folder_pairs(
 
     Args:
         stack: closes what is opened (engine, store of replies).
-        engine: of ``rewrite="engine"``: kind and options, see :func:`scramble.engines.open_engine`.
+        engine: of ``rewrite="engine"`` and ``graphs="engine"``: kind and options, see
+            :func:`scramble.engines.open_engine`.
+        graphs: ``given``; for images that come without one also ``captions`` (parsed by a spaCy ``pipeline``) or
+            ``engine`` (a multimodal model is asked).
         rewrite: ``template`` (the embedded world), ``words`` (rules) or ``engine`` (a language model).
         kinds, edits, distance, answer, balance: see :class:`scramble.negatives.scenealign.cases.Settings`.
         own: options of the rewriting: see ``words.WordInterventions`` and ``rewrite.EngineInterventions``.
@@ -50,6 +60,8 @@ def folder_pairs(
     """
     if rewrite not in REWRITES:
         raise SceneAlignError(f"no rewriting is called {rewrite!r}: choose among {', '.join(REWRITES)}")
+    if graphs not in GRAPHS:
+        raise SceneAlignError(f"no source of graphs is called {graphs!r}: choose among {', '.join(GRAPHS)}")
     if not table_path(folder, Question).exists():
         raise SceneAlignError(
             f"{folder} has no questions: rationales come with questions (data=world, data=gqa, or a questions.parquet)"
@@ -61,10 +73,19 @@ def folder_pairs(
         answer=answer,
         balance=balance,
     )
-    interventions = _interventions(rewrite, settings, folder, engine, stack, own)
+    asked = _open(engine, folder, stack) if "engine" in (rewrite, graphs) else None
+    interventions = _interventions(rewrite, settings, folder, asked, own)
     problems: Counter[str] = Counter()
     misses: Counter[str] = Counter()
-    found = cases(read_table(folder, ImageRecord), read_table(folder, Question), on_skip, problems)
+    questions = list(read_table(folder, Question))
+    wanted = {name for question in questions for name in question.image_ids}
+    images: Iterable[ImageRecord]
+    images = (record for record in read_table(folder, ImageRecord) if record.image_id in wanted)
+    if graphs == "captions":
+        images = graphs_of_captions(images, pipeline)
+    elif asked is not None and graphs == "engine":
+        images = graphs_of_model(images, *asked, problems)
+    found = cases(images, questions, on_skip, problems)
     pairs = build_pairs(
         found, interventions, prompt=prompt, per_question=per_question, seed=seed, on_skip=on_skip, misses=misses
     )
@@ -80,12 +101,19 @@ def folder_pairs(
     return pairs, counted
 
 
+def _open(engine: Mapping[str, Any] | None, folder: Path, stack: ExitStack) -> tuple[Engine, ReplyStore]:
+    from scramble.engines import ReplyStore, open_engine
+
+    if engine is None:
+        raise SceneAlignError("a model is to be asked: give negatives.engine (kind, model, base_url)")
+    return stack.enter_context(open_engine(**engine)), stack.enter_context(ReplyStore(folder / "replies"))
+
+
 def _interventions(
     rewrite: str,
     settings: Settings,
     folder: Path,
-    engine: Mapping[str, Any] | None,
-    stack: ExitStack,
+    asked: tuple[Engine, ReplyStore] | None,
     own: Mapping[str, Any],
 ) -> Interventions:
     if rewrite == "template":
@@ -94,19 +122,46 @@ def _interventions(
         if own:
             raise SceneAlignError(f"rewrite=template has no option {sorted(own)[0]!r}")
         return WorldInterventions(settings, seen_together(folder, label))
+    from scramble.negatives.scenealign.rewrite import EngineInterventions
     from scramble.negatives.scenealign.words import WordInterventions
 
     seen = seen_together(folder, lambda node: node.name)
-    if rewrite == "words":
-        return WordInterventions(settings, seen, **own)
-    from scramble.engines import ReplyStore, open_engine
-    from scramble.negatives.scenealign.rewrite import EngineInterventions
+    if rewrite == "engine" and asked is not None:
+        return EngineInterventions(settings, seen, *asked, **own)
+    return WordInterventions(settings, seen, **own)
 
-    if engine is None:
-        raise SceneAlignError("rewrite=engine asks a language model: give negatives.engine (kind, model, base_url)")
-    opened = stack.enter_context(open_engine(**engine))
-    store = stack.enter_context(ReplyStore(folder / "replies"))
-    return EngineInterventions(settings, seen, opened, store, **own)
+
+def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = None) -> Iterator[ImageRecord]:
+    """Images without a scene graph get the one that their captions give: what has one name is one object."""
+    from scramble.scenegraphs.captions import DEFAULT_PIPELINE, load_pipeline, merged, parse_captions
+
+    nlp = load_pipeline(pipeline or DEFAULT_PIPELINE)
+    for image in images:
+        if image.graph is None and image.captions:
+            graph = merged(parsed.graph for parsed in parse_captions(image.captions, nlp))
+            image = dataclasses.replace(image, graph=graph.to_json() if graph.nodes else None)
+        yield image
+
+
+def graphs_of_model(
+    images: Iterable[ImageRecord], engine: Engine, store: ReplyStore, problems: Counter[str]
+) -> Iterator[ImageRecord]:
+    """Images without a scene graph get the one that a model reports of them."""
+    from scramble.scenegraphs.describe import describe
+
+    waiting: deque[ImageRecord] = deque()
+
+    def without() -> Iterator[ImageFile]:
+        for image in images:
+            waiting.append(image)
+            if image.graph is None:
+                yield image.image
+
+    for graph in describe(without(), engine, store, problems):
+        while waiting[0].graph is not None:
+            yield waiting.popleft()
+        yield dataclasses.replace(waiting.popleft(), graph=None if graph is None else graph.to_json())
+    yield from waiting
 
 
 def seen_together(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
