@@ -1,0 +1,61 @@
+"""The benchmarks' own arithmetic, and that their scripts run. Their figures are in docs/results/."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))  # last: the names of its scripts are common ones
+
+
+@pytest.mark.parametrize("family", ["internvl", "molmo"])
+def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) -> None:
+    """One trie without gradient: torch's own count of the linear layers and convolutions, attention apart."""
+    from floor import count_products
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from scramble.models import load
+    from scramble.models.tiny import save_tiny
+    from scramble.preference.policy import add_lora
+    from scramble.trie import TrieItem, logprobs, pack
+
+    loaded = load(save_tiny(family, tmp_path / "model", ["describe", "a red dog", "a dog red"], 0))
+    add_lora(loaded, r=4, alpha=8)
+    prompt = loaded.family.encode_prompt(loaded.processor, "describe", [Image.new("RGB", (48, 48))])
+    answers = [loaded.family.encode_completion(loaded.processor, text) for text in ("a red dog", "a dog red")]
+    item = TrieItem(
+        [prompt.input_ids + answer for answer in answers],
+        [[False] * len(prompt.input_ids) + [True] * len(answer) for answer in answers],
+        prompt.images,
+    )
+    parts = count_products(loaded.backbone, [item])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        logprobs(loaded.backbone, pack([item], feature_tokens=loaded.backbone.feature_tokens))
+    counts = counter.get_flop_counts()["Global"]
+    measured = sum(n for op, n in counts.items() if "attention" not in str(op) and "bmm" not in str(op))
+    forward = [parts["tower"][0], parts["decoder forward"][0]]
+    counted = sum(2 * n * k * m * times for part in forward for (n, k, m), times in part.items())
+    (n, k, m), *_ = parts["head"][0]  # the other product is the head's gradient
+    assert measured == counted + 2 * n * k * m
+    backward = parts["decoder backward"][0]
+    assert sum(backward.values()) > sum(parts["decoder forward"][0].values())  # LoRA's weights have gradients of theirs
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("shape", "sides"), [("tiny", {"scramble", "trl"}), ("molmo-tiny", {"scramble", "rows"})])
+def test_the_step_benchmark_runs(shape: str, sides: set[str], tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "preference_step.py"), "--shape", shape, "--json", str(out)]
+    command += ["--steps", "1", "--distinct-images", "2", "--threads", "1", "--feature-cache", "--one-at-a-time"]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    result = json.loads(out.read_text())["result"]
+    for side in sides | {"scramble-features"}:
+        assert result[side]["pairs_per_second"] > 0 and result[side]["peak_bytes"] > 0
+    assert result["scramble"]["floor_fraction"] > 0 and result["scramble-features"]["features_bytes"] > 0
