@@ -1,7 +1,8 @@
 """Changes of a scene graph as plain JSON, so that whoever reads a pair can make the edited graph again.
 
-``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}`` (with ``"words": [x, y]`` for attributes),
-``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}``,
+``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}`` (with ``"words": [x, y]`` for attributes;
+on English text ``"names"`` for links),
+``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}`` (``"was"``: the name before),
 ``{"op": "detail", "nodes": [a], "word": ...}`` (``"instead"``: the attribute it displaces). A step that is left out
 changes no graph: ``{"op": "leave-out", "step": ...}``.
 """

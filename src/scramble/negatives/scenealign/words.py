@@ -148,15 +148,12 @@ class WordInterventions:
     def _swaps(self, told: Told, rng: random.Random) -> list[_Edit]:
         found = []
         graph = told.graph
-        for a in told.critical:
-            for other in graph.nodes:
-                if other.id == a or (
-                    other.id in told.critical and told.critical.index(other.id) < told.critical.index(a)
-                ):
-                    continue
-                found += self._attribute_swaps(told, a, other.id)
-                if splices := self._argument_swap(told, a, other.id):
-                    change: Change = {"op": "swap", "what": "links", "nodes": [a, other.id]}
+        for place, a in enumerate(told.critical):
+            for b in (node.id for node in graph.nodes if node.id not in told.critical[: place + 1]):
+                found += self._attribute_swaps(told, a, b)
+                if splices := self._argument_swap(told, a, b):
+                    names = [graph.by_id[node].name for node in (a, b)]
+                    change: Change = {"op": "swap", "what": "links", "nodes": [a, b], "names": names}
                     found.append(_Edit(change, splices, told.answer))
         rng.shuffle(found)
         return found
@@ -216,7 +213,9 @@ class WordInterventions:
             others = [n.name for n in told.graph.nodes if n.id != node]
             for weight, new in self._absent(name, others, here):
                 attributes = list(told.graph.by_id[node].attributes)
-                change: Change = {"op": "replace", "nodes": [node], "name": new, "attributes": attributes}
+                change: Change = {
+                    "op": "replace", "nodes": [node], "name": new, "attributes": attributes, "was": name
+                }  # fmt: skip
                 splices = tuple(
                     (m.step, m.noun.start, m.noun.end, plural(new) if m.is_plural else new) for m in told.of(node)
                 )
@@ -346,25 +345,30 @@ def unintended(perturbed: Perturbed) -> str:
             allowed_gone[change["instead"]] += 1
             allowed_new[change["word"]] += 1
         elif change["op"] == "replace":
-            allowed_new.update(w.lower for w in words(change["name"]))
-    surplus = [word for word in new - gone if _stem(word) not in {_stem(w) for w in allowed_new}]
-    if surplus:
-        return f"new words: {', '.join(sorted(surplus))}"
-    lost = gone - new
-    if perturbed.kind != "replace":
-        lost = Counter({word: n for word, n in lost.items() if _stem(word) not in {_stem(w) for w in allowed_gone}})
-    elif lost.total() > (new - gone).total() + 2 * len(perturbed.changes):
-        return "too many words are gone"
-    else:
-        lost = Counter()
-    if lost:
-        return f"words are gone: {', '.join(sorted(lost))}"
+            allowed_gone.update(w.lower for form in (change["was"], plural(change["was"])) for w in words(form))
+            allowed_new.update(w.lower for form in (change["name"], plural(change["name"])) for w in words(form))
+    for what, differ, allowed in (("new words", new - gone, allowed_new), ("words are gone", gone - new, allowed_gone)):
+        stems = {_stem(word) for word in allowed}
+        if surplus := [word for word in differ if _stem(word) not in stems]:
+            return f"{what}: {', '.join(sorted(surplus))}"
+    for change in perturbed.changes:
+        if change["op"] == "swap" and change["what"] == "links" and not _turned(perturbed, *change["names"]):
+            return "the objects were not exchanged"
     untouched = [i for i in range(len(perturbed.chosen)) if i not in perturbed.false_steps]
     if any(perturbed.chosen[i] != perturbed.rejected[i] for i in untouched):
         return "another step was changed"
     if any(perturbed.chosen[i] == perturbed.rejected[i] for i in perturbed.false_steps):
         return "nothing was changed"
     return ""
+
+
+def _turned(perturbed: Perturbed, a: str, b: str) -> bool:
+    """Whether two names stand the other way round in some step, and neither was lost."""
+    for before, after in zip(perturbed.chosen, perturbed.rejected, strict=True):
+        places = [text.lower().find(name) for text in (before, after) for name in (a, b)]
+        if min(places) >= 0 and (places[0] < places[1]) != (places[2] < places[3]):
+            return True
+    return False
 
 
 def _content(steps: Sequence[str]) -> Counter[str]:
