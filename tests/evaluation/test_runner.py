@@ -73,6 +73,7 @@ def test_second_run_needs_no_model_and_changes_nothing(world, loaded, model_id, 
     assert [r.scores for r in first] == [r.scores for r in second]
     assert (tmp_path / "world_vqa" / "responses.jsonl").read_bytes() == before
     assert first[0].self_test["max_logprob_difference"] < 1e-4
+    assert second[0].self_test == first[0].self_test
     assert first[0].times["scored_now"] == first[0].times["queries"] == 2 * 36
 
 

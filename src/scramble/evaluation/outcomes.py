@@ -46,7 +46,7 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
     scores = caption_scores(item, replies, protocol)
     captions = item.record.captions
     if isinstance(item.record, CaptionChoice):
-        ties = protocol.choice_tie_policy or protocol.tie_policy
+        ties = protocol.tie_policy if protocol.choice_tie_policy == "same" else protocol.choice_tie_policy
         value, tied = metrics.choice(scores[0].tolist(), item.record.target, ties)
         best, target = captions[int(np.argmax(scores[0]))], captions[item.record.target]
         return _outcome(item, {"accuracy": value}, best, target, ties=int(tied), details={"scores": scores[0].tolist()})

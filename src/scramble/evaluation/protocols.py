@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, Query
 from scramble.evaluation.metrics import TIE_POLICIES, TiePolicy
@@ -68,7 +68,7 @@ class Protocol:
     vqa_accuracy: str = "always_normalise"
     free_grader: str = "judge"
     tie_policy: TiePolicy = "wrong"
-    choice_tie_policy: TiePolicy | None = None
+    choice_tie_policy: TiePolicy | Literal["same"] = "same"
 
     def __post_init__(self) -> None:
         from scramble.evaluation import parsers, vqa_accuracy
@@ -78,7 +78,7 @@ class Protocol:
             ("yes_no_form", FORMS),
             ("letter_form", FORMS),
             ("tie_policy", TIE_POLICIES),
-            ("choice_tie_policy", (None, *TIE_POLICIES)),
+            ("choice_tie_policy", ("same", *TIE_POLICIES)),
             ("free_grader", FREE_GRADERS),
             ("yes_no_parser", parsers.YES_NO),
             ("letter_parser", parsers.LETTER),

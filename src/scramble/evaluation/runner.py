@@ -24,7 +24,7 @@ from scramble.evaluation.scoring import Answerer, Scorer
 from scramble.evaluation.summary import rates, scores
 from scramble.models import Loaded
 from scramble.records import ImageFile
-from scramble.store import JsonLines, content_key, file_key
+from scramble.store import JsonLines, content_key, file_key, read_json
 
 Model = Loaded | Answerer
 Progress = Callable[[int, int, float], None]
@@ -146,7 +146,7 @@ def evaluate(
         )  # fmt: skip
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
-        result.self_test = work.self_test
+        result.self_test = work.self_test or _earlier_self_test(folder, model_id)
         if process[0] == 0:
             results.write(folder, result, outcomes)
         found.append(result)
@@ -216,6 +216,13 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
     state = PartialState(cpu=not torch.cuda.is_available())
     return (state.process_index, state.num_processes), state.wait_for_everyone
+
+
+def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None:
+    """Of the run that asked the model, where this one only scores again."""
+    path = folder / "result.json"
+    earlier = read_json(path) if path.exists() else {}
+    return earlier.get("self_test") if earlier.get("model", {}).get("key") == model_id.key else None
 
 
 @dataclass

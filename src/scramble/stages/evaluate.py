@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -78,7 +79,7 @@ def evaluate(
     results: dict[str, list[Result]] = {}
     with ExitStack() as stack:
         if engine is not None:
-            asked = [_served(stack, run, engine, arms, process)]
+            asked = [_served(stack, run / folder, engine, arms, process)]
         else:
             asked = list(_local(run, model, arms, adapter))
         loaded = [load_benchmark(name, **chosen) for name, chosen in benchmarks.items()]
@@ -118,7 +119,7 @@ def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapt
 
 
 def _served(
-    stack: ExitStack, run: Path, engine: Mapping[str, Any], arms: Sequence[str] | str, process: tuple[int, int]
+    stack: ExitStack, out: Path, engine: Mapping[str, Any], arms: Sequence[str] | str, process: tuple[int, int]
 ) -> Any:
     from scramble.engines import ReplyStore, open_engine
     from scramble.evaluation import runner
@@ -129,7 +130,7 @@ def _served(
     if len(names) != 1:
         raise StageError(f"the engine serves one model, but arms={names} names {len(names)}: run once for each")
     name = names[0] if names[0] != "all" else re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
-    store = stack.enter_context(ReplyStore(run / "evaluation" / name / "replies", process))
+    store = stack.enter_context(ReplyStore(out / name / "replies", process))
     return Served(opened, store), runner.identify_served(opened, engine["kind"], name=name)
 
 
@@ -138,6 +139,7 @@ class _Models:
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         self._options = {k: v for k, v in model.items() if k not in ("name", "path", "new", "adapter")}
+        self._options["device"] = _device(model.get("device"))
         self._loaded: tuple[str, Loaded] | None = None
 
     def loader(self, where: Mapping[str, str]) -> Any:
@@ -162,6 +164,15 @@ class _Models:
         plain.eval()
         self._loaded = (where["path"], dataclasses.replace(base, model=plain))
         return self._loaded[1]
+
+
+def _device(asked: str | None) -> str | None:
+    """The GPU where there is one and no other device is named; of several processes each takes its own."""
+    import torch
+
+    if asked not in (None, "cuda") or not torch.cuda.is_available():
+        return asked
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def arms_of(
