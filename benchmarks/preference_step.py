@@ -125,7 +125,8 @@ def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, A
                 try:
                     side.step()
                 except SideError as error:
-                    result[name] = {"failed": last_line(sides.pop(name) and error)}
+                    result[name] = {"failed": last_line(error)}
+                    del sides[name]
         finish(args, sides)
         result |= {name: figures(args, side, args.images * captions) for name, side in sides.items()}
     common_facts(result)
