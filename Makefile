@@ -7,18 +7,20 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart quickstart-short test test-full lint install clean
+.PHONY: quickstart quickstart-short test test-full lint dependency-audit install clean
 
 quickstart: $(INSTALLED)
 	$(RUN) scripts/train.py -m +experiment=quickstart objective=sft,dpo,mpo
 	$(RUN) scripts/evaluate.py +experiment=quickstart
 	$(RUN) scripts/report.py +experiment=quickstart
+	$(RUN) scripts/browse.py +experiment=quickstart
 
 # The same job in about a minute: fewer scenes and steps. It shows that the parts fit, not what the method does.
 quickstart-short: $(INSTALLED)
 	$(RUN) scripts/train.py -m +experiment=quickstart +debug=short objective=sft,dpo,mpo
 	$(RUN) scripts/evaluate.py +experiment=quickstart +debug=short
 	$(RUN) scripts/report.py +experiment=quickstart +debug=short
+	$(RUN) scripts/browse.py +experiment=quickstart +debug=short
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile
@@ -32,6 +34,9 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+dependency-audit: $(INSTALLED)
+	$(RUN) -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
 install: $(INSTALLED)
 
