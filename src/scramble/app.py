@@ -69,12 +69,16 @@ def start_sweep(
     if any(cfg.launcher.kind != "inline" for cfg in configs):
         stage_main(lambda cfg: _launch(configs, overrides, folder))(_inline())
         return
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     from scramble.launch.names import name_arm, what_varies
 
     for cfg, varied in zip(configs, what_varies(overrides), strict=True):
-        main(OmegaConf.create(dict(name_arm(_resolved(cfg), varied))))
+        point = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        known = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
+        with open_dict(point):
+            point.run.arm = name_arm(known, varied)["run"]["arm"]
+        main(point)
 
 
 def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
@@ -182,10 +186,17 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "gpus": _gpus(),
         "packages": versions,
         "git_commit": commit or None,
         "git_dirty": None if changed is None else bool(changed),
     }
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def _git(root: Path, *words: str) -> str | None:

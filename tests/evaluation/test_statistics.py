@@ -134,11 +134,6 @@ def test_unpaired_by_hand():
     assert statistics.unpaired(0.0, 0.0) == 1
 
 
-def test_holm_by_hand():
-    """Smallest times 3, next times 2, largest times 1, made monotone: .01, .03, .04 -> .03, .06, .06."""
-    assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-
-
 def test_bad_input():
     with pytest.raises(MetricError, match="3 and 2 outcomes"):
         statistics.paired_test([1, 0, 1], [1, 0])

@@ -82,11 +82,6 @@ def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]
     return np.where(low > high, 1.0, np.where(low == high, 1.0 / orders, 0.0))
 
 
-def cola_official(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> NDArray[np.float64]:
-    """COLA's own multi-object accuracy (Ray et al. 2023): each caption picks its image, i.e. the image score (N,)."""
-    return two_by_two(scores, tie_policy).image
-
-
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
     """Whether candidate ``target`` has the highest of ``scores``; and whether it is tied with the best other one.
 

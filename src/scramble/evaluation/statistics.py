@@ -254,13 +254,6 @@ def unpaired(difference: float, standard_error: float) -> float:
     return float(2 * stats.norm.sf(abs(difference) / standard_error))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values (in the given order)."""
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]] if len(p_values) else []
-
-
 def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | None) -> NDArray[np.float64]:
     if clusters is None:
         return values_N
