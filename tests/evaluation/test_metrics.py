@@ -70,10 +70,6 @@ def test_constant_scorer_under_each_policy():
     assert metrics.two_by_two([[[0.5, 0.5], [0.1, 0.9]]], "wrong").text[0] == 0
 
 
-def test_cola_is_the_image_score():
-    scores = np.random.default_rng(2).random((500, 2, 2))
-
-
 def test_choice_and_its_ties():
     assert metrics.choice([2.0, 1.0], 0) == (1.0, False)
     assert metrics.choice([1.0, 2.0], 0) == (0.0, False)

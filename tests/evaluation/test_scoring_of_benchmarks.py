@@ -158,6 +158,18 @@ def test_a_tie_between_captions_is_right_only_in_the_authors_scorer():
     assert values["scramble"].ties == 1
 
 
+def test_cola_has_its_own_accuracy_the_image_score():
+    draws = np.log(np.random.default_rng(2).random((50, 2, 2)))
+    outcomes = []
+    for n, scores_2x2 in enumerate(draws):
+        item = Item(Quad(str(n), (f"{n}a", f"{n}b"), ("x", "y")), "quad")
+        replies = {f"{n}/{i}/{c}": Reply((scores_2x2[i, c], -1.0), (1, 1)) for i in (0, 1) for c in (0, 1)}
+        outcomes.append(outcome(item, replies, protocol("standard")))
+    table = scores("cola", outcomes)
+    assert table["cola_official"] == table["image"]
+    assert table["image"]["value"] != table["text"]["value"]
+
+
 def test_chain_of_thought_is_read_after_final_answer():
     question = Item(Question("m", ("i",), "Which?", "B", choices=("cat", "dog")), "letter")
     assert answer(question, "A looks likely at first. Final answer: B", "cot").values == {"accuracy": 1.0}
