@@ -1,4 +1,5 @@
-"""Tables and figures of a run: on the terminal, and in report.md, report.json and PNG files below <run>/report.
+"""Tables and figures of a run: on the terminal, and below <run>/report in report.md and report.json (all scores),
+table.md, table.tex and table.json (headline scores beside published numbers) and PNG files.
 
 python scripts/report.py +experiment=quickstart
 """
