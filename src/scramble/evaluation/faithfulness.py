@@ -2,7 +2,8 @@
 
 For the embedded world each step is parsed by the world's grammar and judged by its judge, exactly. For real images the
 steps are parsed into small graphs (:mod:`scramble.scenegraphs.captions`) and looked for in the image's graph, or a
-language model judges them (:class:`scramble.evaluation.judge.Judge`). Source: none of SceneAlign's metrics is public; these are our own.
+language model judges them (:class:`scramble.evaluation.judge.Judge`). Source: none of SceneAlign's metrics is public;
+these are our own.
 
 Scores, each in [0, 1] per reply: ``faithfulness``, share of steps that the graph supports (a step that cannot be read
 is not supported; no step at all gives 0); ``entities``, ``attributes``, ``relations``, share of what the readable steps
