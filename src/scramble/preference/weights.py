@@ -74,7 +74,7 @@ def save_trained(
     ``state`` holds the weights where the model itself has only a share of them, see :func:`gathered`.
     """
     folder = Path(folder)
-    loaded.model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
+    loaded.model.save_pretrained(folder, state_dict=state)
     if loaded.model is loaded.backbone.model:
         loaded.processor.save_pretrained(folder)
     else:
