@@ -74,7 +74,7 @@ def start_sweep(
     from scramble.launch.names import name_arm, what_varies
 
     for cfg, varied in zip(configs, what_varies(overrides), strict=True):
-        point = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         known = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
         with open_dict(point):
             point.run.arm = name_arm(known, varied)["run"]["arm"]

@@ -39,11 +39,17 @@ def search(
         import optuna
     except ImportError as error:
         raise LaunchError("scripts/study.py needs Optuna: pip install 'scramble[study]'") from error
+    if direction not in ("minimize", "maximize"):
+        raise LaunchError(f"study.direction={direction}: minimize or maximize")
     Path(cfg.run.dir).mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=cfg.seed)
     study = optuna.create_study(
-        study_name="scramble", storage=storage, direction=direction, load_if_exists=True, sampler=sampler
+        study_name="scramble",
+        storage=storage,
+        direction="minimize" if direction == "minimize" else "maximize",
+        load_if_exists=True,
+        sampler=sampler,
     )
     _go_on_with_killed(study)
 
@@ -85,7 +91,7 @@ def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: s
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    point = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "study"])
+    point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "study"])
     try:
         for key, value in values.items():
             OmegaConf.update(point, key, value, force_add=False)

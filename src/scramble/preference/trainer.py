@@ -310,10 +310,10 @@ class PreferenceTrainer(Trainer):
             return
         from accelerate.utils import save_fsdp_optimizer
 
-        plugin = self.accelerator.state.fsdp_plugin
+        plugin, scheduler = self.accelerator.state.fsdp_plugin, self.lr_scheduler
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        if self.is_world_process_zero():
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        if self.is_world_process_zero() and scheduler is not None:
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: :meth:`restore` has done it, before any wrapper shares the weights out."""
