@@ -33,7 +33,7 @@ def commands(text: str) -> list[str]:
     for line in join_lines(text):
         match = re.match(r"(?:accelerate launch .*?|torchrun .*?|python )(scripts/\w+\.py.*)", line)
         if match:
-            found.append(re.split(r"\s+#\s|\s{3,}|`", match[1])[0].strip())
+            found.append(re.split(r"\s+#\s|\s{2,}|`", match[1])[0].strip())
     return found
 
 

@@ -56,7 +56,7 @@ def outcomes_of(benchmark: Benchmark, shift: int) -> list[Outcome]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with hostile texts: two benchmarks, three methods, two arms' curves."""
     run = tmp_path_factory.mktemp("runs") / "a <b>run</b>"
-    world.generate(run / "data", seed=0, n_train=4, n_val=4, n_test=20, quads_val=1, quads_test=2)
+    world.generate(run / "data", seed=0, n_train=4, n_val=4, n_test=80, quads_val=1, quads_test=2)
     test = run / "data" / "test"
     quads = [replace(q, captions=(q.captions[0] + SCRIPT, q.captions[1] + IMAGE)) for q in read_table(test, Quad)]
     write_table(test, Quad, quads)

@@ -1,0 +1,91 @@
+"""The steps of docs/extending.md, each taken: a family, a generator, a benchmark, a loss of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from scramble import world
+from scramble.evaluation import benchmarks
+from scramble.models import load, registry
+from scramble.models.llava import Llava
+from scramble.models.tiny import save_tiny
+from scramble.negatives.base import Caption, Negative, Skip
+from scramble.negatives.pairs import build_pairs
+from scramble.preference import losses
+from scramble.records import ImageRecord
+from scramble.store import read_table
+
+BENCHMARK = '''
+"""Is the sky blue? Paper: none. Data version: 1. Counts: 2. Chance: 50. Human: 100. Compared: no."""
+
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import Question
+
+
+def load(root, *, colour="blue"):
+    asked = [Question(f"q{n}", (), f"Is the sky {colour}?", answer) for n, answer in enumerate(("yes", "no"))]
+    items = [Item(question, "yes_no") for question in asked]
+    return Benchmark("sky", "1", check_items("sky", items), {}, "plain", chance={"accuracy": 50.0})
+'''
+
+
+class Shout:
+    """A generator: the caption's first word in capitals."""
+
+    name = "shout"
+
+    def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
+        for caption in captions:
+            first, _, rest = caption.text.partition(" ")
+            yield caption, [Negative(f"{first.upper()}! {rest}", "shout", "shout.first")]
+
+
+class Mine(Llava):
+    name = "mine"
+
+
+def test_a_generator(tmp_path: Path) -> None:
+    world.generate(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
+    images = list(read_table(tmp_path / "train", ImageRecord))
+    pairs = list(build_pairs(images, Shout(), surface=False))
+    assert len(pairs) == sum(len(image.captions) for image in images)
+    assert {pair.kind for pair in pairs} == {"shout"} and all("!" in pair.rejected for pair in pairs)
+
+
+def test_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sky_benchmark.py").write_text(BENCHMARK)
+    module = "scramble.evaluation.benchmarks.sky_benchmark"
+    monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(tmp_path)])
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "sky", ("sky_benchmark", "load"))
+    loaded = benchmarks.load_benchmark("sky", tmp_path, colour="green")
+    sys.modules.pop(module, None)
+    assert [item.record.question for item in loaded.items] == ["Is the sky green?"] * 2  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"sky: no option 'color'.*colour"):
+        benchmarks.load_benchmark("sky", tmp_path, color="green")
+
+
+def test_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny("llava", tmp_path / "model", ["a red circle", "a blue square"], seed=0)
+    assert load(folder).family.name == "llava"
+    monkeypatch.setattr(registry, "FAMILIES", (Mine, *registry.FAMILIES))
+    assert load(folder).family.name == "mine"
+    assert load(folder, family="mine").family.name == "mine"
+
+
+def test_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    def squared(logps: losses.PairLogps, beta: float) -> torch.Tensor:
+        return (beta * logps.margin - 1) ** 2
+
+    monkeypatch.setitem(losses.LOSSES, "squared", (squared, frozenset({"beta"})))
+    weights = losses.resolve_objective({"squared": 2.0})
+    assert losses.needs_pairs(weights)
+    zeros, ones = torch.zeros(3), torch.ones(3)
+    logps = losses.PairLogps(ones, zeros, zeros, zeros, ones, ones)
+    means = losses.combine(weights, logps, {"beta": 0.5})
+    # By hand: margin 1, beta 0.5: (0.5 - 1)^2 = 0.25, weight 2.
+    assert losses.weighted_sum(weights, means).item() == pytest.approx(0.5)
