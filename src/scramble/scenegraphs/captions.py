@@ -166,7 +166,7 @@ class _Reader:
 
     def _modifiers(self, token: Any, thing: _Thing) -> None:
         """Adjectives, numbers and prepositions that hang on a noun, and clauses without a subject of their own."""
-        host = token.head if _verbal(token.head) and token.dep_ == "compound" else None
+        host: Any = token.head if _verbal(token.head) and token.dep_ == "compound" else None
         for child in host.children if host is not None else ():
             if child.dep_ == "prep":
                 self._preposition([thing], child, host.lemma_.lower(), denied=False)
