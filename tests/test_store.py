@@ -10,6 +10,7 @@ from PIL import Image
 
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
 from scramble.store import (
+    ImageTable,
     JsonLines,
     StoreError,
     atomic_path,
@@ -58,6 +59,11 @@ def test_datasets_opens_the_tables_and_decodes_images(tmp_path: Path) -> None:
         if isinstance(record, ImageRecord):
             assert row["image"].size == (8, 6)
             assert row["captions"] == ["a red box", "a box"]
+
+
+def test_a_table_without_images_is_an_empty_mapping(tmp_path: Path) -> None:
+    write_table(tmp_path, ImageRecord, [])
+    assert dict(ImageTable(tmp_path)) == {} and "image" not in ImageTable(tmp_path)
 
 
 def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:

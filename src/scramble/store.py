@@ -320,14 +320,19 @@ class ImageTable(Mapping[str, ImageFile]):
     """The images of a data set folder by id, read from disk when asked for (memory-mapped by ``datasets``)."""
 
     def __init__(self, folder: str | Path) -> None:
+        import pyarrow.parquet as pq
         from datasets import Dataset, Image
 
         path = table_path(folder, ImageRecord)
         if not path.exists():
             raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
+        self._rows: Any = []
+        self._index: dict[str, int] = {}
+        if pq.read_metadata(path).num_rows == 0:  # text alone; ``datasets`` refuses a table without rows
+            return
         rows = Dataset.from_parquet(str(path), columns=["image_id", "image"])
-        self._rows: Any = rows.cast_column("image", Image(decode=False))
-        self._index: dict[str, int] = {name: number for number, name in enumerate(self._rows["image_id"])}
+        self._rows = rows.cast_column("image", Image(decode=False))
+        self._index = {name: number for number, name in enumerate(self._rows["image_id"])}
 
     def __getitem__(self, image_id: str) -> ImageFile:
         image = self._rows[self._index[image_id]]["image"]
