@@ -170,6 +170,9 @@ class WorldInterventions:
                 ]
                 if not options:
                     raise NotPossible("no needless true step to pad with")
+                size = len(told.steps[place].split())
+                nearest = min(abs(len(say(c).split()) - size) for c in options)
+                options = [c for c in options if abs(len(say(c).split()) - size) == nearest]
                 alike = [c for c in options if type(c) is type(removed)]
                 rejected[place] = say(rng.choice(alike or options))
                 padding.append(str(rejected[place]))
@@ -283,6 +286,7 @@ def _fillers(told: _Told, removed: Clause) -> list[Clause]:
     taken = set(bound(graph, removed))
     free = [entry for entry in graph["objects"] if entry["id"] not in taken]
     options: list[Clause] = [Exists((noun_of(entry),)) for entry in free]
+    options += [Exists((Noun(size=size),)) for size in sorted({value_of(e, "size") for e in graph["objects"]})]
     nouns = {Noun(shape=e["name"]) for e in free} | {Noun(colour=value_of(e, "colour")) for e in free}
     nouns |= {Noun(size=value_of(e, "size")) for e in graph["objects"]} | {Noun()}
     options += [Count(len(matches(graph, noun)), noun) for noun in sorted(nouns, key=lambda noun: noun.words)]
