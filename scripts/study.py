@@ -1,7 +1,7 @@
 """Search values of a training run with Optuna: each trial is one job of scripts/train.py, an arm of the run folder.
 
 python scripts/study.py +experiment=quickstart objective=dpo study.trials=10
-python scripts/study.py +experiment=quickstart objective=dpo 'study.space={trainer.learning_rate: [1e-4, 3e-4, 1e-3]}'
+python scripts/study.py +experiment=quickstart 'study.space={trainer.learning_rate: {low: 1e-4, high: 1e-3}}'
 """
 
 from __future__ import annotations
