@@ -286,7 +286,6 @@ def _fillers(told: _Told, removed: Clause) -> list[Clause]:
     taken = set(bound(graph, removed))
     free = [entry for entry in graph["objects"] if entry["id"] not in taken]
     options: list[Clause] = [Exists((noun_of(entry),)) for entry in free]
-    options += [Exists((Noun(size=size),)) for size in sorted({value_of(e, "size") for e in graph["objects"]})]
     nouns = {Noun(shape=e["name"]) for e in free} | {Noun(colour=value_of(e, "colour")) for e in free}
     nouns |= {Noun(size=value_of(e, "size")) for e in graph["objects"]} | {Noun()}
     options += [Count(len(matches(graph, noun)), noun) for noun in sorted(nouns, key=lambda noun: noun.words)]
