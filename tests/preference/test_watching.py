@@ -80,7 +80,8 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "model"])
 def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, lora: bool) -> None:
-    """Against torch's counter on a real pass: what is left out (attention scores) is a small part."""
+    """Against torch's counter on a real pass. Left out are attention scores; counted although the engine spares them
+    are the last layer's positions from which nothing is scored: both are small parts."""
     loaded = load(base)
     model = add_lora(loaded, **LORA) if lora else loaded.model
     if lora:
@@ -95,7 +96,7 @@ def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, lora
     expected = meter(batch.tries)
     with FlopCounterMode(display=False) as counter:
         policy(batch.tries)[0].sum().backward()
-    assert 0.85 < expected / counter.get_total_flops() < 1.05
+    assert 0.85 < expected / counter.get_total_flops() < 1.15
 
 
 def test_peaks_and_memory() -> None:
