@@ -88,8 +88,8 @@ class PreferencePair:
 
     ``kind`` groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...); ``rule`` names what
     made the rejected text (a rule, or a prompt hash and model); ``seed`` is the seed of the choice among candidates;
-    ``scores`` are the filters' columns (probabilities in [0, 1] or log-probabilities in nats); ``details`` is plain JSON
-    that a method keeps with its pairs (the edited facts of a scene graph, say).
+    ``scores`` are the filters' columns (probabilities in [0, 1] or log-probabilities in nats); ``details`` is plain
+    JSON that a method keeps with its pairs (the edited facts of a scene graph, say).
     """
 
     pair_id: str
