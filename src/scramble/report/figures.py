@@ -24,7 +24,7 @@ PANELS: tuple[tuple[str, str], ...] = (
 
 
 def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> Path:
-    """Draw margins and likelihoods over steps, one line an arm.
+    """Draw margins and likelihoods over steps, one line an arm; seeds of a method share a colour.
 
     Args:
         arms: for each arm the rows of its ``metrics.jsonl`` (``step`` and the keys of :data:`PANELS`; rows without a
@@ -34,11 +34,13 @@ def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
     watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
     panels = [*PANELS, *((key, key.removeprefix("eval/").replace("/", " ", 1) + " (%)") for key in watched)]
     figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.8)
+    methods = list(dict.fromkeys(arm.partition("-seed")[0] for arm in arms))
     for axis, (key, label) in zip(axes, panels, strict=False):
         for arm, rows in arms.items():
             points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
             if points:
-                axis.plot(*zip(*points, strict=True), label=arm, linewidth=1.2)
+                method = arm.partition("-seed")[0]
+                axis.plot(*zip(*points, strict=True), f"C{methods.index(method)}", label=method, linewidth=1.0)
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
