@@ -22,10 +22,10 @@ quickstart-short: $(INSTALLED)
 	$(RUN) scripts/report.py +experiment=quickstart +debug=short
 	$(RUN) scripts/browse.py +experiment=quickstart +debug=short
 
+# One thread a worker: the workers fill the cores, and sums come out the same on every machine.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile
 
-# One thread a worker: the workers fill the cores, and sums come out the same on every machine.
 # Everything, slow checks included (up to 80 minutes on two cores).
 test-full: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile -m "full or not full"

@@ -17,6 +17,14 @@ from scramble import interrupt
 from scramble.store import JsonLines, read_jsonl, write_text
 
 
+def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop a log's rows after ``step``, where a resumed run goes on (all of them at 0); the rows that are left."""
+    rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
+    if path.exists():
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
 class MetricsFile(TrainerCallback):
     """Every logged row in ``metrics.jsonl``. A resumed run first drops the rows after its checkpoint."""
 
@@ -28,8 +36,7 @@ class MetricsFile(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            rows = [row for row in read_jsonl(self.path) if row["step"] <= state.global_step and state.global_step]
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            cut_rows(self.path, state.global_step)
             self._file = JsonLines(self.path)
 
     def on_log(

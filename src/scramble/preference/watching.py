@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from scramble.console import say
+from scramble.preference.callbacks import cut_rows
 from scramble.preference.features import FEATURES
-from scramble.store import JsonLines, read_jsonl, write_text
+from scramble.store import JsonLines
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.engine import encode_images, vision_is_trained
 from scramble.trie.pack import TrieBatch
@@ -122,10 +122,8 @@ class Warnings(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        rows = [row for row in read_jsonl(self.path) if row["step"] <= state.global_step and state.global_step]
-        self._said = {row["warning"] for row in rows}
-        if state.is_world_process_zero and (rows or self.path.exists()):
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        if state.is_world_process_zero:
+            self._said = {row["warning"] for row in cut_rows(self.path, state.global_step)}
 
     def on_log(
         self,
