@@ -110,6 +110,22 @@ def test_measured_beside_published_by_hand() -> None:
     assert any("world_winoground stands for winoground" in note for note in made.notes)
 
 
+def test_differences_to_the_control_of_the_same_run() -> None:
+    place, test = Place("world_vqa", "accuracy"), {"difference": -1.0, "low": -3.0, "high": 1.0, "p_value": 0.3}
+    methods = {name: (name.replace("/", ": "), "captions: base") for name in ("captions/base", "captions/mpo")}
+    rows = [row(name, 40.0, benchmark="world_vqa", score="accuracy", differences={"sft": test}) for name in methods]
+    made = reproduced.beside([Column(place, None)], methods, {"evaluation": rows}, baseline="sft")
+    assert made.rows["captions: base"][0].test is None
+    assert made.rows["captions: mpo"][0].test == test
+
+
+def test_runs_share_their_data_but_for_those_with_their_own() -> None:
+    run = {"objectives": ["sft"], "tiny": {"config": [], "evaluations": {}}}
+    steps = plan({"a": run, "b": {**run, "own_data": True}}, "out", size="tiny", seeds=[0])
+    found = {step.run: next(o for o in step.overrides if o.startswith("run.data=")) for step in steps}
+    assert found == {"a": "run.data=out/data", "b": "run.data=out/b/data"}
+
+
 def test_bad_input(tmp_path: Path) -> None:
     description = described("mpo_main")
     with pytest.raises(StageError, match="size=small: choose full or tiny"):
@@ -189,7 +205,7 @@ def test_the_whole_table_in_tiny(name: str, tmp_path: Path) -> None:
     print(f"{name}: {time.monotonic() - started:.0f} s, {used.children_user - clock.children_user:.0f} s of CPU")
     made = json.loads((tmp_path / "table.json").read_text())
     description = described(name)
-    labels = [label for run in description["runs"].values() for label in run["rows"].values()]
+    labels = list(dict.fromkeys(label for run in description["runs"].values() for label in run["rows"].values()))
     assert list(made["rows"]) == labels
     tiny = [place for place, column in enumerate(description["columns"]) if column.get("tiny")]
     shown = [c for c in description["columns"] if c.get("tiny") or c.get("published")]

@@ -74,7 +74,7 @@ def beside(
 
     Args:
         methods: key of a measured method -> its label, which is also the published model's name, and the label of the
-            row that it is compared with.
+            published row that it is compared with; the row of that label has no differences.
         measured: evaluation folder -> rows whose ``method`` is such a key, with differences to ``baseline``.
         baseline: name under which the rows hold their test.
 
@@ -118,9 +118,10 @@ def _cell(
         comparable = not reason
         if reason:
             notes[f"{table.MARK} {column.title}: not comparable with the published number, {reason}"] = None
+    test = None if row is None or compared == label else row.differences.get(baseline)
     return Cell(
         None if row is None else row.value, None if row is None else row.standard_error,
-        None if row is None else row.differences.get(baseline), "" if row is None else row.protocol,
+        test, "" if row is None else row.protocol,
         None if entry is None else entry["value"], gain, comparable,
     )  # fmt: skip
 

@@ -63,14 +63,14 @@ def plan(
 
     Args:
         runs: name -> ``objectives`` and, under ``size``, ``config`` (overrides of every command) and ``evaluations``
-            (folder -> overrides).
+            (folder -> overrides). The runs share their data, but for those with ``own_data``.
         more: overrides of every command that go last.
     """
     steps = []
     for name, run in runs.items():
         own = Path(folder) / name
         sized = run[size]
-        data = f"run.data={Path(folder) / 'data'}"
+        data = f"run.data={(own if run.get('own_data') else Path(folder)) / 'data'}"
         shared = (*sized["config"], f"run.dir={own}", data)
         arms = [f"{objective}-seed{seed}" for objective in run["objectives"] for seed in seeds]
         sweep = (f"objective={','.join(run['objectives'])}", f"seed={','.join(map(str, seeds))}")
@@ -106,7 +106,8 @@ def reproduce(
     """Run what a table still needs and write ``table.md`` and ``table.json`` into ``folder``.
 
     Args:
-        table: ``name``, ``notes``, ``columns`` and ``runs``, see ``configs/table``.
+        table: ``name``, ``notes``, ``columns``, ``runs`` and ``against`` (the method that the others of a run are
+            tested against; the base if left out), see ``configs/table``.
         only: of runs and objectives those named only.
         list_only: say what is needed and what is finished, run nothing.
     Returns:
@@ -183,9 +184,10 @@ def _write(
     for name, run in runs.items():
         for method in ("base", *run["objectives"]):
             methods[f"{name}{KEY_SEPARATOR}{method}"] = (run["rows"][method], run["rows"]["base"])
-    measured = _measured(runs, folder, size)
-    made = reproduced.beside(columns, methods, measured)
-    made.notes = [*_preface(size, seeds), *table.get("notes", ()), *made.notes]
+    against = table.get("against", "base")
+    measured = _measured(runs, folder, size, against)
+    made = reproduced.beside(columns, methods, measured, baseline=against)
+    made.notes = [*_preface(size, seeds, against), *table.get("notes", ()), *made.notes]
     title = f"{table['name']}, {size}"
     write_text(folder / "table.md", reproduced.as_markdown(made, title))
     write_json(
@@ -205,7 +207,7 @@ def _write(
     return folder / "table.md"
 
 
-def _preface(size: str, seeds: Sequence[int]) -> Iterator[str]:
+def _preface(size: str, seeds: Sequence[int], against: str) -> Iterator[str]:
     if size == "tiny":
         yield (
             "size=tiny: tiny models, the embedded world and a few steps. It shows that every part fits; its numbers "
@@ -213,8 +215,8 @@ def _preface(size: str, seeds: Sequence[int]) -> Iterator[str]:
         )
     yield (
         f"Measured: percent ± a standard error over items, {len(seeds)} training seed{'s' * (len(seeds) > 1)}; in "
-        "brackets the difference to the base on the same items, in points, with its 95 % interval. Published: as "
-        "printed, in brackets the gain over the published base."
+        f"brackets the difference to {'the base' if against == 'base' else f'{against} of the same run'} on the same "
+        "items, in points, with its 95 % interval. Published: as printed, in brackets the gain over the published base."
     )
 
 
@@ -225,14 +227,14 @@ def _column(column: Mapping[str, Any], size: str) -> Any:
     return Column(Place(**measured) if measured else None, Place(**published) if published else None)
 
 
-def _measured(runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str) -> dict[str, list[Row]]:
+def _measured(runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str) -> dict[str, list[Row]]:
     """Rows by evaluation folder; methods are keyed ``<run>/<objective>``."""
     from scramble.report import comparison
 
     found: dict[str, list[Row]] = {}
     for name, run in runs.items():
         for evaluation in run[size]["evaluations"]:
-            rows = comparison.compare(comparison.find_methods(folder / name / evaluation), ["base"])
+            rows = comparison.compare(comparison.find_methods(folder / name / evaluation), [against])
             found.setdefault(evaluation, []).extend(
                 dataclasses.replace(row, method=f"{name}{KEY_SEPARATOR}{row.method}") for row in rows
             )
