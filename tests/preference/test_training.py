@@ -231,8 +231,14 @@ def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -
     assert logged[0]["logps_per_token/chosen"] == pytest.approx(last_of_sft, abs=0.3)
 
 
-def test_a_supervised_run_is_asked_about_rejected_answers(base: Path, data: Path, tmp_path: Path) -> None:
-    train(load(base), data, tmp_path, objective="sft", lora=LORA, steps=2, batch_size=8, val_data=data, device="cpu")
+@pytest.mark.parametrize("use", [["pairs"], ["pairs", "captions"]])
+def test_a_supervised_run_is_asked_about_rejected_answers(
+    base: Path, data: Path, tmp_path: Path, use: list[str]
+) -> None:
+    train(
+        load(base), data, tmp_path, objective="sft", use=use, lora=LORA, steps=2, batch_size=8, val_data=data,
+        device="cpu",
+    )  # fmt: skip
     watched = [row for row in rows(tmp_path) if "val/loss" in row]
     assert watched[0]["val/logps/rejected"] < 0 and 0 <= watched[0]["val/logps/accuracies"] <= 1
     assert "val/rewards/margins" not in watched[0] and "logps/rejected" not in rows(tmp_path)[1]

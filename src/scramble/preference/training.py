@@ -192,9 +192,11 @@ def train(
 
     as_in_a_step = torch.autocast(args.device.type, torch.bfloat16, enabled=autocast)
 
-    def prepare(source: Data, paired: bool) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
+    def prepare(
+        source: Data, tables: Sequence[str], paired: bool
+    ) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
         """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
-        found, images = load_examples(source, use, caption_prompt)
+        found, images = load_examples(source, tables, caption_prompt)
         encoder = Encoder(loaded, images, image_memory * 1_000_000)
         limit = max_length or loaded.family.max_length(config)
         examples, refused = check_examples(encoder, found, needs_rejected=paired, max_length=limit)
@@ -224,11 +226,11 @@ def train(
 
     seconds = {"features": 0.0, "reference": 0.0}
     prepare_started = time.perf_counter()
-    examples, refused, encoder, known = prepare(data, with_rejected)
+    examples, refused, encoder, known = prepare(data, use, with_rejected)
     validation: Callable[[], Iterator[PairBatch]] | None = None
     if val_data is not None:
         val_paired = "pairs" in use  # a supervised run, too, is asked how likely it finds the rejected answers
-        val_examples, _, val_encoder, val_known = prepare(val_data, val_paired)
+        val_examples, _, val_encoder, val_known = prepare(val_data, ("pairs",) if val_paired else use, val_paired)
         val_chunks = _validation_chunks(val_examples, micro, args.process_index, world)
 
         def validation() -> Iterator[PairBatch]:
