@@ -18,6 +18,7 @@ from scramble.preference.watching import MEASURED
 from scramble.store import read_jsonl
 
 RUN = Path(__file__).with_name("run_training.py")
+HANGS = 3600  # seconds after which processes are waiting for each other, and not for a busy machine
 
 
 def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
@@ -26,7 +27,7 @@ def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> 
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), str(RUN),
         json.dumps(options),
     ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert (result.returncode != 0) == killed, result.stderr[-3000:]
 
 
@@ -97,7 +98,7 @@ def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedPro
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "--num_processes", "2",
         "--main_process_port", "0", str(RUN), json.dumps(options),
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
 
 
 @pytest.mark.full
