@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from scramble.launch.command import job_command, strategy_file
 from scramble.launch.names import name_arm, slug, what_varies
-from scramble.launch.points import LaunchError, Point
+from scramble.launch.points import LaunchError, Point, make_points
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
@@ -118,3 +118,27 @@ def test_arms_are_named_by_what_varies() -> None:
     assert name_arm({**config, "run": {"arm": "mine"}}, varied[1])["run"]["arm"] == "mine"
     assert name_arm(config, {"seed": "1"}) is config
     assert slug({"data": "coco", "a.b": "x/y z"}) == "data-coco-b-x_y_z"
+
+
+@pytest.mark.parametrize("place", ["base", "generator"])
+def test_another_local_model_is_another_point(place: str, tmp_path: Path) -> None:
+    """A base that was trained again, or the model that negatives are sampled from: finished points are out of date."""
+    for name in ("base", "generator"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"first")
+    config = {
+        "run": {"dir": str(tmp_path), "data": str(tmp_path / "data"), "arm": "mine"}, "seed": 0,
+        "model": {"path": str(tmp_path / "base"), "new": None}, "objective": {"name": "dpo"}, "trainer": {},
+        "data": {"kind": "world"},
+        "negatives": {"method": "correctness", "model": {"path": str(tmp_path / "generator")}},
+    }  # fmt: skip
+    script = CONFIGS.parent / "scripts" / "train.py"
+
+    def key() -> str:
+        (made,) = make_points(script, [config], [[]], tmp_path / "jobs")
+        return made.key
+
+    before = key()
+    assert key() == before
+    (tmp_path / place / "model.safetensors").write_bytes(b"again")
+    assert key() != before

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,17 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):
         run_stage(tmp_path / "file", {}, lambda _: {})
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from scramble.records import Quad
+from scramble.store import open_table
+with open_table({str(tmp_path)!r}, Quad):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert [path.name.startswith(".quads.parquet.") for path in tmp_path.iterdir()] == [True]
+    write_table(tmp_path, Quad, [record for record in RECORDS if isinstance(record, Quad)])
+    assert [path.name for path in tmp_path.iterdir()] == ["quads.parquet"]

@@ -278,8 +278,14 @@ class TableWriter:
 
 @contextmanager
 def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableWriter]:
-    """A writer for ``folder/<table>.parquet``; the table appears when the block ends without an error."""
-    with atomic_path(table_path(folder, record_type)) as temporary:
+    """A writer for ``folder/<table>.parquet``; the table appears when the block ends without an error.
+
+    What a killed run left half-written goes: a table has one writer, whose stage holds the folder.
+    """
+    path = table_path(folder, record_type)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
         writer = TableWriter(temporary, record_type)
         try:
             yield writer

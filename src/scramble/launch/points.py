@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from scramble.launch.names import name_arm, slug, what_varies
-from scramble.stages.generate import input_keys
-from scramble.stages.train import OPERATION
+from scramble.stages.generate import input_keys, model_keys
+from scramble.stages.train import OPERATION, model_content
 from scramble.store import STAGE_FILE, StoreError, content_key, file_key, read_json
 
 CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
@@ -66,21 +67,29 @@ def make_points(
     varied = what_varies(overrides)
     configs = [name_arm(config, changed) if script.stem == "train" else config
                for config, changed in zip(configs, varied, strict=True)]  # fmt: skip
+    folder_key = cache(file_key)
     points = []
     for config, changed in zip(configs, varied, strict=True):
-        key = point_key(script, config)
+        key = point_key(script, config, folder_key)
         name = slug(changed) or script.stem
         points.append(Point(script, changed, config, key, folder / f"{name[:80]}-{key[:8]}"))
     _check_apart(points)
     return points
 
 
-def point_key(script: Path, config: Mapping[str, Any]) -> str:
-    """Content of a configuration as far as results depend on it, and of the files that it reads."""
+def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> str:
+    """Content of a configuration as far as results depend on it, and of the files and local models that it reads.
+
+    ``folder_key`` gives the content key of a model's folder; points of a sweep share one that reads each once.
+    """
     parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "wandb", "show_batch")}
     if "trainer" in parts:
         parts["trainer"] = {k: v for k, v in config["trainer"].items() if k not in OPERATION}
     parts["inputs"] = input_keys(config["data"])
+    if "negatives" in parts:
+        parts["inputs"] |= model_keys(parts["negatives"], folder_key)
+    if "model" in parts:
+        parts["model"] = model_content(parts["model"], folder_key)
     if script.stem == "evaluate":  # it scores what has been trained by then
         arms = sorted(Path(config["run"]["dir"]).glob(f"train/*/{STAGE_FILE}"))
         parts["arms_trained"] = {path.parent.name: file_key(path) for path in arms}

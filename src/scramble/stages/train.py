@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def train(
     """
     data = Path(data)
     config = {
-        "model": _model_content(model),
+        "model": model_content(model),
         "objective": dict(objective),
         "trainer": {k: v for k, v in trainer.items() if k not in OPERATION},
         "seed": seed,
@@ -91,11 +91,11 @@ def train(
     return summary
 
 
-def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
+def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
     """The model's settings; a local folder counts by its content, so that a retrained base is another base."""
     content = dict(model)
     if model.get("new") is None and Path(model["path"]).is_dir():
-        content["content"] = file_key(model["path"])
+        content["content"] = folder_key(model["path"])
     return content
 
 
