@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from floor import count_products, floating_point_operations, floor_seconds, matrix_rate
 from shapes import make_pairs, noise_jpeg, read_captions
 from transformers import TrainerCallback
 
@@ -273,7 +272,10 @@ def run_scramble(args: argparse.Namespace) -> None:
 def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
     """What a step must do at least: operations, and their seconds on a CPU (each product timed alone) or the rate of a
     large bf16 product on a GPU; and the tokens of a step, each sequence counted whole."""
+    from floor import count_products, floor_seconds, matrix_rate
+
     from scramble.preference.batches import Encoder, trie_items
+    from scramble.preference.operations import operations
 
     encoder = Encoder(loaded, data[1], cache_bytes=0)
     some = data[0][: args.images * args.captions]
@@ -283,8 +285,8 @@ def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str
     found: dict[str, Any] = {
         "image_tokens": sum(token in loaded.backbone.feature_tokens for token in first),
         "sequence_tokens_a_step": sum(len(ids) for item in items for ids in item.sequences),
-        "flop": floating_point_operations(parts),
-        "flop_without_tower": floating_point_operations({k: v for k, v in parts.items() if k != "tower"}),
+        "flop": operations(parts.values()),
+        "flop_without_tower": operations(products for name, products in parts.items() if name != "tower"),
     }
     if args.device == "cuda":
         return found | {"flop_a_second": matrix_rate()}

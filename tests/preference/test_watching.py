@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from scramble.preference import train
 from scramble.preference.batches import Encoder, collate
 from scramble.preference.checkpoint import Best
 from scramble.preference.examples import load_examples
-from scramble.preference.policy import add_lora, make_policy
-from scramble.preference.watching import FlopMeter, Warnings, memory_use, peak_flops
+from scramble.preference.operations import OperationMeter, decoder_products, operations, tower_products, visible_pairs
+from scramble.preference.policy import add_lora, make_policy, set_trained
+from scramble.preference.watching import Warnings, memory_use, peak_flops
 from scramble.store import read_json, read_jsonl
+from scramble.trie.pack import TrieItem, pack
 
 LORA = {"r": 8, "alpha": 16}
 
@@ -78,25 +82,43 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
         Best("eval/winoground/group", tmp_path / "best", save)
 
 
-@pytest.mark.parametrize("lora", [True, False], ids=["adapter", "model"])
-def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, lora: bool) -> None:
-    """Against torch's counter on a real pass. Left out are attention scores; counted although the engine spares them
-    are the last layer's positions from which nothing is scored: both are small parts."""
+@pytest.mark.parametrize("kind", ["adapter", "decoder", "all"])
+def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind: str) -> None:
+    """Linear layers and convolutions to the last operation, against torch's counter on a real pass, forward and
+    backward, whatever is trained. Attention apart, which torch counts over whole rows, hidden pairs included."""
     loaded = load(base)
-    model = add_lora(loaded, **LORA) if lora else loaded.model
-    if lora:
-        from dataclasses import replace
-
-        loaded = replace(loaded, model=model)
+    if kind == "adapter":
+        loaded = replace(loaded, model=add_lora(loaded, **LORA))
+    else:
+        set_trained(loaded, vision=kind == "all")
     examples, images = load_examples(data, ("pairs",), "")
     batch = collate(Encoder(loaded, images), loaded.backbone, list(examples)[:4], with_rejected=True)
+    tries, backbone = batch.tries, loaded.backbone
     policy = make_policy(loaded, gradient_checkpointing=False)
     policy.train()
-    meter = FlopMeter(loaded.backbone, in_step_reference=False)
-    expected = meter(batch.tries)
+    sizes = {"tokens": tries.num_tokens, "predicting": len(tries.rows_R), "visible": visible_pairs(tries)}
+    parts = {**tower_products(backbone, tries.images), **decoder_products(backbone, **sizes)}
+    assert tries.input_ids_BL.numel() == tries.num_tokens  # no padding, which torch counts, too
     with FlopCounterMode(display=False) as counter:
-        policy(batch.tries)[0].sum().backward()
-    assert 0.85 < expected / counter.get_total_flops() < 1.15
+        policy(tries)[0].sum().backward()
+    counts = counter.get_flop_counts()["Global"]
+    measured = sum(n for op, n in counts.items() if "attention" not in str(op) and "bmm" not in str(op))
+    assert operations((linear, Counter()) for linear, _ in parts.values()) == measured
+    meter = OperationMeter(backbone, in_step_reference=False)(tries)
+    assert meter == pytest.approx(operations(parts.values()), rel=1e-3)
+    with_reference = OperationMeter(backbone, in_step_reference=True)(tries)
+    again = operations([parts["decoder forward"], parts["head forward"]])
+    assert with_reference - meter == pytest.approx(again, rel=1e-3)
+
+
+def test_visible_pairs_by_hand() -> None:
+    """A prompt of 2 tokens and two answers of 2, whose last tokens are predicted and never read: 1 + 2 + 3 + 3 pairs;
+    with the prompt two-way one more; the same in a row with padding after it."""
+    sequences, scored = [[1, 2, 3, 6], [1, 2, 4, 5]], [[False, False, True, True]] * 2
+    item, longer = TrieItem(sequences, scored), TrieItem([[1] * 9], [[False] * 8 + [True]])
+    assert visible_pairs(pack([item])) == 9
+    assert visible_pairs(pack([item], block_tokens=frozenset({1, 2}))) == 10
+    assert visible_pairs(pack([item, longer], row_tokens=8)) == 9 + 36
 
 
 def test_peaks_and_memory() -> None:

@@ -25,10 +25,11 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from scramble.preference.batches import PairBatch
 from scramble.preference.checkpoint import prune, seal, working_path
 from scramble.preference.losses import PairLogps, combine, needs_pairs, reads, weighted_sum
+from scramble.preference.operations import OperationMeter
 from scramble.preference.order import MicroBatches
 from scramble.preference.policy import Policy
 from scramble.preference.shift import RewardShift
-from scramble.preference.watching import FlopMeter, memory_use
+from scramble.preference.watching import memory_use
 from scramble.store import StoreError, read_json, write_json
 from scramble.trie.engine import NonFiniteError
 
@@ -93,7 +94,7 @@ class PreferenceTrainer(Trainer):
         keep: int,
         batches_per_epoch: float,
         callbacks: list[TrainerCallback],
-        meter: FlopMeter | None = None,
+        meter: OperationMeter | None = None,
         peak_flops: float | None = None,
     ) -> None:
         self.make_batch, self.order = make_batch, order

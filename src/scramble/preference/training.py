@@ -30,13 +30,14 @@ from scramble.preference.checkpoint import Best, newest
 from scramble.preference.examples import Data, Example, group_by_image, load_examples, report_refused
 from scramble.preference.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.preference.losses import needs_pairs, resolve_objective
+from scramble.preference.operations import OperationMeter
 from scramble.preference.options import check_options, check_shared_out, training_arguments
 from scramble.preference.order import MicroBatches, num_steps
 from scramble.preference.policy import add_lora, make_policy, set_trained, turn_off_dropout
 from scramble.preference.reference import cache_parts, reference_logps
 from scramble.preference.shift import RewardShift
 from scramble.preference.trainer import PreferenceTrainer
-from scramble.preference.watching import FlopMeter, LogAtStart, Warnings, peak_flops
+from scramble.preference.watching import LogAtStart, Warnings, peak_flops
 from scramble.preference.weights import (
     adapter_key,
     check_base,
@@ -279,7 +280,7 @@ def train(
         callbacks.append(
             WeightsAndBiases(wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings)
         )
-    peak = peak_flops(args.device, peak_tflops)
+    peak, in_step = peak_flops(args.device, peak_tflops), with_rejected and reference == "step"
     trainer = PreferenceTrainer(
         make_policy(loaded, backbone, gradient_checkpointing=gradient_checkpointing),
         args,
@@ -291,14 +292,14 @@ def train(
         weights=weights,
         options=options,
         shift=RewardShift(delta, args.device),
-        in_step_reference=with_rejected and reference == "step",
+        in_step_reference=in_step,
         save_weights=save_weights,
         load_weights=lambda folder: load_trained(loaded, folder),
         settings=settings,
         keep=keep,
         batches_per_epoch=len(examples) / micro,
         callbacks=callbacks,
-        meter=None if peak is None else FlopMeter(backbone, in_step_reference=with_rejected and reference == "step"),
+        meter=None if peak is None else OperationMeter(backbone, in_step_reference=in_step),
         peak_flops=peak,
     )  # fmt: skip
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
 from scramble.console import say
 from scramble.preference.callbacks import cut_rows
-from scramble.preference.features import FEATURES
 from scramble.store import JsonLines
-from scramble.trie.backbone import Backbone, ImageInputs
-from scramble.trie.engine import encode_images, vision_is_trained
-from scramble.trie.pack import TrieBatch
 
 # Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets; the first that fits counts.
 PEAK_TFLOPS = {
@@ -57,49 +52,6 @@ def memory_use(device: torch.device) -> dict[str, float]:
         found["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
         torch.cuda.reset_peak_memory_stats(device)
     return found
-
-
-class FlopMeter:
-    """Floating-point operations that training on a batch needs: those of the model, not of how it is computed.
-
-    A weight costs two operations a token forward, two for the gradient of its input and, if it is trained, two for its
-    own; recomputation (gradient checkpointing) counts nothing, as is usual for MFU (PaLM, arXiv 2204.02311, appendix
-    B). Products of attention scores, a few percent at these lengths, are left out. Tower and projector are counted by
-    running them once on the first images seen, and scale with the number of pixels.
-    """
-
-    def __init__(self, backbone: Backbone, *, in_step_reference: bool) -> None:
-        self._backbone = backbone
-        matrices = [p for n, p in backbone.decoder.named_parameters() if p.ndim > 1 and "embed" not in n]
-        whole, trained = sum(p.numel() for p in matrices), sum(p.numel() for p in matrices if p.requires_grad)
-        head = backbone.head.weight
-        passes = 2 if in_step_reference else 1
-        # The gradient reaches every layer: the first has trained weights.
-        self._per_token = 2 * passes * whole + 2 * whole + 2 * trained
-        self._per_row = 2 * passes * head.numel() + 2 * head.numel() + (2 * head.numel() if head.requires_grad else 0)
-        self._per_value: float | None = None
-
-    def __call__(self, batch: TrieBatch) -> float:
-        """Operations of one micro-batch, forward and backward."""
-        images = list({id(image): image for image in batch.images if image is not None}.values())
-        return self._per_token * batch.num_tokens + self._per_row * len(batch.rows_R) + self._vision(images)
-
-    @torch.no_grad()
-    def _vision(self, images: Sequence[ImageInputs]) -> float:
-        images = [image for image in images if FEATURES not in image]
-        if not images:
-            return 0.0
-        values = sum(_num_values(image) for image in images)
-        if self._per_value is None:
-            with FlopCounterMode(display=False) as counter, torch.random.fork_rng():
-                encode_images(self._backbone, images[:1])
-            factor = 3 if vision_is_trained(self._backbone) else 1
-            self._per_value = factor * counter.get_total_flops() / _num_values(images[0])
-        return self._per_value * values
-
-
-def _num_values(image: ImageInputs) -> int:
-    return sum(tensor.numel() for tensor in image.values() if tensor.is_floating_point())
 
 
 class Warnings(TrainerCallback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,20 @@ def gathered(loaded: Loaded) -> dict[str, torch.Tensor] | None:
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([t for t in state.values() if hasattr(t, "ds_id")]):
-            return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-    if not any(isinstance(tensor, DTensor) for tensor in state.values()):
-        return None
-    return {n: (t.full_tensor() if isinstance(t, DTensor) else t).detach().cpu() for n, t in state.items()}
+            return _copies(state)
+    return _copies(state) if any(isinstance(tensor, DTensor) for tensor in state.values()) else None
+
+
+def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Whole tensors on the CPU; tied weights stay one tensor, so that they are written once."""
+    from torch.distributed.tensor import DTensor
+
+    whole: dict[int, torch.Tensor] = {}
+    for tensor in state.values():
+        if id(tensor) not in whole:
+            parts = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            whole[id(tensor)] = parts.detach().cpu().clone()
+    return {name: whole[id(tensor)] for name, tensor in state.items()}
 
 
 def save_trained(
