@@ -57,10 +57,15 @@ def search(
         values = {key: _suggest(trial, key, choice) for key, choice in space.items()}
         return _run_trial(cfg, trial.number, values, number)
 
-    while (done := len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))) < trials:
-        study.optimize(run, n_trials=1)
-        last = study.trials[-1]
-        say(f"trial {last.number} ({done + 1} of {trials}): {number} {last.value:.4g} with {last.params}")
+    def finished() -> int:
+        return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+
+    def tell(_: Any, trial: Any) -> None:
+        if trial.value is not None:
+            say(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
+
+    while finished() < trials:
+        study.optimize(run, n_trials=1, callbacks=[tell])
     best = study.best_trial
     say(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
     return {"value": best.value, "params": best.params, "arm": f"trial{best.number:03d}-seed{cfg.seed}"}
