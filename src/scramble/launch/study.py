@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
+# Not in the configuration's file: what is given there would be merged with it.
+SPACE: Mapping[str, Any] = {
+    "objective.beta": {"low": 0.02, "high": 0.5, "log": True},
+    "trainer.learning_rate": {"low": 1e-6, "high": 1e-4, "log": True},
+}
+
+
 def search(
-    cfg: DictConfig, *, trials: int, number: str, direction: str, space: Mapping[str, Any], storage: str
+    cfg: DictConfig, *, trials: int, number: str, direction: str, space: Mapping[str, Any] | None, storage: str
 ) -> dict[str, Any]:
     """Run trials until there are ``trials`` finished ones; a study that was stopped goes on.
 
@@ -27,7 +34,7 @@ def search(
         trials: how many in all.
         number: of the last log row, see ``metrics.jsonl``.
         direction: ``minimize`` or ``maximize``.
-        space: key of the configuration -> choices, or ``{low, high, log, int}``.
+        space: key of the configuration -> choices, or ``{low, high, log, int}``; None takes :data:`SPACE`.
         storage: Optuna's database.
 
     Returns:
@@ -42,19 +49,17 @@ def search(
     if direction not in ("minimize", "maximize"):
         raise LaunchError(f"study.direction={direction}: minimize or maximize")
     Path(cfg.run.dir).mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=cfg.seed)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that fails ends the search with its own message
     study = optuna.create_study(
         study_name="scramble",
         storage=storage,
         direction="minimize" if direction == "minimize" else "maximize",
         load_if_exists=True,
-        sampler=sampler,
     )
     _go_on_with_killed(study)
 
     def run(trial: Trial) -> float:
-        values = {key: _suggest(trial, key, choice) for key, choice in space.items()}
+        values = {key: _suggest(trial, key, choice) for key, choice in (space or SPACE).items()}
         return _run_trial(cfg, trial.number, values, number)
 
     def finished() -> int:
@@ -65,6 +70,8 @@ def search(
             say(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
 
     while finished() < trials:
+        # A seed for each trial: a search that goes on asks for what an uninterrupted one would have asked for.
+        study.sampler = optuna.samplers.TPESampler(seed=100_000 * cfg.seed + len(study.trials))
         study.optimize(run, n_trials=1, callbacks=[tell])
     best = study.best_trial
     say(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
@@ -97,11 +104,12 @@ def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: s
     from omegaconf.errors import OmegaConfBaseException
 
     point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "study"])
+    OmegaConf.set_struct(point, True)
     try:
         for key, value in values.items():
             OmegaConf.update(point, key, value, force_add=False)
     except OmegaConfBaseException as error:
-        raise LaunchError(f"study.space: the configuration has no key {key} ({error})") from error
+        raise LaunchError(f"study.space: the configuration has no key {key}") from error
     arm = f"trial{trial:03d}-seed{cfg.seed}"
     OmegaConf.update(point, "run.arm", arm)
     resolved: Any = OmegaConf.to_container(point, resolve=True)
