@@ -194,6 +194,9 @@ def environment() -> dict[str, Any]:
 
 
 def _gpus() -> list[str]:
+    # torch takes seconds to import; without a driver (NVIDIA's, AMD's, Windows Subsystem's) it would find nothing.
+    if not any(Path("/dev", driver).exists() for driver in ("nvidiactl", "kfd", "dxg")):
+        return []
     import torch
 
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]

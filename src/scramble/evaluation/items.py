@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from scramble.records import ImageFile, Quad, Question
 
@@ -104,6 +104,21 @@ class Reply:
     logprobs: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
     text: str | None = None
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """Answers queries: a model in this process (:class:`scramble.evaluation.scoring.Scorer`), or one behind an engine
+    (:class:`scramble.evaluation.served.Served`)."""
+
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+        """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
+
+    def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
+        """Groups to handle between two writes, judged by one of them."""
+
+    def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
+        """Batch 1 against batch n on a few groups; None where batches are out of reach."""
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:

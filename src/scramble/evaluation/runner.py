@@ -11,22 +11,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scramble.engines import Engine
 from scramble.evaluation import responses, results
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.items import Answerer, Benchmark, EvaluationError, Item, Reply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.outcomes import Outcome, outcome
 from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
 from scramble.evaluation.results import Result
-from scramble.evaluation.scoring import Answerer, Scorer
 from scramble.evaluation.summary import rates, scores
-from scramble.models import Loaded
 from scramble.records import ImageFile
 from scramble.store import JsonLines, content_key, file_key, read_json
 
-Model = Loaded | Answerer
+if TYPE_CHECKING:
+    from scramble.models import Loaded
+
+Model: TypeAlias = "Loaded | Answerer"
 Progress = Callable[[int, int, float], None]
 """Called with queries answered, queries in all, and seconds since the start."""
 
@@ -241,7 +242,11 @@ class _Once:
     def __call__(self) -> Answerer:
         if self._answerer is None:
             model = self._model() if callable(self._model) else self._model
-            self._answerer = Scorer(model, self._batch_tokens) if isinstance(model, Loaded) else model
+            if not isinstance(model, Answerer):
+                from scramble.evaluation.scoring import Scorer  # torch and transformers take seconds to import
+
+                model = Scorer(model, self._batch_tokens)
+            self._answerer = model
         return self._answerer
 
 

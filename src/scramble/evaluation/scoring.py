@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from scramble.evaluation.items import Query, Reply
 from scramble.evaluation.prompts import PromptEncoder, open_images
 from scramble.models import Loaded, Prompt
 from scramble.records import ImageFile
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
-
-
-class Answerer(Protocol):
-    """Answers queries: a model in this process (:class:`Scorer`), or one behind an engine
-    (:class:`scramble.evaluation.served.Served`)."""
-
-    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
-
-    def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Groups to handle between two writes, judged by one of them."""
-
-    def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Batch 1 against batch n on a few groups; None where batches are out of reach."""
 
 
 class Scorer:

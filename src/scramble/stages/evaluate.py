@@ -139,7 +139,6 @@ class _Models:
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         self._options = {k: v for k, v in model.items() if k not in ("name", "path", "new", "adapter")}
-        self._options["device"] = _device(model.get("device"))
         self._loaded: tuple[str, Loaded] | None = None
 
     def loader(self, where: Mapping[str, str]) -> Any:
@@ -153,7 +152,8 @@ class _Models:
         from scramble.preference.weights import check_base, weights_key
 
         if self._loaded is None or self._loaded[0] != where["path"]:
-            self._loaded = (where["path"], load(where["path"], **self._options))
+            device = _device(self._options.get("device"))
+            self._loaded = (where["path"], load(where["path"], **{**self._options, "device": device}))
         base = self._loaded[1]
         plain = base.backbone.model
         if hasattr(base.model, "unload"):
