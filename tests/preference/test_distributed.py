@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,14 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
     for key in ("loss", "delta", "rewards/margins", "val/loss"):
         values = [[row[key] for row in rows if key in row] for rows in (one, two)]
         torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
+    # Without its last checkpoint and its result the run goes on from the one before, to the same numbers.
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000008")
+    shutil.rmtree(tmp_path / "two" / kind)
+    done = launch_with("fsdp2", shared_out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["resumed_from"] == "step-00000004"
+    again = [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / "two/metrics.jsonl")]
+    assert again == [{k: v for k, v in row.items() if k not in MEASURED} for row in two]
     for folder in (kind, "best"):
         (name,) = (path.name for path in (tmp_path / "one" / folder).glob("*.safetensors"))
         whole, parts = (load_file(tmp_path / run / folder / name) for run in ("one", "two"))
