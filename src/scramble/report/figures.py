@@ -54,9 +54,11 @@ def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
 
 
 def _is_watched(key: str) -> bool:
-    """Whether a column is a headline of a benchmark watched while training: a whole score, or one by kind."""
+    """Whether a column is a headline of a benchmark watched while training: a whole score, or a group score by swap."""
     start, *parts = key.split("/")  # eval, benchmark, score, kind
-    return start == "eval" and len(parts) in (2, 3) and parts[1] in ("group", "accuracy")
+    if start != "eval" or len(parts) < 2 or parts[1] not in ("group", "accuracy"):
+        return False
+    return len(parts) == 2 or (len(parts) == 3 and parts[2].startswith("swap-"))
 
 
 def contact_sheet(
