@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scramble import rationales
 from scramble.formats import read_pairs
 from scramble.records import PreferencePair, Question
 from scramble.store import read_jsonl, read_table
@@ -180,8 +181,13 @@ def test_the_worlds_base_makes_pairs_of_its_own_answers_and_trains_on_them(tmp_p
     for pair in pairs:
         if pair.kind == "correctness":
             question = questions[pair.details["question"]]
-            assert (pair.prompt, pair.image_ids) == (question.question, question.image_ids)
-            assert pair.chosen.lower() == question.answer.lower() != pair.rejected.lower()
+            assert pair.image_ids == question.image_ids
+            chosen, rejected = pair.chosen, pair.rejected
+            if pair.prompt == rationales.ask(question.question):
+                chosen, rejected = rationales.read(chosen).answer, rationales.read(rejected).answer
+            else:
+                assert pair.prompt == question.question
+            assert chosen.lower() == question.answer.lower() != rejected.lower()
         else:
             assert pair.rejected.startswith(pair.details["kept"]) and pair.chosen.startswith(pair.details["kept"])
     summary = json.loads((tmp_path / "train" / "mpo-seed0" / "stage.json").read_text())["summary"]
