@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from scramble.app import environment
 from scramble.console import say
 from scramble.records import ImageRecord, PreferencePair, Question
-from scramble.stages import is_main_process
+from scramble.stages import StageError, is_main_process
 from scramble.store import (
     STAGE_FILE,
     file_key,
@@ -23,6 +25,19 @@ from scramble.store import (
     write_json,
 )
 
+# What the stage itself gives to the trainer.
+GIVEN = (
+    "loaded",
+    "data",
+    "out",
+    "objective",
+    "seed",
+    "wandb",
+    "val_data",
+    "reference_cache",
+    "facts",
+    "evaluate",
+)
 # Options of the trainer that change what is written and when, and not what is trained.
 OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops")
 
@@ -79,7 +94,10 @@ def train(
         )  # fmt: skip
 
     folder = Path(run) / "train" / arm
-    if is_main_process() and (folder / STAGE_FILE).exists() and read_json(folder / STAGE_FILE)["status"] == "running":
+    state = read_json(folder / STAGE_FILE)["status"] if (folder / STAGE_FILE).exists() else None
+    if state != "finished":
+        _check_names(trainer)
+    if is_main_process() and state == "running":
         say(f"{arm}: an earlier run was interrupted, going on from its last checkpoint in {folder}")
     summary, how = run_stage(folder, config, work, main=is_main_process())
     if not is_main_process():
@@ -97,6 +115,18 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
     return content
+
+
+def _check_names(trainer: Mapping[str, Any]) -> None:
+    """Raise StageError naming an option that the trainer does not have."""
+    from scramble.preference import train as fit
+
+    options = [name for name in trainer if name != "watch"]
+    known = [name for name in inspect.signature(fit).parameters if name not in GIVEN]
+    if unknown := [name for name in options if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        guess = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise StageError(f"trainer.{unknown[0]} is no option of the trainer: {guess}")
 
 
 def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
