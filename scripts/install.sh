@@ -21,10 +21,13 @@ version=$(sed -n 's/^torch==//p' constraints.txt)
 if "$venv/bin/python" -c "import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')" 2>/dev/null; then
     echo "torch $version is installed already."
 elif [ "$torch" = cpu ] && [ "$(uname -s)" = Linux ]; then
-    echo "No NVIDIA GPU found: installing the CPU build of torch $version (TORCH=cuda chooses the other)."
+    [ "${TORCH:-auto}" = cpu ] || echo "No NVIDIA GPU found (TORCH=cuda installs the other build all the same)."
+    echo "Installing the CPU build of torch $version."
     # The CPU builds for Linux live in an index of their own; without it, whatever the configured index has.
-    "$venv/bin/pip" install --quiet --retries 1 --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$version" ||
+    "$venv/bin/pip" install --quiet --retries 1 --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$version" || {
+        echo "The index of CPU builds cannot be reached: installing torch $version as the configured index has it."
         "$venv/bin/pip" install --quiet "torch==$version"
+    }
 else
     echo "Installing the default build of torch $version ($torch, $(uname -s))."
     "$venv/bin/pip" install --quiet "torch==$version"

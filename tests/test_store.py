@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -144,6 +145,18 @@ def test_jsonl_names_the_line_that_is_broken_in_the_middle(tmp_path: Path) -> No
 def test_content_key_depends_on_content_not_on_order() -> None:
     assert content_key({"a": 1, "b": [1, 2]}) == content_key({"b": [1, 2], "a": 1})
     assert content_key({"a": 1}) != content_key({"a": 2})
+
+
+def test_the_folder_of_failed_work_can_be_taken_by_other_settings(tmp_path: Path) -> None:
+    def fails(folder: Path) -> dict[str, Any]:
+        write_table(folder / "train", Question, [])
+        (folder / "replies.jsonl").write_text("kept")
+        raise ValueError("no such path")
+
+    with pytest.raises(ValueError, match="no such path"):
+        run_stage(tmp_path, {"path": "/nope"}, fails)
+    assert run_stage(tmp_path, {"path": "/good"}, lambda _: {"n": 1}) == ({"n": 1}, "done")
+    assert not list(tmp_path.rglob("*.parquet")) and (tmp_path / "replies.jsonl").exists()
 
 
 def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:

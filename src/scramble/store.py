@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -363,7 +363,8 @@ def run_stage(
 
     ``config`` is plain JSON: everything that the result depends on, content keys of the inputs included. It is stored
     in ``stage.json`` before the work starts and with the summary that ``work`` returns when it ends; work that was
-    killed in between is called again and picks up what it finds in its folder. Of several processes that do one stage
+    killed in between is called again and picks up what it finds in its folder. The folder of work that failed can be
+    taken by another configuration. Of several processes that do one stage
     together, only the ``main`` one writes ``stage.json``. Of several jobs that want one folder at the same time, the
     first works and the others wait for its result.
 
@@ -385,22 +386,30 @@ def _do_stage(
 ) -> tuple[dict[str, Any], str]:
     marker = folder / STAGE_FILE
     config = json.loads(json.dumps(config, default=_plain))
-    how = "done"
-    if marker.exists():
-        found = read_json(marker)
-        if found["config"] != config:
+    found = read_json(marker) if marker.exists() else None
+    if found is not None and found["config"] != config:
+        if found["status"] != "failed":
             changed = ", ".join(differing_keys(found["config"], config))
             raise StoreError(
                 f"{folder} was made with another configuration: {changed}. "
                 "Choose another run folder (name=... or run.dir=...) or remove this one"
             )
-        if found["status"] == "finished":
-            return found["summary"], "reused"
-        how = "resumed"
+        found = None
+        if main:  # what failed is being mended: the tables of that attempt go, replies stay
+            for table in folder.rglob("*.parquet"):
+                table.unlink()
+    if found is not None and found["status"] == "finished":
+        return found["summary"], "reused"
+    how = "done" if found is None else "resumed"
     if not main:
         return work(folder), how
     write_json(marker, {"status": "running", "config": config})
-    summary = work(folder)
+    try:
+        summary = work(folder)
+    except Exception:
+        with suppress(OSError, StoreError):  # a full disk may be what failed
+            write_json(marker, {"status": "failed", "config": config})
+        raise
     write_json(marker, {"status": "finished", "config": config, "summary": summary})
     return summary, how
 

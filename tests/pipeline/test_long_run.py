@@ -45,7 +45,7 @@ def test_twenty_thousand_steps_leave_memory_and_files_as_they_were(tmp_path: Pat
     # The middle of the samples at either end: one sample may fall into a checkpoint or the process's last moment.
     (rss, files), (last_rss, last_files) = (middle(settled[:9]), middle(settled[-9:]))
     print(
-        f"{rss / 2**20:.1f} MiB and {files} files at step {settled[0][0]}, {last_rss / 2**20:.1f} and {last_files} at the end"
+        f"at step {settled[0][0]} {rss / 2**20:.1f} MiB, {files} files; at the end {last_rss / 2**20:.1f}, {last_files}"
     )
     assert last_rss < 1.01 * rss
     assert abs(last_files - files) <= 1

@@ -343,13 +343,17 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
     if "pairs" in summary["splits"]["train"] and summary["splits"]["train"]["pairs"] == 0:
         reasons = summary["splits"]["train"].get("skipped", {})
         why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
-        raise StageError(f"{folder}: the training split gives no pair ({why}); choose another method")
+        raise StageError(
+            f"{folder}: the training split gives no pair ({why}); choose another method, "
+            "negatives=rules for English captions"
+        )
 
 
 def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
     for split, counts in summary["splits"].items():
         numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items() if isinstance(count, int) and count)
-        say(f"data, {split}: {numbers}" + (" (finished already)" if how == "reused" else ""))
+        empty = f"no images; data.{split}_fraction gives it more"
+        say(f"data, {split}: {numbers or empty}" + (" (finished already)" if how == "reused" else ""))
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())

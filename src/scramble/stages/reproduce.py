@@ -35,6 +35,12 @@ class Step:
     makes: tuple[Path, ...]
 
     @property
+    def title(self) -> str:
+        """The script, and which evaluation it is where a run has several."""
+        folder = next((o.partition("=")[2] for o in self.overrides if o.startswith("folder=")), "evaluation")
+        return self.script + (f" ({folder.removeprefix('evaluation-')})" if folder != "evaluation" else "")
+
+    @property
     def command(self) -> list[str]:
         return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.overrides]
 
@@ -155,7 +161,7 @@ def _tell(steps: Sequence[Step]) -> None:
     for step in steps:
         missing = len(step.missing())
         state = "finished" if not missing else f"{len(step.makes) - missing} of {len(step.makes)} finished"
-        say(f"{step.run}, {step.script}: {state}")
+        say(f"{step.run}, {step.title}: {state}")
         say(f"    {step.line()}")
 
 
@@ -167,7 +173,7 @@ def _run(step: Step) -> None:
         lacking = ", ".join(map(str, step.missing()[:3]))
         reason = f"ended with status {done.returncode}" if done.returncode else f"left {lacking} unfinished"
         raise StageError(f"{step.line()}\n{reason}; what is finished is kept, the same command goes on from there")
-    say(f"{step.run}, {step.script}: {time.monotonic() - started:.0f} s")
+    say(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
 
 
 # --------------------------------------------------------------------------------------------------------------- table
