@@ -1,4 +1,4 @@
-"""What the four scripts share: they turn a composed configuration into plain values, run a stage, report errors.
+"""What the scripts share: they turn a composed configuration into plain values, run a stage, report errors.
 
 An error that this package raises on purpose (its own exception classes, or a ValueError from its own code) is a message
 to the user: it is printed as one line and the script ends with status 1. Any other is a defect and keeps its trace.

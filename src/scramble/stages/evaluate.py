@@ -197,8 +197,9 @@ def arms_of(
     return found
 
 
-def _order(marker: Path) -> float:
-    return marker.parent.stat().st_ctime
+def _order(marker: Path) -> list[tuple[int, str]]:
+    """By name, numbers as numbers: seed2 before seed10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", marker.parent.name)]
 
 
 def _where(run: Path, arm: str, base: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scramble.world.scenes import COLOURS, SIZES, Scene, relations
+from scramble.world.scenes import Scene, relations
 
 Graph = dict[str, Any]
 
@@ -33,13 +33,3 @@ def scene_graph(scene: Scene, image_size: int) -> Graph:
         for relation in relations(a, b)
     ]
     return {"width": image_size, "height": image_size, "objects": objects, "relations": found}
-
-
-def colour_of(entry: dict[str, Any]) -> str:
-    """The colour among an object's attributes ("" if it has none)."""
-    return next((a for a in entry["attributes"] if a in COLOURS), "")
-
-
-def size_of(entry: dict[str, Any]) -> str:
-    """The size among an object's attributes ("" if it has none)."""
-    return next((a for a in entry["attributes"] if a in SIZES), "")

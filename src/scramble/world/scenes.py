@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SIZES = ("small", "large")
-RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 # One combination a colour and a shape, kept out of training: each colour and each shape is seen, these pairs are not.
