@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -104,7 +105,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a script's Hydra main; a name that no file of its group has is answered with the nearest ones.
+    """Run a script's Hydra main; a key or a name that no configuration file has is answered with the nearest ones.
 
     With ``--resolved FILE`` main gets the configuration in the file as it is: that is how jobs are started.
     """
@@ -125,7 +126,23 @@ def start(main: Callable[..., None]) -> None:
                 close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
                 hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
                 sys.exit(f"error: no {group} is called {name!r}; {hint}")
+    _check_keys(configs, sys.argv[1:])
     main()
+
+
+def _check_keys(configs: Path, arguments: Sequence[str]) -> None:
+    """Leave with a line for a key that stands in no configuration file: Hydra's advice is to add it."""
+    keys = [argument.partition("=")[0] for argument in arguments if "=" in argument and argument[0] not in "+~-"]
+    keys = [key for key in keys if not key.startswith("hydra.") and "@" not in key and "/" not in key]
+    if not keys:
+        return
+    known = {path.name for path in configs.iterdir() if path.is_dir()}
+    for path in configs.rglob("*.yaml"):
+        known.update(re.findall(r"([A-Za-z]\w*):", path.read_text(encoding="utf-8")))
+    for key in keys:
+        name = key.rpartition(".")[2]
+        if name not in known and (close := difflib.get_close_matches(name, known, n=1)):
+            sys.exit(f"error: no key is called {key!r}; did you mean {key.removesuffix(name)}{close[0]}?")
 
 
 def _is_message(error: Exception) -> bool:

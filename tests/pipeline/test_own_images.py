@@ -104,6 +104,8 @@ def test_captions_without_a_negative_are_counted_and_listed(tmp_path: Path, scri
     ("name", "overrides", "message"),
     [
         ("train", ("nonsense=1",), "nonsense"),
+        ("train", ("trainer.learnin_rate=1",), "did you mean trainer.learning_rate?"),
+        ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean learning_rate?"),
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
         ("train", ("data=scramble_release", "negatives=given"), "data.images, data.path"),
         ("generate", ("data=image_folder", "data.path=/does/not/exist", "run.dir={tmp}"), "/does/not/exist"),
