@@ -354,6 +354,8 @@ def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
         numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items() if isinstance(count, int) and count)
         empty = f"no images; data.{split}_fraction gives it more"
         say(f"data, {split}: {numbers or empty}" + (" (finished already)" if how == "reused" else ""))
+        if how == "reused":  # a sweep would say all of it for each arm
+            return
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
