@@ -232,6 +232,7 @@ def _stream(
     folder: Path, negatives: Mapping[str, Any], seed: int, skip: Callable[[dict[str, Any]], None], stack: ExitStack
 ) -> tuple[Iterable[PreferencePair], Callable[[], dict[str, Any]]]:
     """The pairs of a method, and what tells its own counts when they have been read."""
+    from scramble.negatives.mpo import folder as mpo
     from scramble.negatives.pairs import build_pairs
 
     left = {key: value for key, value in negatives.items() if key not in ("audit", "refine")}
@@ -240,10 +241,8 @@ def _stream(
         from scramble.negatives.scenealign.folder import folder_pairs
 
         return folder_pairs(folder, stack, skip, seed=seed, **left, **options)
-    if method in ("correctness", "dropout_ntp"):
-        from scramble.negatives.mpo.folder import folder_pairs as sampled_pairs
-
-        return sampled_pairs(folder, stack, skip, method=method, seed=seed, **left, **options)
+    if method in mpo.METHODS:
+        return mpo.folder_pairs(folder, stack, skip, method=method, seed=seed, **left, **options)
     if method == "mix":
         return _mix(folder, seed, skip, **left)
     generator = _generator(method, options, left.pop("engine", None), folder, stack)

@@ -12,6 +12,7 @@ from scramble.negatives.base import Skip, seeded
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.store import ImageTable, open_table, read_table, table_path
 
+METHODS = ("correctness", "dropout_ntp")
 FORMAT = "format"  # folder beside a split's tables, for the pairs that are about form alone
 OnSkip = Callable[[dict[str, Any]], None]
 Stream = tuple[Iterator[PreferencePair], Callable[[], dict[str, Any]]]
