@@ -159,6 +159,18 @@ def test_the_folder_of_failed_work_can_be_taken_by_other_settings(tmp_path: Path
     assert not list(tmp_path.rglob("*.parquet")) and (tmp_path / "replies.jsonl").exists()
 
 
+def test_failed_work_takes_no_file_of_the_users_with_it(tmp_path: Path) -> None:
+    def fails(_: Path) -> dict[str, Any]:
+        raise ValueError("no such column")
+
+    own = tmp_path / "captions.parquet"
+    own.write_bytes(b"the source of the data, in the folder that they go to")
+    with pytest.raises(ValueError, match="no such column"):
+        run_stage(tmp_path, {"caption_column": "txt"}, fails)
+    run_stage(tmp_path, {"caption_column": "text"}, lambda _: {})
+    assert own.exists()
+
+
 def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
     calls = []
 

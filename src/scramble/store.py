@@ -364,9 +364,9 @@ def run_stage(
     ``config`` is plain JSON: everything that the result depends on, content keys of the inputs included. It is stored
     in ``stage.json`` before the work starts and with the summary that ``work`` returns when it ends; work that was
     killed in between is called again and picks up what it finds in its folder. The folder of work that failed can be
-    taken by another configuration. Of several processes that do one stage
-    together, only the ``main`` one writes ``stage.json``. Of several jobs that want one folder at the same time, the
-    first works and the others wait for its result.
+    taken by another configuration. Of several processes that do one stage together, only the ``main`` one writes
+    ``stage.json``. Of several jobs that want one folder at the same time, the first works and the others wait for its
+    result.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -395,9 +395,10 @@ def _do_stage(
                 "Choose another run folder (name=... or run.dir=...) or remove this one"
             )
         found = None
-        if main:  # what failed is being mended: the tables of that attempt go, replies stay
-            for table in folder.rglob("*.parquet"):
-                table.unlink()
+        if main:  # what failed is being mended: the tables of that attempt go; replies and other people's files stay
+            for name in TABLES.values():
+                for table in folder.rglob(f"{name}.parquet"):
+                    table.unlink()
     if found is not None and found["status"] == "finished":
         return found["summary"], "reused"
     how = "done" if found is None else "resumed"

@@ -166,9 +166,9 @@ def as_dict(value: Protocol) -> dict[str, Any]:
     return dataclasses.asdict(value)
 
 
-def nearest(name: object, known: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str]) -> str:
-    """A hint for a message: the nearest known names, or all of them."""
-    close = difflib.get_close_matches(str(name), sorted(known), n=3, cutoff=0.4)
+def nearest(name: object, known: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
+    """A hint for a message: at most so many of the nearest known names, or all of them where none is near."""
+    close = difflib.get_close_matches(str(name), sorted(known), n=most, cutoff=0.4)
     return f"(did you mean {' or '.join(close)}?)" if close else f"(known: {', '.join(sorted(known))})"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,18 +25,9 @@ from scramble.store import (
 )
 
 # What the stage itself gives to the trainer.
-GIVEN = (
-    "loaded",
-    "data",
-    "out",
-    "objective",
-    "seed",
-    "wandb",
-    "val_data",
-    "reference_cache",
-    "facts",
-    "evaluate",
-)
+GIVEN = {
+    "loaded", "data", "out", "objective", "seed", "wandb", "val_data", "reference_cache", "facts", "evaluate",
+}  # fmt: skip
 # Options of the trainer that change what is written and when, and not what is trained.
 OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops")
 
@@ -119,14 +109,12 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
 
 def _check_names(trainer: Mapping[str, Any]) -> None:
     """Raise StageError naming an option that the trainer does not have."""
+    from scramble.evaluation.protocols import nearest
     from scramble.preference import train as fit
 
-    options = [name for name in trainer if name != "watch"]
-    known = [name for name in inspect.signature(fit).parameters if name not in GIVEN]
-    if unknown := [name for name in options if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        guess = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise StageError(f"trainer.{unknown[0]} is no option of the trainer: {guess}")
+    known = {name for name in inspect.signature(fit).parameters if name not in GIVEN} | {"watch"}
+    if unknown := [name for name in trainer if name not in known]:
+        raise StageError(f"trainer.{unknown[0]} is no option of the trainer {nearest(unknown[0], known, most=1)}")
 
 
 def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
