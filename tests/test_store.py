@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -133,6 +134,56 @@ def test_jsonl_repairs_a_torn_line(tmp_path: Path) -> None:
     with JsonLines(path) as rows:
         rows.append({"a": 3})
     assert list(read_jsonl(path)) == [{"a": 1}, {"a": 3}]
+
+
+MARKED = [("utf-8-sig", ""), ("utf-16", ""), ("utf-32", ""), ("utf-16-le", "\ufeff"), ("utf-16-be", "\ufeff")]
+
+
+@pytest.mark.parametrize(("encoding", "mark"), MARKED)
+def test_json_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path, encoding: str, mark: str) -> None:
+    rows = [{"caption": "a café at dusk"}, {"caption": "naïve 図"}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_bytes((mark + lines).encode(encoding))
+    (tmp_path / "rows.json").write_bytes((mark + json.dumps(rows, ensure_ascii=False)).encode(encoding))
+    assert list(read_jsonl(tmp_path / "rows.jsonl")) == read_json(tmp_path / "rows.json") == rows
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\t"])
+def test_what_other_readers_take_for_a_line_end_stays_within_its_string(tmp_path: Path, inside: str) -> None:
+    lines = [f'{{"caption": "one{inside}two", "n": {number}}}' for number in range(3)]
+    (tmp_path / "rows.jsonl").write_bytes("\n".join(lines).encode())
+    (tmp_path / "rows.json").write_bytes(f"[{', '.join(lines)}]".encode())
+    expected = [{"caption": f"one{inside}two", "n": number} for number in range(3)]
+    assert list(read_jsonl(tmp_path / "rows.jsonl")) == read_json(tmp_path / "rows.json") == expected
+
+
+def test_jsonl_with_carriage_returns_as_line_ends_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": "x"}\r{"a": "y"}\r\r{"a": "z"}\r')
+    assert [row["a"] for row in read_jsonl(tmp_path / "rows.jsonl")] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": "caf\xe9"}\n{"a": 2}\n', "line 2: not JSON"),
+        (b'{"a": 1} {"a": 2}\n', "line 1: not JSON .more text"),
+        (b"[" * 100_000 + b"\n", "line 1: not JSON .nested too deeply"),
+        ("\ufeff".encode("utf-16-le") + b"{\x00\x00\xd8\x22\n", "not text in UTF-16"),
+    ],
+)
+def test_jsonl_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(StoreError, match=message) as error:
+        list(read_jsonl(tmp_path / "rows.jsonl"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xe9", b"[" * 100_000, b"{", b"\xff\xfe{"])
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rows.json").write_bytes(content)
+    with pytest.raises(StoreError, match=r"cannot read .*rows\.json") as error:
+        read_json(tmp_path / "rows.json")
+    assert "\n" not in str(error.value)
 
 
 def test_jsonl_names_the_line_that_is_broken_in_the_middle(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ with the content key of its inputs; a folder that holds the right key is finishe
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -73,11 +75,46 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises StoreError naming the file if it is missing or broken."""
+# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+_BLANK = codecs.BOM_UTF8 + b" \t\r\n"
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, or in the encoding of its byte-order mark; line ends stay as they are.
+
+    Raises StoreError naming the file if it is missing, or is text in no such encoding.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return _decoded(Path(path).read_bytes())
     except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def _decoded(data: bytes) -> str:
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"not text in {encoding.removesuffix('-sig').upper()} from line {row} on; save it as UTF-8"
+        ) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file; a byte-order mark and raw control characters in its strings are accepted.
+
+    Raises StoreError naming the file if it is missing or broken.
+    """
+    try:
+        return json.loads(read_text(path), strict=False)
+    except RecursionError as error:
+        raise StoreError(f"cannot read {path}: nested too deeply") from error
+    except ValueError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
@@ -161,20 +198,64 @@ class JsonLines:
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file; a torn last line (left by a kill) is passed over. A missing file has no rows."""
+    """The rows of a JSONL file; a torn last line (left by a kill) is passed over. A missing file has no rows.
+
+    Raises StoreError naming the line that is not JSON.
+    """
     path = Path(path)
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                if not line.endswith("\n"):
-                    return
-                raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
+    for number, line in json_lines(path):
+        try:
+            yield from json_values(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):
+                return
+            raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Number (from 1) and bytes of each line of a JSONL file that is not blank.
+
+    Lines end at line feeds alone: U+2028, U+0085 and carriage returns can be part of a row's text. A file with
+    the byte-order mark of UTF-16 or UTF-32 (Windows' shells write these) is decoded whole.
+
+    Raises StoreError if the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            file.seek(0)
+            wide = any(head.startswith(mark) and name != "utf-8-sig" for mark, name in _MARKS.items())
+            lines = io.BytesIO(_decoded(file.read()).encode()) if wide else file
+            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip(_BLANK))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def json_values(line: bytes) -> list[Any]:
+    """The JSON values on a line: one, or several between which carriage returns stand (old line ends).
+
+    A byte-order mark before it and raw control characters within strings are accepted. Raises ValueError if the line
+    is anything else.
+    """
+    text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
+    decoder = json.JSONDecoder(strict=False)
+    values: list[Any] = []
+    end = 0
+    try:
+        while end < len(text):
+            value, stop = decoder.raw_decode(text, end)
+            values.append(value)
+            end = stop
+            while text[end : end + 1] in (" ", "\t", "\r"):
+                end += 1
+            if end < len(text) and "\r" not in text[stop:end]:
+                raise ValueError(f"more text after column {stop}")
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return values
 
 
 # ----------------------------------------------------------------------------------------------------------- locks
