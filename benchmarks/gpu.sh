@@ -1,37 +1,61 @@
 #!/usr/bin/env bash
-# Everything that needs one CUDA GPU, with random weights: exactness in bfloat16, a training step at real sizes (pairs a
-# second, peak memory, utilisation, beside TRL or a plain loop). Results go to a folder, one JSON a run.
+# Everything that needs one CUDA GPU, with random weights: exactness in bfloat16, then a training step at real sizes
+# (pairs per second, peak memory, model FLOP utilisation, next to TRL or a plain loop). One JSON file per shape.
 #
-#     benchmarks/gpu.sh [folder]        80 GB of GPU memory, 100 GB of disk in $TMPDIR, about two hours
+#     benchmarks/gpu.sh [folder] [shape ...]
+#
+# Needs 80 GB of GPU memory and 40 GB of disk in $TMPDIR for all shapes. Environment: PYTHON, STEPS (5), WARMUP (2),
+# SIDES (all; for example "scramble scramble-features trl"), TEST_SECONDS (600; 0 skips the tests), MODELS (a folder to
+# keep the random weights in, for another call), SAVE_ONLY (shapes whose weights are only made).
 set -uo pipefail
 out=$(realpath -m "${1:-runs/gpu}")
+shift || true
+shapes=("$@")
+[ $# -gt 0 ] || shapes=(internvl3-1b internvl3-2b internvl3-8b molmo-7b-d)
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
+if [ -n "${MODELS:-}" ]; then
+    models=$MODELS
+else
+    models=$(mktemp -d)
+    trap 'rm -rf "$models"' EXIT
+fi
+read -ra sides <<<"${SIDES:-}"
 mkdir -p "$out"
 nvidia-smi >"$out/nvidia-smi.txt"
 
-"$python" -m pytest -m cuda tests 2>&1 | tee "$out/tests.log"
+# The weights are drawn on the CPU while the tests use the GPU.
+for shape in "${shapes[@]}" ${SAVE_ONLY:-}; do
+    "$python" benchmarks/preference_step.py --device cuda --shape "$shape" --model "$models/$shape" --steps 0 \
+        >"$out/$shape.save.log" 2>&1 &
+done
+if [ "${TEST_SECONDS:-600}" != 0 ]; then
+    timeout "${TEST_SECONDS:-600}" "$python" -m pytest -m cuda tests/trie -n 4 -p no:cacheprovider >"$out/tests.log" 2>&1
+    tail -n 3 "$out/tests.log"
+fi
+wait
 
-step() { # shape, images a step, captions an image
-    "$python" benchmarks/preference_step.py --device cuda --gradient-checkpointing --feature-cache --one-at-a-time \
-        --shape "$1" --images "$2" --captions "$3" --warmup 3 --steps 10 --distinct-images 32 \
-        --json "$out/$1-captions$3.json" >"$out/$1-captions$3.log" 2>&1 || echo "$1 with $3 captions failed: see $out"
-}
-for captions in 1 5; do
-    step internvl3-1b 8 "$captions"
-    step internvl3-2b 4 "$captions"
-    step internvl3-8b 2 "$captions"
-    step molmo-7b-d 2 "$captions"
+declare -A images=([internvl3-1b]=8 [internvl3-2b]=4)
+for shape in "${shapes[@]}"; do
+    "$python" benchmarks/preference_step.py --device cuda --gradient-checkpointing --feature-cache --dense-mask \
+        --one-at-a-time ${sides:+--sides "${sides[@]}"} --shape "$shape" --model "$models/$shape" --images "${images[$shape]:-2}" --captions 1 5 \
+        --warmup "${WARMUP:-2}" --steps "${STEPS:-5}" --distinct-images "${DISTINCT:-32}" --json "$out/$shape.json" \
+        >"$out/$shape.log" 2>&1 || { echo "$shape failed:"; tail -n 5 "$out/$shape.log"; }
+    [ -n "${MODELS:-}" ] || rm -rf "${models:?}/$shape"
 done
 "$python" - "$out" <<'PYTHON'
 import json, pathlib, sys
 
-for path in sorted(pathlib.Path(sys.argv[1]).glob("*-captions*.json")):
-    report = json.loads(path.read_text())
-    for name, side in report["result"].items():
-        if isinstance(side, dict) and "pairs_per_second" in side:
-            print(
-                f"{path.stem:24} {name:20} {side['pairs_per_second']:8.2f} pairs/s {side['peak_bytes'] / 1e9:6.1f} GB "
-                f"MFU {side.get('utilisation', float('nan')):.3f}"
-            )
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
+    for result in json.loads(path.read_text())["by_captions"]:
+        for name, side in result.items():
+            if isinstance(side, dict) and "failed" in side:
+                print(f"{path.stem:14} x{result['captions']} {name:22} failed: {side['failed'][:80]}")
+            elif isinstance(side, dict) and "pairs_per_second" in side:
+                print(
+                    f"{path.stem:14} x{result['captions']} {name:22} {side['seconds_a_step']:8.3f} s/step "
+                    f"{side['pairs_per_second']:8.2f} pairs/s {side['peak_bytes'] / 1e9:6.1f} GB "
+                    f"MFU {side.get('utilisation', float('nan')):.3f}"
+                )
+        print(path.stem, result["captions"], json.dumps(result.get("ratios", {})))
 PYTHON

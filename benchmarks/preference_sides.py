@@ -239,7 +239,7 @@ def run_scramble(args: argparse.Namespace) -> None:
 
     loaded = load(args)
     if args.device == "cuda":
-        loaded.backbone.decoder.set_attn_implementation("flex_attention")
+        loaded.backbone.decoder.set_attn_implementation(args.attention)
     data = examples_and_images(args)
     clock = Clock(args.steps)
     calls: Iterator[Any] = chain([clock.begin], cycle([clock.end_step]))
@@ -310,6 +310,7 @@ def main() -> None:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--feature-cache", action="store_true")
     parser.add_argument("--reference-in-step", action="store_true")
+    parser.add_argument("--attention", choices=("flex_attention", "sdpa"), default="flex_attention", help="on a GPU")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         args.work = work

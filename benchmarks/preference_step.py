@@ -95,13 +95,15 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
     sides = {"scramble": ["scramble", *ours]}
     if args.feature_cache:
         sides["scramble-features"] = ["scramble", *ours, "--feature-cache"]
+    if args.dense_mask:
+        sides["scramble-dense-mask"] = ["scramble", *ours, "--attention", "sdpa"]
     if args.reference_in_step:
         sides["scramble-reference-in-step"] = ["scramble", *ours, "--reference-in-step"]
     if not args.only_scramble:
         peers = [] if args.shape in MOLMO_SHAPES else ["trl"]
         peers += ["rows"] if args.rows or not peers else []
         sides |= {name: [name] for peer in peers for name in (peer, f"{peer}-checkpointing")}
-    return sides
+    return {name: side for name, side in sides.items() if not args.sides or name in args.sides}
 
 
 def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, Any]:
@@ -266,8 +268,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--images", type=int, default=2, help="images a step")
-    parser.add_argument("--captions", type=int, default=1, help="pairs an image")
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument(
+        "--captions", type=int, nargs="+", default=[1], help="pairs per image; several are measured in turn"
+    )
+    parser.add_argument("--steps", type=int, default=6, help="0: only make the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--distinct-images", type=int, default=64)
@@ -276,8 +280,13 @@ def main() -> None:
     parser.add_argument("--feature-cache", action="store_true", help="also with the tower's features on disk")
     parser.add_argument("--reference-in-step", action="store_true", help="also without a reference cache")
     parser.add_argument("--rows", action="store_true", help="also a plain loop with a sequence a row")
+    parser.add_argument("--sides", nargs="+", help="only these of the chosen sides; `scramble` must be among them")
     parser.add_argument("--only-scramble", action="store_true")
     parser.add_argument("--one-at-a-time", action="store_true", help="sides one after the other, to save memory")
+    parser.add_argument(
+        "--dense-mask", action="store_true", help="on a GPU, also with a dense mask instead of FlexAttention"
+    )
+    parser.add_argument("--model", help="keep the model in this folder, and use the one that is there")
     parser.add_argument("--curve", action="store_true", help="over 1, 2, 5, 10 captions and 64 to 1024 image tokens")
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()
@@ -287,15 +296,21 @@ def main() -> None:
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     report: dict[str, Any] = describe(args, shape)
     with tempfile.TemporaryDirectory() as folder:
-        model = save_model(Path(folder) / "model", shape, texts, args.dtype)
+        model = Path(args.model or Path(folder) / "model")
+        if not (model / "config.json").exists():
+            save_model(model, shape, texts, args.dtype)
+        if args.steps == 0:
+            return
         if args.curve:
             report["by_captions"] = [measure(args, model, captions) for captions in CAPTIONS]
             report["by_image_tokens"] = []
             for size in IMAGE_SIZES:
                 model = save_model(Path(folder) / str(size), replace(shape, image_size=size), texts, args.dtype)
-                report["by_image_tokens"].append(measure(args, model, args.captions))
+                report["by_image_tokens"].append(measure(args, model, args.captions[0]))
+        elif len(args.captions) == 1:
+            report["result"] = measure(args, model, args.captions[0])
         else:
-            report["result"] = measure(args, model, args.captions)
+            report["by_captions"] = [measure(args, model, captions) for captions in args.captions]
     text = json.dumps(report, indent=2)
     print(text)
     if args.json:
