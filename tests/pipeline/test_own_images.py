@@ -100,6 +100,23 @@ def test_captions_without_a_negative_are_counted_and_listed(tmp_path: Path, scri
     assert "there is something" in failed.stderr  # the world's grammar cannot read it
 
 
+def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
+    folder: Path, tmp_path: Path, script: Run
+) -> None:
+    small = tmp_path / "three"
+    small.mkdir()
+    for name in ("0.png", "1.png", "2.png"):
+        os.link(folder / name, small / name)
+    (small / "captions.jsonl").write_text("".join((folder / "captions.jsonl").read_text().splitlines(True)[:3]))
+    done = script("generate", *own(small, tmp_path / "run", "negatives.refine={}", "data.test_fraction=0"))
+    train = json.loads((tmp_path / "run" / "data" / "stage.json").read_text())["summary"]["splits"]["train"]
+    assert train["not_refined"] and sum(train["not_refined"].values()) == train["pairs"]
+    kind, count = next(iter(train["not_refined"].items()))
+    assert f"not refined: {kind} ({count})" in done.stdout
+    done = script("generate", *own(small, tmp_path / "empty", "data.test_fraction=1"), status=1)
+    assert "the training split gets none of the images; data.val_fraction=0 data.test_fraction=0" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [

@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scramble.negatives.blind import CLASSIFIERS, FRESH, Blind, blind_accuracy, blind_by_score, group_of, plain
+from scramble.negatives.blind import (
+    CLASSIFIERS,
+    FRESH,
+    Blind,
+    blind_accuracy,
+    blind_by_score,
+    group_of,
+    judgeable,
+    plain,
+)
 from scramble.negatives.faults import FAULTS, faults
 from scramble.records import PreferencePair
 
@@ -18,7 +27,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RATIO_EDGES = (0.0, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, float("inf"))
-MIN_PAIRS = 20  # fewer pairs of a kind: no classifier is fitted
 
 
 def audit(
@@ -60,7 +68,7 @@ def _kind(
     likelihood: Callable[[Sequence[str]], Sequence[float]] | None,
 ) -> dict[str, Any]:
     blind: dict[str, Any] = {}
-    if len(pairs) >= MIN_PAIRS and len({group_of(p) for p in pairs}) >= folds:
+    if judgeable(pairs, folds):
         for name in (*CLASSIFIERS, FRESH):
             blind[name] = _numbers(blind_accuracy(pairs, name, seed=seed, count=folds))
     if likelihood is not None:

@@ -34,6 +34,8 @@ _SURFACE = (
 )
 CLASSIFIERS = ("length", "surface", "unigram", "bigram", "trigram")
 FRESH = "character"  # not used by refinement: judges it
+FOLDS = 5
+MIN_PAIRS = 20  # with fewer, an accuracy's standard error is above 11 points: no classifier is fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ def plain(text: str) -> str:
 def group_of(pair: PreferencePair) -> str:
     """What dependent pairs have in common: the (first) image; a pair of text alone stands for itself."""
     return pair.image_ids[0] if pair.image_ids else pair.pair_id
+
+
+def judgeable(pairs: Sequence[PreferencePair], count: int = FOLDS) -> bool:
+    """Whether pairs suffice for a text-only accuracy: :data:`MIN_PAIRS` of them, and an image for each fold."""
+    return len(pairs) >= MIN_PAIRS and len({group_of(pair) for pair in pairs}) >= count
 
 
 def folds(pairs: Sequence[PreferencePair], count: int, seed: int) -> np.ndarray:
@@ -97,7 +104,10 @@ def differences(pairs: Sequence[PreferencePair], classifier: str) -> Any:
             ngram_range=(1, longest), token_pattern=r"(?u)\S+", tokenizer=None, binary=False, dtype=np.float32
         )
     bounded = [f"<s> {plain(text)} </s>" if classifier != FRESH else plain(text) for text in chosen + rejected]
-    table = vectorizer.fit_transform(bounded)
+    try:
+        table = vectorizer.fit_transform(bounded)
+    except ValueError:  # scikit-learn's "empty vocabulary": answers of one letter have no n-grams of characters
+        return csr_matrix((len(pairs), 1), dtype=np.float32)
     return table[: len(pairs)] - table[len(pairs) :]
 
 
@@ -111,21 +121,21 @@ def cross_fit(features: Any, fold: np.ndarray, *, c: float = 1.0) -> np.ndarray:
     """Out-of-fold scores (n,), in log-odds: positive where the chosen text is recognised.
 
     ``features`` (n, k) are differences. The classifier is a logistic regression without intercept, on differences of
-    which every other one is turned round (with its label), so that it has no side to prefer.
+    which every other one is turned round (with its label), so that it has no side to prefer. Rows that cannot be
+    judged score 0: those of a fold without others to learn from.
     """
     import numpy as np
     from scipy.sparse import diags
     from sklearn.linear_model import LogisticRegression
 
     scores = np.zeros(features.shape[0])
-    side = np.where(np.arange(features.shape[0]) % 2 == 0, 1.0, -1.0)
-    turned = diags(side) @ features
     for number in np.unique(fold):
         train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if len(train) < 2 or not features[train].count_nonzero():
             continue
+        side = np.where(np.arange(len(train)) % 2 == 0, 1.0, -1.0)
         model = LogisticRegression(C=c, fit_intercept=False, solver="liblinear", random_state=0)
-        scores[test] = model.fit(turned[train], side[train]).decision_function(features[test])
+        scores[test] = model.fit(diags(side) @ features[train], side).decision_function(features[test])
     scores[np.abs(scores) < 1e-9] = 0.0
     return scores
 

@@ -11,12 +11,13 @@ Two ways, both balanced within each kind and seeded:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scramble.negatives.base import seeded
-from scramble.negatives.blind import cross_fit, differences, folds
+from scramble.negatives.blind import FOLDS, cross_fit, differences, folds, judgeable
 from scramble.records import PreferencePair
 
 if TYPE_CHECKING:
@@ -64,8 +65,40 @@ def _cell(gap: float, bins: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class KindGroups:
+    """How the kinds of a set of pairs are refined: one by one, as one pool, or not at all.
+
+    An accuracy over a handful of pairs is noise, and balancing on noise would drop most of them. Kinds with too few
+    pairs (:func:`scramble.negatives.blind.judgeable`) are therefore judged together; where even all of them together
+    are too few, they are left as they are.
+    """
+
+    alone: tuple[str, ...]
+    pooled: tuple[str, ...]
+    left_alone: tuple[str, ...]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The group of each kind that is refined: its own name, or the names of all pooled kinds."""
+        return {kind: kind for kind in self.alone} | dict.fromkeys(self.pooled, " + ".join(self.pooled))
+
+
+def kind_groups(pairs: Sequence[PreferencePair]) -> KindGroups:
+    """Sort the kinds of ``pairs`` by whether they hold enough pairs to be refined by themselves."""
+    by_kind: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        by_kind.setdefault(pair.kind, []).append(pair)
+    alone = tuple(kind for kind in sorted(by_kind) if judgeable(by_kind[kind]))
+    small = tuple(kind for kind in sorted(by_kind) if kind not in alone)
+    if judgeable([pair for kind in small for pair in by_kind[kind]]):
+        return KindGroups(alone, small, ())
+    return KindGroups(alone, (), small)
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
-    """One round of refinement of one kind: pairs before and after, and the accuracy that the classifiers had."""
+    """One round of refinement of one kind (or of the pooled small kinds): pairs before and after, and the accuracy
+    that the classifiers had."""
 
     kind: str
     number: int
@@ -90,25 +123,30 @@ def refine_blind(
     all pairs, and keeps, at each level of confidence, as many pairs that they get right as they get wrong, and
     ``slack`` (a share) more: pairs picked with equal numbers would be told *below* chance by the next classifier. It
     stops for a kind when the classifiers are at ``target`` percent or below, or fewer than the share ``least`` of its
-    pairs would stay. ``on_round`` is told each round's numbers.
+    pairs would stay. Small kinds are pooled or left alone (:func:`kind_groups`). ``on_round`` is told each round's
+    numbers.
     """
+    names = kind_groups(pairs).names
     kept = list(pairs)
-    total: dict[str, int] = {}
-    for pair in pairs:
-        total[pair.kind] = total.get(pair.kind, 0) + 1
+    total = Counter(names[pair.kind] for pair in pairs if pair.kind in names)
     done: set[str] = set()
     for number in range(rounds):
-        gaps = _gaps(kept, seed + 101 * number)
-        staying: list[int] = []
-        for kind in sorted(total):
-            members = [i for i, pair in enumerate(kept) if pair.kind == kind]
-            balanced = members if kind in done else _balance(members, gaps, slack, seeded(seed, kind, number).random())
-            right = _accuracy(gaps[members]) if members else 50.0
-            if right <= target or len(balanced) < least * total[kind]:
-                done.add(kind)
+        if done == set(total):
+            break
+        gaps = _gaps(kept, names, seed + 101 * number)
+        staying = [i for i, pair in enumerate(kept) if names.get(pair.kind) not in total.keys() - done]
+        for group in sorted(total.keys() - done):
+            members = [i for i, pair in enumerate(kept) if names.get(pair.kind) == group]
+            if not members:  # all of them told in earlier rounds
+                done.add(group)
+                continue
+            balanced = _balance(members, gaps, slack, seeded(seed, group, number).random())
+            right = _accuracy(gaps[members])
+            if right <= target or len(balanced) < least * total[group]:
+                done.add(group)
                 balanced = members
             elif on_round is not None:
-                on_round(Round(kind, number, len(members), len(balanced), right))
+                on_round(Round(group, number, len(members), len(balanced), right))
             staying += balanced
         if len(staying) == len(kept):
             break
@@ -120,18 +158,19 @@ def _accuracy(gaps: np.ndarray) -> float:
     return float(100 * ((gaps > 0).mean() + (gaps == 0).mean() / 2))
 
 
-def _gaps(pairs: Sequence[PreferencePair], seed: int) -> np.ndarray:
-    """Out-of-fold log-odds (n,) summed over classifiers, of one pooled fit and one fit per kind."""
+def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) -> np.ndarray:
+    """Out-of-fold log-odds (n,) summed over classifiers, of one fit on all pairs and one per group of kinds."""
     import numpy as np
 
     gaps = np.zeros(len(pairs))
-    by_kind: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for index, pair in enumerate(pairs):
-        by_kind.setdefault(pair.kind, []).append(index)
+        if pair.kind in names:
+            groups.setdefault(names[pair.kind], []).append(index)
     for place, classifier in enumerate(("unigram", "bigram", "trigram")):
-        table, fold = differences(pairs, classifier), folds(pairs, 5, seed + place)
+        table, fold = differences(pairs, classifier), folds(pairs, FOLDS, seed + place)
         gaps += cross_fit(table, fold)
-        for members in by_kind.values():
+        for members in groups.values():
             gaps[members] += cross_fit(table[members], fold[members])
     return gaps
 

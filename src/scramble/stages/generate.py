@@ -222,7 +222,8 @@ def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]
 
         pairs, counted = _stream(folder, negatives, seed, skip, stack)
         if refine is not None and folder.name == "train":
-            pairs, counts["pairs_before_refinement"] = _refine(pairs, refine, seed)
+            pairs, refined = _refine(pairs, refine, seed)
+            counts |= refined
         counts["pairs"] = write_table(folder, PreferencePair, pairs)
         counts |= counted()
     return counts | {"skipped": dict(skipped.most_common())}
@@ -272,8 +273,11 @@ def _mix(
 
             pairs, counted = _stream(folder, part, seed, skip_of, stack)
             refine = part.get("refine")
-            found[name] = _refine(pairs, refine, seed)[0] if refine is not None and train else list(pairs)
-            counts[name] = {"pairs": len(found[name]), **counted()}
+            refined: dict[str, Any] = {}
+            if refine is not None and train:
+                pairs, refined = _refine(pairs, refine, seed)
+            found[name] = list(pairs)
+            counts[name] = {"pairs": len(found[name]), **refined, **counted()}
     if not train:  # a part may be for training alone
         found = {name: made for name, made in found.items() if made}
     return mix(found, weights, seed=seed), lambda: {"parts": counts}
@@ -316,12 +320,23 @@ def _totals(generator: Generator) -> dict[str, Any]:
     return {"engine": generator.totals()} if hasattr(generator, "totals") else {}
 
 
-def _refine(pairs: Iterable[PreferencePair], options: Mapping[str, Any], seed: int) -> tuple[list[PreferencePair], int]:
-    """Drop what classifiers without the image can tell. Text only, so the pairs are held in memory."""
-    from scramble.negatives.refine import refine_blind
+def _refine(
+    pairs: Iterable[PreferencePair], options: Mapping[str, Any], seed: int
+) -> tuple[list[PreferencePair], dict[str, Any]]:
+    """Drop what classifiers without the image can tell, and what the summary says of it.
+
+    Text only, so the pairs are held in memory.
+    """
+    from scramble.negatives.refine import kind_groups, refine_blind
 
     everything = list(pairs)
-    return refine_blind(everything, seed=seed, **options), len(everything)
+    groups, sizes = kind_groups(everything), Counter(pair.kind for pair in everything)
+    small = {
+        "refined_together": {kind: sizes[kind] for kind in groups.pooled},
+        "not_refined": {kind: sizes[kind] for kind in groups.left_alone},
+    }
+    counts = {"pairs_before_refinement": len(everything), **{what: kinds for what, kinds in small.items() if kinds}}
+    return refine_blind(everything, seed=seed, **options), counts
 
 
 def _audit(folder: Path, seed: int) -> dict[str, float]:
@@ -339,13 +354,25 @@ def _audit(folder: Path, seed: int) -> dict[str, float]:
 
 
 def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
-    if "pairs" in summary["splits"]["train"] and summary["splits"]["train"]["pairs"] == 0:
-        reasons = summary["splits"]["train"].get("skipped", {})
-        why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
+    train = summary["splits"]["train"]
+    if train.get("pairs") != 0:
+        return
+    if train["images"] == 0:
         raise StageError(
-            f"{folder}: the training split gives no pair ({why}); choose another method, "
-            "negatives=rules for English captions"
+            f"{folder}: the training split gets none of the images; data.val_fraction=0 data.test_fraction=0 gives it "
+            "all of them, seed=... draws other splits"
         )
+    if count := train.get("pairs_before_refinement"):
+        raise StageError(
+            f"{folder}: refinement drops all {count} training pairs: text-only classifiers recognise the chosen text "
+            "of each; negatives.refine=null keeps them"
+        )
+    reasons = train.get("skipped", {})
+    why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
+    raise StageError(
+        f"{folder}: the training split gives no pair ({why}); choose another method, "
+        "negatives=rules for English captions"
+    )
 
 
 def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
@@ -355,6 +382,7 @@ def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
         say(f"data, {split}: {numbers or empty}" + (" (finished already)" if how == "reused" else ""))
         if how == "reused":  # a sweep would say all of it for each arm
             return
+    _tell_small_kinds(summary["splits"].get("train", {}))
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
@@ -364,3 +392,20 @@ def _tell_data(folder: Path, summary: Mapping[str, Any], how: str) -> None:
         say(f"data: chosen told from rejected without the image, percent: {numbers}; see {folder / 'audit.html'}")
     if summary["rejected_rows"]:
         say(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
+
+
+def _tell_small_kinds(counts: Mapping[str, Any]) -> None:
+    """Say which kinds of training pairs refinement could not judge by themselves."""
+    from scramble.negatives.blind import FOLDS, MIN_PAIRS
+
+    parts = {"": counts} | {f" of {name}": part for name, part in counts.get("parts", {}).items()}
+    for part, numbers in parts.items():
+        said = []
+        for what, does in (("refined_together", "refined together"), ("not_refined", "not refined")):
+            if kinds := numbers.get(what):
+                said.append(f"{does}: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
+        if said:
+            say(
+                f"data, train: kinds{part} with fewer than {MIN_PAIRS} pairs or {FOLDS} images are too small to refine "
+                f"one by one; {'; '.join(said)}"
+            )
