@@ -15,8 +15,10 @@ import io
 import json
 import os
 import tempfile
+import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -404,26 +406,65 @@ def table_path(folder: str | Path, record_type: type) -> Path:
 
 
 class ImageTable(Mapping[str, ImageFile]):
-    """The images of a data set folder by id, read from disk when asked for (memory-mapped by ``datasets``)."""
+    """The images of a data set folder by id, read from the parquet file when asked for.
+
+    Nothing is copied to the ``datasets`` library's cache, which can be read-only or on a small disk. The decoded row
+    groups that were read last stay in memory, up to ``GROUP_CACHE`` bytes. Processes and threads can share a table.
+    """
+
+    GROUP_CACHE = 64 << 20  # bytes: a whole small data set, or a few row groups of photographs
 
     def __init__(self, folder: str | Path) -> None:
-        import pyarrow.parquet as pq
-        from datasets import Dataset, Image
+        self._path = table_path(folder, ImageRecord)
+        if not self._path.exists():
+            raise StoreError(f"{self._path} is missing: run the stage that writes it (scripts/generate.py) first")
+        self._open()
+        self._index: dict[str, tuple[int, int]] = {}  # id -> row group, row in it
+        with self._reading():
+            for group in range(self._file.num_row_groups):
+                names = self._file.read_row_group(group, columns=["image_id"], use_threads=False)
+                self._index |= {name: (group, row) for row, name in enumerate(names["image_id"].to_pylist())}
 
-        path = table_path(folder, ImageRecord)
-        if not path.exists():
-            raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
-        self._rows: Any = []
-        self._index: dict[str, int] = {}
-        if pq.read_metadata(path).num_rows == 0:  # text alone; ``datasets`` refuses a table without rows
-            return
-        rows = Dataset.from_parquet(str(path), columns=["image_id", "image"])
-        self._rows = rows.cast_column("image", Image(decode=False))
-        self._index = {name: number for number, name in enumerate(self._rows["image_id"])}
+    def _open(self) -> None:
+        import pyarrow.parquet as pq
+
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[int, Any] = OrderedDict()
+        with self._reading():
+            self._file = pq.ParquetFile(self._path, memory_map=True)  # no file position to share after a fork
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StoreError(f"{self._path} cannot be read as {TABLES[ImageRecord]}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_path": self._path, "_index": self._index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     def __getitem__(self, image_id: str) -> ImageFile:
-        image = self._rows[self._index[image_id]]["image"]
+        group, row = self._index[image_id]
+        image = self._group(group)[row].as_py()
         return ImageFile(image["bytes"], image["path"])
+
+    def _group(self, group: int) -> Any:
+        with self._lock:
+            if group in self._groups:
+                self._groups.move_to_end(group)
+                return self._groups[group]
+            with self._reading():
+                images = self._file.read_row_group(group, columns=["image"], use_threads=False)["image"]
+            self._groups[group] = images
+            while len(self._groups) > 1 and sum(kept.nbytes for kept in self._groups.values()) > self.GROUP_CACHE:
+                self._groups.popitem(last=False)
+            return images
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
