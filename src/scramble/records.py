@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import io
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,16 @@ class PreferencePair:
     def __post_init__(self) -> None:
         if not self.chosen.strip() or not self.rejected.strip():
             raise RecordError(f"pair {self.pair_id}: chosen and rejected must both hold text")
-        if self.chosen == self.rejected:
+        if _text_alone(self.chosen) == _text_alone(self.rejected):
             raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
+
+
+def _text_alone(text: str) -> str:
+    """A text without its outer white space, accents composed: what is left is what a reader can prefer.
+
+    Many tokenizers compose accents (NFC) themselves, so that texts which differ in this alone have the same tokens.
+    """
+    return unicodedata.normalize("NFC", text.strip())
 
 
 @dataclass(frozen=True, slots=True)
