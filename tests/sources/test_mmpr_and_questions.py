@@ -72,7 +72,8 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
     assert all(not b.images and not b.pairs[0].image_ids for b in found if b.pairs[0].kind == "text")
     assert bad.reasons == {
         "missing image": 1, "unreadable image": 1, "empty chosen": 1, "1 image placeholders for 0 images": 1,
-        "chosen and rejected are the same text": 1, "not JSON": 1, "not a JSON object": 1, "bad row": 1,
+        "chosen and rejected are the same text": 1, "not JSON": 1, "not a JSON object": 1,
+        "image is neither a path nor a list of paths": 1,
         "an image is not a path": 1,
     }  # fmt: skip
     said = capsys.readouterr().out

@@ -218,7 +218,7 @@ def test_hf_bad_rows_and_unknown_hub_id(tmp_path: Path) -> None:
     Dataset.from_dict(rows).to_parquet(str(tmp_path / "x.parquet"))
     bad = BadRows(tmp_path / "bad.jsonl", max_fraction=0.9)
     assert [r.captions for r in read("hf", tmp_path / "x.parquet", bad=bad)] == [("a",)]
-    assert bad.reasons == {"unreadable image": 2, "empty caption": 1}
+    assert bad.reasons == {"unreadable image": 1, "row without image": 1, "empty caption": 1}
     with pytest.raises(SourceError, match=r"nobody/nothing cannot be opened"):
         list(read("hf", "nobody/nothing"))
 

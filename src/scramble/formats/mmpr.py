@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.formats.provenance import FormatError
-from scramble.store import file_key, write_json
+from scramble.store import StoreError, file_key, read_text, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,8 +66,10 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_doubles)
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path), object_pairs_hook=_no_doubles, strict=False)
+    except StoreError as error:
+        raise FormatError(str(error)) from error
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not content:
         raise FormatError(f"{path}: not a meta.json of MMPR (sets by name)")

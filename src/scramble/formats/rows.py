@@ -103,8 +103,12 @@ def from_mmpr(row: Mapping[str, Any]) -> Parsed:
     """Texts and images of a row of MMPR. Placeholders among the text are dropped: images come before it."""
     if row.get("video"):
         raise FormatError("video rows cannot be used")
-    images = row.get("image") or []
-    images = [images] if isinstance(images, str) else list(images)
+    images = row.get("image")
+    if images is None or images == "":  # text alone
+        images = []
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list):
+        raise FormatError("image is neither a path nor a list of paths")
     texts = []
     for key in ("question", "chosen", "rejected"):
         if not isinstance(row.get(key), str):

@@ -6,6 +6,8 @@ Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file o
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,7 +30,7 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
         raise RecordError("chosen and rejected answer different prompts")
     kind = "yes-no" if {chosen.lower().strip("."), rejected.lower().strip(".")} == YES_NO else "rearrange"
     pair = PreferencePair(
-        pair_id=f"{row.get('id', '')}-{number:07d}",
+        pair_id=f"{'' if row.get('id') is None else row['id']}-{number:07d}",
         image_ids=(PurePosixPath(image).stem,),
         prompt=prompt,
         chosen=chosen,
@@ -38,6 +40,21 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
         source="scramble_release",
     )
     return image, pair
+
+
+def image_ids(paths: Iterable[str]) -> dict[str, str]:
+    """Ids of images by path: the file's name without suffix, or where files share it the path, whole if need be.
+
+    COCO's names are ids already (the same in all of its releases); ``0/image.png`` and ``1/image.png`` are not.
+    """
+    paths = list(dict.fromkeys(paths))
+    stems = Counter(PurePosixPath(path).stem for path in paths)
+    longer = Counter(PurePosixPath(path).with_suffix("").as_posix() for path in paths)
+    ids = {}
+    for path in paths:
+        stem, long = PurePosixPath(path).stem, PurePosixPath(path).with_suffix("").as_posix()
+        ids[path] = stem if stems[stem] == 1 else long if longer[long] == 1 else path
+    return ids
 
 
 def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
@@ -63,7 +80,9 @@ def _turns(row: dict[str, Any], key: str) -> tuple[str, str]:
         raise RecordError(f"{key}: a turn lacks from or value") from error
     if asker != "human" or answerer != "gpt":
         raise RecordError(f"{key}: the turns are by {asker} and {answerer}, not by human and gpt")
-    answer = " ".join(str(answer).split())
+    if not isinstance(question, str) or not isinstance(answer, str):
+        raise RecordError(f"{key}: a turn's value is not text")
+    answer = " ".join(answer.split())
     if not answer:
         raise RecordError("empty caption")
-    return str(question).replace(IMAGE, "").strip(), answer
+    return question.replace(IMAGE, "").strip(), answer

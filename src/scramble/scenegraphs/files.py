@@ -54,13 +54,13 @@ def gqa_graph(entry: Any) -> dict[str, Any] | None:
             {
                 "id": str(ident),
                 "name": thing.get("name"),
-                "attributes": list(thing.get("attributes") or ()),
+                "attributes": _list(thing.get("attributes")),
                 "bbox": _corners(thing),
             }
         )
         links += [
             {"subject": str(ident), "predicate": link.get("name"), "object": _ident(link.get("object"))}
-            for link in thing.get("relations") or ()
+            for link in _list(thing.get("relations"))
             if isinstance(link, Mapping)
         ]
     size = {side: entry[side] for side in ("width", "height") if isinstance(entry.get(side), (int, float))}
@@ -75,12 +75,12 @@ def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
     for thing in entry["objects"]:
         if not isinstance(thing, Mapping):
             continue
-        names = thing.get("names") or [thing.get("name")]
+        names = _list(thing.get("names")) or [thing.get("name")]
         objects.append(
             {
                 "id": _ident(thing.get("object_id")),
                 "name": names[0],
-                "attributes": list(thing.get("attributes") or ()),
+                "attributes": _list(thing.get("attributes")),
                 "bbox": _corners(thing),
             }
         )
@@ -90,7 +90,7 @@ def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
             "predicate": link.get("predicate"),
             "object": _ident(link.get("object_id", _inner(link, "object"))),
         }
-        for link in entry.get("relationships") or ()
+        for link in _list(entry.get("relationships"))
         if isinstance(link, Mapping)
     ]
     return {"objects": objects, "relations": links}
@@ -108,6 +108,13 @@ def _inner(link: Mapping[str, Any], side: str) -> Any:
     """The id of an object that a relationship holds whole, as Visual Genome's older files have it."""
     thing = link.get(side)
     return thing.get("object_id") if isinstance(thing, Mapping) else None
+
+
+def _list(value: Any) -> list[Any]:
+    """A list as it is; one value as a list of it (a text is not a list of letters), nothing as an empty one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _ident(value: Any) -> str | None:

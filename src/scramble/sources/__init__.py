@@ -56,5 +56,7 @@ def read(
         raise SourceError(f"no source called {kind}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
     if bad is None:
         bad = BadRows()
+    if kind == "hf" and limit is not None:  # it gathers the rows of its images before it gives the first
+        options["limit"] = limit
     yield from islice(SOURCES[kind](path, bad, **options), limit)
     bad.check(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_caption, load_image
+from scramble.sources.images import clean_captions, image_name, load_image
 from scramble.store import StoreError, read_json
 
 
@@ -36,48 +36,58 @@ def read(
     """
     file, folder = _layout(Path(path), split, images)
     content = _content(file)
-    captions: dict[Any, list[str]] = {}
-    seen_annotations: set[Any] = set()
-    known = {image.get("id") for image in content["images"]}
-    for row in content["annotations"]:
-        key = row.get("id")
-        if key in seen_annotations:
-            bad.reject(file, f"annotation {key}", "duplicate id")
+    captions: dict[str, list[str]] = {}
+    seen_annotations: set[str] = set()
+    known = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)} - {""}
+    for number, row in enumerate(content["annotations"], 1):
+        if not isinstance(row, dict):
+            bad.reject(file, f"annotation {number} of the list", "not a JSON object")
+            continue
+        key, image_key = _key(row.get("id")), _key(row.get("image_id"))
+        where = f"annotation {key}" if key else f"annotation {number} of the list"
+        if key and key in seen_annotations:
+            bad.reject(file, where, "duplicate id")
             continue
         seen_annotations.add(key)
-        if row.get("image_id") not in known:
-            bad.reject(file, f"annotation {key}", "missing image", f"no image {row.get('image_id')} in the file")
+        if image_key not in known:
+            bad.reject(file, where, "missing image", f"no image {row.get('image_id')} in the file")
             continue
         try:
-            caption = clean_caption(row.get("caption"))
+            found = clean_captions(row.get("caption"))
         except RecordError as error:
-            bad.reject(file, f"annotation {key}", str(error))
+            bad.reject(file, where, str(error))
             continue
-        texts = captions.setdefault(row["image_id"], [])
-        if caption not in texts:
-            texts.append(caption)
+        texts = captions.setdefault(image_key, [])
+        texts.extend(caption for caption in found if caption not in texts)
     yield from _images(file, folder, content["images"], captions, bad, embed, verify)
 
 
 def _images(
     file: Path,
     folder: Path,
-    rows: list[dict[str, Any]],
-    captions: dict[Any, list[str]],
+    rows: list[Any],
+    captions: dict[str, list[str]],
     bad: BadRows,
     embed: bool,
     verify: bool,
 ) -> Iterator[ImageRecord]:
     seen: set[str] = set()
-    for row in rows:
-        name, key = row.get("file_name"), row.get("id")
-        image_id = f"{key:012d}" if isinstance(key, int) else str(key)
-        if image_id in seen:
+    for number, row in enumerate(rows, 1):
+        key = _key(row.get("id")) if isinstance(row, dict) else ""
+        if not key:
+            bad.reject(file, f"image {number} of the list", "row without id")
+            continue
+        if key in seen:
             bad.reject(file, f"image {key}", "duplicate id")
             continue
-        seen.add(image_id)
-        if not name or key not in captions:
-            bad.reject(file, f"image {key}", "row without caption" if name else "row without image")
+        seen.add(key)
+        try:
+            name = image_name(row.get("file_name"))
+        except RecordError as error:
+            bad.reject(file, f"image {key}", str(error))
+            continue
+        if key not in captions:
+            bad.reject(file, f"image {key}", "row without caption")
             continue
         try:
             image = load_image(folder / name, embed=embed, verify=verify)
@@ -86,7 +96,19 @@ def _images(
             bad.reject(file, f"image {key}", kind, str(error), rows=len(captions[key]))
             continue
         bad.use(len(captions[key]))
+        ident = int(row["id"]) if isinstance(row["id"], float) else row["id"]
+        image_id = f"{ident:012d}" if isinstance(ident, int) else str(ident)
         yield ImageRecord(image_id, image, tuple(captions[key]), source=f"coco:{file.stem}")
+
+
+def _key(value: Any) -> str:
+    """What links annotations to images: an id as text, so that 7 and "7" are one; "" for what is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return ""
+    text = str(value).strip()
+    return text.lstrip("0") or "0" if text.isdecimal() else text
 
 
 def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Path]:

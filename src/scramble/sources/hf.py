@@ -1,14 +1,23 @@
-"""Any data set that the ``datasets`` library opens: a hub id, a saved folder, local parquet or arrow files."""
+"""Data sets of Hugging Face's form: a hub id, a folder of ``save_to_disk``, local parquet or arrow files.
+
+Local files are read in place (:mod:`scramble.sources.tables`), hub ids are streamed by the ``datasets`` library.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scramble.console import say
 from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, load_image, verify_image
+from scramble.sources.images import clean_captions, clean_id, image_name, load_image, verify_image
+from scramble.sources.tables import LocalTable, one_line, open_local
+
+Row = dict[str, Any]
 
 
 def read(
@@ -23,114 +32,160 @@ def read(
     revision: str | None = None,
     embed: bool = True,
     verify: bool = True,
+    limit: int | None = None,
 ) -> Iterator[ImageRecord]:
-    """Stream the rows of a data set, one image a row.
+    """Stream the images of a data set with the captions of all rows that show them.
 
     The caption column holds a text or a list of texts; the image column a ``datasets`` image, encoded bytes, or a
-    path. With ``id_column``, neighbouring rows of one id are one image with several captions; without it, the id is
-    the row's number.
+    path. Rows of one image are those with one id in ``id_column``; without it, those with the same bytes, or the same
+    path, and the image's id is the number of the first of them. Captions are held in memory (text only), images are
+    read one at a time; so the data set is passed twice, a hub id's over the network.
 
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, or a folder of parquet files.
+        split: one of the data set's splits; in a folder of parquet files its name is part of the files' or folders'
+            names (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
         revision: its commit; name it, and the run can be repeated.
+        limit: stop after this many images; rows past the first row of the next image are not read.
 
     Raises:
-        SourceError: the data set cannot be opened or lacks a column.
+        SourceError: the data set cannot be opened, has no such split, or lacks a column.
     """
-    rows = _open(path, split, name, revision)
     columns = [image_column, caption_column] + ([id_column] if id_column else [])
-    _require(path, columns, rows)
-    source = f"hf:{Path(path).name if Path(path).exists() else path}"
-    seen: set[str] = set()
-    current: ImageRecord | None = None
-    merged = 0
-    for number, row in enumerate(_encoded(rows, image_column), 1):
-        image_id = str(row[id_column]) if id_column and row[id_column] is not None else f"{number:08d}"
+    data = _open(path, split, name, revision)
+    _require(path, columns, data.columns)
+    images: dict[str, _Image] = {}
+    for number, row in data.rows(columns):
         try:
             captions = clean_captions(row[caption_column])
+            content = _content(row[image_column])
+            key = clean_id(row[id_column]) if id_column else content
         except RecordError as error:
             bad.reject(path, number, str(error))
             continue
-        if current is not None and image_id == current.image_id:
-            merged += 1
-            texts = dict.fromkeys((*current.captions, *captions))
-            current = ImageRecord(image_id, current.image, tuple(texts), source)
+        if key not in images and limit is not None and len(images) == limit:
+            break
+        image = images.setdefault(key, _Image(number, content))
+        if image.content != content:
+            bad.reject(path, number, "duplicate id", f"{key} names another image in row {image.first}")
             continue
-        if image_id in seen:
-            bad.reject(path, number, "duplicate id", image_id)
+        image.rows += 1
+        image.captions |= dict.fromkeys(captions)
+    if not id_column:
+        _say_what_is_shared(path, images)
+    yield from _records(path, data, columns, images, bad, embed, verify)
+
+
+@dataclass(slots=True)
+class _Image:
+    """What is known of an image before its bytes are read again."""
+
+    first: int  # row, from 1
+    content: str
+    rows: int = 0
+    captions: dict[str, None] = field(default_factory=dict)
+
+
+def _records(
+    path: str | Path, data: Any, columns: list[str], images: dict[str, _Image], bad: BadRows, embed: bool, verify: bool
+) -> Iterator[ImageRecord]:
+    source = f"hf:{Path(path).name if Path(path).exists() else path}"
+    waiting = {image.first: (key, image) for key, image in images.items()}
+    for number, row in data.rows(columns):
+        if number not in waiting:
             continue
+        key, image = waiting.pop(number)
         try:
-            image = _image(row[image_column], Path(path), embed, verify)
+            file = _load(row[columns[0]], Path(path), embed, verify)
         except RecordError as error:
-            bad.reject(path, number, "unreadable image", str(error))
-            continue
-        if current is not None:
-            bad.use(merged)
-            yield current
-        seen.add(image_id)
-        current, merged = ImageRecord(image_id, image, tuple(captions), source), 1
-    if current is not None:
-        bad.use(merged)
-        yield current
+            bad.reject(path, number, "unreadable image", str(error), rows=image.rows)
+        else:
+            bad.use(image.rows)
+            image_id = key if len(columns) > 2 else f"{number:08d}"
+            yield ImageRecord(image_id, file, tuple(image.captions), source)
+        if not waiting:
+            return
 
 
-def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> Any:
-    import datasets
-
-    local = Path(path)
-    try:
-        if local.is_dir() and ((local / "dataset_info.json").exists() or (local / "dataset_dict.json").exists()):
-            loaded = datasets.load_from_disk(str(local))
-            return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
-        if local.is_file() and local.suffix == ".arrow":
-            return datasets.Dataset.from_file(str(local))
-        if local.exists():
-            files = [str(local)] if local.is_file() else sorted(str(file) for file in local.rglob("*.parquet"))
-            if not files:
-                raise SourceError(f"{path} holds no parquet file and was not written by save_to_disk")
-            return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-        return datasets.load_dataset(str(path), name, split=split, revision=revision, streaming=True)
-    except SourceError:
-        raise
-    except Exception as error:  # the hub, the file system and pyarrow raise many types
-        raise SourceError(
-            f"{path} cannot be opened as a data set ({type(error).__name__}: {error}). It must be a local parquet or "
-            "arrow file, a folder, or a hub id that this machine can reach (HF_TOKEN set for gated ones)"
-        ) from error
+def _say_what_is_shared(path: str | Path, images: dict[str, _Image]) -> None:
+    shared = [image.rows for image in images.values() if image.rows > 1]
+    if shared:
+        say(
+            f"data: {path}: {sum(shared):,} rows share {len(shared):,} images (the same bytes or path); each image is "
+            "one, with the captions of all its rows"
+        )
 
 
-def _require(path: str | Path, columns: list[str], rows: Any) -> None:
-    found = list(rows.column_names or (rows.features or {}))
+class _Hub:
+    """A data set of the hub, streamed row by row, images encoded."""
+
+    def __init__(self, path: str, split: str, name: str | None, revision: str | None) -> None:
+        import datasets
+
+        self.path = path
+        try:
+            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
+            features = rows.features or {}
+            for column, feature in features.items():
+                if isinstance(feature, datasets.Image):
+                    rows = rows.cast_column(column, datasets.Image(decode=False))
+        except Exception as error:  # the hub, the file system and pyarrow raise many types
+            raise SourceError(
+                f"{path} cannot be opened as a data set ({one_line(error)}). It must be a local parquet or arrow file, "
+                "a folder, or a hub id that this machine can reach (HF_TOKEN set for gated ones)"
+            ) from error
+        self._rows = rows
+        self.columns = list(rows.column_names or features)
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[int, Row]]:
+        try:
+            for number, row in enumerate(self._rows, 1):
+                yield number, {column: row.get(column) for column in columns}
+        except Exception as error:  # the network may end in mid-stream
+            raise SourceError(f"{self.path} cannot be read to its end ({one_line(error)}); start again") from error
+
+
+def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | _Hub:
+    if Path(path).exists():
+        return open_local(Path(path), split)
+    return _Hub(str(path), split, name, revision)
+
+
+def _require(path: str | Path, columns: list[str], found: list[str]) -> None:
     missing = [column for column in columns if column not in found]
     if missing and found:
         raise SourceError(
             f"{path}: no column {', '.join(missing)}; it has {', '.join(found)}. Name the columns "
-            "(data.image_column=..., data.caption_column=...)"
+            "(data.image_column=..., data.caption_column=..., data.id_column=...)"
         )
 
 
-def _encoded(rows: Any, image_column: str) -> Iterable[dict[str, Any]]:
-    """The rows with the image left encoded: decoding is the reader's business, once."""
-    import datasets
-
-    if isinstance((rows.features or {}).get(image_column), datasets.Image):
-        return rows.cast_column(image_column, datasets.Image(decode=False))
-    return rows
-
-
-def _image(value: Any, path: Path, embed: bool, verify: bool) -> ImageFile:
+def _fields(value: Any) -> tuple[bytes | None, str | None]:
+    """Bytes and path in an image field. Raises RecordError if it has neither."""
     if isinstance(value, bytes):
-        value = {"bytes": value, "path": None}
-    if isinstance(value, str):
-        value = {"bytes": None, "path": value}
-    if not isinstance(value, dict) or not (value.get("bytes") or value.get("path")):
-        raise RecordError("row without image")
-    if value.get("bytes"):
-        image = ImageFile(bytes=value["bytes"], path=value.get("path"))
+        return value or None, None
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        if isinstance(data, bytes) and data:
+            return data, path if isinstance(path, str) else None
+        value = path
+    return None, image_name(value)
+
+
+def _content(value: Any) -> str:
+    """What two rows have in common that show one image: the hash of the bytes, or the path."""
+    data, path = _fields(value)
+    return hashlib.sha256(data).hexdigest() if data is not None else f"path {path}"
+
+
+def _load(value: Any, path: Path, embed: bool, verify: bool) -> ImageFile:
+    data, name = _fields(value)
+    if data is not None:
+        image = ImageFile(bytes=data, path=name)
         if verify:
             verify_image(image)
         return image
-    name = Path(value["path"])
-    beside = path if path.is_dir() else path.parent
-    return load_image(name if name.is_absolute() or name.exists() else beside / name, embed=embed, verify=verify)
+    file = Path(name or "")
+    folder = path if path.is_dir() else path.parent
+    return load_image(file if file.is_absolute() or file.exists() else folder / file, embed=embed, verify=verify)

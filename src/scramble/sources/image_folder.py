@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, load_image
+from scramble.sources.csv_file import CSV_SUFFIXES, csv_rows, require_columns
+from scramble.sources.images import clean_captions, clean_id, image_name, load_image
+from scramble.store import StoreError, json_lines, json_values
 
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
 
@@ -33,7 +33,8 @@ def read(
     file first names them. The image's id is ``id_column``'s value, or the image's path as written.
 
     Args:
-        path: the file (``.jsonl`` or ``.csv`` with a header), or a folder with one of :data:`FILE_NAMES`.
+        path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
+            :mod:`scramble.sources.csv_file`), or a folder with one of :data:`FILE_NAMES`.
         bad: where rejected rows go.
         images: the folder that the image paths are relative to; the file's own folder by default.
         embed: see :func:`scramble.sources.images.load_image`.
@@ -47,18 +48,12 @@ def read(
     grouped: dict[str, tuple[str, list[int], list[str]]] = {}  # id -> path, its rows, its captions
     columns = [image_column, caption_column] + ([id_column] if id_column else [])
     for number, row in _rows(file, columns, bad):
-        name = row.get(image_column)
-        if not isinstance(name, str) or not name.strip():
-            bad.reject(file, number, "row without image")
-            continue
-        image_id = str(row.get(id_column) or "") if id_column else name
-        if not image_id:
-            bad.reject(file, number, "row without id", f"column {id_column}")
-            continue
         try:
+            name = image_name(row.get(image_column))
+            image_id = clean_id(row.get(id_column)) if id_column else name
             captions = clean_captions(row.get(caption_column))
         except RecordError as error:
-            bad.reject(file, number, str(error), f"image {name}")
+            bad.reject(file, number, str(error), _detail(row, image_column, caption_column))
             continue
         known_name, numbers, known = grouped.setdefault(image_id, (name, [], []))
         if known_name != name:
@@ -93,24 +88,21 @@ def find_file(path: str | Path) -> Path:
     return found[0]
 
 
+def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
+    """What a reader of the rejected rows needs to find the fault."""
+    missing = [column for column in (image_column, caption_column) if column not in row]
+    if missing:
+        return f"no {' and '.join(missing)} among {', '.join(row)} (data.image_column=..., data.caption_column=...)"
+    return f"image {row[image_column]}"
+
+
 def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
-    if file.suffix.lower() == ".csv":
-        yield from _csv_rows(file, columns)
+    if file.suffix.lower() in CSV_SUFFIXES:
+        yield from csv_rows(file, columns, bad)
     elif file.suffix.lower() in (".jsonl", ".ndjson"):
         yield from jsonl_rows(file, columns, bad)
     else:
         raise SourceError(f"{file}: captions are read from .jsonl or .csv files")
-
-
-def _csv_rows(file: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            _require(file, columns, list(reader.fieldnames or []))
-            for row in reader:
-                yield reader.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise SourceError(f"{file}: not a CSV file in UTF-8 ({error})") from error
 
 
 def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -120,30 +112,19 @@ def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[i
     """
     first = True
     try:
-        with file.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    bad.reject(file, number, "not JSON", str(error))
-                    continue
+        for number, line in json_lines(file):
+            try:
+                values = json_values(line)
+            except ValueError as error:
+                bad.reject(file, number, "not JSON", str(error))
+                continue
+            for place, row in enumerate(values, number):  # several where carriage returns end the lines
                 if not isinstance(row, dict):
-                    bad.reject(file, number, "not a JSON object")
+                    bad.reject(file, place, "not a JSON object", f"{type(row).__name__}; write one object per line")
                     continue
                 if first:
-                    _require(file, columns[:1], list(row))
+                    require_columns(file, columns[:1], list(row))
                     first = False
-                yield number, row
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{file}: not a text file in UTF-8 ({error})") from error
-
-
-def _require(file: Path, columns: list[str], found: list[str]) -> None:
-    missing = [column for column in columns if column not in found]
-    if missing and found:
-        raise SourceError(
-            f"{file}: no column {', '.join(missing)}; it has {', '.join(found)}. Name the columns "
-            "(data.image_column=..., data.caption_column=...)"
-        )
+                yield place, row
+    except StoreError as error:
+        raise SourceError(str(error)) from error

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import json
+import math
+import re
+import tokenize
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +56,12 @@ def clean_caption(value: Any) -> str:
     Raises:
         RecordError: it is absent, not text, or empty.
     """
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without caption")
     if not isinstance(value, str):
         raise RecordError(f"caption is not text but {type(value).__name__}")
+    if _SURROGATE.search(value):  # half of a character outside the basic plane: no encoding can write it
+        raise RecordError("caption holds half a character (a lone surrogate)")
     text = " ".join(value.split())
     if not text:
         raise RecordError("empty caption")
@@ -61,10 +69,71 @@ def clean_caption(value: Any) -> str:
 
 
 def clean_captions(values: Any) -> list[str]:
-    """The captions of a row that holds one text or a list of texts. Raises RecordError as :func:`clean_caption`."""
+    """The captions of a row that holds one text or a list of texts, also one written as a text.
+
+    Lists become text where a table has no column type for them: ``["A dog.", "A cat."]`` as JSON or as Python prints
+    it. Raises RecordError as :func:`clean_caption`, and for such a text that cannot be read as a list.
+    """
+    if isinstance(values, str):
+        values = _listed(values)
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
-        captions = [clean_caption(value) for value in values]
+        captions = [text for value in values for text in (clean_captions if isinstance(value, str) else _one)(value)]
         if not captions:
             raise RecordError("row without caption")
         return list(dict.fromkeys(captions))
     return [clean_caption(values)]
+
+
+def image_name(value: Any) -> str:
+    """The path in a row's image field, which may be a list of one. Raises RecordError for anything else."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        raise RecordError("row without image")
+    if not isinstance(value, str):
+        raise RecordError(f"image is not a path but {type(value).__name__}")
+    if not value.strip() or "\0" in value:
+        raise RecordError("row without image")
+    return clean_text(value, "image")
+
+
+def clean_id(value: Any) -> str:
+    """The id of a row as text. Raises RecordError if it is absent, empty, or neither text nor a number."""
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        raise RecordError("row without id")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RecordError("id is neither text nor a number")
+    return clean_text(str(value), "id")
+
+
+def clean_text(value: str, what: str) -> str:
+    """The text as it is. Raises RecordError if no encoding can write it."""
+    if _SURROGATE.search(value):
+        raise RecordError(f"{what} holds half a character (a lone surrogate)")
+    return value
+
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]""", re.DOTALL)
+
+
+def _one(value: Any) -> list[str]:
+    return [clean_caption(value)]
+
+
+def _listed(text: str) -> Any:
+    """The list (or other JSON value in brackets) that a text spells, or the text itself where it spells none."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")) and not (text.startswith("{") and text.endswith("}")):
+        return text
+    with suppress(ValueError, RecursionError):
+        return json.loads(text, strict=False)
+    if not _WRITTEN_LIST.fullmatch(text):
+        return text
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
+        value = ast.literal_eval(text)
+        # NumPy prints no commas, and Python would join the texts of ['A dog.' 'A cat.'] to one.
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        if len(value) == sum(token.type == tokenize.STRING for token in tokens):
+            return value
+    raise RecordError("caption is a list written as text that cannot be read")

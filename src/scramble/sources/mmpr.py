@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +16,8 @@ from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import load_image
+from scramble.sources.images import clean_text, image_name, load_image
+from scramble.store import json_values
 
 
 def bundles(
@@ -143,20 +143,25 @@ class _BadRow(Exception):
 
 def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
     try:
-        content = json.loads(one.lines[row])
+        values = json_values(one.lines[row])
     except ValueError as error:
         raise _BadRow("not JSON", str(error)) from error
+    if len(values) != 1:
+        raise _BadRow("several rows on a line", "end each row with a line feed, not with a carriage return")
+    content = values[0]
     if not isinstance(content, dict):
         raise _BadRow("not a JSON object")
     try:
         parsed = rows.from_mmpr(content)
         names = [_name(value) for value in parsed[1]]
         ids = tuple(f"{one.entry.root}/{name}".removeprefix("./") for name in names)
+        for text in parsed[0]:
+            clean_text(text, "text")
         pair = rows.parsed_pair(parsed, ids)
     except FormatError as error:
         raise _BadRow(str(error)) from error
     except (RecordError, TypeError, ValueError, KeyError) as error:
-        same = content.get("chosen") == content.get("rejected")
+        same = isinstance(error, RecordError) and "the same text" in str(error)
         raise _BadRow("chosen and rejected are the same text" if same else "bad row", str(error)) from error
     records = []
     for image_id, name in zip(ids, names, strict=True):
@@ -170,9 +175,12 @@ def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
 
 
 def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise FormatError("an image is not a path")
-    return value
+    try:
+        return image_name(value)
+    except RecordError as error:
+        raise FormatError("an image is not a path") from error
 
 
 def _named(

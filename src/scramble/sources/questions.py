@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from scramble.records import ImageRecord, Question, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
 from scramble.sources.image_folder import jsonl_rows
-from scramble.sources.images import load_image
+from scramble.sources.images import clean_id, clean_text, image_name, load_image
 
 
 def bundles(
@@ -73,26 +74,26 @@ def bundles(
 
 
 def _question(row: dict[str, Any], number: int) -> Question:
-    names = row.get("image") or []
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    names = row.get("image")
+    names = [] if names is None or names == "" else [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RecordError("image is neither a path nor a list of paths")
     text = row.get("question")
     if not isinstance(text, str) or not text.strip():
         raise RecordError("row without question")
     return Question(
-        question_id=str(row.get("id") or f"{number:07d}"),
-        image_ids=tuple(names),
-        question=text.strip(),
+        question_id=f"{number:07d}" if row.get("id") in (None, "") else clean_id(row["id"]),
+        image_ids=tuple(image_name(name) for name in names),
+        question=clean_text(text.strip(), "question"),
         answer=_text(row.get("answer"), "answer"),
-        kind=str(row.get("kind") or ""),
+        kind="" if row.get("kind") is None else _text(row["kind"], "kind"),
         answers=tuple(_text(value, "answers") for value in _list(row, "answers")),
         choices=tuple(_text(value, "choices") for value in _list(row, "choices")),
     )
 
 
 def _list(row: dict[str, Any], key: str) -> list[Any]:
-    values = row.get(key) or []
+    values = [] if row.get(key) is None else row[key]
     if not isinstance(values, list):
         raise RecordError(f"{key} is not a list")
     return values
@@ -101,6 +102,8 @@ def _list(row: dict[str, Any], key: str) -> list[Any]:
 def _text(value: Any, key: str) -> str:
     if value is None:
         return ""
+    if isinstance(value, float) and math.isnan(value):  # pandas' absent value
+        return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RecordError(f"{key} is neither text nor a number")
-    return str(value)
+    return clean_text(str(value), key)

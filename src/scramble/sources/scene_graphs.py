@@ -12,7 +12,7 @@ from scramble.scenegraphs import GraphError
 from scramble.scenegraphs.files import read_graphs
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import load_image
+from scramble.sources.images import clean_id, load_image
 from scramble.store import StoreError, read_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -57,11 +57,13 @@ def bundles(
             if graph is None:
                 bad.reject(graphs, image_id, "no scene graph")
                 continue
-            if image_id not in files:
-                bad.reject(graphs, image_id, "missing image")
+            found = files.get(image_id, [])
+            if len(found) != 1:
+                where = " and ".join(str(file) for file in found[:2])
+                bad.reject(graphs, image_id, "several images of that name" if found else "missing image", where)
                 continue
             try:
-                image = load_image(files[image_id], embed=embed, verify=verify)
+                image = load_image(found[0], embed=embed, verify=verify)
             except RecordError as error:
                 bad.reject(graphs, image_id, "unreadable image", str(error))
                 continue
@@ -75,9 +77,13 @@ def bundles(
         raise SourceError(str(error)) from error
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path) -> dict[str, list[Path]]:
     """Image files by name without suffix."""
-    return {file.stem: file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _SUFFIXES}
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in _SUFFIXES:
+            found.setdefault(file.stem, []).append(file)
+    return found
 
 
 def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
@@ -93,20 +99,31 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
             (qa.get("qa_id"), qa.get("image_id", entry.get("id")), qa)
             for entry in value
             if isinstance(entry, Mapping)
-            for qa in entry.get("qas") or ()
+            for qa in (entry["qas"] if isinstance(entry.get("qas"), list) else ())
             if isinstance(qa, Mapping)
         ]
     if not rows:
         raise SourceError(f"{file}: neither GQA's nor Visual Genome's questions")
     found: dict[str, list[Question]] = {}
-    for key, image_id, row in rows:
-        question, answer = row.get("question"), row.get("answer")
-        if image_id is None or not isinstance(question, str) or not isinstance(answer, str) or not answer.strip():
-            bad.reject(file, str(key), "question without image, text or answer")
+    seen: set[str] = set()
+    for number, (key, image_id, row) in enumerate(rows, 1):
+        question, answer, steps = row.get("question"), row.get("answer"), row.get("rationale")
+        try:
+            key, image_id = clean_id(key), clean_id(image_id)
+        except RecordError as error:
+            bad.reject(file, f"question {number}", str(error))
             continue
-        steps = tuple(s for s in row.get("rationale") or () if isinstance(s, str) and s.strip())
-        kind = (row.get("types") or {}).get("structural", "")
+        if key in seen:
+            bad.reject(file, key, "duplicate id")
+            continue
+        if not isinstance(question, str) or not isinstance(answer, str) or not answer.strip():
+            bad.reject(file, key, "question without image, text or answer")
+            continue
+        seen.add(key)
+        steps = [step for step in steps if isinstance(step, str) and step.strip()] if isinstance(steps, list) else []
+        types = row.get("types")
+        kind = types.get("structural", "") if isinstance(types, Mapping) else ""
         answer = answer.strip().removesuffix(".")
-        record = Question(str(key), (str(image_id),), question.strip(), answer, str(kind), rationale=steps)
-        found.setdefault(str(image_id), []).append(record)
+        record = Question(key, (image_id,), question.strip(), answer, str(kind), rationale=tuple(steps))
+        found.setdefault(image_id, []).append(record)
     return found

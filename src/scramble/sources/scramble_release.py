@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scramble.formats.scramble import row_to_pair
+from scramble.formats.scramble import image_ids, row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import load_image
+from scramble.sources.images import image_name, load_image
 from scramble.store import StoreError, read_json
 
 
@@ -41,7 +43,8 @@ def read_with_pairs(
 
     Args:
         path: the JSON file. Its text is held in memory (58,000 pairs are about 40 MB), images are read one at a time.
-        images: the folder of COCO images; an image is looked for under its whole path, then under its file name.
+        images: the folder of COCO images; an image is looked for under its whole path, then under its file name
+            where no other image of the file has the same.
         limit: stop after this many images.
 
     Raises:
@@ -54,23 +57,24 @@ def read_with_pairs(
     if not isinstance(rows, list):
         raise SourceError(f"{path}: not SCRAMBLe's release format (a list of rows with conversations)")
     folder = Path(path).parent if images is None else Path(images)
-    grouped: dict[str, tuple[str, int, list[PreferencePair]]] = {}  # image id -> path, first row, pairs
+    grouped: dict[str, tuple[int, list[PreferencePair]]] = {}  # image path -> first row, pairs
     for number, row in enumerate(rows, 1):
         try:
             name, pair = row_to_pair(row, number)
+            image_name(name)
         except RecordError as error:
             bad.reject(path, number, str(error))
             continue
-        known, _, pairs = grouped.setdefault(pair.image_ids[0], (name, number, []))
-        if known != name:
-            bad.reject(path, number, "duplicate id", f"{pair.image_ids[0]} is {known} and {name}")
-            continue
-        pairs.append(pair)
+        grouped.setdefault(name, (number, []))[1].append(pair)
+    ids = image_ids(grouped)
+    files = Counter(PurePosixPath(name).name for name in grouped)
     used = 0
-    for image_id, (name, number, pairs) in grouped.items():
+    for name, (number, pairs) in grouped.items():
         if used == limit:
             return
-        file = folder / name if (folder / name).exists() else folder / Path(name).name
+        image_id, file = ids[name], folder / name
+        if not file.exists() and files[file.name] == 1:  # else it could be the file of another row's image
+            file = folder / file.name
         try:
             image = load_image(file, embed=embed, verify=verify)
         except RecordError as error:
@@ -80,4 +84,5 @@ def read_with_pairs(
         used += 1
         bad.use(len(pairs))
         captions = dict.fromkeys(pair.chosen for pair in pairs if pair.kind != "yes-no")
-        yield ImageRecord(image_id, image, tuple(captions), source="scramble_release"), pairs
+        record = ImageRecord(image_id, image, tuple(captions), source="scramble_release")
+        yield record, [replace(pair, image_ids=(image_id,)) for pair in pairs]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import shutil
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ from scramble.store import (
     STAGE_FILE,
     TABLES,
     JsonLines,
-    TableWriter,
     content_key,
     file_key,
     open_table,
@@ -32,6 +32,7 @@ from scramble.store import (
 
 if TYPE_CHECKING:
     from scramble.negatives.base import Generator
+    from scramble.sources.bundles import Bundle
 
 
 def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -164,47 +165,68 @@ def _images(folder: Path, data: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Real images into splits. An image's split follows from its id and the seed, so that adding images moves none."""
+    """Real images into splits, what shares an image into one; see :class:`scramble.sources.splits.Groups`.
+
+    Everything is read into one place first: only at the end is it known what belongs together.
+    """
     from scramble import sources
+    from scramble.sources.splits import Groups
 
     fractions = {"val": data.pop("val_fraction"), "test": data.pop("test_fraction")}
     path, allowed = data.pop("path"), data.pop("max_rejected")
     if kind == "mmpr":
         data["seed"] = seed
-    with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
-        images = {s: stack.enter_context(open_table(folder / s, ImageRecord)) for s in SPLITS}
-        others: dict[type, dict[str, TableWriter]] = {}
-        if kind in sources.BUNDLES:  # pairs or questions come with the images
-            others = {
-                table: {s: stack.enter_context(open_table(folder / s, table)) for s in SPLITS}
-                for table in sources.BUNDLES[kind].tables
-            }
-            written: dict[str, set[str]] = {s: set() for s in SPLITS}
-            for bundle in track(sources.BUNDLES[kind].read(path, bad, **data), "reading rows"):
-                split = _split(bundle.key, fractions, seed)
-                for image in bundle.images:
-                    if image.image_id not in written[split]:
-                        written[split].add(image.image_id)
-                        images[split].write(image)
-                for record in (*bundle.pairs, *bundle.questions):
-                    others[type(record)][split].write(record)
-            bad.check(path)
-        else:
-            for image in track(sources.read(kind, path, bad=bad, **data), "reading images"):
-                images[_split(image.image_id, fractions, seed)].write(image)
-        counts: dict[str, Any] = {s: {"images": images[s].count} for s in SPLITS}
-        for table, writers in others.items():
-            for split, writer in writers.items():
-                counts[split][TABLES[table]] = writer.count
+    tables = [ImageRecord, *(sources.BUNDLES[kind].tables if kind in sources.BUNDLES else ())]
+    groups = Groups()
+    places: dict[type, array[int]] = {table: array("q") for table in tables}  # the group of each record
+    written: set[str] = set()
+    incoming = folder / "incoming"
+    shutil.rmtree(incoming, ignore_errors=True)  # of a run that was killed
+    try:
+        with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
+            writers = {table: stack.enter_context(open_table(incoming, table)) for table in tables}
+            for bundle in track(_bundles(kind, path, bad, data), "reading rows"):
+                group = groups.add(bundle.key, {image.image_id: image.image for image in bundle.images})
+                new = {image.image_id: image for image in bundle.images if image.image_id not in written}
+                for record in (*new.values(), *bundle.pairs, *bundle.questions):
+                    writers[type(record)].write(record)
+                    places[type(record)].append(group)
+                written |= new.keys()
+        if duplicates := groups.duplicates():
+            say(f"data: {duplicates:,} images have the same bytes as another one; each such group is in one split")
+        split_of = groups.assign(fractions, seed)
+        counts: dict[str, Any] = {split: {} for split in SPLITS}
+        for table in tables:
+            for split, count in _distribute(incoming, folder, table, places[table], split_of).items():
+                counts[split]["images" if table is ImageRecord else TABLES[table]] = count
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
     return counts | {"rejected_rows": bad.rejected}
 
 
-def _split(image_id: str, fractions: Mapping[str, float], seed: int) -> str:
-    digest = hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < fractions["test"]:
-        return "test"
-    return "val" if place < fractions["test"] + fractions["val"] else "train"
+def _bundles(kind: str, path: str, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
+    """The input as bundles: images that come alone are one each."""
+    from scramble import sources
+    from scramble.sources.bundles import Bundle
+
+    if kind in sources.BUNDLES:  # pairs or questions come with the images
+        yield from sources.BUNDLES[kind].read(path, bad, **data)
+        bad.check(path)
+        return
+    for image in sources.read(kind, path, bad=bad, **data):
+        yield Bundle(image.image_id, (image,))
+
+
+def _distribute(
+    incoming: Path, folder: Path, table: type, places: Sequence[int], split_of: Sequence[str]
+) -> dict[str, int]:
+    """Write the records of one table into the splits of their groups, in order; returns how many each got."""
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(open_table(folder / split, table)) for split in SPLITS}
+        records: Iterable[Any] = read_table(incoming, table)
+        for record, group in zip(records, places, strict=True):
+            writers[split_of[group]].write(record)
+        return {split: writer.count for split, writer in writers.items()}
 
 
 def _pairs(folder: Path, negatives: dict[str, Any], seed: int) -> dict[str, Any]:

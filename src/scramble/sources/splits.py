@@ -1,0 +1,109 @@
+"""Which images, with what belongs to them, go to which split: by content, so that no image is in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Mapping
+
+from scramble.records import ImageFile, RecordError
+
+SPLITS = ("train", "test", "val")  # in the order in which they get an image where there are few
+
+
+class Groups:
+    """What must stay together: bundles that share an image, which is the same bytes under whatever id or path.
+
+    A group is a number; text alone, by its key, makes groups too. Memory: about 200 bytes per image.
+    """
+
+    def __init__(self) -> None:
+        self._parent = array("q")
+        self._keys: list[str] = []  # of each group, before any were joined
+        self._by_content: dict[bytes, int] = {}
+        self._by_path: dict[str, bytes] = {}
+        self._images: dict[bytes, set[str]] = {}
+
+    def add(self, key: str, images: Mapping[str, ImageFile]) -> int:
+        """The group of a bundle with this key and these images by id."""
+        contents = [self._content(image_id, image) for image_id, image in images.items()]
+        contents = contents or [hashlib.sha256(key.encode()).digest()]
+        known = [self._find(self._by_content[content]) for content in contents if content in self._by_content]
+        group = min(known) if known else self._new(key)
+        for other in known:
+            self._parent[other] = group  # the earlier group, whose key is the first that was read
+        for content in contents:
+            self._by_content.setdefault(content, group)
+        return group
+
+    def duplicates(self) -> int:
+        """How many images are the same bytes as another one under another id."""
+        return sum(len(ids) for ids in self._images.values() if len(ids) > 1)
+
+    def assign(self, fractions: Mapping[str, float], seed: int) -> list[str]:
+        """The split of each group number.
+
+        A group's split follows from its first key and the seed, so that more images move none of the others; except
+        that every split with a fraction above 0 gets a group, in the order of :data:`SPLITS` where there are fewer.
+        """
+        roots = [self._find(group) for group in range(len(self._parent))]
+        places = {root: _place(self._keys[root], seed) for root in dict.fromkeys(roots)}
+        split = {root: _split(place, fractions) for root, place in places.items()}
+        self._fill(split, places, fractions)
+        return [split[root] for root in roots]
+
+    @staticmethod
+    def _fill(split: dict[int, str], places: Mapping[int, float], fractions: Mapping[str, float]) -> None:
+        ranges = {
+            "test": (0.0, fractions["test"]),
+            "val": (fractions["test"], fractions["test"] + fractions["val"]),
+            "train": (fractions["test"] + fractions["val"], 1.0),
+        }
+        members = {name: [root for root, own in split.items() if own == name] for name in SPLITS}
+        due = [name for name in SPLITS if ranges[name][0] < ranges[name][1]][: len(split)]
+        for name in due:
+            if members[name]:
+                continue
+            low, high = ranges[name]
+            # A split that is not due gives all it has; of the others the largest, which has two then.
+            giver = max(SPLITS, key=lambda other: (other not in due and bool(members[other]), len(members[other])))
+            nearest = min(members[giver], key=lambda root: max(low - places[root], places[root] - high))
+            members[giver].remove(nearest)
+            members[name].append(nearest)
+            split[nearest] = name
+
+    def _content(self, image_id: str, image: ImageFile) -> bytes:
+        """Hash of an image's bytes; of its path where the file cannot be read (nobody has asked to verify it)."""
+        content = self._by_path.get(image.path or "") if image.bytes is None else None
+        if content is None:
+            try:
+                content = hashlib.sha256(image.read()).digest()
+            except RecordError:
+                content = hashlib.sha256(f"path {image.path}".encode()).digest()
+            if image.bytes is None and image.path:
+                self._by_path[image.path] = content
+        self._images.setdefault(content, set()).add(image_id)
+        return content
+
+    def _new(self, key: str) -> int:
+        self._parent.append(len(self._parent))
+        self._keys.append(key)
+        return len(self._parent) - 1
+
+    def _find(self, group: int) -> int:
+        while self._parent[group] != group:
+            self._parent[group] = self._parent[self._parent[group]]
+            group = self._parent[group]
+        return group
+
+
+def _place(key: str, seed: int) -> float:
+    """A number from 0 to 1 that follows from key and seed."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _split(place: float, fractions: Mapping[str, float]) -> str:
+    if place < fractions["test"]:
+        return "test"
+    return "val" if place < fractions["test"] + fractions["val"] else "train"

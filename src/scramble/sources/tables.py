@@ -1,0 +1,166 @@
+"""Local tables, read in place: parquet files, arrow files, folders of them, and what ``save_to_disk`` writes.
+
+The ``datasets`` library copies such files into its cache before it reads them, takes brackets and stars in their paths
+for patterns, and reads a folder's splits as one where it is given the files. So it is not used here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.sources.bad_rows import SourceError
+from scramble.store import StoreError, read_json
+
+BATCH = 64  # rows in memory at a time: they may hold photographs
+
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
+_NAMES = {  # as the datasets library has them, and the name of the split that they mean
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "dev": "validation", "val": "validation",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LocalTable:
+    """Files that are one table, in order."""
+
+    path: Path
+    files: list[Path]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the first file."""
+        return _open(self.files[0])[0] if self.files else []
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Number (from 1) and content of each row, in batches that keep memory flat.
+
+        Raises SourceError naming the file that cannot be read or lacks a column.
+        """
+        number = 0
+        for file in self.files:
+            found, batches = _open(file)
+            if missing := [column for column in columns if column not in found]:
+                raise SourceError(f"{file}: no column {', '.join(missing)}; it has {', '.join(found)}")
+            while True:
+                try:
+                    batch = next(batches, None)
+                    rows = [] if batch is None else batch.select(columns).to_pylist()
+                except Exception as error:  # broken files raise many types
+                    raise SourceError(f"{file} cannot be read after row {number} ({one_line(error)})") from error
+                if batch is None:
+                    break
+                for row in rows:
+                    number += 1
+                    yield number, row
+
+
+def open_local(path: Path, split: str) -> LocalTable:
+    """The files of one split. Raises SourceError naming the splits that there are, or why there is nothing."""
+    if path.is_file():
+        named = _split_of(Path(path.name)) if path.suffix == ".parquet" else None
+        return LocalTable(path, [path] if _is(split, {"train", named}) else _refuse(path, split, [named or "train"]))
+    if (path / "state.json").exists():
+        return _saved(path, split)
+    if (path / "dataset_dict.json").exists():
+        return _saved_splits(path, split)
+    splits = _splits(path)
+    if not splits:
+        raise SourceError(f"{path} holds no parquet file and was not written by save_to_disk")
+    wanted = next((name for name in splits if _is(split, {name})), None)
+    return LocalTable(path, splits[wanted] if wanted is not None else _refuse(path, split, list(splits)))
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _is(split: str, names: set[str | None]) -> bool:
+    return split in names or _NAMES.get(split, split) in names
+
+
+def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
+    raise SourceError(f"{path} has no split {split}; it has {', '.join(names)} (data.split=...)")
+
+
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    """Parquet files by split; all are one split, ``train``, where no name says otherwise."""
+    files = [file for file in sorted(folder.rglob("*.parquet")) if file.is_file() and not file.name.startswith(".")]
+    named: dict[str | None, list[Path]] = {}
+    for file in files:
+        named.setdefault(_split_of(file.relative_to(folder)), []).append(file)
+    if set(named) <= {None}:
+        return {"train": files} if files else {}
+    for file in named.pop(None, []):  # beside named ones: a split of its own, so that none is mixed in unseen
+        named.setdefault(file.stem, []).append(file)
+    return {name: found for name, found in named.items() if name is not None}
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a relative path names: in the file's name, or else in the nearest folder's."""
+    if shard := _SHARD.fullmatch(file.stem):
+        return _NAMES.get(shard[1], shard[1])
+    for part in (file.stem, *reversed(file.parts[:-1])):
+        for word in re.split(r"[^a-zA-Z]+", part.lower()):
+            if word in _NAMES:
+                return _NAMES[word]
+    return None
+
+
+def _saved(path: Path, split: str) -> LocalTable:
+    """A data set of ``save_to_disk``, which may say what split it is."""
+    state, files = _state(path)
+    own = re.split(r"[\[+]", str(state.get("_split") or "train"))[0]
+    return LocalTable(path, files if _is(split, {own}) else _refuse(path, split, [own]))
+
+
+def _saved_splits(path: Path, split: str) -> LocalTable:
+    """A folder of data sets by split, as ``save_to_disk`` writes a ``DatasetDict``."""
+    try:
+        names = [str(name) for name in read_json(path / "dataset_dict.json")["splits"]]
+    except (StoreError, KeyError, TypeError) as error:
+        raise SourceError(f"{path} cannot be read as a folder of save_to_disk ({one_line(error)})") from error
+    wanted = next((name for name in names if _is(split, {name})), None)
+    return LocalTable(path, _state(path / wanted)[1] if wanted is not None else _refuse(path, split, names))
+
+
+def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    try:
+        state = read_json(folder / "state.json")
+        files = [folder / row["filename"] for row in state["_data_files"]]
+    except (StoreError, KeyError, TypeError) as error:
+        raise SourceError(f"{folder} cannot be read as a folder of save_to_disk ({one_line(error)})") from error
+    if state.get("_indices_files"):
+        raise SourceError(f"{folder} holds rows by reference: save it again with the datasets library's save_to_disk")
+    return state, files
+
+
+def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
+    """The columns of a file, and its rows in record batches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if file.suffix == ".arrow":
+            source = pa.memory_map(str(file))
+            try:
+                stream = pa.ipc.open_stream(source)
+                return stream.schema.names, (part for batch in stream for part in _parts(batch))
+            except pa.ArrowInvalid:  # the other form of arrow files
+                whole = pa.ipc.open_file(source)
+                batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
+                return whole.schema.names, (part for batch in batches for part in _parts(batch))
+        parquet = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
+        return parquet.schema_arrow.names, iter(parquet.iter_batches(batch_size=BATCH, use_threads=False))
+    except Exception as error:  # broken files raise many types
+        raise SourceError(f"{file} cannot be read as a {file.suffix.lstrip('.')} file ({one_line(error)})") from error
+
+
+def _parts(batch: Any) -> Iterator[Any]:
+    yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
