@@ -9,10 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scramble import final_answers
+
 MARKER = "Final answer:"
 ASK = "{question}\nReason step by step, one step a line, then end with 'Final answer:' and the answer."
 
-_MARKER = re.compile(r"(?:final )?answer\s*:", re.IGNORECASE)
+_MARKER = re.compile(r"\banswer\s*:", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|step \d{1,2}\s*[.:)])\s*", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
 
@@ -43,11 +45,14 @@ def read(text: str) -> Rationale:
     Lines are steps, and sentences within a line, without bullets and numbers; what follows the last ``Final answer:``
     (or ``Answer:``) on its line is the answer.
     """
-    answer = ""
-    if found := list(_MARKER.finditer(text)):
-        rest = text[found[-1].end() :].strip()
-        answer = rest.splitlines()[0].strip() if rest else ""
-        text = text[: found[-1].start()]
+    rest = ""
+    if marked := final_answers.stated(text):
+        inner = list(_MARKER.finditer(marked.answer))  # "Final answer: ... Answer: red"
+        rest = final_answers.unwrap(marked.answer[inner[-1].end() :]) if inner else marked.answer
+        text = final_answers.before(text)
+    elif found := list(_MARKER.finditer(text)):
+        rest, text = final_answers.unwrap(text[found[-1].end() :]), text[: found[-1].start()].rstrip("*_ \n")
+    answer = final_answers.unwrap(rest.splitlines()[0]) if rest else ""
     lines = (_BULLET.sub("", line).strip() for line in text.splitlines())
     steps = [part.strip() for line in lines for part in _SENTENCE.split(line)]
     return Rationale(tuple(step for step in steps if step), answer)

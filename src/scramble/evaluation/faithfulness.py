@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scramble import rationales
+from scramble import final_answers, rationales
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.records import Question
 from scramble.scenegraphs.world import Graph, derive, read_step, says
@@ -84,7 +84,7 @@ def scored(
     supported = [verdict == SUPPORTED for verdict in verdicts]
     faithful = float(bool(supported) and all(supported) and needed == 1.0)
     accepted = {_plain(answer) for answer in (question.answer, *question.answers)}
-    right = float(_plain(said.answer) in accepted)
+    right = float(any(_plain(form) in accepted for form in final_answers.forms(said.answer)))
     values = {
         "faithfulness": _share(supported, empty=0.0),
         **sorts,

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from scramble import final_answers
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.open_answers import normalise_mathvista
 from scramble.evaluation.outcomes import Outcome
-from scramble.evaluation.parsers import YES_NO, before_final_answer
+from scramble.evaluation.parsers import YES_NO
 from scramble.evaluation.protocols import Protocol
 from scramble.records import ImageFile, Question
 from scramble.store import content_key
@@ -262,5 +263,5 @@ def _faithfulness(
 
 def statements(response: str) -> list[str]:
     """The distinct sentences of a chain of thought, without its final answer."""
-    parts = re.split(r"(?<=[.!?])\s+|\n+", before_final_answer(response))
+    parts = re.split(r"(?<=[.!?])\s+|\n+", final_answers.before(response))
     return list(dict.fromkeys(part.strip() for part in parts if re.search(r"\w", part)))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
+
+from scramble import final_answers
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?%?|-?\.\d+")
 _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
@@ -75,13 +78,15 @@ def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -
     """The short answer in a response: an option's letter or text, what follows "answer is", or the last number."""
     text = response.strip()
     said = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", text, re.IGNORECASE)
-    tail = said[-1].strip().rstrip(".").strip("*$ ") if said else text
+    tail = final_answers.unwrap(said[-1].strip().rstrip(".").strip("*$ ") if said else text)
     if choices:
+        if said and (named := final_answers.letter(tail, dict(zip(ascii_uppercase, choices, strict=False)))):
+            return f"({named})"
         letter = re.search(r"\(([A-Z])\)|^([A-Z])(?:[.):]|$)", tail)
         if letter:
             return f"({letter.group(1) or letter.group(2)})"
-        named = [choice for choice in choices if choice.lower() in tail.lower()]
-        return max(named, key=len) if named else tail
+        listed = [choice for choice in choices if choice.lower() in tail.lower()]
+        return max(listed, key=len) if listed else tail
     if answer_type in ("integer", "float"):
         numbers = _NUMBER.findall(tail) or _NUMBER.findall(text)
         return numbers[-1].rstrip("%").replace(",", "") if numbers else tail

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scramble import final_answers
 from scramble.evaluation import faithfulness, metrics, open_answers, parsers, vqa_accuracy
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import LETTERS, Protocol
@@ -97,20 +98,32 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
     text = parsers.final_answer(reply.text) if protocol.cot_prefix else reply.text
     details = {"response": reply.text}
     if item.style == "yes_no":
-        parsed = parsers.YES_NO[protocol.yes_no_parser](text)
+        if protocol.cot_prefix:
+            parsed = parsers.final_yes_no(reply.text, protocol.yes_no_parser)
+        else:
+            parsed = parsers.YES_NO[protocol.yes_no_parser](text)
         value = float(parsed is not None and parsed == record.answer.lower())
         return _outcome(
             item, {"accuracy": value}, parsed, record.answer.lower(), _status(parsed, text), details=details
         )
     if item.style == "letter":
         options = dict(zip(LETTERS, record.choices, strict=False))
-        parsed = parsers.LETTER[protocol.letter_parser](text, options)
+        if protocol.cot_prefix:
+            parsed = parsers.final_letter(reply.text, options, protocol.letter_parser)
+        else:
+            parsed = parsers.LETTER[protocol.letter_parser](text, options)
         value = float(parsed == record.answer)
         return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
     if item.details.get("rule") == "unscored":
         return _outcome(item, {}, text.strip(), "", "unscored", details=details)
     if item.style == "short":
-        value, prediction = short_answer(item, record, text, protocol)
+        # A marked answer may be wrapped ("**red**."): the plainest form that is right counts, the answer as it stands
+        # first. Replies to the other protocols are read as they stand, as the published numbers were.
+        marked = protocol.cot_prefix and final_answers.find(reply.text) is not None
+        readings = [
+            short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if marked else (text,))
+        ]
+        value, prediction = max(readings, key=lambda reading: reading[0])
         if "extraction" in item.details:
             details["extraction"] = item.details["extraction"]
         status = "ok" if prediction else "unparsed"

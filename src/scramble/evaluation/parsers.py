@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from scramble import final_answers
+
 Options = Mapping[str, str]
 """Option letter -> option text, in letter order."""
 
@@ -209,15 +211,20 @@ def is_refusal(text: str) -> bool:
 
 
 def final_answer(text: str) -> str:
-    """What follows the last "Final answer:" of a chain of thought; the whole reply if it has none."""
-    match = _FINAL_ANSWER.split(text)
-    return match[-1].strip().strip("*$ ").strip() if len(match) > 1 else text
+    """What a chain of thought marks as its final answer, unwrapped; the whole reply if it marks none."""
+    found = final_answers.find(text)
+    return text if found is None else found
 
 
-def before_final_answer(text: str) -> str:
-    """What stands before the last "Final answer:"; the whole reply if it has none."""
-    found = list(_FINAL_ANSWER.finditer(text))
-    return text[: found[-1].start()].strip("*$ \n") if found else text
+def final_yes_no(text: str, parser: str) -> str | None:
+    """``yes`` or ``no`` in the final answer of a chain of thought; what the answer leaves open is the parser's."""
+    found = final_answers.find(text)
+    said = final_answers.yes_no(found) if found is not None else None
+    return said or YES_NO[parser](final_answers.after_thought(text) if found is None else found)
 
 
-_FINAL_ANSWER = re.compile(r"final answer\s*:?", re.IGNORECASE)
+def final_letter(text: str, options: Options, parser: str) -> str | None:
+    """The option in the final answer of a chain of thought; what the answer leaves open is the parser's."""
+    found = final_answers.find(text)
+    said = final_answers.letter(found, options) if found is not None else None
+    return said or LETTER[parser](final_answers.after_thought(text) if found is None else found, options)

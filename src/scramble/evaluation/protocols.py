@@ -111,6 +111,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("likelihood", yes_no_form="likelihood", letter_form="likelihood"),
         Protocol(
             "cot",
+            version=2,  # 2: wrapped final answers are read (scramble.final_answers)
             cot_prefix="First reason step by step about the image, then give the answer after 'Final answer:'.\n",
             short_suffix="\nThe final answer is a single word or phrase.",
             yes_no_suffix="\nThe final answer is yes or no.",

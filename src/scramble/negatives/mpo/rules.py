@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scramble import final_answers
 from scramble.evaluation.open_answers import edit_distance
 from scramble.evaluation.parsers import can_infer
 from scramble.evaluation.vqa_accuracy import NUMBERS, official, vqa_accuracy
@@ -55,8 +56,9 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
 
 
 def truths(question: Question) -> tuple[str, ...]:
-    """All accepted answers. Raises NoTruth if there is none."""
-    found = tuple(dict.fromkeys(a for a in (question.answer, *question.answers) if a.strip()))
+    """All accepted answers, and each without what wraps it (quotes, say). Raises NoTruth if there is none."""
+    given = [a for a in (question.answer, *question.answers) if a.strip()]
+    found = tuple(dict.fromkeys([*given, *filter(None, map(final_answers.unwrap, given))]))
     if not found:
         raise NoTruth("no ground truth")
     return found
@@ -72,13 +74,18 @@ def check_truth(question: Question, rule: str) -> None:
 
 
 def score(rule: str, answer: str, question: Question) -> float:
-    """The score of an answer, in [0, 1].
+    """The score of an answer, in [0, 1]: of its plainer forms (:func:`scramble.final_answers.forms`) the best.
 
     Raises:
         NoTruth: the question's ground truth cannot be used.
         RuleError: the rule needs a library that is not installed.
     """
-    return RULES[rule](answer, question)
+    best = 0.0
+    for form in (answer,) if rule == "choice" else final_answers.forms(answer):
+        best = max(best, RULES[rule](form, question))
+        if best >= 1.0:
+            break
+    return best
 
 
 def is_right(rule: str, answer: str, question: Question) -> bool:
@@ -118,7 +125,8 @@ def anls(answer: str, truth: str) -> float:
 def _choice(answer: str, question: Question) -> float:
     listed = dict(zip(LETTERS, question.choices, strict=False))
     said = next((letter for letter, text in listed.items() if _same(answer, text)), None)
-    return float((said or can_infer(answer.strip(), listed)) == _truth_letter(question))
+    said = said or final_answers.letter(answer, listed) or can_infer(answer.strip(), listed)
+    return float(said == _truth_letter(question))
 
 
 def _truth_letter(question: Question) -> str:
@@ -146,6 +154,9 @@ _QUANTITY = re.compile(
     rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<below>{_NUMBER}))?\s*(?P<unit>{_UNIT}(?:[ /·*-]{_UNIT}){{0,3}}\.?)?",
     re.IGNORECASE,
 )
+
+
+_UNITS = {"percent": "%", "dollars": "$", "dollar": "$", "euros": "€", "euro": "€", "degrees": "°", "degree": "°"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +204,7 @@ def _quantity(text: str) -> Quantity | None:
     except (ValueError, ZeroDivisionError):
         return None
     unit = " ".join((match["unit"] or match["sign"] or "").lower().strip(". ").split())
-    unit = {"percent": "%", "dollars": "$", "dollar": "$"}.get(unit, unit)
+    unit = _UNITS.get(unit, unit)
     return Quantity(value, unit.removesuffix("s") if len(unit) > 2 else unit)
 
 

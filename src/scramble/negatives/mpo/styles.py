@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from scramble import rationales
-from scramble.evaluation.parsers import final_answer
+from scramble import final_answers, rationales
 from scramble.evaluation.protocols import options
 from scramble.records import Question
 from scramble.store import content_key
 
 PLACE = "{question}"
+OTHER_MARK = "the final answer is marked in another way"
 MOST_MARKS = 2  # "Final answer:" may stand in the text once more than at its end
-_FINAL = re.compile(r"final answer\s*:", re.IGNORECASE)
-_BOXED = r"\boxed{"
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
@@ -106,9 +104,11 @@ def read(style: Style, text: str) -> Said:
             rest = text.rpartition("</think>")[2]
         else:
             rationale, rest = thought.group(1), thought.group(2)
-    stated, marks, before, lines = _boxed(rest) if style.mark == "boxed" else _final(rest)
+    read_mark, read_other = (_boxed, _final) if style.mark == "boxed" else (_final, _boxed)
+    stated, marks, before, lines = read_mark(rest)
     if stated is None:
-        return Said(None, fault)
+        other = read_other(rest)[0]
+        return Said(other, fault or OTHER_MARK) if other else Said(None, fault)
     if style.mark != "think":
         rationale = before
     return Said(stated, fault or _fault(style, text, rationale, marks, lines))
@@ -126,25 +126,18 @@ def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> s
 
 def _final(text: str) -> tuple[str | None, int, str, int]:
     """Answer, number of marks, the text before the first mark, and the answer's lines."""
-    marks = len(_FINAL.findall(text))
-    if not marks:
+    marked = final_answers.stated(text)
+    if marked is None:
         return None, 0, text, 0
-    said = final_answer(text)
-    lines = [line for line in said.splitlines() if line.strip()]
-    answer = lines[0].strip().strip("*$ ").strip() if lines else None
-    return answer or None, marks, _FINAL.split(text)[0], len(lines)
+    lines = [line for line in marked.answer.splitlines() if line.strip()]
+    answer = final_answers.unwrap(lines[0]) if lines else None
+    return answer or None, marked.marks, marked.before, len(lines)
 
 
 def _boxed(text: str) -> tuple[str | None, int, str, int]:
-    """The same for the content of the last ``\\boxed{...}``, braces inside it balanced."""
-    start = text.rfind(_BOXED)
-    if start < 0:
+    """The same for the content of the last ``\\boxed{...}``."""
+    box = final_answers.boxed(text)
+    if box is None:
         return None, 0, text, 0
-    depth, begin = 1, start + len(_BOXED)
-    for place in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            answer = text[begin:place].strip()
-            before = re.sub(r"answer\s*:?[\s*$]*$", "", text[: text.find(_BOXED)], flags=re.IGNORECASE)
-            return answer or None, text.count(_BOXED), before, len(answer.splitlines())
-    return None, text.count(_BOXED), text, 0
+    answer = final_answers.unwrap(box.answer)
+    return answer or None, box.marks, box.before, len(answer.splitlines())

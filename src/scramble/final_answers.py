@@ -1,0 +1,352 @@
+r"""Reading the final answer of a reply: one reader for evaluation (``protocol=cot``), rationales and MPO's data engine.
+
+Models mark the same answer in many ways. What is read of each:
+
+======================================== ============================================================================
+mark                                     ``Final answer: B``, ``**Final Answer:** B``, ``The final answer is (B)``,
+                                         ``FINAL ANSWER - b``, ``## Final answer`` on a line of its own; the last mark
+                                         that something follows counts. Without a mark ``<answer>B</answer>``, then
+                                         ``\boxed{B}``, what follows ``</think>`` if that is where the thought ends
+wrapping (:func:`unwrap`)                ``**red**``, ``*red*``, ```red```, code fences, quotes of all kinds, ``$red$``,
+                                         ``\(red\)``, ``\boxed{red}``, ``\text{red}``, ``<b>red</b>``, and a full stop
+                                         after the wrapping
+plainer forms (:func:`forms`)            "The answer is red", "(red)", "red.", "red, because ...", "red (the ball)",
+                                         ``90^\circ``, ``1{,}234``, ``50\%``, ``\$5``, full-width characters
+option (:func:`letter`)                  ``B``, ``b``, ``(B)``, ``B.``, ``B) dog``, ``B, since A is a cat``,
+                                         ``option B``, the option's text
+yes or no (:func:`yes_no`)               ``Yes.``, ``NO!``, ``No, there is no dog``
+======================================== ============================================================================
+
+Nothing here guesses: an answer that names two options, or both yes and no, is left to the caller's own rule. Forms are
+tried after the answer as it stands, so that what is right as it stands stays right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_MARKUP = r"[\s*_`~\"“”]*"
+# A colon (or another sign) or "is" after the words; or the words alone on a line, as a heading.
+_MARK = re.compile(
+    rf"final[\s*_]+answers?\b(?:\s*\((?!\s*(?:yes|no|[A-Z])\s*\))[^()\n]{{0,40}}\))?{_MARKUP}"
+    rf"(?:(?:is|was|would be|will be|must be|should be)\b{_MARKUP}[:：]?|[:：=]|[-–—=]+>?\s)"
+    rf"|^[#>\s*_`]*final[\s*_]+answers?[*_`\s]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BEFORE_MARK = re.compile(
+    r"(?:(?:\b(?:so|thus|therefore|hence),?\s+)?\b(?:the|my|our)\s+)?(?:<\w+>|\\(?:text|boxed)\{|[*_`$#\"“(\s])*$",
+    re.IGNORECASE,
+)
+_MENTION = re.compile(r"final answer\s*:?", re.IGNORECASE)
+_STRICT_MARK = re.compile(r"final answer\s*:", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_NOTHING = " \t\r\n.,;!:*_$`~\"'“”‘’)}]>#-"
+BOXED = r"\boxed{"
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A marked final answer.
+
+    Attributes:
+        answer: all that follows the mark, unwrapped ("" where nothing does).
+        before: the text before the first mark.
+        start: where the last mark begins, in characters.
+        marks: how often the answer is marked.
+    """
+
+    answer: str
+    before: str
+    start: int
+    marks: int
+
+
+def stated(text: str) -> Stated | None:
+    """The final answer after the last of the words "final answer" with a colon, an "is", or a line of their own."""
+    marks = list(_MARK.finditer(text))
+    if not marks:
+        return None
+    # The strict form is the one that was asked for: where it occurs, looser ones before it are part of the rationale.
+    strict = list(_STRICT_MARK.finditer(text)) or marks
+    lead = _BEFORE_MARK.sub("", text[: strict[0].start()])
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    for mark, end in reversed(list(zip(marks, ends, strict=True))):
+        rest = text[mark.end() : end]
+        if rest.strip(_NOTHING):
+            return Stated(unwrap(rest), lead, mark.start(), len(strict))
+    # Nothing but signs follows: they are the answer of a question for a sign ("+").
+    return Stated(unwrap(text[marks[-1].end() :]), lead, marks[-1].start(), len(strict))
+
+
+def find(text: str) -> str | None:
+    """The final answer of a reply, unwrapped; None for a reply that marks none.
+
+    Read are, in this order: :func:`stated`, any other mention of a "final answer", ``<answer>`` tags, ``\\boxed{}``;
+    all after the end of a thought between tags.
+    """
+    text = after_thought(text)
+    if marked := stated(text):
+        return marked.answer
+    box = boxed(text)
+    if mentions := list(_MENTION.finditer(text)):
+        rest = text[mentions[-1].end() :]
+        return unwrap(box.answer if box and box.answer and BOXED in rest else rest)
+    if tagged := _TAGGED.findall(text):
+        return unwrap(tagged[-1])
+    return unwrap(box.answer) if box and box.answer else None
+
+
+def before(text: str) -> str:
+    """What stands before the last mark of a final answer; the whole text if it has none."""
+    marked = stated(text)
+    mentions = [marked.start] if marked else [m.start() for m in _MENTION.finditer(text)]
+    return _BEFORE_MARK.sub("", text[: mentions[-1]]).strip("*$ \n") if mentions else text
+
+
+def after_thought(text: str) -> str:
+    """What follows a thought between tags (``<think>...</think>``); the whole text if nothing does."""
+    ends = list(_THOUGHT_END.finditer(text))
+    rest = text[ends[-1].end() :] if ends else ""
+    return rest if rest.strip() else text
+
+
+def boxed(text: str) -> Stated | None:
+    r"""The content of the last ``\boxed{...}``, its braces balanced, as it stands; None for a text without a box."""
+    start = text.rfind(BOXED)
+    if start < 0:
+        return None
+    end = _closing(text, start + len(BOXED))
+    answer = "" if end is None else text[start + len(BOXED) : end].strip()
+    lead = re.sub(r"answer\s*:?[\s*$]*$", "", text[: text.find(BOXED)], flags=re.IGNORECASE)
+    return Stated(answer, lead, start, text.count(BOXED))
+
+
+def _closing(text: str, begin: int) -> int | None:
+    """The place of the brace that closes the one before ``begin``."""
+    depth = 1
+    for place in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------- unwrapping
+
+# Longest first: "**" before "*". A wrapping counts only if its signs do not occur within.
+_PAIRS = (
+    ("```", "```"), ("***", "***"), ("**", "**"), ("*", "*"), ("~~", "~~"), ("``", "''"), ("`", "`"),
+    ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'), ("'", "'"), ("“", "”"), ("„", "“"),
+    ("„", "”"), ("”", "”"), ("‘", "’"), ("‚", "‘"), ("’", "’"), ("«", "»"), ("»", "«"), ("‹", "›"), ("「", "」"),
+    ("『", "』"), ("《", "》"), ("＂", "＂"), ("＇", "＇"), ("&quot;", "&quot;"),
+)  # fmt: skip
+_FENCE = re.compile(r"```[\w-]*\n(.*?)\n?```", re.DOTALL)
+_COMMANDS = (
+    "boxed|fbox|text|textbf|textit|textrm|texttt|textsf|textnormal|emph|underline|mathrm|mathbf|mathit|mathsf|mathtt|"
+    "mbox|hbox|operatorname|boldsymbol|bm|bold"
+)
+_COMMAND = re.compile(rf"\\(?:{_COMMANDS})\s*\{{")
+_TAG = re.compile(r"<(b|strong|i|em|u|code|answer|mark|span|p|final_answer|final)>(.*)</\1>", re.IGNORECASE | re.DOTALL)
+_END_MARKS = ".,;:!。．，；：！"
+
+
+def unwrap(answer: str) -> str:
+    """The answer without what wraps all of it: emphasis, quotes, code, dollar signs, LaTeX's text commands, tags; with
+    the full stop after the wrapping, but not one of the answer's own ("U.S.A.").
+
+    Brackets stay (they can be a list or an interval), and so does the dollar sign of an amount.
+    """
+    while True:
+        answer = answer.strip(" \t\r\n\u00a0\u200b\ufeff")
+        inner = _inner(answer)
+        if inner is None and answer[-1:] in _END_MARKS:
+            inner = _inner(answer.rstrip(_END_MARKS + " \n"))
+        if inner is None:
+            inner = _without_remains(answer)
+        if inner == answer:
+            return answer
+        answer = inner
+
+
+def _inner(text: str) -> str | None:
+    """What one wrapping holds; None if nothing wraps the whole text."""
+    if fence := _FENCE.fullmatch(text):
+        return fence[1]
+    if command := _COMMAND.match(text):
+        end = _closing(text, command.end())
+        return text[command.end() : end] if end == len(text) - 1 else None
+    if tag := _TAG.fullmatch(text):
+        return tag[2]
+    for left, right in _PAIRS:
+        if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
+            inner = text[len(left) : -len(right)]
+            if left not in inner and right not in inner:
+                return inner
+    return None
+
+
+def _without_remains(text: str) -> str:
+    """The text without the halves of wrappings that began before the mark ("**Final answer: red**"), or that end
+    with it ("**Final answer:** red")."""
+    text = text.strip()
+    twos = text.count("**")
+    if twos % 2 or text.count("*") % 2:
+        text = text.strip("* ")
+    if text.startswith("$") and not re.match(r"\$\d", text):
+        text = text.lstrip("$ ")
+    text = text.rstrip("$ ")
+    text = re.sub(r"^(?:</\w+>|[#>•:：]+\s+|[-–—]\s+(?=[^\W\d]))\s*", "", text)
+    text = re.sub(r"\s*</\w+>$|\s*<\|\w+\|>$", "", text) if "<" in text else text
+    for left, right in (("(", ")"), ("[", "]"), ("{", "}")):
+        if text.endswith(right) and left not in text and not re.match(r"\w\)$|\w\) ?$", text):
+            text = text[:-1].rstrip("\\")
+        if text.startswith(right):
+            text = text[1:].lstrip()
+    for quote in ("`", '"', "”", "_"):
+        if text.endswith(quote) and text.count(quote) == 1 and not re.search(r"\d.$", text):
+            text = text[:-1]
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------- plainer forms
+
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0x00A0: " ", 0x3002: "."}
+_LEAD = re.compile(
+    r"(?:(?:so|thus|therefore|hence)\b[,:]?\s+)?(?:(?:the|my|our)\s+)?(?:(?:correct|right|best|final|most likely)\s+)*"
+    r"(?:answer|option|choice|response|letter)\b\s*(?:(?:is|would be|must be)\b\s*:?|[:=]|-\s)?\s*(?:that\s+)?"
+    r"|(?:so\s+)?(?:(?:it|that|this)(?:\s+is|'s)|is)\b\s*:?\s+",
+    re.IGNORECASE,
+)
+_EXPLANATION = re.compile(
+    r"\s*(?:[,;:(]\s*|\s[–—-]\s*|[.!?]\s+)?\b(?:because|since|due to|given that)\b.*"
+    r"|\s*[,;]\s*(?:as|so|which|where|while|not|and not|rather than|instead of|but not)\b.*"
+    r"|\s+\((?!or\b|and\b|not\b).*\)\.?$|\s+[–—]\s.*|[.!]\s+\W*[A-Z(].*",
+    re.IGNORECASE | re.DOTALL,
+)
+_ANSWERED = re.compile(r"(yes|no)\b\s*(?:$|\((?!\s*(?:yes|no)\s*\))|[,;:.!–—-](?!\s*(?:yes|no)\b))", re.IGNORECASE)
+_LATEX = (
+    (re.compile(rf"\\(?:{_COMMANDS})\s*\{{([^{{}}]*)\}}"), r"\1"),
+    (re.compile(r"\\[dt]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}"), r"\1/\2"),
+    (re.compile(r"\s*\^?\s*\{?\s*\\(?:circ|degree)\b\s*\}?"), "°"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\([%$#&_{}])"), r"\1"),
+    (re.compile(r"\\[,;:! ]|\\quad\b|(?<=\w)~(?=\w)"), " "),
+    (re.compile(r"\\left\b|\\right\b"), ""),
+)
+_SIGNS = re.compile(r"\*\*|__|~~|[`“”„«»]|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
+
+
+def plain(answer: str) -> str:
+    """The first line of an answer without any markup, LaTeX's and full-width signs written as plain text."""
+    lines = [line for line in unwrap(answer).splitlines() if line.strip(_NOTHING)]
+    text = unwrap(lines[0] if lines else answer).translate(_WIDE)
+    for pattern, written in _LATEX:
+        text = pattern.sub(written, text)
+    if not re.search(r"\$\d", text):
+        text = text.replace("$", "")
+    text = re.sub(r"(?<=\d)[\u2009\u202f](?=\d{3}(?!\d))", "", text)
+    return " ".join(unwrap(_SIGNS.sub("", text)).split())
+
+
+def forms(answer: str) -> tuple[str, ...]:
+    """The answer as it stands, then plainer and plainer ways to write it, each once."""
+    said = without_lead(plain(answer))
+    bare = _bare(said)
+    found = [answer, unwrap(answer), plain(answer), said, bare, _bare(without_explanation(bare))]
+    if re.fullmatch(r"\$\s?\d.*", bare):  # an amount
+        found.append(bare.lstrip("$ "))
+    if (box := boxed(answer)) and box.answer:  # "The area is \boxed{5}"
+        found += [unwrap(box.answer), plain(box.answer)]
+    return tuple(dict.fromkeys(form for form in found if form.strip())) or (answer,)
+
+
+def without_lead(text: str) -> str:
+    """The text without "the answer is" and the like at its beginning."""
+    lead = _LEAD.match(text)
+    rest = unwrap(text[lead.end() :]) if lead else ""
+    return rest or text
+
+
+def without_explanation(text: str) -> str:
+    """The text up to ", because", "(...)", a second sentence; the whole of it where nothing would be left."""
+    if said := _ANSWERED.match(text):
+        return said[1]
+    explanation = _EXPLANATION.search(text)
+    return (text[: explanation.start()].strip() if explanation else "") or text
+
+
+def _bare(text: str) -> str:
+    """Without the brackets around one word or number, and without the full stop of the answer."""
+    text = unwrap(text.rstrip(" " + _END_MARKS) or text)
+    inside = re.fullmatch(r"[(\[{<【［（]\s*([^()\[\]{}<>,;]+?)\s*[)\]}>】］）]", text)
+    return unwrap(inside[1]) if inside else text
+
+
+# --------------------------------------------------------------------------------------------------- options, yes, no
+
+_LETTER = re.compile(r"([(\[{<]?)\s*([A-Za-z])(?:\s*([)\]}>]))?(.*)", re.DOTALL)
+_OTHERS = re.compile(r"\s*(?:(?:[,;/&+]|,?\s*\b(?:and|or)\b)\s*)[(\[]?([A-Z])[)\]]?\s*(?:$|[.,;/&]|\band\b|\bor\b)")
+_AFTER_LETTER = re.compile(
+    r"[.:]?\s*$|[.,;!)](?:\s|$)|:|\s*[-–—=]+>?\s|\s+[(\[“\"']|\s+(?:because|since|as|due to|given)\b"
+    r"|\s+is\s+(?:the\s+)?(?:correct|right|best|true|answer|most)\b"
+)
+
+
+def letter(answer: str, options: Mapping[str, str]) -> str | None:
+    """The option's letter that a final answer names, by letter or by the option's text.
+
+    Args:
+        answer: a final answer as :func:`find` gives it.
+        options: letter (upper case) -> text ("" where the options stand in the question).
+
+    Returns:
+        None where no option, or more than one, is named in a form of the module's table.
+    """
+    if (box := boxed(answer)) and box.answer:
+        answer = box.answer
+    said = plain(answer)
+    for text in (said, without_lead(said)):
+        if found := _by_text(text, options):
+            return found
+        if found := _by_letter(text, options):
+            return found
+    return _by_text(_bare(without_explanation(without_lead(said))), options)
+
+
+def _by_text(text: str, options: Mapping[str, str]) -> str | None:
+    wanted = _folded(text)
+    if len(wanted) < 2 and wanted.upper() in options:  # a letter, whatever the options say
+        return None
+    named = [name for name, option in options.items() if wanted and _folded(option) == wanted]
+    return named[0] if len(named) == 1 else None
+
+
+def _folded(text: str) -> str:
+    """For comparison: lower case, without article and outer punctuation."""
+    text = " ".join(_bare(plain(text)).lower().split())
+    return re.sub(r"^(?:an?|the)\s+(?=\S)", "", text)
+
+
+def _by_letter(text: str, options: Mapping[str, str]) -> str | None:
+    match = _LETTER.match(text)
+    if match is None or match[2].upper() not in options:
+        return None
+    opened, name, closed, rest = match[1], match[2].upper(), match[3], match[4]
+    others = _OTHERS.match(rest)
+    if others and others[1] in options and others[1] != name:
+        return None
+    if (opened and closed) or (closed and (not rest or rest[0] in " .,:;")):
+        return name
+    own = options[name]
+    if not opened and (_AFTER_LETTER.match(rest) or (own and rest[:1].isspace() and _folded(rest) == _folded(own))):
+        return name
+    return None
+
+
+def yes_no(answer: str) -> str | None:
+    """``yes`` or ``no`` where a final answer begins with the word and a sign, or is nothing else; None otherwise."""
+    said = _ANSWERED.match(_bare(without_lead(plain(answer))))
+    return said[1].lower() if said else None
