@@ -396,7 +396,7 @@ def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record
         for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
             for row in batch.to_pylist():
                 yield _from_row(record_type, row)
-    except (pa.ArrowException, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {error}") from error
 
 

@@ -12,7 +12,7 @@ from scramble.formats import mmpr, rows
 from scramble.formats.images import files_of, read_images, write_images
 from scramble.formats.provenance import COLUMN, FormatError
 from scramble.records import ImageRecord, PreferencePair, RecordError
-from scramble.store import ROW_GROUP, StoreError, atomic_path, read_json, read_jsonl, write_json
+from scramble.store import ROW_GROUP, StoreError, atomic_path, json_lines, json_values, read_json, write_json
 
 # name -> file, row out, row in
 FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]] = {
@@ -76,16 +76,17 @@ def read(
     pairs: list[PreferencePair] = []
     files: dict[str, Path] = {}
     embedded: dict[str, bytes] = {}
-    for number, row in enumerate(read_rows(path), 1):
+    by_name: dict[Path, str] = {}
+    for number, row in read_rows(path):
         try:
             parsed = from_row(row)
-            ids = tuple(_identify(image, base, files, embedded) for image in parsed[1])
+            ids = tuple(_identify(image, base, files, embedded, by_name) for image in parsed[1])
             pair = rows.parsed_pair(parsed, ids)
             if len(pair.image_ids) != len(ids):
                 raise FormatError(f"its provenance names {len(pair.image_ids)} images, the row holds {len(ids)}")
         except (FormatError, RecordError) as error:
             raise FormatError(f"{path}, row {number}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
             what = f"{type(error).__name__}: {error}"
             raise FormatError(f"{path}, row {number}: not a row of the format {name} ({what})") from error
         for image_id, known in zip(pair.image_ids, ids, strict=True):
@@ -144,29 +145,111 @@ def _write_parquet(path: Path, stream: Iterable[dict[str, Any]], folder: Path) -
     return count
 
 
-def read_rows(path: Path) -> Iterator[Any]:
-    """The rows of a JSON, JSONL or parquet file. Raises FormatError if it cannot be read."""
+LINES = (".jsonl", ".ndjson", ".json")
+TABLES = (".csv", ".tsv")
+ROW_FILES = (*LINES, *TABLES, ".parquet")
+IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
+
+
+def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int, Any]]:
+    """Number (from 1) and content of the rows of a JSON, JSONL, CSV or parquet file; bad ones go to ``on_bad``.
+
+    JSON is a list of rows or a row per line, whatever the file's name. For a CSV file the number is the line's.
+
+    Raises:
+        FormatError: the file cannot be read, or without ``on_bad`` a row.
+    """
     if not path.is_file():
         raise FormatError(f"{path} does not exist: give the file of rows, or the folder that holds it")
+    on_bad = on_bad or refuse
     try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
-                yield from batch.to_pylist()
-        elif path.suffix == ".jsonl":
-            yield from read_jsonl(path)
+        if path.suffix.lower() == ".parquet":
+            yield from enumerate(_parquet_rows(path), 1)
+        elif path.suffix.lower() in TABLES:
+            yield from _table_rows(path, on_bad)
         else:
-            content = read_json(path)
-            if not isinstance(content, list):
-                raise FormatError(f"{path}: not a list of rows")
-            yield from content
+            yield from _json_rows(path, on_bad)
     except (StoreError, UnicodeDecodeError) as error:
         raise FormatError(str(error)) from error
 
 
-def _identify(image: Any, base: Path, files: dict[str, Path], embedded: dict[str, bytes]) -> str:
-    """An id for an image of a row: its path's stem, or the hash of its bytes."""
+OnBadRow = Callable[[Path, int | str, str], None]
+"""Called with the file, the row's number or key, and what is wrong with it."""
+
+
+def refuse(path: Path, row: int | str, reason: str) -> None:
+    """Raise FormatError for a row: the :data:`OnBadRow` of those who want all rows or none."""
+    raise FormatError(f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}")
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from error
+
+
+def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+    if not _holds_lines(path):
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise FormatError(f"{path}: not a list of rows")
+        yield from enumerate(content, 1)
+        return
+    number = 0
+    for _, line in json_lines(path):
+        try:
+            values = json_values(line)
+        except ValueError as error:
+            number += 1
+            on_bad(path, number, f"not JSON ({error})")
+            continue
+        for value in values:
+            number += 1
+            yield number, value
+
+
+def _holds_lines(path: Path) -> bool:
+    """Whether a JSON file holds one row per line: its first line is a JSON object by itself, and there are others.
+
+    A ``.jsonl`` file does, unless it is an array after all.
+    """
+    lines = json_lines(path)
+    _, first = next(lines, (1, b""))
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return not first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    try:
+        return all(isinstance(value, dict) for value in json_values(first)) and next(lines, None) is not None
+    except ValueError:
+        return False
+
+
+def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+    """Rows with any of :data:`scramble.formats.rows.ANSWERS`; the image's column tells where a row begins."""
+    from scramble.sources.bad_rows import BadRows, SourceError
+    from scramble.sources.csv_file import csv_names, csv_rows
+
+    class Rows(BadRows):
+        def reject(self, file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
+            on_bad(Path(file), row, kind)
+
+    try:
+        names = csv_names(path)
+        answers = next((pair for pair in rows.ANSWERS if set(pair) <= names), rows.ANSWERS[0])
+        image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
+        yield from csv_rows(path, [*image, *answers], Rows())
+    except SourceError as error:
+        raise FormatError(str(error)) from error
+
+
+def _identify(
+    image: Any, base: Path, files: dict[str, Path], embedded: dict[str, bytes], by_name: dict[Path, str]
+) -> str:
+    """An id for an image of a row: its path's stem, more of it where another image has that, or its bytes' hash."""
     if isinstance(image, dict) and image.get("bytes"):
         key = hashlib.sha256(image["bytes"]).hexdigest()[:16]
         embedded[key] = image["bytes"]
@@ -174,14 +257,26 @@ def _identify(image: Any, base: Path, files: dict[str, Path], embedded: dict[str
     name = image.get("path") if isinstance(image, dict) else image
     if not isinstance(name, str) or not name:
         raise FormatError("an image is neither a path nor bytes")
-    file = base / name if (base / name).exists() else base / Path(name).name
-    if not file.exists():
+    file = _find(name, base, by_name)
+    for key in (Path(name).stem, Path(name).with_suffix("").as_posix(), Path(name).as_posix()):
+        if files.setdefault(key, file) == file:
+            return key
+    raise FormatError(f"image {name} has the name of another image's id")
+
+
+def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
+    """The file of an image: by its path below ``base``, or by its name alone if the folder is flat.
+
+    Raises FormatError: there is none, or the file of that name would be the image of two paths (noted in ``by_name``).
+    """
+    if (base / name).is_file():
+        return base / name
+    file = base / Path(name).name
+    if not file.is_file():
         raise FormatError(f"image {name} is not in {base}")
-    key = Path(name).stem
-    if files.setdefault(key, file) != file:
-        key = Path(name).with_suffix("").as_posix()
-        files[key] = file
-    return key
+    if (other := by_name.setdefault(file, name)) != name:
+        raise FormatError(f"images {other} and {name} are not in {base}, and {file.name} there can be only one of them")
+    return file
 
 
 def _rename(known: str, image_id: str, files: dict[str, Path], embedded: dict[str, bytes]) -> None:

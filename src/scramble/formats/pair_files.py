@@ -2,123 +2,214 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.formats import mmpr, rows
-from scramble.formats.files import read_rows
+from scramble.formats.files import ROW_FILES, OnBadRow, read_rows, refuse
 from scramble.formats.provenance import FormatError
 from scramble.records import PreferencePair, RecordError
-from scramble.store import read_json, read_table, table_path
+from scramble.store import StoreError, read_json, read_table, table_path
 
-# a key that only rows of this format have -> how they are read
-READERS = {
+# keys that only rows of this format have -> how they are read
+READERS: dict[str, Callable[[Mapping[str, Any]], rows.Parsed]] = {
     "conversations+rejected_conversations": rows.from_scramble_release,
-    "messages+rejected_response": rows.from_ms_swift,
-    "conversations+chosen+rejected": rows.from_llama_factory,
-    "prompt+chosen+rejected": rows.from_trl,
+    "messages+rejected_response": partial(rows.from_ms_swift, join_turns=True),
+    "messages+rejected_messages": partial(rows.from_ms_swift, join_turns=True),
+    "conversations+chosen+rejected": partial(rows.from_llama_factory, join_turns=True),
+    "prompt+chosen+rejected": rows.from_answers,
     "question+chosen+rejected": rows.from_mmpr,
+    **{"+".join(names): rows.from_answers for names in rows.ANSWERS},
 }
 SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 
 
-def read_pairs(path: str | Path) -> Iterator[PreferencePair]:
+def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
     """The pairs of a data set folder or file, its format told from its content.
 
     Reads this project's data sets (a folder with ``pairs.parquet``), the formats of
-    :data:`scramble.formats.files.FORMATS`, an MMPR ``meta.json`` (every row of every set once), and SugarCrepe's JSON
-    (a file, or a folder with one file a kind).
+    :data:`scramble.formats.files.FORMATS`, rows of any of :data:`READERS` as JSON, JSONL, CSV or parquet, an MMPR
+    ``meta.json`` (every row of every set once), and SugarCrepe's JSON (a file, or a folder with one file per kind). All
+    JSON files of a folder are read, or where it has none all files of rows.
+
+    Args:
+        on_bad: called for each row that cannot be used, which is then left out; without it such a row is an error.
 
     Raises:
         FormatError: naming the file, and the row where there is one.
     """
-    path = Path(path)
+    path, on_bad = Path(path), on_bad or refuse
     if path.is_dir() and table_path(path, PreferencePair).exists():
         path = table_path(path, PreferencePair)
     if path.is_dir() and (path / mmpr.META).exists():
         path = path / mmpr.META
-    if path.is_dir():
-        files = sorted(path.glob("*.json"))
-        if not files:
-            raise FormatError(f"{path} holds neither pairs.parquet nor JSON files: give the pair file itself")
-        for file in files:
-            yield from read_pairs(file)
+    names = ImageNames()
+    if not path.is_dir():
+        yield from _file_pairs(path, on_bad, names)
         return
-    if path.suffix == ".json" and path.is_file() and isinstance(content := read_json(path), dict):
+    found = sorted(f for f in path.iterdir() if f.suffix.lower() in ROW_FILES and f.name not in NO_ROWS)
+    files = [file for file in found if file.suffix.lower() == ".json"] or found
+    if not files:
+        train = table_path(path / "train", PreferencePair)
+        hint = f"{train.parent}" if train.exists() else "the pair file itself"
+        raise FormatError(f"{path} holds neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): give {hint}")
+    for file in files:
+        yield from _file_pairs(file, on_bad, names)
+
+
+NO_ROWS = ("dataset_info.json",)  # LLaMA-Factory's description of the files beside it
+
+
+def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[PreferencePair]:
+    if path.suffix.lower() == ".json" and path.is_file() and isinstance(content := _json(path), dict):
         if mmpr.is_meta(content):
-            yield from mmpr_pairs(path)
-            return
-        yield from sugarcrepe_pairs(content, path)
-        return
-    if path.name == table_path("", PreferencePair).name and _is_own_table(path):
+            yield from mmpr_pairs(path, on_bad)
+        else:
+            yield from sugarcrepe_pairs(content, path, on_bad, names)
+    elif path.name == table_path("", PreferencePair).name and _is_own_table(path):
         yield from read_table(path.parent, PreferencePair)
-        return
-    for number, row in enumerate(read_rows(path), 1):
-        yield _pair(path, number, row, lambda row: _reader(row)(row))
+    else:
+        for number, row in read_rows(path, on_bad):
+            try:
+                parsed = _reader(row)(row)
+                pair = rows.parsed_pair(parsed, names.of_all(parsed[1]))
+            except ROW_ERRORS as error:
+                on_bad(path, number, _reason(error))
+                continue
+            yield pair
 
 
-def mmpr_pairs(path: str | Path) -> Iterator[PreferencePair]:
+def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
     """The pairs of all sets of an MMPR ``meta.json``, every row once; a pair's kind is its set's name."""
+    on_bad = on_bad or refuse
+    names = ImageNames()
     for one in mmpr.read_meta(path):
         file = mmpr.resolve(one.annotation, path)
-        for number, row in enumerate(read_rows(file), 1):
-            yield _pair(file, number, row, rows.from_mmpr, one.name)
+        for number, row in read_rows(file, on_bad):
+            try:
+                parsed = rows.from_mmpr(row)
+                pair = rows.parsed_pair(parsed, names.of_all(parsed[1], one.root))
+            except ROW_ERRORS as error:
+                on_bad(file, number, _reason(error))
+                continue
+            if not parsed[2]:
+                pair = replace(pair, pair_id=f"{one.name}/{number:07d}", kind=one.name, source="mmpr")
+            yield pair
 
 
-def _pair(path: Path, number: int, row: Any, reader: Any, set_name: str = "") -> PreferencePair:
-    try:
-        parsed = reader(row)
-        pair = rows.parsed_pair(parsed, tuple(_image_id(image) for image in parsed[1]))
-    except (FormatError, RecordError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise FormatError(f"{path}, row {number}: {error}") from error
-    if set_name and not parsed[2]:
-        return replace(pair, pair_id=f"{set_name}/{number:07d}", kind=set_name, source="mmpr")
-    return pair
+ROW_ERRORS = (FormatError, RecordError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
-def sugarcrepe_pairs(content: Mapping[str, Any], path: str | Path) -> Iterator[PreferencePair]:
+def _reason(error: Exception) -> str:
+    """What is wrong with a row, in one line; the same for rows with the same fault, so that they can be counted."""
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]}"
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, RecordError):
+        return text.partition(": ")[2] or text if text.startswith("pair ") else text
+    return text if isinstance(error, FormatError) else f"not a row of a known format ({type(error).__name__}: {text})"
+
+
+def sugarcrepe_pairs(
+    content: Mapping[str, Any], path: str | Path, on_bad: OnBadRow | None = None, names: ImageNames | None = None
+) -> Iterator[PreferencePair]:
     """The pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``, keys with gaps.
 
     The kind is the file's name (``swap_obj.json`` is ``swap-object``), the pair's id that and the key. Source:
     Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
-    operation, _, what = Path(path).stem.partition("_")
+    path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
+    if content and not any(isinstance(row, Mapping) for row in content.values()):
+        raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are those of no pair file")
+    operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():
         try:
-            yield PreferencePair(
-                pair_id=f"{Path(path).stem}-{key}",
-                image_ids=(PurePosixPath(row["filename"]).stem,),
-                prompt="caption:",
-                chosen=row["caption"],
-                rejected=row["negative_caption"],
-                kind=kind,
-                rule="sugarcrepe",
-                source="sugarcrepe",
-            )
-        except (KeyError, TypeError, AttributeError, RecordError) as error:
-            raise FormatError(
-                f"{path}, key {key}: not a SugarCrepe row (filename, caption, negative_caption): {error}"
-            ) from error
+            parsed = (("caption:", row["caption"], row["negative_caption"]), [row["filename"]], None)
+            pair = rows.parsed_pair(parsed, names.of_all(parsed[1]))
+        except ROW_ERRORS as error:
+            on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {_reason(error)}")
+            continue
+        yield replace(pair, pair_id=f"{path.stem}-{key}", kind=kind, rule="sugarcrepe", source="sugarcrepe")
 
 
-def _reader(row: Any) -> Any:
+class ImageNames:
+    """Ids for the images of rows, which are not opened: a file's base name, or more where other images have it.
+
+    The first image of a base name has it as its id; another one of that name (ScienceQA's are all ``image.png``) has
+    its path, without suffix and with it. Embedded images are the same if their bytes are. Without a name and bytes an
+    image is none.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+        self._owner: dict[str, str] = {}
+
+    def of_all(self, images: Sequence[Any], root: str = "") -> tuple[str, ...]:
+        """The ids of a row's images. ``root`` tells images of one name in several folders apart.
+
+        Raises FormatError for what is no image.
+        """
+        ids = (self._of(image, root) for image in images)
+        return tuple(name for name in ids if name)
+
+    def _of(self, image: Any, root: str) -> str:
+        data = image.get("bytes") if isinstance(image, Mapping) else None
+        name = image.get("path") if isinstance(image, Mapping) else image
+        name = name or ""
+        if not isinstance(name, str | int) or (data is not None and not isinstance(data, bytes | str)):
+            raise FormatError("an image is neither a path nor bytes")
+        path = PurePosixPath(str(name))
+        key = _digest(data) if data else f"{root}\0{path}"
+        if not data and not name:
+            return ""
+        if key not in self._ids:
+            self._ids[key] = self._free(key, path, root)
+        return self._ids[key]
+
+    def _free(self, key: str, path: PurePosixPath, root: str) -> str:
+        bare = path.parent / path.stem
+        known = [path.stem, str(bare), str(path), str(PurePosixPath(root) / path), f"{path}#{_digest(key)}"]
+        for name in known:
+            if name and len(name) <= LONGEST and self._owner.setdefault(name, key) == key:
+                return name
+        return _digest(key)
+
+
+LONGEST = 300  # characters of an id; what is longer is an image written as text
+
+
+def _digest(data: bytes | str) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
+
+
+def _json(path: Path) -> Any:
+    """The value in a JSON file; None where it holds a row per line or cannot be read, which the rows' reader sees."""
+    try:
+        return read_json(path)
+    except StoreError:
+        return None
+
+
+def _reader(row: Any) -> Callable[[Mapping[str, Any]], rows.Parsed]:
     if not isinstance(row, Mapping):
         raise FormatError("not a JSON object")
     for keys, reader in READERS.items():
         if all(key in row for key in keys.split("+")):
-            return reader
+            plain = isinstance(row.get("chosen"), str)  # MMPR's answers are; a question may also have messages
+            return reader if plain or reader is not rows.from_mmpr else rows.from_answers
     raise FormatError(f"its keys ({', '.join(row)}) are those of no known format: {'; '.join(READERS)}")
 
 
 def _is_own_table(path: Path) -> bool:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return path.is_file() and "pair_id" in pq.read_schema(path).names
-
-
-def _image_id(image: Any) -> str:
-    name = image.get("path") if isinstance(image, Mapping) else image
-    return PurePosixPath(str(name or "")).stem
+    try:
+        return path.is_file() and "pair_id" in pq.read_schema(path).names
+    except (pa.ArrowException, OSError):
+        return False  # the rows' reader says so

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from scramble.records import Edit, PreferencePair
@@ -32,14 +32,51 @@ def pair_from(
     """A pair from its texts and, where there is one, its provenance.
 
     A row made by other software has none: its id is a content key of images and texts, its kind ``unknown``.
+
+    Raises:
+        FormatError: a provenance that this project has not written.
     """
     if isinstance(known, str):
         known = json.loads(known) if known else None
+    if known is not None and not isinstance(known, Mapping):
+        raise FormatError(f"{COLUMN} is not a JSON object")
     if not known:
         return PreferencePair(
             content_key(image_ids, prompt, chosen, rejected), image_ids, prompt, chosen, rejected, "unknown"
         )
-    values = dict(known)
+    values = _checked(known, len(chosen), len(rejected))
     values["image_ids"] = tuple(values.get("image_ids") or image_ids)
     values["edits"] = tuple(Edit((c[0], c[1]), (r[0], r[1])) for c, r in values.get("edits") or ())
     return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, **values)
+
+
+def _checked(known: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
+    """The values of a provenance, each of its field's type, edits within texts of these lengths; else FormatError."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    def span(value: Any, length: int) -> bool:
+        return len(value) == 2 and all(isinstance(v, int) for v in value) and 0 <= value[0] <= value[1] <= length
+
+    checks: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("pair_id", "kind", "rule", "source"), lambda v: isinstance(v, str)),
+        "image_ids": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+        "edits": lambda v: v is None or all(span(c, chosen) and span(r, rejected) for c, r in v),
+        "seed": lambda v: isinstance(v, int),
+        "scores": lambda v: isinstance(v, Mapping) and all(map(number, v.values())),
+        "details": lambda v: isinstance(v, Mapping),
+    }
+    for field in ("pair_id", "kind"):
+        if field not in known:
+            raise FormatError(f"{COLUMN} has no {field}")
+    for field, value in known.items():
+        if field not in checks:
+            raise FormatError(f"{COLUMN} has an unknown field {field}")
+        if not checks[field](value):
+            raise FormatError(f"{COLUMN}: {field} is {value!r:.80}")
+    try:
+        json.dumps(known, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{COLUMN} holds half a character (a lone surrogate)") from error
+    return dict(known)

@@ -12,6 +12,7 @@ Image placeholders are ``<image>``, one an image, before the text; TRL's message
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scramble.formats.provenance import COLUMN, FormatError, pair_from, provenance
@@ -35,12 +36,39 @@ def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
 
 
 def from_trl(row: Mapping[str, Any]) -> Parsed:
-    """Texts and images of a TRL row: messages with plain or typed content, or plain strings."""
-    images = row.get("images")
-    if images is None and row.get("image") is not None:
-        images = [row["image"]]
-    texts = (_text(row["prompt"]), _text(row["chosen"]), _text(row["rejected"]))
-    return texts, list(images or ()), row.get(COLUMN)
+    """Texts and images of a TRL row: plain strings, or messages with plain or typed content.
+
+    The prompt may be a column of its own, or the turn before the answers ("implicit prompt").
+    """
+    parsed = _preference(row, "prompt" if "prompt" in row else "", ("chosen", "rejected"), join_turns=False)
+    if "prompt" not in row and isinstance(row["chosen"], str):
+        raise FormatError("no prompt")
+    return parsed
+
+
+def from_answers(row: Mapping[str, Any]) -> Parsed:
+    """Texts and images of a row for the audit: two answers (:data:`ANSWERS`), a prompt of some name or none.
+
+    A row without one of :data:`PROMPTS` has an empty prompt; several turns before the answers are joined to one.
+    """
+    answers = next(pair for pair in ANSWERS if set(pair) <= set(row))
+    prompt = next((name for name in PROMPTS if row.get(name) is not None), "")
+    return _preference(row, prompt, answers, join_turns=True)
+
+
+ANSWERS = (("chosen", "rejected"), ("response", "rejected_response"), ("caption", "negative_caption"))
+PROMPTS = ("prompt", "question", "instruction", "query", "input")
+
+
+def _preference(row: Mapping[str, Any], prompt: str, answers: tuple[str, str], join_turns: bool) -> Parsed:
+    (before, chosen), (others, rejected) = (_answer(row[name], name) for name in answers)
+    if prompt:
+        turns = _turns(row[prompt], prompt)
+    elif before == others:
+        turns = before
+    else:
+        raise FormatError(f"{answers[0]} and {answers[1]} answer different prompts")
+    return (_prompt(turns, join_turns), chosen, rejected), images_of(row), row.get(COLUMN)
 
 
 def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
@@ -54,13 +82,18 @@ def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, A
     }
 
 
-def from_llama_factory(row: Mapping[str, Any]) -> Parsed:
-    """Texts and images of a LLaMA-Factory row with one human turn."""
-    turns = row["conversations"]
-    if len(turns) != 1 or turns[0]["from"] != "human":
+def from_llama_factory(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
+    """Texts and images of a LLaMA-Factory row.
+
+    ``join_turns`` joins several turns before the answers to one prompt (for the audit, which reads the answers);
+    without it such a row is refused, for a pair has one prompt.
+    """
+    one = isinstance(row["conversations"], list) and len(row["conversations"]) == 1
+    turns = _turns(row["conversations"], "conversations") if one or join_turns else []
+    if not join_turns and [turn.role for turn in turns] != ["user"]:
         raise FormatError("only one human turn before the two answers can be read")
-    prompt = turns[0]["value"].replace(IMAGE, "").strip()
-    return (prompt, row["chosen"]["value"], row["rejected"]["value"]), list(row.get("images") or ()), row.get(COLUMN)
+    chosen, rejected = (_turn(row[name], name).text for name in ("chosen", "rejected"))
+    return (_prompt(turns, join_turns), chosen, rejected), images_of(row), row.get(COLUMN)
 
 
 DATASET_INFO = {
@@ -83,13 +116,21 @@ def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def from_ms_swift(row: Mapping[str, Any]) -> Parsed:
-    """Texts and images of an ms-swift row with one user and one assistant turn."""
-    turns = row["messages"]
-    if [turn["role"] for turn in turns] != ["user", "assistant"]:
+def from_ms_swift(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
+    """Texts and images of an ms-swift row; ``join_turns`` as for :func:`from_llama_factory`."""
+    two = isinstance(row["messages"], list) and len(row["messages"]) == 2
+    turns = _turns(row["messages"], "messages") if two or join_turns else []
+    if (
+        not turns
+        or turns[-1].role != "assistant"
+        or (not join_turns and [turn.role for turn in turns[:-1]] != ["user"])
+    ):
         raise FormatError("only one user and one assistant turn can be read")
-    prompt = turns[0]["content"].replace(IMAGE, "").strip()
-    return (prompt, turns[1]["content"], row["rejected_response"]), list(row.get("images") or ()), row.get(COLUMN)
+    if "rejected_messages" in row:
+        rejected = _answer(row["rejected_messages"], "rejected_messages")[1]
+    else:
+        rejected = _plain(row["rejected_response"], "rejected_response")
+    return (_prompt(turns[:-1], join_turns), turns[-1].text, rejected), images_of(row), row.get(COLUMN)
 
 
 def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
@@ -103,19 +144,12 @@ def from_mmpr(row: Mapping[str, Any]) -> Parsed:
     """Texts and images of a row of MMPR. Placeholders among the text are dropped: images come before it."""
     if row.get("video"):
         raise FormatError("video rows cannot be used")
-    images = row.get("image")
-    if images is None or images == "":  # text alone
-        images = []
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list):
-        raise FormatError("image is neither a path nor a list of paths")
+    images = images_of(row)
     texts = []
     for key in ("question", "chosen", "rejected"):
-        if not isinstance(row.get(key), str):
-            raise FormatError(f"{key} is not text")
+        texts.append(_plain(row.get(key), key))
         if not row[key].strip():
             raise FormatError(f"empty {key}")
-        texts.append(row[key])
     places = texts[0].count(IMAGE)
     if places and places != len(images):
         raise FormatError(f"{places} image placeholders for {len(images)} images")
@@ -140,17 +174,88 @@ def from_scramble_release(row: Mapping[str, Any]) -> Parsed:
 
 
 def parsed_pair(parsed: Parsed, image_ids: tuple[str, ...]) -> PreferencePair:
-    """The pair of a parsed row; its images by id."""
+    """The pair of a parsed row; its images by id. Raises FormatError for texts that cannot be a pair's."""
     (prompt, chosen, rejected), _, known = parsed
+    for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        try:
+            _plain(text, name).encode()
+        except UnicodeEncodeError as error:
+            raise FormatError(f"{name} holds half a character (a lone surrogate)") from error
+        if name != "prompt" and not text.strip():
+            raise FormatError(f"empty {name}")
     return pair_from(prompt, chosen, rejected, known, image_ids)
 
 
-def _text(value: Any) -> str:
+def images_of(row: Mapping[str, Any]) -> list[Any]:
+    """The images of a row, from ``images`` or ``image``: paths, or mappings with ``bytes`` or ``path``."""
+    images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
+    if isinstance(images, (str, Mapping)):
+        return [images]
+    if not isinstance(images, list):
+        raise FormatError("image is neither a path nor a list of paths")
+    return list(images)
+
+
+ROLES = {"human": "user", "gpt": "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One message of a conversation; ``typed`` says that its text came in typed parts, without placeholders."""
+
+    role: str
+    text: str
+    typed: bool = False
+
+
+def _answer(value: Any, what: str) -> tuple[list[_Turn], str]:
+    """The turns before an answer, and its text: a plain string, a message, or a conversation that ends with it."""
     if isinstance(value, str):
-        return value.replace(IMAGE, "").strip()
-    if not isinstance(value, list) or len(value) != 1:
+        return [], value.strip()
+    *before, last = _turns(value, what)
+    if before and last.role != "assistant":
+        raise FormatError(f"{what} ends with a turn by {last.role}, not by the assistant")
+    return before, last.text if last.typed else last.text.strip()
+
+
+def _turns(value: Any, what: str) -> list[_Turn]:
+    """The turns of a conversation; a plain string is one of the user."""
+    if isinstance(value, str):
+        return [_Turn("user", value)]
+    values = [value] if isinstance(value, Mapping) else value
+    if not isinstance(values, list) or not values:
+        raise FormatError(f"{what} is not text")
+    return [_turn(one, what) for one in values]
+
+
+def _turn(value: Any, what: str) -> _Turn:
+    """One message, in OpenAI's keys (``role``, ``content``) or ShareGPT's (``from``, ``value``)."""
+    if not isinstance(value, Mapping):
+        raise FormatError(f"{what} is not text")
+    keys = ("from", "value") if "from" in value else ("role", "content")
+    role, content = (value.get(key) for key in keys)
+    if not isinstance(role, str):
+        raise FormatError(f"{what}: a turn has neither role nor from")
+    role = ROLES.get(role, role)
+    if not isinstance(content, list):
+        return _Turn(role, _plain(content, what))
+    if not all(isinstance(part, Mapping) for part in content):
+        raise FormatError(f"{what} is not text")
+    # Arrow fills the fields that a part lacks with None.
+    texts = [_plain(part.get("text") or "", what) for part in content if part.get("type") == "text"]
+    return _Turn(role, "".join(texts), typed=True)
+
+
+def _prompt(turns: Sequence[_Turn], join_turns: bool) -> str:
+    texts = [turn.text if turn.typed else turn.text.replace(IMAGE, "").strip() for turn in turns]
+    if len(turns) <= 1:
+        return "".join(texts)
+    if not join_turns:
         raise FormatError("only one message in each of prompt, chosen and rejected can be read")
-    content = value[0]["content"]
-    if isinstance(content, str):
-        return content.replace(IMAGE, "").strip()
-    return "".join(part.get("text") or "" for part in content if part["type"] == "text")
+    return "\n".join(f"{turn.role}: {text}" for turn, text in zip(turns, texts, strict=True))
+
+
+def _plain(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise FormatError(f"{what} is not text")
+    return value

@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,15 @@ def _reason(error: csv.Error) -> str:
     if "expected after" in text:
         return "text after a closing quote (double the quotes within a quoted text)"
     return text
+
+
+def csv_names(file: Path) -> set[str]:
+    """All names that the header may hold, by any of :data:`DELIMITERS`. Raises SourceError if it cannot be read."""
+    lines = [line for line in _lines(file) if line.strip()]
+    if lines and _EXCEL.fullmatch(lines[0]):
+        del lines[0]
+    names: set[str] = set()
+    for delimiter in DELIMITERS if lines else ():
+        with suppress(csv.Error):
+            names |= {name.strip() for name in _parsed(lines[:1], delimiter)}
+    return names
