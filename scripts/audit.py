@@ -1,6 +1,6 @@
 """How much of a preference can be told without the image? Audits any pair file; see also negatives.audit.
 
-python scripts/audit.py pairs=sugarcrepe/data
+python scripts/audit.py pairs=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py pairs=runs/quickstart/data/train out=runs/quickstart/audit
 """
 

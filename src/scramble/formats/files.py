@@ -239,7 +239,10 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
     try:
         names = csv_names(path)
-        answers = next((pair for pair in rows.ANSWERS if set(pair) <= names), rows.ANSWERS[0])
+        answers = next((pair for pair in rows.ANSWERS if set(pair) <= names), None)
+        if answers is None:
+            known = " nor ".join(" and ".join(pair) for pair in rows.ANSWERS)
+            raise FormatError(f"{path}: its header names neither {known}")
         image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
         yield from csv_rows(path, [*image, *answers], Rows())
     except SourceError as error:

@@ -1,0 +1,284 @@
+"""Pair files that others made, in every form that the audit promises: the same pairs from all of them, or one line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scramble.formats import FormatError, read, read_pairs
+
+TEXTS = [
+    ("A red car, next to a blue bus.", "A blue car, next to a red bus."),
+    ("Two dogs on a couch.", "Three dogs on a couch."),
+    ("Zwei „Hüte“\u2028auf dem Tisch.", "Drei „Hüte“\u2028auf dem Tisch."),
+]
+
+
+def rows_of(make: Callable[[str, str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [make(f"{n}.jpg", *texts) for n, texts in enumerate(TEXTS)]
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def typed(role: str, text: str, images: int = 0) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "image"}] * images + [{"type": "text", "text": text}]}
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+FORMS: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
+    "trl": lambda i, c, r: {"image": i, "prompt": "Describe.", "chosen": c, "rejected": r},
+    "trl vision": lambda i, c, r: {
+        "images": [i], "prompt": [typed("user", "Describe.", 1)], "chosen": [typed("assistant", c)],
+        "rejected": [typed("assistant", r)],
+    },
+    "ultrafeedback": lambda i, c, r: {
+        "images": i, "prompt": "Describe.", "chosen": [user("Describe."), said(c)],
+        "rejected": [user("Describe."), said(r)],
+    },
+    "implicit prompt": lambda i, c, r: {
+        "image": i, "chosen": [user("Describe."), said(c)], "rejected": [user("Describe."), said(r)],
+    },
+    "RLAIF-V": lambda i, c, r: {"image": {"path": i}, "question": "Describe.", "chosen": c, "rejected": r, "idx": 0},
+    "RLAIF-V, messages": lambda i, c, r: {
+        "image": {"path": i}, "question": "Describe.", "chosen": [said(c)], "rejected": [said(r)],
+    },
+    "MMPR": lambda i, c, r: {"image": i, "question": "<image>\nDescribe.", "chosen": c, "rejected": r},
+    "LLaMA-Factory": lambda i, c, r: {
+        "conversations": [{"from": "human", "value": "<image>Describe."}], "chosen": {"from": "gpt", "value": c},
+        "rejected": {"from": "gpt", "value": r}, "images": [i],
+    },
+    "LLaMA-Factory, alpaca": lambda i, c, r: {"instruction": "Describe.", "chosen": c, "rejected": r, "images": [i]},
+    "ms-swift": lambda i, c, r: {
+        "messages": [user("<image>Describe."), said(c)], "rejected_response": r, "images": [i],
+    },
+    "ms-swift, messages": lambda i, c, r: {
+        "messages": [user("<image>Describe."), said(c)], "rejected_messages": [user("Describe."), said(r)],
+        "images": [i],
+    },
+    "SCRAMBLe": lambda i, c, r: {
+        "id": "1", "image": i, "conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": c}],
+        "rejected_conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": r}],
+    },
+    "null prompt": lambda i, c, r: {"image": i, "prompt": None, "question": "Describe.", "chosen": c, "rejected": r},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_give_the_same_pairs(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(FORMS[form])), "utf-8")
+    pairs = list(read_pairs(path))
+    expected = [(" ".join(c.split()), " ".join(r.split())) for c, r in TEXTS] if form == "SCRAMBLe" else TEXTS
+    assert [(p.chosen, p.rejected) for p in pairs] == expected
+    assert [p.image_ids for p in pairs] == [("0",), ("1",), ("2",)]
+    assert {p.prompt for p in pairs} == {"Describe."}
+
+
+def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+def test_all_containers_and_encodings_give_the_same_pairs(tmp_path: Path) -> None:
+    rows = rows_of(FORMS["trl"])
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    array = json.dumps(rows, ensure_ascii=False, indent=2)
+    files = {
+        "a.jsonl": lines.encode(), "bom.jsonl": lines.encode("utf-8-sig"), "utf16.jsonl": lines.encode("utf-16"),
+        "no_end.jsonl": lines.encode().rstrip(), "windows.jsonl": lines.replace("\n", "\r\n").encode(),
+        "array.json": array.encode(), "bom.json": array.encode("utf-8-sig"), "lines.json": lines.encode(),
+        "array.jsonl": array.encode(), "a.ndjson": lines.encode(), "A.JSONL": lines.encode(),
+        "a.csv": as_csv(rows).encode(), "bom.csv": as_csv(rows).encode("utf-8-sig"),
+        "excel.csv": as_csv(rows, ";").encode("utf-8-sig"), "a.tsv": as_csv(rows, "\t").encode(),
+        "a.parquet": as_parquet(rows),
+    }  # fmt: skip
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        pairs = list(read_pairs(tmp_path / name))
+        assert [(p.chosen, p.rejected) for p in pairs] == TEXTS, name
+        assert [p.image_ids for p in pairs] == [("0",), ("1",), ("2",)], name
+
+
+def test_two_columns_and_negative_captions_are_enough(tmp_path: Path) -> None:
+    for names in (("chosen", "rejected"), ("caption", "negative_caption"), ("response", "rejected_response")):
+        rows = [dict(zip(names, texts, strict=True)) for texts in TEXTS]
+        for suffix, data in ((".jsonl", "".join(json.dumps(row) + "\n" for row in rows)), (".csv", as_csv(rows))):
+            (tmp_path / f"x{suffix}").write_text(data, "utf-8")
+            pairs = list(read_pairs(tmp_path / f"x{suffix}"))
+            assert [(p.chosen, p.rejected) for p in pairs] == TEXTS
+            assert {p.image_ids for p in pairs} == {()} and {p.prompt for p in pairs} == {""}
+
+
+def test_several_turns_are_joined_for_the_audit_only(tmp_path: Path) -> None:
+    row = {"prompt": [{"role": "system", "content": "Be brief."}, user("Describe.")], "chosen": "a", "rejected": "b"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    (pair,) = read_pairs(tmp_path / "pairs.jsonl")
+    assert pair.prompt == "system: Be brief.\nuser: Describe."
+    with pytest.raises(FormatError, match="only one message in each of prompt"):
+        read("trl", tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------- image ids
+
+
+def ids_of(tmp_path: Path, images: list[Any]) -> list[tuple[str, ...]]:
+    rows = [{"image": i, "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n, i in enumerate(images)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [pair.image_ids for pair in read_pairs(tmp_path / "x.jsonl")]
+
+
+def test_images_of_one_name_in_many_folders_are_many_images(tmp_path: Path) -> None:
+    names = [f"train/{n}/image.png" for n in range(60)]
+    ids = ids_of(tmp_path, names * 2)
+    assert len(set(ids)) == 60 and ids[:60] == ids[60:]  # the same path is the same image
+    assert ids_of(tmp_path, ["a/1.jpg", "b/2.jpg"]) == [("1",), ("2",)]  # names that differ stay as they are
+    assert len(set(ids_of(tmp_path, ["1.png", "1.jpg", "./1.png", {"path": "a/1.png"}]))) == 3
+
+
+def test_rows_without_an_image_are_not_rows_of_one_image(tmp_path: Path) -> None:
+    assert ids_of(tmp_path, ["", None, {"path": None}, {"path": "", "bytes": None}, []]) == [()] * 5
+
+
+def test_embedded_images_are_the_same_if_their_bytes_are(tmp_path: Path) -> None:
+    images = [{"bytes": b"one", "path": "image.png"}, {"bytes": b"two", "path": "image.png"}, {"bytes": b"one", "path": None}]  # fmt: skip  # noqa: E501
+    rows = [{"image": i, "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n, i in enumerate(images)]
+    (tmp_path / "x.parquet").write_bytes(as_parquet(rows))
+    first, second, third = (pair.image_ids for pair in read_pairs(tmp_path / "x.parquet"))
+    assert first == ("image",) and second != first and third == first
+
+
+def test_mmpr_sets_with_images_of_one_name_keep_them_apart(tmp_path: Path) -> None:
+    meta = {name: {"root": f"images/{name}", "annotation": f"{name}.jsonl"} for name in ("a", "b")}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    for name in meta:
+        row = {"image": "1.png", "question": "q", "chosen": f"c{name}", "rejected": "r"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert len({pair.image_ids for pair in read_pairs(tmp_path)}) == 2
+
+
+def test_an_import_takes_no_other_image_of_the_same_name(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("a.png", "a.jpg", "x/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    rows = [
+        {"images": [name], "prompt": "p", "chosen": name, "rejected": "r"} for name in ("a.png", "a.jpg", "x/a.png")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    images, pairs = read("trl", tmp_path, embed=False)
+    files = {image.image_id: Path(image.image.path or "") for image in images}
+    assert [files[pair.image_ids[0]] for pair in pairs] == [tmp_path / pair.chosen for pair in pairs]
+    rows = [{"images": [f"{n}/a.png"], "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(2)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(FormatError, match=r"row 2: images 0/a\.png and 1/a\.png are not in .*a\.png there can be only"):
+        read("trl", tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------------- bad rows
+
+BAD: dict[str, Any] = {
+    "rejected is not text": {"prompt": "p", "chosen": "c", "rejected": None},
+    "chosen is not text": {"prompt": "p", "chosen": 3, "rejected": "r"},
+    "empty chosen": {"prompt": "p", "chosen": " \n", "rejected": "r"},
+    "chosen and rejected are the same text": {"prompt": "p", "chosen": "c", "rejected": " c\u2003"},
+    "rejected ends with a turn by user, not by the assistant": {
+        "prompt": "p", "chosen": [said("c")], "rejected": [said("r"), user("q")],
+    },
+    "chosen and rejected answer different prompts": {
+        "chosen": [user("p"), said("c")], "rejected": [user("q"), said("r")],
+    },
+    "chosen holds half a character (a lone surrogate)": {"prompt": "p", "chosen": "\ud83d", "rejected": "r"},
+    "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3},
+    "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
+    "not a JSON object": ["c", "r"],
+    "provenance: kind is 3": {"prompt": "p", "chosen": "c", "rejected": "r", "provenance": {"pair_id": "a", "kind": 3}},
+}  # fmt: skip
+
+
+def test_all_bad_rows_are_listed_with_number_and_reason(tmp_path: Path) -> None:
+    good = [json.dumps(row) for row in rows_of(FORMS["trl"])]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join([*good, *map(json.dumps, BAD.values()), '{"torn": "', *good[:1]]) + '\n{"prompt": "p", ')
+    listed: list[tuple[int | str, str]] = []
+    pairs = list(read_pairs(path, lambda file, row, reason: listed.append((row, reason))))
+    assert [p.chosen for p in pairs] == [TEXTS[0][0], TEXTS[1][0], TEXTS[2][0], TEXTS[0][0]]
+    assert listed[: len(BAD)] == list(enumerate(BAD, 4))
+    torn = listed[len(BAD) :]
+    assert [row for row, _ in torn] == [15, 17] and all(reason.startswith("not JSON") for _, reason in torn)
+    with pytest.raises(FormatError, match=r"x\.jsonl, row 4: rejected is not text"):
+        list(read_pairs(path))
+
+
+def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("image,chosen,rejected\n0.jpg,A cat, a dog and a bus,x\n1.jpg,A cat,\n2.jpg,A cat,A dog\n")
+    listed: list[tuple[int | str, str]] = []
+    (pair,) = read_pairs(path, lambda file, row, reason: listed.append((row, reason)))
+    assert pair.image_ids == ("2",)
+    assert listed == [(2, "4 fields for 3 columns (put a text that holds ',' in double quotes)"), (3, "empty rejected")]
+    path.write_text("image,good,bad\n0.jpg,A cat,A dog\n")
+    with pytest.raises(
+        FormatError, match=r"its header names neither chosen and rejected nor response and rejected_response"
+    ):
+        list(read_pairs(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("x.json", b"{}", "not a list of rows|empty"),
+        ("x.json", b'{"chosen": "a", "rejected": "b"}', "its keys"),
+        ("x.json", b"[", "cannot read"),
+        ("x.json", b"", "cannot read"),
+        ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "utf-8"),
+        ("x.parquet", b"PAR1 nothing PAR1", "not a parquet file"),
+        ("pairs.parquet", b"", "not a parquet file"),
+        ("x.bin", b"\x00\x01\xff", "cannot read"),
+        ("x.json", b"[" * 100_000, "cannot read"),
+        ("x.jsonl", b'{"a":' * 100_000 + b"\n", "not JSON"),
+    ],
+)
+def test_broken_files_get_one_line(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    try:
+        assert list(read_pairs(tmp_path / name)) == []
+        assert name == "x.json" and data == b"{}"
+    except (FormatError, RuntimeError) as error:
+        import re
+
+        assert type(error).__module__.startswith("scramble") and "\n" not in str(error)
+        assert re.search(message, str(error)) and name in str(error)
+
+
+def test_folders_of_exports_are_read_whole(tmp_path: Path) -> None:
+    for n, texts in enumerate(TEXTS[:2]):
+        row = {"prompt": "p", "chosen": texts[0], "rejected": texts[1]}
+        (tmp_path / f"train-{n}.jsonl").write_text(json.dumps(row) + "\n")
+    assert [p.chosen for p in read_pairs(tmp_path)] == [TEXTS[0][0], TEXTS[1][0]]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match=r"holds neither pairs\.parquet nor files of rows"):
+        list(read_pairs(tmp_path / "empty"))

@@ -1,0 +1,92 @@
+"""scripts/audit.py: a place of its own for each file, bad rows listed, one line for what cannot be audited."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scramble.formats import FormatError
+from scramble.stages.audit import audit
+from scramble.store import StoreError
+
+from .conftest import Run
+
+ANIMALS = ("cat", "dog", "cow", "hen", "fox")
+
+
+def lines(count: int, extra: str = "") -> str:
+    rows = []
+    for n in range(count):
+        a, b = ANIMALS[n % 5], ANIMALS[(n + 1 + n // 5 % 3) % 5]
+        image = f"train/{n}/image.png"
+        rows.append(
+            {"image": image, "prompt": "p", "chosen": f"A {a} and a {b} {n}.", "rejected": f"A {b} and a {a} {n}."}
+        )
+    return "".join(json.dumps(row) + "\n" for row in rows) + extra
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_each_file_has_an_audit_of_its_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        (here / folder).mkdir()
+        (here / folder / "pairs.jsonl").write_text(lines(40 if folder == "a" else 30))
+        audit(here / folder / "pairs.jsonl")
+    assert {path.name for path in here.iterdir()} == {"a", "b", "runs"}
+    audits = {json.loads(p.read_text())["pairs"]: p for p in (here / "runs" / "audits").glob("pairs-*/audit.json")}
+    assert sorted(audits) == [30, 40]
+    said = capsys.readouterr().out
+    assert all(str(path.with_name("audit.html").relative_to(here)) in said for path in audits.values())
+    audit(here / "a" / "pairs.jsonl")  # once more: its own is renewed
+    with pytest.raises(StoreError, match=r"holds the audit of .*a/pairs\.jsonl: choose another folder \(out=\.\.\.\)"):
+        audit(here / "b" / "pairs.jsonl", audits[40].parent)
+    (here / "data").mkdir()
+    (here / "data" / "audit.json").write_text("{}")  # a data set's own audit
+    with pytest.raises(StoreError, match="holds the audit of other pairs"):
+        audit(here / "b" / "pairs.jsonl", here / "data")
+
+
+def test_images_of_one_name_are_many_images(here: Path) -> None:
+    (here / "x.jsonl").write_text(lines(60))
+    result = audit("x.jsonl")
+    assert result["images"] == 60 and "bigram" in result["kinds"]["all"]["blind"]
+
+
+def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = '{"prompt": "p", "chosen": "c", "rejected": null}\n' * 2 + '{"prompt": "p", "chosen": "c", "rejected": "c"}\n'
+    (here / "x.jsonl").write_text(lines(25, bad))
+    assert audit("x.jsonl", "out")["pairs"] == 25
+    listed = [json.loads(line) for line in (here / "out" / "rejected_rows.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["reason"]) for row in listed] == [
+        (26, "rejected is not text"), (27, "rejected is not text"), (28, "chosen and rejected are the same text"),
+    ]  # fmt: skip
+    said = capsys.readouterr().out
+    assert "3 of 28 rows cannot be used and are left out (2 x rejected is not text, 1 x chosen and rejected" in said
+    (here / "x.jsonl").write_text(lines(12))
+    audit("x.jsonl", "out")
+    assert not (here / "out" / "rejected_rows.jsonl").exists()
+    assert "12 pairs (12 images or prompts) are too few for text-only accuracies" in capsys.readouterr().out
+
+
+def test_nothing_is_left_of_what_cannot_be_read(here: Path) -> None:
+    with pytest.raises(FormatError, match=r"gone\.jsonl does not exist"):
+        audit("gone.jsonl")
+    (here / "x.json").write_text("[")
+    with pytest.raises((FormatError, StoreError), match="cannot read"):
+        audit("x.json")
+    assert not list(here.glob("runs/audits/*/*"))
+
+
+def test_the_script_says_it_in_one_line(tmp_path: Path, script: Run) -> None:
+    (tmp_path / "x.csv").write_text("chosen;rejected\nA cat, a dog;A dog, a cat\nA hen;A fox\n")
+    done = script("audit", f"pairs={tmp_path / 'x.csv'}", f"out={tmp_path / 'out'}")
+    assert f"audit: {tmp_path / 'out' / 'audit.html'}" in done.stdout
+    (tmp_path / "y.csv").write_text("chosen,rejected\nA cat,A cat\n,A fox\n")
+    done = script("audit", f"pairs={tmp_path / 'y.csv'}", f"out={tmp_path / 'other'}", status=1)
+    assert "none of 2 rows can be used; the first:" in done.stderr and len(done.stderr.splitlines()) == 1
