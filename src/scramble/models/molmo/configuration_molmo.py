@@ -17,7 +17,8 @@ class MolmoVisionConfig(PreTrainedConfig):
 
     Args:
         feature_layers: blocks whose outputs are concatenated; negative counts from the last (-1).
-        pooling_size: side of the square of patches that becomes one feature.
+        pooling_size: side of the square of patches that becomes one feature; a grid that it does not divide is padded
+            with zeros on the right and at the bottom.
     """
 
     model_type = "molmo_vision"
@@ -47,15 +48,15 @@ class MolmoVisionConfig(PreTrainedConfig):
 
     @property
     def features_per_side(self) -> int:
-        return self.patches_per_side // self.pooling_size
+        return -(-self.patches_per_side // self.pooling_size)
 
     def validate_architecture(self) -> None:
         """Sizes that do not fit together raise ValueError."""
         super().validate_architecture()
-        if self.image_size % self.patch_size or self.patches_per_side % self.pooling_size:
+        if self.image_size % self.patch_size:
             raise ValueError(
                 f"vision_config: image_size {self.image_size} must hold a whole number of {self.patch_size} px patches "
-                f"a side, divisible by pooling_size {self.pooling_size}"
+                "per side"
             )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(

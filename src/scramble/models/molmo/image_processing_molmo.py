@@ -152,18 +152,30 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     def _check(self) -> None:
         height, width = self.base_image_input_size
-        pool = height // self.image_patch_size // self.image_token_length_h
+        pool = self._pool
         if height != width or self.image_token_length_h != self.image_token_length_w:
             raise ValueError(f"crops must be square: base_image_input_size is {self.base_image_input_size}")
-        if height != pool * self.image_patch_size * self.image_token_length_h:
+        patches = height // self.image_patch_size
+        if height % self.image_patch_size or -(-patches // pool) != self.image_token_length_h:
             raise ValueError(
-                f"a crop of {height} px does not divide into {self.image_token_length_h} features a side of whole "
+                f"a crop of {height} px does not divide into {self.image_token_length_h} features per side of whole "
                 f"{self.image_patch_size} px patches"
             )
         if any(margin % pool for margin in self.overlap_margins) or self._window < 1:
             raise ValueError(
                 f"overlap_margins {self.overlap_margins} must be multiples of {pool} patches that leave room in a crop"
             )
+
+    @property
+    def _pool(self) -> int:
+        """Patches per feature and side, rounded up: the model pads a grid that they do not divide with zeros."""
+        return -(-(self.base_image_input_size[0] // self.image_patch_size) // self.image_token_length_h)
+
+    @property
+    def _step(self) -> tuple[int, int, int]:
+        """Features of a crop that lie in its left and in its right margin, and those between them."""
+        left, right = (margin // self._pool for margin in self.overlap_margins)
+        return left, right, self.image_token_length_h - left - right
 
     @property
     def _margins(self) -> int:
@@ -186,10 +198,9 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     def feature_grid(self, tiling: tuple[int, int]) -> tuple[int, int]:
         """Features (down, across) of the stitched crops."""
-        pixels = self.base_image_input_size[0] // self.image_token_length_h
-        return (tiling[0] * self._window + self._margins) // pixels, (
-            tiling[1] * self._window + self._margins
-        ) // pixels
+        # Counted in features, not in pixels: each crop of an odd grid is pooled, and padded, by itself.
+        left, right, step = self._step
+        return tiling[0] * step + left + right, tiling[1] * step + left + right
 
     def num_image_tokens(self, height: int, width: int, max_crops: int | None = None) -> int:
         """Tokens of an image of this size, start, end and column tokens included."""
@@ -204,9 +215,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         crop that does not show it in its margin.
         """
         side = self.image_token_length_h
-        pool = self.base_image_input_size[0] // self.image_patch_size // side
-        left, right = (margin // pool for margin in self.overlap_margins)
-        step = side - left - right
+        left, right, step = self._step
         places, kept = [], []
         for count in tiling:
             crop, cell = np.arange(count)[:, None], np.arange(side)[None]

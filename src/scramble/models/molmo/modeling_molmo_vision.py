@@ -225,8 +225,16 @@ class MolmoVisionBackbone(nn.Module):
         return self.image_projector(self._pool(states_NPX))
 
     def _pool(self, states_NPX: Tensor) -> Tensor:
-        """Attention over each square of ``pooling_size`` squared patches with their mean as query: (N, F, E)."""
-        side, pool = self.config.features_per_side, self.config.pooling_size
+        """Attention over each square of ``pooling_size`` squared patches with their mean as query: (N, F, E).
+
+        A grid that ``pooling_size`` does not divide gets rows and columns of zeros at the bottom and on the right. The
+        zeros enter mean and attention like patches, as in the original (allenai/molmo at 793fa38, olmo/model.py,
+        MolmoVisionBackbone.forward): weights for such grids were trained that way.
+        """
+        patches, side, pool = self.config.patches_per_side, self.config.features_per_side, self.config.pooling_size
+        if missing := side * pool - patches:
+            grid = states_NPX.unflatten(1, (patches, patches))
+            states_NPX = nn.functional.pad(grid, (0, 0, 0, missing, 0, missing)).flatten(1, 2)
         windows = states_NPX.unflatten(1, (side, pool, side, pool)).transpose(2, 3)  # (N, side, side, pool, pool, X)
         windows_WSX = windows.reshape(-1, pool * pool, states_NPX.shape[-1])
         query_W1X = windows_WSX.mean(dim=1, keepdim=True)

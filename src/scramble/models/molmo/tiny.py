@@ -68,7 +68,8 @@ def save_tiny_molmo(
     )
     model = random_model(MolmoForCausalLM, config, seed)
     set_special_ids(model, bos=None, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
-    margin = image_size // patch_size // 4
+    pool = config.vision_config.pooling_size
+    margin = image_size // patch_size // 4 // pool * pool
     side = config.vision_config.features_per_side
     processor = MolmoProcessor(
         MolmoImageProcessor(
