@@ -183,7 +183,8 @@ def discopop(logps: PairLogps, beta: float, tau: float = 0.05) -> Tensor:
     """
     z = beta * logps.margin
     weight = torch.sigmoid(z / tau)
-    return -F.logsigmoid(z) * (1 - weight) + torch.exp(-z) * weight
+    # w e^-z in one exponent: below z = -88 e^-z is infinite in float32, w is zero, and their product NaN.
+    return -F.logsigmoid(z) * (1 - weight) + torch.exp(F.logsigmoid(z / tau) - z)
 
 
 def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
