@@ -29,14 +29,16 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny model of a family."""
+    """Folder of the tiny model of a family; ``internvl_moe`` has a mixture of experts for a decoder."""
     from scramble.models.tiny import save_tiny
 
     folders: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
         if family not in folders:
-            folders[family] = save_tiny(family, tmp_path_factory.mktemp(family), TEXTS, seed=0)
+            sizes = {"experts": 4} if family == "internvl_moe" else {}
+            folder = tmp_path_factory.mktemp(family)
+            folders[family] = save_tiny(family.removesuffix("_moe"), folder, TEXTS, seed=0, **sizes)
         return folders[family]
 
     return folder

@@ -17,7 +17,7 @@ from scramble.models.chat import answer
 from scramble.models.export import export
 from scramble.store import StoreError
 
-FAMILIES = ("internvl", "llava", "smolvlm", "molmo")
+FAMILIES = ("internvl", "internvl_moe", "llava", "smolvlm", "molmo")
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ BUILT = ("internvl", "llava", "smolvlm", "molmo") + (("molmo2",) if is_torchvisi
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["llava", "smolvlm"])
+@pytest.mark.parametrize("name", ["llava", "smolvlm", "internvl_moe"])
 def test_trie_equals_one_sequence_a_row(
     name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
@@ -103,7 +103,7 @@ def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
     assert tokenizer.decode(prompt.input_ids).endswith("<image> \ndescribe the image ASSISTANT:")
 
 
-@pytest.mark.parametrize("name", ["internvl", "llava", "smolvlm"])
+@pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava", "smolvlm"])
 def test_gradient_checkpointing_changes_no_gradient(
     name: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
@@ -127,7 +127,7 @@ def test_gradient_checkpointing_changes_no_gradient(
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["internvl", "llava"])
+@pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava"])
 def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
     """Greedy answers of a left-padded batch."""
     loaded = load(tiny(name))
@@ -150,3 +150,29 @@ def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path]
         )[:, length:]
     assert padding[0] > 0
     assert torch.equal(both, torch.stack(alone))
+
+
+@pytest.mark.parametrize("name", ["internvl_moe"])
+def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
+    name: str, tiny: Callable[[str], Path], images: list[Image.Image]
+) -> None:
+    from scramble.evaluation.prompts import PromptEncoder
+    from scramble.models.generation import generate_ids, stop_tokens
+
+    loaded = load(tiny(name), dtype="float32")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)  # greedy choices that do not hang on rounding
+    stops = sorted(stop_tokens(loaded))
+    encoder = PromptEncoder(loaded.family, loaded.processor)
+    groups = [encoder.prompts(["describe the image", "is there a circle", "name a shape"], [image]) for image in images]
+    together = generate_ids(loaded, groups, [[8, 8, 8]] * len(groups))
+    for group, texts in zip(groups, together, strict=True):
+        for prompt, ids in zip(group, texts, strict=True):
+            inputs = loaded.family.generation_inputs(prompt, loaded.model)
+            with torch.inference_mode():
+                whole = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=8, eos_token_id=stops)
+            alone = whole[0, len(prompt.input_ids) :].tolist()
+            assert ids == [token for token in alone if token not in stops]
+    assert len({tuple(ids) for texts in together for ids in texts}) > 4

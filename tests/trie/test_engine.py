@@ -24,6 +24,7 @@ from scramble.trie import (
     score,
 )
 from scramble.trie import engine as engine_module
+from scramble.trie.tail import only_predicting
 
 
 @pytest.fixture
@@ -261,3 +262,31 @@ def test_score_of_option_letters_adds_up_to_one(loaded: Any, images: list[Image.
     assert batch.num_tokens == len(prompt.input_ids) and len(batch.rows_R) == 1
     (scores,) = score(loaded.backbone, [item])
     assert torch.tensor([s.sum for s in scores]).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+MIXTURES = {
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16},
+    "mixtral": {"num_local_experts": 4},
+    "gpt_oss": {"num_local_experts": 4, "layer_types": ["full_attention"] * 2},  # its block returns router scores, too
+}
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_last_layer_of_a_mixture_of_experts(model_type: str) -> None:
+    """Where it is read, the last layer gives what it gives in full; elsewhere it does not run."""
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2, "bos_token_id": 0}
+    config = AutoConfig.for_model(model_type, **sizes, eos_token_id=1, pad_token_id=0, **MIXTURES[model_type])
+    torch.manual_seed(0)
+    decoder = AutoModel.from_config(config, attn_implementation="eager").eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    embeds, rows = torch.randn(2, 9, 32), torch.tensor([3, 4, 8, 9, 16])
+    with torch.no_grad():
+        wanted = decoder(inputs_embeds=embeds).last_hidden_state.flatten(0, 1)
+        with only_predicting(decoder, rows):
+            found = decoder(inputs_embeds=embeds).last_hidden_state.flatten(0, 1)
+    torch.testing.assert_close(found[rows], wanted[rows], atol=1e-5, rtol=0)
+    assert not torch.allclose(found, wanted, atol=1e-2)

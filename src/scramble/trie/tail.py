@@ -47,12 +47,16 @@ def _restrict(module: nn.Module, rows_R: Tensor, stack: ExitStack) -> None:
     def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         (values,) = args
         leading.append(values.shape[:-1])
-        return (values.flatten(0, -2).index_select(0, rows_R),)
+        # One row of R positions: a mixture of experts unpacks (batch, length, width).
+        return (values.flatten(0, -2).index_select(0, rows_R)[None],)
 
-    def scatter(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def scatter(module: nn.Module, args: Any, output: Any) -> Any:
+        # Some mixtures of experts return (states, router scores); nothing reads the scores.
+        states, others = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         shape = leading.pop()
-        everywhere = output.new_zeros(shape.numel(), output.shape[-1])
-        return everywhere.index_copy(0, rows_R, output).unflatten(0, shape)
+        everywhere = states.new_zeros(shape.numel(), states.shape[-1])
+        everywhere = everywhere.index_copy(0, rows_R, states.flatten(0, -2)).unflatten(0, shape)
+        return everywhere if others is None else (everywhere, *others)
 
     stack.callback(module.register_forward_pre_hook(gather).remove)
     stack.callback(module.register_forward_hook(scatter).remove)

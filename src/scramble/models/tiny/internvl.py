@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,10 +35,12 @@ def save_tiny_internvl(
     heads: int = 4,
     vocab_size: int = 1024,
     max_tiles: int = 1,
+    experts: int = 0,
 ) -> Path:
     """Write a tiny native InternVL (about 1.2 M parameters at the defaults) and return its folder.
 
-    ViT 3 x 96 on 48 px with patches of 6 px, 16 image tokens after pixel shuffle, Qwen2 decoder 4 x 128.
+    ViT 3 x 96 on 48 px with patches of 6 px, 16 image tokens after pixel shuffle, Qwen2 decoder 4 x 128. With
+    ``experts`` the decoder is Qwen3's mixture of that many experts, two per token, as in InternVL3.5-30B-A3B.
     ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder like a released model.
     """
     from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
@@ -72,6 +75,7 @@ def save_tiny_internvl(
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
+            **(_mixture(experts, width // heads) if experts else {}),
         },
         image_token_id=ids["<IMG_CONTEXT>"],
         image_seq_length=(image_size // patch_size // 2) ** 2,
@@ -106,6 +110,11 @@ def save_tiny_internvl(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def _mixture(experts: int, head_dim: int) -> dict[str, Any]:
+    sizes = {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 96, "head_dim": head_dim}
+    return {"model_type": "qwen3_moe", "norm_topk_prob": True, **sizes}
 
 
 def _positions(side: int, width: int) -> torch.Tensor:
