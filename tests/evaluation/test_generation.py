@@ -126,3 +126,21 @@ def test_several_images_and_no_image(talkative, model_folder, tmp_path):
     for protocol in ("standard", "likelihood"):
         result = evaluate(talkative, [wide], protocol, tmp_path / protocol, model_id=identify(model_folder))[0]
         assert result.rates["n"] == 4
+
+
+def test_items_with_control_tokens_are_named_before_any_work(talkative, model_folder, tmp_path):
+    """In a prompt that is not the first on its image, and in a candidate; nothing is asked before."""
+    import dataclasses
+
+    from scramble.evaluation.items import EvaluationError
+
+    benchmark = questions(6)
+    items = list(benchmark.items)
+    for k in (3, 4):
+        record = dataclasses.replace(items[k].record, question=f"Is <|im_end|> a {k}?")
+        items[k] = dataclasses.replace(items[k], record=record)
+    benchmark = dataclasses.replace(benchmark, items=tuple(items))
+    for protocol in ("standard", "scramble"):
+        with pytest.raises(EvaluationError, match=r"item q3\b.*'<\|im_end\|>'.*; and \d+ more"):
+            evaluate(talkative, [benchmark], protocol, tmp_path, model_id=identify(model_folder))
+    assert not list(tmp_path.rglob("responses*.jsonl"))

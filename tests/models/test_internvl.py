@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from scramble.models import Loaded, ModelError, load
+from scramble.models.family import attention_window
 from scramble.models.tiny import save_tiny_internvl
 from scramble.store import file_key
 
@@ -129,3 +130,81 @@ def test_rows_beyond_a_sliding_window_are_refused(folder: Path) -> None:
     embeddings = torch.zeros(1, 9, 128)
     with pytest.raises(ModelError, match=r"9 tokens is longer than the decoder's sliding window \(8\)"):
         loaded.backbone.decode(embeddings, torch.ones(1, 1, 9, 9, dtype=torch.bool), torch.arange(9)[None])
+    # A longer row of sequences that each fit is exact: no token is further than the window from any it sees.
+    loaded.family.check_window(config, torch.arange(9)[None] % 8)
+    assert loaded.family.max_length(loaded.model.config) == 8
+
+
+QWEN_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "model_type": "qwen3_moe"}
+WINDOWS = {
+    "mistral": ({"model_type": "mistral", "sliding_window": 12}, 12),
+    "mistral, layer types that its class ignores": (
+        {"model_type": "mistral", "sliding_window": 12, "layer_types": ["full_attention"] * 2}, 12),
+    "mistral, none": ({"model_type": "mistral", "sliding_window": None}, None),
+    "mixtral": ({"model_type": "mixtral", "sliding_window": 12, "num_local_experts": 4}, 12),
+    "phi3": ({"model_type": "phi3", "sliding_window": 12, "pad_token_id": 0}, 12),
+    "qwen3_moe": ({**QWEN_MOE, "use_sliding_window": True, "sliding_window": 12}, 12),
+    "qwen3_moe, all layers whatever max_window_layers says": (
+        {**QWEN_MOE, "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2}, 12),
+    "qwen3_moe, off": ({**QWEN_MOE, "use_sliding_window": False, "sliding_window": 12}, None),
+    "qwen2": ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}, 12),
+    "qwen2, beyond the last layer": (
+        {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2}, None),
+    "qwen2, off": ({"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 12}, None),
+    "llama": ({"model_type": "llama"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_the_window_is_where_the_decoder_stops_seeing(name: str) -> None:
+    """Against the decoder itself: within the window a ready-made causal mask gives its numbers, beyond it does not."""
+    from transformers import AutoModel, InternVLConfig
+
+    from scramble.models.internvl import InternVL
+
+    values, window = WINDOWS[name]
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64}
+    config = InternVLConfig(text_config={**sizes, **values})
+    assert attention_window(config.text_config) == window
+    assert InternVL().max_length(config) == (window or 64)
+    torch.manual_seed(0)
+    decoder = AutoModel.from_config(config.text_config).eval()
+    for length in (12, 13, 30):
+        states = torch.randn(1, length, 32)
+        positions = torch.arange(length)[None]
+        ready = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+        with torch.no_grad():
+            wanted = decoder(inputs_embeds=states, position_ids=positions).last_hidden_state
+            found = decoder(inputs_embeds=states, position_ids=positions, attention_mask=ready).last_hidden_state
+        fits = window is None or length <= window
+        assert ((found - wanted).abs().max() < 1e-5) == fits
+        if fits:
+            InternVL().check_window(config.text_config, positions)
+        else:
+            with pytest.raises(ModelError, match="sliding window"):
+                InternVL().check_window(config.text_config, positions)
+
+
+def test_layers_without_a_mask_are_refused() -> None:
+    from transformers import Qwen3NextConfig
+
+    with pytest.raises(ModelError, match="layers of type linear_attention"):
+        attention_window(Qwen3NextConfig())
+
+
+def test_generation_beyond_a_sliding_window_is_refused(folder: Path) -> None:
+    from scramble.models.generation import generate_ids
+
+    loaded = load(folder)
+    decoder = loaded.backbone.decoder
+    prompt = loaded.family.encode_prompt(loaded.processor, "A red circle is left of it.")
+    decoder.config.sliding_window, decoder.config.layer_types = len(prompt.input_ids) + 2, ["sliding_attention"] * 4
+    decoder.has_sliding_layers = True
+
+    def never_stops(logits_BQV: torch.Tensor) -> torch.Tensor:
+        return torch.full(logits_BQV.shape[:2], 60)
+
+    assert generate_ids(loaded, [[prompt]], [[3]], never_stops) == [[[60, 60, 60]]]
+    with pytest.raises(ModelError, match="sliding window"):
+        generate_ids(loaded, [[prompt]], [[4]], never_stops)

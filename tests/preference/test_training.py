@@ -277,20 +277,27 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
     assert "placeholder" in refused["placeholder"] and "nothing to score" in refused["empty"]
 
 
-def test_an_answer_with_a_token_outside_the_head_is_refused(data: Path, tmp_path: Path) -> None:
-    """Molmo's image tokens have embeddings and no row in the head."""
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [("a blue <im_col>", "'<im_col>', which molmo reads as a control token"), ("a blue zebra", "output head")],
+)
+def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
+    answer: str, reason: str, data: Path, tmp_path: Path
+) -> None:
+    """Molmo's image tokens have no row in the head, nor has a word that the tokenizer got later; the run goes on."""
     from scramble.models.tiny import save_tiny
 
     model = save_tiny("molmo", tmp_path / "model", ["Describe the image.", "a red", "a blue"], 0)
+    loaded = load(model)
+    loaded.processor.tokenizer.add_tokens(["zebra"])
     examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
-    examples.append(Example("special", ("i1",), "Describe the image.", "a red", "a blue <im_col>"))
+    examples.append(Example("special", ("i1",), "Describe the image.", "a red", answer))
     with pytest.warns(UserWarning, match="1 of 5 rows refused"):
         train(
-            load(model), (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2,
-            max_refused=0.5, device="cpu",
+            loaded, (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2, device="cpu"
         )  # fmt: skip
     [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
-    assert row["id"] == "special" and "has no row in the output head" in row["reason"]
+    assert row["id"] == "special" and reason in row["reason"]
 
 
 @pytest.mark.parametrize("limit", [100_000, 400_000])

@@ -37,7 +37,7 @@ def answer(loaded: Loaded, requests: Sequence[Request]) -> list[Reply]:
     for n, request in enumerate(requests):
         try:
             key, prompts[n] = encoder.encode(request)
-        except (ModelError, RecordError) as error:  # the image placeholder in the text; a broken image
+        except (ModelError, RecordError) as error:  # a control token in the text; a broken image
             replies[n] = Reply("", error=f"refused ({error})")
             continue
         length = len(prompts[n].input_ids)

@@ -19,6 +19,7 @@ from scramble.engines.sampling import RowSampler
 from scramble.engines.shared_images import answer as answer_sharing
 from scramble.engines.shared_images import reply, takes
 from scramble.models import Loaded, ModelError, load
+from scramble.models.control_tokens import find_control_token
 from scramble.store import content_key
 
 
@@ -68,14 +69,18 @@ class TransformersEngine(BatchEngine):
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         groups: dict[tuple[Any, ...], list[int]] = {}
+        replies: dict[int, Reply] = {}
         for i, request in enumerate(requests):
+            tokens = (find_control_token(self._processor, message.text) for message in request.messages)
+            if token := next(filter(None, tokens), None):
+                replies[i] = Reply("", error=f"refused (the text contains the control token {token!r})")
+                continue
             settings: tuple[Any, ...] = (request.temperature, request.top_p, request.top_k)
             shares = self._shares and takes(request)
             if not shares:
                 images = sum(len(message.images) for message in request.messages)
                 settings += (request.max_tokens, request.stop, request.continues, images)
             groups.setdefault((shares, settings), []).append(i)
-        replies: dict[int, Reply] = {}
         for (shares, _), members in groups.items():
             some = [requests[i] for i in members]
             answers = answer_sharing(self._loaded, some) if shares and self._loaded else self._answer_alike(some)

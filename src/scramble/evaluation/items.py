@@ -111,6 +111,9 @@ class Answerer(Protocol):
     """Answers queries: a model in this process (:class:`scramble.evaluation.scoring.Scorer`), or one behind an engine
     (:class:`scramble.evaluation.served.Served`)."""
 
+    def check(self, queries: Iterable[Query]) -> None:
+        """Raises EvaluationError, before any work, for queries that the model cannot be asked, by their items."""
+
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
 

@@ -24,6 +24,7 @@ def quick_scores(
     asked = {item.item_id: queries(item, chosen, benchmark) for item in items}
     groups = group_by_images(query for found in asked.values() for query in found)
     scorer = Scorer(loaded, batch_tokens)
+    scorer.check(query for group in groups for query in group)
     replies = {
         query.query_id: reply
         for group, answered in zip(groups, scorer.reply(groups, benchmark.images), strict=True)

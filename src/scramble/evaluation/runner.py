@@ -290,6 +290,7 @@ def _answer(
         return _Work(times, None)
 
     answerer = loader()
+    answerer.check(query for query, key in zip(asked, keys, strict=True) if key not in done)
     size = answerer.chunk_size(groups[0], benchmark.images)
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
     tested = answerer.self_test(groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from scramble.evaluation.items import Query, Reply
+from scramble.evaluation.items import EvaluationError, Query, Reply
 from scramble.evaluation.prompts import PromptEncoder, open_images
-from scramble.models import Loaded, Prompt
+from scramble.models import Loaded, ModelError, Prompt
 from scramble.records import ImageFile
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
 
@@ -24,6 +24,20 @@ class Scorer:
         self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
         config = getattr(loaded.backbone.model, "config", None)
         self.encoder = PromptEncoder(loaded.family, loaded.processor, loaded.family.max_length(config))
+
+    def check(self, queries: Iterable[Query]) -> None:
+        refused = []
+        for query in queries:
+            try:
+                for text in (query.prompt, *query.candidates):
+                    self.loaded.family.check_text(self.loaded.processor, text)
+            except ModelError as error:
+                refused.append(f"item {query.query_id}: {error}")
+        if refused:
+            raise EvaluationError(
+                f"{refused[0]}{f'; and {len(refused) - 1} more' if len(refused) > 1 else ''}. Such a text cannot be "
+                "scored as plain text: take the characters, or the item, out of the benchmark's file"
+            )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         likelihood = [group for group in groups if group[0].candidates]

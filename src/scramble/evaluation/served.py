@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from PIL import Image
 
@@ -24,6 +24,15 @@ class Served:
     def __init__(self, engine: Engine, store: ReplyStore) -> None:
         self.engine, self.store = engine, store
 
+    def check(self, queries: Iterable[Query]) -> None:
+        """Raises EvaluationError for a query that asks for likelihoods. Control tokens in texts are the server's."""
+        for query in queries:
+            if query.candidates:
+                raise EvaluationError(
+                    f"{query.query_id} asks how likely given answers are, which an engine does not tell: choose a "
+                    "protocol that generates (standard, say, for questions), or run the model in this process"
+                )
+
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         """Replies to each group of queries, in order; images go in front of the text.
 
@@ -31,12 +40,7 @@ class Served:
             EvaluationError: a query that asks for likelihoods, or one that the server refuses, by its id.
             EngineError: no server, a wrong key or model.
         """
-        for group in groups:
-            if group[0].candidates:
-                raise EvaluationError(
-                    f"{group[0].query_id} asks how likely given answers are, which an engine does not tell: choose a "
-                    "protocol that generates (standard, say, for questions), or run the model in this process"
-                )
+        self.check(query for group in groups for query in group)
         answers = self.engine.generate(_requests(groups, images), self.store)
         for group in groups:
             replies = []

@@ -8,6 +8,7 @@ Shape legend: B batch, L tokens, D decoder width, F features of one prompt, T ti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scramble.models.backbone import FamilyBackbone, unwrap
+from scramble.models.control_tokens import find_control_token
 from scramble.models.images import ImageOptions
 from scramble.trie.backbone import ImageInputs
 
@@ -88,9 +90,10 @@ class Family:
         raise ModelError(f"{self.name} does not cut images into tiles: remove model.max_tiles={max_tiles}")
 
     def max_length(self, config: Any) -> int:
-        """The longest sequence in tokens, image tokens included, that the decoder has positions for."""
+        """The longest sequence in tokens, image tokens included, that the decoder has positions for and, where its
+        attention reaches back through a window only, that fits in the window."""
         text = config.get_text_config()
-        return int(text.max_position_embeddings)
+        return min(int(text.max_position_embeddings), attention_window(text) or sys.maxsize)
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
@@ -121,9 +124,9 @@ class Family:
     def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
         """Ids of the prompt and the tower's inputs for its images.
 
-        Images may be of any Pillow mode and size; text that contains the image placeholder raises ModelError.
+        Images may be of any Pillow mode and size. Raises ModelError as :meth:`check_text` does.
         """
-        self._check_text(processor, text)
+        self.check_text(processor, text)
         rendered = self.render_prompt(processor, text, len(images))
         batch = processor(
             images=[self.image_options.apply(image) for image in images] or None,
@@ -138,20 +141,21 @@ class Family:
     def encode_completion(self, processor: Any, text: str) -> list[int]:
         """Ids of the assistant's text and end of turn, tokenised apart from the prompt.
 
-        The same cut as TRL's ``DataCollatorForVisionPreference``, so that ids agree with it.
+        The same cut as TRL's ``DataCollatorForVisionPreference``, so that ids agree with it. Raises ModelError as
+        :meth:`check_text` does.
         """
-        self._check_text(processor, text)
+        self.check_text(processor, text)
         tokenizer = processor.tokenizer
         return list(tokenizer(self.render_completion(processor, text), add_special_tokens=False)["input_ids"])
 
     def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
         """Length in tokens of the prompt with images of the given (height, width), from the sizes alone."""
-        self._check_text(processor, text)
         unexpanded = self.unexpanded_ids(processor, text, len(sizes))
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
     def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
-        """Ids of the prompt with one placeholder an image."""
+        """Ids of the prompt with one placeholder per image. Raises ModelError as :meth:`check_text` does."""
+        self.check_text(processor, text)
         rendered = self.render_prompt(processor, text, num_images)
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
@@ -166,10 +170,15 @@ class Family:
         """The processor's outputs that the tower reads."""
         return frozenset(processor.image_processor.model_input_names)
 
-    def _check_text(self, processor: Any, text: str) -> None:
-        token = getattr(processor, "image_token", None)
-        if token and token in text:
-            raise ModelError(f"the text contains {self.name}'s image placeholder {token!r}: {text[:80]!r}")
+    def check_text(self, processor: Any, text: str) -> None:
+        """Raises ModelError if a prompt or an answer holds the text of a control token, see :mod:`control_tokens`."""
+        token = find_control_token(processor, text)
+        if token is not None:
+            start = max(0, text.index(token) - 30)  # the token is shown, whatever the text's length
+            raise ModelError(
+                f"the text contains {token!r}, which {self.name} reads as a control token or image placeholder and not "
+                f"as text: {text[start : start + 80]!r}"
+            )
 
     # ----------------------------------------------------------------------------------------- the model taken apart
 
@@ -191,7 +200,7 @@ class Family:
     def hidden(self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
         """Last hidden states (B, L, D) of the decoder."""
         language_model = model.get_submodule(self.language_model)
-        self._check_window(language_model.config, inputs_embeds.shape[1])
+        self.check_window(language_model.config, position_ids)
         mask = self.as_model_mask(language_model, attention_mask, inputs_embeds.dtype)
         output = language_model(
             inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
@@ -214,12 +223,16 @@ class Family:
             return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)
         return attention_mask
 
-    def _check_window(self, config: Any, length: int) -> None:
-        window = getattr(config, "sliding_window", None)
-        if window and length > window and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    def check_window(self, config: Any, position_ids: Tensor) -> None:
+        """Raises ModelError if a token at these positions (from 0) could see beyond the decoder's attention window.
+
+        The trie's masks come ready-made and know of no window; they are exact as long as the window covers all.
+        """
+        window = attention_window(config.get_text_config())
+        if window is not None and (length := int(position_ids.max()) + 1) > window:
             raise ModelError(
-                f"{self.name}: a row of {length} tokens is longer than the decoder's sliding window ({window}), which "
-                "ready-made masks ignore; use shorter rows"
+                f"{self.name}: a sequence of {length} tokens is longer than the decoder's sliding window ({window}), "
+                "which a trie's mask does not follow: use shorter texts or fewer image tiles (model.max_tiles)"
             )
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
@@ -231,3 +244,35 @@ class Family:
     def backbone(self, model: nn.Module) -> FamilyBackbone:
         """The model (any wrappers allowed) as the trie engine sees it."""
         return FamilyBackbone(self, unwrap(model))
+
+
+def attention_window(config: Any) -> int | None:
+    """How many tokens back, itself included, a decoder's token sees in its most short-sighted layer; None: all.
+
+    Configurations say it in two ways: ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma); where the
+    class does not declare it, ``sliding_window`` holds for all layers, whatever else the file says (Mistral, Mixtral,
+    Phi3, Qwen3-MoE). ``use_sliding_window`` and ``max_window_layers`` are worked into these two by the classes.
+
+    Args:
+        config: of the language model.
+
+    Raises:
+        ModelError: for layers that follow no attention mask at all (recurrent ones, say).
+    """
+    sliding = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None) if hasattr(type(config), "layer_types") else None
+    if not layer_types:
+        return sliding or None
+    windows: list[int] = []
+    for kind in sorted(set(layer_types)):
+        if kind == "full_attention":
+            continue
+        reach = {"sliding_attention": sliding, "chunked_attention": getattr(config, "attention_chunk_size", None)}
+        if kind not in reach:
+            raise ModelError(
+                f"a {config.model_type} decoder has layers of type {kind}, which a trie's mask cannot steer: it cannot "
+                "be trained or scored here; choose a decoder with full attention"
+            )
+        if reach[kind]:
+            windows.append(int(reach[kind]))
+    return min(windows, default=None)

@@ -161,6 +161,7 @@ def _embed(backbone: Any, rows: Sequence[_Row], groups: Sequence[Sequence[Prompt
 
 def _decode(backbone: Any, embeds_BLD: Tensor, mask_BLK: Tensor, positions_BL: Tensor, cache: Any) -> Tensor:
     decoder = backbone.decoder
+    backbone.family.check_window(decoder.config, positions_BL)
     mask = backbone.family.as_model_mask(decoder, mask_BLK[:, None], embeds_BLD.dtype)
     output = decoder(
         inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions_BL, past_key_values=cache, use_cache=True

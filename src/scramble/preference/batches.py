@@ -112,7 +112,7 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
         prompt = encoder.prompt_length(example)
         chosen = encoder.completion(example.chosen)
         rejected = encoder.completion(example.rejected) if needs_rejected and example.rejected is not None else []
-    except ValueError as error:  # unreadable image, image placeholder in the text
+    except ValueError as error:  # unreadable image, control token in the text
         return str(error)
     if not example.chosen.strip() or (rejected and not (example.rejected or "").strip()):
         return "an answer is empty: there is nothing to score"

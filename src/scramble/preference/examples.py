@@ -103,7 +103,8 @@ def report_refused(
 ) -> None:
     """List refused rows in a JSONL file (if ``write``) and warn.
 
-    Raises DataError if nothing was kept or more than the fraction ``max_refused`` was refused.
+    Raises DataError if nothing was kept, or if more than the fraction ``max_refused``, and more than a single row, was
+    refused: one bad row in a small set is no reason to stop.
     """
     if write:
         path.unlink(missing_ok=True)
@@ -117,7 +118,7 @@ def report_refused(
                 file.append(row)
     share = len(refused) / (kept + len(refused))
     message = f"{len(refused)} of {kept + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
-    if share > max_refused:
+    if (len(refused) > 1 and share > max_refused) or not kept:
         raise DataError(f"{message}. More than the allowed {max_refused:.0%}: mend the data or raise the limit")
     warnings.warn(message, stacklevel=3)
 

@@ -146,7 +146,7 @@ def train(
         peak_tflops: TFLOP/s of the device, for the MFU; None knows those of common GPUs.
         facts: numbers known beforehand (of the data set, say), logged once.
         seed: of the adapter's weights, of dropout, and of the order unless ``data_seed`` is given.
-        max_refused: largest fraction of rows that may be refused before the run stops.
+        max_refused: largest fraction of rows that may be refused before the run stops; a single row never stops it.
         wandb: ``mode`` (``disabled``, ``offline``, ``online``), ``project``, ``name``.
 
     Returns:
