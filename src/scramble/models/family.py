@@ -273,6 +273,6 @@ def attention_window(config: Any) -> int | None:
                 f"a {config.model_type} decoder has layers of type {kind}, which a trie's mask cannot steer: it cannot "
                 "be trained or scored here; choose a decoder with full attention"
             )
-        if reach[kind]:
-            windows.append(int(reach[kind]))
+        if length := reach[kind]:
+            windows.append(int(length))
     return min(windows, default=None)
