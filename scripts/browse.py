@@ -15,10 +15,14 @@ from scramble.app import plain, stage_main, start
 @hydra.main(version_base="1.3", config_path="../configs", config_name="browse")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "runs", "out", "benchmark", "baselines", "items", "pixels")
+    values = plain(cfg, "run", "runs", "out", "benchmark", "baselines", "items", "pixels")
     from scramble.stages.browse import browse
 
-    browse(values.pop("runs"), values.pop("out"), benchmarks=values.pop("benchmark"), **values)
+    run = values.pop("run")
+    browse(
+        values.pop("runs"), values.pop("out"), run=run["dir"], data=run["data"], benchmarks=values.pop("benchmark"),
+        **values,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

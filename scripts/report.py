@@ -1,5 +1,5 @@
-"""Tables and figures of a run: on the terminal, and below <run>/report in report.md and report.json (all scores),
-table.md, table.tex and table.json (headline scores beside published numbers) and PNG files.
+"""The headline of a run on the terminal; below <run>/report all scores (report.md, report.json), the main scores next to
+published numbers (table.md, table.tex, table.json), and pictures.
 
 python scripts/report.py +experiment=quickstart
 """

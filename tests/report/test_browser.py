@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -18,8 +19,8 @@ from scramble.evaluation.outcomes import Outcome
 from scramble.evaluation.results import Result
 from scramble.evaluation.summary import rates, scores
 from scramble.records import Quad, Question
-from scramble.report import changes, charts
-from scramble.report.browser import gather, write_browser
+from scramble.report import changes, charts, comparison
+from scramble.report.browser import gather, run_names, write_browser
 from scramble.stages import StageError
 from scramble.stages.browse import browse
 from scramble.store import read_table, write_json, write_table
@@ -118,7 +119,7 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
     shutil.copytree(run, tmp_path / "second")
     for path in (tmp_path / "second").glob("evaluation/*/world_vqa/result.json"):
         path.write_text(path.read_text().replace("generated-", "other-"))
-    sources = gather([run, tmp_path / "second"])
+    sources = gather({folder: folder / "data" for folder in (run, tmp_path / "second")})
     assert f"{run.name}: base" in sources.folders["world_vqa"] and "second: mpo" in sources.folders["world_vqa"]
     out = browse([run, tmp_path / "second"], tmp_path / "both.html", benchmarks=options(run))
     text = out.read_text(encoding="utf-8")
@@ -127,16 +128,71 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
 
 
 def test_without_the_data_there_are_scores_but_no_items(run: Path, tmp_path: Path) -> None:
-    write_browser(tmp_path / "page.html", gather([run]), {}, title="no data")
+    write_browser(tmp_path / "page.html", gather({run: run / "data"}), {}, title="no data")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "cannot be shown" in text and 'class="card item"' not in text and 'class="difference' in text
+    assert "No items are shown: its data was not loaded" in text and 'class="card item"' not in text and 'class="difference' in text
 
 
 def test_bad_input(run: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"nothing/evaluation holds no results: run scripts/evaluate.py"):
         browse([tmp_path / "nothing"], tmp_path / "page.html", benchmarks={})
-    with pytest.raises(StageError, match="two runs have one name"):
+    with pytest.raises(StageError, match="one run is named twice"):
         browse([run, run], tmp_path / "page.html", benchmarks={})
+
+
+def test_the_headline_opens_the_page_and_its_score_comes_first_unfolded(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    headline = text.index("world_winoground: both images matched with both captions")
+    assert headline < text.index('id="scores"') < text.index("<h3>world_winoground <") < text.index("<h3>world_vqa <")
+    assert text.index("group</td>") < text.index("text</td>") < text.index("<details")
+
+
+def test_each_run_is_compared_with_its_own_baselines(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "second")
+    for folder in (tmp_path / "second" / "evaluation" / "base").iterdir():  # there the base is as good as mpo
+        shutil.rmtree(folder)
+        shutil.copytree(run / "evaluation" / "mpo-seed0" / folder.name, folder)
+    folders = gather({folder: folder / "data" for folder in (run, tmp_path / "second")}).folders
+    rows = comparison.compare(folders, ["base", "sft"])
+    found = {row.method: row for row in rows if (row.benchmark, row.score) == ("world_vqa", "accuracy")}
+    first, second = found[f"{run.name}: mpo"], found["second: mpo"]
+    assert list(second.differences) == ["base", "sft"]
+    assert second.differences["base"]["difference"] == 0
+    assert first.differences["base"]["difference"] == pytest.approx(first.value - found[f"{run.name}: base"].value)
+    assert not found["second: base"].differences  # sft minus base is shown, its mirror image is not
+    named = comparison.compare(folders, [f"{run.name}: mpo"])
+    assert all(f"{run.name}: mpo" in row.differences for row in named if row.method != f"{run.name}: mpo")
+
+
+def test_runs_of_one_name_get_as_much_of_their_paths_as_it_takes(tmp_path: Path) -> None:
+    names = run_names([tmp_path / "a" / "mine", tmp_path / "b" / "mine"])
+    assert list(names.values()) == ["a/mine", "b/mine"]
+    assert list(run_names([tmp_path / "a" / "mine"]).values()) == ["mine"]
+
+
+def test_items_of_held_out_pairs_are_kept_and_a_page_without_items_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Items come from the data of the run that is shown, not from that of the configuration's run."""
+    other = tmp_path / "elsewhere"
+    roots = {name: {"root": str(other / "data" / "test")} for name in NAMES}
+    out = browse([run], tmp_path / "page.html", run=other, data=other / "data", benchmarks=roots)
+    assert 'class="card item"' in out.read_text(encoding="utf-8")
+    assert "no items" not in capsys.readouterr().out
+    only = {name: roots[name] for name in NAMES[:1]}
+    browse([run], out, run=other, data=other / "data", benchmarks=only)
+    assert "no items of world_vqa: its data was not loaded; give browse.py the same" in capsys.readouterr().out
+    missing = {NAMES[0]: {"root": str(tmp_path / "none")}}
+    browse([run], out, benchmarks=missing)
+    assert f"no items of {NAMES[0]}: {tmp_path / 'none'}" in capsys.readouterr().out
+
+
+def test_several_runs_need_a_name_for_the_page(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "second")
+    with pytest.raises(StageError, match=r"name the file \(out=both.html\)"):
+        browse([run, tmp_path / "second"], benchmarks={})
+    with pytest.raises(StageError, match=r"runs=\[\] names no run"):
+        browse([], benchmarks={})
 
 
 @pytest.mark.parametrize(
@@ -150,6 +206,20 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
 )
 def test_ticks_are_round_and_span_the_data(low: float, high: float, expected: list[float]) -> None:
     assert charts.ticks(low, high, 4) == pytest.approx(expected)
+
+
+def test_lines_that_coincide_are_drawn_wide_before_narrow() -> None:
+    """Every pair of colour numbers differs in what is seen where their lines coincide."""
+    order = sorted(range(len(charts.LINES)), key=charts.drawing_order)
+    drawn = [charts.LINES[number] for number in order]
+    assert len(set(charts.LINES[1:])) == len(charts.LINES) - 1
+    for (below, _), (above, dashes) in itertools.pairwise(drawn):
+        assert above < below or dashes or above == below == charts.LINES[0][0]  # the base has no line
+    points = [(0.0, 1.0), (1.0, 2.0)]
+    chart = charts.line_chart("loss", {"mpo": points, "sft": points}, {"sft": 1, "mpo": 3})
+    assert chart is not None and [line.label for line in chart.lines] == ["sft", "mpo"]
+    single = charts.line_chart("loss", {"mpo": points[:1]}, {"mpo": 3})
+    assert single is not None and single.lines[0].dot is not None
 
 
 def test_a_chart_keeps_its_ends_and_drops_what_is_not_finite() -> None:
@@ -179,6 +249,20 @@ OVERFLOWING = """() => [...document.querySelectorAll('body *')].filter(e => {
   return box.width && (box.right > innerWidth + 0.5 || box.left < -0.5
     || inner && getComputedStyle(e).display !== 'inline');
 }).map(e => `${e.tagName}.${e.className} ${e.textContent.slice(0, 40)}`)"""
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_several_runs_fit_the_window(run: Path, tmp_path: Path, chromium, width: int) -> None:
+    second = tmp_path / ("a_run_with_a_very_long_name" * 3)
+    shutil.copytree(run, second)
+    page = browse([run, second], tmp_path / "both.html", benchmarks=options(run))
+    context = chromium.new_context(viewport={"width": width, "height": 900})
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert tab.evaluate(OVERFLOWING) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    context.close()
 
 
 @pytest.mark.parametrize("width", [400, 1400])

@@ -6,8 +6,8 @@ their images and scores, and what made all of it. See :mod:`scramble.pages` for 
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,21 +20,19 @@ from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 from scramble.evaluation.outcomes import Outcome
 from scramble.pages.texts import marked, word_edits
 from scramble.records import Quad, RecordError
-from scramble.report import changes, charts, comparison
-from scramble.report.comparison import Folders, Row
+from scramble.report import changes, charts, comparison, headline
+from scramble.report.comparison import RUN_SEPARATOR, Folders, Row, own_baselines, split_run
 from scramble.report.figures import PANELS
+from scramble.report.headline import Headline
 from scramble.store import STAGE_FILE, read_json, read_jsonl
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLOURS = 8
-BASE_COLOUR = 0
 CURVES = (
     *PANELS,
     ("rewards/accuracies", "reward accuracy"),
     ("kl", "KL to the reference"),
     ("grad_norm", "gradient norm"),
 )
-RUN_SEPARATOR = ": "
 
 
 @dataclass(frozen=True)
@@ -46,20 +44,31 @@ class Sources:
     data: Mapping[str, Path]
 
 
-def gather(runs: Sequence[str | Path]) -> Sources:
-    """Results, arms and data sets of runs. With several runs, methods are named ``<run>: <method>``."""
+def gather(runs: Mapping[Path, Path]) -> Sources:
+    """Results, arms and data sets of run folders, each with its data set's folder. With several runs, methods are named
+    ``<run>: <method>``."""
     folders: dict[str, dict[str, list[Path]]] = {}
     arms: dict[str, Path] = {}
     data: dict[str, Path] = {}
-    for run in map(Path, runs):
-        prefix = f"{run.name}{RUN_SEPARATOR}" if len(runs) > 1 else ""
+    for run, name in run_names(list(runs)).items():
+        prefix = f"{name}{RUN_SEPARATOR}" if len(runs) > 1 else ""
         for benchmark, methods in comparison.find_methods(run / "evaluation").items():
             for method, found in methods.items():
                 folders.setdefault(benchmark, {})[prefix + method] = found
         arms |= {prefix + path.parent.name: path.parent for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"))}
-        if (run / "data" / STAGE_FILE).exists():
-            data[run.name] = run / "data"
+        if (runs[run] / STAGE_FILE).exists():
+            data[name] = runs[run]
     return Sources(folders, arms, data)
+
+
+def run_names(runs: Sequence[Path]) -> dict[Path, str]:
+    """A short name for each (different) run: the folder's, with as many folders above it as distinguish the runs."""
+    parts = {run: run.resolve().parts for run in runs}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {run: "/".join(found[-count:]) for run, found in parts.items()}
+        if len(set(names.values())) == len(runs):
+            break
+    return names
 
 
 def write_browser(
@@ -71,62 +80,91 @@ def write_browser(
     baselines: Sequence[str] = ("base", "sft"),
     items: int = 12,
     pixels: int = 160,
-) -> None:
+    reasons: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Write the page.
 
     Args:
         benchmarks: by name, for the items' texts and images; a benchmark that is missing, or of another data version
             than the results, has scores but no items.
-        baselines: methods that the others are compared with; of several runs, those of the first one.
-        items: most items shown for each comparison and direction.
+        baselines: methods that the others are compared with, each with those of its own run.
+        items: most items shown for each comparison and direction; 0 shows none.
         pixels: longer side of the items' images.
+        reasons: why benchmarks are missing, for the page.
+
+    Returns:
+        The benchmarks whose items cannot be shown, each with the reason.
     """
     rows = comparison.compare(sources.folders, baselines)
+    heads = _headlines(rows, sources, baselines)
+    lead = next(iter(heads.values()), None)
+    if lead is not None:
+        rows = headline.lead_first(rows, lead)
     methods = list(dict.fromkeys(row.method for row in rows))
-    methods += [name for name in map(_method, sources.arms) if name not in methods]
-    colours = _colours(methods)
+    methods += [name for name in map(charts.method_of, sources.arms) if name not in methods]
+    colours = charts.colour_numbers(methods)
+    cards = [
+        _items(
+            name,
+            sources.folders[name],
+            methods,
+            benchmarks.get(name),
+            baselines,
+            items,
+            pixels,
+            (reasons or {}).get(name, ""),
+        )
+        for name in dict.fromkeys(row.benchmark for row in rows)
+    ]
     pages.write_page(
         path,
         TEMPLATES,
         "browser.html.j2",
         title=title,
-        baselines=[name for name in baselines if name in methods],
+        headlines=heads,
+        baselines=[name for name in baselines if any(name in row.differences for row in rows)],
         colours=colours,
-        scores=[_scores(name, list(found), baselines) for name, found in groupby(rows, key=lambda row: row.benchmark)],
-        charts=curves(sources.arms, colours),
-        arms={name: colours[_method(name)] for name in sources.arms},
-        items=[
-            _items(name, {m: found[m] for m in methods if m in found}, benchmarks.get(name), baselines, items, pixels)
-            for name, found in sources.folders.items()
+        lines=charts.LINES,
+        scores=[
+            _scores(name, list(found), baselines, lead) for name, found in groupby(rows, key=lambda row: row.benchmark)
         ],
+        charts=curves(sources.arms, colours),
+        arms={name: colours[charts.method_of(name)] for name in sources.arms},
+        items=cards,
         provenance=[_arm(name, folder) for name, folder in sources.arms.items()],
         data=[_data(name, folder) for name, folder in sources.data.items()],
         protocols=_protocols(sources.folders),
     )
+    return {group["benchmark"]: group["reason"] for group in cards if group["reason"]}
 
 
-def _method(arm: str) -> str:
-    return re.sub(r"-seed\d+$", "", arm)
-
-
-def _colours(methods: Sequence[str]) -> dict[str, int]:
-    """A colour number a method; ``base`` is grey."""
-    others = [name for name in methods if not name.endswith("base")]
-    return dict.fromkeys(methods, BASE_COLOUR) | {name: 1 + place % (COLOURS - 1) for place, name in enumerate(others)}
+def _headlines(rows: Sequence[Row], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
+    """Each run's headline by the run's name, which is empty where there is one run."""
+    by_run: dict[str, list[Row]] = {}
+    for row in rows:
+        run, method = split_run(row.method)
+        by_run.setdefault(run, []).append(dataclasses.replace(row, method=method))
+    found = {}
+    for run, own in by_run.items():
+        folder = sources.data.get(run) if run else next(iter(sources.data.values()), None)
+        found[run] = headline.build(own, baselines, headline.trained_kinds(folder))
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- scores
 
 
-def _scores(benchmark: str, rows: Sequence[Row], baselines: Sequence[str]) -> dict[str, Any]:
-    """A benchmark's whole scores, and its scores by kind (behind a fold), as the template shows them."""
-    whole = [row for row in rows if "/" not in row.score]
+def _scores(benchmark: str, rows: Sequence[Row], baselines: Sequence[str], lead: Headline | None) -> dict[str, Any]:
+    """A benchmark's whole scores after the headline's, and its scores by kind (behind a fold), for the template."""
+    leading = lead.score if lead is not None and lead.benchmark == benchmark else ""
+    whole = [row for row in rows if row.score == leading]
+    whole += [row for row in rows if "/" not in row.score and row.score != leading]
     return {
         "benchmark": benchmark,
         "protocol": ", ".join(sorted({row.protocol for row in rows})),
         "n": max((row.n or 0 for row in rows), default=0),
         "scores": _by_score(whole, baselines),
-        "parts": _by_score([row for row in rows if "/" in row.score], baselines),
+        "parts": _by_score([row for row in rows if "/" in row.score and row.score != leading], baselines),
         "reasons": sorted({f"{row.method}: {row.reason}" for row in rows if row.reason}),
     }
 
@@ -160,8 +198,7 @@ def _score_row(row: Row, baselines: Sequence[str]) -> dict[str, Any]:
 def _difference(test: Mapping[str, Any] | None) -> dict[str, str] | None:
     if test is None:
         return None
-    sign = "" if test["p_value"] >= 0.05 else "good" if test["difference"] > 0 else "bad"
-    return {"text": comparison.shown(test), "sign": sign}
+    return {"text": comparison.shown(test), "sign": comparison.sign(test)}
 
 
 # -------------------------------------------------------------------------------------------------------------- curves
@@ -171,8 +208,9 @@ def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.
     """One chart a quantity of ``metrics.jsonl``, one line an arm; benchmarks watched while training come last."""
     rows = {arm: list(read_jsonl(folder / "metrics.jsonl")) for arm, folder in arms.items()}
     watched = sorted({key for found in rows.values() for row in found for key in row if key.startswith("eval/")})
-    panels = [*CURVES, *((key, key.removeprefix("eval/").replace("/", " ")) for key in watched if key.count("/") == 2)]
-    by_arm = {arm: colours[_method(arm)] for arm in arms}
+    panels = [(key, f"{title}, training batches") for key, title in CURVES]
+    panels += [(key, charts.watched_label(key)) for key in watched if key.count("/") == 2]
+    by_arm = {arm: colours[charts.method_of(arm)] for arm in arms}
     drawn = (
         charts.line_chart(
             title,
@@ -193,22 +231,34 @@ def _is_point(row: Mapping[str, Any], key: str) -> bool:
 
 def _items(
     name: str,
-    methods: Mapping[str, Sequence[Path]],
+    folders: Mapping[str, Sequence[Path]],
+    order: Sequence[str],
     benchmark: Benchmark | None,
     baselines: Sequence[str],
     count: int,
     pixels: int,
+    missing: str,
 ) -> dict[str, Any]:
     """Items that changed, each once with all methods' verdicts. Of several seeds the first one is shown."""
+    methods = {method: folders[method] for method in order if method in folders}
     outcomes = {method: {o.item_id: o for o in results.read_outcomes(found[0])} for method, found in methods.items()}
-    pairs = [(b, method) for b in baselines if b in methods for method in methods if method != b and outcomes[method]]
-    pairs = [(b, m) for b, m in pairs if not (m in baselines and list(baselines).index(m) < list(baselines).index(b))]
+    pairs = [
+        (before, method)
+        for baseline in baselines
+        for method in methods
+        for before in [own_baselines(method, baselines).get(baseline)]
+        if before in methods and outcomes[method]
+    ]
     found = changes.compare(outcomes, pairs, count)
     known = {item.item_id: item for item in benchmark.items} if benchmark is not None else {}
     versions = {results.read(folders[0]).benchmark["version"] for folders in methods.values()}
     reason = ""
-    if benchmark is None:
-        reason = "the benchmark's data was not loaded, so its items cannot be shown"
+    if count == 0:
+        reason = "items=0"
+    elif benchmark is None:
+        reason = (
+            missing or "its data was not loaded; give browse.py the same benchmark=[...], with its root, as evaluate.py"
+        )
     elif versions != {benchmark.version}:
         reason = (
             f"the results are of data version {', '.join(sorted(versions))}, the data at hand is {benchmark.version}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +13,45 @@ LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
 MOST_POINTS = 240  # more than a line of 340 units can show
 
 
+LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (3.2, ()), (5.2, ()), (3.2, ()), (1.7, (7, 8)), (5.2, (9, 9)), (3.2, (3, 9)), (1.2, ()), (1.2, (3, 3)),
+)  # fmt: skip
+"""Width and dashes (on, off, ...) of the line of each colour number. Wide ones are drawn first (:func:`drawing_order`):
+where lines coincide, a wide one is seen on both sides of a narrow one, and a whole one in the gaps of a dashed one."""
+
+
+def drawing_order(number: int) -> tuple[float, bool]:
+    """Sort key of a colour number: wide before narrow, whole before dashed."""
+    width, dashes = LINES[number]
+    return -width, bool(dashes)
+
+
+def method_of(arm: str) -> str:
+    """The method of an arm: its name without the seed."""
+    return re.sub(r"-seed\d+$", "", arm)
+
+
+def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
+    """The number of each method's colour in :data:`scramble.pages.PALETTE` and line in :data:`LINES`; a base is 0."""
+    names = list(dict.fromkeys(methods))
+    others = [name for name in names if not name.endswith("base")]
+    count = len(LINES) - 1
+    return dict.fromkeys(names, 0) | {name: 1 + place % count for place, name in enumerate(others)}
+
+
+def watched_label(key: str) -> str:
+    """The title of a benchmark's score that was watched while training (``eval/<benchmark>/<score>``)."""
+    return key.removeprefix("eval/").replace("/", " ") + ", validation"
+
+
 @dataclass(frozen=True)
 class Line:
-    """One series: its label and colour number, and the ``points`` of an SVG polyline."""
+    """One series: its label and colour number, and the ``points`` of an SVG polyline; ``dot`` is its only point."""
 
     label: str
     colour: int
     points: str
+    dot: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +85,12 @@ def line_chart(
     def place_y(y: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y_low) / (y_high - y_low), 1)
 
-    lines = [
-        Line(name, colours.get(name, 1), " ".join(f"{place_x(x)},{place_y(y)}" for x, y in points))
-        for name, points in kept.items()
-    ]
+    def line(name: str, points: Sequence[tuple[float, float]]) -> Line:
+        places = [(place_x(x), place_y(y)) for x, y in points]
+        dot = places[0] if len(places) == 1 else None
+        return Line(name, colours.get(name, 1), " ".join(f"{x},{y}" for x, y in places), dot)
+
+    lines = [line(*found) for found in sorted(kept.items(), key=lambda item: drawing_order(colours.get(item[0], 1)))]
     plain = [
         {
             "label": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from scramble.evaluation.comparison import compare_seeds, not_comparable
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.results import Result
 from scramble.evaluation.summary import units
+
+ALPHA = 0.05
+"""A difference with a smaller p-value is shown as a change."""
+RUN_SEPARATOR = ": "
+"""Between run and method in the methods' names where several runs are compared."""
 
 Folders = Mapping[str, Mapping[str, Sequence[Path]]]
 """Benchmark -> method -> result folders, one a seed."""
@@ -63,16 +69,47 @@ def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
 
 
 def compare(found: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[Row]:
-    """A row for each benchmark, score and method: base first, then the baselines, then the rest."""
+    """A row for each benchmark, score and method: base first, then the baselines, then the rest.
+
+    Of two baselines only the later one is compared with the earlier one. Methods of several runs, named
+    ``<run>: <method>``, keep their runs together and are compared with the baselines of their own run; a baseline that
+    is named in full is everyone's.
+    """
     order = {name: place for place, name in enumerate(dict.fromkeys(("base", *baselines)))}
     rows = []
     for benchmark, methods in found.items():
-        names = sorted(methods, key=lambda name: (order.get(name, len(order)), name))
+        runs = list(dict.fromkeys(split_run(name)[0] for name in methods))
+
+        def place(name: str, runs: Sequence[str] = runs) -> tuple[int, int, str]:
+            run, method = split_run(name)
+            return runs.index(run), order.get(method, len(order)), name
+
+        names = sorted(methods, key=place)
         first = results.read(methods[names[0]][0])
         tables = {name: _rows(benchmark, name, methods, baselines, first) for name in names}
         scores = dict.fromkeys(score for table in tables.values() for score in table)
         rows += [tables[name][score] for score in scores for name in names if score in tables[name]]
     return rows
+
+
+def split_run(name: str) -> tuple[str, str]:
+    """``<run>: <method>`` as run and method; the run is empty where there is one run."""
+    run, _, method = name.rpartition(RUN_SEPARATOR)
+    return run, method
+
+
+def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
+    """Each baseline as named -> the method that it stands for when ``method`` is compared.
+
+    Left out are the method itself, and of a method that is a baseline the baselines that come after it: their
+    difference is the same with the other sign.
+    """
+    run, _ = split_run(method)
+    start = f"{run}{RUN_SEPARATOR}" if run else ""
+    full = {name: name if RUN_SEPARATOR in name else start + name for name in baselines}
+    names = list(full.values())
+    before = names[: names.index(method)] if method in names else names
+    return {name: other for name, other in full.items() if other in before}
 
 
 def _rows(
@@ -111,12 +148,20 @@ def _tests(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Baseline -> score -> paired test, for the baselines measured on the same items in the same way."""
     tests = {}
-    for name in baselines:
-        others = methods.get(name, ())
-        if name == method or not others or any(not_comparable(result, results.read(other)) for other in others):
+    for name, other in own_baselines(method, baselines).items():
+        others = methods.get(other, ())
+        if not others or any(not_comparable(result, results.read(folder)) for folder in others):
             continue
-        tests[name] = compare_seeds(methods[method], others if len(others) == len(methods[method]) else others[:1])
+        found = compare_seeds(methods[method], others if len(others) == len(methods[method]) else others[:1])
+        tests[name] = {score: _without_nan(test) for score, test in found.items()}
     return tests
+
+
+def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
+    """What one item cannot give as None, which JSON can hold."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in test.items()
+    }
 
 
 def heads(baselines: Sequence[str]) -> list[str]:
@@ -134,11 +179,37 @@ def cells(row: Row, baselines: Sequence[str]) -> list[str]:
 
 
 def shown(test: Mapping[str, Any] | None) -> str:
-    """A difference in points with its interval and p-value."""
+    """A difference in points with its interval and p-value; what one item cannot give is left out."""
     if test is None:
         return ""
-    p = "p < 0.001" if test["p_value"] < 0.001 else f"p = {test['p_value']:.3f}"
-    return f"{test['difference']:+.1f} [{test['low']:+.1f}, {test['high']:+.1f}] {p}"
+    p = test["p_value"]
+    if not _is_number(p):
+        return points(test)
+    return f"{points(test)} " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
+
+
+def points(test: Mapping[str, Any]) -> str:
+    """A difference in points with its interval."""
+    text = f"{test['difference']:+.1f}"
+    if not has_interval(test):
+        return f"{text} (no interval: one item)" if test.get("n") == 1 else f"{text} (no interval)"
+    return f"{text} [{test['low']:+.1f}, {test['high']:+.1f}]"
+
+
+def has_interval(test: Mapping[str, Any]) -> bool:
+    """Whether a difference has an interval: that of a single item, or of a single cluster of items, has none."""
+    return _is_number(test["low"]) and _is_number(test["high"])
+
+
+def sign(test: Mapping[str, Any]) -> str:
+    """``good`` or ``bad`` where a difference is larger than chance explains, else empty."""
+    if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA:
+        return ""
+    return "good" if test["difference"] > 0 else "bad"
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def markdown(rows: Sequence[Row], baselines: Sequence[str]) -> str:

@@ -1,13 +1,13 @@
-"""Figures of a run: training curves, and a contact sheet of images with their chosen and rejected captions."""
+"""The figure of a run's training curves."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.records import ImageFile, PreferencePair
+from scramble.pages import PALETTE
+from scramble.report import charts
 from scramble.store import atomic_path
 
 if TYPE_CHECKING:
@@ -23,24 +23,31 @@ PANELS: tuple[tuple[str, str], ...] = (
 """What the training figure shows: the key in ``metrics.jsonl`` and the axis label."""
 
 
-def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> Path:
-    """Draw margins and likelihoods over steps, one line an arm; seeds of a method share a colour.
+def training_curves(
+    arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int] | None = None
+) -> Path:
+    """Draw margins and likelihoods over steps, one line per arm; seeds of a method share colour and dashes.
+
+    Lines that coincide stay visible: those drawn later are thinner and leave more gaps (:data:`charts.LINES`).
 
     Args:
         arms: for each arm the rows of its ``metrics.jsonl`` (``step`` and the keys of :data:`PANELS`; rows without a
             key are passed over).
         path: where the PNG goes.
+        colours: number of each method's colour (:func:`scramble.report.charts.colour_numbers`), to agree with the
+            results browser; by default from the arms alone.
     """
     watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
-    panels = [*PANELS, *((key, key.removeprefix("eval/").replace("/", " ", 1) + " (%)") for key in watched)]
-    figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.8)
-    methods = list(dict.fromkeys(arm.partition("-seed")[0] for arm in arms))
+    panels = [(key, f"{label}\ntraining batches") for key, label in PANELS]
+    panels += [(key, charts.watched_label(key).replace(", ", " (%)\n")) for key in watched]
+    figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.1)
+    numbers = dict(colours or charts.colour_numbers(charts.method_of(arm) for arm in arms))
+    ordered = sorted(arms, key=lambda arm: charts.drawing_order(numbers[charts.method_of(arm)]))
     for axis, (key, label) in zip(axes, panels, strict=False):
-        for arm, rows in arms.items():
-            points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
+        for arm in ordered:
+            points = [(row["step"], row[key]) for row in arms[arm] if key in row and "step" in row]
             if points:
-                method = arm.partition("-seed")[0]
-                axis.plot(*zip(*points, strict=True), f"C{methods.index(method)}", label=method, linewidth=1.0)
+                _draw(axis, points, charts.method_of(arm), numbers[charts.method_of(arm)])
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
@@ -48,9 +55,19 @@ def training_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
     handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
         figure.legend(
-            handles.values(), handles.keys(), loc="lower center", ncols=len(handles), fontsize=8, frameon=False
-        )
+            handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), 8), fontsize=8,
+            frameon=False, handlelength=4,
+        )  # fmt: skip
     return _save(figure, path)
+
+
+def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number: int) -> None:
+    width, dashes = charts.LINES[number]
+    axis.plot(
+        *zip(*points, strict=True), color=PALETTE[number][0], linewidth=width, label=method,
+        linestyle=(0, [length / width for length in dashes]) if dashes else "solid",
+        marker="o" if len(points) == 1 else "", markersize=3 + 2 * width,
+    )  # fmt: skip
 
 
 def _is_watched(key: str) -> bool:
@@ -61,36 +78,23 @@ def _is_watched(key: str) -> bool:
     return len(parts) == 2 or (len(parts) == 3 and parts[2].startswith("swap-"))
 
 
-def contact_sheet(
-    pairs: Sequence[PreferencePair], images: Mapping[str, ImageFile], path: str | Path, columns: int = 4
-) -> Path:
-    """Draw each pair's first image with its chosen caption in green and its rejected one in red."""
-    figure, axes = _grid(len(pairs), columns=columns, width=2.6, height=3.1)
-    for axis, pair in zip(axes, pairs, strict=False):
-        axis.imshow(images[pair.image_ids[0]].open())
-        axis.set_axis_off()
-        y = -0.04
-        for text, colour in ((pair.chosen, "#1a7f37"), (pair.rejected, "#b42318")):
-            wrapped = textwrap.fill(textwrap.shorten(text, 100), 36)
-            # parse_math off: a caption may hold dollar signs
-            axis.text(0, y, wrapped, color=colour, fontsize=7, va="top", transform=axis.transAxes, parse_math=False)
-            y -= 0.03 + 0.058 * (wrapped.count("\n") + 1)
-    return _save(figure, path)
-
-
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Axes in rows; in inches, whatever the number of rows, there is room for two-line titles and a legend below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = max(1, -(-count // columns))
-    figure = Figure(figsize=(width * columns, height * rows + 0.4))
+    gap, top, bottom = 0.95, 0.5, 0.85
+    total = height * rows + gap * (rows - 1) + top + bottom
+    figure = Figure(figsize=(width * columns, total))
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_axis_off()
     figure.subplots_adjust(
-        left=0.06, right=0.99, top=0.94, bottom=0.24 if rows == 1 else 0.12, hspace=0.55, wspace=0.25
-    )
+        left=0.6 / (width * columns), right=1 - 0.1 / (width * columns), top=1 - top / total, bottom=bottom / total,
+        hspace=gap / height, wspace=0.25,
+    )  # fmt: skip
     return figure, axes
 
 

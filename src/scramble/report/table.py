@@ -251,7 +251,8 @@ def _text(cell: Cell | None, tests: bool = False) -> str:
         text += f" ± {cell.standard_error:.1f}"
     for other, test in cell.tests.items() if tests else ():
         if "[" not in other:  # against a baseline; published numbers have rows of their own
-            text += f" ({test['difference']:+.1f} vs {other}, p {_p(test['p_value'])})"
+            p = "" if test["p_value"] is None else f", p {_p(test['p_value'])}"
+            text += f" ({test['difference']:+.1f} vs {other}{p})"
     return text if cell.comparable else f"{text} {MARK}"
 
 

@@ -16,68 +16,91 @@ from scramble.store import read_jsonl, read_table, table_path, write_json, write
 
 if TYPE_CHECKING:
     from scramble.report.comparison import Row
+    from scramble.report.headline import Headline
 
 
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
-    """Write ``<run>/report/``: ``report.md`` and ``report.json`` (all scores), ``table.md``, ``table.tex`` and
-    ``table.json`` (headline scores beside published numbers), ``training.png`` and ``contact_sheet.png``.
+    """Write ``<run>/report/`` and print the headline.
+
+    ``report.md`` (headline, pictures, all scores) and ``report.json`` (all scores), ``table.md``, ``table.tex`` and
+    ``table.json`` (main scores next to published numbers), ``training.png`` and ``contact_sheet.png``.
 
     Raises:
         StageError: nothing has been evaluated yet.
     """
-    from scramble.report import comparison, figures, table
+    from scramble.report import charts, comparison, figures, headline, table
 
-    run, folder = Path(run), Path(run) / "report"
+    run, data, folder = Path(run), Path(data), Path(run) / "report"
     found = comparison.find_methods(run / "evaluation")
     if not found:
         raise StageError(f"{run}/evaluation holds no results: run scripts/evaluate.py with the same settings first")
     rows = comparison.compare(found, baselines)
+    main = headline.build(rows, baselines, headline.trained_kinds(data))
+    rows = headline.lead_first(rows, main)
     pictures = []
     metrics = {path.parent.name: list(read_jsonl(path)) for path in sorted((run / "train").glob("*/metrics.jsonl"))}
     if metrics:
-        pictures.append(figures.training_curves(metrics, folder / "training.png"))
-    if table_path(Path(data) / "train", PreferencePair).exists():
-        pictures.append(_contact_sheet(Path(data) / "train", folder / "contact_sheet.png"))
+        methods = [row.method for row in rows] + [charts.method_of(arm) for arm in metrics]
+        pictures.append(figures.training_curves(metrics, folder / "training.png", charts.colour_numbers(methods)))
+    if table_path(data / "train", PreferencePair).exists():
+        pictures += _contact_sheet(data / "train", folder / "contact_sheet.png")
     write_json(
         folder / "report.json", {"rows": [dataclasses.asdict(row) for row in rows], "environment": environment()}
     )
-    headlines = table.build(rows)
-    write_json(folder / "table.json", table.as_json(headlines))
-    write_text(folder / "table.md", table.as_markdown(headlines))
-    write_text(folder / "table.tex", table.as_latex(headlines))
-    write_text(folder / "report.md", _markdown(run, rows, table.as_markdown(headlines), baselines, pictures))
-    print_rows(rows, baselines)
-    say(f"report: {folder / 'report.md'}")
+    scores = table.build(rows)
+    write_json(folder / "table.json", table.as_json(scores))
+    write_text(folder / "table.md", table.as_markdown(scores))
+    write_text(folder / "table.tex", table.as_latex(scores))
+    write_text(folder / "report.md", _markdown(run, main, rows, table.as_markdown(scores), baselines, pictures))
+    for line in headline.as_text(main):
+        say(line)
+    say(f"report (all scores, pictures): {folder / 'report.md'}")
     return folder / "report.md"
 
 
-def _contact_sheet(split: Path, path: Path, count: int = 12) -> Path:
-    from scramble.report import figures
+def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
+    """A sheet of pairs of different images; none where no pair has an image."""
+    from scramble.report.contact_sheet import contact_sheet, undrawable
     from scramble.store import ImageTable
 
     images = ImageTable(split)
-    seen: dict[str, PreferencePair] = {}
+    pairs: dict[str, PreferencePair] = {}
     for pair in islice(read_table(split, PreferencePair), 50 * count):
         if pair.image_ids:
-            seen.setdefault(pair.image_ids[0], pair)
-        if len(seen) == count:
+            pairs.setdefault(pair.image_ids[0], pair)
+        if len(pairs) == count:
             break
-    return figures.contact_sheet(list(seen.values()), images, path)
+    if not pairs:
+        return []
+    texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
+    if number := undrawable(texts):
+        say(f"{path.name}: no installed font has all letters of {number} captions; boxes stand for them "
+            "(install one, for example Noto Sans, and run scripts/report.py again)")  # fmt: skip
+    return [contact_sheet(list(pairs.values()), images, path)]
+
+
+CAPTIONS = {
+    "training": "Training curves (each panel says which split it shows)",
+    "contact_sheet": "Training pairs: chosen captions in green, rejected ones in red",
+}
 
 
 def _markdown(
-    run: Path, rows: Sequence[Row], headlines: str, baselines: Sequence[str], pictures: Sequence[Path]
+    run: Path, main: Headline, rows: Sequence[Row], scores: str, baselines: Sequence[str], pictures: Sequence[Path]
 ) -> str:
-    from scramble.report import comparison
+    from scramble.report import comparison, headline
 
     parts = [
         f"# Report of {run.name}\n",
+        headline.as_markdown(main),
+        *(f"{CAPTIONS[picture.stem]}:\n\n![{picture.stem}]({picture.name})\n" for picture in pictures),
+        "## Main scores\n",
         "Scores in percent, plus or minus a standard error over items; differences to baselines are paired by item "
-        "(and seed), with 95 % intervals. Published numbers stand beside ours; those marked were measured otherwise.\n",
-        headlines,
+        "(and seed), with 95 % intervals. Published numbers are listed next to ours; those marked were measured "
+        "otherwise.\n",
+        scores,
         "## All scores\n",
         comparison.markdown(rows, baselines),
-        *(f"![{picture.stem}]({picture.name})\n" for picture in pictures),
     ]
     return "\n".join(parts)
 

@@ -1,0 +1,202 @@
+"""A contact sheet: images with their chosen caption in green and the rejected one in red below.
+
+Drawn with Pillow, which measures and shapes text (Arabic, Devanagari), so that a row of cells is as high as its highest
+image and longest captions need.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from scramble.records import ImageFile, PreferencePair
+from scramble.store import atomic_path
+
+COLUMNS = 4
+CELL = 300
+"""Width of a cell, and greatest height of its image, in pixels."""
+GAP = 26
+FONT_SIZE = 16
+LINE = 21
+BETWEEN = 5
+MAX_LINES = 9
+"""Of one caption; what is left out is marked."""
+CONTEXT = 6
+"""Words shown before the first change of a caption that is too long."""
+CHOSEN, REJECTED = "#1a7f37", "#b42318"
+PAPER = "white"
+
+
+def contact_sheet(
+    pairs: Sequence[PreferencePair], images: Mapping[str, ImageFile], path: str | Path, columns: int = COLUMNS
+) -> Path:
+    """Draw each pair's first image with its captions, ``columns`` in a row, as a PNG file at ``path``.
+
+    Images keep their aspect ratio; small ones are enlarged. Captions wrap; of those with more than :data:`MAX_LINES`
+    lines the part around the first difference is shown.
+    """
+    cells = [_cell(images[pair.image_ids[0]].open(), pair.chosen, pair.rejected) for pair in pairs]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    width = min(columns, max(len(cells), 1)) * (CELL + GAP) + GAP
+    sheet = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1)), PAPER)
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for place, cell in enumerate(row):
+            sheet.paste(cell, (GAP + place * (CELL + GAP), top))
+        top += height + GAP
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    return Path(path)
+
+
+def undrawable(texts: Iterable[str]) -> int:
+    """How many of the texts have letters that no installed font has."""
+    return sum(bool(_missing(text, _font_file(text))) for text in texts)
+
+
+def _cell(image: Image.Image, chosen: str, rejected: str) -> Image.Image:
+    picture = _fit(image.convert("RGB"))
+    texts = [
+        (_lines(chosen, rejected, _font(chosen)), _font(chosen), CHOSEN),
+        (_lines(rejected, chosen, _font(rejected)), _font(rejected), REJECTED),
+    ]
+    height = picture.height + sum(BETWEEN + LINE * len(lines) for lines, _, _ in texts)
+    cell = Image.new("RGB", (CELL, height), PAPER)
+    cell.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(cell)
+    top = picture.height
+    for lines, font, colour in texts:
+        top += BETWEEN
+        for line in lines:
+            # From the baseline, so that lines of one font stand at even distances whatever their letters.
+            pen.text((0, top + FONT_SIZE), line, colour, font, anchor="ls")
+            top += LINE
+    return cell
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    """As large as the cell holds; drawings of a few pixels keep their edges."""
+    scale = min(CELL / image.width, CELL / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def _lines(text: str, other: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """A caption in lines of the cell's width; a long one from shortly before where it differs from the other."""
+    words = text.split()
+    lines = _wrap(words, font)
+    if len(lines) <= MAX_LINES:
+        return lines
+    pairs = zip(words, other.split(), strict=False)
+    same = next((place for place, (a, b) in enumerate(pairs) if a != b), 0)
+    start = max(0, same - CONTEXT)
+    lines = _wrap(["\N{HORIZONTAL ELLIPSIS}", *words[start:]] if start else words, font)
+    if len(lines) <= MAX_LINES:
+        return lines
+    return [*lines[: MAX_LINES - 1], _cut(lines[MAX_LINES - 1], font)]
+
+
+def _cut(line: str, font: ImageFont.FreeTypeFont) -> str:
+    while line and font.getlength(f"{line} \N{HORIZONTAL ELLIPSIS}") > CELL:
+        line = line[:-1]
+    return f"{line} \N{HORIZONTAL ELLIPSIS}"
+
+
+def _wrap(words: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
+    """Words in lines; a word wider than the cell (Chinese has no spaces) is broken between letters."""
+    lines = [""]
+    for word in words:
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= CELL:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in _letters(word):
+            if lines[-1] and font.getlength(lines[-1] + letter) > CELL:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+def _letters(word: str) -> list[str]:
+    """Letters with the marks that belong to them."""
+    letters: list[str] = []
+    for character in word:
+        if letters and unicodedata.category(character)[0] == "M":
+            letters[-1] += character
+        else:
+            letters.append(character)
+    return letters
+
+
+# --------------------------------------------------------------------------------------------------------------- fonts
+
+
+def _font(text: str) -> ImageFont.FreeTypeFont:
+    return _open(_font_file(text))
+
+
+@cache
+def _open(file: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, FONT_SIZE)
+
+
+@cache
+def _font_file(text: str) -> str:
+    """The first font with all letters of the text, or the one with the most: the one that ships with matplotlib, then
+    those of the system."""
+    best = _shipped()
+    missing = len(_missing(text, best))
+    if missing == 0:
+        return best
+    for file in _installed():
+        found = len(_missing(text, file))
+        if found < missing:
+            best, missing = file, found
+        if missing == 0:
+            break
+    return best
+
+
+def _missing(text: str, file: str) -> set[str]:
+    known = _characters(file)
+    return {c for c in text if not c.isspace() and unicodedata.category(c) != "Cf" and ord(c) not in known}
+
+
+@cache
+def _characters(file: str) -> frozenset[int]:
+    """The characters of a font; none of a font that cannot be drawn at this size (bitmap emoji)."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        _open(file)
+        return frozenset(FT2Font(file).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def _shipped() -> str:
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """The system's fonts, upright regular ones first."""
+    from matplotlib.font_manager import findSystemFonts
+
+    def is_variant(file: str) -> bool:
+        name = Path(file).stem.lower()
+        return any(word in name for word in ("bold", "italic", "oblique", "light", "thin", "black", "mono"))
+
+    return tuple(sorted(findSystemFonts(), key=lambda file: (is_variant(file), Path(file).name)))
