@@ -130,7 +130,8 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
 def test_without_the_data_there_are_scores_but_no_items(run: Path, tmp_path: Path) -> None:
     write_browser(tmp_path / "page.html", gather({run: run / "data"}), {}, title="no data")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "No items are shown: its data was not loaded" in text and 'class="card item"' not in text and 'class="difference' in text
+    assert "No items are shown: its data was not loaded" in text
+    assert 'class="card item"' not in text and 'class="difference' in text
 
 
 def test_bad_input(run: Path, tmp_path: Path) -> None:
