@@ -109,16 +109,16 @@ class PreferencePair:
     def __post_init__(self) -> None:
         if not self.chosen.strip() or not self.rejected.strip():
             raise RecordError(f"pair {self.pair_id}: chosen and rejected must both hold text")
-        if _text_alone(self.chosen) == _text_alone(self.rejected):
+        if same_text(self.chosen, self.rejected):
             raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
 
 
-def _text_alone(text: str) -> str:
-    """A text without its outer white space, accents composed: what is left is what a reader can prefer.
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts differ at most in outer white space and in how their accents are written.
 
-    Many tokenizers compose accents (NFC) themselves, so that texts which differ in this alone have the same tokens.
+    Many tokenizers compose accents (NFC) themselves, so that such texts have the same tokens: none can be preferred.
     """
-    return unicodedata.normalize("NFC", text.strip())
+    return unicodedata.normalize("NFC", one.strip()) == unicodedata.normalize("NFC", other.strip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,18 @@ def test_refusals_are_replies(blind: Path, sighted: Path) -> None:
     assert not fine.error and long.error.startswith("context overflow") and seeing.error == "this model takes no images"
 
 
+def test_a_prompt_that_cannot_be_encoded_is_a_reply(sighted: Path) -> None:
+    """The image's own placeholder in a text, and bytes that are no image: the others in the batch are answered."""
+    engine = TransformersEngine(sighted, batch_size=4)
+    token = engine._processor.image_token
+    image = picture("red")
+    turns = (Message("user", "what", (image,)), Message("assistant", "a dog"), Message("user", f"is {token} it?"))
+    spoilt = [Request(turns, max_tokens=4), Request((*turns[:2], Message("user", "sure?")), max_tokens=4)]
+    replies = list(engine.generate([ask("what", image), ask(f"a {token}", image), ask("what", b"no image"), *spoilt]))
+    assert [bool(reply.error) for reply in replies] == [False, True, True, True, False]
+    assert all(reply.error.startswith("refused") for reply in replies[1:4])
+
+
 def test_unusable_models_are_named(tmp_path: Path, blind: Path) -> None:
     with pytest.raises(EngineError, match=r"cannot load .*nowhere"):
         TransformersEngine(tmp_path / "nowhere")

@@ -92,7 +92,12 @@ class TransformersEngine(BatchEngine):
         first = requests[0]
         if not self._sees and any(message.images for message in first.messages):
             return [Reply("", error="this model takes no images")] * len(requests)
-        inputs = self._encode(requests)
+        try:
+            inputs = self._encode(requests)
+        except (ValueError, IndexError, KeyError, OSError) as error:  # a placeholder in a text, a broken image
+            if len(requests) > 1:  # only the request at fault pays
+                return [reply for request in requests for reply in self._answer_alike([request])]
+            return [Reply("", error=f"refused ({' '.join(str(error).split())[:200]})")]
         lengths = inputs["attention_mask"].sum(-1).tolist()
         room = self._model.config.get_text_config().max_position_embeddings - max(lengths) - first.max_tokens
         if room < 0:

@@ -18,6 +18,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _DANGLING = re.compile(r"[\s,;:.\-]+$")
 _URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
 _HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
+_TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # of chat templates: a tokenizer makes it the real token
 _ENGLISH = word_set("""
     a an the of on in with and is are to at by for from near that two some several his her its their sits
     standing sitting man woman people there next front while has group people this
@@ -50,6 +51,8 @@ def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
         return "control characters"
     if _URL.search(text):
         return "holds a URL"
+    if _TOKEN.search(text):
+        return "holds a control token"
     if _HTML.search(text):
         return "holds HTML"
     if not words:

@@ -15,7 +15,7 @@ from typing import Any
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
 from scramble.negatives.base import Skip
 from scramble.negatives.mpo.sampling import Case, case_of, no_reply
-from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question
+from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, same_text
 
 KIND = "dropout-ntp"
 _WORD = re.compile(r"\S+")
@@ -111,7 +111,7 @@ class DropoutNTP:
         if reason := no_reply(reply):
             return Skip(f"continuation: {reason}")
         rejected = joined(cut.kept, reply.text)
-        if rejected == cut.answer:
+        if same_text(rejected, cut.answer):
             return Skip("the continuation is the answer")
         question = cut.case.question
         start = len(cut.kept)
