@@ -261,3 +261,25 @@ with open_table({str(tmp_path)!r}, Quad):
     assert [path.name.startswith(".quads.parquet.") for path in tmp_path.iterdir()] == [True]
     write_table(tmp_path, Quad, [record for record in RECORDS if isinstance(record, Quad)])
     assert [path.name for path in tmp_path.iterdir()] == ["quads.parquet"]
+
+
+def test_image_table_is_shared_by_processes_and_threads_and_keeps_memory_flat(tmp_path: Path) -> None:
+    import pickle
+    from concurrent.futures import ThreadPoolExecutor
+
+    data = {f"i{n}": bytes([n % 256]) * 10_000 for n in range(450)}
+    write_table(tmp_path, ImageRecord, (ImageRecord(name, ImageFile(value)) for name, value in data.items()))
+    table = ImageTable(tmp_path)
+    table.GROUP_CACHE = 2_500_000  # type: ignore[misc]  # two groups of a hundred
+    names = list(data) * 2
+    with ThreadPoolExecutor(4) as pool:
+        assert [image.bytes for image in pool.map(table.__getitem__, names)] == [data[name] for name in names]
+    assert len(table._groups) == 2 and list(table) == list(data) and len(table) == 450
+    again = pickle.loads(pickle.dumps(table))
+    assert again["i449"].bytes == data["i449"] and "nothing" not in again
+
+
+def test_image_table_that_is_broken_is_named(tmp_path: Path) -> None:
+    table_path(tmp_path, ImageRecord).write_bytes(b"PAR1 no")
+    with pytest.raises(StoreError, match=r"images\.parquet cannot be read as images"):
+        ImageTable(tmp_path)

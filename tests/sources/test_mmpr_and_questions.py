@@ -132,3 +132,36 @@ def test_questions(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(SourceError, match="does not exist"):
         list(questions.bundles(tmp_path / "nowhere.jsonl", BadRows()))
+
+
+def test_question_ids_and_images_that_are_0(tmp_path: Path) -> None:
+    lines(tmp_path / "q.jsonl", [
+        {"id": 0, "question": "Zero?", "answer": 0}, {"question": "None?", "answer": 1.5},
+        {"image": 0, "question": "?"}, {"answers": 0, "question": "?"},
+        '{"id": NaN, "question": "?"}', '{"id": 6, "question": "NaN?", "answer": NaN}',
+    ])  # fmt: skip
+    bad = BadRows(None, 1.0)
+    found = [bundle.questions[0] for bundle in questions.bundles(tmp_path / "q.jsonl", bad)]
+    assert [(q.question_id, q.answer) for q in found] == [("0", "0"), ("0000002", "1.5"), ("6", "")]
+    assert bad.reasons == {
+        "image is neither a path nor a list of paths": 1, "answers is not a list": 1, "row without id": 1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rejected", [" A red café.", "A red café.\n", "\tA red café. ", "A red cafe\u0301."])
+def test_texts_that_differ_outside_alone_are_no_pair(release: Path, rejected: str) -> None:
+    rows: list[Any] = [{"question": "?", "chosen": "A red café.", "rejected": rejected}]
+    lines(release.parent / "annotations/text.jsonl", rows * 4)
+    bad = BadRows(None, 1.0)
+    list(mmpr.bundles(release, bad))
+    assert bad.reasons["chosen and rejected are the same text"] == 2 + 1
+
+
+def test_mmpr_with_byte_order_marks_and_separators_in_texts(tmp_path: Path) -> None:
+    row = {"question": "?", "chosen": "one\u2028two\x85", "rejected": "r"}
+    text = json.dumps(row, ensure_ascii=False)
+    (tmp_path / "rows.jsonl").write_bytes(f"\ufeff{text}\n{text}\r{text}\n".encode())
+    (tmp_path / "meta.json").write_text('\ufeff{"s": {"root": ".", "annotation": "rows.jsonl"}}')
+    bad = BadRows(None, 1.0)
+    found = [bundle.pairs[0].chosen for bundle in mmpr.bundles(tmp_path, bad)]
+    assert found == ["one\u2028two\x85"] and bad.reasons == {"several rows on a line": 1}

@@ -258,3 +258,109 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     assert list(read_with_pairs(tmp_path / "release.json", BadRows(), limit=1, **options)) == found[:1]
     again = list(read("scramble_release", tmp_path / "release.json", bad=BadRows(max_fraction=0.5), **options))
     assert again == [image for image, _ in found]
+
+
+# ------------------------------------------------------------------------------------------------- ids, names, null
+
+
+def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
+    write_images(tmp_path, "0.png", "1.png")
+    rows = [
+        {"id": 0, "image": "0.png", "caption": "A dog."},
+        {"id": 1, "image": ["1.png"], "caption": '["A cat.", "A cow."]'},
+        {"id": None, "image": "1.png", "caption": "x"},
+        {"id": True, "image": "1.png", "caption": "x"},
+        {"id": 3, "image": 0, "caption": "x"},
+        {"id": 4, "image": ["0.png", "1.png"], "caption": "x"},
+        '{"id": 5, "image": "0.png", "caption": NaN}',
+        '{"id": 6, "image": NaN, "caption": "x"}',
+        '{"id": 7, "image": "0.png", "caption": "half \\ud83d"}',
+    ]
+    write_jsonl(tmp_path / "captions.jsonl", rows)
+    bad = BadRows(max_fraction=0.9)
+    found = list(read("image_folder", tmp_path, bad=bad, id_column="id"))
+    assert [(r.image_id, r.captions) for r in found] == [("0", ("A dog.",)), ("1", ("A cat.", "A cow."))]
+    assert bad.reasons == {
+        "row without id": 1, "id is neither text nor a number": 1, "image is not a path but int": 1,
+        "image is not a path but list": 1, "row without caption": 1, "row without image": 1,
+        "caption holds half a character (a lone surrogate)": 1,
+    }  # fmt: skip
+
+
+def test_a_column_that_no_row_has_is_named_with_its_key(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "captions.jsonl", [{"image": "a.png", "text": "x"}])
+    with pytest.raises(SourceError, match=r"no caption among image, text .*data\.caption_column"):
+        list(read("image_folder", tmp_path))
+
+
+def test_too_many_bad_rows_name_the_key_that_allows_them(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png")
+    write_jsonl(tmp_path / "captions.jsonl", [{"image": "a.png", "caption": "x"}, {"image": "a.png"}])
+    with pytest.raises(SourceError, match=r"raise data\.max_rejected"):
+        list(read("image_folder", tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_coco_without_annotation_ids_and_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    annotations = [{"image_id": image, "caption": f"Caption {n}."} for n, image in enumerate((9, "25", 9, 25.0))]
+    write_coco(tmp_path, annotations)
+    file = tmp_path / "annotations" / "captions_val2017.json"
+    file.write_bytes(file.read_text().encode(encoding))
+    found = {r.image_id: r.captions for r in read("coco", tmp_path, split="val2017")}
+    assert found == {
+        "000000000009": ("Caption 0.", "Caption 2."),
+        "000000000025": ("Caption 1.", "Caption 3."),
+    }
+
+
+def test_coco_rows_of_other_types_are_listed(tmp_path: Path) -> None:
+    write_coco(tmp_path, [{"id": 0, "image_id": 9, "caption": "A bowl."}, 7, {"id": [1], "image_id": [9]}, None])
+    file = tmp_path / "annotations" / "captions_val2017.json"
+    content = json.loads(file.read_text())
+    content["images"] += [None, {"id": None}, {"id": 30, "file_name": 5}, {"id": [9], "file_name": "x.jpg"}]
+    file.write_text(json.dumps(content))
+    bad = BadRows(max_fraction=0.95)
+    assert [r.captions for r in read("coco", tmp_path, split="val2017", bad=bad)] == [("A bowl.",)]
+    assert bad.reasons == {
+        "not a JSON object": 2, "missing image": 1, "row without caption": 1, "row without id": 3,
+        "image is not a path but int": 1,
+    }  # fmt: skip
+
+
+def test_release_images_in_folders_of_their_own_keep_apart(tmp_path: Path) -> None:
+    for n, color in enumerate(["red", "green", "blue"]):
+        (tmp_path / str(n)).mkdir()
+        (tmp_path / str(n) / "image.png").write_bytes(encoded(color))
+    (tmp_path / "image.png").write_bytes(encoded("white"))  # another row's missing image is not this one
+    rows = [release_row(f"{n}/image.png", f"A dog {n}.", f"A cat {n}.") for n in (0, 1, 2, 0, 3)]
+    rows.append(release_row("0/image.jpg", "A dog.", "A cat."))
+    (tmp_path / "release.json").write_text(json.dumps(rows))
+    bad = BadRows(max_fraction=0.5)
+    found = list(read_with_pairs(tmp_path / "release.json", bad, images=tmp_path))
+    assert [image.image_id for image, _ in found] == ["0/image.png", "1/image", "2/image"]
+    assert [len(pairs) for _, pairs in found] == [2, 1, 1]
+    assert all(pair.image_ids == (image.image_id,) for image, pairs in found for pair in pairs)
+    assert [image.image.bytes for image, _ in found] == [encoded(color) for color in ("red", "green", "blue")]
+    assert bad.reasons == {"missing image": 2}
+
+
+def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None:
+    from scramble.sources import scene_graphs
+
+    for folder in ("VG_100K", "VG_100K_2"):
+        write_images(tmp_path / folder, "1.jpg", f"{folder}.jpg")
+    graphs = [{"image_id": name, "objects": []} for name in (1, "VG_100K", 0)]
+    (tmp_path / "graphs.json").write_text(json.dumps(graphs))
+    asked = [{"id": "VG_100K", "qas": [
+        {"qa_id": 0, "question": "What?", "answer": "A dog.", "rationale": "no list"},
+        {"question": "Without id?", "answer": "x"}, {"qa_id": 0, "question": "Twice?", "answer": "x"},
+    ]}]  # fmt: skip
+    (tmp_path / "questions.json").write_text(json.dumps(asked))
+    bad = BadRows(max_fraction=0.95)
+    found = list(scene_graphs.bundles(tmp_path, bad, graphs="graphs.json", questions="questions.json"))
+    assert [bundle.key for bundle in found] == ["VG_100K"]
+    (question,) = found[0].questions
+    assert (question.question_id, question.answer, question.rationale) == ("0", "A dog", ())
+    assert bad.reasons == {
+        "several images of that name": 1, "missing image": 1, "row without id": 1, "duplicate id": 1
+    }  # fmt: skip

@@ -72,7 +72,7 @@ class BadRows:
             counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
             raise SourceError(
                 f"{source}: {self.rejected} of {total} rows cannot be used ({counts}), more than the allowed fraction "
-                f"{self.max_fraction:g}; the first: {self.first}{where}. Repair the rows, or raise the allowed fraction"
+                f"{self.max_fraction:g}; the first: {self.first}{where}. Repair the rows, or raise data.max_rejected"
             )
 
     def close(self) -> None:

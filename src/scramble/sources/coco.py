@@ -8,7 +8,7 @@ from typing import Any
 
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, image_name, load_image
+from scramble.sources.images import clean_captions, image_fault, image_name, load_image
 from scramble.store import StoreError, read_json
 
 
@@ -92,8 +92,7 @@ def _images(
         try:
             image = load_image(folder / name, embed=embed, verify=verify)
         except RecordError as error:
-            kind = "unreadable image" if (folder / name).exists() else "missing image"
-            bad.reject(file, f"image {key}", kind, str(error), rows=len(captions[key]))
+            bad.reject(file, f"image {key}", image_fault(folder / name), str(error), rows=len(captions[key]))
             continue
         bad.use(len(captions[key]))
         ident = int(row["id"]) if isinstance(row["id"], float) else row["id"]

@@ -14,7 +14,7 @@ from typing import Any
 from scramble.console import say
 from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, clean_id, image_name, load_image, verify_image
+from scramble.sources.images import clean_captions, clean_id, exists, image_name, load_image, verify_image
 from scramble.sources.tables import LocalTable, one_line, open_local
 
 Row = dict[str, Any]
@@ -188,4 +188,4 @@ def _load(value: Any, path: Path, embed: bool, verify: bool) -> ImageFile:
         return image
     file = Path(name or "")
     folder = path if path.is_dir() else path.parent
-    return load_image(file if file.is_absolute() or file.exists() else folder / file, embed=embed, verify=verify)
+    return load_image(file if file.is_absolute() or exists(file) else folder / file, embed=embed, verify=verify)

@@ -9,7 +9,7 @@ from typing import Any
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.csv_file import CSV_SUFFIXES, csv_rows, require_columns
-from scramble.sources.images import clean_captions, clean_id, image_name, load_image
+from scramble.sources.images import clean_captions, clean_id, image_fault, image_name, load_image
 from scramble.store import StoreError, json_lines, json_values
 
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
@@ -67,8 +67,7 @@ def read(
         try:
             image = load_image(folder / name, embed=embed, verify=verify)
         except RecordError as error:
-            kind = "unreadable image" if (folder / name).exists() else "missing image"
-            bad.reject(file, numbers[0], kind, str(error), rows=len(numbers))
+            bad.reject(file, numbers[0], image_fault(folder / name), str(error), rows=len(numbers))
             continue
         bad.use(len(numbers))
         yield ImageRecord(image_id, image, tuple(captions), source=f"image_folder:{file.parent.name}/{file.name}")
@@ -102,7 +101,9 @@ def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, d
     elif file.suffix.lower() in (".jsonl", ".ndjson"):
         yield from jsonl_rows(file, columns, bad)
     else:
-        raise SourceError(f"{file}: captions are read from .jsonl or .csv files")
+        raise SourceError(
+            f"{file}: captions are read from .jsonl files (one object per line) and .csv, .tsv or .txt tables"
+        )
 
 
 def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -116,7 +117,7 @@ def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[i
             try:
                 values = json_values(line)
             except ValueError as error:
-                bad.reject(file, number, "not JSON", str(error))
+                bad.reject(file, number, "not JSON", f"{error}; write one object per line")
                 continue
             for place, row in enumerate(values, number):  # several where carriage returns end the lines
                 if not isinstance(row, dict):

@@ -35,6 +35,19 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
     return ImageFile(bytes=image.read(), path=Path(path).name)
 
 
+def exists(file: Path) -> bool:
+    """Whether there is such a file; no file has a name that the system refuses (too long, say)."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def image_fault(file: Path) -> str:
+    """Why an image file cannot be used, in words by which rows are counted."""
+    return "unreadable image" if exists(file) else "missing image"
+
+
 def verify_image(image: ImageFile) -> None:
     """Decode an image to its end. Raises RecordError naming it if that fails."""
     from PIL import Image

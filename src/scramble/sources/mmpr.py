@@ -16,7 +16,7 @@ from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import clean_text, image_name, load_image
+from scramble.sources.images import clean_text, exists, image_fault, image_name, load_image
 from scramble.store import json_values
 
 
@@ -103,7 +103,7 @@ class _Images:
         except RecordError as error:
             self._faults[file] = str(error)
             raise
-        if not file.exists():
+        if not exists(file):
             self._faults[file] = f"image {file}: no such file"
             raise RecordError(self._faults[file])
         self._faults[file] = ""
@@ -169,7 +169,7 @@ def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
         try:
             records.append(ImageRecord(image_id, images.load(file), source=f"mmpr:{one.entry.name}"))
         except RecordError as error:
-            raise _BadRow("unreadable image" if file.exists() else "missing image", str(error)) from error
+            raise _BadRow(image_fault(file), str(error)) from error
     key = ids[0] if ids else f"{one.entry.name}/{row}"
     return Bundle(key, tuple(records), (_named(pair, parsed, ids, one, row, time),))
 

@@ -12,7 +12,7 @@ from scramble.records import ImageRecord, Question, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
 from scramble.sources.image_folder import jsonl_rows
-from scramble.sources.images import clean_id, clean_text, image_name, load_image
+from scramble.sources.images import clean_id, clean_text, image_fault, image_name, load_image
 
 
 def bundles(
@@ -59,8 +59,7 @@ def bundles(
                 try:
                     image = load_image(folder / name, embed=embed, verify=verify)
                 except RecordError as error:
-                    kind = "unreadable image" if (folder / name).exists() else "missing image"
-                    bad.reject(file, number, kind, str(error))
+                    bad.reject(file, number, image_fault(folder / name), str(error))
                     break
                 records.append(ImageRecord(name, image, source=f"questions:{file.name}"))
             if len(records) < len(question.image_ids):

@@ -12,7 +12,7 @@ from scramble.formats.scramble import image_ids, row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import image_name, load_image
+from scramble.sources.images import exists, image_fault, image_name, load_image
 from scramble.store import StoreError, read_json
 
 
@@ -73,13 +73,12 @@ def read_with_pairs(
         if used == limit:
             return
         image_id, file = ids[name], folder / name
-        if not file.exists() and files[file.name] == 1:  # else it could be the file of another row's image
+        if not exists(file) and files[file.name] == 1:  # else it could be the file of another row's image
             file = folder / file.name
         try:
             image = load_image(file, embed=embed, verify=verify)
         except RecordError as error:
-            kind = "unreadable image" if file.exists() else "missing image"
-            bad.reject(path, number, kind, str(error), rows=len(pairs))
+            bad.reject(path, number, image_fault(file), str(error), rows=len(pairs))
             continue
         used += 1
         bad.use(len(pairs))

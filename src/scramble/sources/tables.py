@@ -73,7 +73,7 @@ def open_local(path: Path, split: str) -> LocalTable:
     if not splits:
         raise SourceError(f"{path} holds no parquet file and was not written by save_to_disk")
     wanted = next((name for name in splits if _is(split, {name})), None)
-    return LocalTable(path, splits[wanted] if wanted is not None else _refuse(path, split, list(splits)))
+    return LocalTable(path, splits[wanted] if wanted is not None else _refuse(path, split, sorted(splits)))
 
 
 def one_line(error: BaseException) -> str:

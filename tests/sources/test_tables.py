@@ -1,0 +1,206 @@
+"""Local data sets: splits by every naming in use, files read in place, broken ones named in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from scramble.sources import BadRows, SourceError, read
+
+COLORS = ("red", "green", "blue", "white", "black", "orange")
+
+
+def encoded(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 12), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, *colors: str, captions: Any = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    captions = captions or [f"A {color} square." for color in colors]
+    pq.write_table(pa.table({"image": [encoded(color) for color in colors], "caption": captions}), path)
+
+
+def texts(path: Path, **options: Any) -> list[str]:
+    return [text for record in read("hf", path, **options) for text in record.captions]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("data/train-00000-of-00001-0123456789abcdef.parquet", "data/test-00000-of-00001-fedcba9876543210.parquet"),
+        ("train/0.parquet", "test/0.parquet"),
+        ("train.parquet", "test.parquet"),
+        ("flickr_train_1.parquet", "flickr_test_1.parquet"),
+        ("0/Training/part.parquet", "0/evaluation/part.parquet"),
+    ],
+)
+def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, test: str) -> None:
+    write(tmp_path / "d" / train, "red", "green")
+    write(tmp_path / "d" / test, "blue")
+    assert texts(tmp_path / "d") == ["A red square.", "A green square."]
+    assert texts(tmp_path / "d", split="test") == ["A blue square."]
+    with pytest.raises(SourceError, match=r"has no split nonsense; it has test, train \(data\.split=\.\.\.\)"):
+        texts(tmp_path / "d", split="nonsense")
+
+
+def test_other_names_of_splits_and_files_without_one(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "val-00000-of-00002.parquet", "red")
+    write(tmp_path / "data" / "val-00001-of-00002.parquet", "green")
+    write(tmp_path / "data" / "restval-00000-of-00001.parquet", "blue")
+    write(tmp_path / "extra.parquet", "white")
+    for name in ("val", "validation", "dev"):
+        assert texts(tmp_path, split=name) == ["A red square.", "A green square."]
+    assert texts(tmp_path, split="restval") == ["A blue square."]
+    assert texts(tmp_path, split="extra") == ["A white square."]
+    with pytest.raises(SourceError, match="has no split train; it has extra, restval, validation"):
+        texts(tmp_path)
+    for name in ("a", "b"):
+        write(tmp_path / "plain" / f"{name}.parquet", "red" if name == "a" else "green")
+    assert len(texts(tmp_path / "plain")) == 2
+    with pytest.raises(SourceError, match="no split test; it has train"):
+        texts(tmp_path / "plain", split="test")
+
+
+def test_one_file_and_saved_sets_have_the_split_that_they_are(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    write(tmp_path / "test-00000-of-00001.parquet", "red")
+    for name in ("train", "test"):  # a file that is given by name is what is meant
+        assert texts(tmp_path / "test-00000-of-00001.parquet", split=name) == ["A red square."]
+    with pytest.raises(SourceError, match="no split val; it has test"):
+        texts(tmp_path / "test-00000-of-00001.parquet", split="val")
+    data = Dataset.from_dict({"image": [encoded("red")], "caption": ["A red square."]})
+    data.save_to_disk(str(tmp_path / "one"))
+    assert texts(tmp_path / "one") == ["A red square."]
+    with pytest.raises(SourceError, match="no split nonsense; it has train"):
+        texts(tmp_path / "one", split="nonsense")
+    Dataset.from_dict(data.to_dict(), split="test").save_to_disk(str(tmp_path / "named"))
+    assert texts(tmp_path / "named", split="test") == ["A red square."]
+    with pytest.raises(SourceError, match="no split train; it has test"):
+        texts(tmp_path / "named")
+    DatasetDict({"train": data, "validation": data}).save_to_disk(str(tmp_path / "several"))
+    assert texts(tmp_path / "several", split="val") == ["A red square."]
+    with pytest.raises(SourceError, match="no split test; it has train, validation"):
+        texts(tmp_path / "several", split="test")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "what?", "all*", "{x}", "a b", "é図"])
+@pytest.mark.parametrize("layout", ["parquet", "folder", "saved", "dict"])
+def test_signs_of_patterns_in_paths_are_letters(tmp_path: Path, name: str, layout: str) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = {"image": ["x [1].png", "y.png"], "caption": ["A red square.", "A blue one."]}
+    path = tmp_path / name
+    data = Dataset.from_dict(rows)
+    if layout == "saved":
+        data.save_to_disk(str(tmp_path / "made"))
+    elif layout == "dict":
+        DatasetDict({"train": data}).save_to_disk(str(tmp_path / "made"))
+    else:
+        (tmp_path / "made").mkdir()
+        data.to_parquet(str(tmp_path / "made" / "train.parquet"))
+    (tmp_path / "made").rename(path)
+    for file in rows["image"]:
+        (path / file).write_bytes(encoded("red"))
+    records = list(read("hf", path / "train.parquet" if layout == "parquet" else path))
+    assert [r.captions for r in records] == [("A red square.",), ("A blue one.",)]
+    assert all(r.image.bytes == encoded("red") for r in records)
+
+
+def test_rows_of_one_image_are_one_image_also_apart_and_with_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [f"Row {n}." for n in range(6)]
+    write(tmp_path / "x.parquet", "red", "blue", "red", "blue", "red", "green", captions=captions)
+    found = {r.image_id: r.captions for r in read("hf", tmp_path / "x.parquet")}
+    assert found == {"00000001": ("Row 0.", "Row 2.", "Row 4."), "00000002": ("Row 1.", "Row 3."),
+                     "00000006": ("Row 5.",)}  # fmt: skip
+    assert "5 rows share 2 images" in capsys.readouterr().out
+    assert len(list(read("hf", tmp_path / "x.parquet", limit=2))) == 2
+
+
+def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None:
+    rows = {"image": [encoded(c) for c in ("red", "blue", "red", "blue", "green")], "caption": list("abcde"),
+            "key": [0, 1, 0, 0, None]}  # fmt: skip
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    bad = BadRows(max_fraction=0.5)
+    found = list(read("hf", tmp_path / "x.parquet", bad=bad, id_column="key"))
+    assert [(r.image_id, r.captions) for r in found] == [("0", ("a", "c")), ("1", ("b",))]
+    assert bad.reasons == {"duplicate id": 1, "row without id": 1}
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ('["A dog.", "A cat."]', ("A dog.", "A cat.")),
+        ("['A dog.', \"A man's cat.\"]", ("A dog.", "A man's cat.")),
+        (["A dog.", '["A cat.", "A cow."]'], ("A dog.", "A cat.", "A cow.")),
+        ("[A dog on a bench]", ("[A dog on a bench]",)),
+        ('"A dog" it says.', ('"A dog" it says.',)),
+        ("['A dog.' 'A cat.']", "cannot be read"),
+        ('["A dog.", "A cat', ('["A dog.", "A cat',)),  # no closing bracket: a text
+        ('["A dog." and]', "cannot be read"),
+        ("[]", "row without caption"),
+        ('["A dog.", null]', "row without caption"),
+        ('[["A dog."]]', "not text but list"),
+        ('{"raw": "A dog."}', "not text but dict"),
+        ("[1, 2]", "not text but int"),
+        (float("nan"), "row without caption"),
+        (7, "not text but int"),
+        (["A dog.", 7], "not text but int"),
+        (b"A dog.", "not text but bytes"),
+        ("half \ud83d", "half a character"),
+    ],
+)
+def test_captions_of_a_row(caption: Any, expected: Any) -> None:
+    from scramble.records import RecordError
+    from scramble.sources.images import clean_captions
+
+    if isinstance(expected, tuple):
+        assert tuple(clean_captions(caption)) == expected
+        return
+    with pytest.raises(RecordError, match=expected):
+        clean_captions(caption)
+
+
+def test_broken_files_are_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "x.parquet", *COLORS)
+    whole = (tmp_path / "x.parquet").read_bytes()
+    for name, content in {"half": whole[: len(whole) // 2], "empty": b"", "text": b"image,caption\n"}.items():
+        (tmp_path / f"{name}.parquet").write_bytes(content)
+        with pytest.raises(SourceError, match=rf"{name}\.parquet cannot be read") as error:
+            texts(tmp_path / f"{name}.parquet")
+        assert "\n" not in str(error.value)
+    write(tmp_path / "d" / "a.parquet", "red")
+    pq.write_table(pa.table({"image": [encoded("red")], "text": ["x"]}), tmp_path / "d" / "b.parquet")
+    with pytest.raises(SourceError, match=r"b\.parquet: no column caption; it has image, text"):
+        texts(tmp_path / "d")
+
+
+def test_local_files_are_read_without_the_cache(tmp_path: Path) -> None:
+    """A file where the cache should be: whoever writes there fails, root too."""
+    (tmp_path / "cache").write_text("")
+    write(tmp_path / "run [1]" / "x.parquet", *COLORS)
+    code = (
+        "import sys; from scramble.records import *; from scramble.sources import read\n"
+        "from scramble.store import ImageTable, write_table\n"
+        "images = list(read('hf', sys.argv[1] + '/x.parquet')); write_table(sys.argv[1], ImageRecord, images)\n"
+        "table = ImageTable(sys.argv[1]); assert all(table[i.image_id] == i.image for i in images)\n"
+        "assert list(table) == [i.image_id for i in images] and len(table) == 6"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_DATASETS_CACHE": str(tmp_path / "cache" / "x")}
+    command = [sys.executable, "-c", code, str(tmp_path / "run [1]")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
