@@ -397,7 +397,8 @@ def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record
             for row in batch.to_pylist():
                 yield _from_row(record_type, row)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {error}") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's can have several lines
+        raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {why}") from error
 
 
 def table_path(folder: str | Path, record_type: type) -> Path:

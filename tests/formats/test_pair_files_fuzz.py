@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_formats import IMAGES, PAIRS
 from test_pair_files import FORMS, as_csv
 
-from scramble.formats import read_pairs
+from scramble.formats import FORMATS, read, read_pairs
+from scramble.formats import write as write_export
 from scramble.negatives.audit import audit
 from scramble.negatives.audit_page import write_page
+from scramble.records import PreferencePair
+from scramble.store import write_table
 
 TEXTS = [
     (f"A {a} car, next to {n} \N{LATIN SMALL LETTER U WITH DIAERESIS}ber-bus \u2028 \u201cx\u201d.", f"A {b} car, {n}.")
@@ -212,7 +216,7 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
         write_page(folder / "audit.html", result, pairs)
 
 
-def run(kind: str, seeds: range, tmp_path: Path) -> None:
+def run(kind: str, seeds: range, tmp_path: Path, check: Callable[[str, Path, random.Random], None] = check) -> None:
     for seed in seeds:
         folder = tmp_path / f"{kind}-{seed}"
         folder.mkdir()
@@ -221,6 +225,34 @@ def run(kind: str, seeds: range, tmp_path: Path) -> None:
         except BaseException as error:
             error.add_note(f"kind {kind}, seed {seed}, in {folder}")
             raise
+
+
+def check_import(name: str, folder: Path, rng: random.Random) -> None:
+    """An export of :mod:`scramble.formats`, or this project's own table, damaged and read back with its images."""
+    if name == "own table":
+        write_table(folder, PreferencePair, PAIRS * 5)
+        path = folder / "pairs.parquet"
+    else:
+        path, _ = write_export(name, IMAGES, PAIRS[:2], folder)
+    data = path.read_bytes()
+    rows: list[Any] = []
+    if path.suffix == ".json":
+        rows = json.loads(data)
+    elif path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in data.split(b"\n") if line]
+    if rows and rng.random() < 0.5:
+        rows = damage_rows(rows, rng, flat=False)
+        path.write_bytes(json.dumps(rows).encode() if path.suffix == ".json" else as_lines(rows))
+    else:
+        path.write_bytes(damage_bytes(data, rng))
+    try:
+        if name == "own table":
+            list(read_pairs(folder))
+        else:
+            list(read(name, folder)[0])
+    except (ValueError, RuntimeError) as error:
+        assert type(error).__module__.startswith("scramble.") and "\n" not in str(error), repr(error)
+        assert str(folder) in str(error)
 
 
 KINDS = [entry[0] for entry in FILES]
@@ -235,3 +267,14 @@ def test_damaged_pair_files(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_damaged_pair_files(tmp_path: Path, kind: str) -> None:
     run(kind, range(8, 308), tmp_path)
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "own table"])
+def test_damaged_exports(tmp_path: Path, name: str) -> None:
+    run(name, range(3), tmp_path, check_import)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [*FORMATS, "own table"])
+def test_many_damaged_exports(tmp_path: Path, name: str) -> None:
+    run(name, range(3, 153), tmp_path, check_import)

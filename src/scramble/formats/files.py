@@ -169,8 +169,10 @@ def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int,
             yield from _table_rows(path, on_bad)
         else:
             yield from _json_rows(path, on_bad)
-    except (StoreError, UnicodeDecodeError) as error:
+    except StoreError as error:
         raise FormatError(str(error)) from error
+    except UnicodeDecodeError as error:  # Arrow's
+        raise FormatError(f"cannot read {path}: not text in UTF-8 ({error})") from error
 
 
 OnBadRow = Callable[[Path, int | str, str], None]

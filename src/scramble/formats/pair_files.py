@@ -211,5 +211,5 @@ def _is_own_table(path: Path) -> bool:
 
     try:
         return path.is_file() and "pair_id" in pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False  # the rows' reader says so

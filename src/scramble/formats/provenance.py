@@ -15,7 +15,10 @@ COLUMN = "provenance"
 
 
 class FormatError(ValueError):
-    """A file that is not in the format it is read as. The message names file and row."""
+    """A file that is not in the format it is read as. The message names file and row, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # it can quote the file, line breaks included
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:
