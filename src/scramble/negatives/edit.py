@@ -5,6 +5,7 @@ All changes are made at character offsets of the original text, so a word is nev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from scramble.negatives.base import Negative
@@ -13,17 +14,32 @@ from scramble.negatives.parse import Phrase, Sentence
 from scramble.records import Edit
 
 Change = tuple[int, int, str]  # start, end (characters), new text
+_OWN_CAPITALS = frozenset({"tv", "suv", "frisbee", "jeep"})  # these capitals do not pass to what replaces the word
+_REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
 
 
 def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last``; the capital of the first word of the text is kept."""
-    return s.start[first], s.end[last], capitalised(new) if s.start[first] == 0 else new
+    """Replace tokens ``first`` to ``last`` by words of the caption; a capital that belongs to the place is kept."""
+    return s.start[first], s.end[last], capitalised(new) if first in s.opening else new
+
+
+def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
+    """Replace tokens ``first`` to ``last`` by words that the caption does not have, in the case of the old ones."""
+    old = s.span(first, last)
+    own = s.lower[first].removesuffix("s") in _OWN_CAPITALS
+    if len(old) > 1 and old.isupper() and not own:
+        new = new.upper()
+    elif first in s.opening or (old[0].isupper() and not own):
+        new = s.styled(capitalised(new))
+    return s.start[first], s.end[last], new
 
 
 def moved_text(s: Sentence, first: int, last: int) -> str:
-    """Text of tokens as it reads away from the start of the sentence."""
+    """Text of tokens as it reads away from the place that gave its first word a capital."""
     text = s.span(first, last)
-    return decapitalised(text, keep=s.tag[first] in ("NNP", "NNPS")) if s.start[first] == 0 else text
+    if first not in s.opening:
+        return text
+    return decapitalised(text, keep=s.tag[first] in ("NNP", "NNPS") or len(s.lower[first]) >= s.headline)
 
 
 def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
@@ -31,7 +47,7 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
     if token == 0 or s.lower[token - 1] not in ("a", "an"):
         return []
     right = article(next_word)
-    return [] if right == s.lower[token - 1] else [span_change(s, token - 1, token - 1, right)]
+    return [] if right == s.lower[token - 1] else [word_change(s, token - 1, token - 1, right)]
 
 
 def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
@@ -57,7 +73,7 @@ def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Chan
             if right and not phrase.partitive:
                 return None  # the arcs contradict the forms
             if not right and new != s.lower[i]:
-                changes.append(span_change(s, i, i, new))
+                changes.append(word_change(s, i, i, new))
         elif not any(s.head[j] in (i, verb) and s.dep[j] in ("nsubj", "nsubjpass", "csubj") for j in range(len(s.dep))):
             return None  # a verb whose subject is unknown
     return changes
@@ -68,7 +84,12 @@ def _shows_plural(verb: str, tag: str) -> bool:
 
 
 def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
-    """Apply changes (any order). None when they overlap or leave the text as it was."""
+    """Apply changes (any order).
+
+    None when they overlap, touch a negated word, leave the text as it was, or join a word with itself.
+    """
+    if any(start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes):
+        return None
     parts: list[str] = []
     edits: list[Edit] = []
     at = length = 0
@@ -83,6 +104,10 @@ def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: 
         at = end
     parts.append(s.text[at:])
     text = "".join(parts)
-    if text.casefold() == s.text.casefold():
+    old, new = s.text.casefold(), text.casefold()
+    if new == old:
+        return None
+    repeated = _REPEATED.search(new)  # "orange and orange"
+    if repeated and repeated[0] not in old:
         return None
     return Negative(text, kind, rule, tuple(edits), weight)

@@ -6,13 +6,15 @@ tags are far more reliable than their arcs. Arcs serve agreement alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scramble.negatives.inflect import word_set
+from scramble.negatives.inflect import capitalised, word_set
 from scramble.negatives.lexicon import Adjective, Lexicon, Noun
+from scramble.negatives.negation import negated
 
 DEFAULT_PIPELINE = "en_core_web_sm"
 _NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
@@ -25,6 +27,8 @@ _VERBAL = word_set("""
     grazes smiles features
 """)  # forms that taggers take for nouns in captions without a main verb
 _BLOCKS = _NOUN_TAGS | {"HYPH", "POS"}
+NO_HEADLINE = 1_000
+_OPENS = re.compile(r"^[^a-z]*[^\w]$|_$")
 PRONOUNS = word_set("""
     he she it they him her them his hers its their theirs himself herself itself themselves i we you my our
     your me us who whom whose it's
@@ -36,7 +40,7 @@ _GROUPS = word_set("""
 _SHADES = word_set("""
     light dark bright neon pale fluorescent deep
 """)
-_LISTED = frozenset({",", "and", "or", "-", "/"})  # beside an adjective: it is part of a list
+_LISTED = frozenset({",", "and", "or", "-", "/", "&"})  # next to an adjective: it is part of a list
 _RECIPROCAL = frozenset(
     {
         "each",
@@ -106,10 +110,19 @@ class Sentence:
     phrases: list[Phrase]
     pronoun: bool
     reciprocal: bool
+    negated: frozenset[int] = frozenset()  # tokens in the scope of a negation
+    opening: frozenset[int] = frozenset()  # tokens whose capital belongs to their place, not to the word
+    headline: int = NO_HEADLINE  # words of this length or longer have a capital anywhere ("A Dog on a Red Couch": 4)
 
     def span(self, first: int, last: int) -> str:
         """The text of tokens ``first`` to ``last``."""
         return self.text[self.start[first] : self.end[last]]
+
+    def styled(self, text: str) -> str:
+        """A text that no token has, with the capitals of a headline if the caption is one."""
+        if self.headline == NO_HEADLINE:
+            return text
+        return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
 
 
 def load_pipeline(name: str | Path = DEFAULT_PIPELINE) -> Any:
@@ -162,11 +175,30 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
     for i in range(len(start) - 1):
         if sentence.lower[i] in _VERBAL and sentence.tag[i] in _NOUN_TAGS and sentence.tag[i + 1] in _AFTER_VERB:
             sentence.tag[i] = "VBG" if sentence.lower[i].endswith("ing") else "VBZ"
+    _read_capitals(sentence, lexicon)
     words = set(sentence.lower)
     sentence.pronoun = not words.isdisjoint(PRONOUNS)
     sentence.reciprocal = not words.isdisjoint(_RECIPROCAL) or "side by side" in sentence.text
     sentence.phrases = _merge_partitives(sentence, _noun_phrases(sentence, lexicon), lexicon)
+    sentence.negated = negated(sentence, lexicon)
     return sentence
+
+
+def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
+    """Find the capitals that belong to a place: at the start, after punctuation and after a number such as "2.".
+
+    Such tokens open a sentence, a quote, a bracket or an item of a list. Whatever an edit puts there has to have the
+    capital as well and what it moves away must not: otherwise the rejected text alone shows a slip of case.
+    """
+    capitals = [i for i, start in enumerate(s.start) if s.text[start].isupper()]
+    s.opening = frozenset(i for i in capitals if i == 0 or _OPENS.search(s.lower[i - 1]))
+    for i in s.opening:  # "Dog on couch": taggers take the capital for a name
+        if s.tag[i] in ("NNP", "NNPS") and (s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives):
+            s.tag[i] = "NNS" if lexicon.nouns.get(s.lower[i], (None, False))[1] else "NN"
+    inner = [len(s.lower[i]) for i in capitals if i not in s.opening]
+    small = [len(w) for w, start in zip(s.lower, s.start, strict=True) if w[0].isalpha() and s.text[start].islower()]
+    if len(inner) > 2 and max(inner) > 3 >= max(small, default=0):
+        s.headline = 4 if small else 1
 
 
 def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
@@ -181,7 +213,7 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
         if i + 2 < size and s.tag[i + 1] in ("VBN", "JJ") and s.tag[i + 2] in _NOUN_TAGS:
             left = i + 1  # "snow covered ground": no phrase of its own
             continue
-        first = _left_edge(s, i, left)
+        first = _left_edge(s, i, left, lexicon)
         if first > left and s.tag[first - 1] in ("HYPH", "POS"):
             left = i + 1
             continue
@@ -190,7 +222,12 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
     return phrases
 
 
-def _left_edge(s: Sentence, head: int, left: int) -> int:
+def _modifies(s: Sentence, i: int, lexicon: Lexicon) -> bool:
+    """Whether a token is an adjective; taggers take "grey" and "orange" for nouns."""
+    return s.tag[i] in ("JJ", "JJR", "JJS") or (s.lower[i] in lexicon.adjectives and s.tag[i] in _NOUN_TAGS)
+
+
+def _left_edge(s: Sentence, head: int, left: int, lexicon: Lexicon) -> int:
     """The first token of the noun phrase that ends in ``head``, not before ``left``."""
     i = head
     while i > left:
@@ -201,8 +238,8 @@ def _left_edge(s: Sentence, head: int, left: int) -> int:
             before = s.tag[i - 2] if i - 1 > left else "NN"
             if before not in _OPENERS and before not in ("CD", "JJ"):
                 return i
-        elif tag == "CC":  # "black and white"
-            if not (i - 2 >= left and s.tag[i] == "JJ" and s.tag[i - 2] == "JJ"):
+        elif s.lower[i - 1] in _LISTED:  # "black and white", "a big, red", "red, white and blue"
+            if not (i - 2 >= left and _modifies(s, i, lexicon) and _modifies(s, i - 2, lexicon)):
                 return i
         elif (tag not in _NOUN_TAGS and tag not in _ADJECTIVE_TAGS and tag not in ("CD", "RB")) or (
             tag == "RB" and s.tag[i] not in _ADJECTIVE_TAGS
@@ -231,11 +268,11 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
     opener = s.lower[first] if s.tag[first] in _OPENERS else ""
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
         entry = None  # a slip of the writer: leave it alone
-    if opener in ("no", "any") or (first and s.lower[first - 1] in ("no", "without", "not")):
-        entry = None  # what is absent cannot be made absent
+    if opener == "no":
+        entry = None  # "no smoking sign" reads as a negation wherever it stands
     return Phrase(
         first, head, nominal, head, entry[0] if entry else None, is_plural, is_plural, tuple(attributes), number,
-        opener, False, tag in ("NNP", "NNPS") and s.start[head] > 0 and s.text[s.start[head]].isupper(),
+        opener, False, tag in ("NNP", "NNPS") and head not in s.opening and s.text[s.start[head]].isupper(),
     )  # fmt: skip
 
 
@@ -255,7 +292,9 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
         if i + 2 < nominal and s.lower[i + 1] == "and" and s.lower[i + 2] in lexicon.adjectives:
             last = i + 2  # "black and white"
         listed = s.lower[last + 1] in _LISTED or (
-            begin > 1 and s.lower[begin - 1] in _LISTED and (begin > first or s.tag[begin - 2] in _ADJECTIVE_TAGS)
+            begin > 1
+            and s.lower[begin - 1] in _LISTED
+            and (begin > first or s.tag[begin - 2] in _ADJECTIVE_TAGS or s.lower[begin - 2] in lexicon.adjectives)
         )
         if not listed and f"{s.lower[last]} {s.lower[last + 1]}" not in lexicon.phrases["frozen"]:
             found.append(Attribute(begin, last, adjective))

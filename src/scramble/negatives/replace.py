@@ -8,7 +8,7 @@ weight is the frequency of the word it writes, see :mod:`scramble.negatives.lexi
 from __future__ import annotations
 
 from scramble.negatives.base import Negative
-from scramble.negatives.edit import article_change, build, span_change
+from scramble.negatives.edit import article_change, build, word_change
 from scramble.negatives.inflect import plural
 from scramble.negatives.lexicon import Lexicon, Noun
 from scramble.negatives.parse import Phrase, Sentence
@@ -66,7 +66,7 @@ def _replace_object(
         if (bare and not other.mass) or (phrase.opener in ("a", "an") and not other.count):
             continue
         new = plural(other.lemma) if phrase.plural else other.lemma
-        changes = [span_change(s, first, phrase.last, new), *article_change(s, first, new)]
+        changes = [word_change(s, first, phrase.last, new), *article_change(s, first, new)]
         found.append(build(s, changes, "replace-object", "replace.object", other.weight))
     return found
 
@@ -91,7 +91,7 @@ def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[N
         for other in lexicon.adjective_swaps.get(word, []):
             if other.word in present or f"{other.word} {s.lower[a.last + 1]}" in lexicon.phrases["frozen"]:
                 continue
-            changes = [span_change(s, a.first, a.last, other.word), *article_change(s, a.first, other.word)]
+            changes = [word_change(s, a.first, a.last, other.word), *article_change(s, a.first, other.word)]
             found.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
     return found
 
@@ -105,7 +105,7 @@ def _replace_number(s: Sentence, phrase: Phrase) -> list[Negative | None]:
         return []
     mine = s.lower[phrase.number]
     return [
-        build(s, [span_change(s, phrase.number, phrase.number, other)], "replace-number", "replace.number", weight)
+        build(s, [word_change(s, phrase.number, phrase.number, other)], "replace-number", "replace.number", weight)
         for other, weight in _NUMBERS.items()
         if other != mine
     ]
@@ -126,7 +126,7 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[Neg
         if s.tag[first] in ("RP", "TO") or s.lower[first - 1] in ("up", "down", "out", "to", "from", "at", "upside"):
             return []
         return [
-            build(s, [span_change(s, first, phrase.first - 1, other)], "replace-relation", "replace.preposition", w)
+            build(s, [word_change(s, first, phrase.first - 1, other)], "replace-relation", "replace.preposition", w)
             for other, w in others
         ]
     return []
@@ -151,7 +151,7 @@ def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon) -> list[Nega
     if token >= len(s.tag) or not s.tag[token].startswith("V"):
         return []
     return [
-        build(s, [span_change(s, token, token, new)], "replace-relation", "replace.verb", weight)
+        build(s, [word_change(s, token, token, new)], "replace-relation", "replace.verb", weight)
         for tag, new, weight in lexicon.verbs.get((category, s.lower[token]), [])
         if tag == s.tag[token]
     ]

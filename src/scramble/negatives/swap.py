@@ -15,7 +15,7 @@ from scramble.negatives.base import Negative
 from scramble.negatives.edit import Change, agreement_changes, article_change, build, moved_text, span_change
 from scramble.negatives.inflect import article, capitalised, plural, word_set
 from scramble.negatives.lexicon import Lexicon, Noun
-from scramble.negatives.parse import Attribute, Phrase, Sentence
+from scramble.negatives.parse import NO_HEADLINE, Attribute, Phrase, Sentence
 
 _ANIMATE = frozenset({"person", "animal"})
 _THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
@@ -78,8 +78,11 @@ def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
 
 
 def _between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
-    """The tokens between two phrases, other noun phrases left out."""
-    inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)}
+    """The tokens between two phrases, other noun phrases and negated words left out.
+
+    "a bench with nobody on it next to a car" relates bench and car by "next to" alone.
+    """
+    inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)} | s.negated
     return [i for i in range(u.last + 1, v.first) if i not in inside]
 
 
@@ -146,7 +149,7 @@ def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
         return text
     if phrase.number >= 0 or phrase.noun is None or phrase.noun.mass:
         return text
-    return f"{article(text)} {text}"
+    return f"{s.styled(article(text))} {text}"
 
 
 def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
@@ -236,13 +239,13 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list
         if f"{s.lower[a.first]} {taker.noun.lemma}" in lexicon.phrases["natural"]:
             continue
         following = s.span(a.last + 1, a.last + 1)
-        if s.start[a.first] == 0:
-            removed: Change = (0, s.end[a.last + 1], capitalised(following))
+        if a.first in s.opening:
+            removed: Change = (s.start[a.first], s.end[a.last + 1], capitalised(following))
         else:
             removed = (s.start[a.first], s.start[a.last + 1], "")
         word, at = moved_text(s, a.first, a.last), taker.nominal
-        if s.start[at] == 0:
-            added: Change = (0, s.end[at], f"{capitalised(word)} {moved_text(s, at, at)}")
+        if at in s.opening:
+            added: Change = (s.start[at], s.end[at], f"{capitalised(word)} {moved_text(s, at, at)}")
         else:
             added = (s.start[at], s.start[at], word + " ")
         changes = [removed, added, *article_change(s, a.first, following), *article_change(s, at, word)]
@@ -321,7 +324,9 @@ def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
         or phrase.noun.lemma in _FIXED_NUMBER
     ):
         return ""
-    return plural(text) if to_plural else phrase.noun.lemma
+    if s.headline != NO_HEADLINE:
+        text = text.lower()
+    return s.styled(plural(text) if to_plural else phrase.noun.lemma)
 
 
 def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
@@ -357,7 +362,7 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[N
         or not (one.noun and one.noun.count)
     ):
         return []
-    end, words = quantity
+    end, words = quantity[0], s.styled(quantity[1])
     follower = one.last + 1
     if one.noun.category == "scene" and words.startswith("a "):
         return []
@@ -372,7 +377,7 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[N
         span_change(
             s, one.first, one.last, " ".join(filter(None, (words, _middle(s, one.first + 1, one.nominal), plural_form)))
         ),
-        span_change(s, many.first, many.last, f"{article(alone)} {alone}"),
+        span_change(s, many.first, many.last, f"{s.styled(article(alone))} {alone}"),
         *verbs_one,
         *verbs_many,
     ]
