@@ -43,6 +43,21 @@ _FIXED_NUMBER = word_set("""
 """)
 _PATHS = frozenset({"past", "through", "around", "across", "from", "toward", "towards", "at", "to", "along", "off"})
 _JOINERS = frozenset({"and", "or", ","})
+_SEPARATORS = _JOINERS | {"&", "+", "/", "plus", ".", "!", "?", ";", ":", "...", "…", "-", "–", "—"}
+_QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
+_MUTUAL = word_set("""
+    playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
+    dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
+""")  # before "with" or "to": what one does to the other, the other does to it
+_RIDING = word_set("""
+    riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
+""")
+_GROUND = word_set("""
+    wave ocean water sea surf river lake slope hill mountain snow ramp rail street road track trail path beach
+""")
+_MOUNTS = frozenset({"vehicle", "animal", "tool", "sport"})
+_ON = frozenset({"on", "in", "atop", "onto", "upon", "top", "of", "with", "using"})
+_AMONG = frozenset({"between", "among", "amongst", "amid", "amidst"})
 _FILLERS = word_set("""
     a an the of to its then
 """)
@@ -67,6 +82,8 @@ def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
             continue
         if _bound(s, u, lexicon) or _bound(s, v, lexicon):
             continue
+        if u.plural != v.plural and (_among(s, u) or _among(s, v)):
+            continue  # "in between a child"
         found += _swap_numbers(s, u, v, lexicon)
         weight = _plausibility(u.noun, v.noun, words, _arguments(s, u, v))
         if weight and not _generic(u.noun, v.noun, lexicon):
@@ -93,21 +110,22 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
     cat" is not false where "a cat sitting next to a dog" is true. Not so when either has a relation of its own: "a
     man on a skateboard near a car", "a dog next to a cat wearing a hat".
     """
-    if not joints:
+    words = [w for w in words if w not in _QUOTES]
+    if _SEPARATORS.issuperset(words) or _rides(s, u, v, words):
         return True
-    if _JOINERS.issuperset(words):
-        return True
+    joints = [i for i in joints if s.lower[i] not in _QUOTES]
     after = v.last + 1
     if words[-1] in _JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
         return True  # "a sink in a bathroom and a towel": joined to what is not certain
     symmetric = lexicon.phrases["symmetric"]
-    if any(
+    mutual = len(words) > 1 and words[-1] in ("with", "to") and words[-2] in _MUTUAL and _equals(u, v)
+    if not mutual and any(
         s.tag[i].startswith("V") and w not in _STILL and w not in symmetric for i, w in zip(joints, words, strict=True)
     ):
         return False
     if set(words) & _PLACES:
         return False
-    if any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
+    if mutual or any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
         before = s.lower[u.first - 1] if u.first else ""
         free = before in symmetric or before == "of" or before in _STILL
         governed = u.first > 0 and not free and (before in _PLACES or s.tag[u.first - 1].startswith("V"))
@@ -118,6 +136,36 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
         owns = owns or (words[-1] == "with" and follower in _PLACES and place in ("it", "them", "top", "the"))
         return not (governed or owns) or bool(_JOINERS & set(words))
     return not [w for w in words if w not in symmetric and w not in _FILLERS and w not in _STILL and w not in _JOINERS]
+
+
+def _equals(u: Phrase, v: Phrase) -> bool:
+    """Whether either thing can do what the other does: two living ones, or two lifeless ones."""
+    if u.noun is None or v.noun is None:
+        return False
+    return (u.noun.category in _ANIMATE) == (v.noun.category in _ANIMATE)
+
+
+def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
+    """Whether two phrases are what is ridden and where: "riding a wave on a board", "riding a board on a wave"."""
+    if u.noun is None or v.noun is None:
+        return False
+    first, second = (u, v) if _grounds(s, u) else (v, u)
+    if not _grounds(s, first) or _grounds(s, second) or second.noun is None or second.noun.category not in _MOUNTS:
+        return False
+    before = s.lower[u.first - 1] if u.first else ""
+    if _ON.issuperset(words):
+        return before in _RIDING
+    return before in _ON and any(w in _RIDING for w in words) and _RIDING.issuperset(words)
+
+
+def _grounds(s: Sentence, phrase: Phrase) -> bool:
+    lemma = phrase.noun.lemma if phrase.noun is not None else ""
+    return lemma in _GROUND or s.lower[phrase.last].removesuffix("s") in _GROUND
+
+
+def _among(s: Sentence, phrase: Phrase) -> bool:
+    """Whether a phrase has to name several things: "in between two children"."""
+    return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
 
 
 def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
