@@ -14,8 +14,13 @@ from scramble.negatives.parse import Phrase, Sentence
 from scramble.records import Edit
 
 Change = tuple[int, int, str]  # start, end (characters), new text
-_OWN_CAPITALS = frozenset({"tv", "suv", "frisbee", "jeep"})  # these capitals do not pass to what replaces the word
+_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names: a replacement has no such capital
 _REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
+
+
+def is_title(s: Sentence, token: int) -> bool:
+    """Whether a token has a capital that its word does not ask for."""
+    return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _OWN_CAPITALS
 
 
 def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
@@ -26,10 +31,9 @@ def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
 def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
     """Replace tokens ``first`` to ``last`` by words that the caption does not have, in the case of the old ones."""
     old = s.span(first, last)
-    own = s.lower[first].removesuffix("s") in _OWN_CAPITALS
-    if len(old) > 1 and old.isupper() and not own:
+    if len(old) > 1 and old.isupper() and is_title(s, first):
         new = new.upper()
-    elif first in s.opening or (old[0].isupper() and not own):
+    elif first in s.opening or is_title(s, first):
         new = s.styled(capitalised(new))
     return s.start[first], s.end[last], new
 
@@ -72,11 +76,20 @@ def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Chan
             right = _shows_plural(s.lower[i], tag) == to_plural
             if right and not phrase.partitive:
                 return None  # the arcs contradict the forms
+            if not right and i > phrase.last and _joined_subject(s, phrase):
+                return None
             if not right and new != s.lower[i]:
                 changes.append(word_change(s, i, i, new))
         elif not any(s.head[j] in (i, verb) and s.dep[j] in ("nsubj", "nsubjpass", "csubj") for j in range(len(s.dep))):
             return None  # a verb whose subject is unknown
     return changes
+
+
+def _joined_subject(s: Sentence, phrase: Phrase) -> bool:
+    """Whether a phrase ends a joined subject, with which the verb agrees as a whole: "a man and two dogs are"."""
+    if not phrase.first or s.lower[phrase.first - 1] not in ("and", "or", "&"):
+        return False
+    return not any(tag[:1] == "V" for tag in s.tag[: phrase.first])
 
 
 def _shows_plural(verb: str, tag: str) -> bool:

@@ -28,6 +28,7 @@ _VERBAL = word_set("""
 """)  # forms that taggers take for nouns in captions without a main verb
 _BLOCKS = _NOUN_TAGS | {"HYPH", "POS"}
 NO_HEADLINE = 1_000
+_RUN_ON = re.compile(r"[a-z][.;:!?][a-z]")
 _OPENS = re.compile(r"^[^a-z]*[^\w]$|_$")
 PRONOUNS = word_set("""
     he she it they him her them his hers its their theirs himself herself itself themselves i we you my our
@@ -207,6 +208,8 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
     for i, tag in enumerate(s.tag):
         if tag not in _NOUN_TAGS or (i + 1 < size and s.tag[i + 1] in _BLOCKS):
             continue
+        if i + 2 < size and s.lower[i + 1] in _LISTED and _modifies(s, i, lexicon) and _modifies(s, i + 2, lexicon):
+            continue  # "an orange and white cat": no phrase of its own
         if i + 1 < size and f"{s.lower[i]} {s.lower[i + 1]}" in lexicon.nouns:
             left = i + 1  # a compound whose second word the tagger took for a verb ("street sign")
             continue
@@ -268,6 +271,8 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
     opener = s.lower[first] if s.tag[first] in _OPENERS else ""
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
         entry = None  # a slip of the writer: leave it alone
+    if any(_RUN_ON.search(s.lower[i]) for i in range(first, head + 1)):
+        entry = None  # "on a couch;A cat": two words that the tokenizer did not part
     if opener == "no":
         entry = None  # "no smoking sign" reads as a negation wherever it stands
     return Phrase(

@@ -148,8 +148,8 @@ def _replace_verb(s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: L
 
 
 def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon) -> list[Negative | None]:
-    if token >= len(s.tag) or not s.tag[token].startswith("V"):
-        return []
+    if token >= len(s.tag) or not s.tag[token].startswith("V") or (token and s.lower[token - 1] == "-"):
+        return []  # "half-eaten"
     return [
         build(s, [word_change(s, token, token, new)], "replace-relation", "replace.verb", weight)
         for tag, new, weight in lexicon.verbs.get((category, s.lower[token]), [])

@@ -15,6 +15,7 @@ _SPACES = re.compile(r"\s+")
 _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:!?)\]])")
 _IRREGULAR = re.compile(r"[^ -~]|  | [,.;:!?)\]]|[\s,;:.\-!?][.!?]$")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_SENTENCE = re.compile(r"[.!?]['\")]? +['\"(]?[a-z]")
 _DANGLING = re.compile(r"[\s,;:.\-]+$")
 _URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
 _HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
@@ -38,7 +39,7 @@ def normalise(text: str) -> str:
     text = _DANGLING.sub("", text.rstrip("!?")) + final
     letters = [c for c in text if c.isalpha()]
     if len(letters) > 8 and all(c.isupper() for c in letters):
-        text = text.lower()
+        text = _SENTENCE.sub(lambda match: match[0].upper(), text.lower())
     return text[:1].upper() + text[1:]
 
 
@@ -59,6 +60,8 @@ def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
         return "no words"
     if not text.isascii() and _has(text, ("So",)):
         return "holds emoji or symbols"
+    if text.rstrip().endswith("?"):
+        return "a question"
     if len(words) > max_words:
         return f"more than {max_words} words"
     if len(words) < min_words:

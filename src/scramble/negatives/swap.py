@@ -12,7 +12,7 @@ from collections import Counter
 from itertools import combinations
 
 from scramble.negatives.base import Negative
-from scramble.negatives.edit import Change, agreement_changes, article_change, build, moved_text, span_change
+from scramble.negatives.edit import Change, agreement_changes, article_change, build, is_title, moved_text, span_change
 from scramble.negatives.inflect import article, capitalised, plural, word_set
 from scramble.negatives.lexicon import Lexicon, Noun
 from scramble.negatives.parse import NO_HEADLINE, Attribute, Phrase, Sentence
@@ -67,7 +67,7 @@ _OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
 def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
     """All swap candidates of a parsed caption."""
     found: list[Negative | None] = []
-    phrases = [p for p in s.phrases if p.noun is not None and not p.proper]
+    phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not _in_title(s, p, lexicon)]
     lemmas = Counter(p.noun.lemma for p in phrases if p.noun is not None)
     for u, v in combinations(phrases, 2):
         if u.noun is None or v.noun is None:
@@ -92,6 +92,16 @@ def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
 
 
 # ------------------------------------------------------------------------------------------------------ what is safe
+
+
+def _in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
+    """Whether a common word of a phrase has a capital, which would show at another place: 'a sign with "The Cat"'."""
+    if s.headline != NO_HEADLINE:
+        return False
+    inner = (i for i in range(phrase.first, phrase.last + 1) if i not in s.opening and is_title(s, i))
+    return any(
+        s.tag[i] in ("DT", "CD") or s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives for i in inner
+    )
 
 
 def _between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
@@ -181,6 +191,8 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
         return word not in names
     if before == "-" or phrase.noun is None:
         return True
+    if before in _QUOTES and s.end[phrase.first - 1] < s.start[phrase.first]:
+        return True  # '"Stop" sign'
     tag = s.tag[phrase.first - 1]
     if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
         return True  # the phrase goes on to the left, past what was read
@@ -284,6 +296,8 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list
             continue
         if any(b.adjective.cls not in ("size", "age", "state") for b in taker.attributes) or not _known(s, taker):
             continue
+        if any(b.last > b.first + 1 for b in taker.attributes):
+            continue  # "a big and white dog"
         if f"{s.lower[a.first]} {taker.noun.lemma}" in lexicon.phrases["natural"]:
             continue
         following = s.span(a.last + 1, a.last + 1)
