@@ -25,6 +25,7 @@ BAD = {
     "A dog\x07 on a couch": "control characters",
     "!!! ... ???": "no words",
     "dog": "fewer than 3 words",
+    "Is the dog on the red couch?": "a question",
     "dog dog dog dog": "one word repeated",
 }
 

@@ -11,6 +11,7 @@ from scramble.negatives.base import Caption, choose
 from scramble.negatives.faults import faults
 from scramble.negatives.parse import PipelineError, load_pipeline
 from scramble.negatives.rules import RuleGenerator
+from scramble.negatives.surface import normalise
 from scramble.records import PreferencePair
 from scramble.store import read_jsonl
 
@@ -87,6 +88,83 @@ def test_articles_numbers_and_case(candidates):
     assert "An elephant stands in a field." in texts(candidates("A horse stands in a field.", "replace.object"))
     assert "Buses parked on the road." in texts(candidates("Trucks parked on the road.", "replace.object"))
     assert all(n.text[0].isupper() for n in candidates("Two dogs watching a bird on a fence."))
+
+
+@pytest.mark.parametrize(
+    ("caption", "rule", "negative"),
+    [
+        (
+            "A man is sitting on two benches. A dog is running on the grass.",
+            "swap.phrases",
+            "A dog is sitting on two benches. A man is running on the grass.",
+        ),
+        (
+            "A man is sitting on a bench. Two dogs are running on the grass.",
+            "swap.numbers",
+            "A man is sitting on two benches. A dog is running on the grass.",
+        ),
+        ("A dog on a bed. An orange cat on a bench.", "swap.move", "An orange dog on a bed. A cat on a bench."),
+        ("A dog on a bed! Trucks parked on the road.", "replace.object", "A dog on a bed! Buses parked on the road."),
+        ("A dog on a bed... A horse in a field.", "replace.object", "A dog on a bed... An elephant in a field."),
+        ('"Two dogs" are standing on a red car.', "swap.phrases", '"A red car" is standing on two dogs.'),
+        ('"A dog" sits on a brown couch.', "swap.phrases", '"A brown couch" sits on a dog.'),
+        ("'A dog' sits on a brown couch.", "swap.phrases", "'A brown couch' sits on a dog."),
+        ("(A dog) sits on a brown couch.", "swap.phrases", "(A brown couch) sits on a dog."),
+        ("... A dog sits on a brown couch.", "swap.phrases", "... A brown couch sits on a dog."),
+        ("1. A horse on a bed. 2. A cat in a box.", "replace.object", "1. An elephant on a bed. 2. A cat in a box."),
+        ("Dog on a couch.", "swap.phrases", "A couch on a dog."),
+        ("a dog chases a cat. two men watch.", "swap.phrases", "A cat chases a dog. two men watch."),
+        ("A man holding a RED umbrella.", "replace.colour", "A man holding a BLUE umbrella."),
+        ("A man with a Red umbrella.", "replace.colour", "A man with a Blue umbrella."),
+        ("A TV on a bed.", "replace.object", "A refrigerator on a bed."),
+    ],
+)  # fmt: skip
+def test_capitals_stay_at_their_places(candidates, caption, rule, negative):
+    """Point of every case: the rejected text has the same capitals at the same kinds of places as the caption."""
+    found = texts(candidates(caption, rule))
+    assert negative in found
+    for text in found:
+        opens = re.findall(r"(?:^|[.!?] )[\"'(\d. ]*([A-Za-z])", text)
+        assert [c.isupper() for c in opens] == [
+            c.isupper() for c in re.findall(r"(?:^|[.!?] )[\"'(\d. ]*([A-Za-z])", normalise(caption))
+        ]
+        assert not re.search(r"[a-z] (?:A|An|Two|The)\b", text)
+
+
+@pytest.mark.parametrize("colour", ["grey", "orange", "black", "big"])
+@pytest.mark.parametrize("joint", [" and ", " or ", ", ", "/", " & "])
+def test_joined_adjectives_stay_together(candidates, colour, joint):
+    article = "an" if colour == "orange" else "a"
+    joined = f"{colour}{joint}white"
+    for negative in candidates(f"{article} {joined} dog in a brown basket."):
+        assert joined in negative.text.lower() or " dog in a brown basket" in negative.text
+        assert not re.search(r"\b(and|or|&|,|/) ?(dog|basket|a)\b", negative.text)
+        assert not re.search(r"(\w+) (and|or|&) \1", negative.text)
+
+
+@pytest.mark.parametrize(
+    ("caption", "rule", "never"),
+    [
+        ("An orange and white cat on a red couch.", "", r"orange and orange|an orange\.|couch and white"),
+        ("Two women are cutting and preparing a pizza.", "", r"(\w+) and \1"),
+        ("A red, white and blue flag on a building.", "", r"red, a|blue building"),
+        ("An empty plate in between two children.", "", r"between (?:a|the|an) \w+"),
+        ("A child in between two men on a bench.", "", r"between (?:a|the) \w+ on"),
+        ("A girl is standing between several cones.", "", r"between (?:a|the) \w+\."),
+        ("A boy riding a boogie board in the ocean waves.", "swap.phrases", r"the ocean waves in a boogie board"),
+        ("A man riding a wave on top of a surfboard.", "swap.phrases", r"riding a surfboard on top of a wave"),
+        ("A woman on a surfboard riding a wave.", "swap.phrases", r"on a wave riding a surfboard"),
+        ("A dog playing with a cat.", "swap", r"."),
+        ("A man talking to a woman.", "swap", r"."),
+        ("A dog. A cat.", "swap", r"."),
+        ("A red car & a blue truck.", "swap.phrases", r"."),
+        ("A half-eaten sandwich on a plate.", "replace.verb", r"."),
+        ('"Stop" sign next to a white wall.', "swap.phrases", r"."),
+    ],
+)  # fmt: skip
+def test_never_writes(candidates, caption, rule, never):
+    for text in texts(candidates(caption, rule)):
+        assert not re.search(never, text), text
 
 
 def test_edits_cover_exactly_what_changed(candidates):
