@@ -195,7 +195,9 @@ def check(name: str, seed: int, images: Path, folder: Path) -> str:
     try:
         texts, bad = read(kind, file, images, dict(options))
     except Exception as error:
-        assert type(error).__module__.startswith("scramble."), f"{name}, seed {seed} ({how}): {type(error).__name__}: {error}"
+        assert type(error).__module__.startswith("scramble."), (
+            f"{name}, seed {seed} ({how}): {type(error).__name__}: {error}"
+        )
         assert "\n" not in str(error), f"{name}, seed {seed} ({how}): {error}"
         return "message"
     assert bad.used
