@@ -102,6 +102,21 @@ def mmpr(rows: Rows) -> bytes:
     return lines([{"chosen": row.get("caption"), "rejected": "No.", "question": "?", **row} for row in rows])
 
 
+def gqa(rows: Rows) -> bytes:
+    asked = {str(row.get("id")): {"imageId": str(row.get("image")).removesuffix(".png"), "question": row.get("caption"),
+                                  "answer": "yes"} for row in rows}  # fmt: skip
+    return json.dumps(asked, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+
+
+def graphs(rows: Rows) -> bytes:
+    entries = [
+        {"image_id": str(row.get("image")).removesuffix(".png"), "relationships": [row.get("id")],
+         "objects": [{"object_id": row.get("id"), "names": [row.get("caption")], "attributes": row.get("id")}]}
+        for row in rows
+    ]  # fmt: skip
+    return json.dumps(entries, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+
+
 # name -> how rows are written, file's name, kind of source, options, whether its rows are lines of text
 READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
     "csv": (table, "captions.csv", "image_folder", {"id_column": "id"}),
@@ -111,6 +126,8 @@ READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
     "parquet": (parquet, "captions.parquet", "hf", {"id_column": "id"}),
     "questions": (questions, "questions.jsonl", "questions", {}),
     "mmpr": (mmpr, "rows.jsonl", "mmpr", {}),
+    "gqa": (gqa, "asked.json", "gqa", {}),
+    "visual_genome": (graphs, "graphs.json", "visual_genome", {}),
 }
 
 
@@ -126,6 +143,20 @@ def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[
         bundles = list(sources.BUNDLES[kind].read(file, bad, images=folder, **options))
         bad.check(file)
         return [question.question for bundle in bundles for question in bundle.questions], bad
+    if kind in ("gqa", "visual_genome"):
+        if kind == "gqa":
+            whole = {str(number): {"objects": {}} for number in range(ROWS)}
+            (file.parent / "graphs.json").write_text(json.dumps(whole))
+        asked = "asked.json" if kind == "gqa" else None
+        found = sources.BUNDLES[kind].read(
+            file.parent, bad, graphs="graphs.json", questions=asked, images=str(folder), **options
+        )
+        bundles = list(found)
+        bad.check(file)
+        if kind == "gqa":
+            return [question.question for bundle in bundles for question in bundle.questions], bad
+        things = [thing for bundle in bundles for thing in (bundle.images[0].graph or {})["objects"]]
+        return [str(thing["name"]) for thing in things], bad
     if kind != "hf":
         options = options | {"images": folder}
     return [text for record in sources.read(kind, file, bad=bad, **options) for text in record.captions], bad

@@ -189,6 +189,24 @@ def test_broken_files_are_one_line(tmp_path: Path) -> None:
         texts(tmp_path / "d")
 
 
+def test_a_table_beside_images_is_pointed_to_its_own_source(tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text('{"image": "a.png", "caption": "x"}')
+    for path in (tmp_path, tmp_path / "captions.jsonl"):
+        with pytest.raises(SourceError, match="data=image_folder"):
+            texts(path)
+
+
+def test_images_in_lists_of_one_and_a_column_used_twice(tmp_path: Path) -> None:
+    rows = {"image": [["a.png"], ["a.png"], ["a.png", "b.png"]], "caption": ["x", "y", "z"], "path": ["a.png"] * 3}
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    (tmp_path / "a.png").write_bytes(encoded("red"))
+    bad = BadRows(max_fraction=0.5)
+    assert [r.captions for r in read("hf", tmp_path / "x.parquet", bad=bad)] == [("x", "y")]
+    assert bad.reasons == {"image is not a path but list": 1}
+    (record,) = read("hf", tmp_path / "x.parquet", image_column="path", id_column="path")
+    assert (record.image_id, record.captions) == ("a.png", ("x", "y", "z"))
+
+
 def test_local_files_are_read_without_the_cache(tmp_path: Path) -> None:
     """A file where the cache should be: whoever writes there fails, root too."""
     (tmp_path / "cache").write_text("")

@@ -162,7 +162,9 @@ def _require(path: str | Path, columns: list[str], found: list[str]) -> None:
 
 
 def _fields(value: Any) -> tuple[bytes | None, str | None]:
-    """Bytes and path in an image field. Raises RecordError if it has neither."""
+    """Bytes and path in an image field, which may be a list of one. Raises RecordError if it has neither."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, bytes):
         return value or None, None
     if isinstance(value, dict):

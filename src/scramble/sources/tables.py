@@ -18,6 +18,7 @@ from scramble.store import StoreError, read_json
 BATCH = 64  # rows in memory at a time: they may hold photographs
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
+_OTHERS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 _NAMES = {  # as the datasets library has them, and the name of the split that they mean
     "train": "train", "training": "train",
     "validation": "validation", "valid": "validation", "dev": "validation", "val": "validation",
@@ -50,7 +51,7 @@ class LocalTable:
             while True:
                 try:
                     batch = next(batches, None)
-                    rows = [] if batch is None else batch.select(columns).to_pylist()
+                    rows = [] if batch is None else batch.select(list(dict.fromkeys(columns))).to_pylist()
                 except Exception as error:  # broken files raise many types
                     raise SourceError(f"{file} cannot be read after row {number} ({one_line(error)})") from error
                 if batch is None:
@@ -62,6 +63,8 @@ class LocalTable:
 
 def open_local(path: Path, split: str) -> LocalTable:
     """The files of one split. Raises SourceError naming the splits that there are, or why there is nothing."""
+    if path.is_file() and path.suffix.lower() in _OTHERS:
+        raise SourceError(f"{path} is no parquet or arrow file: a table beside image files is data=image_folder")
     if path.is_file():
         named = _split_of(Path(path.name)) if path.suffix == ".parquet" else None
         return LocalTable(path, [path] if _is(split, {"train", named}) else _refuse(path, split, [named or "train"]))
@@ -71,7 +74,10 @@ def open_local(path: Path, split: str) -> LocalTable:
         return _saved_splits(path, split)
     splits = _splits(path)
     if not splits:
-        raise SourceError(f"{path} holds no parquet file and was not written by save_to_disk")
+        raise SourceError(
+            f"{path} holds no parquet file and was not written by save_to_disk; image files beside a table of captions "
+            "are data=image_folder"
+        )
     wanted = next((name for name in splits if _is(split, {name})), None)
     return LocalTable(path, splits[wanted] if wanted is not None else _refuse(path, split, sorted(splits)))
 
