@@ -12,10 +12,11 @@ from PIL import Image as Picture
 
 from scramble.evaluation import handover
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
-from scramble.evaluation.items import EvaluationError, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
 from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import PROTOCOLS, protocol, queries, resolve
 from scramble.evaluation.summary import scores
+from tests.evaluation.benchmark_files import eqben_mini, sugarcrepe
 
 SAMPLE = {"partial": True}
 
@@ -271,6 +272,173 @@ def test_aro_crops_to_the_box(tmp_path):
     item = benchmark.items[0]
     assert benchmark.images[item.image_ids[0]].open().size == (20, 10)
     assert item.kind == "on"
+
+
+# ------------------------------------------------------------------------------------------------- finding the images
+
+
+def colours(benchmark: Benchmark) -> list[tuple[int, ...]]:
+    return [benchmark.images[name].open().getpixel((4, 4)) for item in benchmark.items for name in item.image_ids]
+
+
+def paint(folder: Path, **names: str) -> None:
+    for colour, name in names.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Picture.new("RGB", (8, 8), colour).save(folder / name)
+
+
+RED, BLUE, LIME, WHITE = (255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)
+
+
+@pytest.mark.parametrize("images", ["images", "images/eqbenag", "."])
+def test_images_are_found_by_their_relative_paths(tmp_path, images):
+    """EqBen-mini has thousands of files called frame_0.png; each row gets its own."""
+    paint(tmp_path / "images" / "eqbenag", red="A/0.png", blue="A/1.png", lime="B/0.png", white="B/1.png")
+    rows = [
+        {"image0": f"eqbenag/{part}/0.png", "image1": f"eqbenag/{part}/1.png", "caption0": "one", "caption1": "two"}
+        for part in "AB"
+    ]
+    write_json(tmp_path / "all_select.json", rows)
+    benchmark = load_benchmark("eqben_mini", tmp_path, images=tmp_path / images)
+    assert colours(benchmark) == [RED, BLUE, LIME, WHITE]
+    for row in rows:
+        row.update({f"{key[:-1]}_{key[-1]}": value for key, value in row.items()})
+    write_json(tmp_path / "metadata.json", {str(n): row for n, row in enumerate(rows)})
+    assert colours(load_benchmark("naturalbench_retrieval", tmp_path, images=tmp_path / images)) == colours(benchmark)
+
+
+def test_a_file_of_another_folder_is_never_taken(tmp_path):
+    row = {"true_caption": "a", "false_caption": "b", "relation_name": "on"}
+    write_json(tmp_path / "visual_genome_relation.json",
+               [{**row, "image_path": "VG_100K/1.jpg"}, {**row, "image_path": "VG_100K_2/1.jpg"}])  # fmt: skip
+    paint(tmp_path, red="VG_100K_2/1.jpg")
+    with pytest.raises(EvaluationError, match=r"1 of 2 images are missing .*first: VG_100K/1.jpg"):
+        load_benchmark("aro", tmp_path)
+    paint(tmp_path, blue="VG_100K/1.png")
+    with pytest.raises(EvaluationError, match="1 of 2 images are missing"):
+        load_benchmark("aro", tmp_path)
+    paint(tmp_path, blue="VG_100K/1.jpg")
+    benchmark = load_benchmark("aro", tmp_path)
+    assert [benchmark.images[item.image_ids[0]].path for item in benchmark.items] == [
+        str(tmp_path / "VG_100K" / "1.jpg"), str(tmp_path / "VG_100K_2" / "1.jpg"),
+    ]  # fmt: skip
+    paint(tmp_path / "flat", blue="1.jpg")
+    with pytest.raises(EvaluationError, match=r"'VG_100K/1.jpg' and 'VG_100K_2/1.jpg' would both be .*1.jpg"):
+        load_benchmark("aro", tmp_path, images=tmp_path / "flat")
+
+
+def test_an_ambiguous_base_name_is_an_error(tmp_path):
+    sugarcrepe(tmp_path)
+    paint(tmp_path, red="val2017_thumbs/000000000001.jpg")
+    with pytest.raises(EvaluationError, match=r"'000000000001.jpg' could be 2 files .*benchmark\.sugarcrepe\.images"):
+        load_benchmark("sugarcrepe", tmp_path, **SAMPLE)
+    assert len(load_benchmark("sugarcrepe", tmp_path, images=tmp_path / "val2017", **SAMPLE).items) == 28
+    paint(tmp_path, red="000000000001.jpg")  # the relative path itself comes first
+    benchmark = load_benchmark("sugarcrepe", tmp_path, images=tmp_path, **SAMPLE)
+    assert benchmark.images["000000000001.jpg"].path == str(tmp_path / "000000000001.jpg")
+
+
+def test_cola_keeps_urls_with_one_file_name_apart(tmp_path):
+    url = "https://cs.example/rak248/{}/1.jpg"
+    write_json(tmp_path / "COLA_multiobjects_matching_benchmark.json", [[url.format("a"), "x", url.format("b"), "y"]])
+    paint(tmp_path, red="rak248/a/1.jpg", blue="rak248/b/1.jpg")
+    benchmark = load_benchmark("cola", tmp_path, **SAMPLE)
+    assert [benchmark.images[name].path for name in benchmark.items[0].image_ids] == [
+        str(tmp_path / "rak248" / part / "1.jpg") for part in "ab"
+    ]
+
+
+def test_names_without_a_suffix(tmp_path):
+    paint(tmp_path, red="images/ex_0_img_0.png", blue="images/ex_0_img_1.jpg")
+    row = {"id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "a", "caption_1": "b"}
+    (tmp_path / "examples.jsonl").write_text(json.dumps(row) + "\n")
+    assert colours(load_benchmark("winoground", tmp_path, **SAMPLE))[0] == RED
+    paint(tmp_path, blue="images/ex_0_img_0.jpg")
+    with pytest.raises(EvaluationError, match=r"'ex_0_img_0' could be 2 files .*benchmark\.winoground\.root"):
+        load_benchmark("winoground", tmp_path, **SAMPLE)
+
+
+# ------------------------------------------------------------------------------------------- odd and damaged files
+
+
+def test_textvqa_ids_that_are_all_digits_are_file_names(tmp_path):
+    names = ("0054c91397f2fe05", "1234567890123456", "0000000000000042", "17")
+    write_json(tmp_path / "TextVQA_0.5.1_val.json", {"data": [
+        {"question_id": n, "image_id": name, "question": "what?", "answers": ["nokia"] * 10}
+        for n, name in enumerate(names)
+    ]})  # fmt: skip
+    draw(tmp_path / "train_images", *(f"{name}.jpg" for name in names))
+    benchmark = load_benchmark("textvqa", tmp_path)
+    assert [item.image_ids[0] for item in benchmark.items] == list(names)
+    assert benchmark.items[0].item_id == "0"
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u0085", "\ufeff"])
+def test_signs_in_json_lines(tmp_path, sign):
+    """Line separators within a text, and a byte-order mark before the first row."""
+    draw(tmp_path, "1.jpg")
+    row = {"question_id": 0, "image": "1.jpg", "text": f"Is there{sign} a dog?", "label": "yes"}
+    mark = sign if sign == "\ufeff" else ""
+    text = mark + json.dumps(row, ensure_ascii=False) + "\n" + json.dumps({**row, "question_id": 1}) + "\n"
+    (tmp_path / "coco_pope_random.json").write_text(text, encoding="utf-8")
+    benchmark = load_benchmark("pope", tmp_path, **SAMPLE)
+    assert [item.item_id for item in benchmark.items] == ["random/0", "random/1"]
+    assert benchmark.items[0].record.question == row["text"]
+
+
+def test_one_line_of_json_lines_is_one_row(tmp_path):
+    draw(tmp_path, "1.jpg")
+    row = {"question_id": 0, "image": "1.jpg", "text": "Is there a dog?", "label": "yes"}
+    (tmp_path / "coco_pope_random.json").write_text(json.dumps(row))
+    assert len(load_benchmark("pope", tmp_path, **SAMPLE).items) == 1
+
+
+def test_torn_and_keyless_winoground(tmp_path):
+    row = {"id": 0, "image_0": "a", "image_1": "b", "caption_0": "x", "caption_1": "y"}
+    paint(tmp_path, red="a.png", blue="b.png")
+    listing = tmp_path / "examples.jsonl"
+    listing.write_text(json.dumps(row) + "\n" + json.dumps(row)[:30])
+    with pytest.raises(EvaluationError, match=r"winoground: .*examples.jsonl, line 2: not JSON"):
+        load_benchmark("winoground", tmp_path, **SAMPLE)
+    listing.write_text(json.dumps({"id": 0, "caption_0": "x"}) + "\n")
+    with pytest.raises(EvaluationError, match=r"row 0 of .*examples.jsonl has no image_0, image_1"):
+        load_benchmark("winoground", tmp_path, **SAMPLE)
+    listing.write_text("")
+    with pytest.raises(EvaluationError, match=r"examples.jsonl is empty"):
+        load_benchmark("winoground", tmp_path, **SAMPLE)
+
+
+def test_other_encodings_and_shapes(tmp_path):
+    eqben_mini(tmp_path / "eq")
+    path = tmp_path / "eq" / "all_select.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(EvaluationError, match=r"eqben_mini: .*all_select.json: not text in UTF-8 from line \d+ on"):
+        load_benchmark("eqben_mini", tmp_path / "eq")
+    path.write_text(text, encoding="utf-16")
+    assert len(load_benchmark("eqben_mini", tmp_path / "eq").items) == 4
+    sugarcrepe(tmp_path / "sugar")
+    write_json(tmp_path / "sugar" / "add_att.json", [{"filename": "1.jpg"}])
+    with pytest.raises(EvaluationError, match=r"sugarcrepe: .*add_att.json holds a list, not entries by key"):
+        load_benchmark("sugarcrepe", tmp_path / "sugar", **SAMPLE)
+
+
+def test_a_benchmarks_csv_is_read_strictly(tmp_path):
+    folder = mmvp_folder(tmp_path, 2)
+    path = folder / "Questions.csv"
+    text = path.read_text()
+    path.write_text(text.replace("Is the butterfly", "Is, the butterfly", 1))
+    with pytest.raises(EvaluationError, match=r"Questions.csv, line 2: 5 fields for 4 columns"):
+        load_benchmark("mmvp", folder, **SAMPLE)
+    path.write_text(text.replace(",Is the", ',"Is the', 1))
+    with pytest.raises(EvaluationError, match=r"Questions.csv, line 2: unexpected end of data"):
+        load_benchmark("mmvp", folder, **SAMPLE)
+
+
+def test_rows_without_an_image_id_keep_their_own_images(tmp_path):
+    rows = [{"question_id": n, "image_id": None, "question": "What?", "answers": ["red"] * 10} for n in range(3)]
+    benchmark = load_benchmark("textvqa", write_hub(tmp_path / "t", "validation", rows, ("image",)))
+    assert [item.image_ids[0] for item in benchmark.items] == ["0", "1", "2"]
 
 
 # --------------------------------------------------------------------------------------------------------- hub layouts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -143,3 +145,20 @@ def test_bad_input():
         statistics.mcnemar_exact([0.5], [1])
     with pytest.raises(MetricError, match="cluster labels"):
         statistics.standard_error([1, 0], ["a"])
+
+
+def test_one_item_has_a_value_and_no_interval():
+    """One cluster: neither error nor interval nor, by resampling, a p-value; and no zero in their place."""
+    one = statistics.estimate([1.0], ["a"], bootstrap=200)
+    ratio = statistics.bootstrap_ratio(lambda w: w[:, 0], 1)
+    for e in (one, ratio):
+        assert e.mean == 1.0 and all(math.isnan(v) for v in (e.standard_error, e.low, e.high))
+    for test, difference, p_value in (
+        (statistics.paired_test([1.0], [1.0], ["a"]), 0.0, 1.0),
+        (statistics.paired_test([1.0], [0.0], ["a"]), 1.0, 1.0),
+        (statistics.paired_bootstrap([lambda w: w[:, 0]], [lambda w: 0 * w[:, 0]], 1), 1.0, None),
+        (statistics.pooled_over_seeds([[1.0], [0.0]], [[0.0], [0.0]]), 0.5, None),
+    ):
+        assert test.difference == difference
+        assert all(math.isnan(v) for v in (test.standard_error, test.low, test.high))
+        assert math.isnan(test.p_value) if p_value is None else test.p_value == p_value

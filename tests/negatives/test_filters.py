@@ -173,7 +173,8 @@ def test_similarity_with_a_tiny_clip(tmp_path):
 @pytest.mark.parametrize(
     ("name", "number"),
     [("COCO_val2014_000000000139.jpg", 139), ("000000000139", 139), ("139", 139), ("folder/000000397133.jpg", 397133),
-     ("cat.jpg", None), ("", None)],
+     ("cat.jpg", None), ("", None), ("0054c91397f2fe05", None), ("1234567890123456", None), ("1000092795.jpg", None),
+     ("photo_139.jpg", None), ("139.jpg", None), ("000001234567", None), ("0", None)],
 )  # fmt: skip
 def test_coco_ids(name, number):
     assert coco_id(name) == number

@@ -6,6 +6,7 @@ Array axes: S seeds, N items, C clusters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def estimate(
     values_N = _values(values)
     count = len(values_N) if clusters is None else len(set(clusters))
     error = standard_error(values_N, clusters)
-    if bootstrap:
+    if bootstrap and count > 1:
         low, high = bootstrap_interval(values_N, clusters, level=level, resamples=bootstrap, seed=seed)
     else:
         margin = error * stats.t.ppf((1 + level) / 2, count - 1) if count > 1 else float("nan")
@@ -177,9 +178,9 @@ def pooled_over_seeds(
         sums = [_cluster_sums(row, clusters) for row in differences_SN]
         differences_SN = np.stack(sums) * len(sums[0]) / n
     seeds, items = differences_SN.shape
-    if items < 2:
-        raise MetricError("pooling over seeds needs at least two items or clusters")
     mean = float(differences_SN.mean())
+    if items < 2:  # seeds alone do not say how items vary
+        return PairedTest(mean, math.nan, math.nan, math.nan, math.nan, "t over seeds and items", won, lost, n)
     seed_means_S, item_means_N = differences_SN.mean(axis=1), differences_SN.mean(axis=0)
     by_seed, by_item = seed_means_S.var(ddof=1) / seeds, item_means_N.var(ddof=1) / items
     residual_SN = differences_SN - seed_means_S[:, None] - item_means_N[None] + mean
@@ -205,6 +206,8 @@ def bootstrap_ratio(
 ) -> Estimate:
     """A score that is no mean of items, with the spread and the percentile interval of resampled clusters."""
     value, draws_R = _draws(score, clusters, resamples, seed)
+    if clusters < 2:  # all resamples are the same: no spread, and not a spread of zero
+        return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters)
     low, high = np.quantile(draws_R, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(draws_R.std(ddof=1)), float(low), float(high), clusters, clusters)
 
@@ -229,11 +232,13 @@ def paired_bootstrap(
         return np.asarray(sides[0] - sides[1], dtype=np.float64)
 
     value, draws_R = _draws(difference, clusters, resamples, seed)
+    name = "paired bootstrap over clusters"
+    if clusters < 2:
+        return PairedTest(value, math.nan, math.nan, math.nan, math.nan, name, 0, 0, clusters)
     low, high = np.quantile(draws_R, [(1 - level) / 2, (1 + level) / 2])
     beyond = min(int((draws_R <= 0).sum()), int((draws_R >= 0).sum()))
     p_value = min(1.0, 2 * (beyond + 1) / (resamples + 1))
-    return PairedTest(value, float(draws_R.std(ddof=1)), float(low), float(high), p_value,
-                      "paired bootstrap over clusters", 0, 0, clusters)  # fmt: skip
+    return PairedTest(value, float(draws_R.std(ddof=1)), float(low), float(high), p_value, name, 0, 0, clusters)
 
 
 def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[float, NDArray[np.float64]]:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scramble.records import ImageRecord
-from scramble.store import StoreError
+from scramble.store import StoreError, read_text
 
-_COCO = re.compile(r"(?:^|[^0-9])0*([1-9][0-9]{0,11})(?:\.(?:jpg|jpeg|png))?$", re.IGNORECASE)
+# COCO's file names have twelve digits, and a number alone is COCO's only where it can be (the largest id is 581929):
+# other data sets have names that are, or end in, digits too (TextVQA, Flickr30k).
+_COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})(?:\.(?:jpg|jpeg|png))?|([1-9]\d{0,5})", re.IGNORECASE)
+_LARGEST = 999_999
 _NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?\d{12}\.jpg", re.IGNORECASE)
 
 
@@ -39,8 +42,9 @@ class Held:
 
 def coco_id(name: str) -> int | None:
     """The COCO id in a file name or image id (``COCO_val2014_000000000139.jpg``, ``139``), or None."""
-    match = _COCO.search(Path(name).name)
-    return int(match[1]) if match else None
+    match = _COCO.fullmatch(Path(name).name)
+    number = int(match[1] or match[2]) if match else 0
+    return number if 0 < number <= _LARGEST else None
 
 
 def held_images(benchmarks: dict[str, str | Path]) -> Held:
@@ -57,10 +61,7 @@ def held_images(benchmarks: dict[str, str | Path]) -> Held:
         if path.is_dir():
             found = _read_folder(path, name, coco, hashes)
         else:
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise StoreError(f"benchmark {name}: cannot read {path}: {error}") from error
+            text = _text(path, name)
             ids = {coco_id(match) for match in _NAME.findall(text)} | _json_ids(text)
             found = len(ids - {None})
             coco |= {number: name for number in ids if number is not None}
@@ -77,18 +78,26 @@ def _read_folder(path: Path, name: str, coco: dict[int, str], hashes: dict[str, 
         if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
             found += 1
             hashes[ImageFile(path=str(file)).sha256] = name
-            if _NAME.fullmatch(file.name):
-                coco[coco_id(file.name) or 0] = name
+            number = coco_id(file.name) if _NAME.fullmatch(file.name) else None
+            if number is not None:
+                coco[number] = name
         elif file.suffix.lower() in (".json", ".jsonl", ".csv"):
-            ids = {coco_id(match) for match in _NAME.findall(file.read_text(encoding="utf-8"))} - {None}
+            ids = {coco_id(match) for match in _NAME.findall(_text(file, name))} - {None}
             found += len(ids)
             coco.update({number: name for number in ids if number is not None})
     return found
 
 
+def _text(path: Path, name: str) -> str:
+    try:
+        return read_text(path)
+    except StoreError as error:
+        raise StoreError(f"benchmark {name}: {error}") from error
+
+
 def _json_ids(text: str) -> set[int | None]:
     """Ids in rows that give them as numbers (``"image_id": 139``)."""
-    return {int(n) for n in re.findall(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)', text)} if text else set()
+    return {coco_id(n) for n in re.findall(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)', text)}
 
 
 def check(

@@ -55,4 +55,10 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
         raise EvaluationError(f"{name}: no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
     if root is None and parameters["root"].default is inspect.Parameter.empty:
         raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to their folder")
-    return load(root, **options)
+    try:
+        return load(root, **options)
+    except EvaluationError as error:
+        line = " ".join(str(error).split())  # what is quoted of damaged data can hold line breaks
+        if line == str(error):
+            raise
+        raise EvaluationError(line) from error

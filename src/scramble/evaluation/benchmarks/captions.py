@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
     CroppedImages,
@@ -22,7 +23,10 @@ from scramble.evaluation.benchmarks.data import (
     check_count,
     fields,
     find_file,
-    load_json,
+    ids,
+    json_entries,
+    json_rows,
+    texts,
 )
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import ImageFile
@@ -38,11 +42,12 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
     items, counts = [], {}
     for split, known in SPLITS.items():
         path = find_file("sugarcrepe", root, f"{split}.json")
-        entries = load_json("sugarcrepe", path)
+        entries = json_entries("sugarcrepe", path)
         counts[split] = check_count("sugarcrepe", len(entries), known, partial)
         for key, entry in entries.items():
             where = f"{split} entry {key}"
-            file, true, false = fields("sugarcrepe", entry, where, "filename", "caption", "negative_caption")
+            (file,) = ids("sugarcrepe", entry, where, "filename")
+            true, false = texts("sugarcrepe", entry, where, "caption", "negative_caption")
             items.append(Item(CaptionChoice(f"{split}/{key}", file, (true, false), 0, split), "captions"))
     files = FolderImages("sugarcrepe", Path(images or root), [item.image_ids[0] for item in items])
     version = f"sugarcrepe-swap_obj-{counts['swap_obj']}"
@@ -53,19 +58,17 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
 def load_aro(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """ARO's relation or attribution part from its JSON file; images are cropped to the annotated box."""
     path = find_file("aro", root, "visual_genome_relation.json", "visual_genome_attribution.json")
-    rows = load_json("aro", path)
+    rows = json_rows("aro", path)
     items, crops = [], {}
     for number, row in enumerate(rows):
         where = f"entry {number}"
-        image, true, false = fields("aro", row, where, "image_path", "true_caption", "false_caption")
-        image_id = str(image)
+        (image_id,) = (image,) = ids("aro", row, where, "image_path")
+        true, false = texts("aro", row, where, "true_caption", "false_caption")
         if row.get("bbox_w") is not None:
-            x, y, width, height = (int(row[f"bbox_{side}"]) for side in "xywh")
-            if width <= 0 or height <= 0:
-                raise EvaluationError(f"aro: {where} has an empty box ({width} x {height})")
+            x, y, width, height = box = _box(row, where)
             image_id = f"{image}#{x},{y},{width},{height}"
-            crops[image_id] = (str(image), (x, y, width, height))
-        kind = str(row.get("relation_name") or "_".join(row.get("attributes") or []))
+            crops[image_id] = (image, box)
+        kind = str(row.get("relation_name") or "_".join(map(str, _attributes(row, where))))
         items.append(Item(CaptionChoice(str(number), image_id, (true, false), 0, kind), "captions"))
     sources = [str(row["image_path"]) for row in rows]
     files: Mapping[str, ImageFile] = FolderImages("aro", Path(images or path.parent), sources)
@@ -73,3 +76,21 @@ def load_aro(root: str | Path, *, images: str | Path | None = None, partial: boo
         files = CroppedImages(files, crops)
     version = f"aro-{path.stem.rpartition('_')[2]}-{check_count('aro', len(items), {}, partial)}"
     return Benchmark("aro", version, check_items("aro", items), files, "macro", chance={"accuracy": 50.0})
+
+
+def _box(row: Mapping[str, Any], where: str) -> tuple[int, int, int, int]:
+    sides = fields("aro", row, where, *(f"bbox_{side}" for side in "xywh"))
+    try:
+        x, y, width, height = (int(side) for side in sides)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EvaluationError(f"aro: {where}: the box {sides} is not four numbers") from error
+    if width <= 0 or height <= 0:
+        raise EvaluationError(f"aro: {where} has an empty box ({width} x {height})")
+    return x, y, width, height
+
+
+def _attributes(row: Mapping[str, Any], where: str) -> list[Any]:
+    attributes = row.get("attributes") or []
+    if not isinstance(attributes, list):
+        raise EvaluationError(f"aro: {where}: attributes is {attributes!r:.60} and not a list")
+    return attributes

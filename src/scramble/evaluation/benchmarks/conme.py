@@ -15,12 +15,20 @@ unfiltered files begins with the letter, is taken from SCRAMBLe's scorer.
 
 from __future__ import annotations
 
-import ast
-import csv
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, download, fields, find_file
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    check_count,
+    csv_rows,
+    download,
+    find_file,
+    ids,
+    listed_options,
+    one_of,
+    texts,
+)
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.evaluation.protocols import LETTERS
 from scramble.records import Question
@@ -40,8 +48,7 @@ def load(
     items: list[Item] = []
     for split in SPLITS:
         path = find_file("conme", root, f"{split}{'_HUMAN_FILTER' if human_filter else ''}.csv")
-        with path.open(encoding="utf-8", newline="") as file:
-            items.extend(_item(split, n, row, human_filter) for n, row in enumerate(csv.DictReader(file)))
+        items.extend(_item(split, n, row, human_filter) for n, row in enumerate(csv_rows("conme", path)))
     files = FolderImages("conme", Path(images or root), [image for item in items for image in item.image_ids])
     version = f"conme-{'human-filter' if human_filter else 'all'}-{check_count('conme', len(items), {}, partial)}"
     chance = {"accuracy": 50.0, "accuracy_macro": 50.0}
@@ -50,18 +57,16 @@ def load(
 
 def _item(split: str, number: int, row: dict[str, Any], human_filter: bool) -> Item:
     where = f"{split} row {number}"
-    question, image = fields("conme", row, where, "question", "image")
+    (question,), (image,) = texts("conme", row, where, "question"), ids("conme", row, where, "image")
     if not human_filter:  # the options are part of the question
-        answer = str(*fields("conme", row, where, "answer")).strip().upper()[:1]
+        (answer,) = texts("conme", row, where, "answer")
+        answer = one_of("conme", where, "answer", answer.strip().upper()[:1], LETTERS[:2])
         record = Question(f"{split}/{number}", (image,), question, answer, split, choices=("", ""))
         return Item(record, "letter", details={"options_in_question": True})
-    listed, correct = fields("conme", row, where, "text_options", "correct")
-    try:
-        options = tuple(str(option) for option in ast.literal_eval(listed))
-    except (ValueError, SyntaxError) as error:
-        raise EvaluationError(f"conme: {where}: text_options is not a list: {listed!r}") from error
+    listed, correct = texts("conme", row, where, "text_options", "correct")
+    options = listed_options("conme", where, "text_options", listed)
     identity = f"{split}/{row.get('id', number)}/{row.get('q_ind', 0)}/{number}"
-    record = Question(identity, (image,), question, _letter(str(correct), options, where), split, choices=options)
+    record = Question(identity, (image,), question, _letter(correct, options, where), split, choices=options)
     return Item(record, "letter")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile
-from scramble.store import read_json
+from scramble.store import StoreError, json_lines, json_values, read_json, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -84,9 +86,9 @@ class HubImages(Mapping[str, ImageFile]):
         row, column = self._places[image_id]
         value = self._rows[row][column]
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-            value = value[0]
-        if not value or not (value.get("bytes") or value.get("path")):
-            raise EvaluationError(f"image {image_id!r}: the data set's cell {column} in row {row} is empty")
+            value = value[0] if value else None
+        if not isinstance(value, Mapping) or not (value.get("bytes") or value.get("path")):
+            raise EvaluationError(f"image {image_id!r}: the data set's cell {column} in row {row} holds no image")
         return ImageFile(bytes=value.get("bytes"), path=value.get("path"))
 
     def __iter__(self) -> Iterator[str]:
@@ -108,11 +110,24 @@ def hub_rows_and_images(
     data = hub_rows(name, hub_id, split, root)
     columns(name, data, wanted)
     images = HubImages(data)
-    rows = [
-        {**row, "image_name": images.add(str(row.get(image_id, row.get("question_id"))), n, "image")}
-        for n, row in enumerate(without_images(data))
-    ]
+    rows = []
+    for number, row in enumerate(text_rows(name, data)):
+        column = image_id if row.get(image_id) is not None else "question_id"
+        (image,) = ids(name, row, f"row {number}", column)
+        rows.append({**row, "image_name": images.add(image, number, "image")})
     return rows, images
+
+
+def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
+    """The rows of a hub data set without their image columns. Raises EvaluationError naming a row that is damaged."""
+    rows: list[dict[str, Any]] = []
+    try:
+        rows.extend(without_images(data))
+    except Exception as error:  # text that is not UTF-8, broken pages: datasets and pyarrow raise many types
+        raise EvaluationError(
+            f"{name}: row {len(rows)} cannot be read ({type(error).__name__}: {_first_line(error)}); download it again"
+        ) from error
+    return rows
 
 
 def without_images(rows: Any) -> Any:
@@ -126,21 +141,42 @@ def without_images(rows: Any) -> Any:
 
 
 class FolderImages(Mapping[str, ImageFile]):
-    """Images by file name somewhere below a folder; a name without a suffix may have any."""
+    """Images below a folder by the paths that a benchmark gives them; a name without a suffix may have any.
 
-    def __init__(self, name: str, folder: Path, names: Iterable[str]) -> None:
+    The file at that path counts; else the one file whose path ends with the name ("val2017/1.jpg" for "1.jpg"), or,
+    where the folder is an inner one, the file with whose path the name ends ("1.jpg" for "val2017/1.jpg"). A file in
+    another folder of the same base name is never taken.
+
+    Args:
+        name: the benchmark.
+        folder: where the images are.
+        names: paths or base names, as in the benchmark's file.
+        setting: the key of the benchmark that sets the folder, for messages.
+
+    Raises:
+        EvaluationError: the folder or an image is missing; a name fits several files, or one file several names.
+    """
+
+    def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:
         if not folder.is_dir():
-            raise EvaluationError(f"{name}: no image folder {folder}; set benchmark.{name}.images to where they are")
-        found = {p.name: p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
-        found |= {p.stem: p for p in found.values() if p.stem not in found}
+            raise EvaluationError(f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to where they are")
+        self._files = _Files(folder)
         wanted = dict.fromkeys(names)
-        missing = [n for n in wanted if Path(n).name not in found]
-        if missing:
+        found = {n: self._files.find(n) for n in wanted}
+        hint = f"set benchmark.{name}.{setting} to the folder that the names start from"
+        for n, files in found.items():
+            if len(files) > 1:
+                listed = ", ".join(str(file.relative_to(folder)) for file in sorted(files)[:3])
+                raise EvaluationError(
+                    f"{name}: image {n!r} could be {len(files)} files below {folder} ({listed}); {hint}"
+                )
+        if missing := [n for n, files in found.items() if not files]:
             raise EvaluationError(
                 f"{name}: {len(missing)} of {len(wanted)} images are missing below {folder} "
-                f"(first: {', '.join(missing[:3])}); finish the download"
+                f"(first: {', '.join(missing[:3])}); finish the download, or {hint}"
             )
-        self._paths = {n: found[Path(n).name] for n in wanted}
+        self._paths = {n: files[0] for n, files in found.items()}
+        _check_names(name, self._paths, hint)
 
     def __getitem__(self, image_id: str) -> ImageFile:
         return ImageFile(path=str(self._paths[image_id]))
@@ -150,6 +186,55 @@ class FolderImages(Mapping[str, ImageFile]):
 
     def __len__(self) -> int:
         return len(self._paths)
+
+
+class _Files:
+    """The image files below a folder, by each end of their paths, with and without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._by_end: dict[tuple[str, ...], list[Path]] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                parts = path.relative_to(folder).parts
+                for start in range(len(parts)):
+                    for last in (path.name, path.stem):
+                        self._by_end.setdefault((*parts[start:-1], last), []).append(path)
+
+    def find(self, name: str) -> list[Path]:
+        """The files that a name could be."""
+        parts = _parts(name)
+        files = self._by_end.get(parts, [])
+        if named := [file for file in files if file.name == parts[-1]]:
+            files = named  # "1.jpg" is not "1.jpg.png", though that is an image called "1.jpg"
+        if exact := [file for file in files if len(file.relative_to(self._folder).parts) == len(parts)]:
+            return exact
+        if files:
+            return files
+        for start in range(1, len(parts)):
+            inner = [
+                file
+                for file in self._by_end.get(parts[start:], [])
+                if len(file.relative_to(self._folder).parts) == len(parts) - start
+            ]
+            if inner:
+                return inner
+        return []
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The parts of a path as benchmarks write it: with slashes of either kind, "./" dropped."""
+    return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "/"))
+
+
+def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
+    """Raise EvaluationError if one file serves two names that say different folders ("a/1.jpg" and "b/1.jpg")."""
+    first: dict[Path, str] = {}
+    for wanted, path in paths.items():
+        other = first.setdefault(path, wanted)
+        a, b = sorted(((*_parts(n)[:-1], Path(n).stem) for n in (other, wanted)), key=len)
+        if b[len(b) - len(a) :] != a:
+            raise EvaluationError(f"{name}: images {other!r} and {wanted!r} would both be {path}; {hint}")
 
 
 class CroppedImages(Mapping[str, ImageFile]):
@@ -165,7 +250,13 @@ class CroppedImages(Mapping[str, ImageFile]):
             return self._images[image_id]
         source, (x, y, width, height) = self._crops[image_id]
         stream = io.BytesIO()
-        self._images[source].open().crop((x, y, x + width, y + height)).save(stream, "PNG")
+        image = self._images[source].open()
+        inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
+        if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may reach over the edge a little
+            raise EvaluationError(
+                f"image {source!r}: the box {(x, y, width, height)} is no part of {image.width} x {image.height} pixels"
+            )
+        image.crop((x, y, x + width, y + height)).save(stream, "PNG")
         return ImageFile(bytes=stream.getvalue())
 
     def __iter__(self) -> Iterator[str]:
@@ -187,19 +278,94 @@ def find_file(name: str, root: str | Path, *patterns: str) -> Path:
 
 
 def load_json(name: str, path: Path) -> Any:
-    """A JSON file, or JSON lines under a .json name. Raises EvaluationError for an empty one."""
-    import json
+    """A JSON file, or the rows of JSON lines under any name.
 
-    from scramble.store import StoreError
-
+    Raises EvaluationError naming the file, and the line where it is truncated or damaged.
+    """
     try:
         return read_json(path)
-    except StoreError:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except StoreError as error:
+        rows: list[Any] = []
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise EvaluationError(f"{name}: {path} is neither JSON nor JSON lines ({error})") from error
+            for number, line in json_lines(path):
+                try:
+                    rows.extend(json_values(line))
+                except ValueError as broken:
+                    if not rows:  # not JSON lines at all
+                        raise EvaluationError(f"{name}: {error}; download it again") from error
+                    raise EvaluationError(
+                        f"{name}: {path}, line {number}: not JSON ({broken}); download it again"
+                    ) from broken
+        except StoreError as unreadable:
+            raise EvaluationError(f"{name}: {unreadable}") from unreadable
+        if not rows:
+            raise EvaluationError(f"{name}: {path} is empty; download it again") from error
+        return rows
+
+
+def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
+    """The objects of a JSON list or of JSON lines (of ``rows``, where the file's content is at hand).
+
+    Raises EvaluationError for a file that holds anything else, naming the entry.
+    """
+    rows = load_json(name, path) if rows is None else rows
+    if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()):
+        rows = [rows]  # JSON lines with one line
+    if not isinstance(rows, list):
+        raise EvaluationError(f"{name}: {path} holds {_kind(rows)}, not a list of entries; is it the right file?")
+    return [_object(name, row, f"entry {number} of {path}") for number, row in enumerate(rows)]
+
+
+def json_entries(name: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The objects of a JSON object by key. Raises EvaluationError for a file that holds anything else."""
+    entries = load_json(name, path)
+    if not isinstance(entries, dict):
+        raise EvaluationError(f"{name}: {path} holds {_kind(entries)}, not entries by key; is it the right file?")
+    return {key: _object(name, entry, f"entry {key} of {path}") for key, entry in entries.items()}
+
+
+def _object(name: str, row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise EvaluationError(f"{name}: {where} is {_kind(row)}, not an object with named fields")
+    return row
+
+
+def _kind(value: Any) -> str:
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)
+
+
+def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, read strictly; white space around the header's names is dropped.
+
+    Raises EvaluationError naming the file and the line of a row with too few or too many fields, or of a quote that
+    does not close.
+    """
+    try:
+        lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    except StoreError as error:
+        raise EvaluationError(f"{name}: {error}") from error
+    rows: list[dict[str, str]] = []
+    header: list[str] = []
+    start = 0
+    try:
+        for row in lines:
+            start, line = lines.line_num, start + 1
+            if not row:
+                continue
+            if not header:
+                header = [column.strip() for column in row]
+                if len(set(header)) < len(header):
+                    raise EvaluationError(f"{name}: {path}: two columns of the header have one name")
+            elif len(row) != len(header):
+                raise EvaluationError(
+                    f"{name}: {path}, line {line}: {len(row)} fields for {len(header)} columns; download it again"
+                )
+            else:
+                rows.append(dict(zip(header, row, strict=True)))
+    except csv.Error as error:
+        raise EvaluationError(f"{name}: {path}, line {start + 1}: {error}; download it again") from error
+    return rows
 
 
 def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
@@ -207,6 +373,43 @@ def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[An
     if missing := [key for key in keys if row.get(key) is None]:
         raise EvaluationError(f"{name}: {where} has no {', '.join(missing)}; it has {', '.join(map(str, row))}")
     return [row[key] for key in keys]
+
+
+def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
+    """Values of required keys that hold text, as it stands. Raises EvaluationError for other values and for blanks."""
+    values = fields(name, row, where, *keys)
+    for key, value in zip(keys, values, strict=True):
+        if not isinstance(value, str) or not value.strip():
+            what = "empty" if isinstance(value, str) else f"{_kind(value)} ({value!r:.60}) and not text"
+            raise EvaluationError(f"{name}: {where}: {key} is {what}; download the data again")
+    return values
+
+
+def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
+    """Values of required keys that hold an id, an answer or a file's name: text that is not blank, or a number."""
+    values = fields(name, row, where, *keys)
+    for key, value in zip(keys, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value or value == "":
+            raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}) and not text or a number")
+    return [str(value) for value in values]
+
+
+def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, ...]:
+    """The options in a Python list written as text ("['a cat', 'a dog']"). Raises EvaluationError for other text."""
+    try:
+        found = ast.literal_eval(listed)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise EvaluationError(f"{name}: {where}: {key} is not a list: {listed!r:.120}") from error
+    if not isinstance(found, (list, tuple)):
+        raise EvaluationError(f"{name}: {where}: {key} is not a list: {listed!r:.120}")
+    return tuple(str(option) for option in found)
+
+
+def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) -> str:
+    """``value``, which must be one of ``allowed``. Raises EvaluationError naming row and key."""
+    if value not in allowed:
+        raise EvaluationError(f"{name}: {where}: {key} is {value!r:.60}, none of {', '.join(allowed)}")
+    return value
 
 
 def check_count(name: str, count: int, known: Mapping[int, str], partial: bool) -> str:

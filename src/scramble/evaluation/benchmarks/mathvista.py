@@ -17,11 +17,12 @@ from scramble.evaluation.benchmarks.data import (
     HubImages,
     check_count,
     columns,
-    fields,
     hub_rows,
-    without_images,
+    ids,
+    text_rows,
+    texts,
 )
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 
 
@@ -31,21 +32,30 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
     columns("mathvista", data, ("pid", "question", "answer", "question_type", "answer_type", "decoded_image"))
     images = HubImages(data)
     items = []
-    for number, row in enumerate(without_images(data)):
-        image = images.add(str(row["pid"]), number, "decoded_image")
-        items.append(_item(row, image))
+    for number, row in enumerate(text_rows("mathvista", data)):
+        (key,) = ids("mathvista", row, f"row {number}", "pid")
+        items.append(_item(row, images.add(key, number, "decoded_image")))
     version = check_count("mathvista", len(items), {1000: "mathvista-testmini-1000"}, partial)
     return Benchmark("mathvista", version, check_items("mathvista", items), images, "plain")
 
 
 def _item(row: dict[str, Any], image: str) -> Item:
-    key, question, answer = fields("mathvista", row, f"question {row.get('pid')}", "pid", "question", "answer")
-    choices = tuple(str(choice) for choice in row.get("choices") or ())
+    where = f"question {row['pid']}"
+    key, answer = ids("mathvista", row, where, "pid", "answer")
+    question, question_type, answer_type = texts("mathvista", row, where, "question", "question_type", "answer_type")
+    listed, metadata, precision = row.get("choices") or (), row.get("metadata") or {}, row.get("precision")
+    if not isinstance(listed, (list, tuple)) or not isinstance(metadata, dict):
+        raise EvaluationError(f"mathvista: {where}: choices is not a list, or metadata not an object")
+    if question_type == "multi_choice" and not listed:
+        raise EvaluationError(f"mathvista: {where} is multiple choice but has no choices")
+    if precision is not None and (isinstance(precision, (bool, str)) or precision != precision):
+        raise EvaluationError(f"mathvista: {where}: precision is {precision!r:.60} and not a number")
+    choices = tuple(str(choice) for choice in listed)
     prompt = str(row.get("query") or question)
-    kind = str((row.get("metadata") or {}).get("task") or row["question_type"])
+    kind = str(metadata.get("task") or question_type)
     details = {
-        "rule": "mathvista", "answer_type": row["answer_type"], "precision": row.get("precision"),
-        "question_type": row["question_type"], "suffix": "",  "options_in_question": bool(row.get("query")),
+        "rule": "mathvista", "answer_type": answer_type, "precision": precision,
+        "question_type": question_type, "suffix": "",  "options_in_question": bool(row.get("query")),
         "extraction": "rule", "raw_question": question, "max_new_tokens": 512,
     }  # fmt: skip
     return Item(Question(str(key), (image,), prompt, str(answer), kind, choices=choices), "short", details=details)

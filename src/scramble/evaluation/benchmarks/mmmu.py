@@ -10,7 +10,7 @@ guess; open answers by its rule as described (numbers rounded to two decimals, s
 
 from __future__ import annotations
 
-import ast
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,18 @@ from scramble.evaluation.benchmarks.data import (
     HubImages,
     check_count,
     columns,
-    fields,
     hub_rows,
+    ids,
+    listed_options,
+    one_of,
+    text_rows,
+    texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.protocols import LETTERS
 from scramble.records import Question
+
+KINDS = ("multiple-choice", "open")
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
@@ -33,8 +40,9 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
     numbered = (column for column in data.column_names if column.startswith("image_") and column[6:].isdigit())
     pictures = sorted(numbered, key=lambda column: int(column[6:]))
     items = []
-    for number, row in enumerate(data):
-        used = [column for column in pictures if row[column] is not None]
+    present = {column: data.data.column(column).is_valid().to_pylist() for column in pictures}
+    for number, row in enumerate(text_rows("mmmu", data)):
+        used = [column for column in pictures if present[column][number]]
         names = tuple(images.add(f"{row['id']}/{column}", number, column) for column in used)
         items.append(_item({k: v for k, v in row.items() if k not in pictures}, names))
     version = check_count("mmmu", len(items), {900: "mmmu-val-900"}, partial)
@@ -42,25 +50,28 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
 
 
 def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
-    key, question, answer = fields("mmmu", row, f"question {row.get('id')}", "id", "question", "answer")
-    subject = "_".join(str(key).split("_")[1:-1])
+    where = f"question {row.get('id')}"
+    (key, answer), (question,) = ids("mmmu", row, where, "id", "answer"), texts("mmmu", row, where, "question")
+    subject = "_".join(key.split("_")[1:-1])
     options = row["options"]
-    try:
-        choices = tuple(str(o) for o in (ast.literal_eval(options) if isinstance(options, str) else options or ()))
-    except (ValueError, SyntaxError) as error:
-        raise EvaluationError(f"mmmu: question {key}: options is not a list: {options!r}") from error
-    if row["question_type"] == "multiple-choice":
-        return Item(Question(str(key), images, question, answer.strip(), subject, choices=choices), "letter")
-    answers = _answers(answer)
-    record = Question(str(key), images, question, answers[0], subject, answers)
+    if isinstance(options, str):
+        choices = listed_options("mmmu", where, "options", options)
+    elif isinstance(options or [], (list, tuple)):
+        choices = tuple(str(option) for option in options or ())
+    else:
+        raise EvaluationError(f"mmmu: {where}: options is not a list: {options!r:.120}")
+    kind = one_of("mmmu", where, "question_type", texts("mmmu", row, where, "question_type")[0], KINDS)
+    if kind == "multiple-choice":
+        letter = one_of("mmmu", where, "answer", answer.strip(), LETTERS[: len(choices)])
+        return Item(Question(key, images, question, letter, subject, choices=choices), "letter")
+    answers = _answers(answer, where)
+    record = Question(key, images, question, answers[0], subject, answers)
     return Item(record, "short", details={"rule": "mmmu_open"})
 
 
-def _answers(answer: Any) -> tuple[str, ...]:
+def _answers(answer: str, where: str) -> tuple[str, ...]:
     """Open answers are a string, or a list written as one."""
-    if isinstance(answer, str) and answer.startswith("["):
-        try:
-            return tuple(str(a) for a in ast.literal_eval(answer))
-        except (ValueError, SyntaxError):
-            return (answer,)
-    return (str(answer),)
+    if answer.startswith("["):
+        with suppress(EvaluationError):
+            return listed_options("mmmu", where, "answer", answer) or (answer,)
+    return (answer,)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, fields, find_file, load_json
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_entries, texts
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 
 
@@ -20,10 +20,15 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
     """The 218 questions from ``mm-vet.json``; tags are the capabilities."""
     path = find_file("mmvet", root, "mm-vet.json")
     items = []
-    for key, row in load_json("mmvet", path).items():
-        image, question, answer = fields("mmvet", row, key, "imagename", "question", "answer")
-        record = Question(key, (image,), question, answer)
-        items.append(Item(record, "free", tags=tuple(row.get("capability") or ())))
+    for key, row in json_entries("mmvet", path).items():
+        (image, answer), (question,) = (
+            ids("mmvet", row, key, "imagename", "answer"),
+            texts("mmvet", row, key, "question"),
+        )
+        tags = row.get("capability") or []
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise EvaluationError(f"mmvet: {key}: capability is {tags!r:.60} and not a list of names")
+        items.append(Item(Question(key, (image,), question, answer), "free", tags=tuple(tags)))
     files = FolderImages("mmvet", Path(images or path.parent), [item.image_ids[0] for item in items])
     version = check_count("mmvet", len(items), {218: "mm-vet-218"}, partial)
     return Benchmark("mmvet", version, check_items("mmvet", items), files, "plain")

@@ -11,12 +11,11 @@ Compared with a reference implementation: letters by lmms-eval's rule, on record
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, download, fields, find_file
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, csv_rows, download, find_file, ids, texts
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 
@@ -29,21 +28,21 @@ def load(root: str | Path | None = None, *, labels: str = "corrected", partial: 
         raise EvaluationError(f"mmvp: labels must be corrected or original, not {labels!r}")
     root = download("mmvp", "MMVP/MMVP") if root is None else root
     path = find_file("mmvp", root, "Questions.csv")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        items = [_item(row, labels) for row in csv.DictReader(file)]
-    files = FolderImages("mmvp", path.parent, [item.image_ids[0] for item in items])
+    items = [_item(row, labels, f"row {number}") for number, row in enumerate(csv_rows("mmvp", path), 1)]
+    files = FolderImages("mmvp", path.parent, [item.image_ids[0] for item in items], "root")
     version = f"mmvp-{labels}-{check_count('mmvp', len(items), {300: '300'}, partial)}"
     checked = check_items("mmvp", items, group_size=2)
     return Benchmark("mmvp", version, checked, files, "pairs", chance={"accuracy": 50.0, "pair_accuracy": 25.0},
                      human={"pair_accuracy": 95.7})  # fmt: skip
 
 
-def _item(row: dict[str, Any], labels: str) -> Item:
-    row = {"Index" if key.strip() == "lndex" else key.strip(): value for key, value in row.items()}
-    index, question, options, answer = fields(
-        "mmvp", row, f"row {row.get('Index')}", "Index", "Question", "Options", "Correct Answer"
-    )
+def _item(row: dict[str, Any], labels: str, where: str) -> Item:
+    row = {"Index" if key == "lndex" else key: value for key, value in row.items()}
+    (index,) = ids("mmvp", row, where, "Index")
+    if not re.fullmatch(r"\s*[1-9]\d{0,8}\s*", index, re.ASCII):
+        raise EvaluationError(f"mmvp: {where}: the index {index!r:.60} is no number from 1 on")
     number = int(index)
+    question, options, answer = texts("mmvp", row, f"row {number}", "Question", "Options", "Correct Answer")
     choices = tuple(part.strip() for part in re.split(r"\([a-z]\)", options, flags=re.IGNORECASE) if part.strip())
     letter = answer.strip().strip("()").upper()
     if len(choices) != 2 or letter not in ("A", "B"):

@@ -16,9 +16,10 @@ from scramble.evaluation.benchmarks.data import (
     HubImages,
     check_count,
     columns,
-    fields,
     hub_rows,
-    without_images,
+    one_of,
+    text_rows,
+    texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
@@ -36,7 +37,7 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
     columns("naturalbench", data, ("Image_0", "Image_1", "Question_0", "Question_1", "Question_Type"))
     images = HubImages(data)
     items: list[Item] = []
-    for number, row in enumerate(without_images(data)):
+    for number, row in enumerate(text_rows("naturalbench", data)):
         names = [images.add(f"{number}/{i}", number, f"Image_{i}") for i in (0, 1)]
         items.extend(_item(number, row, q, i, names[i]) for q in (0, 1) for i in (0, 1))
     version = check_count("naturalbench", len(items) // 4, {1900: "naturalbench-1900"}, partial)
@@ -46,13 +47,13 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
 
 
 def _item(number: int, row: dict[str, Any], q: int, i: int, image: str) -> Item:
-    question, answer, kind = fields(
-        "naturalbench", row, f"row {number}", f"Question_{q}", f"Image_{i}_Question_{q}", "Question_Type"
-    )
+    where, key = f"row {number}", f"Image_{i}_Question_{q}"
+    question, answer, kind = texts("naturalbench", row, where, f"Question_{q}", key, "Question_Type")
     if kind not in SUFFIX:
         raise EvaluationError(f"naturalbench: row {number}: unknown Question_Type {kind!r}")
     style = "yes_no" if kind == "yes_no" else "letter"
     answer = answer.strip().lower() if style == "yes_no" else answer.strip().upper()
+    one_of("naturalbench", where, key, answer, ("yes", "no") if style == "yes_no" else ("A", "B"))
     choices = () if style == "yes_no" else ("", "")  # the options stand in the question
     record = Question(f"{number}/q{q}_i{i}", (image,), question, answer, kind, choices=choices)
     details = {"suffix": SUFFIX[kind], "options_in_question": True}

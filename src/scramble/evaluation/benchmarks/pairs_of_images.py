@@ -16,11 +16,21 @@ Compared with a reference implementation: same definition as EqBen's and t2v_met
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, fields, find_file, load_json
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    check_count,
+    find_file,
+    ids,
+    json_entries,
+    json_rows,
+    load_json,
+    texts,
+)
 from scramble.evaluation.benchmarks.winoground import CHANCE
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Quad
@@ -29,23 +39,30 @@ from scramble.records import Quad
 def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """EqBen-mini from the folder with ``all_select.json``; kinds are its subsets."""
     path = find_file("eqben_mini", root, "all_select.json")
-    rows = _numbered(load_json("eqben_mini", path))
+    rows = _numbered("eqben_mini", path)
     quads = []
     for key, row in rows:
-        first, second, one, two = fields("eqben_mini", row, f"row {key}", "image0", "image1", "caption0", "caption1")
-        quads.append(Quad(key, (str(first), str(second)), (one, two), str(row.get("subset") or _subset(str(first)))))
+        first, second = ids("eqben_mini", row, f"row {key}", "image0", "image1")
+        one, two = texts("eqben_mini", row, f"row {key}", "caption0", "caption1")
+        quads.append(Quad(key, (first, second), (one, two), str(row.get("subset") or _subset(first))))
     return _benchmark("eqben_mini", quads, images or path.parent, check_count("eqben_mini", len(quads), {}, partial))
 
 
 def load_cola(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """COLA multi-object from its JSON list (or the folder that holds it); images by file name below ``images``."""
     path = find_file("cola", root, "COLA_multiobjects_matching_benchmark.json", "*multiobject*.json")
-    quads = []
-    for number, row in enumerate(load_json("cola", path)):
-        if not isinstance(row, Sequence) or len(row) != 4:
+    entries = load_json("cola", path)
+    if not isinstance(entries, list):
+        raise EvaluationError(f"cola: {path} is not a list of [image, caption, image, caption]")
+    for number, row in enumerate(entries):
+        if (
+            not isinstance(row, list)
+            or len(row) != 4
+            or not all(isinstance(part, str) and part.strip() for part in row)
+        ):
             raise EvaluationError(f"cola: entry {number} of {path} is not [image, caption, image, caption]")
-        first, one, second, two = row
-        quads.append(Quad(str(number), (Path(first).name, Path(second).name), (one, two)))
+    names = _file_names([row[k] for row in entries for k in (0, 2)])
+    quads = [Quad(str(n), (names[row[0]], names[row[2]]), (row[1], row[3])) for n, row in enumerate(entries)]
     version = check_count("cola", len(quads), {210: "cola-multiobject-210"}, partial)
     return _benchmark("cola", quads, images or path.parent, version, "cola", {"image": 83.9, "cola_official": 83.9})
 
@@ -57,9 +74,11 @@ def load_naturalbench_retrieval(
     name = "naturalbench_retrieval"
     path = find_file(name, root, "metadata.json")
     quads = []
-    for key, row in _numbered(load_json(name, path)):
-        first, second, one, two = fields(name, row, f"row {key}", "image_0", "image_1", "caption_0", "caption_1")
-        quads.append(Quad(str(row.get("index", key)), (str(first), str(second)), (one, two)))
+    for number, row in _numbered(name, path):
+        first, second = ids(name, row, f"row {number}", "image_0", "image_1")
+        one, two = texts(name, row, f"row {number}", "caption_0", "caption_1")
+        key = ids(name, row, f"row {number}", "index")[0] if "index" in row else number
+        quads.append(Quad(key, (first, second), (one, two)))
     return _benchmark(name, quads, images or path.parent, check_count(name, len(quads), {}, partial))
 
 
@@ -77,9 +96,18 @@ def _benchmark(
     return Benchmark(name, version, items, files, scoring, chance=chance, human=human or {})
 
 
-def _numbered(rows: Any) -> list[tuple[str, dict[str, Any]]]:
-    pairs = rows.items() if isinstance(rows, dict) else enumerate(rows)
-    return [(str(key), row) for key, row in pairs]
+def _numbered(name: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Rows with their keys, of a list or of an object of rows."""
+    if isinstance(load_json(name, path), dict):
+        return list(json_entries(name, path).items())
+    return [(str(number), row) for number, row in enumerate(json_rows(name, path))]
+
+
+def _file_names(urls: list[str]) -> dict[str, str]:
+    """URL -> file name; with the folders before it where two URLs would share one."""
+    paths = {url: PurePosixPath(urlsplit(url).path.lstrip("/")) for url in dict.fromkeys(urls)}
+    shared = Counter(path.name for path in paths.values())
+    return {url: path.name if shared[path.name] == 1 else str(path) for url, path in paths.items()}
 
 
 def _subset(image: str) -> str:

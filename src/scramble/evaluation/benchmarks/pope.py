@@ -17,9 +17,10 @@ from typing import Any
 from scramble.evaluation.benchmarks.data import (
     FolderImages,
     check_count,
-    fields,
     hub_rows_and_images,
-    load_json,
+    ids,
+    json_rows,
+    texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question
@@ -33,9 +34,9 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     files: Mapping[str, ImageFile]
     if root is not None and (listing := _lists(Path(root))):
         rows = [
-            {**row, "category": category, "image_name": str(row["image"])}
+            {**row, "category": category, "image_name": ids("pope", row, f"entry {number} of {path}", "image")[0]}
             for category, path in listing
-            for row in load_json("pope", path)
+            for number, row in enumerate(json_rows("pope", path))
         ]
         files = FolderImages("pope", Path(images or root), [row["image_name"] for row in rows])
         text, label = "text", "label"
@@ -55,9 +56,12 @@ def _lists(root: Path) -> list[tuple[str, Path]]:
 
 def _item(row: Mapping[str, Any], text: str, label: str) -> Item:
     where = f"question {row.get('question_id')}"
-    key, question, answer = fields("pope", row, where, "question_id", text, label)
-    answer = str(answer).strip().lower()
+    (key,), (category, question, answer) = (
+        ids("pope", row, where, "question_id"),
+        texts("pope", row, where, "category", text, label),
+    )
+    answer = answer.strip().lower()
     if answer not in ("yes", "no"):
         raise EvaluationError(f"pope: {where}: the label {answer!r} is neither yes nor no")
-    record = Question(f"{row['category']}/{key}", (row["image_name"],), question, answer, row["category"])
+    record = Question(f"{category}/{key}", (row["image_name"],), question, answer, category)
     return Item(record, "yes_no")

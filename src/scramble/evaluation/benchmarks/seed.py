@@ -18,9 +18,14 @@ from scramble.evaluation.benchmarks.data import (
     check_count,
     fields,
     hub_rows_and_images,
+    ids,
+    json_rows,
     load_json,
+    one_of,
+    texts,
 )
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.protocols import LETTERS
 from scramble.records import ImageFile, Question
 
 CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
@@ -31,8 +36,12 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     files: Mapping[str, ImageFile]
     listing = sorted(Path(root).glob("*.json")) if root is not None and Path(root).is_dir() else []
     if listing:
-        rows = [row for row in load_json("seed", listing[0])["questions"] if row.get("data_type") == "image"]
-        rows = [{**row, "image_name": str(row["data_id"])} for row in rows]
+        content = load_json("seed", listing[0])
+        if not isinstance(content, dict) or "questions" not in content:
+            raise EvaluationError(f"seed: {listing[0]} has no questions; is it SEED-Bench.json?")
+        rows = json_rows("seed", listing[0], content["questions"])
+        rows = [row for row in rows if fields("seed", row, _where(row), "data_type") == ["image"]]
+        rows = [{**row, "image_name": ids("seed", row, _where(row), "data_id")[0]} for row in rows]
         files = FolderImages("seed", Path(images or listing[0].parent), [row["image_name"] for row in rows])
     else:
         wanted = ("question_id", "question", "answer", "image", *CHOICES)
@@ -44,10 +53,14 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
 
 
 def _item(row: Mapping[str, Any]) -> Item:
-    where = f"question {row.get('question_id')}"
-    key, question, answer = fields("seed", row, where, "question_id", "question", "answer")
-    choices = tuple(str(choice) for choice in fields("seed", row, where, *CHOICES))
-    kind = str(row.get("question_type_id") or row.get("question_type") or "")
-    return Item(
-        Question(str(key), (row["image_name"],), question, answer.strip().upper(), kind, choices=choices), "letter"
-    )
+    where = _where(row)
+    (key,), (question, answer) = ids("seed", row, where, "question_id"), texts("seed", row, where, "question", "answer")
+    letter = one_of("seed", where, "answer", answer.strip().upper(), LETTERS[: len(CHOICES)])
+    choices = tuple(ids("seed", row, where, *CHOICES))
+    kinds = [row[k] for k in ("question_type_id", "question_type") if row.get(k) not in (None, "")]
+    kind = str(kinds[0]) if kinds else ""
+    return Item(Question(key, (row["image_name"],), question, letter, kind, choices=choices), "letter")
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    return f"question {row.get('question_id')}"

@@ -14,7 +14,7 @@ Compared with a reference implementation: accuracies on recorded outputs of five
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,15 @@ from scramble.evaluation.benchmarks.data import (
     FolderImages,
     HubImages,
     check_count,
-    fields,
+    columns,
     hub_rows,
     hub_rows_and_images,
+    ids,
+    json_entries,
+    json_rows,
     load_json,
-    without_images,
+    text_rows,
+    texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question
@@ -92,25 +96,30 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
     questions: dict[str, dict[str, Any]] = {}
     for path in sorted(root.glob("*.json")):
         content = load_json(name, path)
-        found = (
-            content.get("questions") or content.get("annotations") or content.get("data")
-            if isinstance(content, dict)
-            else None
-        )
-        for row in found or ():
-            (key,) = fields(name, row, f"an entry of {path.name}", "question_id")
-            questions.setdefault(str(key), {}).update(row)
+        found = [
+            content[k] for k in ("questions", "annotations", "data") if isinstance(content, dict) and content.get(k)
+        ]
+        for number, row in enumerate(json_rows(name, path, found[0]) if found else ()):
+            (key,) = ids(name, row, f"entry {number} of {path.name}", "question_id")
+            questions.setdefault(key, {}).update(row)
     if not questions:
         raise EvaluationError(f"{name}: no JSON file in {root} has questions, annotations or data")
     for key, row in questions.items():
-        (image,) = fields(name, row, f"question {key}", "image_id")
-        row["image_name"] = f"COCO_{COCO[split]}_{int(image):012d}" if str(image).isdigit() else str(image)
+        (image,) = ids(name, row, f"question {key}", "image_id")
+        # Only TextVQA's ids are file names (of Open Images); some of them happen to be all digits.
+        row["image_name"] = image if name == "textvqa" or not image.isdecimal() else coco_name(split, image)
     return list(questions.values())
 
 
-def _annotated_item(name: str, row: Mapping[str, Any], details: dict[str, Any], scored: bool) -> Item:
-    key, question = fields(name, row, f"question {row.get('question_id')}", "question_id", "question")
-    answers = tuple(a["answer"] if isinstance(a, Mapping) else str(a) for a in row.get("answers") or ())
+def coco_name(split: str, image_id: str) -> str:
+    """The file name of a COCO image, without suffix."""
+    return f"COCO_{COCO[split]}_{int(image_id):012d}"
+
+
+def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], scored: bool) -> Item:
+    where = f"question {row.get('question_id')}"
+    (key,), (question,) = ids(name, row, where, "question_id"), texts(name, row, where, "question")
+    answers = _answers(name, row, where)
     if not answers and scored:
         raise EvaluationError(
             f"{name}: question {key} has no answers; download the annotations, or set benchmark.{name}.split=test for "
@@ -121,35 +130,46 @@ def _annotated_item(name: str, row: Mapping[str, Any], details: dict[str, Any], 
         question = question.capitalize()
     kind = str(row.get("answer_type") or "")
     tags = (f"question:{row['question_type']}",) if row.get("question_type") else ()
-    record = Question(str(key), (row["image_name"],), question, target, kind, answers)
+    record = Question(key, (row["image_name"],), question, target, kind, answers)
     return Item(record, "short", tags=tags, details={"rule": "vqa" if scored else "unscored", **details})
+
+
+def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The annotators' answers, each a text or an object that holds one; an annotator may have said nothing ("")."""
+    given = row.get("answers") or []
+    if not isinstance(given, list):
+        raise EvaluationError(f"{name}: {where}: answers is {given!r:.60} and not a list")
+    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in given]
+    if bad := [answer for answer in answers if isinstance(answer, bool) or not isinstance(answer, (str, int, float))]:
+        raise EvaluationError(f"{name}: {where}: {bad[0]!r:.60} is no answer")
+    return tuple(str(answer) for answer in answers)
 
 
 def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """GQA testdev-balanced from the hub, or from ``testdev_balanced_questions.json`` and an image folder."""
     files: Mapping[str, ImageFile]
-    rows: Sequence[Mapping[str, Any]]
+    rows: list[dict[str, Any]]
     listing = sorted(Path(root).rglob("*balanced_questions.json")) if root is not None else []
     if listing:
-        content = load_json("gqa", listing[0])
-        rows = [{"id": key, **row} for key, row in content.items()]
-        files = FolderImages("gqa", Path(images or listing[0].parent), [str(row["imageId"]) for row in rows])
+        rows = [{"id": key, **row} for key, row in json_entries("gqa", listing[0]).items()]
+        names = [ids("gqa", row, f"question {row['id']}", "imageId")[0] for row in rows]
+        files = FolderImages("gqa", Path(images or listing[0].parent), names)
     else:
-        rows = list(
-            hub_rows(
-                "gqa", "lmms-lab-encoder/GQA", "testdev", _part(root, "instructions"), "testdev_balanced_instructions"
-            )
-        )
-        pictures = hub_rows("gqa", "lmms-lab-encoder/GQA", "testdev", _part(root, "images"), "testdev_balanced_images")
+        hub_id, instructions = "lmms-lab-encoder/GQA", "testdev_balanced_instructions"
+        rows = text_rows("gqa", hub_rows("gqa", hub_id, "testdev", _part(root, "instructions"), instructions))
+        pictures = hub_rows("gqa", hub_id, "testdev", _part(root, "images"), "testdev_balanced_images")
+        columns("gqa", pictures, ("id", "image"))
         files = hub = HubImages(pictures)
-        for n, row in enumerate(without_images(pictures)):
-            hub.add(str(row["id"]), n, "image")
+        for n, row in enumerate(text_rows("gqa", pictures)):
+            hub.add(ids("gqa", row, f"image {n}", "id")[0], n, "image")
     items = []
     for row in rows:
-        key, question, image, answer = fields(
-            "gqa", row, f"question {row.get('id')}", "id", "question", "imageId", "answer"
-        )
-        record = Question(str(key), (str(image),), question, str(answer))
+        where = f"question {row.get('id')}"
+        key, image, answer = ids("gqa", row, where, "id", "imageId", "answer")
+        if image not in files:
+            raise EvaluationError(f"gqa: {where}: there is no image {image!r}; finish the download")
+        (question,) = texts("gqa", row, where, "question")
+        record = Question(key, (image,), question, answer)
         items.append(Item(record, "short", details={"rule": "exact"}))
     version = f"gqa-testdev-balanced-{check_count('gqa', len(items), {}, partial)}"
     return Benchmark("gqa", version, check_items("gqa", items), files, "plain")
@@ -159,7 +179,8 @@ def _part(root: str | Path | None, part: str) -> Path | None:
     """The sub-folder of a local copy that holds one configuration of the hub data set."""
     if root is None:
         return None
-    found = [p for p in Path(root).iterdir() if p.is_dir() and p.name.endswith(part)]
+    folder = Path(root)
+    found = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.endswith(part)] if folder.is_dir() else []
     if not found:
         raise EvaluationError(f"gqa: no folder ending in {part} below {root}")
     return found[0]

@@ -8,7 +8,6 @@ model scores are gated and were not available.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,15 @@ from scramble.evaluation.benchmarks.data import (
     HubImages,
     check_count,
     columns,
-    fields,
     find_file,
     hub_rows,
+    ids,
+    json_rows,
     load_json,
-    without_images,
+    text_rows,
+    texts,
 )
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Quad
 
 HUB_ID = "facebook/winoground"
@@ -44,13 +45,13 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
     rows: list[dict[str, Any]]
     if root is not None and list(Path(root).rglob("examples.jsonl")):
         listing = find_file("winoground", root, "examples.jsonl")
-        rows = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = [[str(row[f"image_{i}"]) for i in (0, 1)] for row in rows]
-        images = FolderImages("winoground", Path(root), [n for pair in names for n in pair])
+        rows = json_rows("winoground", listing)
+        names = [ids("winoground", row, f"row {n} of {listing}", "image_0", "image_1") for n, row in enumerate(rows)]
+        images = FolderImages("winoground", Path(root), [n for pair in names for n in pair], "root")
     else:
         data = hub_rows("winoground", HUB_ID, "test", root)
         columns("winoground", data, ("id", "image_0", "image_1", "caption_0", "caption_1"))
-        rows = list(without_images(data))
+        rows = text_rows("winoground", data)
         images = hub = HubImages(data)
         names = [[hub.add(f"{row['id']}/{i}", n, f"image_{i}") for i in (0, 1)] for n, row in enumerate(rows)]
     hard = _why_hard(root, why_hard)
@@ -62,15 +63,21 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
 
 
 def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]]) -> Item:
-    key, first, second = fields("winoground", row, f"row {row.get('id')}", "id", "caption_0", "caption_1")
+    where = f"row {row.get('id')}"
+    (key,), (first, second) = (
+        ids("winoground", row, where, "id"),
+        texts("winoground", row, where, "caption_0", "caption_1"),
+    )
     predicates = row.get("num_main_preds")
+    if predicates is not None and not str(predicates).isdecimal():
+        raise EvaluationError(f"winoground: {where}: num_main_preds is {predicates!r:.60} and not a number")
     tags = [
         *([f"collapsed:{row['collapsed_tag']}"] if row.get("collapsed_tag") else []),
         *([f"{predicates} main pred{'s' if int(predicates) > 1 else ''}"] if predicates else []),
         *(f"tag:{tag.strip()}" for tag in str(row.get("tag") or "").split(",") if tag.strip()),
-        *(f"why-hard:{tag}" for tag in hard.get(str(key), [])),
+        *(f"why-hard:{tag}" for tag in hard.get(key, [])),
     ]
-    return Item(Quad(str(key), (images[0], images[1]), (first, second)), "quad", tags=tuple(tags))
+    return Item(Quad(key, (images[0], images[1]), (first, second)), "quad", tags=tuple(tags))
 
 
 def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, list[str]]:
@@ -80,4 +87,9 @@ def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, 
         if not found:
             return {}
         path = found[0]
-    return {str(key): list(tags) for key, tags in load_json("winoground", Path(path)).items()}
+    found_tags = load_json("winoground", Path(path))
+    if not isinstance(found_tags, dict) or not all(isinstance(tags, list) for tags in found_tags.values()):
+        raise EvaluationError(
+            f"winoground: {path} does not give lists of tags by id; set benchmark.winoground.why_hard"
+        )
+    return {str(key): [str(tag) for tag in tags] for key, tags in found_tags.items()}

@@ -1,0 +1,239 @@
+"""Small valid copies of the files of every benchmark that is read from files, to be damaged by tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Picture
+
+Made = tuple[Path, dict[str, Any]]
+"""The root of a benchmark's files, and the options that it is loaded with."""
+
+PART = {"partial": True}
+COUNT = 4
+
+
+def draw(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Picture.new("RGB", (12, 8), (40 * number, 90, 30)).save(folder / name)
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def winoground(folder: Path) -> Made:
+    rows = [
+        {"id": n, "image_0": f"ex_{n}_img_0", "image_1": f"ex_{n}_img_1", "caption_0": f"a café, by table {n}",
+         "caption_1": f"a table by the “café” {n}", "tag": "Noun, Verb", "num_main_preds": 1, "collapsed_tag": "Object"}
+        for n in range(COUNT)
+    ]  # fmt: skip
+    draw(folder, *(f"images/ex_{n}_img_{i}.png" for n in range(COUNT) for i in (0, 1)))
+    write_lines(folder / "examples.jsonl", rows)
+    write_json(folder / "new_tag_assignments.json", {"0": ["NonCompositional"]})
+    return folder, PART
+
+
+def eqben_mini(folder: Path) -> Made:
+    rows = [
+        {"image0": f"eqbenag/{n}/0.png", "image1": f"eqbenag/{n}/1.png", "caption0": f"naïve one {n}",
+         "caption1": f"naïve two {n}"}
+        for n in range(COUNT)
+    ]  # fmt: skip
+    draw(folder, *(f"images/eqbenag/{n}/{i}.png" for n in range(COUNT) for i in (0, 1)))
+    write_json(folder / "all_select.json", rows)
+    return folder, {}
+
+
+def naturalbench_retrieval(folder: Path) -> Made:
+    rows = {
+        str(n): {"index": n, "image_0": f"{n}/0.png", "image_1": f"{n}/1.png", "caption_0": f"über {n}",
+                 "caption_1": f"unter {n}"}
+        for n in range(COUNT)
+    }  # fmt: skip
+    draw(folder, *(f"{n}/{i}.png" for n in range(COUNT) for i in (0, 1)))
+    write_json(folder / "metadata.json", rows)
+    return folder, {}
+
+
+def cola(folder: Path) -> Made:
+    url = "https://images.example/VG_100K{}/{}.jpg"
+    rows = [[url.format("", n), f"small café {n}", url.format("_2", n), f"large café {n}"] for n in range(COUNT)]
+    draw(folder, *(f"VG_100K{part}/{n}.jpg" for n in range(COUNT) for part in ("", "_2")))
+    write_json(folder / "COLA_multiobjects_matching_benchmark.json", rows)
+    return folder, PART
+
+
+def sugarcrepe(folder: Path) -> Made:
+    from scramble.evaluation.benchmarks.captions import SPLITS
+
+    for split in SPLITS:
+        entries = {
+            str(3 * n): {"filename": f"{n:012d}.jpg", "caption": f"A café {n}.", "negative_caption": f"No café {n}."}
+            for n in range(COUNT)
+        }
+        write_json(folder / f"{split}.json", entries)
+    draw(folder, *(f"val2017/{n:012d}.jpg" for n in range(COUNT)))
+    return folder, PART
+
+
+def aro(folder: Path) -> Made:
+    rows = [
+        {"image_path": f"VG_100K{part}/1.jpg", "true_caption": f"the dog is in the café{part}", "relation_name": "in",
+         "false_caption": f"the café is in the dog{part}", "bbox_x": 1, "bbox_y": 1, "bbox_w": 9, "bbox_h": 6}
+        for part in ("", "_2")
+    ]  # fmt: skip
+    draw(folder, "VG_100K/1.jpg", "VG_100K_2/1.jpg")
+    write_json(folder / "visual_genome_relation.json", rows)
+    return folder, {}
+
+
+def conme(folder: Path) -> Made:
+    for split in ("att", "obj", "rel"):
+        rows = [
+            {"id": n, "question": f"Which café, {n}?", "image": f"{n}.jpg", "text_options": "['a cat, small', 'a dog']",
+             "correct": n % 2, "q_ind": 0}
+            for n in range(COUNT)
+        ]  # fmt: skip
+        write_csv(folder / f"replace-{split}_HUMAN_FILTER.csv", rows)
+    draw(folder, *(f"{n}.jpg" for n in range(COUNT)))
+    return folder, {}
+
+
+def conme_unfiltered(folder: Path) -> Made:
+    for split in ("att", "obj", "rel"):
+        rows = [{"question": f"Which, “{n}”?\nA. x B. y", "image": f"{n}.jpg", "answer": "B. y"} for n in range(COUNT)]
+        write_csv(folder / f"replace-{split}.csv", rows)
+    draw(folder, *(f"{n}.jpg" for n in range(COUNT)))
+    return folder, {"human_filter": False}
+
+
+def mmvp(folder: Path) -> Made:
+    rows = [
+        {"lndex": n, "Question": f"Is the café open, or is it {n}?", "Options": "(a) Open (b) Closed",
+         "Correct Answer": "(a)" if n % 2 else "(b)"}
+        for n in range(1, COUNT + 1)
+    ]  # fmt: skip
+    draw(folder, *(f"MMVP Images/{n}.jpg" for n in range(1, COUNT + 1)))
+    write_csv(folder / "Questions.csv", rows)
+    return folder, PART
+
+
+def vqav2(folder: Path) -> Made:
+    asked = [{"question_id": n, "image_id": n, "question": f"What café is {n}?"} for n in range(COUNT)]
+    notes = [
+        {"question_id": n, "image_id": n, "question_type": "what", "answer_type": "other",
+         "answers": [{"answer": "red", "answer_id": k} for k in range(10)], "multiple_choice_answer": "red"}
+        for n in range(COUNT)
+    ]  # fmt: skip
+    write_json(folder / "questions.json", {"questions": asked})
+    write_json(folder / "annotations.json", {"annotations": notes})
+    draw(folder, *(f"val2014/COCO_val2014_{n:012d}.jpg" for n in range(COUNT)))
+    return folder, PART
+
+
+def textvqa(folder: Path) -> Made:
+    names = ("0054c91397f2fe05", "1234567890123456", "0000000000000042", "x")
+    rows = [
+        {"question_id": n, "image_id": name, "question": f"what café is {n}?", "answers": ["nokia"] * 10}
+        for n, name in enumerate(names)
+    ]
+    write_json(folder / "TextVQA_0.5.1_val.json", {"data": rows})
+    draw(folder, *(f"train_images/{name}.jpg" for name in names))
+    return folder, {}
+
+
+def gqa(folder: Path) -> Made:
+    rows = {str(n): {"question": f"Is café {n} red?", "imageId": f"n{n}", "answer": "yes"} for n in range(COUNT)}
+    write_json(folder / "testdev_balanced_questions.json", rows)
+    draw(folder, *(f"images/n{n}.jpg" for n in range(COUNT)))
+    return folder, {}
+
+
+def pope(folder: Path) -> Made:
+    for part in ("random", "popular", "adversarial"):
+        rows = [
+            {"question_id": n, "image": f"COCO_val2014_{n:012d}.jpg", "text": f"Is there a café {n}?", "label": "yes"}
+            for n in range(COUNT)
+        ]
+        write_lines(folder / f"coco_pope_{part}.json", rows)
+    draw(folder, *(f"val2014/COCO_val2014_{n:012d}.jpg" for n in range(COUNT)))
+    return folder, PART
+
+
+def seed(folder: Path) -> Made:
+    rows = [
+        {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4", "answer": "C", "question_type_id": 0,
+         "question": f"How many cafés are {n}?", "question_id": n, "data_type": "image", "data_id": f"x_{n}"}
+        for n in range(COUNT)
+    ]  # fmt: skip
+    write_json(folder / "SEED-Bench.json", {"questions": rows})
+    draw(folder, *(f"images/x_{n}.jpg" for n in range(COUNT)))
+    return folder, {}
+
+
+def mmvet(folder: Path) -> Made:
+    rows = {
+        f"v1_{n}": {"imagename": f"v1_{n}.png", "question": f"What is café {n}?", "answer": "-1<AND>-5",
+                    "capability": ["ocr", "math"]}
+        for n in range(COUNT)
+    }  # fmt: skip
+    write_json(folder / "mm-vet.json", rows)
+    draw(folder, *(f"images/v1_{n}.png" for n in range(COUNT)))
+    return folder, PART
+
+
+FILES: dict[str, Callable[[Path], Made]] = {
+    "winoground": winoground, "eqben_mini": eqben_mini, "naturalbench_retrieval": naturalbench_retrieval, "cola": cola,
+    "sugarcrepe": sugarcrepe, "aro": aro, "conme": conme, "conme/unfiltered": conme_unfiltered, "mmvp": mmvp,
+    "vqav2": vqav2, "okvqa": lambda folder: (vqav2(folder)[0], {}), "textvqa": textvqa, "gqa": gqa, "pope": pope,
+    "seed": seed, "mmvet": mmvet,
+}  # fmt: skip
+"""Benchmark -> what writes its files; a name after a slash is another layout of the same benchmark."""
+
+
+def _hub_rows() -> dict[str, tuple[str, list[dict[str, Any]], tuple[str, ...]]]:
+    """Benchmark -> split, rows and image columns, as on the hub."""
+    said = [{"answer": "red"}] * 10
+    four = {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4"}
+    cells = [f"Image_{i}_Question_{q}" for i in (0, 1) for q in (0, 1)]
+    return {
+        "winoground": ("test", [{"id": n, "caption_0": f"café {n}", "caption_1": f"x {n}", "tag": "Noun",
+                                 "num_main_preds": 1} for n in range(COUNT)], ("image_0", "image_1")),
+        "naturalbench": ("train", [{"Question_0": f"Is it {n}?", "Question_1": "Not?", "Question_Type": "yes_no",
+                                    **dict.fromkeys(cells, "Yes")} for n in range(COUNT)], ("Image_0", "Image_1")),
+        "vqav2": ("validation", [{"question_id": n, "question": f"What {n}?", "answers": said, "answer_type": "other"}
+                                 for n in range(COUNT)], ("image",)),
+        "pope": ("test", [{"question_id": str(n), "question": f"Is café {n} there?", "answer": "yes",
+                           "image_source": f"c{n}", "category": "random"} for n in range(COUNT)], ("image",)),
+        "seed": ("test", [{**four, "answer": "D", "question": f"How many {n}?", "question_id": str(n),
+                           "data_type": "image", "question_type_id": 0} for n in range(COUNT)], ("image",)),
+        "mmmu": ("validation", [{"id": f"validation_Art_{n}", "question": f"<image 1> {n}?", "answer": "C",
+                                 "options": "['x', 'y', 'z']", "question_type": "multiple-choice"}
+                                for n in range(COUNT)], ("image_1",)),
+        "mathvista": ("testmini", [{"pid": str(n), "question": f"Area {n}?", "choices": None, "unit": None,
+                                    "precision": 1.0, "answer": "1.2", "question_type": "free_form",
+                                    "answer_type": "float", "metadata": {"task": "geometry"}, "query": f"Hint\n{n}"}
+                                   for n in range(COUNT)], ("decoded_image",)),
+    }  # fmt: skip
+
+
+HUB = _hub_rows()

@@ -1,0 +1,237 @@
+"""Damaged benchmark files: each gives the whole benchmark, another count that the version tells, or one line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scramble.evaluation.benchmarks import load_benchmark
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply
+from scramble.evaluation.outcomes import outcome
+from scramble.evaluation.protocols import protocol, queries
+from scramble.records import Quad, RecordError
+from scramble.store import StoreError
+from tests.evaluation.benchmark_files import FILES, HUB, PART, Made
+
+ODD: tuple[Any, ...] = (None, 0, -1, 5, 2.5, float("nan"), True, "", " ", "x", [], {}, ["x"], {"x": 1}, [[]], 10**30)
+ENCODINGS = ("latin-1", "utf-16", "utf-16-le", "utf-8-sig", "utf-32", "cp1252")
+
+
+def load(name: str, root: Path, options: dict[str, Any]) -> Benchmark:
+    return load_benchmark(name.partition("/")[0], root, **options)
+
+
+def words(item: Item) -> tuple[str, ...]:
+    record = item.record
+    if isinstance(record, (Quad, CaptionChoice)):
+        return record.captions
+    return (record.question, *record.choices)
+
+
+def check(name: str, made: Made, whole: Benchmark, how: str) -> None:
+    """Load what a mutation left; fail for anything but a whole benchmark, a count that says so, or one line."""
+    root, options = made
+    try:
+        left = load(name, root, options)
+    except (EvaluationError, StoreError) as error:
+        assert "\n" not in str(error).strip() and len(str(error)) < 600, how
+        assert name.partition("/")[0] in str(error) or str(root) in str(error), how
+        return
+    part_is_meant = options.get("partial") and "partial" in left.version
+    assert part_is_meant or left.version != whole.version or len(left.items) == len(whole.items), how
+    originals = {item.item_id: words(item) for item in whole.items}
+    for item in left.items:
+        before, after = originals.get(item.item_id), words(item)
+        assert all(isinstance(text, str) for text in after), how
+        for old, new in zip(before or (), after, strict=False):
+            assert old == new or not (old.startswith(new) or old.endswith(new)), (how, old, new)
+        asked = queries(item, protocol("standard"), left)
+        if len(asked) == 1 and not asked[0].candidates:
+            outcome(item, {item.item_id: Reply(text="A")}, protocol("standard"))
+        for image_id in item.image_ids:
+            try:
+                left.images[image_id].open()
+            except (EvaluationError, RecordError) as error:
+                assert "\n" not in str(error), how
+
+
+# ----------------------------------------------------------------------------------------------------------- mutations
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        for key in value:
+            yield (*path, key)
+            yield from places(value[key], (*path, key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield (*path, number)
+            yield from places(inner, (*path, number))
+
+
+def change_json(text: str, rng: random.Random, drop: bool) -> str:
+    """JSON, or JSON lines, with one key dropped or one value replaced."""
+    try:
+        value, lines = json.loads(text), False
+    except ValueError:
+        value, lines = [json.loads(line) for line in text.splitlines()], True
+    place = rng.choice(list(places(value)))
+    holder = value
+    for key in place[:-1]:
+        holder = holder[key]
+    if drop:
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = rng.choice(ODD)
+    return "".join(json.dumps(row) + "\n" for row in value) if lines else json.dumps(value)
+
+
+def change_csv(text: str, rng: random.Random, drop: bool) -> str:
+    """A CSV file with one field dropped or replaced."""
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    row = rng.choice(rows)
+    place = rng.randrange(len(row))
+    if drop:
+        del row[place]
+    else:
+        row[place] = rng.choice(("", "x", "-1", '"', "nan", "a,b", " ", "[1", "0", "['x']", "9" * 30))
+    changed = io.StringIO(newline="")
+    csv.writer(changed).writerows(rows)
+    return changed.getvalue()
+
+
+def mutate(file: Path, rng: random.Random) -> str:
+    """Damage a text file in one of many ways; returns which."""
+    data = file.read_bytes()
+    text = data.decode()
+    how = rng.choice((
+        "flip", "flip", "insert", "cut end", "cut rows", "drop key", "change value", "change value", "encode", "empty",
+        "line separators", "add row", "stray sign",
+    ))  # fmt: skip
+    change = change_csv if file.suffix == ".csv" else change_json
+    if how == "flip":
+        place = rng.randrange(len(data))
+        data = data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
+    elif how == "insert":
+        place = rng.randrange(len(data))
+        data = data[:place] + bytes([rng.randrange(256)]) + data[place:]
+    elif how == "stray sign":
+        place = rng.randrange(len(text))
+        data = (text[:place] + rng.choice('",\n{}[]:;\r\0') + text[place:]).encode()
+    elif how == "cut end":
+        data = data[: rng.randrange(len(data))]
+    elif how == "cut rows":
+        lines = text.split("\n")
+        begin = rng.randrange(len(lines))
+        data = "\n".join(lines[:begin] + lines[begin + rng.randrange(1, 4) :]).encode()
+    elif how == "add row":
+        lines = text.split("\n")
+        place = rng.randrange(len(lines))
+        data = "\n".join([*lines[:place], lines[place], *lines[place:]]).encode()
+    elif how in ("drop key", "change value"):
+        data = change(text, rng, how == "drop key").encode("utf-8", "surrogatepass")
+    elif how == "encode":
+        how = rng.choice(ENCODINGS)
+        data = text.encode(how, "replace")
+    elif how == "line separators":
+        data = text.replace(" ", rng.choice("\u2028\u0085\x0b\x0c"), 2).encode()
+    else:
+        data = b""
+    file.write_bytes(data)
+    return f"{file.name}: {how}"
+
+
+def run_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
+    made = FILES[name](folder)
+    whole = load(name, *made)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv"))
+    pictures = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+    for case in range(count):
+        rng = random.Random(f"{seed}/{name}/{case}")
+        file = rng.choice(pictures if case % 10 == 9 else files)
+        data = file.read_bytes()
+        if file in pictures:
+            damage = rng.choice((None, b"", data[: len(data) // 2], b"not an image"))
+            file.unlink() if damage is None else file.write_bytes(damage)
+            how = f"{file.name}: image"
+        else:
+            how = mutate(file, rng)
+        try:
+            check(name, made, whole, f"{name}, case {case}, {how}")
+        finally:
+            file.write_bytes(data)
+    assert load(name, *made).items == whole.items  # the cases leave the files as they were
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files(name: str, tmp_path: Path) -> None:
+    run_cases(name, tmp_path, 4)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files_in_many_ways(name: str, tmp_path: Path) -> None:
+    run_cases(name, tmp_path, 140, seed=1)
+
+
+# ----------------------------------------------------------------------------------------------------- hub layouts
+
+
+def run_hub_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tests.evaluation.test_benchmarks import write_hub
+
+    split, rows, images = HUB[name]
+    options = {} if name == "seed" else PART
+    root = write_hub(folder / "whole", split, rows, images)
+    whole = load_benchmark(name, root, **options)
+    table = pq.read_table(next(root.rglob("*.parquet")))
+    for case in range(count):
+        rng = random.Random(f"{seed}/{name}/{case}")
+        damaged = folder / str(case) / "data" / f"{split}-00000-of-00001.parquet"
+        damaged.parent.mkdir(parents=True)
+        column = rng.choice(table.column_names)
+        place = table.column_names.index(column)
+        how = rng.choice(("drop", "null", "type", "bytes", "cut", "rows", "utf8"))
+        changed = table
+        if how == "drop":
+            changed = table.drop_columns([column])
+        elif how == "null":
+            values = [None if n == 1 else value for n, value in enumerate(table.column(column).to_pylist())]
+            changed = table.set_column(place, column, pa.array(values, table.schema.field(column).type))
+        elif how == "type":
+            odd = rng.choice([[1] * len(table), [["x"]] * len(table), [{"x": 1}] * len(table), [True] * len(table)])
+            changed = table.set_column(place, column, pa.array(odd)).replace_schema_metadata(None)
+        elif how == "utf8" and pa.types.is_string(table.schema.field(column).type):
+            bad = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
+            changed = table.set_column(place, column, bad)
+        elif how == "rows":
+            changed = table.slice(0, len(table) - 1)
+        pq.write_table(changed, damaged, compression="none")
+        data = damaged.read_bytes()
+        if how == "bytes":
+            at = rng.randrange(len(data))
+            damaged.write_bytes(data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :])
+        elif how == "cut":
+            damaged.write_bytes(data[: rng.randrange(len(data))])
+        check(name, (folder / str(case), options), whole, f"{name}, case {case}, {how} {column}")
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_damaged_hub_layouts(name: str, tmp_path: Path) -> None:
+    run_hub_cases(name, tmp_path, 2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", HUB)
+def test_damaged_hub_layouts_in_many_ways(name: str, tmp_path: Path) -> None:
+    run_hub_cases(name, tmp_path, 40, seed=1)
