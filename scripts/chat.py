@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     from scramble.records import ImageFile
 
     files = values["image"] if isinstance(values["image"], list) else [values["image"]]
+    files = [str(file) for file in files if file is not None]  # image=null asks without an image
     images = [ImageFile(path=file).open() for file in files]
     options = {k: v for k, v in values["model"].items() if k not in ("name", "new")}
     loaded = load(**options | {"adapter": values["adapter"] or options["adapter"]})
@@ -31,7 +32,7 @@ def main(cfg: DictConfig) -> None:
                    temperature=values["temperature"], seed=values["seed"]))  # fmt: skip
 
     if values["text"] is not None:
-        ask(values["text"])
+        ask(str(values["text"]))
         return
     try:
         while text := input("> ").strip():

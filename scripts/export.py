@@ -15,15 +15,21 @@ from scramble.app import plain, stage_main, start
 @hydra.main(version_base="1.3", config_path="../configs", config_name="export")
 @stage_main
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "model", "adapter", "out", "dtype")
+    values = plain(cfg, "run", "model", "adapter", "out", "dtype")
     from scramble.console import say
     from scramble.models.export import export
+    from scramble.stages import StageError, check_arm
 
-    model = values["model"]
+    model, run = values["model"], values["run"]
+    if values["adapter"] == f"{run['dir']}/train/{run['arm']}/adapter":
+        trained = check_arm(run["dir"], run["arm"])
+        if (trained / "model").is_dir():
+            raise StageError(f"{run['arm']} trained all weights: {trained / 'model'} is the model already")
     folder = export(
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]
     )
-    say(f"{model['path']} with {values['adapter']} merged in: {folder}")
+    what = "without an adapter" if values["adapter"] is None else f"with {values['adapter']} merged in"
+    say(f"{model['path']} {what}: {folder}")
 
 
 if __name__ == "__main__":

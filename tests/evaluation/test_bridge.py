@@ -10,6 +10,8 @@ import pytest
 from scramble.evaluation import bridge, results
 from scramble.evaluation.items import EvaluationError
 from scramble.report import comparison, table
+from scramble.stages import StageError
+from scramble.stages import bridge as stage
 
 MODEL = {"name": "mpo", "path": "/m", "key": "k", "revision": None, "adapter": None}
 
@@ -51,6 +53,34 @@ def test_vlmevalkit_command(tmp_path):
 def test_bad_input(kit, tasks, kit_model, message):
     with pytest.raises(EvaluationError, match=message):
         bridge.command(kit, tasks, "mpo", "/m", "out", kit_model=kit_model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": []}, r"tasks=\[\] names no benchmark"),
+        ({"tasks": "mmstar", "batch_size": 0}, "batch_size=0: give a whole number of at least 1"),
+        ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size=abc: give a whole number"),
+        ({"tasks": ["mmstar"], "kit_args": "abc"}, r"kit_args=abc: give arguments one by one"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_exported(tmp_path, options, message):
+    with pytest.raises(StageError, match=message):
+        stage.bridge(tmp_path, model={"path": "/m", "family": "internvl"}, kit="lmms-eval", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comma_in_the_path_would_be_read_as_an_argument():
+    with pytest.raises(EvaluationError, match=r"reads a comma as the next argument, but one holds it: /a,b"):
+        bridge.command("lmms-eval", ["mmstar"], "mpo", "/a,b", "out", kit_model="internvl_hf")
+
+
+def test_one_task_may_be_named_without_a_list(tmp_path, capsys):
+    model = {"path": str(Path(__file__).parents[2] / "data" / "tiny_internvl"), "family": "internvl"}
+    stage.bridge(tmp_path / "a run", model=model, kit="lmms-eval", tasks="mmstar", arms="base")
+    script = tmp_path / "a run" / "bridge" / "base" / "lmms-eval.sh"
+    assert " --tasks mmstar " in script.read_text()
+    assert f"run `sh '{script}'` in" in capsys.readouterr().out
 
 
 def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "20260101_000000") -> None:

@@ -21,7 +21,7 @@ from scramble.evaluation.results import Result
 from scramble.evaluation.summary import rates, scores
 from scramble.formats import read_pairs
 from scramble.records import PreferencePair
-from scramble.stages import StageError
+from scramble.stages import StageError, check_arm
 from scramble.stages.generate import generate
 from scramble.stages.share import share
 from scramble.store import StoreError, read_table, write_json
@@ -103,6 +103,21 @@ def test_the_data_opens_as_a_data_set_and_reads_back(run: Path, tmp_path: Path) 
     assert "folds grouped by image" in card.text and "2601.05600" in card.text and "## Limits" in card.text
 
 
+def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_path: Path) -> None:
+    assert check_arm(run, ARM) == run / "train" / ARM
+    with pytest.raises(StageError, match=rf"there is no run .*did you mean .*{run}\b"):
+        check_arm(run.with_name(run.name + "x"), ARM)
+    with pytest.raises(StageError, match=r"name a run \(name=...\) or train it first"):
+        check_arm(tmp_path / "nothing" / "here", ARM)
+    with pytest.raises(StageError, match=r"has no finished arm: train one first"):
+        check_arm(tmp_path, ARM)
+
+
+def test_a_folder_with_spaces_and_brackets(run: Path, tmp_path: Path) -> None:
+    folder = give(run, tmp_path / "my [best] adapter, 1", "data")
+    assert (folder / "pairs.parquet").exists()
+
+
 def test_bad_input(run: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="what=weights: choose one of adapter, model, data"):
         give(run, tmp_path / "out", "weights")
@@ -110,8 +125,14 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     with pytest.raises(StoreError, match=r"full is in use: choose another folder"):
         give(run, tmp_path / "full")
-    with pytest.raises(StageError, match=r"dpo-seed0 is not finished: train it \(scripts/train.py\) first"):
+    with pytest.raises(StageError, match=r"has no finished arm dpo-seed0; name one of mpo-seed0 \(run.arm=...\)"):
         share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
+    with pytest.raises(StageError, match="push_to_hub=a/b/c is not the name of a repository: write owner/name"):
+        give(run, tmp_path / "out", push_to_hub="a/b/c")
+    (tmp_path / "a file").touch()
+    with pytest.raises(StoreError, match=r"cannot write .*out=\.\.\. names another folder"):
+        give(run, tmp_path / "a file" / "out")
+    (tmp_path / "a file").unlink()
     (run / "train" / ARM / "adapter" / "optimizer.pt").write_bytes(b"x")
     try:
         with pytest.raises(StageError, match=r"optimizer.pt is not shared"):

@@ -86,6 +86,8 @@ def command(
     if given == dict(kit_args or {}):
         given = {default: str(model), **given}
     if kit == "lmms-eval":
+        if bad := next((value for value in given.values() if isinstance(value, str) and "," in value), None):
+            raise EvaluationError(f"lmms-eval reads a comma as the next argument, but one holds it: {bad}")
         joined = ",".join(f"{key}={value}" for key, value in given.items())
         names = ",".join(_known(kit, LMMS_EVAL, task) or task for task in tasks)
         return [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from scramble.models.family import ModelError
 from scramble.models.loading import Loaded
 
 
@@ -29,7 +30,14 @@ def answer(
         max_new_tokens: most tokens of the answer.
         temperature: 0 takes the likeliest token at each step.
         seed: of the sampling, where ``temperature`` is above 0.
+
+    Raises:
+        ModelError: a number of tokens or a temperature that cannot be.
     """
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ModelError(f"max_new_tokens={max_new_tokens}: give a whole number of at least 1")
+    if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
+        raise ModelError(f"temperature={temperature}: give 0 (the likeliest tokens) or a positive number")
     family, processor = loaded.family, loaded.processor
     inputs = family.generation_inputs(family.encode_prompt(processor, text, images), loaded.model)
     if seed is not None:

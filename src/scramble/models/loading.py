@@ -189,7 +189,9 @@ def put_on_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     try:
         made_for = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
     except (OSError, ValueError) as error:
-        raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
+        inside = Path(adapter) / "adapter"
+        hint = f"did you mean {inside}?" if inside.is_dir() else _first_line(error)
+        raise ModelError(f"there is no adapter at {adapter}: {hint}") from error
     base = base or str(model.config.name_or_path)
     # Folders move; two different hub ids are two different models.
     if not Path(base).is_dir() and not Path(made_for).is_absolute() and made_for not in ("", base):

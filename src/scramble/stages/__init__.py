@@ -5,13 +5,40 @@ A run folder holds ``data/`` (``train/ val/ test/`` tables), ``train/<arm>/``, `
 
 from __future__ import annotations
 
+import difflib
 import os
+from pathlib import Path
+
+from scramble.store import STAGE_FILE, read_json
 
 SPLITS = ("train", "val", "test")
 
 
 class StageError(ValueError):
     """Stages or settings that do not fit together. The message says which and the way out."""
+
+
+def check_arm(run: str | Path, arm: str) -> Path:
+    """The training folder of a finished arm.
+
+    Raises:
+        StageError: there is none; the message names the finished arms, or the nearest run.
+    """
+    run = Path(run)
+    folder = run / "train" / arm
+    markers = sorted((run / "train").glob(f"*/{STAGE_FILE}"))
+    finished = [marker.parent.name for marker in markers if read_json(marker)["status"] == "finished"]
+    if arm in finished:
+        return folder
+    if finished:
+        raise StageError(f"{run} has no finished arm {arm}; name one of {', '.join(finished)} (run.arm=...)")
+    if run.is_dir():
+        raise StageError(f"{run} has no finished arm: train one first (scripts/train.py)")
+    others = [path.name for path in run.parent.iterdir() if path.is_dir()] if run.parent.is_dir() else []
+    near = difflib.get_close_matches(run.name, others, n=3)
+    runs = " or ".join(str(run.parent / name) for name in near)
+    hint = f"did you mean {runs}? (name=... or run.dir=...)" if near else "name a run (name=...) or train it first"
+    raise StageError(f"there is no run {run}: {hint}")
 
 
 def is_main_process() -> bool:

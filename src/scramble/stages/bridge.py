@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.console import say
+from scramble.stages import StageError
 from scramble.stages.evaluate import BASE, arms_of
 from scramble.store import run_stage, write_text
 
@@ -17,7 +18,7 @@ def bridge(
     *,
     model: Mapping[str, Any],
     kit: str,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | str,
     arms: Sequence[str] | str = "all",
     adapter: Sequence[str] | str | None = None,
     kit_model: str | None = None,
@@ -37,6 +38,13 @@ def bridge(
     from scramble.evaluation import bridge as kits
     from scramble.evaluation import results, runner
 
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    if not tasks:
+        raise StageError("tasks=[] names no benchmark: name one, as in tasks=[mmstar]")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise StageError(f"batch_size={batch_size}: give a whole number of at least 1")
+    if kit_args is not None and not isinstance(kit_args, Mapping):
+        raise StageError(f"kit_args={kit_args}: give arguments one by one, as in +kit_args.max_tokens=512")
     if kit == "lmms-eval" and kit_model is None:
         kit_model = kits.LMMS_EVAL_MODELS.get(model.get("family") or "")
     read: dict[str, list[Path]] = {}
@@ -62,7 +70,7 @@ def bridge(
             results.write(read[arm][-1], result, outcomes)
             say(f"{arm}: {result.benchmark['name']} read from {kit}: {_first(result.scores)}")
         if not read[arm]:
-            say(f"{arm}: run `sh {script}` in {kit}'s environment, then this command again")
+            say(f"{arm}: run `sh {shlex.quote(str(script))}` in {kit}'s environment, then this command again")
     return read
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scramble.console import say
 from scramble.records import ImageRecord, PreferencePair
-from scramble.stages import StageError
+from scramble.stages import StageError, check_arm
 from scramble.store import STAGE_FILE, StoreError, read_json, read_table, write_text
 
 KINDS = ("adapter", "model", "data")
@@ -52,9 +53,12 @@ def share(
         raise StageError(f"what={what}: choose one of {', '.join(KINDS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} is in use: choose another folder (out=...) or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / "shared"
+    if push_to_hub is not None:
+        _check_repository(push_to_hub)
+    if what != "data":
+        check_arm(run, arm)
+    with _beside(out) as temporary:
+        folder = temporary / "shared"
         if what == "data":
             card = _data(data, folder, name, license, notes)
         else:
@@ -100,8 +104,8 @@ def _model(
     from scramble.report import comparison
     from scramble.report.model_card import Trained, model_card
 
-    trained = run / "train" / arm
-    stage = _finished(trained, "train it (scripts/train.py)")
+    trained = check_arm(run, arm)
+    stage = read_json(trained / STAGE_FILE)
     adapter, whole = trained / "adapter", trained / "model"
     if as_adapter:
         if not adapter.is_dir():
@@ -143,6 +147,29 @@ def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
         found = [row["blind"].get(name) for name in names]
         rows.append([kind, row["n"], *(f"{b['accuracy']:.1f} ± {b['error']:.1f}" if b else "-" for b in found)])
     return ["kind", "pairs", *names], rows
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A temporary folder on the same file system as ``out``."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error} (out=... names another folder)") from error
+    with made as name:
+        yield Path(name)
+
+
+def _check_repository(name: str) -> None:
+    """Refuse a name that the hub would refuse, before anything is written."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise StageError(f"push_to_hub={name} is not the name of a repository: write owner/name") from error
 
 
 def _push(folder: Path, repository: str, kind: str, private: bool) -> None:
