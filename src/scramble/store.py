@@ -440,8 +440,9 @@ class ImageTable(Mapping[str, ImageFile]):
 
         try:
             yield
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise StoreError(f"{self._path} cannot be read as {TABLES[ImageRecord]}: {error}") from error
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{self._path} cannot be read as {TABLES[ImageRecord]}: {reason}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_index": self._index}
@@ -452,8 +453,12 @@ class ImageTable(Mapping[str, ImageFile]):
 
     def __getitem__(self, image_id: str) -> ImageFile:
         group, row = self._index[image_id]
-        image = self._group(group)[row].as_py()
-        return ImageFile(image["bytes"], image["path"])
+        images = self._group(group)
+        try:
+            image = images[row].as_py()
+            return ImageFile(image["bytes"], image["path"])
+        except (IndexError, KeyError, TypeError) as error:  # a damaged file that opens nevertheless
+            raise StoreError(f"{self._path} is damaged at image {image_id!r}: generate the data again") from error
 
     def _group(self, group: int) -> Any:
         with self._lock:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol, queries
-from scramble.records import Quad, RecordError
-from scramble.store import StoreError
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
+from scramble.store import StoreError, write_table
 from tests.evaluation.benchmark_files import FILES, HUB, PART, Made
 
 ODD: tuple[Any, ...] = (None, 0, -1, 5, 2.5, float("nan"), True, "", " ", "x", [], {}, ["x"], {"x": 1}, [[]], 10**30)
@@ -235,3 +236,53 @@ def test_damaged_hub_layouts(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HUB)
 def test_damaged_hub_layouts_in_many_ways(name: str, tmp_path: Path) -> None:
     run_hub_cases(name, tmp_path, 40, seed=1)
+
+
+# ------------------------------------------------------------------------------------------------- our own tables
+
+
+def run_table_cases(folder: Path, count: int) -> None:
+    """Bytes flipped and ends cut in the tables that the benchmarks of one's own data read."""
+    pictures = [io.BytesIO() for _ in range(4)]
+    for number, stream in enumerate(pictures):
+        Picture.new("RGB", (8, 8), (number, 0, 0)).save(stream, "PNG")
+    ids = [str(n) for n in range(4)]
+    write_table(folder, ImageRecord, [ImageRecord(i, ImageFile(bytes=pictures[int(i)].getvalue())) for i in ids])
+    pairs = [PreferencePair(i, (i,), "Describe.", f"a red cat {i}", f"a blue cat {i}", "swap") for i in ids]
+    write_table(folder, PreferencePair, pairs)
+    write_table(folder, Quad, [Quad(i, (i, ids[int(i) - 1]), (f"one {i}", f"two {i}"), "swap", ("x",)) for i in ids])
+    questions = [Question(i, (i,), f"what is {i}?", "red" if int(i) % 2 else "blue", "colour") for i in ids]
+    write_table(folder, Question, questions)
+    for name, table in (("heldout_pairs", "pairs"), ("world_winoground", "quads"), ("world_vqa", "questions"),
+                        ("heldout_pairs", "images")):  # fmt: skip
+        file = folder / f"{table}.parquet"
+        data = file.read_bytes()
+        for case in range(count):
+            rng = random.Random(f"{table}/{case}")
+            at = rng.randrange(len(data))
+            flipped = data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
+            file.write_bytes(data[:at] if case % 5 == 0 else flipped)
+            try:
+                benchmark = load_benchmark(name, folder)
+                for item in benchmark.items:
+                    for image_id in item.image_ids:
+                        benchmark.images[image_id].open()
+            except (EvaluationError, StoreError, RecordError) as error:
+                assert "\n" not in str(error).strip(), (table, case)
+        file.write_bytes(data)
+
+
+def test_damaged_tables(tmp_path: Path) -> None:
+    run_table_cases(tmp_path, 3)
+
+
+@pytest.mark.full
+def test_damaged_tables_in_many_ways(tmp_path: Path) -> None:
+    run_table_cases(tmp_path, 250)
+
+
+def test_a_missing_image_of_our_own_tables_is_named(tmp_path: Path) -> None:
+    write_table(tmp_path, ImageRecord, [ImageRecord("0", ImageFile(bytes=b"x"))])
+    write_table(tmp_path, PreferencePair, [PreferencePair("p", ("1",), "Describe.", "a", "b", "swap")])
+    with pytest.raises(EvaluationError, match=r"heldout_pairs: 1 images are missing from .*first: '1'"):
+        load_benchmark("heldout_pairs", tmp_path)

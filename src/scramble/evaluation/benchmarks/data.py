@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.items import EvaluationError, Item
 from scramble.records import ImageFile
-from scramble.store import StoreError, json_lines, json_values, read_json, read_text
+from scramble.store import ImageTable, StoreError, json_lines, json_values, read_json, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -235,6 +235,16 @@ def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
         a, b = sorted(((*_parts(n)[:-1], Path(n).stem) for n in (other, wanted)), key=len)
         if b[len(b) - len(a) :] != a:
             raise EvaluationError(f"{name}: images {other!r} and {wanted!r} would both be {path}; {hint}")
+
+
+def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageTable:
+    """The images of a data set folder. Raises EvaluationError if one that an item asks about is missing."""
+    images = ImageTable(folder)
+    if missing := [image for item in items for image in item.image_ids if image not in images]:
+        raise EvaluationError(
+            f"{name}: {len(missing)} images are missing from {folder} (first: {missing[0]!r}); generate the data again"
+        )
+    return images
 
 
 class CroppedImages(Mapping[str, ImageFile]):

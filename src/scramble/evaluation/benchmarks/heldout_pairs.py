@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import PreferencePair
-from scramble.store import ImageTable, file_key, read_table, table_path
+from scramble.store import file_key, read_table, table_path
 
 
 def load(root: str | Path) -> Benchmark:
@@ -26,6 +27,6 @@ def load(root: str | Path) -> Benchmark:
     ]
     return Benchmark(
         "heldout_pairs", f"generated-{file_key(table_path(root, PreferencePair))}",
-        check_items("heldout_pairs", items), ImageTable(root), "plain",
+        check_items("heldout_pairs", items), table_images("heldout_pairs", root, items), "plain",
         chance={"accuracy": 50.0}, default_protocol="world", caption_prompt=prompts.pop() if prompts else None,
     )  # fmt: skip

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Quad, Question
-from scramble.store import ImageTable, file_key, read_table, table_path
+from scramble.store import file_key, read_table, table_path
 from scramble.world.questions import YES_NO
 
 TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
@@ -23,7 +24,8 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
     """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
     items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, Quad)]
     return Benchmark(
-        "world_winoground", _version(root, Quad), check_items("world_winoground", items), ImageTable(root), "plain",
+        "world_winoground", _version(root, Quad), check_items("world_winoground", items),
+        table_images("world_winoground", root, items), "plain",
         chance=TWO_BY_TWO_CHANCE, default_protocol="world", caption_prompt=caption_prompt, yes_template=YES_NO,
     )  # fmt: skip
 
@@ -45,7 +47,8 @@ def load_vqa(root: str | Path) -> Benchmark:
     chance = {f"accuracy/{kind}": 100 / len(found) for kind, found in candidates.items()}
     chance["accuracy"] = sum(chance[f"accuracy/{q.kind}"] for q in questions) / max(len(questions), 1)
     return Benchmark(
-        "world_vqa", _version(root, Question), check_items("world_vqa", items), ImageTable(root), "plain",
+        "world_vqa", _version(root, Question), check_items("world_vqa", items),
+        table_images("world_vqa", root, items), "plain",
         chance=chance, default_protocol="world",
     )  # fmt: skip
 
