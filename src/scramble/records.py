@@ -43,12 +43,17 @@ class ImageFile:
         return data
 
     def open(self) -> Image.Image:
-        """The decoded image, upright (EXIF rotation applied) and RGB. Raises RecordError if it cannot be decoded."""
-        from PIL import Image, ImageOps
+        """The decoded image, upright (EXIF rotation applied), RGB, on white; see :mod:`scramble.pixels`.
+
+        Raises RecordError if it cannot be decoded.
+        """
+        from PIL import Image
+
+        from scramble.pixels import upright_rgb
 
         try:
             with Image.open(io.BytesIO(self.read())) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return upright_rgb(image)
         except RecordError:
             raise
         except Exception as error:  # Pillow raises many types for broken files

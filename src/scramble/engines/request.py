@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from scramble.pixels import is_plain
+from scramble.records import ImageFile
 from scramble.store import content_key
 
 
@@ -97,6 +100,27 @@ def row_to_reply(row: Mapping[str, Any]) -> Reply:
 
 
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+
+
+def encoded(image: ImageFile) -> bytes:
+    """The image's bytes as they are sent: the file itself where every decoder makes the same pixels of it, else PNG.
+
+    Servers drop transparency and clip deep greys, each in its own way; :mod:`scramble.pixels` says what is made of them
+    here. Raises RecordError for a file in no format of theirs that cannot be decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    data = image.read()
+    if data.startswith(tuple(MEDIA_TYPES)):
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                if is_plain(opened):
+                    return data
+        except (OSError, UnidentifiedImageError):
+            return data  # the server has the last word on a file that Pillow does not know
+    stream = io.BytesIO()
+    image.open().save(stream, "PNG")
+    return stream.getvalue()
 
 
 def data_url(image: bytes) -> str:

@@ -5,7 +5,6 @@ Shape suffixes: B requests of a batch, L prompt tokens.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from scramble.engines.shared_images import answer as answer_sharing
 from scramble.engines.shared_images import reply, takes
 from scramble.models import Loaded, ModelError, load
 from scramble.models.control_tokens import find_control_token
+from scramble.records import ImageFile
 from scramble.store import content_key
 
 
@@ -149,13 +149,9 @@ class TransformersEngine(BatchEngine):
 
 
 def _structured_messages(request: Request) -> list[dict[str, Any]]:
-    from PIL import Image
-
     turns = []
     for message in request.messages:
-        parts: list[dict[str, Any]] = [
-            {"type": "image", "image": Image.open(io.BytesIO(image)).convert("RGB")} for image in message.images
-        ]
+        parts: list[dict[str, Any]] = [{"type": "image", "image": ImageFile(image).open()} for image in message.images]
         turns.append({"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]})
     return turns
 

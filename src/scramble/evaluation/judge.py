@@ -22,6 +22,7 @@ import numpy as np
 
 from scramble import final_answers
 from scramble.engines import Engine, Message, ReplyStore, Request
+from scramble.engines.request import encoded
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.open_answers import normalise_mathvista
 from scramble.evaluation.outcomes import Outcome
@@ -248,7 +249,7 @@ def _faithfulness(
     requests = [
         Request((Message("user", _fill(judge.faithfulness_prompt, statement=statement), shown),), max_tokens=8)
         for o, found in zip(outcomes, said, strict=True)
-        for shown in [tuple(images[name].read() for name in items[o.item_id].image_ids)]
+        for shown in [tuple(encoded(images[name]) for name in items[o.item_id].image_ids)]
         for statement in found
     ]
     replies = iter(judge.ask(requests))

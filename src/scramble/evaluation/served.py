@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from PIL import Image
 
 from scramble.engines import Engine, Message, ReplyStore, Request
-from scramble.engines.request import MEDIA_TYPES
+from scramble.engines.request import encoded
 from scramble.evaluation.items import EvaluationError, Query, Reply
 from scramble.evaluation.prompts import open_images
 from scramble.records import ImageFile
@@ -72,10 +72,9 @@ def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]
 
 
 def _encoded(file: ImageFile, image: Image.Image, px: int | None) -> bytes:
-    """The file as it is, where servers take its format; else, or where it was resized, PNG."""
-    content = file.read()
-    if px is None and content.startswith(tuple(MEDIA_TYPES)):
-        return content
+    """The file as :func:`encoded` sends it, or PNG where it was resized."""
+    if px is None:
+        return encoded(file)
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()

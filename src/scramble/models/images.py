@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from scramble.pixels import upright_rgb
 
 SMALLEST_SIDE = 4  # px: image processors take a side of 1 or 3 for the colour channels
 LARGEST_SQUARE = 4096  # px: a padded square of 20,000 px would take over a gigabyte, and is shrunk to 336 px anyway
@@ -27,8 +29,8 @@ class ImageOptions:
     square_padding: bool = False
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """The image upright (EXIF rotation applied), RGB, no side under 4 px, with the options applied."""
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        """The image as upright RGB (:mod:`scramble.pixels`), no side under 4 px, with the options applied."""
+        image = upright_rgb(image)
         if self.resize is not None:
             image = image.resize((self.resize, self.resize), Image.Resampling.BICUBIC)
         elif self.square_padding:

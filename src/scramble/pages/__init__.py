@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scramble.pixels import upright_rgb
 from scramble.store import write_text
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
     """A ``data:`` URL of an image of at most ``pixels`` a side; "" without an image. Small drawings stay lossless."""
     if image is None:
         return ""
-    small = image.convert("RGB")
+    small = upright_rgb(image)
     lossless = max(small.size) <= 96
     small.thumbnail((pixels, pixels))
     buffer = io.BytesIO()

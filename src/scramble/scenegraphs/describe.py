@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request
+from scramble.engines.request import encoded
 from scramble.records import ImageFile
 from scramble.scenegraphs.graph import GraphError, SceneGraph, read_graph
 
@@ -78,7 +79,7 @@ def describe(
     """
     requests = (
         Request(
-            (Message("user", PROMPT, (image.read(),)),), temperature=temperature, max_tokens=max_tokens, seed=seed,
+            (Message("user", PROMPT, (encoded(image),)),), temperature=temperature, max_tokens=max_tokens, seed=seed,
             schema=SCHEMA,
         )
         for image in images

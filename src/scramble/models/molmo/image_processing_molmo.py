@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from scramble.pixels import upright_rgb
 
 ROWS_AT_ONCE = 2048
 """Rows of a source image converted to float32 at a time: bounds the memory for very large images."""
@@ -87,14 +89,11 @@ def to_patches(crops: np.ndarray, patch_size: int) -> np.ndarray:
 def to_rgb(image: Any) -> np.ndarray:
     """An upright RGB array (height, width, 3), uint8 or float32 in [0, 1], of an image of any kind.
 
-    Pillow images of any mode (EXIF rotation applied, alpha dropped, 16-bit grey scaled to 8 bits); arrays or tensors
-    (h, w), (h, w, c) or (c, h, w) with 1, 3 or 4 channels, uint8 or float in [0, 1]. Anything else: ValueError.
+    Pillow images of any mode (:mod:`scramble.pixels`); arrays or tensors (h, w), (h, w, c) or (c, h, w) with 1, 3 or 4
+    channels (the fourth, alpha, over white), uint8 or float in [0, 1]. Anything else: ValueError.
     """
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # Pillow's own conversion would clip all above 255 to white
-            image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-        return np.array(image.convert("RGB"))
+        return np.array(upright_rgb(image))
     array = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image)
     if array.ndim == 2:
         array = array[..., None]
@@ -102,11 +101,16 @@ def to_rgb(image: Any) -> np.ndarray:
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
         raise ValueError(f"cannot read an array of shape {array.shape} as one image; expected (height, width, 3)")
-    array = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+    if array.dtype == np.uint8 and array.shape[-1] == 4:
+        return np.array(upright_rgb(Image.fromarray(np.ascontiguousarray(array))))
+    if array.shape[-1] == 1:
+        array = np.repeat(array, 3, axis=-1)
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"an image array must be uint8, or float with values in [0, 1]; got {array.dtype}")
+    if array.shape[-1] == 4:
+        return to_rgb(np.rint(array * 255).astype(np.uint8)).astype(np.float32) / 255
     return array.astype(np.float32)
 
 

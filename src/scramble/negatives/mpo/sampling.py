@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scramble.engines import Reply
-from scramble.engines.request import MEDIA_TYPES
+from scramble.engines.request import encoded
 from scramble.negatives.base import Skip
 from scramble.records import ImageFile, Question, RecordError
 
@@ -31,16 +30,6 @@ def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, 
         except RecordError:
             return Case(question, ()), Skip("unreadable image")
     return Case(question, tuple(found)), None
-
-
-def encoded(image: ImageFile) -> bytes:
-    """The image's bytes in a format that servers take; others are written anew as PNG. Raises RecordError."""
-    data = image.read()
-    if any(data.startswith(magic) for magic in MEDIA_TYPES):
-        return data
-    buffer = io.BytesIO()
-    image.open().save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def no_reply(reply: Reply) -> str:
