@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
+from scramble.project import shipped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -169,7 +170,16 @@ def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
         raise ConfigError(f"these keys have no value: {', '.join(missing)}. Give them on the command line: {example}")
-    return {s: _value(cfg, s) for s in sections}
+    return {s: _shipped(_value(cfg, s)) for s in sections}
+
+
+def _shipped(value: Any) -> Any:
+    """Paths of files that ship with the project, wherever the script was started."""
+    if isinstance(value, dict):
+        return {key: _shipped(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shipped(each) for each in value]
+    return shipped(value) if isinstance(value, str) else value
 
 
 def _value(cfg: DictConfig, section: str) -> Any:

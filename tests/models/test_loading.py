@@ -215,6 +215,100 @@ def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tm
     assert "does not fit" in message and str(tmp_path) in message
 
 
+@pytest.fixture
+def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path:
+    """A saved adapter of the tiny InternVL, to be damaged."""
+    loaded = load(tiny("internvl"))
+    with_lora(loaded.model, loaded.family.lora_targets).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("adapter_model.safetensors", None, "has no adapter_model.safetensors"),
+        ("adapter_model.safetensors", b"", "adapter_model.safetensors is broken"),
+        ("adapter_model.safetensors", b"half", "adapter_model.safetensors is broken"),
+        ("adapter_config.json", None, "holds no adapter_config.json"),
+        ("adapter_config.json", b"", "adapter_config.json is not JSON"),
+        ("adapter_config.json", b'{"peft_type": "LO', "adapter_config.json is not JSON"),
+        ("adapter_config.json", b"\xff\xfe\x00", "adapter_config.json is not JSON"),
+        ("adapter_config.json", b"[]", "holds no JSON object"),
+        ("adapter_config.json", b"{}", "names no peft_type"),
+        ("adapter_config.json", b'{"peft_type": "NOTHING"}', "there is no adapter at"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "does not fit"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "r": 4, "target_modules": "nothing"}', "does not fit"),
+    ],
+)
+def test_a_broken_adapter_is_named(
+    file: str, content: bytes | None, words: str, adapter: Path, tiny: Callable[[str], Path]
+) -> None:
+    broken = adapter / file
+    whole = broken.read_bytes()
+    broken.unlink()
+    if content is not None:
+        broken.write_bytes(whole[: len(whole) // 2] if content == b"half" else content)
+    message = refused(tiny("internvl"), adapter=adapter)
+    assert words in message and str(adapter) in message
+
+
+@pytest.mark.parametrize(("layers", "words"), [(5, "missing from its weights"), (3, "have no place in the model")])
+def test_adapter_of_a_deeper_or_shallower_base(layers: int, words: str, adapter: Path, tmp_path: Path) -> None:
+    from scramble.models.tiny import save_tiny
+
+    other = save_tiny("internvl", tmp_path / "other", ["describe the image"], 0, layers=layers)
+    message = refused(other, adapter=adapter)
+    assert words in message and str(adapter) in message and str(other) in message
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", b"[]", "holds no JSON object"),
+        ("config.json", b"\xff\xfe\x00", "is not JSON"),
+        ("config.json", b'{"model_type": "clip"}', "no family serves"),
+        ("config.json", b'{"model_type": ["internvl"]}', "no model_type"),
+        ("config.json", b'{"model_type": "internvl", "text_config": 3}', "config.json of"),
+        ("config.json", b'{"model_type": "internvl", "quantization_config": "nf4"}', "quantised checkpoint"),
+        ("tokenizer.json", None, "processor"),
+        ("tokenizer.json", b'{"version": "1.0", ', "processor"),
+        ("tokenizer_config.json", b"{", "processor"),
+        ("processor_config.json", b"[]", "processor"),
+        ("processor_config.json", b"", "processor"),
+    ],
+)
+def test_broken_files_of_a_model_are_named(file: str, content: bytes | None, words: str, broken: Path) -> None:
+    from scramble.models.preflight import preflight
+
+    (broken / file).unlink()
+    if content is not None:
+        (broken / file).write_bytes(content)
+    message = refused(broken)
+    assert words in message and str(broken) in message
+    if file == "config.json":
+        with pytest.raises(ModelError, match=words):
+            preflight(str(broken))
+
+
+def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory first, the project second, the hub never."""
+    from omegaconf import OmegaConf
+
+    from scramble.app import plain
+    from scramble.project import ROOT, shipped
+
+    monkeypatch.chdir(tmp_path)
+    assert load("data/tiny_internvl").path == str(ROOT / "data" / "tiny_internvl")
+    cfg = OmegaConf.create({"model": {"path": "data/tiny_internvl", "name": "x"}, "data": {"path": "data/example"}})
+    values = plain(cfg, "model", "data")
+    assert values["model"] == {"path": str(ROOT / "data" / "tiny_internvl"), "name": "x"}
+    assert values["data"]["path"] == str(ROOT / "data" / "example")
+    assert shipped("data/nothing") == "data/nothing" and shipped("docs") == "docs"
+    assert "there is no such folder" in refused("data/nothing") and "there is no such folder" in refused("runs/none")
+    (tmp_path / "data" / "example").mkdir(parents=True)
+    assert shipped("data/example") == "data/example"
+
+
 def test_llava_does_not_tile(tiny: Callable[[str], Path]) -> None:
     assert "llava does not cut images into tiles" in refused(tiny("llava"), max_tiles=4)
 

@@ -48,7 +48,7 @@ def is_folder(path: str) -> bool:
     """Whether ``path`` is a local folder. Raises ModelError if it reads like one that is missing."""
     if Path(path).expanduser().is_dir():
         return True
-    if path.startswith(("/", ".", "~")) or path.count("/") != 1:
+    if path.startswith(("/", ".", "~", "data/", "runs/")) or path.count("/") != 1:
         raise ModelError(f"model.path={path}: there is no such folder, and a hub id reads owner/name")
     return False
 
@@ -67,11 +67,18 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
             raise ModelError(f"{path} holds no config.json: it is not a saved model")
     else:
         file = _fetch_config(path, revision)
+    values = _read_object(file, "download the model again")
+    _check_config(values, path)
+    return values
+
+
+def _read_object(file: Path, remedy: str) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file} is not JSON ({error}): download the model again") from error
-    _check_config(values, path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is not JSON ({_one_line(error)}): {remedy}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{file} holds no JSON object: {remedy}")
     return values
 
 
@@ -90,12 +97,13 @@ def _fetch_config(path: str, revision: str | None) -> Path:
 
 def _check_config(values: dict[str, Any], path: str) -> None:
     model_type = values.get("model_type")
-    if model_type is None:
+    if not isinstance(model_type, str):
         raise ModelError(f"the config.json of {path} has no model_type: it is not a transformers model")
     if model_type == "internvl_chat":
         raise ModelError(f"{path} is an InternVL that runs code from its repository: {NO_NATIVE['OpenGVLab']}")
-    if "quantization_config" in values:
-        method = values["quantization_config"].get("quant_method", "an unnamed method")
+    if quantization := values.get("quantization_config"):
+        named = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        method = named or "an unnamed method"
         raise ModelError(
             f"{path} is a quantised checkpoint ({method}); it cannot be tuned and merged: name the "
             "unquantised one and set model.quantize=nf4 to quantise it while loading"
@@ -138,8 +146,6 @@ def explain(error: BaseException, path: str, revision: str | None = None) -> Mod
 
 def check_weights(folder: Path) -> None:
     """Raises ModelError naming the first weight file of a saved model that is missing, empty or cut short."""
-    from safetensors import SafetensorError, safe_open
-
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -155,23 +161,52 @@ def check_weights(folder: Path) -> None:
     else:
         raise ModelError(f"{folder} holds no model.safetensors: it is not a saved model, or its download was cut short")
     for name in names:
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{folder / name} is broken ({_one_line(error)}): download it again") from error
+        tensor_names(folder / name)
 
 
-def check_adapter_weights(adapter: str) -> None:
-    """Raises ModelError for an adapter, in a folder or on the hub, whose weights are no safetensors."""
+def tensor_names(file: Path) -> frozenset[str]:
+    """Names of the tensors in a safetensors file. Raises ModelError if it is missing, empty or cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return frozenset(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is broken ({_one_line(error)}): download or copy it again") from error
+
+
+def check_adapter_config(adapter: str) -> None:
+    """Raises ModelError for an adapter in a folder whose configuration is missing or broken."""
+    folder = Path(adapter)
+    if not folder.is_dir():
+        return
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        inside = folder / "adapter"
+        hint = f"did you mean {inside}?" if inside.is_dir() else "the folder holds no adapter_config.json"
+        raise ModelError(f"there is no adapter at {adapter}: {hint}")
+    if not isinstance(_read_object(file, "copy the adapter again").get("peft_type"), str):
+        raise ModelError(f"{file} names no peft_type, so it is no adapter's: copy the adapter again")
+
+
+def adapter_weights(adapter: str) -> Path:
+    """The file with an adapter's weights, of an adapter in a folder or on the hub.
+
+    Raises:
+        ModelError: weights that are missing, or no safetensors.
+    """
     from huggingface_hub import errors, hf_hub_download
 
     folder = Path(adapter)
     try:
         if not folder.is_dir():
-            hf_hub_download(adapter, "adapter_model.safetensors")
-        elif not (folder / "adapter_model.safetensors").is_file() and (folder / "adapter_model.bin").is_file():
-            raise ModelError(f"adapter {adapter} {PICKLE}")
+            return Path(hf_hub_download(adapter, "adapter_model.safetensors"))
+        file = folder / "adapter_model.safetensors"
+        if not file.is_file():
+            if (folder / "adapter_model.bin").is_file():
+                raise ModelError(f"adapter {adapter} {PICKLE}")
+            raise ModelError(f"adapter {adapter} has no adapter_model.safetensors: copy it again, or train it again")
+        return file
     except errors.LocalEntryNotFoundError as error:
         raise explain(error, adapter) from error
     except errors.EntryNotFoundError as error:

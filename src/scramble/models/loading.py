@@ -15,9 +15,18 @@ import torch
 
 from scramble.models.backbone import FamilyBackbone
 from scramble.models.family import Family, ModelError
-from scramble.models.hub import check_adapter_weights, check_weights, explain, is_folder, read_config
+from scramble.models.hub import (
+    adapter_weights,
+    check_adapter_config,
+    check_weights,
+    explain,
+    is_folder,
+    read_config,
+    tensor_names,
+)
 from scramble.models.images import ImageOptions
 from scramble.models.registry import check_version, family_of
+from scramble.project import shipped
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
@@ -73,12 +82,13 @@ def load(
     Raises:
         ModelError: with the name of what is wrong and the way out.
     """
-    path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else path
+    path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else shipped(path)
     _check_arguments(dtype, attn_implementation, device, quantize)
     kind = identify(path, revision)
     if family not in (None, kind.name):
         raise ModelError(f"{path} is of family {kind.name}, not {family}: set model.path and model.family together")
     kind.image_options = ImageOptions(resize=resize, square_padding=square_padding)
+    load_config(path, revision)
     processor = load_processor(kind, path, revision)
     if max_tiles is not None:
         if max_tiles < 1:
@@ -107,9 +117,22 @@ def identify(path: str, revision: str | None = None) -> Family:
     import transformers
 
     values = read_config(path, revision)
-    family = family_of(values["model_type"])
+    try:
+        family = family_of(values["model_type"])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     check_version(family, transformers.__version__)
     return family
+
+
+def load_config(path: str, revision: str | None = None) -> Any:
+    """The transformers configuration of a hub id or folder. Raises ModelError if its values make no model."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision)
+    except Exception as error:  # configurations are checked field by field, with exceptions of many types
+        raise ModelError(f"the config.json of {path} cannot be used: {_first_line(error)}") from error
 
 
 def load_processor(family: Family, path: str, revision: str | None = None) -> Any:
@@ -128,7 +151,7 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
                 f"{path} holds no whole processor ({_first_line(error)}): copy it from the base model"
             ) from error
         raise explain(error, path, revision) from error
-    except (AttributeError, TypeError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # tokenizers raises plain Exception for a torn tokenizer.json
         raise ModelError(
             f"the processor saved in {path} is not one of {family.name} ({_first_line(error)}): "
             "use the processor saved with the base model"
@@ -157,7 +180,8 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
             )
     except OSError as error:
         raise explain(error, path, revision) from error
-    except (ValueError, ImportError) as error:  # an attention kernel that is not there, say
+    except (ValueError, ImportError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        # An attention kernel that is not there, say; or sizes in config.json that make no model.
         raise ModelError(f"{path} cannot be loaded with these settings: {_first_line(error)}") from error
     model, report = loaded
     mismatched = sorted(
@@ -186,23 +210,38 @@ def put_on_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     """
     from peft import PeftConfig, PeftModel
 
+    check_adapter_config(adapter)
     try:
         made_for = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
-    except (OSError, ValueError) as error:
-        inside = Path(adapter) / "adapter"
-        hint = f"did you mean {inside}?" if inside.is_dir() else _first_line(error)
-        raise ModelError(f"there is no adapter at {adapter}: {hint}") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
     base = base or str(model.config.name_or_path)
     # Folders move; two different hub ids are two different models.
     if not Path(base).is_dir() and not Path(made_for).is_absolute() and made_for not in ("", base):
         raise ModelError(f"adapter {adapter} was made for {made_for}, not for {base}: set model.path={made_for}")
-    check_adapter_weights(adapter)
+    saved = tensor_names(adapter_weights(adapter))
     try:
-        return PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # reported below, by name
+            wrapped = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"adapter {adapter} (made for {made_for}) does not fit {base}: {_first_line(error)}"
         ) from error
+    _check_adapter_tensors(wrapped, saved, f"adapter {adapter} (made for {made_for}) does not fit {base}")
+    return wrapped
+
+
+def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) -> None:
+    """Raises ModelError for an adapter of a shallower or deeper model: PEFT loads what has a place, and no more."""
+    from peft import get_peft_model_state_dict
+
+    wanted = {name for name in get_peft_model_state_dict(model, save_embedding_layers=False) if "lora_" in name}
+    given = {name for name in saved if "lora_" in name}
+    if missing := sorted(wanted - given):
+        raise ModelError(f"{complaint}: {_several(missing, 'tensor')} missing from its weights")
+    if unexpected := sorted(given - wanted):
+        raise ModelError(f"{complaint}: {_several(unexpected, 'tensor')} of its weights have no place in the model")
 
 
 def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantize: str | None) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 
 from scramble.models.family import Family, ModelError
 from scramble.models.hub import is_folder
-from scramble.models.loading import identify, quiet
+from scramble.models.loading import identify, load_config, quiet
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -118,10 +118,8 @@ def preflight(
     Raises:
         ModelError: as :func:`scramble.models.load` does for ids and configs.
     """
-    from transformers import AutoConfig
-
     family = identify(path, revision)
-    config = AutoConfig.from_pretrained(path, revision=revision)
+    config = load_config(path, revision)
     model = empty_model(config)
     parameters = _count(model)
     saved_bytes = BYTES[str(config.dtype or torch.float32).removeprefix("torch.")]
