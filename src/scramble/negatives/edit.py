@@ -101,7 +101,9 @@ def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: 
 
     None when they overlap, touch a negated word, leave the text as it was, or join a word with itself.
     """
-    if any(start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes):
+    if s.negated and any(
+        start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes
+    ):
         return None
     parts: list[str] = []
     edits: list[Edit] = []
@@ -120,7 +122,8 @@ def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: 
     old, new = s.text.casefold(), text.casefold()
     if new == old:
         return None
-    repeated = _REPEATED.search(new)  # "orange and orange"
-    if repeated and repeated[0] not in old:
-        return None
+    if kind.startswith("swap") or " and " in new or " or " in new or "," in new:  # the search is slow
+        repeated = _REPEATED.search(new)  # "orange and orange"
+        if repeated and repeated[0] not in old:
+            return None
     return Negative(text, kind, rule, tuple(edits), weight)

@@ -28,7 +28,7 @@ _VERBAL = word_set("""
 """)  # forms that taggers take for nouns in captions without a main verb
 _BLOCKS = _NOUN_TAGS | {"HYPH", "POS"}
 NO_HEADLINE = 1_000
-_RUN_ON = re.compile(r"[a-z][.;:!?][a-z]")
+_RUN_ON = re.compile(r"[A-Za-z][.;:!?][A-Za-z]")
 _OPENS = re.compile(r"^[^a-z]*[^\w]$|_$")
 PRONOUNS = word_set("""
     he she it they him her them his hers its their theirs himself herself itself themselves i we you my our
@@ -197,8 +197,10 @@ def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
         if s.tag[i] in ("NNP", "NNPS") and (s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives):
             s.tag[i] = "NNS" if lexicon.nouns.get(s.lower[i], (None, False))[1] else "NN"
     inner = [len(s.lower[i]) for i in capitals if i not in s.opening]
+    if len(inner) < 3:
+        return
     small = [len(w) for w, start in zip(s.lower, s.start, strict=True) if w[0].isalpha() and s.text[start].islower()]
-    if len(inner) > 2 and max(inner) > 3 >= max(small, default=0):
+    if max(inner) > 3 >= max(small, default=0):
         s.headline = 4 if small else 1
 
 
@@ -271,7 +273,7 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
     opener = s.lower[first] if s.tag[first] in _OPENERS else ""
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
         entry = None  # a slip of the writer: leave it alone
-    if any(_RUN_ON.search(s.lower[i]) for i in range(first, head + 1)):
+    if _RUN_ON.search(s.text, s.start[first], s.end[head]):
         entry = None  # "on a couch;A cat": two words that the tokenizer did not part
     if opener == "no":
         entry = None  # "no smoking sign" reads as a negation wherever it stands
