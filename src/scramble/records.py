@@ -23,6 +23,15 @@ class RecordError(ValueError):
     """A record that breaks its contract. The message names the record and the way out."""
 
 
+def decoding_fault(error: Exception) -> str:
+    """Why Pillow cannot decode an image, in one line. It describes unknown formats by an object's address."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or in a format that Pillow does not read"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """An encoded image: its bytes, or the path of a file that holds them (the two fields of ``datasets.Image``)."""
@@ -57,7 +66,7 @@ class ImageFile:
         except RecordError:
             raise
         except Exception as error:  # Pillow raises many types for broken files
-            raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({error})") from error
+            raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
 
     @property
     def sha256(self) -> str:

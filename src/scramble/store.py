@@ -242,7 +242,12 @@ def json_values(line: bytes) -> list[Any]:
     A byte-order mark before it and raw control characters within strings are accepted. Raises ValueError if the line
     is anything else.
     """
-    text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
+    try:
+        text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not text in UTF-8 from byte {error.start + 1} of the line on; save the file as UTF-8"
+        ) from error
     decoder = json.JSONDecoder(strict=False)
     values: list[Any] = []
     end = 0

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scramble.formats import FormatError, read, read_pairs
@@ -251,10 +253,10 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("x.json", b"{}", "not a list of rows|empty"),
-        ("x.json", b'{"chosen": "a", "rejected": "b"}', "its keys"),
+        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "holds columns, write a list of rows"),
         ("x.json", b"[", "cannot read"),
         ("x.json", b"", "cannot read"),
-        ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "utf-8"),
+        ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not text in UTF-8"),
         ("x.parquet", b"PAR1 nothing PAR1", "not a parquet file"),
         ("pairs.parquet", b"", "not a parquet file"),
         ("x.bin", b"\x00\x01\xff", "cannot read"),
@@ -282,3 +284,36 @@ def test_folders_of_exports_are_read_whole(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match=r"holds neither pairs\.parquet nor files of rows"):
         list(read_pairs(tmp_path / "empty"))
+
+
+def test_one_row_in_a_json_file_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    (pair,) = read_pairs(tmp_path / "x.json")
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("p", "a", "b")
+
+
+@pytest.mark.parametrize("spell", [json.dumps, repr])
+def test_conversations_that_a_table_holds_as_text_are_conversations(tmp_path: Path, spell: Any) -> None:
+    def turns(text: str) -> str:
+        return str(
+            spell([{"role": "user", "content": "What's \u201cthis\u201d?"}, {"role": "assistant", "content": text}])
+        )
+
+    with (tmp_path / "x.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["chosen", "rejected"], [turns("A dog."), turns("A cat.")]])
+    (pair,) = read_pairs(tmp_path / "x.csv")
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("What's \u201cthis\u201d?", "A dog.", "A cat.")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"chosen": "[{'role': 'assistant', oops}]", "rejected": "b"}) + "\n")
+    with pytest.raises(FormatError, match="row 1: a conversation written as text cannot be read"):
+        list(read_pairs(tmp_path / "x.jsonl"))
+
+
+def test_images_known_by_name_id_or_bytes_alone_are_counted(tmp_path: Path) -> None:
+    for key in ("filename", "image_path", "image_id"):
+        rows = [{key: number % 2, "chosen": f"c{number}", "rejected": "b"} for number in range(4)]
+        (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert [pair.image_ids for pair in read_pairs(tmp_path / "x.jsonl")] == [("0",), ("1",), ("0",), ("1",)]
+    table = pa.table({"image": [b"one", b"two", b"one"], "chosen": ["a", "c", "d"], "rejected": ["b"] * 3})
+    pq.write_table(table, tmp_path / "x.parquet")
+    one, two, again = (pair.image_ids for pair in read_pairs(tmp_path / "x.parquet"))
+    assert one == again and one != two and len(one) == 1

@@ -118,3 +118,15 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: bytes, mes
     with pytest.raises(SourceError, match=message) as error:
         table(tmp_path, text)
     assert "\n" not in str(error.value)
+
+
+def test_rows_of_delimiters_alone_are_blank(tmp_path: Path) -> None:
+    text = "image;caption;;\r\n;;;\r\na.jpg;A dog.;;\r\n" + ";;;\r\n" * 50 + 'b.jpg;"A cat; fat.";;\r\n; ;"";\r\n'
+    rows, refused, _ = table(tmp_path, "\ufeff" + text)
+    assert rows == [(3, "a.jpg", "A dog."), (54, "b.jpg", "A cat; fat.")] and refused == []
+
+
+def test_a_table_without_a_header_is_told_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"If this is a row, put the line image,caption before it") as raised:
+        table(tmp_path, f"a.jpg,{'A dog. ' * 100}\n")
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 700

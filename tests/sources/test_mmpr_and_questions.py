@@ -165,3 +165,50 @@ def test_mmpr_with_byte_order_marks_and_separators_in_texts(tmp_path: Path) -> N
     bad = BadRows(None, 1.0)
     found = [bundle.pairs[0].chosen for bundle in mmpr.bundles(tmp_path, bad)]
     assert found == ["one\u2028two\x85"] and bad.reasons == {"several rows on a line": 1}
+
+
+def test_a_set_without_root_is_told_the_keys_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text(json.dumps({"a": {"root": None, "annotation": "a.jsonl"}}))
+    fields = "root, annotation, repeat_time, length, data_augment, max_dynamic_patch"
+    with pytest.raises(SourceError, match=f"set 'a': no root; a set has {fields}$"):
+        list(mmpr.bundles(tmp_path, BadRows()))
+
+
+def questions_of(tmp_path: Path, *rows: dict[str, Any]) -> tuple[list[Any], BadRows]:
+    (tmp_path / "1.png").write_bytes(encoded("red"))
+    lines(tmp_path / "q.jsonl", list(rows))
+    bad = BadRows(max_fraction=1.0)
+    return [bundle.questions[0] for bundle in questions.bundles(tmp_path / "q.jsonl", bad)], bad
+
+
+@pytest.mark.parametrize("key", ["image", "images"])
+def test_both_keys_of_images_count_and_placeholders_are_dropped(tmp_path: Path, key: str) -> None:
+    found, bad = questions_of(
+        tmp_path, {key: "1.png", "question": "<image>\nWhat?"}, {key: ["1.png"], "question": "What?"},
+        {key: "1.png", "question": "<image><image> What?"}, {key: float("nan"), "question": "Why?"},
+        {"question": "<image>\nWhat?"},
+    )  # fmt: skip
+    assert [(one.question, one.image_ids) for one in found] == [
+        ("What?", ("1.png",)), ("What?", ("1.png",)), ("Why?", ()),
+    ]  # fmt: skip
+    assert dict(bad.reasons) == {"2 image placeholders for 1 images": 1, "1 image placeholders for 0 images": 1}
+
+
+def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:
+    nan = float("nan")
+    found, bad = questions_of(
+        tmp_path,
+        {"question": "How many?", "answer": 2.0, "answers": [2.0, None, nan, "", "two", 2.5], "choices": nan},
+        {"question": "Which?", "answer": "A", "choices": ["one", "two", None, nan]},
+        {"question": "Which?", "answer": "C", "choices": ["one", None, "three"]},
+    )
+    assert (found[0].answer, found[0].answers, found[0].choices) == ("2", ("2", "two", "2.5"), ())
+    assert found[1].choices == ("one", "two")
+    assert dict(bad.reasons) == {"an option among choices is empty": 1} and len(found) == 2
+
+
+def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no column question; it has text. Rename the column$"):
+        questions_of(tmp_path, {"text": "What?"})
+    with pytest.raises(SourceError, match="is a folder: give the JSONL file"):
+        list(questions.bundles(tmp_path, BadRows()))

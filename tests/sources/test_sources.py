@@ -364,3 +364,24 @@ def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None
     assert bad.reasons == {
         "several images of that name": 1, "missing image": 1, "row without id": 1, "duplicate id": 1
     }  # fmt: skip
+
+
+def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(tmp_path: Path) -> None:
+    write_images(tmp_path, "000000000009.png", "000000000025.png")
+
+    def row(image: Any, prompt: str = "<image>\ncaption:") -> dict[str, Any]:
+        asked = {"from": "human", "value": prompt}
+        answers = {"conversations": "A dog.", "rejected_conversations": "A cat."}
+        return {"image": image, **{key: [asked, {"from": "gpt", "value": text}] for key, text in answers.items()}}
+
+    rows = [
+        row("coco\\train2017\\000000000009.png"), row(["train2017/000000000025.png"]), row(["a.png", "b.png"]),
+        row("000000000009.png", "<image>\n<image>\ncaption:"), row([]),
+    ]  # fmt: skip
+    (tmp_path / "release.json").write_text(json.dumps(rows))
+    bad = BadRows(max_fraction=1.0)
+    records = [record for record, _ in read_with_pairs(tmp_path / "release.json", bad)]
+    assert [record.image_id for record in records] == ["000000000009", "000000000025"]  # COCO's ids, from any system
+    assert dict(bad.reasons) == {
+        "image is not a path but list": 1, "2 image placeholders for 1 image": 1, "row without image": 1
+    }  # fmt: skip

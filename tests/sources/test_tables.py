@@ -222,3 +222,19 @@ def test_local_files_are_read_without_the_cache(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "run [1]")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("key", ["name", "revision"])
+def test_settings_of_the_hub_alone_are_refused_for_local_files(tmp_path: Path, key: str) -> None:
+    write(tmp_path / "en/train-00000-of-00001.parquet", "red")
+    write(tmp_path / "de/train-00000-of-00001.parquet", "blue")
+    with pytest.raises(SourceError, match=f"leave data.{key} out"):
+        texts(tmp_path, **{key: "de"})
+    assert texts(tmp_path / "de") == ["A blue square."]
+
+
+def test_suffixes_in_capitals(tmp_path: Path) -> None:
+    write(tmp_path / "x" / "TRAIN.PARQUET", "red")
+    write(tmp_path / "x" / "test.Parquet", "blue")
+    assert texts(tmp_path / "x") == texts(tmp_path / "x" / "TRAIN.PARQUET") == ["A red square."]
+    assert texts(tmp_path / "x", split="test") == ["A blue square."]

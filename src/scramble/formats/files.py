@@ -256,6 +256,8 @@ def _identify(
     image: Any, base: Path, files: dict[str, Path], embedded: dict[str, bytes], by_name: dict[Path, str]
 ) -> str:
     """An id for an image of a row: its path's stem, more of it where another image has that, or its bytes' hash."""
+    if isinstance(image, bytes):
+        image = {"bytes": image}
     if isinstance(image, dict) and image.get("bytes"):
         key = hashlib.sha256(image["bytes"]).hexdigest()[:16]
         embedded[key] = image["bytes"]
@@ -275,10 +277,13 @@ def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
 
     Raises FormatError: there is none, or the file of that name would be the image of two paths (noted in ``by_name``).
     """
-    if (base / name).is_file():
-        return base / name
-    file = base / Path(name).name
-    if not file.is_file():
+    from scramble.sources.images import exists, find_image
+
+    file = find_image(base, name)
+    if exists(file) and file.is_file():
+        return file
+    file = find_image(base, Path(name.replace("\\", "/")).name)
+    if not (exists(file) and file.is_file()):
         raise FormatError(f"image {name} is not in {base}")
     if (other := by_name.setdefault(file, name)) != name:
         raise FormatError(f"images {other} and {name} are not in {base}, and {file.name} there can be only one of them")

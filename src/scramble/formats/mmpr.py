@@ -53,6 +53,9 @@ class MmprSet:
         return entry | dict(self.other)
 
 
+FIELDS = tuple(name for name in MmprSet.__annotations__ if name not in ("name", "other"))
+
+
 def write_meta(path: str | Path, sets: Iterable[MmprSet]) -> None:
     """Write a ``meta.json``."""
     write_json(path, {one.name: one.to_json() for one in sets})
@@ -94,8 +97,8 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: not a JSON object")
     if missing := [key for key in REQUIRED if not isinstance(entry.get(key), str)]:
-        raise FormatError(f"{where}: no {' and '.join(missing)}; a set has {', '.join(MmprSet.__annotations__)}")
-    known = {key: entry[key] for key in entry if key in MmprSet.__annotations__ and key not in ("name", "other")}
+        raise FormatError(f"{where}: no {' and '.join(missing)}; a set has {', '.join(FIELDS)}")
+    known = {key: entry[key] for key in entry if key in FIELDS}
     checks = {
         "repeat_time": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
         "length": lambda v: _whole(v) and v >= 0,

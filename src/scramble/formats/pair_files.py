@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -68,19 +68,39 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
     if path.suffix.lower() == ".json" and path.is_file() and isinstance(content := _json(path), dict):
         if mmpr.is_meta(content):
             yield from mmpr_pairs(path, on_bad)
+        elif _is_row(content):  # rows, one per line, of which there is one
+            yield from _row_pairs([(1, content)], path, on_bad, names)
         else:
             yield from sugarcrepe_pairs(content, path, on_bad, names)
     elif path.name == table_path("", PreferencePair).name and _is_own_table(path):
         yield from read_table(path.parent, PreferencePair)
     else:
-        for number, row in read_rows(path, on_bad):
-            try:
-                parsed = _reader(row)(row)
-                pair = rows.parsed_pair(parsed, names.of_all(parsed[1]))
-            except ROW_ERRORS as error:
-                on_bad(path, number, _reason(error))
-                continue
-            yield pair
+        yield from _row_pairs(read_rows(path, on_bad), path, on_bad, names)
+
+
+def _is_row(content: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is a row, and not rows by key or columns: one of its two answers is a text or a message."""
+    answers = {name for pair in rows.ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
+    values = [content[name] for name in answers & set(content)]
+    return any(isinstance(value, str) or _is_message(value) for value in values)
+
+
+def _is_message(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
+
+
+def _row_pairs(
+    numbered: Iterable[tuple[int, Any]], path: Path, on_bad: OnBadRow, names: ImageNames
+) -> Iterator[PreferencePair]:
+    for number, row in numbered:
+        try:
+            parsed = _reader(row)(row)
+            pair = rows.parsed_pair(parsed, names.of_all(parsed[1]))
+        except ROW_ERRORS as error:
+            on_bad(path, number, _reason(error))
+            continue
+        yield pair
 
 
 def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
@@ -124,7 +144,8 @@ def sugarcrepe_pairs(
     """
     path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
     if content and not any(isinstance(row, Mapping) for row in content.values()):
-        raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are those of no pair file")
+        columns = "; it holds columns, write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
+        raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are those of no pair file{columns}")
     operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():
@@ -158,20 +179,23 @@ class ImageNames:
         return tuple(name for name in ids if name)
 
     def _of(self, image: Any, root: str) -> str:
+        image = {"bytes": image} if isinstance(image, bytes) else image
         data = image.get("bytes") if isinstance(image, Mapping) else None
         name = image.get("path") if isinstance(image, Mapping) else image
-        name = name or ""
+        name = "" if name is None else name
         if not isinstance(name, str | int) or (data is not None and not isinstance(data, bytes | str)):
             raise FormatError("an image is neither a path nor bytes")
         path = PurePosixPath(str(name))
         key = _digest(data) if data else f"{root}\0{path}"
-        if not data and not name:
+        if not data and name == "":
             return ""
         if key not in self._ids:
             self._ids[key] = self._free(key, path, root)
         return self._ids[key]
 
     def _free(self, key: str, path: PurePosixPath, root: str) -> str:
+        if not path.name:
+            return _digest(key)
         bare = path.parent / path.stem
         known = [path.stem, str(bare), str(path), str(PurePosixPath(root) / path), f"{path}#{_digest(key)}"]
         for name in known:

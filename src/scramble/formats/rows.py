@@ -11,7 +11,11 @@ Image placeholders are ``<image>``, one an image, before the text; TRL's message
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,17 +57,21 @@ def from_answers(row: Mapping[str, Any]) -> Parsed:
     """
     answers = next(pair for pair in ANSWERS if set(pair) <= set(row))
     prompt = next((name for name in PROMPTS if row.get(name) is not None), "")
-    return _preference(row, prompt, answers, join_turns=True)
+    texts, images, known = _preference(row, prompt, answers, join_turns=True)
+    if not images:
+        images = [next((row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")), "")]
+    return texts, images, known
 
 
+IMAGE_NAMES = ("filename", "image_path", "image_id")  # of what names an image, where no image itself is in the row
 ANSWERS = (("chosen", "rejected"), ("response", "rejected_response"), ("caption", "negative_caption"))
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
 
 
 def _preference(row: Mapping[str, Any], prompt: str, answers: tuple[str, str], join_turns: bool) -> Parsed:
-    (before, chosen), (others, rejected) = (_answer(row[name], name) for name in answers)
+    (before, chosen), (others, rejected) = (_answer(_spelled(row[name]), name) for name in answers)
     if prompt:
-        turns = _turns(row[prompt], prompt)
+        turns = _turns(_spelled(row[prompt]), prompt)
     elif before == others:
         turns = before
     else:
@@ -150,12 +158,16 @@ def from_mmpr(row: Mapping[str, Any]) -> Parsed:
         texts.append(_plain(row.get(key), key))
         if not row[key].strip():
             raise FormatError(f"empty {key}")
-    places = texts[0].count(IMAGE)
-    if places and places != len(images):
-        raise FormatError(f"{places} image placeholders for {len(images)} images")
+    return (without_placeholders(texts[0], len(images)), texts[1], texts[2]), images, row.get(COLUMN)
+
+
+def without_placeholders(text: str, images: int) -> str:
+    """A question without its image placeholders. Raises FormatError unless it has none, or as many as ``images``."""
+    places = text.count(IMAGE)
+    if places and places != images:
+        raise FormatError(f"{places} image placeholders for {images} images")
     opening = f"{IMAGE}\n" * places
-    prompt = texts[0].removeprefix(opening) if texts[0].startswith(opening) else texts[0].replace(IMAGE, "").strip()
-    return (prompt, texts[1], texts[2]), images, row.get(COLUMN)
+    return text.removeprefix(opening) if text.startswith(opening) else text.replace(IMAGE, "").strip()
 
 
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
@@ -189,7 +201,7 @@ def parsed_pair(parsed: Parsed, image_ids: tuple[str, ...]) -> PreferencePair:
 def images_of(row: Mapping[str, Any]) -> list[Any]:
     """The images of a row, from ``images`` or ``image``: paths, or mappings with ``bytes`` or ``path``."""
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
-    if isinstance(images, (str, Mapping)):
+    if isinstance(images, (str, bytes, Mapping)):
         return [images]
     if not isinstance(images, list):
         raise FormatError("image is neither a path nor a list of paths")
@@ -206,6 +218,25 @@ class _Turn:
     role: str
     text: str
     typed: bool = False
+
+
+def _spelled(value: Any) -> Any:
+    """A conversation that a table holds as text, in JSON or as Python prints it; anything else as it is."""
+    if not isinstance(value, str) or not _CONVERSATION.match(value):
+        return value
+    found = None
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        try:
+            found = json.loads(value, strict=False)
+        except ValueError:
+            found = ast.literal_eval(value.strip())
+    turns = [found] if isinstance(found, Mapping) else found
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise FormatError("a conversation written as text cannot be read")
+    return found
+
+
+_CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
 
 
 def _answer(value: Any, what: str) -> tuple[list[_Turn], str]:

@@ -22,8 +22,12 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
     if not isinstance(row, dict):
         raise RecordError("not a JSON object")
     image = row.get("image")
-    if not isinstance(image, str) or not image:
+    if isinstance(image, list) and len(image) == 1:
+        (image,) = image
+    if image is None or image == "" or image == []:
         raise RecordError("row without image")
+    if not isinstance(image, str):
+        raise RecordError(f"image is not a path but {type(image).__name__}")
     prompt, chosen = _turns(row, "conversations")
     rejected_prompt, rejected = _turns(row, "rejected_conversations")
     if prompt != rejected_prompt:
@@ -31,7 +35,7 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
     kind = "yes-no" if {chosen.lower().strip("."), rejected.lower().strip(".")} == YES_NO else "rearrange"
     pair = PreferencePair(
         pair_id=f"{'' if row.get('id') is None else row['id']}-{number:07d}",
-        image_ids=(PurePosixPath(image).stem,),
+        image_ids=(_posix(image).stem,),
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
@@ -48,13 +52,18 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
     COCO's names are ids already (the same in all of its releases); ``0/image.png`` and ``1/image.png`` are not.
     """
     paths = list(dict.fromkeys(paths))
-    stems = Counter(PurePosixPath(path).stem for path in paths)
-    longer = Counter(PurePosixPath(path).with_suffix("").as_posix() for path in paths)
+    stems = Counter(_posix(path).stem for path in paths)
+    longer = Counter(_posix(path).with_suffix("").as_posix() for path in paths)
     ids = {}
     for path in paths:
-        stem, long = PurePosixPath(path).stem, PurePosixPath(path).with_suffix("").as_posix()
+        stem, long = _posix(path).stem, _posix(path).with_suffix("").as_posix()
         ids[path] = stem if stems[stem] == 1 else long if longer[long] == 1 else path
     return ids
+
+
+def _posix(path: str) -> PurePosixPath:
+    """A path that may have been written on Windows."""
+    return PurePosixPath(path.replace("\\", "/"))
 
 
 def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
@@ -85,4 +94,6 @@ def _turns(row: dict[str, Any], key: str) -> tuple[str, str]:
     answer = " ".join(answer.split())
     if not answer:
         raise RecordError("empty caption")
+    if (places := question.count(IMAGE)) > 1:
+        raise RecordError(f"{places} image placeholders for 1 image")
     return question.replace(IMAGE, "").strip(), answer

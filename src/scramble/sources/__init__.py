@@ -35,7 +35,9 @@ BUNDLES: dict[str, Bundled] = {
     "visual_genome": Bundled(scene_graphs.bundles, (Question,)),
 }
 
-__all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "read"]
+IMAGES_SETTING = ("image_folder", "coco", "scramble_release", "questions")  # sources with data.images
+
+__all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "check", "read"]
 
 
 def read(
@@ -59,4 +61,9 @@ def read(
     if kind == "hf" and limit is not None:  # it gathers the rows of its images before it gives the first
         options["limit"] = limit
     yield from islice(SOURCES[kind](path, bad, **options), limit)
-    bad.check(path)
+    check(kind, path, bad)
+
+
+def check(kind: str, path: str | Path, bad: BadRows) -> None:
+    """:meth:`BadRows.check` of a source at its end."""
+    bad.check(path, "data.images" if kind in IMAGES_SETTING else "")

@@ -60,14 +60,19 @@ class BadRows:
             self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
             self._file.flush()
 
-    def check(self, source: str | Path) -> None:
-        """Call at the end of the input. Raises SourceError if nothing could be used or too much was rejected."""
+    def check(self, source: str | Path, images_key: str = "") -> None:
+        """Call at the end of the input. Raises SourceError if nothing could be used or too much was rejected.
+
+        ``images_key`` is the setting that says where the images are, for a message that all are missing.
+        """
         total = self.used + self.rejected
         where = f"; all of them are in {self.path}" if self.path else ""
         if total == 0:
             raise SourceError(f"{source}: the data set is empty")
         if self.used == 0:
-            raise SourceError(f"{source}: none of {total} rows can be used; the first: {self.first}{where}")
+            lost = images_key and set(self.reasons) == {"missing image"}
+            fix = f". Name the folder that the paths start from ({images_key}=...)" if lost else ""
+            raise SourceError(f"{source}: none of {total} rows can be used; the first: {self.first}{where}{fix}")
         if self.rejected > self.max_fraction * total:
             counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
             raise SourceError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, image_fault, image_name, load_image
+from scramble.sources.images import clean_captions, find_image, image_fault, image_name, load_image
 from scramble.store import StoreError, read_json
 
 
@@ -89,10 +89,11 @@ def _images(
         if key not in captions:
             bad.reject(file, f"image {key}", "row without caption")
             continue
+        image_file = find_image(folder, name)
         try:
-            image = load_image(folder / name, embed=embed, verify=verify)
+            image = load_image(image_file, embed=embed, verify=verify)
         except RecordError as error:
-            bad.reject(file, f"image {key}", image_fault(folder / name), str(error), rows=len(captions[key]))
+            bad.reject(file, f"image {key}", image_fault(image_file), str(error), rows=len(captions[key]))
             continue
         bad.use(len(captions[key]))
         ident = int(row["id"]) if isinstance(row["id"], float) else row["id"]

@@ -19,6 +19,7 @@ from scramble.store import StoreError, read_text
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = (",", ";", "\t", "|")
+COLUMN_KEYS = "data.image_column=..., data.caption_column=..."
 
 _EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's own first line, which names the delimiter
 _IMAGE_FILE = re.compile(r"\S.*\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
@@ -54,18 +55,27 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
             bad.reject(file, number + 1, str(error), lines[number].strip()[:200])
             number += 1
             continue
-        yield number + 1, dict(zip(header, (field.strip() for field in row), strict=True))
+        fields = [field.strip() for field in row]
+        if any(fields):  # else a blank row, as spreadsheets write it: delimiters alone
+            yield number + 1, dict(zip(header, fields, strict=True))
         number += taken
 
 
-def require_columns(file: Path, columns: list[str], found: list[str]) -> None:
-    """Raises SourceError naming the columns that a file has, if one of ``columns`` is not among them."""
+def require_columns(
+    file: Path, columns: list[str], found: list[str], *, table: bool = False, named_by: str = COLUMN_KEYS
+) -> None:
+    """Raises SourceError naming the columns that a file has, if one of ``columns`` is not among them.
+
+    Args:
+        table: the names are a table's first line, which may be missing altogether.
+        named_by: the keys that name the columns; "" where their names are fixed.
+    """
     missing = [column for column in columns if column not in found]
     if missing and found:
-        raise SourceError(
-            f"{file}: no column {', '.join(missing)}; it has {', '.join(found)}. Name the columns "
-            "(data.image_column=..., data.caption_column=...)"
-        )
+        fix = f"Name the columns ({named_by})" if named_by else "Rename the column"
+        header = f" If this is a row, put the line {','.join(columns)} before it." if table else ""
+        listed = ", ".join(found) if len(", ".join(found)) <= 300 else f"{', '.join(found):.300}..."
+        raise SourceError(f"{file}: no column {', '.join(missing)}; it has {listed}.{header} {fix}")
 
 
 def _lines(file: Path) -> list[str]:
@@ -101,7 +111,7 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
             return start + 1, delimiter, names
     if not headers:
         raise SourceError(f"{file}, row {start + 1}: the header has a quote that does not close")
-    require_columns(file, columns, max(headers.values(), key=len))
+    require_columns(file, columns, max(headers.values(), key=len), table=True)
     raise AssertionError("one of the columns is missing in every reading of the header")
 
 

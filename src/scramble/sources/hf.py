@@ -14,7 +14,7 @@ from typing import Any
 from scramble.console import say
 from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, clean_id, exists, image_name, load_image, verify_image
+from scramble.sources.images import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.sources.tables import LocalTable, one_line, open_local
 
 Row = dict[str, Any]
@@ -148,6 +148,12 @@ class _Hub:
 
 def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | _Hub:
     if Path(path).exists():
+        for key, value in (("name", name), ("revision", revision)):
+            if value is not None:
+                raise SourceError(
+                    f"{path} is a local copy, which has no {key}: leave data.{key} out, or give the folder of the part "
+                    "that is meant (data.path=...)"
+                )
         return open_local(Path(path), split)
     return _Hub(str(path), split, name, revision)
 
@@ -190,4 +196,4 @@ def _load(value: Any, path: Path, embed: bool, verify: bool) -> ImageFile:
         return image
     file = Path(name or "")
     folder = path if path.is_dir() else path.parent
-    return load_image(file if file.is_absolute() or exists(file) else folder / file, embed=embed, verify=verify)
+    return load_image(file if exists(file) else find_image(folder, name or ""), embed=embed, verify=verify)

@@ -8,8 +8,8 @@ from typing import Any
 
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.csv_file import CSV_SUFFIXES, csv_rows, require_columns
-from scramble.sources.images import clean_captions, clean_id, image_fault, image_name, load_image
+from scramble.sources.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_rows, require_columns
+from scramble.sources.images import clean_captions, clean_id, find_image, image_fault, image_name, load_image
 from scramble.store import StoreError, json_lines, json_values
 
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
@@ -64,10 +64,11 @@ def read(
             numbers.append(number)
             known.extend(captions)
     for image_id, (name, numbers, captions) in grouped.items():
+        image_file = find_image(folder, name)
         try:
-            image = load_image(folder / name, embed=embed, verify=verify)
+            image = load_image(image_file, embed=embed, verify=verify)
         except RecordError as error:
-            bad.reject(file, numbers[0], image_fault(folder / name), str(error), rows=len(numbers))
+            bad.reject(file, numbers[0], image_fault(image_file), str(error), rows=len(numbers))
             continue
         bad.use(len(numbers))
         yield ImageRecord(image_id, image, tuple(captions), source=f"image_folder:{file.parent.name}/{file.name}")
@@ -106,8 +107,12 @@ def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, d
         )
 
 
-def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+def jsonl_rows(
+    file: Path, columns: list[str], bad: BadRows, named_by: str = COLUMN_KEYS
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number (from 1) and content of each row that is a JSON object; the first must have the first column.
+
+    ``named_by`` is of :func:`scramble.sources.csv_file.require_columns`.
 
     Raises SourceError if it has not, or the file is no text.
     """
@@ -124,7 +129,7 @@ def jsonl_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[i
                     bad.reject(file, place, "not a JSON object", f"{type(row).__name__}; write one object per line")
                     continue
                 if first:
-                    require_columns(file, columns[:1], list(row))
+                    require_columns(file, columns[:1], list(row), named_by=named_by)
                     first = False
                 yield place, row
     except StoreError as error:

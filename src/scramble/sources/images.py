@@ -8,12 +8,13 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scramble.records import ImageFile, RecordError
+from scramble.records import ImageFile, RecordError, decoding_fault
 
 
 def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> ImageFile:
@@ -43,6 +44,25 @@ def exists(file: Path) -> bool:
         return False
 
 
+def find_image(folder: Path, name: str) -> Path:
+    """The file that a row names, below ``folder`` unless its path is absolute.
+
+    The path as it is written counts. Where there is no such file, it may be one that another system wrote: with
+    backslashes (Windows), with accents in the other of Unicode's two forms (archives made on macOS), or with white
+    space around it. Of none, the path as it is written.
+    """
+    for spelling in dict.fromkeys(_spellings(name)):
+        if exists(folder / spelling):
+            return folder / spelling
+    return folder / name
+
+
+def _spellings(name: str) -> Iterator[str]:
+    for text in (name, name.strip(), name.strip().replace("\\", "/")):
+        yield text
+        yield from (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+
+
 def image_fault(file: Path) -> str:
     """Why an image file cannot be used, in words by which rows are counted."""
     return "unreadable image" if exists(file) else "missing image"
@@ -60,7 +80,7 @@ def verify_image(image: ImageFile) -> None:
     except RecordError:
         raise
     except Exception as error:  # Pillow raises many types for broken files
-        raise RecordError(f"image {image.path or '<bytes>'}: cannot be decoded ({error})") from error
+        raise RecordError(f"image {image.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
 
 
 def clean_caption(value: Any) -> str:
@@ -75,6 +95,8 @@ def clean_caption(value: Any) -> str:
         raise RecordError(f"caption is not text but {type(value).__name__}")
     if _SURROGATE.search(value):  # half of a character outside the basic plane: no encoding can write it
         raise RecordError("caption holds half a character (a lone surrogate)")
+    if "\0" in value:  # UTF-16 read as UTF-8, or a damaged file
+        raise RecordError("caption holds a null character")
     text = " ".join(value.split())
     if not text:
         raise RecordError("empty caption")
@@ -107,6 +129,10 @@ def image_name(value: Any) -> str:
         raise RecordError(f"image is not a path but {type(value).__name__}")
     if not value.strip() or "\0" in value:
         raise RecordError("row without image")
+    if _ADDRESS.match(value.strip()):
+        raise RecordError("image is an address, not a path (download the images first)")
+    if len(value) > _LONGEST_PATH:
+        raise RecordError("image is a text too long for a path (write the images to files first)")
     return clean_text(value, "image")
 
 
@@ -127,6 +153,8 @@ def clean_text(value: str, what: str) -> str:
 
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
+_LONGEST_PATH = 4096  # characters, Linux's limit in bytes; an image in base64 is longer
 _WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]""", re.DOTALL)
 
 

@@ -16,7 +16,7 @@ from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import clean_text, exists, image_fault, image_name, load_image
+from scramble.sources.images import clean_text, exists, find_image, image_fault, image_name, load_image
 from scramble.store import json_values
 
 
@@ -165,7 +165,7 @@ def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
         raise _BadRow("chosen and rejected are the same text" if same else "bad row", str(error)) from error
     records = []
     for image_id, name in zip(ids, names, strict=True):
-        file = one.folder / name
+        file = find_image(one.folder, name)
         try:
             records.append(ImageRecord(image_id, images.load(file), source=f"mmpr:{one.entry.name}"))
         except RecordError as error:

@@ -8,11 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from scramble.formats.provenance import FormatError
+from scramble.formats.rows import without_placeholders
 from scramble.records import ImageRecord, Question, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
 from scramble.sources.image_folder import jsonl_rows
-from scramble.sources.images import clean_id, clean_text, image_fault, image_name, load_image
+from scramble.sources.images import clean_id, clean_text, find_image, image_fault, image_name, load_image
 
 
 def bundles(
@@ -27,8 +29,9 @@ def bundles(
     """Stream the questions of a file, each with its images.
 
     A row has ``question``, ``answer`` (a text or number; may be absent where only DropoutNTP is wanted), and where it
-    has them ``image`` (a path or a list of paths), ``answers`` (all accepted ones), ``choices`` (options in letter
-    order), ``kind`` (the rule that judges answers, or any name) and ``id``.
+    has them ``image`` or ``images`` (a path or a list of paths), ``answers`` (all accepted ones), ``choices`` (options
+    in letter order), ``kind`` (the rule that judges answers, or any name) and ``id``. Image placeholders in the
+    question are dropped: images come before it.
 
     Args:
         path: the ``.jsonl`` file.
@@ -40,15 +43,16 @@ def bundles(
     """
     file = Path(path)
     if not file.is_file():
-        raise SourceError(f"{file} does not exist: give the JSONL file of questions (data.path=...)")
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise SourceError(f"{file} {what}: give the JSONL file of questions (data.path=...)")
     folder = Path(images) if images is not None else file.parent
     seen: set[str] = set()
 
     def stream() -> Iterator[Bundle]:
-        for number, row in jsonl_rows(file, ["question"], bad):
+        for number, row in jsonl_rows(file, ["question"], bad, named_by=""):
             try:
                 question = _question(row, number)
-            except RecordError as error:
+            except (RecordError, FormatError) as error:
                 bad.reject(file, number, str(error))
                 continue
             if question.question_id in seen:
@@ -56,10 +60,11 @@ def bundles(
                 continue
             records = []
             for name in question.image_ids:
+                image_file = find_image(folder, name)
                 try:
-                    image = load_image(folder / name, embed=embed, verify=verify)
+                    image = load_image(image_file, embed=embed, verify=verify)
                 except RecordError as error:
-                    bad.reject(file, number, image_fault(folder / name), str(error))
+                    bad.reject(file, number, image_fault(image_file), str(error))
                     break
                 records.append(ImageRecord(name, image, source=f"questions:{file.name}"))
             if len(records) < len(question.image_ids):
@@ -73,8 +78,8 @@ def bundles(
 
 
 def _question(row: dict[str, Any], number: int) -> Question:
-    names = row.get("image")
-    names = [] if names is None or names == "" else [names] if isinstance(names, str) else names
+    names: Any = next((row[key] for key in ("image", "images") if not _absent(row.get(key))), [])
+    names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RecordError("image is neither a path nor a list of paths")
     text = row.get("question")
@@ -83,26 +88,41 @@ def _question(row: dict[str, Any], number: int) -> Question:
     return Question(
         question_id=f"{number:07d}" if row.get("id") in (None, "") else clean_id(row["id"]),
         image_ids=tuple(image_name(name) for name in names),
-        question=clean_text(text.strip(), "question"),
+        question=without_placeholders(clean_text(text.strip(), "question"), len(names)),
         answer=_text(row.get("answer"), "answer"),
         kind="" if row.get("kind") is None else _text(row["kind"], "kind"),
-        answers=tuple(_text(value, "answers") for value in _list(row, "answers")),
-        choices=tuple(_text(value, "choices") for value in _list(row, "choices")),
+        answers=tuple(_text(value, "answers") for value in _list(row, "answers") if not _absent(value)),
+        choices=_choices(row),
     )
 
 
+def _choices(row: dict[str, Any]) -> tuple[str, ...]:
+    """The options of a row, whose places are their letters; absent ones at the end are dropped."""
+    choices = [_text(value, "choices") for value in _list(row, "choices")]
+    while choices and not choices[-1].strip():
+        choices.pop()
+    if not all(choice.strip() for choice in choices):
+        raise RecordError("an option among choices is empty")
+    return tuple(choices)
+
+
+def _absent(value: Any) -> bool:
+    """Whether a cell is empty, as tables spell that."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def _list(row: dict[str, Any], key: str) -> list[Any]:
-    values = [] if row.get(key) is None else row[key]
+    values = [] if _absent(row.get(key)) else row[key]
     if not isinstance(values, list):
         raise RecordError(f"{key} is not a list")
     return values
 
 
 def _text(value: Any, key: str) -> str:
-    if value is None:
+    if _absent(value):
         return ""
-    if isinstance(value, float) and math.isnan(value):  # pandas' absent value
-        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # pandas makes whole numbers floats where a column has an empty cell
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RecordError(f"{key} is neither text nor a number")
     return clean_text(str(value), key)

@@ -12,7 +12,7 @@ from scramble.formats.scramble import image_ids, row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import exists, image_fault, image_name, load_image
+from scramble.sources.images import exists, find_image, image_fault, image_name, load_image
 from scramble.store import StoreError, read_json
 
 
@@ -67,14 +67,15 @@ def read_with_pairs(
             continue
         grouped.setdefault(name, (number, []))[1].append(pair)
     ids = image_ids(grouped)
-    files = Counter(PurePosixPath(name).name for name in grouped)
+    files = Counter(_base(name) for name in grouped)
     used = 0
     for name, (number, pairs) in grouped.items():
         if used == limit:
             return
-        image_id, file = ids[name], folder / name
-        if not exists(file) and files[file.name] == 1:  # else it could be the file of another row's image
-            file = folder / file.name
+        image_id, file = ids[name], find_image(folder, name)
+        base = _base(name)
+        if not exists(file) and files[base] == 1:  # else it could be the file of another row's image
+            file = find_image(folder, base)
         try:
             image = load_image(file, embed=embed, verify=verify)
         except RecordError as error:
@@ -85,3 +86,7 @@ def read_with_pairs(
         captions = dict.fromkeys(pair.chosen for pair in pairs if pair.kind != "yes-no")
         record = ImageRecord(image_id, image, tuple(captions), source="scramble_release")
         yield record, [replace(pair, image_ids=(image_id,)) for pair in pairs]
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name

@@ -66,7 +66,7 @@ def open_local(path: Path, split: str) -> LocalTable:
     if path.is_file() and path.suffix.lower() in _OTHERS:
         raise SourceError(f"{path} is no parquet or arrow file: a table beside image files is data=image_folder")
     if path.is_file():
-        named = _split_of(Path(path.name)) if path.suffix == ".parquet" else None
+        named = _split_of(Path(path.name)) if path.suffix.lower() == ".parquet" else None
         return LocalTable(path, [path] if _is(split, {"train", named}) else _refuse(path, split, [named or "train"]))
     if (path / "state.json").exists():
         return _saved(path, split)
@@ -97,7 +97,7 @@ def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """Parquet files by split; all are one split, ``train``, where no name says otherwise."""
-    files = [file for file in sorted(folder.rglob("*.parquet")) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in sorted(folder.rglob("*")) if _is_parquet(file)]
     named: dict[str | None, list[Path]] = {}
     for file in files:
         named.setdefault(_split_of(file.relative_to(folder)), []).append(file)
@@ -106,6 +106,10 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     for file in named.pop(None, []):  # beside named ones: a split of its own, so that none is mixed in unseen
         named.setdefault(file.stem, []).append(file)
     return {name: found for name, found in named.items() if name is not None}
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.suffix.lower() == ".parquet" and file.is_file() and not file.name.startswith(".")
 
 
 def _split_of(file: Path) -> str | None:

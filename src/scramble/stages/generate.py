@@ -211,7 +211,7 @@ def _bundles(kind: str, path: str, bad: Any, data: Mapping[str, Any]) -> Iterato
 
     if kind in sources.BUNDLES:  # pairs or questions come with the images
         yield from sources.BUNDLES[kind].read(path, bad, **data)
-        bad.check(path)
+        sources.check(kind, path, bad)
         return
     for image in sources.read(kind, path, bad=bad, **data):
         yield Bundle(image.image_id, (image,))
