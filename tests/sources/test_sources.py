@@ -385,3 +385,22 @@ def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(t
     assert dict(bad.reasons) == {
         "image is not a path but list": 1, "2 image placeholders for 1 image": 1, "row without image": 1
     }  # fmt: skip
+
+
+def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scramble.sources import scene_graphs
+
+    write_images(tmp_path, "1.jpg")
+    (tmp_path / "graphs.json").write_text(json.dumps([{"image_id": 1, "objects": []}]))
+    asked = {str(n): {"imageId": n, "question": f"What {n}?", "answer": "x"} for n in (1, 2, 3)}
+    (tmp_path / "questions.json").write_text(json.dumps(asked))
+    files = {"graphs": "graphs.json", "questions": "questions.json"}
+    (bundle,) = scene_graphs.bundles(tmp_path, BadRows(), **files)
+    assert [question.question for question in bundle.questions] == ["What 1?"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 questions are about images without a scene graph in graphs.json and are left out" in said
+    for key in files:
+        with pytest.raises(SourceError, match=rf"gone.json does not exist: name the file .data.{key}=\.\.\."):
+            list(scene_graphs.bundles(tmp_path, BadRows(), **{**files, key: "gone.json"}))

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from scramble.console import say
 from scramble.records import ImageRecord, Question, RecordError
 from scramble.scenegraphs import GraphError
 from scramble.scenegraphs.files import read_graphs
@@ -49,11 +50,17 @@ def bundles(
     folder = Path(path)
     if not folder.is_dir():
         raise SourceError(f"{folder} does not exist: give the folder with graphs, questions and images (data.path=...)")
+    for key, name in (("graphs", graphs), ("questions", questions)):
+        if name is not None and not (folder / name).is_file():
+            raise SourceError(f"{folder / name} does not exist: name the file (data.{key}=..., relative to data.path)")
     asked = {} if questions is None else _questions(folder / questions, bad)
     files = _files(folder / images if images else folder)
 
+    with_graph: set[str] = set()
+
     def stream() -> Iterator[Bundle]:
         for image_id, graph in read_graphs(folder / graphs):
+            with_graph.add(image_id)
             if graph is None:
                 bad.reject(graphs, image_id, "no scene graph")
                 continue
@@ -70,6 +77,8 @@ def bundles(
             bad.use()
             record = ImageRecord(image_id, image, source=source, graph=graph)
             yield Bundle(image_id, (record,), questions=tuple(asked.get(image_id, ())))
+        if left := sum(len(asked[image_id]) for image_id in asked.keys() - with_graph):
+            say(f"data: {left:,} questions are about images without a scene graph in {graphs} and are left out")
 
     try:
         yield from islice(stream(), limit)
