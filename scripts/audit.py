@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("pairs", "out", "seed")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="audit")
-@stage_main
+@stage_main("audit", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "pairs", "out", "seed")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.audit import audit
 
     audit(values["pairs"], values["out"], seed=values["seed"])

@@ -12,11 +12,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "model", "arms", "adapter", "kit", "tasks", "kit_model", "kit_args", "batch_size")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="bridge")
-@stage_main
+@stage_main("bridge", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "model", "arms", "adapter", "kit", "tasks", "kit_model", "kit_args", "batch_size")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.bridge import bridge
 
     bridge(values.pop("run")["dir"], **values)

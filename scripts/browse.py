@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "runs", "out", "benchmark", "baselines", "items", "pixels")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="browse")
-@stage_main
+@stage_main("browse", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "runs", "out", "benchmark", "baselines", "items", "pixels")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.browse import browse
 
     run = values.pop("run")

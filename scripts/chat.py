@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("model", "image", "text", "adapter", "max_new_tokens", "temperature", "seed")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="chat")
-@stage_main
+@stage_main("chat", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "model", "image", "text", "adapter", "max_new_tokens", "temperature", "seed")
+    values = plain(cfg, *SECTIONS)
     from scramble.console import say
     from scramble.models import load
     from scramble.models.chat import answer
@@ -37,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     try:
         while text := input("> ").strip():
             ask(text)
-    except EOFError:
+    except (EOFError, KeyboardInterrupt):
         pass
 
 

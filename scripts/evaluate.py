@@ -20,7 +20,7 @@ SECTIONS = ("run", "model", "benchmark", "arms", "adapter", "protocol", "limit",
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
-@stage_main
+@stage_main("evaluate", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.stages import parse_shard

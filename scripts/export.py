@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "model", "adapter", "out", "dtype")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="export")
-@stage_main
+@stage_main("export", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "model", "adapter", "out", "dtype")
+    values = plain(cfg, *SECTIONS)
     from scramble.console import say
     from scramble.models.export import export
     from scramble.stages import StageError, check_arm

@@ -12,11 +12,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "data", "negatives", "data_seed", "shard")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="generate")
-@stage_main
+@stage_main("generate", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "data", "negatives", "data_seed", "shard")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages import parse_shard
     from scramble.stages.generate import generate, generate_shard
 

@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "baselines")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
-@stage_main
+@stage_main("report", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, "run", "baselines")
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.report import report
 
     report(values["run"]["dir"], values["run"]["data"], baselines=values["baselines"])

@@ -28,7 +28,7 @@ def fill_paths(cfg: DictConfig) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="reproduce")
-@stage_main
+@stage_main("reproduce", "table", "dir", "size", "seeds", "more", "only", "list")
 def main(cfg: DictConfig) -> None:
     fill_paths(cfg)
     values = plain(cfg, "table", "dir", "size", "seeds", "more", "only", "list")

@@ -13,12 +13,13 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "model", "what", "out", "card_name", "license", "dtype", "notes", "push_to_hub", "private")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="share")
-@stage_main
+@stage_main("share", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    sections = ("run", "model", "what", "out", "card_name", "license", "dtype", "notes", "push_to_hub", "private")
-    values = plain(cfg, *sections)
+    values = plain(cfg, *SECTIONS)
     from scramble.stages.share import share
 
     run = values.pop("run")

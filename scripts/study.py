@@ -11,9 +11,11 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
+SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "wandb", "seed", "study")
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="study")
-@stage_main
+@stage_main("study", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     from scramble.launch.study import search
 

@@ -16,7 +16,7 @@ SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trai
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
-@stage_main
+@stage_main("train", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.stages.generate import generate

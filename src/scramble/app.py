@@ -6,61 +6,76 @@ to the user: it is printed as one line and the script ends with status 1. Any ot
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
-import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
+from scramble.config import ConfigError, check_root, validate
 from scramble.project import shipped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+__all__ = ["ConfigError", "environment", "plain", "stage_main", "start", "start_sweep"]
 
-class ConfigError(ValueError):
-    """A configuration that cannot run: missing keys, values that do not go together."""
-
-
-def stage_main(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Decorate a script's main: user errors become one line on standard error and exit status 1."""
-
-    @functools.wraps(main)
-    def guarded(cfg: DictConfig) -> None:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if not sys.stderr.isatty():
-            os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
-        # The libraries' notes to each other about their next versions.
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
-        interrupt.listen()
-        try:
-            if cfg.get("launcher", {}).get("kind", "inline") == "inline":
-                main(cfg)
-            else:
-                _launch([cfg], [[]], Path(cfg.run.dir) / "jobs")
-        except interrupt.Stopped as stopped:
-            print(f"{stopped}; the same command goes on from here", file=sys.stderr)
-            sys.exit(interrupt.EXIT_STOPPED)
-        except KeyboardInterrupt:
-            sys.exit("stopped; the same command goes on from here")
-        except Exception as error:
-            if not _is_message(error):
-                raise
-            sys.exit(f"error: {error}")
-
-    return guarded
+Main = Callable[["DictConfig"], None]
 
 
-def start_sweep(
-    main: Callable[[DictConfig], None], configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path
-) -> None:
-    """Run the points of a sweep: here, one after the other, or where ``launcher`` says.
+def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
+    """Decorate a script's main: its configuration is checked as a whole before it runs, and user errors become one
+    line on standard error and exit status 1.
+
+    Args:
+        root: the script's name, a key of :data:`scramble.config.ROOTS`.
+        sections: what the script reads of its configuration.
+    """
+
+    def decorate(main: Main) -> Main:
+        @functools.wraps(main)
+        def guarded(cfg: DictConfig) -> None:
+            with errors_as_messages():
+                validate(cfg, root, sections)
+                if cfg.get("launcher", {}).get("kind", "inline") == "inline":
+                    main(cfg)
+                else:
+                    _launch([cfg], [[]], Path(cfg.run.dir) / "jobs")
+
+        guarded.root, guarded.sections = root, sections  # type: ignore[attr-defined]
+        return guarded
+
+    return decorate
+
+
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """Within the block a user error, and a signal that asks to stop, end the process with one line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
+    # Silence third-party FutureWarnings.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
+    interrupt.listen()
+    try:
+        yield
+    except interrupt.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.status)
+    except Exception as error:
+        if not _is_message(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
+    """Run the points of a sweep: here, one after the other, or where ``launcher`` says. All points are checked before
+    the first one starts.
 
     Args:
         main: a script's main, decorated by :func:`stage_main`.
@@ -68,9 +83,14 @@ def start_sweep(
         overrides: its command-line overrides.
         folder: where the jobs of other launchers go.
     """
-    if any(cfg.launcher.kind != "inline" for cfg in configs):
-        stage_main(lambda cfg: _launch(configs, overrides, folder))(_inline())
-        return
+    with errors_as_messages():
+        root, sections = main.root, main.sections  # type: ignore[attr-defined]
+        # A fault of every point is reported once.
+        if found := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
+            raise ConfigError(found)
+        if any(cfg.launcher.kind != "inline" for cfg in configs):
+            _launch(configs, overrides, folder)
+            return
     from omegaconf import OmegaConf, open_dict
 
     from scramble.launch.names import name_arm, what_varies
@@ -90,12 +110,6 @@ def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], f
     launch(Path(sys.argv[0]), values, overrides, folder, plain(configs[0], "launcher")["launcher"])
 
 
-def _inline() -> DictConfig:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.create({"launcher": {"kind": "inline"}})
-
-
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
     """A whole configuration as plain values, without Hydra's own part; what has no value keeps its ``???``."""
     from omegaconf import OmegaConf
@@ -106,7 +120,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a script's Hydra main; a key or a name that no configuration file has is answered with the nearest ones.
+    """Run a script's Hydra main; what Hydra refuses is explained in one line (:mod:`scramble.overrides`).
 
     With ``--resolved FILE`` main gets the configuration in the file as it is: that is how jobs are started.
     """
@@ -115,35 +129,11 @@ def start(main: Callable[..., None]) -> None:
 
         run_resolved(main, sys.argv[2])
         return
-    configs = Path(sys.argv[0]).resolve().parents[1] / "configs"
-    for argument in sys.argv[1:]:
-        group, _, choice = argument.lstrip("+").partition("=")
-        folder = configs / group
-        if not choice or not folder.is_dir() or "." in group:
-            continue
-        known = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_")}
-        for name in choice.strip("[]").split(","):
-            if name and name not in known | {"null"}:
-                close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-                hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
-                sys.exit(f"error: no {group} is called {name!r}; {hint}")
-    _check_keys(configs, sys.argv[1:])
-    main()
+    from scramble.overrides import explained
 
-
-def _check_keys(configs: Path, arguments: Sequence[str]) -> None:
-    """Leave with a line for a key that stands in no configuration file: Hydra's advice is to add it."""
-    keys = [argument.partition("=")[0] for argument in arguments if "=" in argument and argument[0] not in "+~-"]
-    keys = [key for key in keys if not key.startswith("hydra.") and "@" not in key and "/" not in key]
-    if not keys:
-        return
-    known = {path.name for path in configs.iterdir() if path.is_dir()}
-    for path in configs.rglob("*.yaml"):
-        known.update(re.findall(r"([A-Za-z]\w*):", path.read_text(encoding="utf-8")))
-    for key in keys:
-        name = key.rpartition(".")[2]
-        if name not in known and (close := difflib.get_close_matches(name, known, n=1)):
-            sys.exit(f"error: no key is called {key!r}; did you mean {key.removesuffix(name)}{close[0]}?")
+    root = Path(sys.argv[0]).stem
+    with errors_as_messages(), explained(root, sys.argv[1:]):
+        main()
 
 
 def _is_message(error: Exception) -> bool:

@@ -113,7 +113,8 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     assert train["not_refined"] and sum(train["not_refined"].values()) == train["pairs"]
     kind, count = next(iter(train["not_refined"].items()))
     assert f"not refined: {kind} ({count})" in done.stdout
-    done = script("generate", *own(small, tmp_path / "empty", "data.test_fraction=1"), status=1)
+    none = ("data.val_fraction=0", "data.test_fraction=1")
+    done = script("generate", *own(small, tmp_path / "empty", *none), status=1)
     assert "the training split gets none of the images; data.val_fraction=0 data.test_fraction=0" in done.stderr
 
 
@@ -122,7 +123,7 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     [
         ("train", ("nonsense=1",), "nonsense"),
         ("train", ("trainer.learnin_rate=1",), "did you mean trainer.learning_rate?"),
-        ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean learning_rate?"),
+        ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean trainer.learning_rate?"),
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
         ("train", ("data=scramble_release", "negatives=given"), "data.images, data.path"),
         ("generate", ("data=image_folder", "data.path=/does/not/exist", "run.dir={tmp}"), "/does/not/exist"),

@@ -192,7 +192,7 @@ def test_the_same_command_again_reuses_finished_work(finished: Path, script: Run
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Path, script: Run) -> None:
     other = script("train", *TINY, f"run.dir={finished}", "objective=mpo", "objective.beta=0.3", status=1)
-    assert "objective.beta (0.1 -> 0.3)" in other.stderr
+    assert "objective.beta (1.0 -> 0.3)" in other.stderr
     assert "Traceback" not in other.stderr
     other = script("train", *TINY, f"run.dir={finished}", "data.n_train=30", status=1)
     assert "data.n_train (24 -> 30)" in other.stderr
@@ -236,7 +236,7 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
     kill_when(start("train"), lambda: any((arm / "checkpoints").glob("step-*")))
     assert not (arm / "adapter").exists()
     done = script("train", *overrides)
-    assert "going on from its last checkpoint" in done.stdout
+    assert "this one resumes from the checkpoint of step " in done.stdout
     assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
     weights = "adapter/adapter_model.safetensors"
     assert (arm / weights).read_bytes() == (finished / "train" / "mpo-seed0" / weights).read_bytes()
@@ -282,6 +282,48 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
     assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
     name = "adapter/adapter_model.safetensors"
     assert (arm / name).read_bytes() == (finished / "train" / "mpo-seed0" / name).read_bytes()
+
+
+def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp_path: Path, script: Run) -> None:
+    """Before the first checkpoint: saved at the step it was in. Twice: ended at once, and what is lost is said."""
+    overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo", "trainer.save_every=1000", "trainer.log_every=1")
+    shutil.copytree(finished / "data", tmp_path / "data")
+    shutil.copytree(finished / "new_model", tmp_path / "new_model")
+    arm = tmp_path / "train" / "mpo-seed0"
+
+    def under_way() -> bool:
+        file = arm / "metrics.jsonl"
+        return file.exists() and file.read_text().count('"loss"') >= 3
+
+    stopped = interrupted(overrides, under_way, signal.SIGINT)
+    (saved,) = (arm / "checkpoints").glob("step-*")
+    step = int(saved.name[5:])
+    assert stopped.returncode == 75 and "Traceback" not in stopped.stderr
+    assert f"stopped by Ctrl-C: saved at step {step} of {STEPS}; the same command resumes from there" in stopped.stderr
+    shutil.rmtree(saved)
+    (arm / "metrics.jsonl").unlink()
+    again = interrupted(overrides, under_way, signal.SIGINT)
+    assert "an earlier run was interrupted; this one starts over, there is no checkpoint yet" in again.stdout
+    done = script("train", *overrides)
+    assert "this one resumes from the checkpoint of step " in done.stdout
+    assert sum(line.startswith("mpo: step ") for line in done.stdout.splitlines()) <= 21
+    assert metrics(arm)[-1]["step"] == STEPS
+
+
+def test_partial_results_live_apart_and_trials_must_be_named(finished: Path, tmp_path: Path, script: Run) -> None:
+    for name in ("data", "new_model", "evaluation", "train"):
+        shutil.copytree(finished / name, tmp_path / name)
+    shutil.copytree(tmp_path / "train" / "mpo-seed0", tmp_path / "train" / "trial000-seed0")
+    full = {path: path.read_bytes() for path in (tmp_path / "evaluation").rglob("*") if path.is_file()}
+    done = script("evaluate", *TINY, f"run.dir={tmp_path}", "limit=1", "benchmark=[world_winoground]")
+    assert "1 trials of a study are left out" in done.stdout and "limit=1: partial results" in done.stdout
+    assert {path: path.read_bytes() for path in (tmp_path / "evaluation").rglob("*") if path.is_file()} == full
+    partial = tmp_path / "evaluation-limit1"
+    assert sorted(path.name for path in partial.iterdir()) == ["base", "mpo-seed0", "sft-seed0"]
+    result = json.loads((partial / "base" / "world_winoground" / "result.json").read_text())
+    assert result["benchmark"]["limit"] == 1 and result["times"]["scored_now"] == 0  # replies on disk are reused
+    named = script("evaluate", *TINY, f"run.dir={tmp_path}", "arms=[trial000-seed0]", "benchmark=[world_winoground]")
+    assert "trial000-seed0: world_winoground" in named.stdout
 
 
 @pytest.mark.full

@@ -19,6 +19,7 @@ from scramble import interrupt
 from scramble.models import load
 from scramble.preference import train
 from scramble.preference.batches import Encoder, collate
+from scramble.preference.callbacks import ProgressBar
 from scramble.preference.checkpoint import Best
 from scramble.preference.examples import load_examples
 from scramble.preference.operations import OperationMeter, decoder_products, operations, tower_products, visible_pairs
@@ -127,7 +128,7 @@ def test_peaks_and_memory() -> None:
     assert 0.01 < memory_use(cpu)["memory/resident_gib"] < 100
 
 
-def test_a_signal_outside_training_ends_the_job_and_inside_it_waits() -> None:
+def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     try:
         interrupt.listen()
@@ -137,11 +138,28 @@ def test_a_signal_outside_training_ends_the_job_and_inside_it_waits() -> None:
             assert interrupt.asked() == "SIGUSR1"
         with interrupt.deferred():
             assert interrupt.asked() is None
-        with pytest.raises(interrupt.Stopped, match="SIGTERM"):
+        with interrupt.keeping(lambda: "half is kept"), pytest.raises(interrupt.Stopped) as stopped:
             os.kill(os.getpid(), signal.SIGTERM)
+        assert str(stopped.value) == "stopped by SIGTERM; half is kept"
+        with interrupt.deferred(lambda: "7 steps are lost"):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.asked() == "Ctrl-C"
+            assert "a second Ctrl-C ends at once: 7 steps are lost" in capfd.readouterr().err
+            with pytest.raises(interrupt.Stopped, match="at once by a second Ctrl-C: 7 steps are lost") as stopped:
+                os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.value.status == interrupt.EXIT_AT_ONCE
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(load(base), data, tmp_path, objective="dpo", lora=LORA, steps=60, batch_size=2, log_every=1, device="cpu")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo: step ")]
+    assert lines[0].startswith("dpo: step 1 of 60, loss 0.693, margin") and " left" in lines[0]
+    assert lines[-1].startswith("dpo: step 60 of 60, loss ") and len(lines) == ProgressBar.LINES + 1
 
 
 def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data: Path, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def evaluate(
     environment: Mapping[str, Any] | None = None,
     progress: Callable[[str], Progress] | None = None,
     score: bool = True,
+    replies: str | Path | None = None,
 ) -> list[Result]:
     """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
 
@@ -122,6 +123,7 @@ def evaluate(
         environment: versions and hardware for the result.
         progress: called with a benchmark's name, gives its progress callback.
         score: False asks and keeps the replies only: a share of the work, scored when all shares are done.
+        replies: where replies are kept, below it ``<benchmark>/``; by default beside the results.
 
     Returns:
         A result a benchmark, in order. Only rank 0 writes them.
@@ -133,21 +135,22 @@ def evaluate(
     for benchmark in benchmarks:
         chosen = resolve(protocol, benchmark)
         folder = Path(out_folder) / benchmark.name
+        kept = folder if replies is None else Path(replies) / benchmark.name
         items = limit_items(benchmark.items, limit)
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
         hashes = _Hashes(benchmark.images)
-        work = _answer(loader, items, benchmark, chosen, folder, model_id, hashes, process, test_groups, report)
+        work = _answer(loader, items, benchmark, chosen, kept, model_id, hashes, process, test_groups, report)
         wait()
         if not score:
             continue
         result, outcomes = rescore(
-            benchmark, chosen, folder, model_id=model_id, limit=limit, judge=judge if process[0] == 0 else None,
+            benchmark, chosen, kept, model_id=model_id, limit=limit, judge=judge if process[0] == 0 else None,
             environment=environment, hashes=hashes,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
-        result.self_test = work.self_test or _earlier_self_test(folder, model_id)
+        result.self_test = work.self_test or _earlier_self_test(folder, model_id) or _earlier_self_test(kept, model_id)
         if process[0] == 0:
             results.write(folder, result, outcomes)
         found.append(result)

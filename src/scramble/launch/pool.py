@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from scramble import interrupt
+
 POLL_SECONDS = 0.1
 
 
@@ -36,27 +38,44 @@ def run_pool(
         devices: for each place in the pool the GPUs that its tasks see; None shows all to all.
         ended: told (task number, exit status) of each task that ends; negative: killed by that signal.
 
-    When this process is asked to stop, so are the running tasks; it waits until they have saved, and goes.
+    When this process is asked to stop, so are the running tasks; it waits until they have saved, and goes. A second
+    Ctrl-C ends them at once.
     """
     waiting = list(range(len(tasks)))[::-1]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # place -> task number, process
     try:
-        while waiting or running:
-            for place in range(jobs):
-                if place not in running and waiting:
-                    number = waiting.pop()
-                    seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices[place])} if devices else {}
-                    running[place] = (number, start(tasks[number], seen))
-            time.sleep(POLL_SECONDS)
-            for place, (number, process) in list(running.items()):
-                if process.poll() is not None:
-                    del running[place]
-                    ended(number, process.returncode)
+        with interrupt.keeping(lambda: "the jobs are saving; the same command runs what is not finished"):
+            while waiting or running:
+                for place in range(jobs):
+                    if place not in running and waiting:
+                        number = waiting.pop()
+                        seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices[place])} if devices else {}
+                        running[place] = (number, start(tasks[number], seen))
+                time.sleep(POLL_SECONDS)
+                for place, (number, process) in list(running.items()):
+                    if process.poll() is not None:
+                        del running[place]
+                        ended(number, process.returncode)
     finally:
-        for _, process in running.values():
-            ask_to_stop(process)
-        for _, process in running.values():
+        _stop([process for _, process in running.values()])
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to save and end, and wait for them; a second Ctrl-C kills them."""
+    for process in processes:
+        ask_to_stop(process)
+    try:
+        for process in processes:
             process.wait()
+    except interrupt.Stopped:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        raise interrupt.Stopped(
+            "stopped at once by a second Ctrl-C: what the running jobs did since their last checkpoints is lost; the "
+            "same command runs what is not finished",
+            interrupt.EXIT_AT_ONCE,
+        ) from None
 
 
 def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

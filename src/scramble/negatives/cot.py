@@ -269,9 +269,8 @@ def _load_lemmatizer(pipeline: str | Path) -> Any:
         nlp = spacy.load(pipeline, exclude=["ner", "parser", "senter"])
     except OSError as error:
         raise PipelineError(
-            f"spaCy pipeline {str(pipeline)!r} is not installed. Install it with\n"
-            f"    python -m spacy download {DEFAULT_PIPELINE}\n"
-            "or name an installed pipeline or its folder (negatives.pipeline=...)"
+            f"spaCy pipeline {str(pipeline)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
+            "name an installed pipeline or its folder (negatives.options.pipeline=...)"
         ) from error
     if not any("lemmatizer" in name for name in nlp.pipe_names):
         raise PipelineError(f"spaCy pipeline {str(pipeline)!r} has no lemmatizer: use another one")

@@ -138,9 +138,8 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE) -> Any:
         nlp = spacy.load(name, exclude=unused)
     except OSError as error:
         raise PipelineError(
-            f"spaCy pipeline {str(name)!r} is not installed. Install it with\n"
-            f"    python -m spacy download {DEFAULT_PIPELINE}\n"
-            "or name an installed pipeline or its folder (negatives.pipeline=...)"
+            f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
+            "name an installed pipeline or its folder (negatives.options.pipeline=...)"
         ) from error
     missing = {"tagger", "parser"} - set(nlp.pipe_names)
     if missing:

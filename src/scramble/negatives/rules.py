@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from scramble import interrupt
 from scramble.negatives.base import Caption, Negative
 from scramble.negatives.lexicon import Lexicon, load_lexicon
 from scramble.negatives.parse import DEFAULT_PIPELINE, Sentence, load_pipeline, parse
@@ -66,7 +67,8 @@ class RuleGenerator:
         from multiprocessing import get_context
 
         pending: deque[tuple[list[Caption], Future[list[list[Negative]]]]] = deque()
-        with ProcessPoolExecutor(self._processes, mp_context=get_context("spawn")) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(self._processes, mp_context=context, initializer=interrupt.leave_to_parent) as pool:
             for chunk in chunks:
                 pending.append((chunk, pool.submit(self._worker, [caption.text for caption in chunk])))
                 if len(pending) >= 2 * self._processes:

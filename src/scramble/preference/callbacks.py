@@ -1,8 +1,10 @@
-"""What watches a run: metrics.jsonl, a progress bar on terminals, Weights & Biases, periodic evaluation."""
+"""What watches a run: metrics.jsonl, progress, Weights & Biases, periodic evaluation."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from scramble import interrupt
+from scramble.console import say
 from scramble.store import JsonLines, read_jsonl, write_text
 
 
@@ -58,22 +61,24 @@ class MetricsFile(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """Steps, loss and margin on a terminal; nothing elsewhere."""
+    """Steps, loss and margin: a bar on a terminal; elsewhere a line now and then, :data:`LINES` over a run."""
+
+    LINES = 20
 
     def __init__(self, label: str) -> None:
         self.label = label
         self._bar: Any = None
+        self._part: int | None = None  # the part of the run that the last line was about
+        self._started = (0.0, 0)  # time and step at which this process began
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero:
+        self._started = (time.monotonic(), state.global_step)
+        if state.is_world_process_zero and sys.stderr.isatty():
             from tqdm.auto import tqdm
 
-            # disable=None: silent unless standard error is a terminal
-            self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", disable=None
-            )
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._bar is not None:
@@ -87,9 +92,26 @@ class ProgressBar(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._bar is not None and logs and "loss" in logs:
-            shown = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
-            self._bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items() if value is not None})
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        found = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
+        shown = {name: f"{value:.3f}" for name, value in found.items() if value is not None}
+        if self._bar is not None:
+            self._bar.set_postfix(shown)
+            return
+        # Log rows come every few steps; a line stands for the first of them and for each twentieth of the run.
+        part = state.global_step * self.LINES // state.max_steps
+        if part == self._part and self._part is not None:
+            return
+        self._part = part
+        began, first = self._started
+        seconds = time.monotonic() - began
+        left = seconds / max(1, state.global_step - first) * (state.max_steps - state.global_step)
+        numbers = "".join(f", {name} {value}" for name, value in shown.items())
+        say(
+            f"{self.label}: step {state.global_step} of {state.max_steps}{numbers}, {seconds:.0f} s"
+            + (f", about {left:.0f} s left" if left else "")
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -104,14 +126,21 @@ class WeightsAndBiases(TrainerCallback):
     Args:
         mode: ``offline`` or ``online``.
         folder: the run folder; offline data goes to ``folder/wandb``.
-        project, name: as W&B shows them.
+        project, entity, name: as W&B shows them; ``entity`` None is the user's own.
         config: what is recorded as the run's configuration.
     """
 
     def __init__(
-        self, mode: str, folder: str | Path, project: str, name: str | None, config: Mapping[str, Any]
+        self,
+        mode: str,
+        folder: str | Path,
+        project: str,
+        name: str | None,
+        config: Mapping[str, Any],
+        entity: str | None = None,
     ) -> None:
         self.mode, self.folder, self.project, self.name, self.config = mode, Path(folder), project, name, dict(config)
+        self.entity = entity
         self._run: Any = None
 
     def on_train_begin(
@@ -127,6 +156,7 @@ class WeightsAndBiases(TrainerCallback):
                 mode=self.mode,  # type: ignore[arg-type]
                 dir=self.folder,
                 project=self.project,
+                entity=self.entity,
                 name=self.name,
                 id=run_id,
                 resume="allow",

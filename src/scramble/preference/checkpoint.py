@@ -12,19 +12,10 @@ from typing import Any
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
+from scramble.preference.checkpoint_paths import checkpoint_path, working_path
 from scramble.store import StoreError, file_key, read_json, write_json
 
 MANIFEST = "manifest.json"
-
-
-def checkpoint_path(folder: str | Path, step: int) -> Path:
-    """Where the checkpoint of a step is kept."""
-    return Path(folder) / f"step-{step:08d}"
-
-
-def working_path(folder: str | Path, step: int) -> Path:
-    """Where the checkpoint of a step is written before it is sealed."""
-    return Path(folder) / f".step-{step:08d}"
 
 
 def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:

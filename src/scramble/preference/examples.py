@@ -119,7 +119,9 @@ def report_refused(
     share = len(refused) / (kept + len(refused))
     message = f"{len(refused)} of {kept + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
     if (len(refused) > 1 and share > max_refused) or not kept:
-        raise DataError(f"{message}. More than the allowed {max_refused:.0%}: mend the data or raise the limit")
+        raise DataError(
+            f"{message}. More than the allowed {max_refused:.0%}: fix the data or raise trainer.max_refused"
+        )
     warnings.warn(message, stacklevel=3)
 
 

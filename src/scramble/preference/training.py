@@ -27,6 +27,7 @@ from scramble.preference.callbacks import (
     WeightsAndBiases,
 )
 from scramble.preference.checkpoint import Best, newest
+from scramble.preference.checkpoint_paths import newest_step
 from scramble.preference.examples import Data, Example, group_by_image, load_examples, report_refused
 from scramble.preference.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.preference.losses import needs_pairs, resolve_objective
@@ -147,7 +148,7 @@ def train(
         facts: numbers known beforehand (of the data set, say), logged once.
         seed: of the adapter's weights, of dropout, and of the order unless ``data_seed`` is given.
         max_refused: largest fraction of rows that may be refused before the run stops; a single row never stops it.
-        wandb: ``mode`` (``disabled``, ``offline``, ``online``), ``project``, ``name``.
+        wandb: ``mode`` (``disabled``, ``offline``, ``online``), ``project``, ``entity``, ``name``.
 
     Returns:
         A summary: steps, examples, refused rows, last logged numbers, seconds, and where the result is.
@@ -278,7 +279,9 @@ def train(
         callbacks.append(Best(best, out / "best", save_weights))
     if wandb and wandb.get("mode", "disabled") != "disabled":
         callbacks.append(
-            WeightsAndBiases(wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings)
+            WeightsAndBiases(
+                wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings, wandb.get("entity")
+            )
         )
     peak, in_step = peak_flops(args.device, peak_tflops), with_rejected and reference == "step"
     trainer = PreferenceTrainer(
@@ -313,12 +316,22 @@ def train(
     watch.log = start.log = trainer.log
     resume = newest(str(args.output_dir), settings)
     if resume is not None:
-        log.info("%s: going on from %s", out, resume.name)
+        log.info("%s: resuming from %s", out, resume.name)
         trainer.restore(resume)
-    with interrupt.deferred():
+
+    def lost() -> str:
+        step, saved = trainer.state.global_step, newest_step(str(args.output_dir))
+        if saved is None:
+            return f"all {step} steps so far are lost, there is no checkpoint yet, and the same command starts over"
+        return f"{step - saved} steps since the checkpoint of step {saved} are lost, and the same command resumes there"
+
+    with interrupt.deferred(lost):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     if stop.reason is not None:
-        raise interrupt.Stopped(f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {total}")
+        raise interrupt.Stopped(
+            f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {total}; the same command resumes "
+            "from there"
+        )
 
     kind = "adapter" if loaded.model is not loaded.backbone.model else "model"
     state = gathered(loaded)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scramble import interrupt
 from scramble.app import environment
 from scramble.console import counter, say
 from scramble.stages import StageError, is_main_process
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from scramble.models import Loaded
 
 BASE = "base"
+_TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
+
+
+def results_folder(folder: str, limit: int | None) -> str:
+    """Where results of ``limit`` items go: apart, so that they never take the place of full ones."""
+    return folder if limit is None else f"{folder}-limit{limit}"
 
 
 def evaluate(
@@ -47,10 +54,12 @@ def evaluate(
         run: the run folder.
         model: the base model's ``path`` and loading options.
         benchmarks: benchmark name -> options (``root``, ...).
-        arms: folders below ``<run>/train``; ``base`` is the model as it is; ``all`` is base and every finished arm.
+        arms: folders below ``<run>/train``; ``base`` is the model as it is; ``all`` is base and every finished arm but
+            the trials of a study, which must be named.
         adapter: further adapters of the base (folders or hub ids), arms under their folders' names.
         protocol: ``name`` of a protocol (``default`` takes each benchmark's own), and settings to change in it.
-        limit: at most so many items a benchmark, whole groups.
+        limit: at most this many items per benchmark, whole groups; the results go to ``<folder>-limit<limit>``. Replies
+            are kept with those of the full evaluation.
         batch_tokens: positions in one forward pass; None chooses by device.
         engine: ``kind`` and options of an engine that generates in place of the model; ``arms`` then names the one arm
             that it serves.
@@ -68,7 +77,7 @@ def evaluate(
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.handover import check_formats
 
-    run = Path(run)
+    run, place = Path(run), results_folder(folder, limit)
     check_formats(handover)
     process, wait = runner.data_parallel()
     if shard is not None:
@@ -78,6 +87,9 @@ def evaluate(
                                "score": shard is None}  # fmt: skip
     results: dict[str, list[Result]] = {}
     with ExitStack() as stack:
+        stack.enter_context(
+            interrupt.keeping(lambda: "replies so far are kept, and the same command asks for the rest")
+        )
         if engine is not None:
             asked = [_served(stack, run / folder, engine, arms, process)]
         else:
@@ -87,8 +99,10 @@ def evaluate(
             options["judge"] = _judge(stack, run, judge or {})
         for answers, identity in asked:
             arm = identity.name
-            out = run / folder / arm
-            results[arm] = runner.evaluate(answers, loaded, protocol, out, model_id=identity, **options)
+            out = run / place / arm
+            results[arm] = runner.evaluate(
+                answers, loaded, protocol, out, replies=run / folder / arm, model_id=identity, **options
+            )
             if is_main_process() and shard is None:
                 for benchmark, result in zip(loaded, results[arm], strict=True):
                     say(f"{arm}: {_headline(result)}")
@@ -96,7 +110,11 @@ def evaluate(
     if shard is not None:
         say(f"shard {shard[0]}/{shard[1]}: answered; without shard the same command scores")
     elif is_main_process():
-        _compare([run / folder / arm / b.name for arm in results for b in loaded], baselines)
+        _compare([run / place / arm / b.name for arm in results for b in loaded], baselines)
+        if limit is not None:
+            say(
+                f"limit={limit}: partial results, in {run / place} and in no report; without limit all items are scored"
+            )
     return results
 
 
@@ -181,7 +199,11 @@ def arms_of(
     """Arm -> ``path`` of its model, and of its ``adapter`` if it has one."""
     finished = [path.parent.name for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"), key=_order)
                 if read_json(path)["status"] == "finished"]  # fmt: skip
-    wanted = [BASE, *finished] if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
+    trials = [arm for arm in finished if _TRIAL.fullmatch(arm)]
+    if arms == "all" and trials:
+        say(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
+    chosen = [BASE, *(arm for arm in finished if arm not in trials)]
+    wanted = chosen if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
     if unknown := [arm for arm in wanted if arm != BASE and arm not in finished]:
         raise StageError(
             f"{run}/train has no finished arm {', '.join(unknown)}; it has {', '.join(finished) or 'none'}: "

@@ -54,13 +54,21 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
     }
 
     def work(folder: Path) -> dict[str, Any]:
+        from scramble.world.grammar import GrammarError
+
         given = _images(folder, dict(data), seed)
         summary = {"rejected_rows": given.pop("rejected_rows", 0), "splits": given}
         for split in SPLITS:
             if not table_path(folder / split, ImageRecord).exists():
                 continue
             if negatives["method"] != "given":
-                summary["splits"][split] |= _pairs(folder / split, dict(negatives), seed)
+                try:
+                    summary["splits"][split] |= _pairs(folder / split, dict(negatives), seed)
+                except GrammarError as error:
+                    raise StageError(
+                        f"{error}. negatives.method=world reads the embedded world's captions only: choose "
+                        "negatives=rules for English captions"
+                    ) from error
         _check_not_empty(folder, summary)
         if negatives.get("audit", True):
             summary["blind"] = _audit(folder, seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from scramble.app import environment
 from scramble.console import console, say
+from scramble.launch.pool import Task, run_pool
 from scramble.stages import StageError
+from scramble.stages.evaluate import results_folder
 from scramble.store import STAGE_FILE, read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -84,12 +85,18 @@ def plan(
         steps.append(Step(name, "train", ("-m", *shared, *sweep, *more), made))
         for evaluation, overrides in sized["evaluations"].items():
             scored = tuple(
-                own / evaluation / arm / benchmark / "result.json"
+                own / _results(evaluation, (*overrides, *more)) / arm / benchmark / "result.json"
                 for arm in ("base", *arms)
                 for benchmark in _benchmarks(overrides)
             )
             steps.append(Step(name, "evaluate", (*shared, *overrides, f"folder={evaluation}", *more), scored))
     return steps
+
+
+def _results(evaluation: str, overrides: Sequence[str]) -> str:
+    """The folder that an evaluation writes to: a limit among its overrides has one of its own."""
+    limits = [override.partition("=")[2] for override in overrides if override.startswith("limit=")]
+    return results_folder(evaluation, int(limits[-1]) if limits and limits[-1] != "null" else None)
 
 
 def _benchmarks(overrides: Sequence[str]) -> list[str]:
@@ -136,7 +143,7 @@ def reproduce(
             _run(step)
             finished.append(step.line())
             write_json(journal, finished)
-    return _write(table, runs, Path(folder), size, seeds)
+    return _write(table, runs, Path(folder), size, seeds, more)
 
 
 def _chosen(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
@@ -168,11 +175,13 @@ def _tell(steps: Sequence[Step]) -> None:
 def _run(step: Step) -> None:
     say(f"running: {step.line()}")
     started = time.monotonic()
-    done = subprocess.run(step.command, check=False)
-    if done.returncode or step.missing():
+    codes: list[int] = []
+    # In the pool, where a Ctrl-C lets the command save: subprocess.run would kill it.
+    run_pool([Task(step.command, None, {})], 1, None, lambda _, code: codes.append(code))
+    if codes[0] or step.missing():
         lacking = ", ".join(map(str, step.missing()[:3]))
-        reason = f"ended with status {done.returncode}" if done.returncode else f"left {lacking} unfinished"
-        raise StageError(f"{step.line()}\n{reason}; what is finished is kept, the same command goes on from there")
+        reason = f"ended with status {codes[0]}" if codes[0] else f"left {lacking} unfinished"
+        raise StageError(f"{step.line()}\n{reason}; what is finished is kept, the same command resumes from there")
     say(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
 
 
@@ -180,7 +189,12 @@ def _run(step: Step) -> None:
 
 
 def _write(
-    table: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, seeds: Sequence[int]
+    table: Mapping[str, Any],
+    runs: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    size: str,
+    seeds: Sequence[int],
+    more: Sequence[str],
 ) -> Path:
     from scramble.report import reproduced
 
@@ -191,7 +205,7 @@ def _write(
         for method in ("base", *run["objectives"]):
             methods[f"{name}{KEY_SEPARATOR}{method}"] = (run["rows"][method], run["rows"]["base"])
     against = table.get("against", "base")
-    measured = _measured(runs, folder, size, against)
+    measured = _measured(runs, folder, size, against, more)
     made = reproduced.beside(columns, methods, measured, baseline=against)
     made.notes = [*_preface(size, seeds, against), *table.get("notes", ()), *made.notes]
     title = f"{table['name']}, {size}"
@@ -233,14 +247,17 @@ def _column(column: Mapping[str, Any], size: str) -> Any:
     return Column(Place(**measured) if measured else None, Place(**published) if published else None)
 
 
-def _measured(runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str) -> dict[str, list[Row]]:
+def _measured(
+    runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str, more: Sequence[str]
+) -> dict[str, list[Row]]:
     """Rows by evaluation folder; methods are keyed ``<run>/<objective>``."""
     from scramble.report import comparison
 
     found: dict[str, list[Row]] = {}
     for name, run in runs.items():
-        for evaluation in run[size]["evaluations"]:
-            rows = comparison.compare(comparison.find_methods(folder / name / evaluation), [against])
+        for evaluation, overrides in run[size]["evaluations"].items():
+            place = folder / name / _results(evaluation, (*overrides, *more))
+            rows = comparison.compare(comparison.find_methods(place), [against])
             found.setdefault(evaluation, []).extend(
                 dataclasses.replace(row, method=f"{name}{KEY_SEPARATOR}{row.method}") for row in rows
             )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scramble import interrupt
 from scramble.app import environment
 from scramble.console import say
+from scramble.preference.checkpoint_paths import newest_step
 from scramble.records import ImageRecord, PreferencePair, Question
-from scramble.stages import StageError, is_main_process
+from scramble.stages import is_main_process
 from scramble.store import (
     STAGE_FILE,
     file_key,
@@ -24,10 +25,6 @@ from scramble.store import (
     write_json,
 )
 
-# What the stage itself gives to the trainer.
-GIVEN = {
-    "loaded", "data", "out", "objective", "seed", "wandb", "val_data", "reference_cache", "facts", "evaluate",
-}  # fmt: skip
 # Options of the trainer that change what is written and when, and not what is trained.
 OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops")
 
@@ -85,11 +82,17 @@ def train(
 
     folder = Path(run) / "train" / arm
     state = read_json(folder / STAGE_FILE)["status"] if (folder / STAGE_FILE).exists() else None
-    if state != "finished":
-        _check_names(trainer)
+
+    def resumes() -> str:
+        step = newest_step(folder / "checkpoints")
+        return (
+            "starts over, there is no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
+        )
+
     if is_main_process() and state == "running":
-        say(f"{arm}: an earlier run was interrupted, going on from its last checkpoint in {folder}")
-    summary, how = run_stage(folder, config, work, main=is_main_process())
+        say(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
+    with interrupt.keeping(lambda: f"the same command {resumes()}"):
+        summary, how = run_stage(folder, config, work, main=is_main_process())
     if not is_main_process():
         return summary
     last = summary["last"]
@@ -105,16 +108,6 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
     return content
-
-
-def _check_names(trainer: Mapping[str, Any]) -> None:
-    """Raise StageError naming an option that the trainer does not have."""
-    from scramble.evaluation.protocols import nearest
-    from scramble.preference import train as fit
-
-    known = {name for name in inspect.signature(fit).parameters if name not in GIVEN} | {"watch"}
-    if unknown := [name for name in trainer if name not in known]:
-        raise StageError(f"trainer.{unknown[0]} is no option of the trainer {nearest(unknown[0], known, most=1)}")
 
 
 def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:

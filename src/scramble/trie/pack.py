@@ -201,7 +201,7 @@ def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: int | None) -> None:
     if row_tokens is not None and len(trie) > row_tokens:
         raise TrieError(
-            f"item {item.item_id!r}: {len(trie)} tokens do not fit in a row of {row_tokens}; raise the limit, "
+            f"item {item.item_id!r}: {len(trie)} tokens do not fit in a row of {row_tokens}; raise trainer.row_tokens, "
             "use fewer image tiles, or leave the item out"
         )
     if vocab_size is not None and not 0 <= (worst := int(trie.target_ids.max())) < vocab_size:

@@ -1,0 +1,270 @@
+"""Bind plain values to dataclasses by their annotations, and report every fault and not only the first.
+
+A settings class is a frozen dataclass that derives from :class:`Section`. Its annotations say what is allowed:
+``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list``, ``tuple``, ``dict``, another settings class,
+and ``Annotated`` with a :class:`Bound` or with :class:`Variants`. What depends on several fields is said by ``faults``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+MISSING = "???"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run. ``faults`` holds one clause per fault; the message joins them."""
+
+    def __init__(self, faults: str | Iterable[str]) -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        count = f"{len(self.faults)} settings are wrong: " if len(self.faults) > 1 else ""
+        super().__init__(count + "; ".join(self.faults))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A condition on a value, with the words that say what is allowed."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """A mapping whose settings class follows from one of its keys (``data.kind``)."""
+
+    key: str
+    classes: Mapping[str, type[Section]]
+
+
+def at_least(least: float) -> Bound:
+    """A number of at least ``least``."""
+    return Bound(lambda value: value >= least, f"must be at least {least:g}")
+
+
+def above(least: float) -> Bound:
+    """A number greater than ``least``."""
+    return Bound(lambda value: value > least, f"must be above {least:g}")
+
+
+def between(least: float, most: float, *, with_most: bool = True) -> Bound:
+    """A number from ``least`` to ``most``; without ``most`` itself where ``with_most`` is false."""
+    if with_most:
+        return Bound(lambda value: least <= value <= most, f"must be from {least:g} to {most:g}")
+    return Bound(lambda value: least <= value < most, f"must be at least {least:g} and below {most:g}")
+
+
+NOT_EMPTY = Bound(lambda value: bool(value), "must not be empty")
+Count = Annotated[int, at_least(1)]
+Whole = Annotated[int, at_least(0)]
+Share = Annotated[float, between(0, 1)]
+Text = Annotated[str, NOT_EMPTY]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Base of settings classes: making one directly checks it as :func:`bind` does. Raises ConfigError."""
+
+    name_in_config: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        found = [clause for name, kind in hints(type(self)).items()
+                 for clause in check(getattr(self, name), kind, join(self.name_in_config, name))]  # fmt: skip
+        if found := found or list(self.faults(self.name_in_config)):
+            raise ConfigError(found)
+
+    def faults(self, at: str) -> Iterator[str]:
+        """What is wrong with values that are allowed one by one; ``at`` is the section's own key."""
+        return iter(())
+
+
+def hints(cls: type) -> dict[str, Any]:
+    """Field name -> annotation of a settings class."""
+    return _hints(cls)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    found = get_type_hints(cls, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(cls)}
+
+
+def join(at: str, name: object) -> str:
+    """A key below another: ``trainer`` and ``lora`` give ``trainer.lora``."""
+    return f"{at}.{name}" if at else str(name)
+
+
+def show(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
+    return str(value)
+
+
+def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names that may have been meant by ``name``, best first: like it in letters, or with these initials."""
+    known = sorted(set(known))
+    initials = [k for k in known if "_" in k and "".join(word[:1] for word in k.split("_")) == name]
+    return initials or difflib.get_close_matches(name, known, n=most, cutoff=0.6)
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What to write in place of an unknown name: the nearest known ones, or all of them."""
+    known = list(known)
+    close = near(str(name), known)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+
+
+# ------------------------------------------------------------------------------------------------------------- checking
+
+
+def check(value: Any, kind: Any, at: str) -> list[str]:
+    """One clause for each fault of a value under an annotation; ``at`` is its key.
+
+    A value that is required and absent (``???``) is no fault here: which are needed depends on the script.
+    """
+    if isinstance(value, str) and value == MISSING:
+        return []
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any or kind is object:
+        return []
+    if origin is Annotated:
+        return _check_annotated(value, args[0], args[1:], at)
+    if origin in (Union, UnionType):
+        return _check_union(value, args, at)
+    if origin is Literal:
+        return [] if any(value == a and type(value) is type(a) for a in args) else [_not_among(value, args, at)]
+    if origin in (list, tuple, dict):
+        return _check_container(value, origin, args, at)
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return _check_section(value, kind, at)
+    return _check_plain(value, kind, at)
+
+
+def _check_annotated(value: Any, kind: Any, marks: tuple[Any, ...], at: str) -> list[str]:
+    for mark in marks:
+        if isinstance(mark, Variants):
+            return _check_variant(value, mark, at)
+    found = check(value, kind, at)
+    if not found and value is not None:
+        found = [f"{at}={show(value)} {mark.allowed}" for mark in marks
+                 if isinstance(mark, Bound) and not mark.holds(value)]  # fmt: skip
+    return found
+
+
+def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
+    if value is None:
+        return [] if NoneType in kinds else [f"{at}=null must have a value"]
+    results = [check(value, kind, at) for kind in kinds if kind is not NoneType]
+    if not all(results):
+        return []
+    # The alternative that the value comes nearest to: a list with a wrong element is meant as a list.
+    deepest = max(results, key=lambda found: max(clause.count(".") for clause in found))
+    own = len(deepest) == 1 and deepest[0].startswith(f"{at}=") and "did you mean" not in deepest[0]
+    nullable = ", or null" if NoneType in kinds and own else ""
+    return [*deepest[:-1], deepest[-1] + nullable]
+
+
+def _not_among(value: Any, allowed: tuple[Any, ...], at: str) -> str:
+    close = near(str(value), map(str, allowed), most=1)
+    listed = ", ".join(map(show, allowed))
+    return f"{at}={show(value)} must be one of {listed}" + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -> list[str]:
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            return [f"{at}={show(value)} must be a mapping ({at}={{name: value}})"]
+        return [clause for key, item in value.items()
+                for clause in (*check(key, args[0], at), *check(item, args[1], join(at, key)))]  # fmt: skip
+    if not isinstance(value, list | tuple):
+        return [f"{at}={show(value)} must be a list ({at}=[{show(value)}])"]
+    if origin is tuple:
+        if len(value) != len(args):
+            return [f"{at}={show(value)} must be a list of {len(args)} values"]
+        return [clause for item, kind in zip(value, args, strict=True) for clause in check(item, kind, at)]
+    return [clause for item in value for clause in check(item, args[0], at)]
+
+
+def _check_plain(value: Any, kind: type, at: str) -> list[str]:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return [] if math.isfinite(value) else [f"{at}={show(value)} must be a finite number"]
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return []
+    if value is None:
+        return [f"{at}=null must be {words[kind]}"]
+    quote = f"; in quotes it is: '{at}=\"{show(value)}\"'" if kind is str else ""
+    return [f"{at}={show(value)} must be {words[kind]}{quote}"]
+
+
+def _check_variant(value: Any, variants: Variants, at: str) -> list[str]:
+    if not isinstance(value, Mapping):
+        return [f"{at}={show(value)} must be a group of settings"]
+    chosen = value.get(variants.key)
+    if not isinstance(chosen, str) or chosen not in variants.classes:
+        return [_not_among(chosen, tuple(variants.classes), join(at, variants.key))]
+    rest = {key: item for key, item in value.items() if key != variants.key}
+    return _check_section(rest, variants.classes[chosen], at, (variants.key,))
+
+
+def _check_section(value: Any, cls: type[Section], at: str, besides: tuple[str, ...] = ()) -> list[str]:
+    if isinstance(value, cls):
+        return []
+    if not isinstance(value, Mapping):
+        return [f"{at}={show(value)} must be a group of settings; set {_one_of(at, hints(cls))}"]
+    known = hints(cls)
+    found = [f"{join(at, name)}: there is no such key; {_key_hint(str(name), known, at, besides)}"
+             for name in value if name not in known]  # fmt: skip
+    for name, kind in known.items():
+        if name in value:
+            found += check(value[name], kind, join(at, name))
+    required = [field.name for field in dataclasses.fields(cls)
+                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]  # fmt: skip
+    found += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
+    return found + _joint_faults(value, cls, at, found)
+
+
+def _one_of(at: str, names: Iterable[str]) -> str:
+    return " or ".join(join(at, name) for name in names)
+
+
+def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, found: list[str]) -> list[str]:
+    """What :meth:`Section.faults` says of checked values. The sections below stay mappings."""
+    made = object.__new__(cls)
+    for name in (field.name for field in dataclasses.fields(cls)):
+        given = value[name] if name in value else _default(cls, name)
+        if isinstance(given, str) and given == MISSING:
+            return []
+        object.__setattr__(made, name, given)
+    try:
+        return list(made.faults(at))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        if not found:
+            raise
+        return []  # it met a value that is named already
+
+
+def _default(cls: type[Section], name: str) -> Any:
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _key_hint(name: str, known: Iterable[str], at: str, besides: tuple[str, ...]) -> str:
+    known = [*besides, *known]
+    if close := near(name, known, most=2):
+        return f"did you mean {' or '.join(join(at, key) for key in close)}?"
+    return f"{at or 'the configuration'} has {', '.join(known)}"

@@ -1,0 +1,176 @@
+"""Settings are checked as a whole before any work: names, types, ranges, and hints that name keys which exist."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from scramble import data_sections, sections
+from scramble.binding import ConfigError, hints
+from scramble.config import ROOTS as CLASSES
+from scramble.config import check_root, known_keys
+from scramble.overrides import faults, quoted
+from scramble.sections import Lora, Wandb
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def found(root: str, *overrides: str) -> list[str]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return check_root(compose(root, overrides=list(overrides)), root, ())
+
+
+def test_the_names_are_those_of_the_code_that_reads_them() -> None:
+    from transformers import SchedulerType
+
+    from scramble import world
+    from scramble.engines import KINDS
+    from scramble.evaluation import handover
+    from scramble.models.loading import ATTENTION, DTYPES
+    from scramble.models.registry import FAMILIES
+    from scramble.negatives.mpo.rules import RULES
+    from scramble.negatives.mpo.styles import STYLES
+    from scramble.negatives.scenealign import KINDS as INTERVENTIONS
+    from scramble.preference import train
+    from scramble.preference.losses import LOSSES
+    from scramble.sources import BUNDLES, SOURCES
+    from scramble.world import captions, questions
+
+    def names(literal: Any) -> set[str]:
+        return set(get_args(literal))
+
+    assert names(sections.Loss) == set(LOSSES)
+    assert set(sections.SMOOTHED) == {name for name, (_, options) in LOSSES.items() if "label_smoothing" in options}
+    assert names(sections.Schedule) <= {kind.value for kind in SchedulerType}
+    assert names(sections.FamilyName) == {family.name for family in FAMILIES}
+    assert names(sections.Dtype) == set(DTYPES) and names(sections.Attention) == set(ATTENTION)
+    assert names(sections.CaptionStyle) == set(captions.STYLES)
+    assert names(sections.QuestionKind) == set(questions.KINDS)
+    assert names(sections.AnswerRule) == set(RULES) and names(sections.AskStyle) == set(STYLES)
+    assert names(sections.Intervention) == set(INTERVENTIONS)
+    assert names(sections.Handover) == set(handover.FORMATS)
+    takes = inspect.signature(train).parameters
+    assert set(hints(sections.Trainer)) - {"watch"} <= set(takes)
+    assert set(hints(sections.Objective)) - {"name", "weights"} <= set(takes)
+    (engines,) = data_sections.Engine.__metadata__
+    assert set(engines.classes) == set(KINDS)
+    (data,) = data_sections.Data.__metadata__
+    assert set(data.classes) == {"world", *SOURCES, *BUNDLES}
+    assert set(hints(data_sections.World)) == set(inspect.signature(world.generate).parameters) - {"folder", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("root", "override", "clause"),
+    [
+        ("train", "objective.beta=-1", "objective.beta=-1 must be above 0"),
+        ("train", "+objective.weights.sigmod=1", "must be one of sigmoid"),
+        ("train", "trainer.epochs=-1", "trainer.epochs=-1 must be above 0"),
+        ("train", "trainer.steps=0", "trainer.steps=0 must be at least 1, or null"),
+        ("train", "trainer.steps=abc", "trainer.steps=abc must be a whole number, or null"),
+        ("train", "trainer.learning_rate=fast", "trainer.learning_rate=fast must be a number"),
+        ("train", "trainer.learning_rate=nan", "trainer.learning_rate=nan must be a finite number"),
+        ("train", "trainer.learning_rate=-1", "trainer.learning_rate=-1 must be above 0"),
+        ("train", "trainer.schedule=cosin", "(did you mean cosine?)"),
+        ("train", "trainer.batch_size=0", "trainer.batch_size=0 must be at least 1"),
+        ("train", "trainer.micro_batch_size=5", "trainer.batch_size=32 must be a multiple"),
+        ("train", "trainer.lora.r=0", "trainer.lora.r=0 must be at least 1"),
+        ("train", "+trainer.lora.targets=[q_proj,v_proj]", "trainer.lora.targets=[q_proj,v_proj] must be text"),
+        ("train", "trainer.autocast=1", "trainer.autocast=1 must be true or false"),
+        ("train", "+trainer.lerning_rate=1", "did you mean trainer.learning_rate?"),
+        ("train", "trainer.watch={benchmarks: [world_vq], every: 5}", "no benchmark is called world_vq"),
+        ("train", "trainer.best=loss", "trainer.best=loss must be a number of the held-out pairs"),
+        ("train", "seed=None", "seed=None must be a whole number"),
+        ("train", "seed=-1", "seed=-1 must be from 0"),
+        ("train", "wandb=true", "wandb=true must be a group of settings; set wandb.mode"),
+        ("train", "wandb.mode=online", "WANDB_API_KEY"),
+        ("train", "wandb.mode=on", "wandb.mode=on must be one of disabled, offline, online"),
+        ("train", "+learning_rate=1e-4", "learning_rate: there is no such key; did you mean trainer.learning_rate?"),
+        ("train", "model.dtype=bf16", "model.dtype=bf16 must be one of auto, bfloat16"),
+        ("train", "model.device=gpu", "model.device=gpu must be cpu, cuda"),
+        ("train", "model.max_tiles=0", "model.max_tiles=0 must be at least 1"),
+        ("generate", "data.n_train=0", "data.n_train=0 must be at least 1"),
+        ("generate", "data.objects=[4,2]", "data.objects=[4,2] must be the least and the greatest value"),
+        ("generate", "data.kind=wrold", "did you mean world?"),
+        ("generate", "negatives.per_caption=0", "negatives.per_caption=0 must be at least 1"),
+        ("generate", "negatives.kinds=[swap-objects]", "did you mean swap-object?"),
+        ("generate", "negatives.method=rule", "did you mean rules?"),
+        ("generate", "shard=4/4", "shard=4/4 must be i/n"),
+        ("evaluate", "baselines=[basse]", "baselines=basse: no method is called so; did you mean base?"),
+        ("evaluate", "limit=0", "limit=0 must be at least 1"),
+        ("evaluate", "arms=[sft-seed9]", "arms=sft-seed9"),
+        ("evaluate", "protocol.name=worl", "did you mean world"),
+        ("evaluate", "+protocol.tie_polcy=half", "did you mean protocol.tie_policy or"),
+        ("evaluate", "+benchmark.world_vqa.rot=x", "did you mean benchmark.world_vqa.root?"),
+        ("evaluate", "engine={kind: openai, model: m, base_url: localhost:80}", "engine.base_url=localhost:80 must be"),
+        ("evaluate", "handover=[vlmeval]", "(did you mean vlmevalkit?)"),
+        ("evaluate", "judge.faithfulness=true", "judge.faithfulness=true needs a judge"),
+        ("report", "name=quickstrat", "there is no run runs/quickstrat"),
+        ("share", "what=modell", "what=modell must be one of adapter, model, data (did you mean model?)"),
+        ("share", "push_to_hub=mine", "push_to_hub=mine must be owner/name"),
+        ("export", "dtype=int8", "dtype=int8 must be one of"),
+        ("study", "study.trials=0", "study.trials=0 must be at least 1"),
+        ("study", "study.space={trainer.lr: [1]}", "the configuration has no key trainer.lr"),
+        ("study", "study.space={objective.beta: [-1]}", "objective.beta=-1 must be above 0"),
+        ("reproduce", "table=mpo_main", ""),
+        ("audit", "seed=x", "seed=x must be a whole number"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
+    root: str, override: str, clause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", "/nonexistent")
+    clauses = found(root, override)
+    assert any(clause in one for one in clauses) if clause else clauses == []
+
+
+def test_all_faults_come_in_one_message() -> None:
+    clauses = found("evaluate", "trainer.steps=0", "objective.beta=-1", "baselines=[basse]", "+x=1")
+    assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [
+        "x", "objective.beta", "trainer.steps", "baselines"
+    ]  # fmt: skip
+    assert str(ConfigError(clauses)).startswith(f"{len(clauses)} settings are wrong: x: there is no such key")
+    with pytest.raises(ConfigError, match="r=0 must be at least 1; alpha=-1 must be above 0"):
+        Lora(r=0, alpha=-1)
+    assert Wandb().mode == "disabled"
+
+
+def test_hints_name_keys_that_exist() -> None:
+    for argument, right in (
+        ("trainer.r=3", "trainer.lora.r"), ("trainer.lr=1", "trainer.learning_rate"), ("learning_rate=1",
+        "trainer.learning_rate"), ("trainer.learnin_rate=1", "trainer.learning_rate"), ("beta=1", "objective.beta"),
+    ):  # fmt: skip
+        (clause,) = faults("train", [argument])
+        assert clause.endswith(f"did you mean {right}?") or f"did you mean {right} or " in clause
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            values: Any = OmegaConf.to_container(compose("train"), resolve=True)
+        assert right in known_keys(values, CLASSES["train"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/d/a=b", "a,b", "a (1)/x", "[x]/y", "/d/{x}", "a#b", "a;b", "fotös", "写真/a", "it's", 'a"b', 'a\\"b', "a&b",
+     "~/x", "a)", "b\\", "a!", "${x", "x{1}"],
+)  # fmt: skip
+def test_a_path_that_hydra_cannot_read_comes_back_quoted(path: str) -> None:
+    """The argument in the message gives exactly the path, through a shell and through Hydra."""
+    (argument,) = shlex.split(quoted("data.path", path))
+    (parsed,) = OverridesParser.create().parse_overrides([argument])
+    assert OmegaConf.create({"x": parsed.value()}).x == path or path.startswith("${")
+    clauses = faults("generate", ["data=coco", f"data.path={path}", "negatives=given"])
+    assert clauses == [] or any(quoted("data.path", path) in one for one in clauses)
+
+
+def test_a_sweep_without_m_and_a_list_that_is_torn() -> None:
+    (clause,) = faults("train", ["objective.beta=0.1,0.2"])
+    assert "add -m" in clause
+    assert faults("train", ["-m", "objective.beta=0.1,0.2"]) == []
+    (clause,) = faults("train", ["trainer.watch={benchmarks: [world_vqa"])
+    assert "not a mapping that can be read" in clause
