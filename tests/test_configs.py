@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scramble.app import ConfigError, plain
+from scramble.config import check_root
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ROOTS = ("generate", "train", "evaluate", "report")
@@ -30,7 +31,7 @@ def parameters(function: Any) -> set[str]:
     return {name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD}
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, root: str = "train") -> None:
     """Bind each section to the function that takes it, without calling it."""
     from scramble import world
     from scramble.evaluation.benchmarks import load_benchmark
@@ -49,6 +50,8 @@ def check(cfg: DictConfig) -> None:
     assert set(trainer) - {"watch"} <= parameters(train)
     assert set(values["objective"]["weights"]), "an objective needs a loss"
     assert callable(load_benchmark)
+    # A spaCy pipeline and the run are not on every machine.
+    assert [c for c in check_root(cfg, root, ()) if "is not installed" not in c and "no run" not in c] == []
 
 
 def check_negatives(negatives: dict[str, Any]) -> None:
@@ -79,7 +82,7 @@ def test_every_experiment_composes_under_every_root(experiment: str, debug: tupl
     for root in ROOTS:
         cfg = composed(root, f"+experiment={experiment}", *debug)
         assert cfg.name == experiment
-        check(cfg)
+        check(cfg, root)
     if debug:  # nothing left to fill in
         plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "seed")
 

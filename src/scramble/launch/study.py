@@ -46,8 +46,6 @@ def search(
         import optuna
     except ImportError as error:
         raise LaunchError("scripts/study.py needs Optuna: pip install 'scramble[study]'") from error
-    if direction not in ("minimize", "maximize"):
-        raise LaunchError(f"study.direction={direction}: minimize or maximize")
     Path(cfg.run.dir).mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that fails ends the search with its own message
     study = optuna.create_study(
