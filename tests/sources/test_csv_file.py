@@ -130,3 +130,14 @@ def test_a_table_without_a_header_is_told_how_to_get_one(tmp_path: Path) -> None
     with pytest.raises(SourceError, match=r"If this is a row, put the line image,caption before it") as raised:
         table(tmp_path, f"a.jpg,{'A dog. ' * 100}\n")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize("caption", ["\ufeffcaption", " caption\u200b", "\u00a0caption"])
+def test_invisible_signs_around_names_are_no_part_of_them(tmp_path: Path, caption: str) -> None:
+    rows, refused, _ = table(tmp_path, f"\ufeff\ufeffimage,{caption}\na.jpg,A dog.\n")
+    assert rows == [(2, "a.jpg", "A dog.")] and refused == []
+
+
+def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="its header holds null characters, as of UTF-16 without a mark"):
+        table(tmp_path, "image,caption\na.jpg,A dog.\n".encode("utf-16-le"))

@@ -148,6 +148,12 @@ def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None
         ("['A dog.', \"A man's cat.\"]", ("A dog.", "A man's cat.")),
         (["A dog.", '["A cat.", "A cow."]'], ("A dog.", "A cat.", "A cow.")),
         ("[A dog on a bench]", ("[A dog on a bench]",)),
+        ("('A dog.', \"A man's cat.\")", ("A dog.", "A man's cat.")),
+        ("('A dog.',)", ("A dog.",)),
+        ("(a dog, a cat)", ("(a dog, a cat)",)),
+        ("{'raw': 'A dog.'}", "a dictionary or bytes, written as text"),
+        ("b'A dog.'", "a dictionary or bytes, written as text"),
+        ("b is 'a letter'", ("b is 'a letter'",)),
         ('"A dog" it says.', ('"A dog" it says.',)),
         ("['A dog.' 'A cat.']", "cannot be read"),
         ('["A dog.", "A cat', ('["A dog.", "A cat',)),  # no closing bracket: a text
@@ -238,3 +244,20 @@ def test_suffixes_in_capitals(tmp_path: Path) -> None:
     write(tmp_path / "x" / "test.Parquet", "blue")
     assert texts(tmp_path / "x") == texts(tmp_path / "x" / "TRAIN.PARQUET") == ["A red square."]
     assert texts(tmp_path / "x", split="test") == ["A blue square."]
+
+
+def test_a_part_of_the_files_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "data/train-00000-of-00003.parquet", "red")
+    write(tmp_path / "data/train-00002-of-00003.parquet", "blue")
+    write(tmp_path / "data/test-00000-of-00001.parquet", "green")
+    assert texts(tmp_path) == ["A red square.", "A blue square."]
+    assert "has 2 of the 3 files of train; only these are read" in " ".join(capsys.readouterr().out.split())
+    assert texts(tmp_path, split="test") == ["A green square."] and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["x.ARROW", "x.feather"])
+def test_arrow_files_by_other_names(tmp_path: Path, name: str) -> None:
+    table = pa.table({"image": [encoded("red")], "caption": ["A red square."]})
+    with pa.ipc.new_file(str(tmp_path / name), table.schema) as file:
+        file.write_table(table)
+    assert texts(tmp_path / name) == ["A red square."]

@@ -98,10 +98,12 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
         start += 1
     if start == len(lines):
         raise SourceError(f"{file}: the data set is empty")
+    if "\0" in lines[start]:
+        raise SourceError(f"{file}: its header holds null characters, as of UTF-16 without a mark; save it as UTF-8")
     headers = {}
     for delimiter in choices:
         try:
-            names = [name.strip() for name in _parsed(lines[start : start + 1], delimiter)]
+            names = [_bare(name) for name in _parsed(lines[start : start + 1], delimiter)]
         except csv.Error:
             continue
         headers[delimiter] = names
@@ -113,6 +115,11 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
         raise SourceError(f"{file}, row {start + 1}: the header has a quote that does not close")
     require_columns(file, columns, max(headers.values(), key=len), table=True)
     raise AssertionError("one of the columns is missing in every reading of the header")
+
+
+def _bare(name: str) -> str:
+    """A column's name without white space around it, visible or not (a second byte-order mark, a zero-width space)."""
+    return name.strip().strip("\ufeff\u200b").strip()
 
 
 def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) -> tuple[list[str], int]:
@@ -178,5 +185,5 @@ def csv_names(file: Path) -> set[str]:
     names: set[str] = set()
     for delimiter in DELIMITERS if lines else ():
         with suppress(csv.Error):
-            names |= {name.strip() for name in _parsed(lines[:1], delimiter)}
+            names |= {_bare(name) for name in _parsed(lines[:1], delimiter)}
     return names

@@ -155,7 +155,8 @@ def clean_text(value: str, what: str) -> str:
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # characters, Linux's limit in bytes; an image in base64 is longer
-_WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]""", re.DOTALL)
+_WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]|\(\s*u?(["']).*\2\s*,.*\)""", re.DOTALL)
+_WRITTEN_OTHER = re.compile(r"""\{\s*'[^']*'\s*:.*\}|b(["']).*\1""", re.DOTALL)
 
 
 def _one(value: Any) -> list[str]:
@@ -165,7 +166,9 @@ def _one(value: Any) -> list[str]:
 def _listed(text: str) -> Any:
     """The list (or other JSON value in brackets) that a text spells, or the text itself where it spells none."""
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")) and not (text.startswith("{") and text.endswith("}")):
+    if _WRITTEN_OTHER.fullmatch(text):
+        raise RecordError("caption is a dictionary or bytes, written as text")
+    if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}"), ("(", ")")):
         return text
     with suppress(ValueError, RecursionError):
         return json.loads(text, strict=False)

@@ -7,17 +7,20 @@ for patterns, and reads a folder's splits as one where it is given the files. So
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scramble.console import say
 from scramble.sources.bad_rows import SourceError
 from scramble.store import StoreError, read_json
 
 BATCH = 64  # rows in memory at a time: they may hold photographs
 
-_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
+_SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
+_ARROW = (".arrow", ".feather")
 _OTHERS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 _NAMES = {  # as the datasets library has them, and the name of the split that they mean
     "train": "train", "training": "train",
@@ -79,7 +82,17 @@ def open_local(path: Path, split: str) -> LocalTable:
             "are data=image_folder"
         )
     wanted = next((name for name in splits if _is(split, {name})), None)
-    return LocalTable(path, splits[wanted] if wanted is not None else _refuse(path, split, sorted(splits)))
+    files = splits[wanted] if wanted is not None else _refuse(path, split, sorted(splits))
+    _say_what_is_missing(path, files)
+    return LocalTable(path, files)
+
+
+def _say_what_is_missing(path: Path, files: list[Path]) -> None:
+    """Say that a folder has a part of the files that their names count; that may be what was downloaded on purpose."""
+    series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
+    for (_, name, total), count in series.items():
+        if count < int(total):
+            say(f"data: {path} has {count} of the {int(total)} files of {name}; only these are read")
 
 
 def one_line(error: BaseException) -> str:
@@ -157,7 +170,7 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
     import pyarrow.parquet as pq
 
     try:
-        if file.suffix == ".arrow":
+        if file.suffix.lower() in _ARROW:
             source = pa.memory_map(str(file))
             try:
                 stream = pa.ipc.open_stream(source)
