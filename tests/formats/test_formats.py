@@ -152,6 +152,33 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         ("ms-swift", {"messages": [], "rejected_response": "r"}, "one user and one assistant"),
         ("llama-factory", {"conversations": [1, 2], "chosen": {}, "rejected": {}}, "one human turn"),
         ("scramble", [1], "row 1"),
+        (
+            "trl",
+            {
+                "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "p"}]}],
+                "chosen": "c",
+                "rejected": "r",
+            },
+            "1 image placeholders for 0 images",
+        ),
+        (
+            "ms-swift",
+            {
+                "messages": [{"role": "user", "content": "<image>p"}, {"role": "assistant", "content": "c"}],
+                "rejected_response": "r",
+            },
+            "1 image placeholders for 0 images",
+        ),
+        (
+            "llama-factory",
+            {
+                "conversations": [{"from": "human", "value": "<image><image>p"}],
+                "images": ["0.png"],
+                "chosen": {"from": "gpt", "value": "c"},
+                "rejected": {"from": "gpt", "value": "r"},
+            },
+            "2 image placeholders for 1 images",
+        ),
     ],
 )
 def test_broken_rows_are_named(tmp_path: Path, name: str, row: Any, message: str) -> None:

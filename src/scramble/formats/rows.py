@@ -76,7 +76,7 @@ def _preference(row: Mapping[str, Any], prompt: str, answers: tuple[str, str], j
         turns = before
     else:
         raise FormatError(f"{answers[0]} and {answers[1]} answer different prompts")
-    return (_prompt(turns, join_turns), chosen, rejected), images_of(row), row.get(COLUMN)
+    return (_prompt(turns, join_turns, images_of(row)), chosen, rejected), images_of(row), row.get(COLUMN)
 
 
 def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def from_llama_factory(row: Mapping[str, Any], join_turns: bool = False) -> Pars
     if not join_turns and [turn.role for turn in turns] != ["user"]:
         raise FormatError("only one human turn before the two answers can be read")
     chosen, rejected = (_turn(row[name], name).text for name in ("chosen", "rejected"))
-    return (_prompt(turns, join_turns), chosen, rejected), images_of(row), row.get(COLUMN)
+    return (_prompt(turns, join_turns, images_of(row)), chosen, rejected), images_of(row), row.get(COLUMN)
 
 
 DATASET_INFO = {
@@ -138,7 +138,7 @@ def from_ms_swift(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
         rejected = _answer(row["rejected_messages"], "rejected_messages")[1]
     else:
         rejected = _plain(row["rejected_response"], "rejected_response")
-    return (_prompt(turns[:-1], join_turns), turns[-1].text, rejected), images_of(row), row.get(COLUMN)
+    return (_prompt(turns[:-1], join_turns, images_of(row)), turns[-1].text, rejected), images_of(row), row.get(COLUMN)
 
 
 def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
@@ -213,11 +213,15 @@ ROLES = {"human": "user", "gpt": "assistant"}
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One message of a conversation; ``typed`` says that its text came in typed parts, without placeholders."""
+    """One message of a conversation; ``typed`` says that its text came in typed parts, without placeholders.
+
+    ``places`` counts the places of images in it: placeholders, or typed parts.
+    """
 
     role: str
     text: str
     typed: bool = False
+    places: int = 0
 
 
 def _spelled(value: Any) -> Any:
@@ -252,7 +256,7 @@ def _answer(value: Any, what: str) -> tuple[list[_Turn], str]:
 def _turns(value: Any, what: str) -> list[_Turn]:
     """The turns of a conversation; a plain string is one of the user."""
     if isinstance(value, str):
-        return [_Turn("user", value)]
+        return [_Turn("user", value, places=value.count(IMAGE))]
     values = [value] if isinstance(value, Mapping) else value
     if not isinstance(values, list) or not values:
         raise FormatError(f"{what} is not text")
@@ -269,15 +273,20 @@ def _turn(value: Any, what: str) -> _Turn:
         raise FormatError(f"{what}: a turn has neither role nor from")
     role = ROLES.get(role, role)
     if not isinstance(content, list):
-        return _Turn(role, _plain(content, what))
+        text = _plain(content, what)
+        return _Turn(role, text, places=text.count(IMAGE))
     if not all(isinstance(part, Mapping) for part in content):
         raise FormatError(f"{what} is not text")
     # Arrow fills the fields that a part lacks with None.
     texts = [_plain(part.get("text") or "", what) for part in content if part.get("type") == "text"]
-    return _Turn(role, "".join(texts), typed=True)
+    places = sum(part.get("type") in ("image", "image_url") for part in content)
+    return _Turn(role, "".join(texts), typed=True, places=places)
 
 
-def _prompt(turns: Sequence[_Turn], join_turns: bool) -> str:
+def _prompt(turns: Sequence[_Turn], join_turns: bool, images: Sequence[Any]) -> str:
+    places = sum(turn.places for turn in turns)
+    if places and places != len(images) and not join_turns:  # the audit, which joins turns, sees no image
+        raise FormatError(f"{places} image placeholders for {len(images)} images")
     texts = [turn.text if turn.typed else turn.text.replace(IMAGE, "").strip() for turn in turns]
     if len(turns) <= 1:
         return "".join(texts)
