@@ -88,7 +88,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
 def test_what_is_missing_altogether_stops(release: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"annotations/a\.jsonl is not below .*data\.root"):
         list(mmpr.bundles(release, BadRows(), root=tmp_path))
-    with pytest.raises(SourceError, match="cannot read"):
+    with pytest.raises(SourceError, match=r"nowhere.json does not exist: give the meta.json"):
         list(mmpr.bundles(tmp_path / "nowhere.json", BadRows()))
 
 
@@ -212,3 +212,8 @@ def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) ->
         questions_of(tmp_path, {"text": "What?"})
     with pytest.raises(SourceError, match="is a folder: give the JSONL file"):
         list(questions.bundles(tmp_path, BadRows()))
+
+
+def test_a_folder_without_meta_json_is_told_the_key(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"meta.json does not exist: give the meta.json.*data.path=\.\.\."):
+        list(mmpr.bundles(tmp_path, BadRows()))

@@ -47,6 +47,8 @@ def bundles(
         SourceError: no ``meta.json``, or one whose sets cannot be found.
     """
     path = Path(path) / mmpr.META if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist: give the meta.json, or the folder that holds it (data.path=...)")
     with ExitStack() as stack:
         try:
             sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
