@@ -1,0 +1,198 @@
+"""Show that a refactoring changed no number: record losses, pairs and scores of one commit, compare with another's.
+
+    python scripts/dev/compare_runs.py record before.json [scenario ...]     # in a checkout of the old commit
+    python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new one
+    python scripts/dev/compare_runs.py compare before.json after.json        # a Markdown table; status 1 on a difference
+
+A scenario is a list of command lines of the scripts, run in a temporary folder. What is recorded is exact: every logged
+number of every step as its shortest decimal form, a digest of the pairs' texts, every score and a digest of the replies.
+``--captions FILE`` (JSONL with "caption") and ``--spacy-model PATH`` are needed by the scenario ``rules``. About eight
+minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path.cwd()
+# Never part of a comparison: they depend on the machine's load.
+TIMES = ("second", "tokens_per", "pairs_per", "flop", "mfu", "memory", "utilisation", "data_fraction", "rss", "runtime")
+Command = Callable[..., None]
+
+
+def script(folder: Path, name: str, *overrides: str, wait: bool = True) -> subprocess.Popen[str]:
+    """Run a script of the checkout with the folder as its run folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *overrides, f"run.dir={folder}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if wait:
+        output, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{output}")
+    return process
+
+
+def quickstart(folder: Path, args: argparse.Namespace) -> None:
+    """Three arms of the short quickstart, evaluated: 2x2 items by likelihood, questions by generation."""
+    short = ("+experiment=quickstart", "+debug=short")
+    script(folder, "train", "-m", *short, "objective=sft,dpo,mpo")
+    script(folder, "evaluate", *short)
+
+
+def molmo_dpo(folder: Path, args: argparse.Namespace) -> None:
+    """DPO on a tiny Molmo."""
+    script(folder, "train", "+experiment=molmo_dpo", "+debug=tiny")
+
+
+def llava_mpo_two_processes(folder: Path, args: argparse.Namespace) -> None:
+    """MPO on a tiny LLaVA, two processes."""
+    tiny = ("+experiment=llava_dpo", "+debug=tiny", "objective=mpo")
+    script(folder, "train", *tiny, "launcher=accelerate", "launcher.num_processes=2")
+
+
+def resumed(folder: Path, args: argparse.Namespace) -> None:
+    """DPO on a tiny InternVL, stopped by SIGTERM after its first checkpoint, and resumed."""
+    words = ("+experiment=internvl_dpo", "+debug=tiny", *MORE_STEPS)
+    process = script(folder, "train", *words, wait=False)
+    while process.poll() is None and not list((folder / "train").glob("*/checkpoints/*/trainer_state.json")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    script(folder, "train", *words)
+
+
+def sft_captions(folder: Path, args: argparse.Namespace) -> None:
+    """Supervised fine-tuning on captions."""
+    script(folder, "train", "+debug=tiny", "objective=sft", *CAPTIONS)
+
+
+def rules(folder: Path, args: argparse.Namespace) -> None:
+    """Rule-based pairs of the first 400 captions of a file, on drawn images."""
+    if not (args.captions and args.spacy_model):
+        raise SystemExit("the scenario rules needs --captions and --spacy-model")
+    from PIL import Image
+
+    images = folder / "images"
+    images.mkdir(parents=True)
+    rows = [json.loads(line)["caption"] for line in Path(args.captions).read_text(encoding="utf-8").splitlines()[:400]]
+    with (images / "captions.jsonl").open("w", encoding="utf-8") as file:
+        for number, caption in enumerate(rows):
+            Image.new("RGB", (32, 32), (number % 256, number // 256, 99)).save(images / f"{number}.png")
+            file.write(json.dumps({"image": f"{number}.png", "caption": caption}) + "\n")
+    model = f"{RULES_MODEL}={args.spacy_model}"
+    script(folder, "generate", "data=image_folder", f"data.path={images}", f"{PAIRS}=rules", model)
+
+
+def evaluation(folder: Path, args: argparse.Namespace) -> None:
+    """The shipped base on 2x2 items, pairs (a choice), questions by yes/no likelihood and by generation."""
+    words = ("+experiment=quickstart", "+debug=short", "arms=base")
+    script(folder, "generate", "+experiment=quickstart", "+debug=short")
+    for protocol in ("default", "yes_minus_no"):
+        benchmarks = "[world_winoground,heldout_pairs,world_vqa]" if protocol == "default" else "[world_winoground]"
+        script(folder, "evaluate", *words, f"benchmark={benchmarks}", f"protocol={protocol}", f"folder=evaluation_{protocol}")
+
+
+SCENARIOS = (quickstart, molmo_dpo, llava_mpo_two_processes, resumed, sft_captions, rules, evaluation)
+
+# The keys of the checkout in which this runs; the compared commit may have others.
+if (ROOT / "configs" / "negatives").is_dir():
+    PAIRS, RULES_MODEL = "negatives", "negatives.options.pipeline"
+    MORE_STEPS: tuple[str, ...] = ("trainer.steps=12",)
+    CAPTIONS: tuple[str, ...] = ("+trainer.use=[captions]",)
+else:
+    PAIRS, RULES_MODEL = "pairs", "pairs.options.pipeline"
+    MORE_STEPS = ("trainer.max_steps=12",)
+    CAPTIONS = ("trainer.tables=[captions]",)
+
+
+def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Name and value of everything that must not change."""
+    for file in sorted(folder.rglob("metrics.jsonl")):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            for key, value in row.items():
+                if not any(word in key.lower() for word in TIMES):
+                    yield f"{file.parent.relative_to(folder)}: step {row.get('step')}: {key}", repr(value)
+    for file in sorted(folder.rglob("pairs.parquet")):
+        import pyarrow.parquet as parquet
+
+        rows = parquet.read_table(file).to_pylist()
+        yield f"{file.relative_to(folder)}: rows", len(rows)
+        yield f"{file.relative_to(folder)}: digest", digest([[r["prompt"], r["chosen"], r["rejected"]] for r in rows])
+    for file in sorted(folder.rglob("result.json")):
+        result = json.loads(file.read_text())
+        for name, score in result["scores"].items():
+            yield f"{file.parent.relative_to(folder)}: {name}", repr(score["value"] if isinstance(score, dict) else score)
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def record(args: argparse.Namespace) -> None:
+    """Run the scenarios and write what they gave."""
+    found: dict[str, Any] = {}
+    for scenario in SCENARIOS:
+        if args.scenarios and scenario.__name__ not in args.scenarios:
+            continue
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            scenario(Path(folder) / "run", args)
+            found[scenario.__name__] = dict(numbers(Path(folder) / "run"))
+        print(f"{scenario.__name__}: {len(found[scenario.__name__])} numbers, {time.perf_counter() - start:.0f} s")
+    Path(args.file).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """A table of what is equal; every difference below it."""
+    before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
+    renamed = dict(item.split("=", 1) for item in args.rename)
+    differences = []
+    print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")
+    for name, old in before.items():
+        for left, right in renamed.items():
+            old = {key.replace(left, right): value for key, value in old.items()}
+        new = after.get(name, {})
+        both = [key for key in old if key in new]
+        different = [key for key in both if old[key] != new[key]]
+        print(f"| {name} | {len(old)} | {len(both)} | {len(both) - len(different)} |")
+        differences += [f"{name}: {key}: {old[key]} -> {new[key]}" for key in different]
+        differences += [f"{name}: {key} is gone" for key in old if key not in new]
+    print("\n".join(differences[:50]))
+    sys.exit(bool(differences))
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    recording = commands.add_parser("record")
+    recording.add_argument("file")
+    recording.add_argument("scenarios", nargs="*", choices=[s.__name__ for s in SCENARIOS] + [[]])
+    recording.add_argument("--captions")
+    recording.add_argument("--spacy-model")
+    recording.set_defaults(run=record)
+    comparing = commands.add_parser("compare")
+    comparing.add_argument("before")
+    comparing.add_argument("after")
+    comparing.add_argument("--rename", nargs="*", default=[], metavar="OLD=NEW", help="names of numbers that changed")
+    comparing.set_defaults(run=compare)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
