@@ -102,7 +102,14 @@ def evaluation(folder: Path, args: argparse.Namespace) -> None:
     script(folder, "generate", "+experiment=quickstart", "+debug=short")
     for protocol in ("default", "yes_minus_no"):
         benchmarks = "[world_winoground,heldout_pairs,world_vqa]" if protocol == "default" else "[world_winoground]"
-        script(folder, "evaluate", *words, f"benchmark={benchmarks}", f"protocol={protocol}", f"folder=evaluation_{protocol}")
+        script(
+            folder,
+            "evaluate",
+            *words,
+            f"benchmark={benchmarks}",
+            f"protocol={protocol}",
+            f"folder=evaluation_{protocol}",
+        )
 
 
 SCENARIOS = (quickstart, molmo_dpo, llava_mpo_two_processes, resumed, sft_captions, rules, evaluation)
@@ -135,7 +142,10 @@ def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
     for file in sorted(folder.rglob("result.json")):
         result = json.loads(file.read_text())
         for name, score in result["scores"].items():
-            yield f"{file.parent.relative_to(folder)}: {name}", repr(score["value"] if isinstance(score, dict) else score)
+            yield (
+                f"{file.parent.relative_to(folder)}: {name}",
+                repr(score["value"] if isinstance(score, dict) else score),
+            )
 
 
 def digest(value: Any) -> str:

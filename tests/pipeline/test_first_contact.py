@@ -225,7 +225,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
     out = tmp_path / "run"
     source = captions_jsonl(material, tmp_path / "source", 40)
     own = ("+debug=tiny", *source, *material.negatives, "data.val_fraction=0.1", "data.test_fraction=0.2")
-    own = (*own, f"run.dir={out}", "trainer.steps=40", "trainer.save_every=10")
+    own = (*own, f"run.dir={out}", "objective=dpo", "trainer.steps=40", "trainer.save_every=10")
     process = subprocess.Popen(
         command("train", *own),
         cwd=ROOT,
@@ -250,7 +250,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
         ("evaluate", *own, "benchmark=[heldout_pairs]"),
         ("report", *own),
         ("browse", *own, "benchmark=[heldout_pairs]"),
-        ("export", *own, "objective=dpo"),
+        ("export", *own),
         ("share", *own, "what=adapter"),
         ("share", *own, "what=data"),
         ("audit", f"pairs={out / 'share' / 'data'}", f"out={tmp_path / 'audit'}"),
