@@ -2,10 +2,10 @@
 
     python scripts/dev/compare_runs.py record before.json [scenario ...]     # in a checkout of the old commit
     python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new one
-    python scripts/dev/compare_runs.py compare before.json after.json        # a Markdown table; status 1 on a difference
+    python scripts/dev/compare_runs.py compare before.json after.json       # a Markdown table; status 1 on a difference
 
 A scenario is a list of command lines of the scripts, run in a temporary folder. What is recorded is exact: every logged
-number of every step as its shortest decimal form, a digest of the pairs' texts, every score and a digest of the replies.
+number of every step as its shortest decimal form, a digest of the pairs' texts, every score.
 ``--captions FILE`` (JSONL with "caption") and ``--spacy-model PATH`` are needed by the scenario ``rules``. About eight
 minutes on one core.
 """

@@ -48,9 +48,7 @@ def material(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             grouped.setdefault(row["image"], []).append(row["caption"])
         return Material(photos, list(grouped.items()), ["negatives=rules", f"negatives.options.pipeline={pipeline}"])
     folder = tmp_path_factory.mktemp("drawn")
-    rows = []
-    for index in range(12):
-        rows.append((f"{index}.png", [draw(folder / f"{index}.png", index)]))
+    rows = [(f"{index}.png", [draw(folder / f"{index}.png", index)]) for index in range(12)]
     return Material(folder, rows, ["negatives=world"])
 
 
@@ -135,7 +133,7 @@ LAYOUTS: list[Callable[[Material, Path, int], list[str]]] = [captions_jsonl, cap
 
 
 def listen_to_ctrl_c() -> None:
-    """A shell's background jobs, and so the programs that they start, begin with SIGINT ignored; a terminal's do not."""
+    """A shell's background jobs, and the programs that they start, ignore SIGINT; a terminal's do not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
