@@ -1,6 +1,6 @@
 """The floor of a step: the matrix multiplications that it cannot do without, counted, and timed alone.
 
-What is counted: :mod:`scramble.preference.operations`.
+What is counted: :mod:`scramble.training.flops`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from scramble.preference.operations import Parts, Product, decoder_products, tower_products, visible_pairs
+from scramble.training.flops import Parts, Product, decoder_products, tower_products, visible_pairs
 
 
 def count_products(backbone: Any, items: Sequence[Any]) -> Parts:

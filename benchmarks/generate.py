@@ -19,9 +19,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from scramble.negatives.base import seeded
-from scramble.negatives.pairs import build_pairs
-from scramble.negatives.rules import RuleGenerator
+from scramble.pairs.base import seeded
+from scramble.pairs.captions.assemble import build_pairs
+from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 from scramble.store import read_jsonl
 
@@ -83,9 +83,9 @@ def measure_leaks(args: argparse.Namespace) -> None:
     """Blind accuracy before and after refinement, with a classifier that refinement does not use, on other folds."""
     from rich.console import Console
 
-    from scramble.negatives.audit import audit, tables
-    from scramble.negatives.blind import FRESH, blind_accuracy
-    from scramble.negatives.refine import refine_blind
+    from scramble.pairs.audit.audit import audit, tables
+    from scramble.pairs.audit.refine import refine_blind
+    from scramble.pairs.audit.text_only import FRESH, blind_accuracy
 
     console = Console(width=160)
     pairs = pairs_of(args, args.per_caption)
@@ -114,9 +114,9 @@ def measure_speed(args: argparse.Namespace) -> None:
     Parse and generator take turns, three times; the fastest of each counts. CPU seconds, so that other work on the
     machine does not blur the split.
     """
-    from scramble.negatives.parse import load_pipeline
-    from scramble.negatives.rules import CHUNK
-    from scramble.negatives.surface import normalise
+    from scramble.language.parse import load_pipeline
+    from scramble.pairs.captions.rules.generator import CHUNK
+    from scramble.pairs.captions.surface import normalise
 
     nlp, generator = load_pipeline(args.pipeline), RuleGenerator(args.pipeline)
     images = list(images_of(args.captions))

@@ -98,8 +98,8 @@ def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
     """The same as this project's trainer takes them."""
-    from scramble.preference.examples import Example
     from scramble.records import ImageFile
+    from scramble.training.data import Example
 
     files = {str(n): ImageFile(noise_jpeg(n, args.pixels)) for n in range(args.distinct_images)}
     pairs = [
@@ -188,8 +188,8 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     """A plain loop: each answer a row of its own with its own image, and all of it again for the reference."""
-    from scramble.preference.batches import Encoder
-    from scramble.preference.policy import add_lora, make_policy
+    from scramble.training.collator import Encoder
+    from scramble.training.policy import add_lora, make_policy
 
     loaded = load(args)
     model = add_lora(loaded, **LORA)
@@ -235,7 +235,7 @@ def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
 
 def run_scramble(args: argparse.Namespace) -> None:
     """This project's trainer; the time to fill its caches is reported."""
-    from scramble.preference import train
+    from scramble.training import train
 
     loaded = load(args)
     if args.device == "cuda":
@@ -274,8 +274,8 @@ def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str
     large bf16 product on a GPU; and the tokens of a step, each sequence counted whole."""
     from floor import count_products, floor_seconds, matrix_rate
 
-    from scramble.preference.batches import Encoder, trie_items
-    from scramble.preference.operations import operations
+    from scramble.training.collator import Encoder, trie_items
+    from scramble.training.flops import operations
 
     encoder = Encoder(loaded, data[1], cache_bytes=0)
     some = data[0][: args.images * args.captions]

@@ -13,12 +13,12 @@ import time
 from collections import Counter
 from typing import Any
 
-from scramble.negatives.audit import audit
-from scramble.negatives.scenealign.cases import Case, Settings
-from scramble.negatives.scenealign.check import faults
-from scramble.negatives.scenealign.interventions import Cooccurrence
-from scramble.negatives.scenealign.pairs import build_pairs
-from scramble.negatives.scenealign.world_pairs import WorldInterventions, label
+from scramble.pairs.audit.audit import audit
+from scramble.pairs.rationales.assemble_rationales import build_pairs
+from scramble.pairs.rationales.cases import Case, Settings
+from scramble.pairs.rationales.check import faults
+from scramble.pairs.rationales.graph_edits import Cooccurrence
+from scramble.pairs.rationales.interventions.world_rationales import WorldInterventions, label
 from scramble.records import PreferencePair, Question
 from scramble.scenegraphs import read_graph
 from scramble.store import write_json

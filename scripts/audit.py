@@ -18,7 +18,7 @@ SECTIONS = ("pairs", "out", "seed")
 @stage_main("audit", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages.audit import audit
+    from scramble.pipeline.audit import audit
 
     audit(values["pairs"], values["out"], seed=values["seed"])
 

@@ -19,7 +19,7 @@ SECTIONS = ("run", "model", "arms", "adapter", "kit", "tasks", "kit_model", "kit
 @stage_main("bridge", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages.bridge import bridge
+    from scramble.pipeline.external_harness import bridge
 
     bridge(values.pop("run")["dir"], **values)
 

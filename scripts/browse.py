@@ -18,7 +18,7 @@ SECTIONS = ("run", "runs", "out", "benchmark", "baselines", "items", "pixels")
 @stage_main("browse", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages.browse import browse
+    from scramble.pipeline.browse import browse
 
     run = values.pop("run")
     browse(

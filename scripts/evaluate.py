@@ -23,8 +23,8 @@ SECTIONS = ("run", "model", "benchmark", "arms", "adapter", "protocol", "limit",
 @stage_main("evaluate", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages import parse_shard
-    from scramble.stages.evaluate import evaluate
+    from scramble.pipeline import parse_shard
+    from scramble.pipeline.evaluate import evaluate
 
     shard = parse_shard(values.pop("shard"))
     evaluate(values.pop("run")["dir"], benchmarks=values.pop("benchmark"), shard=shard, **values)

@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.console import say
     from scramble.models.export import export
-    from scramble.stages import StageError, check_arm
+    from scramble.pipeline import StageError, check_arm
 
     model, run = values["model"], values["run"]
     if values["adapter"] == f"{run['dir']}/train/{run['arm']}/adapter":

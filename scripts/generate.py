@@ -19,8 +19,8 @@ SECTIONS = ("run", "data", "negatives", "data_seed", "shard")
 @stage_main("generate", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages import parse_shard
-    from scramble.stages.generate import generate, generate_shard
+    from scramble.pipeline import parse_shard
+    from scramble.pipeline.generate import generate, generate_shard
 
     folder, shard = values["run"]["data"], parse_shard(values["shard"])
     wanted = {"data": values["data"], "negatives": values["negatives"], "seed": values["data_seed"]}

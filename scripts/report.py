@@ -18,7 +18,7 @@ SECTIONS = ("run", "baselines")
 @stage_main("report", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages.report import report
+    from scramble.pipeline.report import report
 
     report(values["run"]["dir"], values["run"]["data"], baselines=values["baselines"])
 

@@ -32,7 +32,7 @@ def fill_paths(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> None:
     fill_paths(cfg)
     values = plain(cfg, "table", "dir", "size", "seeds", "more", "only", "list")
-    from scramble.stages.reproduce import reproduce
+    from scramble.launch.reproduce import reproduce
 
     reproduce(values.pop("table"), values.pop("dir"), list_only=values.pop("list"), **values)
 

@@ -20,7 +20,7 @@ SECTIONS = ("run", "model", "what", "out", "card_name", "license", "dtype", "not
 @stage_main("share", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages.share import share
+    from scramble.pipeline.share import share
 
     run = values.pop("run")
     share(run["dir"], run["arm"], run["data"], values.pop("out"), name=values.pop("card_name"), **values)

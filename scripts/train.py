@@ -19,9 +19,9 @@ SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trai
 @stage_main("train", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.stages.generate import generate
-    from scramble.stages.show import show_batch
-    from scramble.stages.train import train
+    from scramble.pipeline.generate import generate
+    from scramble.pipeline.show import show_batch
+    from scramble.pipeline.train import train
 
     run, wandb, show = values.pop("run"), values.pop("wandb"), values.pop("show_batch")
     data, negatives, data_seed = values.pop("data"), values.pop("negatives"), values.pop("data_seed")

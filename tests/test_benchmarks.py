@@ -23,7 +23,7 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
 
     from scramble.models import load
     from scramble.models.tiny import save_tiny
-    from scramble.preference.policy import add_lora
+    from scramble.training.policy import add_lora
     from scramble.trie import TrieItem, logprobs, pack
 
     loaded = load(save_tiny(family, tmp_path / "model", ["describe", "a red dog", "a dog red"], 0))

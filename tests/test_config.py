@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from scramble import data_sections, sections
-from scramble.binding import ConfigError, hints
-from scramble.config import ROOTS as CLASSES
-from scramble.config import check_root, known_keys
-from scramble.overrides import faults, quoted
-from scramble.sections import Lora, Wandb
+from scramble.config import data_sections, sections
+from scramble.config.binding import ConfigError, hints
+from scramble.config.overrides import faults, quoted
+from scramble.config.roots import ROOTS as CLASSES
+from scramble.config.roots import check_root, known_keys
+from scramble.config.sections import Lora, Wandb
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -32,15 +32,15 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
 
     from scramble import world
     from scramble.engines import KINDS
-    from scramble.evaluation import handover
+    from scramble.evaluation.external import export_predictions as handover
+    from scramble.grading.rules import RULES
+    from scramble.models.families.registry import FAMILIES
     from scramble.models.loading import ATTENTION, DTYPES
-    from scramble.models.registry import FAMILIES
-    from scramble.negatives.mpo.rules import RULES
-    from scramble.negatives.mpo.styles import STYLES
-    from scramble.negatives.scenealign import KINDS as INTERVENTIONS
-    from scramble.preference import train
-    from scramble.preference.losses import LOSSES
+    from scramble.pairs.answers.prompts import STYLES
+    from scramble.pairs.rationales import KINDS as INTERVENTIONS
     from scramble.sources import BUNDLES, SOURCES
+    from scramble.training import train
+    from scramble.training.losses import LOSSES
     from scramble.world import captions, questions
 
     def names(literal: Any) -> set[str]:

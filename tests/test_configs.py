@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scramble.app import ConfigError, plain
-from scramble.config import check_root
+from scramble.config.roots import check_root
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ROOTS = ("generate", "train", "evaluate", "report")
@@ -36,8 +36,8 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     from scramble import world
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.models import load
-    from scramble.preference import train
     from scramble.sources import BUNDLES, SOURCES
+    from scramble.training import train
 
     values: Any = OmegaConf.to_container(cfg, resolve=False)
     data, negatives, trainer = values["data"], values["negatives"], values["trainer"]
@@ -55,10 +55,10 @@ def check(cfg: DictConfig, root: str = "train") -> None:
 
 
 def check_negatives(negatives: dict[str, Any]) -> None:
-    from scramble.negatives.mpo import folder
-    from scramble.negatives.mpo.correctness import CorrectnessPairs
-    from scramble.negatives.mpo.dropout_ntp import DropoutNTP
-    from scramble.negatives.pairs import build_pairs
+    from scramble.pairs.answers import methods as folder
+    from scramble.pairs.answers.correctness import CorrectnessPairs
+    from scramble.pairs.answers.dropout_ntp import DropoutNTP
+    from scramble.pairs.captions.assemble import build_pairs
 
     method, known = negatives["method"], {"method", "options", "engine", "refine", "audit"}
     if method == "mix":
@@ -106,7 +106,7 @@ def test_missing_keys_are_named_all_at_once() -> None:
 
 
 def test_shipped_objectives_are_known_losses() -> None:
-    from scramble.preference.losses import resolve_objective
+    from scramble.training.losses import resolve_objective
 
     for name in GROUPS["objective"]:
         weights = OmegaConf.to_container(composed("train", f"objective={name}").objective.weights)

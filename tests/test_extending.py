@@ -11,14 +11,15 @@ import torch
 
 from scramble import world
 from scramble.evaluation import benchmarks
-from scramble.models import load, registry
-from scramble.models.llava import Llava
+from scramble.models import load
+from scramble.models.families import registry
+from scramble.models.families.llava import Llava
 from scramble.models.tiny import save_tiny
-from scramble.negatives.base import Caption, Negative, Skip
-from scramble.negatives.pairs import build_pairs
-from scramble.preference import losses
+from scramble.pairs.base import Caption, Negative, Skip
+from scramble.pairs.captions.assemble import build_pairs
 from scramble.records import ImageRecord
 from scramble.store import read_table
+from scramble.training import losses
 
 BENCHMARK = '''
 """Is the sky blue? Paper: none. Data version: 1. Counts: 2. Chance: 50. Human: 100. Compared: no."""

@@ -6,14 +6,13 @@ import re
 
 import pytest
 
-from scramble import final_answers, rationales
-from scramble.evaluation import parsers
 from scramble.evaluation.items import Item, Reply
-from scramble.evaluation.open_answers import extract_mathvista
-from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol
-from scramble.negatives.mpo.rules import is_right, rule_of
-from scramble.negatives.mpo.styles import OTHER_MARK, Said, load_style, read
+from scramble.evaluation.scoring.outcomes import outcome
+from scramble.grading import final_answers, parsers, rationales
+from scramble.grading.open_answers import extract_mathvista
+from scramble.grading.rules import is_right, rule_of
+from scramble.pairs.answers.prompts import OTHER_MARK, Said, load_style, read
 from scramble.records import Question
 
 ANIMALS = ("cat", "dog")

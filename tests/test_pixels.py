@@ -13,9 +13,9 @@ from PIL import Image, ImageOps
 from scramble.engines.request import encoded
 from scramble.models.images import ImageOptions
 from scramble.models.molmo.image_processing_molmo import to_rgb
-from scramble.pages import thumbnail
 from scramble.pixels import is_plain, upright_rgb
 from scramble.records import ImageFile
+from scramble.reporting.pages import thumbnail
 
 CASES = Path(__file__).parent / "golden" / "images"
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (4, 1))

@@ -14,8 +14,8 @@ import torch
 from scramble.models import load
 from scramble.models.family import ModelError
 from scramble.models.tiny import save_tiny
-from scramble.stages import StageError
-from scramble.stages.share import check_files
+from scramble.pipeline import StageError
+from scramble.pipeline.share import check_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])

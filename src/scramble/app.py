@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
-from scramble.config import ConfigError, check_root, validate
+from scramble.config.roots import ConfigError, check_root, validate
 from scramble.project import shipped
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
     line on standard error and exit status 1.
 
     Args:
-        root: the script's name, a key of :data:`scramble.config.ROOTS`.
+        root: the script's name, a key of :data:`scramble.config.roots.ROOTS`.
         sections: what the script reads of its configuration.
     """
 
@@ -120,7 +120,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a script's Hydra main; what Hydra refuses is explained in one line (:mod:`scramble.overrides`).
+    """Run a script's Hydra main; what Hydra refuses is explained in one line (:mod:`scramble.config.overrides`).
 
     With ``--resolved FILE`` main gets the configuration in the file as it is: that is how jobs are started.
     """
@@ -129,7 +129,7 @@ def start(main: Callable[..., None]) -> None:
 
         run_resolved(main, sys.argv[2])
         return
-    from scramble.overrides import explained
+    from scramble.config.overrides import explained
 
     root = Path(sys.argv[0]).stem
     with errors_as_messages(), explained(root, sys.argv[1:]):

@@ -12,8 +12,8 @@ from loopback import Loopback
 
 from scramble.engines import Reply, ReplyStore
 from scramble.engines.openai_server import OpenAIServer
-from scramble.negatives.base import Caption, Skip
-from scramble.negatives.cot import (
+from scramble.pairs.base import Caption, Skip
+from scramble.pairs.captions.chain_of_thought import (
     MARKER,
     PROMPTS,
     CotGenerator,
@@ -22,7 +22,7 @@ from scramble.negatives.cot import (
     read_answer,
     read_clean,
 )
-from scramble.negatives.surface import normalise
+from scramble.pairs.captions.surface import normalise
 
 TYPO = "a brown dog chase a white cat"
 # caption -> what the model writes after its reasoning, or its whole reply (starting with "!")

@@ -14,7 +14,7 @@ from scramble.engines import KINDS
 from scramble.engines.openai_server import OpenAIServer
 from scramble.engines.transformers_local import TransformersEngine
 from scramble.engines.vllm_local import VLLMEngine
-from scramble.negatives.cot import CotGenerator
+from scramble.pairs.captions.chain_of_thought import CotGenerator
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CLASSES: dict[str, type] = {"openai": OpenAIServer, "transformers": TransformersEngine, "vllm": VLLMEngine}

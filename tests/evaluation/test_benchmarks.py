@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image as Picture
 
-from scramble.evaluation import handover
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
+from scramble.evaluation.external import export_predictions as handover
 from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
-from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import PROTOCOLS, protocol, queries, resolve
-from scramble.evaluation.summary import scores
+from scramble.evaluation.scoring.aggregation import scores
+from scramble.evaluation.scoring.outcomes import outcome
 from tests.evaluation.benchmark_files import eqben_mini, sugarcrepe
 
 SAMPLE = {"partial": True}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from scramble.evaluation import bridge, results
+from scramble.evaluation.external import external_harness as bridge
 from scramble.evaluation.items import EvaluationError
-from scramble.report import comparison, table
-from scramble.stages import StageError
-from scramble.stages import bridge as stage
+from scramble.evaluation.scoring import results
+from scramble.pipeline import StageError
+from scramble.pipeline import external_harness as stage
+from scramble.reporting import comparison, table
 
 MODEL = {"name": "mpo", "path": "/m", "key": "k", "revision": None, "adapter": None}
 

@@ -15,8 +15,8 @@ from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply
-from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol, queries
+from scramble.evaluation.scoring.outcomes import outcome
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
 from scramble.store import StoreError, write_table
 from tests.evaluation.benchmark_files import FILES, HUB, PART, Made

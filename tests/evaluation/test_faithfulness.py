@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from scramble import rationales
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.faithfulness import judge_reply, judge_world
-from scramble.evaluation.faithfulness_parsed import judge_parsed
+from scramble.evaluation.faithfulness.english import judge_parsed
+from scramble.evaluation.faithfulness.verdicts import judge_reply, judge_world
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.quick import quick_scores
+from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
 from scramble.store import write_table
 

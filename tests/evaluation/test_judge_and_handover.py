@@ -19,11 +19,12 @@ from loopback import Loopback
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
-from scramble.evaluation import handover, judge
+from scramble.evaluation import judge
+from scramble.evaluation.external import export_predictions as handover
 from scramble.evaluation.items import EvaluationError, Item, Reply
-from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import protocol
-from scramble.evaluation.summary import rates, scores
+from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.outcomes import outcome
 from scramble.records import ImageFile, Quad, Question
 
 

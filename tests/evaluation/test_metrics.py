@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from scramble.evaluation import metrics
+from scramble.evaluation.scoring import metrics
 
 # Order c0_i0, c0_i1, c1_i0, c1_i1 -> text, image, group; each derived by hand from the strict definitions.
 HAND = [

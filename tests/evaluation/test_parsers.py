@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scramble.evaluation import parsers, vqa_accuracy
+from scramble.grading import parsers, vqa_accuracy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scorers"
 OPTIONS = {"A": "cat", "B": "dog", "C": "bird", "D": "fish"}

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from scramble.evaluation import responses, results
+from scramble.evaluation import responses
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.comparison import compare, compare_seeds
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.runner import evaluate, identify, rescore
+from scramble.evaluation.scoring import results
+from scramble.evaluation.scoring.paired import compare, compare_seeds
 from scramble.records import ImageFile, RecordError
 from scramble.store import read_jsonl
 

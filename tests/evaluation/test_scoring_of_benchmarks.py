@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, limit_items
-from scramble.evaluation.open_answers import (
+from scramble.evaluation.protocols import protocol, queries, resolve
+from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.outcomes import outcome
+from scramble.grading.open_answers import (
     edit_distance,
     extract_mathvista,
     mathvista_correct,
     mmmu_open_correct,
     parts_contained,
 )
-from scramble.evaluation.outcomes import outcome
-from scramble.evaluation.protocols import protocol, queries, resolve
-from scramble.evaluation.summary import rates, scores
 from scramble.records import Quad, Question
 
 
@@ -53,7 +53,7 @@ def test_chance_of_random_scores_through_the_whole_path():
 )  # fmt: skip
 def test_caption_scores_by_hand(kind, replies, expected):
     """two_choice averages the caption's letter over both orders: caption 0 of image 0 is A (-1), then B (-1)."""
-    from scramble.evaluation.outcomes import caption_scores
+    from scramble.evaluation.scoring.outcomes import caption_scores
 
     item = Item(Quad("q", ("a", "b"), ("one", "two")), "quad")
     chosen = protocol("standard", caption_score=kind)

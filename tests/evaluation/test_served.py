@@ -19,10 +19,10 @@ from loopback import Loopback
 from scramble.engines import EngineError, ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.engines.transformers_local import TransformersEngine
+from scramble.evaluation.backends.server import Served
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.evaluation.runner import evaluate, identify, identify_served
-from scramble.evaluation.served import Served
 from scramble.records import ImageFile, Question
 from scramble.store import read_jsonl
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scramble.evaluation import statistics
-from scramble.evaluation.metrics import MetricError
+from scramble.evaluation.scoring import statistics
+from scramble.evaluation.scoring.metrics import MetricError
 
 rng = np.random.default_rng
 

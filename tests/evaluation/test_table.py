@@ -10,7 +10,7 @@ import pytest
 
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.runner import evaluate, identify
-from scramble.report import comparison, table
+from scramble.reporting import comparison, table
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def test_parts_and_other_graders_compare_with_nothing_published(runs, tmp_path, 
 
 def test_scores_that_are_no_means_are_tested_too():
     """F1 of two runs on the same images: the difference is the scores', and identical runs differ by nothing."""
-    from scramble.evaluation.comparison import _ratio_test
-    from scramble.evaluation.outcomes import Outcome
-    from scramble.evaluation.summary import ratios, scores
+    from scramble.evaluation.scoring.aggregation import ratios, scores
+    from scramble.evaluation.scoring.outcomes import Outcome
+    from scramble.evaluation.scoring.paired import _ratio_test
 
     def run(wrong):
         return [

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from scramble.formats import FORMATS, FormatError, dataset_card, read, read_pairs, write
+from scramble.formats.bad_rows import BadRows
 from scramble.formats.images import file_name
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair
 from scramble.sources import scramble_release
-from scramble.sources.bad_rows import BadRows
 from scramble.store import write_table
 
 

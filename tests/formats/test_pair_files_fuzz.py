@@ -24,9 +24,9 @@ from test_pair_files import FORMS, as_csv
 
 from scramble.formats import FORMATS, read, read_pairs
 from scramble.formats import write as write_export
-from scramble.negatives.audit import audit
-from scramble.negatives.audit_page import write_page
+from scramble.pairs.audit.audit import audit
 from scramble.records import PreferencePair
+from scramble.reporting.audit_page import write_page
 from scramble.store import write_table
 
 TEXTS = [

@@ -160,7 +160,7 @@ def test_the_window_is_where_the_decoder_stops_seeing(name: str) -> None:
     """Against the decoder itself: within the window a ready-made causal mask gives its numbers, beyond it does not."""
     from transformers import AutoModel, InternVLConfig
 
-    from scramble.models.internvl import InternVL
+    from scramble.models.families.internvl import InternVL
 
     values, window = WINDOWS[name]
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}

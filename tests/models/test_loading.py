@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub import errors as hub
 
 from scramble.models import ModelError, load
+from scramble.models.families.registry import check_version, family_named, family_of
 from scramble.models.hub import explain, native_id, read_config
-from scramble.models.registry import check_version, family_named, family_of
 
 
 @pytest.fixture

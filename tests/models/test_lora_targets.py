@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from scramble.models.registry import FAMILIES, family_of
+from scramble.models.families.registry import FAMILIES, family_of
 
 
 def configs() -> dict[str, Any]:

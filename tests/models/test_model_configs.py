@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scramble.models import load
+from scramble.models.families.registry import family_named
 from scramble.models.hub import native_id
-from scramble.models.registry import family_named
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(file.stem for file in (CONFIGS / "model").glob("[!_]*.yaml"))

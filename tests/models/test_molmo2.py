@@ -13,8 +13,8 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load
+from scramble.models.families.molmo2 import Molmo2
 from scramble.models.family import Prompt
-from scramble.models.molmo2 import Molmo2
 from scramble.models.tiny import save_tiny
 from scramble.models.tiny.molmo2 import tiny_molmo2_config
 from scramble.models.tiny.parts import random_model

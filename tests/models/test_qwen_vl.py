@@ -11,7 +11,7 @@ from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load
 from scramble.models.chat import answer
-from scramble.models.registry import family_named
+from scramble.models.families.registry import family_named
 from scramble.models.tiny.parts import chatml_template, ids_of, make_tokenizer, random_model, wrap_tokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",

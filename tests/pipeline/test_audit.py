@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scramble.formats import FormatError
-from scramble.stages.audit import audit
+from scramble.pipeline.audit import audit
 from scramble.store import StoreError
 
 from .conftest import Run

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble import rationales
 from scramble.formats import read_pairs
+from scramble.grading import rationales
 from scramble.records import PreferencePair, Question
 from scramble.store import read_jsonl, read_table
 
@@ -56,7 +56,7 @@ SAMPLED = (
 def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, script: Run) -> None:
     """Its own first words are made the ground truth of a question: some of its answers are right, most are wrong."""
     from scramble.engines import Message, Request, open_engine
-    from scramble.evaluation.vqa_accuracy import official
+    from scramble.grading.vqa_accuracy import official
     from scramble.models.tiny import save_tiny_internvl
 
     texts = ["What is there?", "red green blue", "yes", "no"]

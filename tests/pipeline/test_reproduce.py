@@ -13,12 +13,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from scramble.report import reproduced, table
-from scramble.report.comparison import Row
-from scramble.report.reproduced import Column, Place
-from scramble.stages import StageError
-from scramble.stages.reproduce import SIZES, plan
-from scramble.stages.reproduce import reproduce as make
+from scramble.launch.reproduce import SIZES, plan
+from scramble.launch.reproduce import reproduce as make
+from scramble.pipeline import StageError
+from scramble.reporting import reproduced, table
+from scramble.reporting.comparison import Row
+from scramble.reporting.reproduced import Column, Place
 
 from .conftest import ENVIRONMENT, ROOT, command
 

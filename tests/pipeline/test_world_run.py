@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.preference.watching import MEASURED
+from scramble.training.monitoring import MEASURED
 
 from .conftest import ENVIRONMENT, ROOT, Run, command
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scramble.formats.csv_file import csv_rows
 from scramble.sources import BadRows, SourceError
-from scramble.sources.csv_file import csv_rows
 
 Rows = list[tuple[int, str, str]]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scramble.pipeline import SPLITS
+from scramble.pipeline.generate import generate
 from scramble.records import ImageFile, ImageRecord
 from scramble.sources.splits import Groups
-from scramble.stages import SPLITS
-from scramble.stages.generate import generate
 from scramble.store import read_table, table_path
 
 FRACTIONS = {"val": 0.05, "test": 0.05}

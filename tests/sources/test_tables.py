@@ -171,8 +171,8 @@ def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None
     ],
 )
 def test_captions_of_a_row(caption: Any, expected: Any) -> None:
+    from scramble.formats.checks import clean_captions
     from scramble.records import RecordError
-    from scramble.sources.images import clean_captions
 
     if isinstance(expected, tuple):
         assert tuple(clean_captions(caption)) == expected

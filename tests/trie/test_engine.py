@@ -24,7 +24,7 @@ from scramble.trie import (
     score,
 )
 from scramble.trie import engine as engine_module
-from scramble.trie.tail import only_predicting
+from scramble.trie.last_layer import only_predicting
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from scramble.negatives.base import Caption
-from scramble.negatives.world import WorldNegatives, candidates
+from scramble.pairs.base import Caption
+from scramble.pairs.captions.world_swaps import WorldNegatives, candidates
 from scramble.world import GrammarError, holds
 from scramble.world.captions import captions
 from scramble.world.graphs import scene_graph

@@ -60,7 +60,7 @@ class Benchmark:
     Attributes:
         name: as in configs; ``version`` names the data version (a commit, a count, original or corrected labels).
         items: in the benchmark's order; ``images`` maps image ids to encoded images, read on demand.
-        scoring: how outcomes become scores, a name in :mod:`scramble.evaluation.summary`.
+        scoring: how outcomes become scores, a name in :mod:`scramble.evaluation.scoring.aggregation`.
         chance, human: published reference levels in percent by score name.
         default_protocol: the protocol that ``protocol=default`` stands for here.
         caption_prompt, yes_template: prompts that the benchmark's own models were trained on (the embedded world);
@@ -108,8 +108,8 @@ class Reply:
 
 @runtime_checkable
 class Answerer(Protocol):
-    """Answers queries: a model in this process (:class:`scramble.evaluation.scoring.Scorer`), or one behind an engine
-    (:class:`scramble.evaluation.served.Served`)."""
+    """Answers queries: a model in this process (:class:`scramble.evaluation.backends.local.Scorer`), or one behind an
+    engine (:class:`scramble.evaluation.backends.server.Served`)."""
 
     def check(self, queries: Iterable[Query]) -> None:
         """Raises EvaluationError, before any work, for queries that the model cannot be asked, by their items."""

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from scramble import final_answers
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
 from scramble.evaluation.items import EvaluationError, Item
-from scramble.evaluation.open_answers import normalise_mathvista
-from scramble.evaluation.outcomes import Outcome
-from scramble.evaluation.parsers import YES_NO
 from scramble.evaluation.protocols import Protocol
+from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.grading import final_answers
+from scramble.grading.open_answers import normalise_mathvista
+from scramble.grading.parsers import YES_NO
 from scramble.records import ImageFile, Question
 from scramble.store import content_key
 

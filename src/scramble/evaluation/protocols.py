@@ -1,7 +1,7 @@
 """Named evaluation protocols: what is asked, how the reply is scored and read. A score is only a result with one.
 
-A protocol turns an item into queries (:func:`queries`); :mod:`scramble.evaluation.outcomes` turns the replies into
-outcomes. ``version`` rises whenever a protocol's meaning changes.
+A protocol turns an item into queries (:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies
+into outcomes. ``version`` rises whenever a protocol's meaning changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, Query
-from scramble.evaluation.metrics import TIE_POLICIES, TiePolicy
+from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
 from scramble.records import Question
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -37,9 +37,9 @@ class Protocol:
         image_px: images resized to this square first, None leaves them to the model's processor.
         free_grader: free answers wait for a ``judge``, or get the share of the ground truth's parts that they contain
             (``contains``: no judge, not MM-Vet's score).
-        tie_policy, choice_tie_policy: see :mod:`scramble.evaluation.metrics`; the second for one caption of several,
-            where it differs.
-        *_parser, vqa_accuracy: see :mod:`scramble.evaluation.parsers` and :mod:`scramble.evaluation.vqa_accuracy`.
+        tie_policy, choice_tie_policy: see :mod:`scramble.evaluation.scoring.metrics`; the second for one caption of
+            several, where it differs.
+        *_parser, vqa_accuracy: see :mod:`scramble.grading.parsers` and :mod:`scramble.grading.vqa_accuracy`.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Protocol:
     choice_tie_policy: TiePolicy | Literal["same"] = "same"
 
     def __post_init__(self) -> None:
-        from scramble.evaluation import parsers, vqa_accuracy
+        from scramble.grading import parsers, vqa_accuracy
 
         for key, allowed in (
             ("caption_score", CAPTION_SCORES),
@@ -111,7 +111,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("likelihood", yes_no_form="likelihood", letter_form="likelihood"),
         Protocol(
             "cot",
-            version=2,  # 2: wrapped final answers are read (scramble.final_answers)
+            version=2,  # 2: wrapped final answers are read (scramble.grading.final_answers)
             cot_prefix="First reason step by step about the image, then give the answer after 'Final answer:'.\n",
             short_suffix="\nThe final answer is a single word or phrase.",
             yes_no_suffix="\nThe final answer is yes or no.",

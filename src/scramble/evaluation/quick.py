@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from scramble.evaluation.backends.local import Scorer
 from scramble.evaluation.items import Benchmark, limit_items
-from scramble.evaluation.outcomes import outcome
 from scramble.evaluation.protocols import queries, resolve
 from scramble.evaluation.responses import group_by_images
-from scramble.evaluation.scoring import Scorer
-from scramble.evaluation.summary import units
+from scramble.evaluation.scoring.aggregation import units
+from scramble.evaluation.scoring.outcomes import outcome
 from scramble.models import Loaded
 
 

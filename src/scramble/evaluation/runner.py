@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scramble.engines import Engine
-from scramble.evaluation import responses, results
+from scramble.evaluation import responses
 from scramble.evaluation.items import Answerer, Benchmark, EvaluationError, Item, Reply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
-from scramble.evaluation.outcomes import Outcome, outcome
 from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
-from scramble.evaluation.results import Result
-from scramble.evaluation.summary import rates, scores
+from scramble.evaluation.scoring import results
+from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.outcomes import Outcome, outcome
+from scramble.evaluation.scoring.results import Result
 from scramble.records import ImageFile
 from scramble.store import JsonLines, content_key, file_key, read_json
 
@@ -110,8 +111,8 @@ def evaluate(
     """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
 
     Args:
-        model: the loaded model, one behind an engine (:class:`scramble.evaluation.served.Served`), or a function that
-            gives it when some reply is missing.
+        model: the loaded model, one behind an engine (:class:`scramble.evaluation.backends.server.Served`), or a
+            function that gives it when some reply is missing.
         protocol: a protocol, its name, or its name with changed settings; ``default`` takes each benchmark's own.
         model_id: see :func:`identify`; replies are keyed by it.
         limit: at most so many items a benchmark, whole groups.
@@ -246,7 +247,7 @@ class _Once:
         if self._answerer is None:
             model = self._model() if callable(self._model) else self._model
             if not isinstance(model, Answerer):
-                from scramble.evaluation.scoring import Scorer  # torch and transformers take seconds to import
+                from scramble.evaluation.backends.local import Scorer  # torch and transformers take seconds to import
 
                 model = Scorer(model, self._batch_tokens)
             self._answerer = model

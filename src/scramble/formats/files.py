@@ -233,8 +233,8 @@ def _holds_lines(path: Path) -> bool:
 
 def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
     """Rows with any of :data:`scramble.formats.rows.ANSWERS`; the image's column tells where a row begins."""
-    from scramble.sources.bad_rows import BadRows, SourceError
-    from scramble.sources.csv_file import csv_names, csv_rows
+    from scramble.formats.bad_rows import BadRows, SourceError
+    from scramble.formats.csv_file import csv_names, csv_rows
 
     class Rows(BadRows):
         def reject(self, file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
@@ -277,7 +277,7 @@ def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
 
     Raises FormatError: there is none, or the file of that name would be the image of two paths (noted in ``by_name``).
     """
-    from scramble.sources.images import exists, find_image
+    from scramble.formats.checks import exists, find_image
 
     file = find_image(base, name)
     if exists(file) and file.is_file():

@@ -12,7 +12,7 @@ from typing import Any
 
 from scramble.interrupt import EXIT_STOPPED
 from scramble.launch.points import STATUS_FILE
-from scramble.stages import is_main_process
+from scramble.pipeline import is_main_process
 from scramble.store import read_json, write_json
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.launch.names import name_arm, slug, what_varies
-from scramble.stages.generate import input_keys, model_keys
-from scramble.stages.train import OPERATION, model_content
+from scramble.pipeline.generate import input_keys, model_keys
+from scramble.pipeline.train import OPERATION, model_content
 from scramble.store import STAGE_FILE, StoreError, content_key, file_key, read_json
 
 CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"

@@ -1,7 +1,7 @@
 """What the project knows about one model family: prompts, token counts, and the model taken apart.
 
-A family is one file with a subclass of :class:`Family`; :mod:`scramble.models.registry` lists them. Everything else
-in the project (trie, trainer, evaluation) speaks to this interface and never to a model class.
+A family is one file with a subclass of :class:`Family`; :mod:`scramble.models.families.registry` lists them.
+Everything else in the project (trie, trainer, evaluation) speaks to this interface and never to a model class.
 
 Shape legend: B batch, L tokens, D decoder width, F features of one prompt, T tiles of one prompt.
 """

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from scramble.models.backbone import FamilyBackbone
+from scramble.models.families.registry import check_version, family_of
 from scramble.models.family import Family, ModelError
 from scramble.models.hub import (
     adapter_weights,
@@ -25,7 +26,6 @@ from scramble.models.hub import (
     tensor_names,
 )
 from scramble.models.images import ImageOptions
-from scramble.models.registry import check_version, family_of
 from scramble.project import shipped
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from scramble.negatives.inflect import article, plural
+from scramble.language.inflect import article, plural
 from scramble.scenegraphs.graph import Link, Node, SceneGraph
 
 _WORD = re.compile(r"\w+(?:[-']\w+)*")

@@ -17,7 +17,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from scramble.negatives.inflect import word_set
+from scramble.language.inflect import word_set
 from scramble.scenegraphs.graph import Fact, GraphError, Link, Node, SceneGraph
 
 DEFAULT_PIPELINE = "en_core_web_sm"

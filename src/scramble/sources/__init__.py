@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.sources import coco, hf, image_folder, mmpr, questions, scene_graphs, scramble_release
-from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
 
 SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import clean_captions, find_image, image_fault, image_name, load_image
 from scramble.records import ImageRecord, RecordError
-from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, find_image, image_fault, image_name, load_image
 from scramble.store import StoreError, read_json
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from scramble.console import say
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.records import ImageFile, ImageRecord, RecordError
-from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.images import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.sources.tables import LocalTable, one_line, open_local
 
 Row = dict[str, Any]

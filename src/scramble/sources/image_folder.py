@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import clean_captions, clean_id, find_image, image_fault, image_name, load_image
+from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_rows, require_columns
 from scramble.records import ImageRecord, RecordError
-from scramble.sources.bad_rows import BadRows, SourceError
-from scramble.sources.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_rows, require_columns
-from scramble.sources.images import clean_captions, clean_id, find_image, image_fault, image_name, load_image
 from scramble.store import StoreError, json_lines, json_values
 
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
@@ -34,10 +34,10 @@ def read(
 
     Args:
         path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
-            :mod:`scramble.sources.csv_file`), or a folder with one of :data:`FILE_NAMES`.
+            :mod:`scramble.formats.csv_file`), or a folder with one of :data:`FILE_NAMES`.
         bad: where rejected rows go.
         images: the folder that the image paths are relative to; the file's own folder by default.
-        embed: see :func:`scramble.sources.images.load_image`.
+        embed: see :func:`scramble.formats.checks.load_image`.
         verify: likewise.
 
     Raises:
@@ -112,7 +112,7 @@ def jsonl_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number (from 1) and content of each row that is a JSON object; the first must have the first column.
 
-    ``named_by`` is of :func:`scramble.sources.csv_file.require_columns`.
+    ``named_by`` is of :func:`scramble.formats.csv_file.require_columns`.
 
     Raises SourceError if it has not, or the file is no text.
     """

@@ -12,11 +12,11 @@ from typing import Any
 
 from scramble.console import say
 from scramble.formats import mmpr, rows
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import clean_text, exists, find_image, image_fault, image_name, load_image
 from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
-from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import clean_text, exists, find_image, image_fault, image_name, load_image
 from scramble.store import json_values
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from scramble.console import say
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import clean_id, load_image
 from scramble.records import ImageRecord, Question, RecordError
 from scramble.scenegraphs import GraphError
 from scramble.scenegraphs.files import read_graphs
-from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import clean_id, load_image
 from scramble.store import StoreError, read_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import exists, find_image, image_fault, image_name, load_image
 from scramble.formats.scramble import image_ids, row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
-from scramble.sources.bad_rows import BadRows, SourceError
 from scramble.sources.bundles import Bundle
-from scramble.sources.images import exists, find_image, image_fault, image_name, load_image
 from scramble.store import StoreError, read_json
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.console import say
-from scramble.sources.bad_rows import SourceError
+from scramble.formats.bad_rows import SourceError
 from scramble.store import StoreError, read_json
 
 BATCH = 64  # rows in memory at a time: they may hold photographs

@@ -16,9 +16,9 @@ from torch import Tensor
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.build import TrieError
 from scramble.trie.head import CHUNK_ELEMENTS, head_logprobs
+from scramble.trie.last_layer import last_layer, only_predicting
 from scramble.trie.mask import block_mask, dense_mask
 from scramble.trie.pack import TrieBatch
-from scramble.trie.tail import last_layer, only_predicting
 
 
 class NonFiniteError(RuntimeError):

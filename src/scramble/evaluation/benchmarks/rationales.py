@@ -1,16 +1,16 @@
 """Questions answered with a rationale, each step of which is judged against the image's scene graph.
 
-Paper: none (SceneAlign's metrics are not public), ours; see :mod:`scramble.evaluation.faithfulness`. Data version:
-content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured. Compared with
-a reference implementation: there is none; in the embedded world the judge is exact.
+Paper: none (SceneAlign's metrics are not public), ours; see :mod:`scramble.evaluation.faithfulness.verdicts`. Data
+version: content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured.
+Compared with a reference implementation: there is none; in the embedded world the judge is exact.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from scramble import rationales
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
 from scramble.scenegraphs.world import derive
 from scramble.store import ImageTable, content_key, file_key, read_table, table_path

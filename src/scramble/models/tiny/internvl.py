@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scramble.models.internvl import InternVLImageProcessor
+from scramble.models.families.internvl import InternVLImageProcessor
 from scramble.models.tiny.parts import (
     chatml_template,
     ids_of,

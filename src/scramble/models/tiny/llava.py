@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.llava import SYSTEM
+from scramble.models.families.llava import SYSTEM
 from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]

@@ -1,0 +1,459 @@
+"""The sections ``data``, ``engine`` and ``negatives``: names, types and ranges. See :mod:`scramble.config.roots`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from scramble.config.binding import (
+    NOT_EMPTY,
+    Bound,
+    Count,
+    Section,
+    Share,
+    Text,
+    Variants,
+    Whole,
+    at_least,
+    between,
+    show,
+)
+
+if TYPE_CHECKING:
+    pass
+
+from scramble.config.sections import (
+    ORDERED,
+    AnswerRule,
+    AskStyle,
+    CaptionKind,
+    CaptionStyle,
+    Device,
+    Dtype,
+    Intervention,
+    NotNegative,
+    Positive,
+    QuestionKind,
+    Seed,
+    Split,
+    Temperature,
+    TopP,
+)
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class World(Section):
+    """The embedded world; see :func:`scramble.world.generate`."""
+
+    n_train: Count
+    n_val: Whole
+    n_test: Whole
+    image_size: Annotated[int, at_least(48)]
+    objects: Annotated[tuple[Count, Count], ORDERED]
+    lookalikes: Share
+    captions_per_image: Count
+    sized: Share
+    questions_per_image: Whole
+    question_kinds: list[QuestionKind]
+    quads_val: Whole
+    quads_test: Whole
+    first_train: Whole = 0
+    styles: dict[CaptionStyle, NotNegative] | None = None
+
+
+@dataclass(frozen=True)
+class Real(Section):
+    """What all real sources share."""
+
+    path: Text
+    val_fraction: Share
+    test_fraction: Share
+    embed: bool
+    verify: bool
+    max_rejected: Share
+    limit: Count | None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Something must be left for training."""
+        if self.val_fraction + self.test_fraction > 1:
+            yield (
+                f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must add up to "
+                "at most 1: the rest is for training"
+            )
+
+
+@dataclass(frozen=True)
+class Coco(Real):
+    """COCO captions."""
+
+    split: Text
+    images: Text | None
+
+
+@dataclass(frozen=True)
+class ImageFolder(Real):
+    """A folder of images with a caption file."""
+
+    images: Text | None
+    image_column: Text
+    caption_column: Text
+    id_column: Text | None
+
+
+@dataclass(frozen=True)
+class HuggingFace(Real):
+    """Anything that the datasets library opens."""
+
+    name: Text | None
+    split: Text
+    revision: Text | None
+    image_column: Text
+    caption_column: Text
+    id_column: Text | None
+
+
+@dataclass(frozen=True)
+class Release(Real):
+    """SCRAMBLe's released pairs."""
+
+    images: Text
+
+
+@dataclass(frozen=True)
+class Mmpr(Real):
+    """MMPR, or data in its format."""
+
+    root: Text | None
+    resample: bool
+
+
+@dataclass(frozen=True)
+class Questions(Real):
+    """Questions with answers."""
+
+    images: Text | None
+
+
+@dataclass(frozen=True)
+class SceneGraphs(Real):
+    """GQA or Visual Genome: scene graphs and questions."""
+
+    graphs: Text
+    questions: Text | None
+    images: Text | None
+    source: Text
+
+
+Data = Annotated[
+    Any,
+    Variants("kind", {
+        "world": World, "image_folder": ImageFolder, "coco": Coco, "hf": HuggingFace, "scramble_release": Release,
+        "mmpr": Mmpr, "questions": Questions, "gqa": SceneGraphs, "visual_genome": SceneGraphs,
+    }),
+]  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------------- engines
+
+
+Address = Annotated[
+    str,
+    Bound(
+        lambda value: urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).netloc),
+        "must be an address like http://localhost:8000/v1",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class OpenAI(Section):
+    """A server with OpenAI's chat completions."""
+
+    model: Text
+    base_url: Address
+    api_key_env: Text | None = None
+    concurrency: Count = 64
+    timeout: Positive = 300.0
+    attempts: Count = 6
+    backoff: NotNegative = 1.0
+    max_backoff: NotNegative = 60.0
+    patience: NotNegative = 3600.0
+    give_up_after: Count = 16
+    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    extra_body: dict[str, Any] | None = None
+    price_prompt: NotNegative = 0.0
+    price_completion: NotNegative = 0.0
+
+    def faults(self, at: str) -> Iterator[str]:
+        """The variable that holds the key must be set."""
+        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+            yield f"{at}.api_key_env={self.api_key_env}: the environment variable {self.api_key_env} is not set"
+
+
+@dataclass(frozen=True)
+class Transformers(Section):
+    """A transformers model in this process."""
+
+    path: Text
+    revision: Text | None = None
+    dtype: Dtype = "auto"
+    device: Device | None = None
+    batch_size: Count = 8
+    loading: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Vllm(Section):
+    """VLLM in this process."""
+
+    path: Text
+    revision: Text | None = None
+    dtype: Text = "auto"
+    batch_size: Count = 1024
+    options: dict[str, Any] | None = None
+
+
+Engine = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Transformers, "vllm": Vllm})]
+
+
+# ------------------------------------------------------------------------------------------------------------ negatives
+
+
+@dataclass(frozen=True)
+class Refine(Section):
+    """Refinement against classifiers that do not see the image; see
+    :func:`scramble.pairs.audit.refine.refine_blind`."""
+
+    rounds: Count = 4
+    target: Annotated[float, between(0, 100)] = 52.0
+    slack: NotNegative = 0.15
+    least: NotNegative = 0.0
+
+
+@dataclass(frozen=True)
+class Negatives(Section):
+    """What all methods share."""
+
+    audit: bool = True
+    refine: Refine | None = None
+
+
+@dataclass(frozen=True)
+class Given(Negatives):
+    """The pairs come with the data. Settings that an experiment made for another method have no effect."""
+
+    prompt: Text = ""
+    captions_per_image: Text = ""
+
+
+@dataclass(frozen=True)
+class CaptionNegatives(Negatives):
+    """Hard negatives of captions; see :func:`scramble.pairs.captions.assemble.build_pairs`."""
+
+    prompt: Text = "caption:"
+    per_caption: Count = 1
+    kinds: Annotated[list[CaptionKind], NOT_EMPTY] | None = None
+    captions_per_image: Literal["all", "one", "clip"] = "all"
+    form: Literal["caption", "yes-no", "both"] = "caption"
+    similarity: Text | None = None
+    surface: bool = True
+
+    def faults(self, at: str) -> Iterator[str]:
+        """CLIP similarity needs its model."""
+        if self.captions_per_image == "clip" and self.similarity is None:
+            yield f"{at}.captions_per_image=clip needs {at}.similarity=<CLIP or SigLIP model>"
+
+
+@dataclass(frozen=True)
+class WorldOptions(Section):
+    """Options of the world's generator."""
+
+    check: bool = True
+    kinds: list[CaptionKind] | None = None
+
+
+@dataclass(frozen=True)
+class WorldMethod(CaptionNegatives):
+    """Swaps and replacements in the embedded world."""
+
+    options: WorldOptions | None = None
+
+
+@dataclass(frozen=True)
+class RulesOptions(Section):
+    """Options of the rule-based generator."""
+
+    pipeline: Text = "en_core_web_sm"
+    rules: Annotated[list[Literal["swap", "replace"]], NOT_EMPTY] = field(default_factory=lambda: ["swap", "replace"])
+    processes: Count = 1
+    lexicon: Text | None = None
+
+
+@dataclass(frozen=True)
+class RulesMethod(CaptionNegatives):
+    """Swaps and replacements by rule."""
+
+    options: RulesOptions | None = None
+
+
+@dataclass(frozen=True)
+class CotOptions(Section):
+    """Options of the language model's rearrangements."""
+
+    prompt: Text = "rearrange"
+    cleaner: Engine | None = None
+    pipeline: Text = "en_core_web_sm"
+    samples: Count = 1
+    temperature: Temperature = 0.2
+    top_p: TopP = 0.9
+    max_tokens: Count = 800
+    length_ratio: Annotated[tuple[NotNegative, NotNegative], ORDERED] = (0.7, 1.2)
+    content_kept: Share | None = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class CotMethod(CaptionNegatives):
+    """Rearrangements by a language model."""
+
+    kinds: Annotated[list[Text], NOT_EMPTY] | None = None  # type: ignore[assignment]  # a prompt of yours is a kind
+    engine: Engine | None = None
+    options: CotOptions | None = None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """A model must be named."""
+        yield from super().faults(at)
+        if self.engine is None:
+            yield f"{at}.engine=null: negatives=cot asks a language model; set engine@{at}.engine=openai and its keys"
+
+
+@dataclass(frozen=True)
+class SceneAlignOptions(Section):
+    """Options of SceneAlign's interventions."""
+
+    rewrite: Literal["template", "words", "engine"] = "template"
+    kinds: dict[Intervention, NotNegative | None] | None = None
+    per_question: Count = 1
+    edits: dict[Any, NotNegative] | None = None
+    distance: Annotated[tuple[Whole, Whole], ORDERED] | None = None
+    answer: Literal["follow", "keep"] = "follow"
+    balance: Literal["pad", "none"] = "pad"
+    graphs: Literal["given", "captions", "engine"] = "given"
+    pipeline: Text | None = None
+    told: bool | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: Count | None = None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Weights must leave something to draw, and options belong to their way of rewriting."""
+        if self.kinds is not None and not any(self.kinds.values()):
+            yield f"{at}.kinds={show(self.kinds)} must give one kind a weight above 0"
+        if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
+            yield f"{at}.edits={show(self.edits)} must map numbers of edits from 1 on to weights, not {bad[0]}"
+        for name in ("told", "temperature", "top_p", "max_tokens"):
+            needed = ("words", "engine") if name == "told" else ("engine",)
+            if getattr(self, name) is not None and self.rewrite not in needed:
+                yield f"{at}.{name} needs {at}.rewrite={' or '.join(needed)}, not {self.rewrite}"
+
+
+@dataclass(frozen=True)
+class SceneAlignMethod(Negatives):
+    """Rationales over edited scene graphs."""
+
+    prompt: Text = "{question}"
+    engine: Engine | None = None
+    options: SceneAlignOptions | None = None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """A model must be named where one is asked."""
+        chosen: Any = self.options or {}
+        asks = isinstance(chosen, Mapping) and "engine" in (chosen.get("rewrite"), chosen.get("graphs"))
+        if asks and self.engine is None:
+            yield f"{at}.engine=null: a model is asked; set engine@{at}.engine=openai and its keys"
+
+
+@dataclass(frozen=True)
+class Sampled(Section):
+    """Options of both of MPO's methods."""
+
+    splits: Annotated[list[Split], NOT_EMPTY] = field(default_factory=lambda: ["train", "val"])
+    limit: Count | None = None
+    kinds: Annotated[list[Text], NOT_EMPTY] | None = None
+    replies: Text | None = None
+    shard: tuple[Whole, Count] = (0, 1)
+    temperature: Temperature = 1.0
+    top_k: Whole | None = 50
+    top_p: TopP = 1.0
+    max_tokens: Count = 1024
+
+    def faults(self, at: str) -> Iterator[str]:
+        """A share is one of those that there are."""
+        if self.shard[0] >= self.shard[1]:
+            yield f"{at}.shard={show(self.shard)} must be [i,n] with i from 0 to n - 1"
+
+
+@dataclass(frozen=True)
+class CorrectnessOptions(Sampled):
+    """Options of the correctness pairs."""
+
+    styles: Annotated[list[AskStyle], NOT_EMPTY] = field(default_factory=lambda: ["steps", "boxed", "think"])
+    samples: Annotated[int, at_least(2)] = 32
+    pairs: Count = 15
+    rule: AnswerRule | Literal["auto"] = "auto"
+    rules: dict[Text, AnswerRule] | None = None
+    format_pairs: Literal["apart", "with", "drop"] = "apart"
+
+
+@dataclass(frozen=True)
+class CorrectnessMethod(Negatives):
+    """Right answers over wrong ones."""
+
+    engine: Engine = None
+    options: CorrectnessOptions | None = None
+
+
+@dataclass(frozen=True)
+class DropoutOptions(Sampled):
+    """Options of DropoutNTP."""
+
+    ask: Annotated[list[Literal["questions", "images"]], NOT_EMPTY] = field(default_factory=lambda: ["questions"])
+    prompt: Text = "Describe the image."
+    start_ratio: Annotated[float, between(0, 1, with_most=False)] = 0.5
+
+
+@dataclass(frozen=True)
+class DropoutMethod(Negatives):
+    """Answers over their continuation without the image."""
+
+    engine: Engine = None
+    options: DropoutOptions | None = None
+
+
+METHODS: dict[str, type[Section]] = {
+    "world": WorldMethod, "rules": RulesMethod, "cot": CotMethod, "scenealign": SceneAlignMethod,
+    "correctness": CorrectnessMethod, "dropout_ntp": DropoutMethod, "given": Given,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MixMethod(Negatives):
+    """Several methods in given shares."""
+
+    parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHODS)]], NOT_EMPTY] = field(default_factory=dict)
+    weights: dict[Text, Positive] | None = None
+    options: dict[str, Any] | None = None
+    engine: Engine | None = None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Each part has a weight, each weight a part."""
+        for name in [] if self.weights is None else sorted(set(self.parts) ^ set(self.weights)):
+            yield f"{at}.weights.{name}: {at}.parts and {at}.weights must have the same names"
+
+
+Method = Annotated[Any, Variants("method", {**METHODS, "mix": MixMethod})]

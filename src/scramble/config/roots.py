@@ -1,0 +1,586 @@
+"""Typed configuration: one dataclass per section, the one statement of the names, types and ranges of all settings.
+
+The YAML files in ``configs/`` hold the values and say what each setting does. :func:`validate` checks a composed
+configuration against the dataclasses before any work starts and reports all faults in one message.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+import netrc
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from scramble.config.binding import (
+    NOT_EMPTY,
+    Bound,
+    ConfigError,
+    Count,
+    Section,
+    Text,
+    Variants,
+    Whole,
+    check,
+    hint,
+    hints,
+    join,
+    near,
+    show,
+)
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["ROOTS", "ConfigError", "check_root", "key_hint", "known_keys", "validate"]
+
+from scramble.config.data_sections import Data, Engine, Method
+from scramble.config.sections import (
+    CONFIGS,
+    Dtype,
+    Handover,
+    Launcher,
+    Model,
+    Objective,
+    Recommended,
+    Run,
+    Seed,
+    Seeds,
+    ShardText,
+    Temperature,
+    Texts,
+    Trainer,
+    Wandb,
+)
+
+# ---------------------------------------------------------------------------------------------- the roots
+
+
+@dataclass(frozen=True)
+class Root(Section):
+    """What every script shares, ``base.yaml``."""
+
+    name: Text | int
+    seed: Seed
+    data_seed: Seed
+    run: Run
+    wandb: Wandb
+    data: Data
+    negatives: Method
+    model: Model
+    recommended: Recommended
+    objective: Objective
+    trainer: Trainer
+    launcher: Launcher
+
+
+@dataclass(frozen=True)
+class Generate(Root):
+    """``generate.yaml``."""
+
+    shard: ShardText | None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """What the data needs must be there."""
+        yield from _data_faults(self)
+
+
+@dataclass(frozen=True)
+class Train(Root):
+    """``train.yaml``."""
+
+    show_batch: Literal[0, 1] | bool
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Settings of several sections that do not go together."""
+        trainer, model, weights = self.trainer, self.model, self.objective["weights"]  # type: ignore[index]
+        trainer, model = dict(trainer), dict(model)  # type: ignore[call-overload]
+        use, pairs = trainer.get("use", ["pairs"]), set(weights) != {"sft"}
+        if pairs and set(use) != {"pairs"}:
+            yield f"trainer.use={show(use)} must be [pairs]: the other tables have no rejected answers"
+        if pairs and trainer["reference"] == "step" and (model["adapter"] or not trainer["lora"]):
+            yield (
+                "trainer.reference=step must be cache: it takes the reference with the adapters off, which is the "
+                "starting model only for a fresh adapter (trainer.lora)"
+            )
+        if trainer["lora"] and model["adapter"]:
+            yield f"trainer.lora must be null: model.adapter={model['adapter']} is trained on, or merge it first"
+        if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
+            yield "model.attn_implementation=flash_attention_2 must be sdpa: it takes no masks, so it is for chat only"
+        yield from _wandb_key(dict(self.wandb))  # type: ignore[call-overload]
+        yield from _data_faults(self)
+
+
+def _data_faults(root: Root) -> Iterator[str]:
+    """What a data set that is not made yet needs and this machine lacks."""
+    run, negatives = dict(root.run), dict(root.negatives)  # type: ignore[call-overload]
+    if (Path(run["data"]) / "stage.json").is_file():
+        return
+    pipeline = (negatives.get("options") or {}).get("pipeline")
+    if negatives["method"] != "rules" or not pipeline or Path(pipeline).exists():
+        return
+    if not pipeline.isidentifier() or importlib.util.find_spec(pipeline) is None:
+        yield (
+            f"negatives.options.pipeline={pipeline} is not installed: run `python -m spacy download en_core_web_sm`, "
+            "or name an installed spaCy pipeline or its folder"
+        )
+
+
+def _wandb_key(wandb: Mapping[str, Any]) -> Iterator[str]:
+    """Weights & Biases asks for a key on a terminal and fails without one: better before the work than after it."""
+    if wandb.get("mode") != "online" or os.environ.get("WANDB_API_KEY"):
+        return
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        known = file.is_file() and netrc.netrc(str(file)).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        known = None
+    if not known:
+        yield (
+            "wandb.mode=online needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY, or "
+            "choose wandb.mode=offline"
+        )
+
+
+@dataclass(frozen=True)
+class Judge(Section):
+    """The language model that grades free answers."""
+
+    engine: Engine | None
+    gradings: Count
+    temperature: Temperature
+    faithfulness: bool
+    grading_prompt: Text | None
+    extraction_prompt: Text | None
+    faithfulness_prompt: Text | None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Faithfulness needs a judge, and prompts are files."""
+        if self.faithfulness and self.engine is None:
+            yield f"{at}.faithfulness=true needs a judge: engine@{at}.engine=openai {at}.engine.model=..."
+        for name in ("grading_prompt", "extraction_prompt", "faithfulness_prompt"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).is_file():
+                yield f"{at}.{name}={path} must be a file"
+
+
+Benchmarks = Annotated[dict[str, dict[str, Any] | None], NOT_EMPTY]
+
+
+def _benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str) -> Iterator[str]:
+    """Options of a benchmark are the parameters of the function that loads it."""
+    from scramble.evaluation.benchmarks import BENCHMARKS
+
+    for name, options in benchmarks.items():
+        if name not in BENCHMARKS:
+            yield f"{at}.{name}: no benchmark is called {name}; {hint(name, BENCHMARKS)}"
+            continue
+        module, function = BENCHMARKS[name]
+        loader = getattr(importlib.import_module(f"scramble.evaluation.benchmarks.{module}"), function)
+        known = inspect.signature(loader).parameters
+        for key, value in (options or {}).items():
+            if key not in known:
+                yield f"{at}.{name}.{key}: there is no such key; {_full_hint(key, known, f'{at}.{name}')}"
+            elif key in ("partial", "human_filter"):
+                yield from check(value, bool, f"{at}.{name}.{key}")
+            elif key == "max_new_tokens":
+                yield from check(value, Count, f"{at}.{name}.{key}")
+            else:
+                yield from check(value, Text | None, f"{at}.{name}.{key}")
+        root = known.get("root")
+        if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
+            yield f"{at}.{name}.root has no value: give the folder of its files, {at}.{name}.root=..."
+
+
+def _full_hint(name: str, known: Iterable[str], at: str) -> str:
+    close = near(name, known, most=2)
+    listed = [join(at, key) for key in close]
+    return f"did you mean {' or '.join(listed)}?" if close else f"{at} has {', '.join(known)}"
+
+
+@dataclass(frozen=True)
+class Evaluate(Root):
+    """``evaluate.yaml``."""
+
+    benchmark: Benchmarks
+    protocol: dict[str, Any]
+    arms: Text | list[Text]
+    adapter: Text | list[Text] | None
+    limit: Count | None
+    batch_tokens: Count | None
+    folder: Text
+    shard: ShardText | None
+    baselines: list[Text]
+    handover: list[Handover]
+    engine: Engine | None
+    judge: Judge
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Names of benchmarks, protocol, arms and baselines."""
+        yield from _benchmark_faults(self.benchmark, "benchmark")
+        yield from _protocol_faults(self.protocol)
+        run = Path(self.run["dir"])  # type: ignore[index]
+        if self.engine is not None:
+            if isinstance(self.arms, list) and len(self.arms) != 1:
+                yield f"arms={show(self.arms)} must name the one arm that the engine serves"
+        else:
+            yield from arm_faults(run, self.arms)
+        named = [self.arms] if isinstance(self.arms, str) else self.arms
+        adapters = [self.adapter] if isinstance(self.adapter, str) else self.adapter or []
+        others = [Path(path).parent.name if Path(path).name == "adapter" else Path(path).name for path in adapters]
+        roots = [(options or {}).get("root") for options in self.benchmark.values()]
+        data = Path(self.run["data"])  # type: ignore[index]
+        if not data.is_dir() and any(root and Path(root).is_relative_to(data) for root in roots):
+            yield (
+                no_run(run)
+                if not run.is_dir()
+                else f"{data} holds no data set: run scripts/generate.py with these settings"
+            )
+        yield from baseline_faults(self.baselines, {*methods([run]), *map(method_of, (*named, *others))} - {"all"})
+
+
+def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    from scramble.evaluation.items import EvaluationError
+    from scramble.evaluation.protocols import PROTOCOLS, Protocol, protocol
+
+    name = values.get("name")
+    if name != "default" and name not in PROTOCOLS:
+        yield f"protocol.name={show(name)}: no protocol is called so; {hint(str(name), [*PROTOCOLS, 'default'])}"
+        return
+    known = {key: kind for key, kind in hints(Protocol).items() if key not in ("name", "version")}
+    rest = {key: value for key, value in values.items() if key != "name"}
+    found = [clause for key, value in rest.items() for clause in (
+        check(value, known[key], f"protocol.{key}") if key in known
+        else [f"protocol.{key}: there is no such key; {_full_hint(key, known, 'protocol')}"])]  # fmt: skip
+    yield from found
+    if not found:
+        try:
+            protocol("standard" if name == "default" else str(name), **rest)
+        except EvaluationError as error:
+            yield str(error)
+
+
+def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
+    """Arms that a run has not trained."""
+    trained = [path.parent.name for path in run.glob("train/*/stage.json")]
+    named = [] if arms == "all" else [arms] if isinstance(arms, str) else arms
+    for arm in named:
+        if arm not in ("base", "all", *trained):
+            known = ["base", *sorted(trained)]
+            where = f"{run} has no such arm" if run.is_dir() else no_run(run)
+            yield f"arms={arm}: {where}" + (f"; {hint(arm, known)}" if run.is_dir() else "")
+
+
+def method_of(arm: str) -> str:
+    """The method that an arm is a seed of."""
+    return re.sub(r"-seed\d+$", "", arm)
+
+
+def methods(runs: Iterable[Path]) -> set[str]:
+    """The methods that runs have trained or evaluated."""
+    folders = [folder for run in runs for folder in (*run.glob("train/*"), *run.glob("evaluation*/*"))]
+    return {method_of(folder.name) for folder in folders if folder.is_dir()}
+
+
+def baseline_faults(baselines: Sequence[str], known: Iterable[str]) -> Iterator[str]:
+    """Baselines that are no method: their columns would be empty. The defaults may be absent."""
+    known = {"base", "sft", *known}
+    for name in baselines:
+        if name not in known and name.rpartition(": ")[2] not in known:
+            yield f"baselines={name}: no method is called so; {hint(name, known)}"
+
+
+def no_run(folder: Path) -> str:
+    """That a run's folder does not exist, with the nearest names of those that do."""
+    others = [path.name for path in folder.parent.glob("*") if (path / "data").is_dir() or (path / "train").is_dir()]
+    close = near(folder.name, others)
+    listed = f"did you mean {' or '.join(f'name={name}' for name in close)}?" if close else (
+        f"there are {', '.join(sorted(others))}" if others
+        else "scripts/train.py makes one, and scripts/evaluate.py its results"
+    )  # fmt: skip
+    return f"there is no run {folder}; {listed}"
+
+
+@dataclass(frozen=True)
+class Report(Root):
+    """``report.yaml``."""
+
+    baselines: list[Text]
+
+    def faults(self, at: str) -> Iterator[str]:
+        """The run must be there, and the baselines be methods of it."""
+        run = Path(self.run["dir"])  # type: ignore[index]
+        if not run.is_dir():
+            yield no_run(run)
+        yield from baseline_faults(self.baselines, methods([run]))
+
+
+@dataclass(frozen=True)
+class Browse(Root):
+    """``browse.yaml``."""
+
+    benchmark: Benchmarks
+    runs: Annotated[list[Text], NOT_EMPTY]
+    out: Text | None
+    baselines: list[Text]
+    items: Whole
+    pixels: Count
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Runs must be there, and baselines be methods of them."""
+        runs = [Path(run) for run in self.runs]
+        yield from (no_run(run) for run in runs if not run.is_dir())
+        yield from _benchmark_faults(self.benchmark, "benchmark")
+        yield from baseline_faults(self.baselines, methods(runs))
+
+
+Repository = Annotated[str, Bound(lambda value: bool(re.fullmatch(r"[\w.-]+/[\w.-]+", value)), "must be owner/name")]
+
+
+@dataclass(frozen=True)
+class ShareRoot(Root):
+    """``share.yaml``."""
+
+    what: Literal["adapter", "model", "data"]
+    out: Text
+    card_name: Text | int
+    license: Text
+    dtype: Dtype
+    notes: str
+    push_to_hub: Repository | None
+    private: bool
+
+
+@dataclass(frozen=True)
+class Export(Root):
+    """``export.yaml``."""
+
+    adapter: Text | None
+    out: Text
+    dtype: Dtype
+
+
+@dataclass(frozen=True)
+class Chat(Root):
+    """``chat.yaml``."""
+
+    image: Text | list[Text | None] | None
+    text: str | int | float | bool | None
+    adapter: Text | None
+    max_new_tokens: Count
+    temperature: Temperature
+
+
+@dataclass(frozen=True)
+class Bridge(Root):
+    """``bridge.yaml``."""
+
+    kit: Literal["lmms-eval", "vlmevalkit"]
+    tasks: Text | Annotated[list[Text], NOT_EMPTY]
+    arms: Text | list[Text]
+    adapter: Text | list[Text] | None
+    kit_model: Text | None
+    kit_args: dict[str, Any]
+    batch_size: Count
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Arms must be there."""
+        yield from arm_faults(Path(self.run["dir"]), self.arms)  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class Search(Section):
+    """A search with Optuna."""
+
+    trials: Count
+    number: Text
+    direction: Literal["minimize", "maximize"]
+    space: dict[str, Any] | None
+    storage: Text
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Each key has choices, or two bounds in order."""
+        for key, choice in (self.space or {}).items():
+            given = f"{at}.space.{key}={show(choice)}"
+            if isinstance(choice, list):
+                if not choice:
+                    yield f"{given} must hold a choice"
+                continue
+            if not isinstance(choice, Mapping) or not {"low", "high"} <= set(choice) <= {"low", "high", "log", "int"}:
+                yield f"{given}: give a list, or low and high (and log, int)"
+                continue
+            low, high = choice["low"], choice["high"]
+            wrong = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
+            yield from wrong
+            if not wrong and not low <= high:
+                yield f"{given}: low must not be above high"
+            if not wrong and choice.get("log") and low <= 0:
+                yield f"{given}: low must be above 0 on a logarithmic scale"
+
+
+@dataclass(frozen=True)
+class Study(Train):
+    """``study.yaml``."""
+
+    study: Search
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Values of the search must be values of their settings."""
+        yield from super().faults(at)
+        if importlib.util.find_spec("optuna") is None:
+            yield "scripts/study.py needs Optuna: pip install 'scramble[study]'"
+        space: Mapping[str, Any] = self.study["space"] or {}  # type: ignore[index]
+        keys = known_keys({name: getattr(self, name) for name in hints(type(self))}, type(self))
+        for key, choice in space.items():
+            if key not in keys:
+                yield f"study.space: the configuration has no key {key}; {key_hint(key, keys)}"
+                continue
+            values = choice if isinstance(choice, list) else [choice["low"], choice["high"]]
+            if isinstance(choice, Mapping) and keys[key] is not None and choice.get("int"):
+                values = [int(value) for value in values]
+            yield from (clause for value in values for clause in check(value, keys[key] or Any, key))
+
+
+@dataclass(frozen=True)
+class Table(Section):
+    """A paper's table; see ``configs/table``."""
+
+    name: Text
+    runs: dict[str, Any]
+    columns: list[Any]
+    notes: list[str] = field(default_factory=list)
+    against: Text = "base"
+
+
+@dataclass(frozen=True)
+class Reproduce(Section):
+    """``reproduce.yaml``."""
+
+    table: Table
+    size: Literal["full", "tiny"]
+    list: bool
+    dir: Text
+    seeds: Seeds
+    more: Texts
+    only: Texts | None
+    paths: dict[str, Text]
+
+
+@dataclass(frozen=True)
+class Audit(Section):
+    """``audit.yaml``."""
+
+    pairs: Text
+    out: Text | None
+    seed: Seed
+
+
+ROOTS: dict[str, type[Section]] = {
+    "generate": Generate, "train": Train, "evaluate": Evaluate, "report": Report, "browse": Browse, "share": ShareRoot,
+    "export": Export, "chat": Chat, "bridge": Bridge, "study": Study, "reproduce": Reproduce, "audit": Audit,
+}  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- validation
+
+
+def validate(cfg: DictConfig, root: str, sections: Sequence[str]) -> None:
+    """Check a composed configuration as a whole.
+
+    Args:
+        cfg: the configuration, Hydra's own part left out or not.
+        root: the script's name, a key of :data:`ROOTS`.
+        sections: what the script reads: keys in there must have a value.
+
+    Raises:
+        ConfigError: with all faults.
+    """
+    if found := check_root(cfg, root, sections):
+        raise ConfigError(found)
+
+
+def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:
+    """One clause for each fault of a composed configuration; see :func:`validate`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if root == "reproduce" and cfg.get("table") is None:  # everything else there refers to it
+        known = sorted(path.stem for path in (CONFIGS / "table").glob("*.yaml"))
+        return [f"table has no value: table=...; there are {', '.join(known)}"]
+    parts = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if root == "reproduce":  # which paths are needed depends on table and size: the script asks for those
+        parts = copy.deepcopy(parts)
+        for name in [name for name in parts.paths if OmegaConf.is_missing(parts.paths, name)]:
+            parts.paths[name] = name
+    absent = _missing(parts, sections)
+    try:
+        values: Any = OmegaConf.to_container(parts, resolve=True)
+    except OmegaConfBaseException as error:
+        if absent:
+            return [_no_value(absent)]
+        return [str(error).partition("\n")[0]]
+    cls = ROOTS[root]
+    strange = [str(name) for name in values if name not in hints(cls)]
+    keys = known_keys(values, cls) if strange else {}
+    found = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in strange]
+    found += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
+    return found + ([_no_value(absent)] if absent else [])
+
+
+def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
+    from omegaconf import OmegaConf
+
+    return sorted(key for key in OmegaConf.missing_keys(cfg)
+                  if any(key == s or key.startswith((f"{s}.", f"{s}[")) for s in sections))  # fmt: skip
+
+
+def _no_value(keys: Sequence[str]) -> str:
+    example = " ".join(f"{key}=..." for key in keys)
+    return f"these keys have no value: {', '.join(keys)}. Give them on the command line: {example}"
+
+
+def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
+    """Every key that a configuration has or may have, with its annotation (None for a group): ``trainer.lora.r``."""
+    found: dict[str, Any] = {}
+    for name, kind in hints(cls).items():
+        key, value = join(at, name), values.get(name) if isinstance(values, Mapping) else None
+        section = _section_of(kind, value)
+        found[key] = None if section is not None else kind
+        if section is not None:
+            found |= known_keys(value if isinstance(value, Mapping) else {}, section, key)
+        elif isinstance(value, Mapping):
+            found |= {join(key, inner): None for inner in value}
+    return found
+
+
+def _section_of(kind: Any, value: Any) -> type[Section] | None:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return kind
+    for mark in getattr(kind, "__metadata__", ()):
+        if isinstance(mark, Variants):
+            return mark.classes.get(value.get(mark.key, "")) if isinstance(value, Mapping) else None
+    return next((found for part in getattr(kind, "__args__", ()) if (found := _section_of(part, value))), None)
+
+
+def key_hint(name: str, known: Iterable[str]) -> str:
+    """The existing keys nearest to an unknown one: its own name elsewhere first, then what looks like it."""
+    known = list(known)
+    group, _, leaf = name.rpartition(".")
+    # The recommended values are defaults of settings, which are the ones to set.
+    same = [key for key in known if key.rpartition(".")[2] == leaf and not key.startswith("recommended.")]
+    siblings = near(leaf, [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == group])
+    close = same[:3] or [join(group, key) for key in siblings] or near(name, known)
+    if not close:
+        close = [key for leaf_near in near(leaf, {k.rpartition(".")[2] for k in known}, most=1)
+                 for key in known if key.rpartition(".")[2] == leaf_near][:2]  # fmt: skip
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    inside = [key for key in known if key.rpartition(".")[0] == group]
+    return f"{group or 'the configuration'} has {', '.join(key.rpartition('.')[2] for key in inside)}"

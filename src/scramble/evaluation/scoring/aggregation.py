@@ -1,0 +1,229 @@
+"""From outcomes to scores, each with an error and a test.
+
+Most scores are means over *units* (items, pairs, groups); the others (F1, macro averages) are functions of sums over
+clusters of items and are resampled. A benchmark names its ``scoring``; :func:`units` and :func:`ratios` give what later
+runs are paired with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.scoring import metrics, statistics
+from scramble.evaluation.scoring.outcomes import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What a score is the mean of: ids, values in [0, 1] and clusters, in one order."""
+
+    ids: tuple[str, ...]
+    values: tuple[float, ...]
+    clusters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A score that is no mean of items: ``value`` gives it, in [0, 1], for weights (R, C) of the clusters, as (R,)."""
+
+    clusters: tuple[str, ...]
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+UNGRADED = ("judge", "unscored")
+"""States of outcomes that no score counts: they wait for a judge, or their answers are not public."""
+
+
+def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """The units of each score of a benchmark, overall and by kind (``group/swap-object``) and tag.
+
+    Raises EvaluationError for an unknown scoring or incomplete groups.
+    """
+    if scoring not in SCORINGS:
+        raise EvaluationError(f"unknown scoring {scoring!r} (known: {', '.join(SCORINGS)})")
+    graded = [o for o in outcomes if o.status not in UNGRADED]
+    return SCORINGS[scoring](graded) if graded else {}
+
+
+def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
+    """The scores that are no means of items: POPE's precision, recall, F1, yes-ratio; macro averages over kinds."""
+    graded = [o for o in outcomes if o.status not in UNGRADED]
+    if not graded or scoring not in ("pope", "macro"):
+        return {}
+    return _confusion_ratios(graded) if scoring == "pope" else {"accuracy_macro": _macro(graded)}
+
+
+def scores(
+    scoring: str, outcomes: Sequence[Outcome], *, bootstrap: int = 0, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Scores in percent with standard error, interval and n; those of :func:`ratios` by bootstrap over clusters."""
+    table = {
+        name: _percent(statistics.estimate(u.values, u.clusters, bootstrap=bootstrap, seed=seed))
+        for name, u in units(scoring, outcomes).items()
+    }
+    n = sum(o.status not in UNGRADED for o in outcomes)
+    for name, ratio in ratios(scoring, outcomes).items():
+        e = statistics.bootstrap_ratio(ratio.value, len(ratio.clusters), resamples=bootstrap or 1000, seed=seed)
+        table[name] = _percent(e) | {"n": n}
+    return table
+
+
+def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How many items tied, and how many replies could not be read, refused, or wait for a judge."""
+    n = len(outcomes)
+    count = {status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", *UNGRADED)}
+    return {
+        "n": n,
+        "tied_items": sum(o.ties > 0 for o in outcomes),
+        "ties": sum(o.ties for o in outcomes),
+        **count,
+        "unparsed_rate": count["unparsed"] / n if n else 0.0,
+        "refused_rate": count["refused"] / n if n else 0.0,
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- scorings
+
+
+def _plain(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """Each metric over all items, over each kind and over each tag."""
+    table: dict[str, Units] = {}
+    for metric in outcomes[0].values:
+        table[metric] = _items(outcomes, metric)
+        kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
+        for kind in kinds if len(kinds) > 1 else ():
+            table[f"{metric}/{kind}"] = _items([o for o in outcomes if o.kind == kind], metric)
+        for tag in dict.fromkeys(tag for o in outcomes for tag in o.tags):
+            table[f"{metric}/{tag}"] = _items([o for o in outcomes if tag in o.tags], metric)
+    return table
+
+
+def _cola(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """Text, image and group, and COLA's own accuracy (the image score) under its name."""
+    return {**_plain(outcomes), "cola_official": _items(outcomes, "image")}
+
+
+def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """Accuracy a question, and a pair (both questions right)."""
+    return {**_plain(outcomes), "pair_accuracy": _grouped(outcomes)}
+
+
+def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """Acc, Q_Acc, I_Acc and G_Acc; ``details`` of the item id end in ``q<question>_i<image>``."""
+    groups: dict[str, dict[str, float]] = {}
+    for o in outcomes:
+        groups.setdefault(o.group, {})[o.item_id.rpartition("/")[2]] = o.values["accuracy"]
+    cells = [(q, i) for q in (0, 1) for i in (0, 1)]
+    if bad := [g for g, found in groups.items() if set(found) != {f"q{q}_i{i}" for q, i in cells}]:
+        raise EvaluationError(f"NaturalBench: group {bad[0]!r} is not complete; its four answers are scored together")
+    correct = np.array([[[found[f"q{q}_i{i}"] for i in (0, 1)] for q in (0, 1)] for found in groups.values()])
+    table = {}
+    for name, values in metrics.natural_bench(correct).items():
+        per = len(values) // len(groups)
+        labels = [g for g in groups for _ in range(per)]
+        ids = tuple(f"{g}/{k % per}" for k, g in enumerate(labels))
+        table[name] = Units(ids, tuple(values.tolist()), tuple(labels))
+    return table
+
+
+def _pope(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    return _plain(outcomes)
+
+
+def _items(outcomes: Sequence[Outcome], metric: str) -> Units:
+    return Units(
+        tuple(o.item_id for o in outcomes),
+        tuple(o.values[metric] for o in outcomes),
+        tuple(o.cluster for o in outcomes),
+    )
+
+
+def _grouped(outcomes: Sequence[Outcome]) -> Units:
+    groups = [o.group for o in outcomes]
+    values = metrics.all_right([o.values["accuracy"] for o in outcomes], groups)
+    names = tuple(dict.fromkeys(groups))
+    return Units(names, tuple(values.tolist()), names)
+
+
+SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
+    "plain": _plain,
+    "cola": _cola,
+    "pairs": _pairs,
+    "natural_bench": _natural_bench,
+    "pope": _pope,
+    "macro": _plain,
+}
+
+
+# ------------------------------------------------------------------------------------------ scores that are not means
+
+
+def _by_cluster(outcomes: Sequence[Outcome], columns_NK: NDArray[np.float64]) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Cluster names, and the sums (C, K) over each cluster's items of columns (N, K)."""
+    names = tuple(dict.fromkeys(o.cluster for o in outcomes))
+    place = {name: k for k, name in enumerate(names)}
+    sums_CK = np.zeros((len(names), columns_NK.shape[1]))
+    np.add.at(sums_CK, [place[o.cluster] for o in outcomes], columns_NK)
+    return names, sums_CK
+
+
+def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 where there is nothing to divide by."""
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+
+
+# Of true positives, false positives, false negatives and items (R, 4).
+_CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "precision": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
+    "recall": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
+    "f1": lambda sums: _divide(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2]),
+    "yes_ratio": lambda sums: _divide(sums[:, 0] + sums[:, 1], sums[:, 3]),
+}
+
+
+def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
+    """Overall and by category, and the mean of the categories' F1."""
+    said_N = np.array([o.status == "ok" and o.prediction == "yes" for o in outcomes])
+    true_N = np.array([o.target == "yes" for o in outcomes])
+    counts_NK = np.stack([said_N & true_N, said_N & ~true_N, ~said_N & true_N, np.ones_like(said_N)], axis=1)
+    kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
+    parts = {"": np.ones(len(outcomes))}
+    if len(kinds) > 1:
+        parts |= {f"/{kind}": np.array([float(o.kind == kind) for o in outcomes]) for kind in kinds}
+    table: dict[str, Ratio] = {}
+    f1 = []
+    for suffix, mask_N in parts.items():
+        names, sums_CK = _by_cluster(outcomes, counts_NK * mask_N[:, None])
+        for name, formula in _CONFUSION.items():
+            table[name + suffix] = Ratio(names, lambda w, f=formula, s=sums_CK: f(w @ s))  # type: ignore[misc]
+        f1.append(table[f"f1{suffix}"].value)
+    if len(kinds) > 1:
+        table["f1_mean"] = Ratio(names, lambda w: np.mean([value(w) for value in f1[1:]], axis=0))
+    return table
+
+
+def _macro(outcomes: Sequence[Outcome]) -> Ratio:
+    """The mean of the kinds' accuracies."""
+    kinds = list(dict.fromkeys(o.kind for o in outcomes))
+    member_NK = np.array([[float(o.kind == kind) for kind in kinds] for o in outcomes])
+    right_N = np.array([o.values["accuracy"] for o in outcomes])
+    names, right_CK = _by_cluster(outcomes, member_NK * right_N[:, None])
+    _, count_CK = _by_cluster(outcomes, member_NK)
+    return Ratio(names, lambda w: _divide(w @ right_CK, w @ count_CK).mean(axis=1))
+
+
+def _percent(e: statistics.Estimate) -> dict[str, Any]:
+    def scaled(value: float) -> float | None:
+        return 100 * value if math.isfinite(value) else None
+
+    return {
+        "value": 100 * e.mean, "standard_error": scaled(e.standard_error), "low": scaled(e.low),
+        "high": scaled(e.high), "n": e.n,
+    }  # fmt: skip

@@ -1,0 +1,184 @@
+"""From replies to outcomes: what one item got, and how its reply was read. No model is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scramble.evaluation.faithfulness import verdicts as faithfulness
+from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
+from scramble.evaluation.protocols import LETTERS, Protocol
+from scramble.evaluation.scoring import metrics
+from scramble.grading import final_answers, open_answers, parsers, vqa_accuracy
+from scramble.records import Question
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One item's result.
+
+    Attributes:
+        cluster: what ties it to other items statistically: its group, or its first image.
+        values: outcome by metric, in [0, 1].
+        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it) or ``unscored``
+            (the answer is not public).
+        ties: tied comparisons.
+    """
+
+    item_id: str
+    kind: str
+    group: str
+    tags: tuple[str, ...]
+    cluster: str
+    values: dict[str, float]
+    prediction: str | None
+    target: str
+    status: str = "ok"
+    ties: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
+    """Score one item from the replies to its queries (by query id)."""
+    if isinstance(item.record, Question):
+        return _question(item, item.record, replies[item.item_id], protocol)
+    scores = caption_scores(item, replies, protocol)
+    captions = item.record.captions
+    if isinstance(item.record, CaptionChoice):
+        ties = protocol.tie_policy if protocol.choice_tie_policy == "same" else protocol.choice_tie_policy
+        value, tied = metrics.choice(scores[0].tolist(), item.record.target, ties)
+        best, target = captions[int(np.argmax(scores[0]))], captions[item.record.target]
+        return _outcome(item, {"accuracy": value}, best, target, ties=int(tied), details={"scores": scores[0].tolist()})
+    result = metrics.two_by_two(scores[None], protocol.tie_policy)
+    values = {"text": float(result.text[0]), "image": float(result.image[0]), "group": float(result.group[0])}
+    return _outcome(item, values, None, "", ties=int(result.ties[0]), details={"scores": scores.tolist()})
+
+
+def caption_scores(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> np.ndarray:
+    """Scores (images, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
+    assert not isinstance(item.record, Question)
+    count = len(item.record.captions)
+    return np.array([_row(f"{item.item_id}/{n}", item, count, replies, protocol) for n in range(len(item.image_ids))])
+
+
+def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], protocol: Protocol) -> list[float]:
+    kind = protocol.caption_score
+    if kind in ("yes", "yes_minus_no"):
+        rows = [replies[f"{prefix}/{c}"] for c in range(count)]
+        # Per token, as the original scorers; for a one-token answer the sum is the same.
+        yes = [r.logprobs[0] / r.tokens[0] for r in rows]
+        return yes if kind == "yes" else [y - r.logprobs[1] / r.tokens[1] for y, r in zip(yes, rows, strict=True)]
+    if kind == "two_choice":
+        straight, reverse = replies[f"{prefix}/order0"].logprobs, replies[f"{prefix}/order1"].logprobs[::-1]
+        return [(a + b) / 2 for a, b in zip(straight, reverse, strict=True)]
+    reply = replies[prefix]
+    if kind == "caption_mean":
+        return [logprob / n for logprob, n in zip(reply.logprobs, reply.tokens, strict=True)]
+    if kind == "caption_debiased":
+        blind = replies[f"{item.item_id}/blind"].logprobs
+        return [seen - unseen for seen, unseen in zip(reply.logprobs, blind, strict=True)]
+    return list(reply.logprobs)
+
+
+def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
+    if item.style == "closed":
+        candidates = list(item.details["candidates"])
+        value, tied = metrics.choice(reply.logprobs, candidates.index(record.answer), protocol.tie_policy)
+        best = candidates[int(np.argmax(reply.logprobs))]
+        return _outcome(item, {"accuracy": value}, best, record.answer, ties=int(tied))
+    if item.style == "rationale":
+        judged = faithfulness.judge_reply(item, reply.text or "")
+        details = {"response": reply.text, "steps": judged.steps}
+        status = "ok" if judged.answer else "unparsed"
+        return _outcome(item, judged.values, judged.answer, record.answer, status, details=details)
+    if reply.text is None:
+        return _likelihood(item, record, reply, protocol)
+    text = parsers.final_answer(reply.text) if protocol.cot_prefix else reply.text
+    details = {"response": reply.text}
+    if item.style == "yes_no":
+        if protocol.cot_prefix:
+            parsed = parsers.final_yes_no(reply.text, protocol.yes_no_parser)
+        else:
+            parsed = parsers.YES_NO[protocol.yes_no_parser](text)
+        value = float(parsed is not None and parsed == record.answer.lower())
+        return _outcome(
+            item, {"accuracy": value}, parsed, record.answer.lower(), _status(parsed, text), details=details
+        )
+    if item.style == "letter":
+        options = dict(zip(LETTERS, record.choices, strict=False))
+        if protocol.cot_prefix:
+            parsed = parsers.final_letter(reply.text, options, protocol.letter_parser)
+        else:
+            parsed = parsers.LETTER[protocol.letter_parser](text, options)
+        value = float(parsed == record.answer)
+        return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
+    if item.details.get("rule") == "unscored":
+        return _outcome(item, {}, text.strip(), "", "unscored", details=details)
+    if item.style == "short":
+        # A marked answer may be wrapped ("**red**."): the plainest form that is right counts, the answer as it stands
+        # first. Replies to the other protocols are read as they stand, as the published numbers were.
+        marked = protocol.cot_prefix and final_answers.find(reply.text) is not None
+        readings = [
+            short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if marked else (text,))
+        ]
+        value, prediction = max(readings, key=lambda reading: reading[0])
+        if "extraction" in item.details:
+            details["extraction"] = item.details["extraction"]
+        status = "ok" if prediction else "unparsed"
+        return _outcome(item, {"accuracy": value}, prediction, record.answer, status, details=details)
+    if protocol.free_grader == "contains":
+        value = open_answers.parts_contained(text, record.answer)
+        return _outcome(item, {"score": value}, text.strip(), record.answer, details=details)
+    return _outcome(item, {}, text.strip(), record.answer, "judge", details=details)
+
+
+def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
+    """Accuracy in [0, 1] of a short answer by the rule that ``details["rule"]`` names, and what was read of it."""
+    rule = item.details.get("rule", "vqa")
+    if rule == "vqa":
+        accuracy = vqa_accuracy.vqa_accuracy(text, record.answers, protocol.vqa_accuracy)
+        return accuracy / 100, text.strip()
+    if rule == "exact":
+        return float(vqa_accuracy.exact_match(text, record.answer)), text.strip()
+    if rule == "mmmu_open":
+        return float(open_answers.mmmu_open_correct(text, record.answers)), text.strip()
+    if rule == "mathvista":
+        right, read = open_answers.mathvista_correct(text, record.answer, record.choices, item.details)
+        return float(right), read
+    raise EvaluationError(f"item {item.item_id}: unknown answer rule {rule!r}")
+
+
+def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
+    names = ("yes", "no") if item.style == "yes_no" else tuple(LETTERS[: len(record.choices)])
+    answer = record.answer.lower() if item.style == "yes_no" else record.answer
+    if answer not in names:
+        raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is none of {', '.join(names)}")
+    value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
+    best = names[int(np.argmax(reply.logprobs))]
+    return _outcome(item, {"accuracy": value}, best, answer, ties=int(tied))
+
+
+def _status(parsed: str | None, text: str) -> str:
+    if parsed is not None:
+        return "ok"
+    return "refused" if parsers.is_refusal(text) else "unparsed"
+
+
+def _outcome(
+    item: Item,
+    values: dict[str, float],
+    prediction: str | None,
+    target: str,
+    status: str = "ok",
+    *,
+    ties: int = 0,
+    details: dict[str, Any] | None = None,
+) -> Outcome:
+    image_ids = item.image_ids
+    cluster = item.group or (image_ids[0] if image_ids else item.item_id)
+    return Outcome(
+        item.item_id, item.kind, item.group, item.tags, cluster, values, prediction, target, status, ties, details or {}
+    )

@@ -1,0 +1,142 @@
+"""Comparing open answers by MMMU's and MathVista's official rules, extracting them by rule, grading without a judge.
+
+The official MathVista script extracts with a language model; :func:`extract_mathvista` is a rule in its place and
+results that used it say so (``extraction: rule``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from scramble.grading import final_answers
+
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?%?|-?\.\d+")
+_INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+
+# ---------------------------------------------------------------------------------------------------------------- MMMU
+
+
+def mmmu_open_correct(response: str, answers: Sequence[str]) -> bool:
+    """MMMU's rule for open questions: a string answer is part of a predicted string, or two numbers are equal.
+
+    Predictions are the key parts of the response (last words of its sentences that announce an answer) and the numbers
+    in them; strings are lower-cased, numbers rounded to two decimals.
+    """
+    predicted = [value for part in _key_parts(response) for value in (_normal(part), *_numbers(part))]
+    for answer in answers:
+        wanted = _normal(answer)
+        if isinstance(wanted, float):
+            if any(isinstance(p, float) and p == wanted for p in predicted):
+                return True
+        elif any(isinstance(p, str) and wanted in p for p in predicted):
+            return True
+    return False
+
+
+def _key_parts(response: str) -> list[str]:
+    response = response.strip().strip(".").lower()
+    parts = []
+    for number, sentence in enumerate(sentences := re.split(r"\.\s(?=[a-z])|\n", response)):
+        indicators = [*_INDICATORS, "="] if number == len(sentences) - 1 else list(_INDICATORS)
+        tails = [sentence.split(mark)[-1].strip() for mark in indicators if mark in sentence]
+        if tails and (shortest := min(tails, key=len)) not in ("", ":", ",", ".", "!", "?", ";", "'"):
+            parts.append(shortest)
+    return parts or [response]
+
+
+def _numbers(text: str) -> list[float]:
+    return [round(float(found.rstrip("%").replace(",", "")), 2) for found in _NUMBER.findall(text)]
+
+
+def _normal(text: str) -> str | float:
+    """A number rounded to two decimals, else the lower-cased string (a lone letter gets spaces, so as not to match
+    inside words)."""
+    stripped = text.strip()
+    try:
+        return round(float(stripped.replace(",", "")), 2)
+    except ValueError:
+        lowered = stripped.lower()
+        return f" {lowered} " if len(lowered) == 1 else lowered
+
+
+# ----------------------------------------------------------------------------------------------------------- MathVista
+
+
+def mathvista_correct(
+    response: str, answer: str, choices: Sequence[str], details: Mapping[str, Any]
+) -> tuple[bool, str]:
+    """Whether the answer extracted by rule from a response equals the right one, and the normalised extraction."""
+    extraction = extract_mathvista(response, choices, str(details["answer_type"]))
+    normal = normalise_mathvista(extraction, choices, details)
+    return normal is not None and normal == answer, "" if normal is None else normal
+
+
+def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -> str:
+    """The short answer in a response: an option's letter or text, what follows "answer is", or the last number."""
+    text = response.strip()
+    said = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", text, re.IGNORECASE)
+    tail = final_answers.unwrap(said[-1].strip().rstrip(".").strip("*$ ") if said else text)
+    if choices:
+        if said and (named := final_answers.letter(tail, dict(zip(ascii_uppercase, choices, strict=False)))):
+            return f"({named})"
+        letter = re.search(r"\(([A-Z])\)|^([A-Z])(?:[.):]|$)", tail)
+        if letter:
+            return f"({letter.group(1) or letter.group(2)})"
+        listed = [choice for choice in choices if choice.lower() in tail.lower()]
+        return max(listed, key=len) if listed else tail
+    if answer_type in ("integer", "float"):
+        numbers = _NUMBER.findall(tail) or _NUMBER.findall(text)
+        return numbers[-1].rstrip("%").replace(",", "") if numbers else tail
+    if answer_type == "list" and (found := re.findall(r"\[[^\]]*\]", tail)):
+        return found[-1]
+    return tail
+
+
+def normalise_mathvista(extraction: str, choices: Sequence[str], details: Mapping[str, Any]) -> str | None:
+    """The official normalisation: an option's letter to its text, else the option nearest by edit distance; integers
+    and floats rounded to the question's precision; None if it is no number."""
+    if details.get("question_type") == "multi_choice":
+        if not extraction:
+            return None
+        if letter := re.match(r"\(([a-zA-Z])\)", extraction):
+            extraction = letter.group(1)
+        letters = [chr(ord("A") + k) for k in range(len(choices))]
+        if extraction.upper() in letters:
+            return choices[letters.index(extraction.upper())]
+        return min(choices, key=lambda choice: edit_distance(extraction, choice))
+    try:
+        if details["answer_type"] == "integer":
+            return str(int(float(extraction)))
+        if details["answer_type"] == "float":
+            return str(round(float(extraction), int(float(details.get("precision") or 0))))
+    except (ValueError, OverflowError):
+        return None
+    return extraction
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        previous, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
+    return row[-1]
+
+
+# ------------------------------------------------------------------------------------------------- without a judge
+
+
+def parts_contained(response: str, truth: str) -> float:
+    """Share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives by ``<OR>``) that a response contains
+    as whole words; the best alternative counts. A stand-in for MM-Vet's judge, not its score."""
+    said = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
+    shares = []
+    for alternative in truth.split("<OR>"):
+        parts = [" ".join(re.findall(r"\w+(?:[.,]\d+)?", part.lower())) for part in alternative.split("<AND>")]
+        wanted = [part for part in parts if part]
+        shares.append(sum(f" {part} " in f" {said} " for part in wanted) / len(wanted) if wanted else 0.0)
+    return max(shares)

@@ -1,0 +1,230 @@
+"""Reading yes/no replies and option letters by the rules that published numbers were computed with.
+
+The rules disagree (a lower-case letter, ``**B**``, "I think it is B, not A"), so a result names its parser. Parsers
+return None for what they cannot read; none guesses at random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from scramble.grading import final_answers
+
+Options = Mapping[str, str]
+"""Option letter -> option text, in letter order."""
+
+# ------------------------------------------------------------------------------------------------------------- yes, no
+
+
+def pope_official(text: str) -> str | None:
+    """POPE's own rule: the first sentence says no if ``No``, ``not`` or ``no`` is one of its words, else yes.
+
+    There is no unparsed class: an empty reply, ``Maybe`` and ``NO`` are all yes.
+    """
+    words = text.partition(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def exact(text: str) -> str | None:
+    """lmms-eval's rule: the whole reply is ``yes`` or ``no``, in any case."""
+    stripped = text.lower().strip()
+    return stripped if stripped in ("yes", "no") else None
+
+
+def words(text: str) -> str | None:
+    """VLMEvalKit's rule: one of the words ``yes`` and ``no`` occurs, and the other does not."""
+    from scramble.grading.vqa_accuracy import strip_punctuation
+
+    found = set(strip_punctuation(text.lower()).split()) & {"yes", "no"}
+    return found.pop() if len(found) == 1 else None
+
+
+def first_match(text: str) -> str | None:
+    """NaturalBench's rule: whichever of the words ``yes`` and ``no`` comes first."""
+    match = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
+    return match.group(1).lower() if match else None
+
+
+YES_NO: dict[str, Callable[[str], str | None]] = {
+    "pope_official": pope_official, "exact": exact, "words": words, "first_match": first_match,
+}  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------------- letters
+
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+REFUSED = "Z"
+
+
+def can_infer(text: str, options: Options) -> str | None:
+    """VLMEvalKit's rules without its judge: a lone letter among the last five words, else a lone option text."""
+    letter = _can_infer_letter(text, options) or _can_infer_text(text, options)
+    return None if letter == REFUSED else letter
+
+
+def _can_infer_letter(text: str, options: Options) -> str | None:
+    if any(sentence in text for sentence in _REFUSALS):
+        return REFUSED
+    tokens = re.sub(r"[.()\[\],:;!*#{}]", " ", text).split()
+    present = [letter for letter in options if letter in tokens]
+    if len(present) == 1:
+        if tokens.index(present[0]) > len(tokens) - 5:
+            return present[0]
+    elif not present and REFUSED in tokens:
+        return REFUSED
+    bold = re.search(r"\b(?:correct )?answer is \*\*([A-D])\*\*", text, re.IGNORECASE)
+    return bold.group(1).upper() if bold and bold.group(1).upper() in options else None
+
+
+def _can_infer_text(text: str, options: Options) -> str | None:
+    if len(text) > 2 * sum(len(option) for option in options.values()):
+        return None
+    found = [letter for letter, option in options.items() if option.lower() in text.lower()]
+    return found[0] if len(found) == 1 else None
+
+
+def startswith(text: str, options: Options) -> str | None:
+    """SCRAMBLe's rule for ConMe and SEED: the letter that the upper-cased reply starts with."""
+    return next((letter for letter in options if text.upper().startswith(letter.upper())), None)
+
+
+def first_char(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for SEED-Bench: the first character of the stripped reply, if it is an option's letter."""
+    first = text.strip()[:1]
+    return first if first in options else None
+
+
+def naturalbench_ab(text: str, options: Options) -> str | None:
+    """NaturalBench's rule: whichever of the words ``A`` and ``B`` comes first, in any case."""
+    match = re.search(r"\b([ab])\b", text, re.IGNORECASE)
+    return match.group(1).upper() if match else None
+
+
+def llava_sqa(text: str, options: Options) -> str | None:
+    """LLaVA's rule for ScienceQA: a letter; ``X. ...``; or exactly one "The answer is X."."""
+    if text in options:
+        return text
+    if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
+        return text[0]
+    found = re.findall(r"The answer is ([A-Z])\.", text)
+    return found[0] if len(found) == 1 and found[0] in options else None
+
+
+# What makes a letter likely to be the answer, by falling weight; 9 (at the end) is tested apart.
+_PRIORITIES = ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} "))
+_PHRASES = (
+    "answer is", "correct option is", "best option is", "choice is", "i choose", "i select", "i pick",
+    "옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは",
+)  # fmt: skip
+
+
+def priority(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for MMStar and static MMBench: the letter in the most telling form, the last of equals.
+
+    Upper case only: at the start 10, at the end 9, anywhere after "answer is" and the like 7, in parentheses 6, before
+    a full stop 5, a colon 4, a right parenthesis 3, a space 2; without any of these anywhere, inside words too.
+    """
+    text = text.strip()
+    for mark in ",.!?;:'\"":
+        text = text.strip(mark)
+    core, text = text.strip(), f" {text} "
+    found: list[tuple[int, int, str]] = []
+    for letter in options:
+        if core.startswith(letter) and not core[1:2].isalpha():
+            found.append((10, 0, letter))
+        if core.endswith(letter) and not core[-2:-1].isalpha():
+            found.append((9, len(text), letter))
+        for phrase in _PHRASES:
+            _, said, rest = text.lower().partition(phrase)
+            place = text.find(letter, len(text) - len(rest)) if said else -1
+            if place >= 0:
+                found.append((7, place, letter))
+        found.extend(
+            (weight, text.rfind(form.format(letter)), letter)
+            for weight, form in _PRIORITIES
+            if form.format(letter) in text
+        )
+    found = found or [(0, text.rfind(letter), letter) for letter in options if letter in text]
+    # Equal weight and place: the letter listed first, as a stable sort keeps it.
+    return max(found, key=lambda candidate: candidate[:2])[2] if found else None
+
+
+_MMVP_FORMS = (
+    r"^\(?([ab])\)?\.?$",  # nothing but the letter
+    r"^\(?([ab])\)?[.\s]",  # at the start
+    r"answer\s+is\s+\(?([ab])",
+    r"option\s+\(?([ab])",
+    r"([ab])\)?(?:\s|$)",  # at the end of any word
+    r"^([ab])",
+)
+
+
+def mmvp(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for MMVP: A or B in any case, in the first of six forms that fits."""
+    text = text.strip()
+    for form in _MMVP_FORMS:
+        if match := re.search(form, text, re.IGNORECASE):
+            return match.group(1).upper()
+    return None
+
+
+def mmmu_official(text: str, options: Options) -> str | None:
+    """MMMU's rule without its random guess: ``(A)``, else `` A ``, else (over five words) an option's text.
+
+    Several candidates: the one that occurs last.
+    """
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    text = f" {text} "
+    for form in ("({})", " {} "):
+        places = {letter: text.rfind(form.format(letter)) for letter in options}
+        if max(places.values()) >= 0:
+            return max(places, key=lambda letter: places[letter])
+    if len(text.split()) <= 5:
+        return None
+    places = {letter: text.lower().rfind(option.lower()) for letter, option in options.items()}
+    return max(places, key=lambda letter: places[letter]) if max(places.values()) >= 0 else None
+
+
+LETTER: dict[str, Callable[[str, Options], str | None]] = {
+    "can_infer": can_infer, "priority": priority, "startswith": startswith, "first_char": first_char, "mmvp": mmvp,
+    "mmmu_official": mmmu_official, "naturalbench_ab": naturalbench_ab, "llava_sqa": llava_sqa,
+}  # fmt: skip
+
+# ------------------------------------------------------------------------------------------- before and after parsing
+
+_REFUSES = re.compile(
+    r"\b(cannot|can't|can not|unable to|not able to) (determine|answer|tell|see|help|process|identify)\b"
+    r"|\b(neither|none) of (the|them|these)\b|\bneither \(?\w\)? nor\b|\bi('m| am) sorry\b|\bas an ai\b",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an unparsed reply declines to answer ("I cannot determine", "None of the above", an apology)."""
+    return _REFUSES.search(text) is not None
+
+
+def final_answer(text: str) -> str:
+    """What a chain of thought marks as its final answer, unwrapped; the whole reply if it marks none."""
+    found = final_answers.find(text)
+    return text if found is None else found
+
+
+def final_yes_no(text: str, parser: str) -> str | None:
+    """``yes`` or ``no`` in the final answer of a chain of thought; what the answer leaves open is the parser's."""
+    found = final_answers.find(text)
+    said = final_answers.yes_no(found) if found is not None else None
+    return said or YES_NO[parser](final_answers.after_thought(text) if found is None else found)
+
+
+def final_letter(text: str, options: Options, parser: str) -> str | None:
+    """The option in the final answer of a chain of thought; what the answer leaves open is the parser's."""
+    found = final_answers.find(text)
+    said = final_answers.letter(found, options) if found is not None else None
+    return said or LETTER[parser](final_answers.after_thought(text) if found is None else found, options)

@@ -1,0 +1,58 @@
+"""How a rationale is written and read: one step a line, then ``Final answer:`` and the answer on the last line.
+
+The same form serves training data, the models' replies and the judges, so that a model that learnt it can be scored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scramble.grading import final_answers
+
+MARKER = "Final answer:"
+ASK = "{question}\nReason step by step, one step a line, then end with 'Final answer:' and the answer."
+
+_MARKER = re.compile(r"\banswer\s*:", re.IGNORECASE)
+_BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):]|step \d{1,2}\s*[.:)])\s*", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
+
+
+@dataclass(frozen=True, slots=True)
+class Rationale:
+    """Steps in order, and the answer ("" where the text gives none)."""
+
+    steps: tuple[str, ...]
+    answer: str
+
+
+def ask(question: str, template: str = ASK) -> str:
+    """The prompt that asks for a rationale. Raises ValueError for a template without ``{question}``."""
+    if "{question}" not in template:
+        raise ValueError(f"the prompt for rationales has no {{question}}: {template!r}")
+    return template.replace("{question}", question)
+
+
+def write(steps: Sequence[str], answer: str) -> str:
+    """A rationale as text."""
+    return "\n".join([*steps, f"{MARKER} {answer}"])
+
+
+def read(text: str) -> Rationale:
+    """The steps and the answer of a rationale written by anyone.
+
+    Lines are steps, and sentences within a line, without bullets and numbers; what follows the last ``Final answer:``
+    (or ``Answer:``) on its line is the answer.
+    """
+    rest = ""
+    if marked := final_answers.stated(text):
+        inner = list(_MARKER.finditer(marked.answer))  # "Final answer: ... Answer: red"
+        rest = final_answers.unwrap(marked.answer[inner[-1].end() :]) if inner else marked.answer
+        text = final_answers.before(text)
+    elif found := list(_MARKER.finditer(text)):
+        rest, text = final_answers.unwrap(text[found[-1].end() :]), text[: found[-1].start()].rstrip("*_ \n")
+    answer = final_answers.unwrap(rest.splitlines()[0]) if rest else ""
+    lines = (_BULLET.sub("", line).strip() for line in text.splitlines())
+    steps = [part.strip() for line in lines for part in _SENTENCE.split(line)]
+    return Rationale(tuple(step for step in steps if step), answer)

@@ -1,0 +1,275 @@
+"""Whether an answer is right, by the rule of its task. A rule gives a score in [0, 1]; right is a score above 0.9.
+
+- ``exact``: equal to one of the accepted answers after the VQA normaliser (case, articles, number words, punctuation).
+- ``vqa``: VQA accuracy against ten or more annotators.
+- ``choice``: the option's letter, or its text.
+- ``relaxed``: numbers within 5 %, else equal text without case (ChartQA: Methani et al., arXiv 1909.00997).
+- ``anls``: 1 - edit distance / length of the longer, 0 below 0.5 (Biten et al., arXiv 1905.13648).
+- ``numeric``: numbers within 0.1 %, with units, fractions and lists.
+- ``latex``: equal as mathematics, by the library math-verify (``pip install 'scramble[math]'``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scramble.grading import final_answers
+from scramble.grading.open_answers import edit_distance
+from scramble.grading.parsers import can_infer
+from scramble.grading.vqa_accuracy import NUMBERS, official, vqa_accuracy
+from scramble.records import Question
+
+RIGHT = 0.9
+ANNOTATORS = 10  # from so many answers on, auto takes them for annotators' and not for accepted spellings
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class RuleError(ValueError):
+    """A rule that does not exist or cannot work here. The message says which and the way out."""
+
+
+class NoTruth(ValueError):
+    """A question whose ground truth its rule cannot use. The message is a reason to count."""
+
+
+def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
+    """The rule for a question: by its kind, or ``rule``; ``auto`` looks at options and answers.
+
+    A question whose kind is a rule's name is judged by it.
+
+    Raises:
+        RuleError: unknown rule.
+    """
+    name = (by_kind or {}).get(question.kind) or (question.kind if question.kind in RULES else rule)
+    if name == "auto":
+        if question.choices:
+            return "choice"
+        return "vqa" if len(question.answers) >= ANNOTATORS else "exact"
+    if name not in RULES:
+        raise RuleError(f"no rule for answers is called {name!r}: choose among auto, {', '.join(RULES)}")
+    return name
+
+
+def truths(question: Question) -> tuple[str, ...]:
+    """All accepted answers, and each without what wraps it (quotes, say). Raises NoTruth if there is none."""
+    given = [a for a in (question.answer, *question.answers) if a.strip()]
+    found = tuple(dict.fromkeys([*given, *filter(None, map(final_answers.unwrap, given))]))
+    if not found:
+        raise NoTruth("no ground truth")
+    return found
+
+
+def check_truth(question: Question, rule: str) -> None:
+    """Raise NoTruth if the rule cannot use the question's ground truth."""
+    accepted = truths(question)
+    if rule == "choice":
+        _truth_letter(question)
+    if rule == "numeric" and not any(quantities(answer) for answer in accepted):
+        raise NoTruth("the ground truth is no number")
+
+
+def score(rule: str, answer: str, question: Question) -> float:
+    """The score of an answer, in [0, 1]: of its plainer forms (:func:`scramble.grading.final_answers.forms`) the best.
+
+    Raises:
+        NoTruth: the question's ground truth cannot be used.
+        RuleError: the rule needs a library that is not installed.
+    """
+    best = 0.0
+    for form in (answer,) if rule == "choice" else final_answers.forms(answer):
+        best = max(best, RULES[rule](form, question))
+        if best >= 1.0:
+            break
+    return best
+
+
+def is_right(rule: str, answer: str, question: Question) -> bool:
+    """Whether the score is above :data:`RIGHT`."""
+    return score(rule, answer, question) > RIGHT
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+
+
+def _exact(answer: str, question: Question) -> float:
+    return float(official(answer) in {official(truth) for truth in truths(question)})
+
+
+def _vqa(answer: str, question: Question) -> float:
+    if len(question.answers) < ANNOTATORS:  # accepted spellings: nobody to be left out
+        return _exact(answer, question)
+    return vqa_accuracy(answer, question.answers) / 100
+
+
+def _anls(answer: str, question: Question) -> float:
+    return max(anls(answer, truth) for truth in truths(question))
+
+
+def anls(answer: str, truth: str) -> float:
+    """Normalised Levenshtein similarity without case and outer space, 0 below 0.5."""
+    a, b = (" ".join(text.lower().split()) for text in (answer, truth))
+    if not a and not b:
+        return 1.0
+    similarity = 1 - edit_distance(a, b) / max(len(a), len(b))
+    return similarity if similarity >= 0.5 else 0.0
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def _choice(answer: str, question: Question) -> float:
+    listed = dict(zip(LETTERS, question.choices, strict=False))
+    said = next((letter for letter, text in listed.items() if _same(answer, text)), None)
+    said = said or final_answers.letter(answer, listed) or can_infer(answer.strip(), listed)
+    return float(said == _truth_letter(question))
+
+
+def _truth_letter(question: Question) -> str:
+    (truth, *_) = truths(question)
+    letters = LETTERS[: len(question.choices)]
+    named = [letter for letter, text in zip(letters, question.choices, strict=True) if _same(truth, text)]
+    if named:
+        return named[0]
+    bare = truth.strip().strip("().:").upper()
+    if len(bare) != 1 or bare not in letters:
+        raise NoTruth("the ground truth is none of the options")
+    return bare
+
+
+def _same(a: str, b: str) -> bool:
+    return " ".join(a.lower().split()).strip(".") == " ".join(b.lower().split()).strip(".")
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_UNIT = r"(?!(?:or|and|to)\b)[%°a-zµΩ]+(?:\^?[23²³])?"
+_QUANTITY = re.compile(
+    rf"(?:about|approximately|around|roughly|[~≈=])?\s*(?P<sign>[$€£¥])?\s*(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
+    rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<below>{_NUMBER}))?\s*(?P<unit>{_UNIT}(?:[ /·*-]{_UNIT}){{0,3}}\.?)?",
+    re.IGNORECASE,
+)
+
+
+_UNITS = {"percent": "%", "dollars": "$", "dollar": "$", "euros": "€", "euro": "€", "degrees": "°", "degree": "°"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit ("" where none is given)."""
+
+    value: float
+    unit: str = ""
+
+    def same(self, other: Quantity, tolerance: float) -> bool:
+        """Equal within a relative tolerance, and of one unit where both have one; 50 % is also 0.5."""
+        if self.unit and other.unit and self.unit != other.unit:
+            return False
+        close = math.isclose(self.value, other.value, rel_tol=tolerance, abs_tol=1e-9)
+        if "%" in (self.unit, other.unit) and self.unit != other.unit:
+            a, b = (q.value / 100 if q.unit == "%" else q.value for q in (self, other))
+            return close or math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-9)
+        return close
+
+
+def quantities(text: str) -> list[Quantity]:
+    """The quantities that a text consists of: one, or the members of a list; empty if it is anything else.
+
+    Reads ``1,234.5``, ``3/4``, ``2 1/2``, ``5 cm``, ``$5``, ``50%``, ``three``, ``none`` (zero)
+    and lists of these between brackets or with commas.
+    """
+    text = text.strip().rstrip(".").strip()
+    if len(text) > 1 and (text[0], text[-1]) in (("[", "]"), ("(", ")"), ("{", "}")):
+        text = text[1:-1]
+    parts = [part for part in re.split(r",\s+|;|\s+and\s+|,(?!\d{3}(?!\d))", text) if part.strip()]
+    found = [_quantity(part.strip()) for part in parts]
+    return [] if None in found else [q for q in found if q is not None]
+
+
+def _quantity(text: str) -> Quantity | None:
+    first, _, rest = text.lower().partition(" ")
+    match = _QUANTITY.fullmatch(f"{NUMBERS[first]} {rest}".strip() if first in NUMBERS else text)
+    if match is None or not match["number"] or not match["number"].strip("+-"):
+        return None
+    try:
+        value = float(match["number"].replace(",", ""))
+        if match["below"]:
+            value = value / float(match["below"].replace(",", ""))
+        value += float(match["whole"] or 0)
+    except (ValueError, ZeroDivisionError):
+        return None
+    unit = " ".join((match["unit"] or match["sign"] or "").lower().strip(". ").split())
+    unit = _UNITS.get(unit, unit)
+    return Quantity(value, unit.removesuffix("s") if len(unit) > 2 else unit)
+
+
+def _numeric(answer: str, question: Question) -> float:
+    said = quantities(answer)
+    if not said:  # a sentence: the one number in it, if it has one
+        found = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", answer)
+        said = quantities(found[0]) if len(found) == 1 else []
+    return float(any(_all_same(said, quantities(truth), 1e-3) for truth in truths(question)))
+
+
+def _all_same(said: Sequence[Quantity], truth: Sequence[Quantity], tolerance: float) -> bool:
+    if len(said) != len(truth) or not said:
+        return False
+    return all(a.same(b, tolerance) for a, b in zip(said, truth, strict=True))
+
+
+def _relaxed(answer: str, question: Question) -> float:
+    return max(relaxed(answer, truth) for truth in truths(question))
+
+
+def relaxed(answer: str, truth: str) -> float:
+    """1 if both are numbers (``5%`` is 0.05) and at most 5 % apart, or equal without case; else 0."""
+    a, b = _float(answer), _float(truth)
+    if a is not None and b is not None:
+        return float(a == b if b == 0 else abs(a - b) <= 0.05 * abs(b))
+    return float(answer.strip().lower() == truth.strip().lower())
+
+
+def _float(text: str) -> float | None:
+    text = text.strip()
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    try:
+        value = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+# --------------------------------------------------------------------------------------------------------------- LaTeX
+
+
+def _latex(answer: str, question: Question) -> float:
+    try:
+        import math_verify
+    except ImportError as error:
+        raise RuleError("answers in LaTeX are compared by math-verify: pip install 'scramble[math]'") from error
+
+    # Its time limits, seconds, are alarms: only the main thread can set them.
+    limit = 60 if threading.current_thread() is threading.main_thread() else None
+
+    def parsed(text: str) -> Any:
+        # The library reads LaTeX between dollar signs.
+        return math_verify.parse(text if "$" in text else f"${text}$", parsing_timeout=limit)
+
+    for truth in truths(question):
+        if _same(answer, truth):
+            return 1.0
+        wanted = parsed(truth)
+        if wanted and math_verify.verify(wanted, parsed(answer), timeout_seconds=limit):
+            return 1.0
+    return 0.0
+
+
+RULES: dict[str, Callable[[str, Question], float]] = {
+    "exact": _exact, "vqa": _vqa, "choice": _choice, "relaxed": _relaxed, "anls": _anls, "numeric": _numeric,
+    "latex": _latex,
+}  # fmt: skip

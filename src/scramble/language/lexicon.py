@@ -1,0 +1,197 @@
+"""The shipped lexicon: nouns by category and co-hyponym group, adjectives by class, verbs, spatial relations.
+
+The word lists are text files in ``words/``; each explains its format in its first lines. Frequencies make the words
+that a rule writes as common as the words it removes: a classifier that sees no image must not be able to tell a
+replaced caption by its rare words.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from scramble.language.inflect import plural, verb_form
+
+WORDS = Path(__file__).parent / "words"
+VERB_TAGS = ("VB", "VBP", "VBZ", "VBG", "VBD", "VBN")
+MAX_ALTERNATIVES = 8  # co-hyponyms offered per noun, the most frequent first
+
+
+class LexiconError(ValueError):
+    """A word list that breaks its format. The message names file and line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """An entry: its written form, category, and what it may be replaced by (lemma, weight)."""
+
+    lemma: str
+    category: str
+    weight: float = 5.0
+    count: bool = True
+    mass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adjective:
+    """An entry: its written form, class, and frequency."""
+
+    word: str
+    cls: str
+    weight: float
+
+
+@dataclass(slots=True)
+class Lexicon:
+    """Lookup tables, keyed by lower-case surface forms."""
+
+    nouns: dict[str, tuple[Noun, bool]] = field(default_factory=dict)  # form -> entry, is plural
+    noun_swaps: dict[str, list[Noun]] = field(default_factory=dict)  # lemma -> co-hyponyms
+    alike: dict[str, set[str]] = field(default_factory=dict)  # lemma or adjective -> words too alike to tell apart
+    adjectives: dict[str, Adjective] = field(default_factory=dict)
+    adjective_swaps: dict[str, list[Adjective]] = field(default_factory=dict)  # word -> alternatives
+    verbs: dict[tuple[str, str], list[tuple[str, str, float]]] = field(default_factory=dict)
+    relations: dict[tuple[str, str], list[tuple[str, float]]] = field(default_factory=dict)
+    phrases: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
+@cache
+def load_lexicon(folder: Path = WORDS) -> Lexicon:
+    """Read the word lists of a folder (the shipped one by default). Raises LexiconError naming file and line."""
+    lexicon = Lexicon()
+    _read_objects(folder / "objects.txt", lexicon)
+    _read_attributes(folder / "attributes.txt", lexicon)
+    _read_verbs(folder / "verbs.txt", lexicon)
+    _read_relations(folder / "relations.txt", lexicon)
+    _read_phrases(folder / "phrases.txt", lexicon)
+    return lexicon
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LexiconError(f"cannot read the word list {path}: {error.strerror or error}") from error
+    lines = ((number, line.split("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
+    return [(number, line) for number, line in lines if line]
+
+
+def _items(path: Path, number: int, line: str) -> list[tuple[list[str], float, str]]:
+    """``a/b*:7, c`` -> [(["a", "b"], 7.0, "*"), (["c"], 5.0, "")]."""
+    items = []
+    for part in filter(None, (p.strip() for p in line.split(","))):
+        match = re.fullmatch(r"([^:~*]+)([~*]?)(?::(\d+(?:\.\d+)?))?", part)
+        if match is None:
+            raise LexiconError(f"{path}, line {number}: cannot read {part!r}")
+        items.append(([w.strip() for w in match[1].split("/")], float(match[3] or 5), match[2]))
+    return items
+
+
+def _mark_alike(lexicon: Lexicon, words: list[str]) -> None:
+    for word in words:
+        lexicon.alike.setdefault(word, set()).update(w for w in words if w != word)
+
+
+def _read_objects(path: Path, lexicon: Lexicon) -> None:
+    category = ""
+    groups: list[list[Noun]] = []
+    for number, line in _lines(path):
+        if line.startswith("["):
+            category = line.strip("[]")
+            continue
+        if line.startswith("!"):
+            _mark_alike(lexicon, [names[0] for names, _, _ in _items(path, number, line[1:])])
+            continue
+        group = []
+        for names, weight, mark in _items(path, number, line.removeprefix("=")):
+            noun = Noun(names[0], category, weight, count=mark != "~", mass=mark != "")
+            group.append(noun)
+            for name in names:
+                lexicon.nouns.setdefault(name, (noun, False))
+                lexicon.nouns.setdefault(plural(name), (noun, True))
+        if not line.startswith("="):
+            groups.append(group)
+    for group in groups:
+        for noun in group:
+            alike = lexicon.alike.get(noun.lemma, set())
+            others = [n for n in group if n is not noun and n.lemma not in alike]
+            known = lexicon.noun_swaps.setdefault(noun.lemma, [])
+            known += [n for n in others if n.lemma not in {k.lemma for k in known}]
+    for lemma, others in lexicon.noun_swaps.items():
+        lexicon.noun_swaps[lemma] = sorted(others, key=lambda n: (-n.weight, n.lemma))[:MAX_ALTERNATIVES]
+
+
+def _read_attributes(path: Path, lexicon: Lexicon) -> None:
+    cls, mode = "", ""
+    groups: list[list[Adjective]] = []
+    for number, line in _lines(path):
+        header = re.fullmatch(r"\[(\w+)\] (any|pairs):", line)
+        if header:
+            cls, mode = header[1], header[2]
+            groups.append([])
+            continue
+        if line.startswith("!"):
+            _mark_alike(lexicon, [names[0] for names, _, _ in _items(path, number, line[1:])])
+            continue
+        if mode == "pairs" and groups[-1]:
+            groups.append([])
+        for names, weight, _ in _items(path, number, line.removeprefix("=")):
+            adjective = Adjective(names[0], cls, weight)
+            for name in names:
+                lexicon.adjectives.setdefault(name, adjective)
+            if not line.startswith("="):
+                groups[-1].append(adjective)
+    for group in groups:
+        for adjective in group:
+            alike = lexicon.alike.get(adjective.word, set())
+            others = [a for a in group if a.word != adjective.word and a.word not in alike]
+            lexicon.adjective_swaps.setdefault(adjective.word, []).extend(others)
+
+
+def _read_verbs(path: Path, lexicon: Lexicon) -> None:
+    for number, line in _lines(path):
+        category, bar, rest = (part.strip() for part in line.partition("|"))
+        if not bar:
+            raise LexiconError(f"{path}, line {number}: expected 'category | verb, verb'")
+        plain: list[tuple[list[str], float]] = []
+        for part in rest.split(","):
+            if ">" in part:
+                source, target = part.split(">")
+                (names, weight, _), *_ = _items(path, number, target)
+                _add_verb(lexicon, category, [source.strip()], names[0], weight)
+            else:
+                plain.extend((names, weight) for names, weight, _ in _items(path, number, part))
+        for names, _ in plain:
+            for others, weight in plain:
+                if others is not names:
+                    _add_verb(lexicon, category, names, others[0], weight)
+
+
+def _add_verb(lexicon: Lexicon, category: str, sources: list[str], target: str, weight: float) -> None:
+    for source in sources:
+        for tag in VERB_TAGS:
+            key = (category, verb_form(source, tag))
+            lexicon.verbs.setdefault(key, []).append((tag, verb_form(target, tag), weight))
+
+
+def _read_relations(path: Path, lexicon: Lexicon) -> None:
+    for number, line in _lines(path):
+        fields = [part.strip() for part in line.split("|")]
+        if len(fields) != 3:
+            raise LexiconError(f"{path}, line {number}: expected 'relation | categories | replacements'")
+        replacements = [(names[0], weight) for names, weight, _ in _items(path, number, fields[2])]
+        for relation in fields[0].split(","):
+            for category in fields[1].split():
+                lexicon.relations[relation.strip(), category] = replacements
+
+
+def _read_phrases(path: Path, lexicon: Lexicon) -> None:
+    section = ""
+    for _, line in _lines(path):
+        if line.startswith("["):
+            section = line.strip("[]")
+            lexicon.phrases[section] = frozenset()
+        else:
+            lexicon.phrases[section] |= {w.strip() for w in line.split(",") if w.strip()}

@@ -1,0 +1,219 @@
+"""The scope of negations in a parsed caption: the tokens whose edit may leave the caption true.
+
+Where "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well: such a pair
+prefers one true caption over another. Negating words are recognised by form, because pipelines label them differently
+(``neg``, ``advmod``, ``preconj``). How far a negation reaches follows the dependency arcs. Captions are often fragments
+with unreliable arcs, so the nearest noun phrase to the right always belongs to the scope, and an ambiguous attachment
+counts as inside: an untouched word costs a candidate, an edited one a wrong pair.
+
+Terms: Huddleston and Pullum (2002), The Cambridge Grammar of the English Language, chapter 9 (verbal and non-verbal
+negation, approximate negators, lexical negation).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scramble.language.inflect import word_set
+
+if TYPE_CHECKING:
+    from scramble.language.lexicon import Lexicon
+    from scramble.language.parse import Sentence
+
+_VERBAL = word_set("""
+    not n't n’t nt never hardly scarcely barely rarely seldom
+""")
+_DETERMINERS = word_set("""
+    no neither zero few
+""")
+_PRONOUNS = word_set("""
+    nobody none nothing noone nowhere
+""")
+_PREPOSITIONS = word_set("""
+    without w/o sans minus except excepting unlike excluding lacking
+""")
+_VERBS = word_set("""
+    lack lacks lacked miss misses missed missing avoid avoids avoided avoiding fail fails failed failing refuse refuses
+    refused refusing unable
+""")
+_BEFORE = {
+    **dict.fromkeys(("empty", "devoid", "void", "bare", "free", "clear", "absence", "lack", "instead"), "of"),
+    **dict.fromkeys(("rather", "other"), "than"),
+    **dict.fromkeys(("all", "anything"), "but"),
+}  # negative only in front of this word: "a street empty of cars", "a cat rather than a dog"
+_TRIGGERS = _VERBAL | _DETERMINERS | _PRONOUNS | _PREPOSITIONS | _VERBS | _BEFORE.keys() | {"nor", "no-one"}
+_COUNTED = word_set("""
+    a an the quite these those his her its their my our last first next very
+""")  # before "few" or "no": "a few dogs" are some, "a no parking sign" is a sign
+_SUBJECTS = frozenset({"nsubj", "nsubjpass", "csubj"})
+_FINITE = frozenset({"VBZ", "VBP", "VBD", "MD"})
+_ENDS = frozenset({".", "!", "?", ";"})
+_CONTRAST = frozenset({"but", "yet", "while", "whereas", "although", "though"})
+_DETERMINED = frozenset({"det", "poss", "nummod"})
+_AGENTS = frozenset({"person", "animal", "vehicle"})
+
+
+def negated(s: Sentence, lexicon: Lexicon) -> frozenset[int]:
+    """The tokens of a caption inside the scope of a negation, its negating word included."""
+    if _TRIGGERS.isdisjoint(s.lower):
+        return frozenset()
+    arcs = _Arcs(s)
+    scope: set[int] = set()
+    for i, word in enumerate(s.lower):
+        if word in _TRIGGERS:
+            scope |= _scope(arcs, i, word, lexicon)
+    return frozenset(scope)
+
+
+class _Arcs:
+    """A caption with the children of each token."""
+
+    def __init__(self, s: Sentence) -> None:
+        self.s = s
+        self.children: list[list[int]] = [[] for _ in s.head]
+        for i, head in enumerate(s.head):
+            if head != i:
+                self.children[head].append(i)
+
+    def is_verb(self, i: int) -> bool:
+        return self.s.tag[i][:1] == "V" or self.s.tag[i] == "MD"
+
+    def subtree(self, i: int) -> set[int]:
+        found, todo = {i}, [i]
+        while todo:
+            new = [c for c in self.children[todo.pop()] if c not in found]
+            found.update(new)
+            todo += new
+        return found
+
+    def end(self, i: int) -> int:
+        """The first token at or after ``i`` that ends its sentence, or the number of tokens."""
+        return next((j for j in range(i, len(self.s.lower)) if self.s.lower[j] in _ENDS), len(self.s.lower))
+
+    def reach(self, top: int, trigger: int, *, noun: bool = False, subject: bool = False) -> set[int]:
+        """The tokens under ``top`` to the right of a negating word, without what is joined but not negated.
+
+        ``noun``: the negation sits on a noun, so a joined noun with its own determiner is outside ("no people and a
+        table"). ``subject``: it sits on the subject, which joined verbs share ("nobody sits and reads").
+        """
+        found: set[int] = set()
+        todo = [top]
+        while todo:
+            i = todo.pop()
+            found.add(i)
+            todo += [c for c in self.children[i] if c not in found and not self._outside(c, trigger, noun, subject)]
+        limit = self.end(trigger)
+        return {i for i in found if trigger <= i < limit}
+
+    def _outside(self, i: int, trigger: int, noun: bool, subject: bool) -> bool:
+        if i <= trigger:
+            return False
+        first = min(j for j in self.subtree(i) if j > trigger)
+        words = {self.s.lower[first], self.s.lower[first - 1]}
+        if words & _CONTRAST:
+            return True
+        if self.s.dep[i] not in ("conj", "parataxis", "advcl", "ccomp"):
+            return False
+        mine = [c for c in self.children[i] if c > trigger]
+        if any(self.s.dep[c] in _SUBJECTS for c in mine):
+            return "nor" not in words
+        if self.s.dep[i] != "conj" or words & {"or", "nor"}:
+            return False
+        if self.is_verb(i) and not subject:
+            return self.s.tag[i] in _FINITE or any(self.s.tag[c] in _FINITE for c in mine)
+        return noun and any(self.s.dep[c] in _DETERMINED for c in mine)
+
+
+def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
+    s = arcs.s
+    before = s.lower[t - 1] if t else ""
+    after = s.lower[t + 1] if t + 1 < len(s.lower) else ""
+    if word == "nor":
+        return set(range(t, arcs.end(t)))
+    if word in ("no", "few") and (before in _COUNTED or _is_sign(s, t)):
+        return set()
+    if word in _BEFORE and after == _BEFORE[word]:
+        return _bounded(arcs, t, {t} | arcs.reach(t + 1, t), lexicon)
+    if word in _VERBAL or (word == "no" and after == "longer"):
+        head = s.head[t] if word in _VERBAL else s.head[t + 1]
+        if arcs.is_verb(head):
+            return _bounded(arcs, t, _clause(arcs, head, t) | _generic_subject(arcs, head, t), lexicon, comma=False)
+        return _noun(arcs, t, head, lexicon)
+    if word in _DETERMINERS:
+        return _noun(arcs, t, s.head[t], lexicon)
+    if word in _PRONOUNS or word == "no-one":
+        found = arcs.reach(t, t) | _governor(arcs, t, t)
+        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it", wherever the arc goes
+        return found | arcs.reach(t + 1, t) if follows else found
+    if word in _PREPOSITIONS:
+        return _bounded(arcs, t, arcs.reach(t, t), lexicon)
+    if word in _VERBS and (s.tag[t][:1] in "VJ" or word == "missing"):
+        found = _bounded(arcs, t, arcs.reach(t, t), lexicon)
+        if word == "missing" and len(found) == 1:  # "the front wheel is missing"
+            verb = t if s.dep[t] in ("ROOT", "relcl", "conj") else s.head[t]
+            found |= {j for c in arcs.children[verb] if s.dep[c] in _SUBJECTS for j in arcs.subtree(c)}
+        return found
+    return set()
+
+
+def _is_sign(s: Sentence, t: int) -> bool:
+    """Whether a "no" is written on a sign that is there: "an orange no parking sign"."""
+    phrase = next((p for p in s.phrases if p.first <= t < p.last), None)
+    return phrase is not None and phrase.last > t + 1 and s.lower[phrase.last].removesuffix("s") in ("sign", "symbol")
+
+
+def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
+    """The scope of a negation at token ``t`` of a noun, an adjective or a prepositional phrase ("no dogs")."""
+    if head <= t:
+        head = next((p.last for p in arcs.s.phrases if p.last > t), min(t + 1, len(arcs.s.lower) - 1))
+    found = arcs.reach(head, t, noun=True) | set(range(t, head + 1))
+    return _bounded(arcs, t, found, lexicon) | _governor(arcs, head, t)
+
+
+def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
+    """What governs a negated noun: its preposition, or the clause whose subject or object it is."""
+    head = arcs.s.head[noun]
+    if head == noun or arcs.s.dep[noun] in ("conj", "appos"):
+        return set()
+    if arcs.is_verb(head):
+        return _clause(arcs, head, t, subject=arcs.s.dep[noun] in _SUBJECTS)
+    return {head} if arcs.s.dep[noun] == "pobj" else set()
+
+
+def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
+    """A verb, its auxiliaries and all that follows the negating word in its clause."""
+    auxiliaries = {c for c in arcs.children[verb] if arcs.s.dep[c] in ("aux", "auxpass")}
+    return {verb} | auxiliaries | arcs.reach(verb, t, subject=subject)
+
+
+def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
+    """A bare plural subject: "dogs are not allowed" says nothing of cats."""
+    bare = [
+        c
+        for c in arcs.children[verb]
+        if c < t
+        and arcs.s.dep[c] in _SUBJECTS
+        and arcs.s.tag[c] == "NNS"
+        and not any(arcs.s.dep[j] in _DETERMINED for j in arcs.children[c])
+    ]
+    return {j for c in bare for j in arcs.subtree(c)}
+
+
+def _bounded(arcs: _Arcs, t: int, found: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
+    """The scope with the nearest noun phrase to the right, cut where the arcs reach too far."""
+    s = arcs.s
+    found.add(t)
+    phrase = next((p for p in s.phrases if p.last > t), None)
+    if phrase is not None and not any(s.lower[i] in _ENDS or s.lower[i] == "," for i in range(t, phrase.first)):
+        found |= set(range(t, phrase.last + 1))
+    if comma:
+        cut = next((i for i in range(t, max(found)) if s.lower[i] == ","), None)
+        if cut is not None and {"or", "nor"}.isdisjoint(s.lower[i] for i in found if i > cut):
+            found = {i for i in found if i < cut}
+    if phrase is not None and phrase.last + 1 < len(s.tag) and s.tag[phrase.last + 1] == "VBG" and comma:
+        # "a man without a hat riding a horse": no hat rides, so the participle belongs to the man
+        entry = lexicon.nouns.get(s.lower[phrase.last])
+        agents = (p.noun is not None and p.noun.category in _AGENTS for p in s.phrases if p.last < t)
+        if entry is not None and entry[0].category not in _AGENTS and any(agents):
+            found = {i for i in found if i <= phrase.last}
+    return found

@@ -1,0 +1,40 @@
+"""The families the project knows. To add one: a subclass of Family in its own file, and a line here."""
+
+from __future__ import annotations
+
+from scramble.models.families.generic import Idefics, QwenVL
+from scramble.models.families.internvl import InternVL
+from scramble.models.families.llava import Llava
+from scramble.models.families.molmo2 import Molmo2
+from scramble.models.family import Family, ModelError
+from scramble.models.molmo.family import Molmo
+
+FAMILIES: tuple[type[Family], ...] = (InternVL, Molmo, Molmo2, Llava, Idefics, QwenVL)
+
+
+def family_of(model_type: str) -> Family:
+    """The family that serves a config's ``model_type``. Raises ModelError naming the known ones."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family()
+    known = ", ".join(sorted(t for family in FAMILIES for t in family.model_types))
+    raise ModelError(f"no family serves models of type {model_type!r}; known types: {known}")
+
+
+def family_named(name: str) -> Family:
+    """The family of that name. Raises ModelError naming the known ones."""
+    for family in FAMILIES:
+        if family.name == name:
+            return family()
+    raise ModelError(f"no family is called {name!r}; known: {', '.join(f.name for f in FAMILIES)}")
+
+
+def check_version(family: Family, version: str) -> None:
+    """Raises ModelError unless ``version`` of transformers has the family's native classes."""
+    from packaging.version import Version
+
+    if not Version(family.minimum) <= Version(version) < Version(family.below):
+        raise ModelError(
+            f"{family.name} needs transformers >= {family.minimum}, < {family.below}; found {version}: "
+            f"pip install 'transformers>={family.minimum},<{family.below}'"
+        )

@@ -1,0 +1,143 @@
+"""How a question is put to the model, and how the final answer is read from what it says.
+
+The wording of the instructions is this project's own, in ``prompts/``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from scramble.evaluation.protocols import options
+from scramble.grading import final_answers, rationales
+from scramble.records import Question
+from scramble.store import content_key
+
+PLACE = "{question}"
+OTHER_MARK = "the final answer is marked in another way"
+MOST_MARKS = 2  # "Final answer:" may stand in the text once more than at its end
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
+
+
+class StyleError(ValueError):
+    """A style that does not exist. The message names those that do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """An instruction around the question, and what marks the final answer in the reply.
+
+    ``mark`` is ``final`` ("Final answer: ..."), ``boxed``, ``think`` (a thought between tags, then ``final``) or
+    ``whole`` (the reply is the answer). ``line_breaks`` is how many a well-formed reply has at least.
+    """
+
+    name: str
+    mark: str
+    line_breaks: int
+    template: str
+
+    @property
+    def key(self) -> str:
+        """Content key of the instruction."""
+        return content_key(self.template)
+
+    def ask(self, question: Question) -> str:
+        """The prompt: the question, its options by letter where it has some, and the instruction."""
+        listed = f"\n{options(question.choices)}" if question.choices else ""
+        return self.template.replace(PLACE, question.question + listed)
+
+
+# name -> mark, least line breaks. The paper's three instructions, its three kinds of chain of thought, and two of ours:
+# the question alone, and the rationale that SceneAlign trains on.
+STYLES: dict[str, tuple[str, int]] = {
+    "steps": ("final", 2),
+    "boxed": ("boxed", 2),
+    "think": ("think", 2),
+    "background": ("final", 2),
+    "visual": ("final", 2),
+    "grounded": ("final", 2),
+    "rationale": ("final", 1),
+    "direct": ("whole", 0),
+}
+
+
+@cache
+def load_style(name: str) -> Style:
+    """A style by name. Raises StyleError naming the known ones."""
+    if name not in STYLES:
+        raise StyleError(f"no style of question is called {name!r}: choose among {', '.join(STYLES)}")
+    mark, line_breaks = STYLES[name]
+    if name == "direct":
+        template = PLACE
+    elif name == "rationale":
+        template = rationales.ASK
+    else:
+        folder = resources.files("scramble.pairs.answers").joinpath("prompts")
+        template = folder.joinpath(f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")
+    return Style(name, mark, line_breaks, template)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a reply says: its final answer (None if it states none), and what is wrong with its form ("" if nothing)."""
+
+    answer: str | None
+    fault: str = ""
+
+
+def read(style: Style, text: str) -> Said:
+    """The final answer of a reply and whether the reply has the form that was asked for.
+
+    A well-formed reply has a rationale before the mark, at least ``style.line_breaks`` line breaks, the mark at most
+    twice, and an answer on one line.
+    """
+    if style.mark == "whole":
+        answer = text.strip()
+        return Said(answer or None, "answer on several lines" if "\n" in answer else "")
+    fault, rationale, rest = "", text, text
+    if style.mark == "think":
+        thought = _THOUGHT.fullmatch(text)
+        if thought is None or "<think>" in thought.group(2) + thought.group(1) or "</think>" in thought.group(2):
+            fault = "no single thought between tags"
+            rest = text.rpartition("</think>")[2]
+        else:
+            rationale, rest = thought.group(1), thought.group(2)
+    read_mark, read_other = (_boxed, _final) if style.mark == "boxed" else (_final, _boxed)
+    stated, marks, before, lines = read_mark(rest)
+    if stated is None:
+        other = read_other(rest)[0]
+        return Said(other, fault or OTHER_MARK) if other else Said(None, fault)
+    if style.mark != "think":
+        rationale = before
+    return Said(stated, fault or _fault(style, text, rationale, marks, lines))
+
+
+def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> str:
+    if not rationale.strip():
+        return "no rationale"
+    if text.strip().count("\n") < style.line_breaks:
+        return f"fewer than {style.line_breaks} line breaks"
+    if marks > MOST_MARKS:
+        return f"the final answer is marked more than {MOST_MARKS} times"
+    return "answer on several lines" if lines > 1 else ""
+
+
+def _final(text: str) -> tuple[str | None, int, str, int]:
+    """Answer, number of marks, the text before the first mark, and the answer's lines."""
+    marked = final_answers.stated(text)
+    if marked is None:
+        return None, 0, text, 0
+    lines = [line for line in marked.answer.splitlines() if line.strip()]
+    answer = final_answers.unwrap(lines[0]) if lines else None
+    return answer or None, marked.marks, marked.before, len(lines)
+
+
+def _boxed(text: str) -> tuple[str | None, int, str, int]:
+    """The same for the content of the last ``\\boxed{...}``."""
+    box = final_answers.boxed(text)
+    if box is None:
+        return None, 0, text, 0
+    answer = final_answers.unwrap(box.answer)
+    return answer or None, box.marks, box.before, len(answer.splitlines())

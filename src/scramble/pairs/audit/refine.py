@@ -1,0 +1,196 @@
+"""Refinement: drop pairs until a reader without the image cannot tell chosen from rejected.
+
+Two ways, both balanced within each kind and seeded:
+
+* :func:`balance_gaps`: SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides; pairs
+  are kept so that the plane of the two score gaps is symmetric about its origin (Hsieh et al. 2023; Mishra et al.
+  2025).
+* :func:`refine_blind`: no model to download. N-gram classifiers, cross-fitted on the pairs themselves, play the text
+  models (after AFLite, Le Bras et al. 2020), and the pairs are balanced on their gaps, round after round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scramble.pairs.audit.text_only import FOLDS, cross_fit, differences, folds, judgeable
+from scramble.pairs.base import seeded
+from scramble.records import PreferencePair
+
+if TYPE_CHECKING:
+    import numpy as np
+
+GRID = 50  # cells per quadrant side, for two gaps in [-1, 1]
+LINE = 10  # bins on one gap, where the other is exactly 0
+
+
+def balance_gaps(
+    pairs: Sequence[PreferencePair], first: Sequence[float], second: Sequence[float], *, seed: int = 0
+) -> list[PreferencePair]:
+    """Keep pairs so that both score gaps are symmetric about 0 within each kind.
+
+    The plane of the gaps is cut into ``GRID`` x ``GRID`` cells a quadrant; cell (i, j) is matched with (-i, -j) and
+    the larger of the two loses pairs at random until both hold the same number. With one gap exactly 0, the other's
+    line is cut into ``LINE`` bins a side; pairs with both gaps 0 are kept.
+
+    Args:
+        first, second: score of the chosen minus score of the rejected text, probabilities' differences in [-1, 1];
+            a gap of exactly 1 falls in the last cell.
+    Raises:
+        ValueError: for a gap outside [-1, 1] (NaN included), naming the pair.
+    """
+    cells: dict[tuple[str, int, int], list[int]] = {}
+    for index, (pair, x, y) in enumerate(zip(pairs, first, second, strict=True)):
+        if not (-1 <= x <= 1 and -1 <= y <= 1):
+            raise ValueError(f"pair {pair.pair_id}: score gaps {x}, {y} are not differences of probabilities")
+        bins = GRID if x and y else LINE
+        cells.setdefault((pair.kind, _cell(x, bins), _cell(y, bins)), []).append(index)
+    keep: list[int] = []
+    for (kind, i, j), members in cells.items():
+        opposite = cells.get((kind, -i, -j), [])
+        count = len(members) if i == j == 0 else min(len(members), len(opposite))
+        keep += seeded(seed, kind, i, j).sample(members, count)
+    return [pairs[index] for index in sorted(keep)]
+
+
+def _cell(gap: float, bins: int) -> int:
+    """The signed bin of a gap, 1 to ``bins``; 0 for a gap of exactly 0."""
+    if gap == 0:
+        return 0
+    number = min(int(abs(gap) * bins) + 1, bins)
+    return number if gap > 0 else -number
+
+
+@dataclass(frozen=True, slots=True)
+class KindGroups:
+    """How the kinds of a set of pairs are refined: one by one, as one pool, or not at all.
+
+    An accuracy over a handful of pairs is noise, and balancing on noise would drop most of them. Kinds with too few
+    pairs (:func:`scramble.pairs.audit.text_only.judgeable`) are therefore judged together; where even all of them
+    together are too few, they are left as they are.
+    """
+
+    alone: tuple[str, ...]
+    pooled: tuple[str, ...]
+    left_alone: tuple[str, ...]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The group of each kind that is refined: its own name, or the names of all pooled kinds."""
+        return {kind: kind for kind in self.alone} | dict.fromkeys(self.pooled, " + ".join(self.pooled))
+
+
+def kind_groups(pairs: Sequence[PreferencePair]) -> KindGroups:
+    """Sort the kinds of ``pairs`` by whether they hold enough pairs to be refined by themselves."""
+    by_kind: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        by_kind.setdefault(pair.kind, []).append(pair)
+    alone = tuple(kind for kind in sorted(by_kind) if judgeable(by_kind[kind]))
+    small = tuple(kind for kind in sorted(by_kind) if kind not in alone)
+    if judgeable([pair for kind in small for pair in by_kind[kind]]):
+        return KindGroups(alone, small, ())
+    return KindGroups(alone, (), small)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of refinement of one kind (or of the pooled small kinds): pairs before and after, and the accuracy
+    that the classifiers had."""
+
+    kind: str
+    number: int
+    before: int
+    after: int
+    accuracy: float
+
+
+def refine_blind(
+    pairs: Sequence[PreferencePair],
+    *,
+    seed: int = 0,
+    rounds: int = 4,
+    target: float = 52.0,
+    slack: float = 0.15,
+    least: float = 0.0,
+    on_round: Callable[[Round], None] | None = None,
+) -> list[PreferencePair]:
+    """Keep pairs that n-gram classifiers, fitted on the other images' pairs, cannot tell (kind by kind).
+
+    Each round fits unigram, bigram and trigram classifiers out of fold (new folds each round), both on the kind and on
+    all pairs, and keeps, at each level of confidence, as many pairs that they get right as they get wrong, and
+    ``slack`` (a share) more: pairs picked with equal numbers would be told *below* chance by the next classifier. It
+    stops for a kind when the classifiers are at ``target`` percent or below, or fewer than the share ``least`` of its
+    pairs would stay. Small kinds are pooled or left alone (:func:`kind_groups`). ``on_round`` is told each round's
+    numbers.
+    """
+    names = kind_groups(pairs).names
+    kept = list(pairs)
+    total = Counter(names[pair.kind] for pair in pairs if pair.kind in names)
+    done: set[str] = set()
+    for number in range(rounds):
+        if done == set(total):
+            break
+        gaps = _gaps(kept, names, seed + 101 * number)
+        staying = [i for i, pair in enumerate(kept) if names.get(pair.kind) not in total.keys() - done]
+        for group in sorted(total.keys() - done):
+            members = [i for i, pair in enumerate(kept) if names.get(pair.kind) == group]
+            if not members:  # all of them told in earlier rounds
+                done.add(group)
+                continue
+            balanced = _balance(members, gaps, slack, seeded(seed, group, number).random())
+            right = _accuracy(gaps[members])
+            if right <= target or len(balanced) < least * total[group]:
+                done.add(group)
+                balanced = members
+            elif on_round is not None:
+                on_round(Round(group, number, len(members), len(balanced), right))
+            staying += balanced
+        if len(staying) == len(kept):
+            break
+        kept = [kept[i] for i in sorted(staying)]
+    return kept
+
+
+def _accuracy(gaps: np.ndarray) -> float:
+    return float(100 * ((gaps > 0).mean() + (gaps == 0).mean() / 2))
+
+
+def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) -> np.ndarray:
+    """Out-of-fold log-odds (n,) summed over classifiers, of one fit on all pairs and one per group of kinds."""
+    import numpy as np
+
+    gaps = np.zeros(len(pairs))
+    groups: dict[str, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        if pair.kind in names:
+            groups.setdefault(names[pair.kind], []).append(index)
+    for place, classifier in enumerate(("unigram", "bigram", "trigram")):
+        table, fold = differences(pairs, classifier), folds(pairs, FOLDS, seed + place)
+        gaps += cross_fit(table, fold)
+        for members in groups.values():
+            gaps[members] += cross_fit(table[members], fold[members])
+    return gaps
+
+
+def _balance(members: Sequence[int], gaps: np.ndarray, slack: float, draw: float) -> list[int]:
+    """As many members with a positive as with a negative gap (``slack`` more), by size of gap; all with none."""
+    import numpy as np
+
+    index = np.asarray(members)
+    sizes = np.abs(gaps[index])
+    keep = list(index[sizes == 0])
+    inside = sizes > 0
+    if not inside.any():
+        return [int(i) for i in keep]
+    edges = np.quantile(sizes[inside], np.linspace(0, 1, max(2, min(20, int(inside.sum() / 20)) + 1))[1:-1])
+    cells = np.digitize(sizes, edges)
+    rng = np.random.default_rng(int(draw * 2**32))
+    for cell in np.unique(cells[inside]):
+        up = index[inside & (cells == cell) & (gaps[index] > 0)]
+        down = index[inside & (cells == cell) & (gaps[index] < 0)]
+        keep += list(rng.permutation(up)[: round(len(down) * (1 + slack))])
+        keep += list(rng.permutation(down)[: round(len(up) * (1 + slack))])
+    return sorted(int(i) for i in keep)

@@ -1,0 +1,277 @@
+"""Hard negatives from a language model that rearranges a caption step by step, or abstains.
+
+Source: SCRAMBLe (arXiv 2504.04740): captions are cleaned of typos (greedy, JSON reply), then a model reasons in steps
+from a caption to a fluent, sensible, visually different arrangement of its words, or answers ``NA``; temperature 0.2,
+top-p 0.9, 800 new tokens. The prompts and their worked examples are this project's own, in ``prompts/``; the hash of
+the prompt is in every negative's rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
+from scramble.language.parse import DEFAULT_PIPELINE, PipelineError
+from scramble.pairs.base import Caption, Negative, Skip, changed_span
+from scramble.pairs.captions.surface import normalise, problem
+from scramble.store import content_key
+
+MARKER = "Final Output Caption:"
+PLACE = "{caption}"
+# prompt -> kind of its negatives, least share of content words that both texts must have in common
+PROMPTS: dict[str, tuple[str, float]] = {
+    "rearrange": ("rearrange", 0.8),
+    "swap_object": ("swap-object", 0.8),
+    "swap_attribute": ("swap-attribute", 0.8),
+    "replace_object": ("replace-object", 0.5),
+    "replace_attribute": ("replace-attribute", 0.5),
+    "replace_relation": ("replace-relation", 0.5),
+}
+CONTENT = frozenset({"NOUN", "PROPN", "VERB", "ADJ", "NUM"})
+CAPTION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"caption": {"type": "string", "maxLength": 600}},
+    "required": ["caption"],
+    "additionalProperties": False,
+}
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be used. The message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """A prompt with the place of the caption in it; ``key`` is its content key."""
+
+    name: str
+    text: str
+    key: str
+
+    def fill(self, caption: str) -> str:
+        """The prompt about one caption."""
+        return self.text.replace(PLACE, caption)
+
+
+def load_prompt(name: str | Path) -> PromptFile:
+    """A prompt of the package by name, or any text file by path.
+
+    Raises:
+        PromptError: there is none, or it has no place (``{caption}``) for the caption.
+    """
+    path = Path(name)
+    try:
+        if path.suffix:
+            text = path.read_text(encoding="utf-8")
+        else:
+            text = resources.files("scramble.pairs").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8")
+    except OSError as error:
+        raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or name a .txt file") from error
+    if text.count(PLACE) != 1:
+        raise PromptError(f"prompt {name} must hold {PLACE} exactly once, where the caption goes")
+    return PromptFile(path.stem, text.rstrip("\n"), content_key(text))
+
+
+class CotGenerator:
+    """Negatives from a language model, one or more a caption, through the interface of all generators.
+
+    With a ``cleaner``, captions come back corrected: each is yielded with the cleaned text, of which its negatives
+    are a rearrangement. ``counts`` says what became of the captions so far.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: ReplyStore,
+        *,
+        prompt: str | Path = "rearrange",
+        cleaner: Engine | None = None,
+        pipeline: str | Path = DEFAULT_PIPELINE,
+        samples: int = 1,
+        temperature: float = 0.2,
+        top_p: float = 0.9,
+        max_tokens: int = 800,
+        length_ratio: tuple[float, float] = (0.7, 1.2),
+        content_kept: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            store: where replies are kept and looked up.
+            prompt: one of :data:`PROMPTS`, or a ``.txt`` file with :data:`PLACE` in it.
+            cleaner: the engine that corrects typos first; None leaves captions as they are.
+            pipeline: spaCy pipeline with lemmas.
+            samples: answers asked for a caption.
+            length_ratio: bounds of words in the negative over words in the caption.
+            content_kept: least share of content words in common, in [0, 1]; the prompt's own by default.
+        """
+        self.prompt = load_prompt(prompt)
+        self.kind, own = PROMPTS.get(self.prompt.name, (self.prompt.name, 0.5))
+        self.name = f"cot.{self.prompt.name}"
+        self.rule = f"{self.name}@{self.prompt.key} {engine.model}"
+        self.counts: Counter[str] = Counter()
+        self._engine, self._cleaner, self._store = engine, cleaner, store
+        self._clean_prompt = load_prompt("clean")
+        if cleaner is not None:
+            self.rule += f" clean@{self._clean_prompt.key} {cleaner.model}"
+        self._nlp = _load_lemmatizer(pipeline)
+        self._samples = samples
+        self._settings: dict[str, Any] = {
+            "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed
+        }  # fmt: skip
+        self._length_ratio = length_ratio
+        self._content_kept = own if content_kept is None else content_kept
+
+    def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
+        """Each caption (cleaned) with its valid negatives, in input order. Raises EngineError when asking is vain."""
+        usable = _usable(captions)
+        stream = usable if self._cleaner is None else self._cleaned(usable, self._cleaner)
+        for caption, replies in ask_each(self._engine, self._store, stream, self._requests):
+            found = replies if isinstance(replies, Skip) else self._read(caption, replies)
+            self.counts[found.reason if isinstance(found, Skip) else "used"] += 1
+            yield caption, found
+
+    def totals(self) -> dict[str, Any]:
+        """What the engines have done so far (requests, tokens, cost), and what became of the captions."""
+        engines = {"generator": self._engine} | ({"cleaner": self._cleaner} if self._cleaner else {})
+        return {name: dataclasses.asdict(engine.totals) for name, engine in engines.items()} | {
+            "captions": dict(self.counts.most_common())
+        }
+
+    def _requests(self, caption: Caption) -> list[Request]:
+        message = Message("user", self.prompt.fill(caption.text))
+        return [Request((message,), sample=i, **self._settings) for i in range(self._samples)]
+
+    def _read(self, caption: Caption, replies: list[Reply]) -> list[Negative] | Skip:
+        found: dict[str, Negative] = {}
+        reasons: list[str] = []
+        for reply in replies:
+            text, reason = read_answer(reply)
+            reason = reason or self._fault(caption.text, text)
+            if reason:
+                reasons.append(reason)
+                continue
+            found[text] = Negative(text, self.kind, self.rule, changed_span(caption.text, text))
+        return list(found.values()) if found else Skip(reasons[0])
+
+    def _fault(self, caption: str, negative: str) -> str:
+        """Why ``negative`` is not a negative of ``caption``; "" when it is one."""
+        if reason := problem(negative):
+            return reason
+        before, after = self._nlp.pipe([caption, negative])
+        ratio = _num_words(after) / max(1, _num_words(before))
+        if not self._length_ratio[0] <= ratio <= self._length_ratio[1]:
+            return "length ratio"
+        if _lemmas(before) == _lemmas(after):
+            return "same words in the same order"
+        if shared_content(before, after) < self._content_kept:
+            return "other words than the caption's"
+        return ""
+
+    def _cleaned(
+        self, captions: Iterable[tuple[Caption, Skip | None]], cleaner: Engine
+    ) -> Iterator[tuple[Caption, Skip | None]]:
+        def requests(caption: Caption) -> list[Request]:
+            message = Message("user", self._clean_prompt.fill(caption.text))
+            return [Request((message,), max_tokens=256, schema=CAPTION_SCHEMA)]
+
+        for caption, replies in ask_each(cleaner, self._store, captions, requests):
+            if isinstance(replies, Skip):
+                yield caption, replies
+                continue
+            text = read_clean(replies[0])
+            if text and not problem(text) and shared_content(*self._nlp.pipe([caption.text, text])) >= 0.5:
+                self.counts["cleaned"] += text != caption.text
+                caption = dataclasses.replace(caption, text=text)
+            else:
+                self.counts["kept uncleaned"] += 1
+            yield caption, None
+
+
+def _usable(captions: Iterable[Caption]) -> Iterator[tuple[Caption, Skip | None]]:
+    for caption in captions:
+        reason = problem(caption.text)
+        if reason:
+            yield caption, Skip(reason)
+        else:
+            yield dataclasses.replace(caption, text=normalise(caption.text)), None
+
+
+def read_answer(reply: Reply) -> tuple[str, str]:
+    """The caption in a reply, normalised, and why there is none ("" when there is one)."""
+    if reply.error:
+        return "", f"no reply: {reply.error.split(' (')[0]}"
+    if reply.finish_reason == "length":
+        return "", "reply cut at the token limit"
+    if reply.finish_reason != "stop":
+        return "", f"reply ended by {reply.finish_reason}"
+    if not reply.text.strip():
+        return "", "empty reply"
+    _, marker, after = reply.text.rpartition(MARKER)
+    if not marker and re.fullmatch(r"\W*N/?A\W*", reply.text.strip(), re.IGNORECASE):
+        return "", "abstained"
+    if not marker:
+        return "", "no final caption in the reply"
+    lines = [line.strip(" \t*`\"'“”") for line in after.splitlines()]
+    answer = next((line for line in lines if line), "")
+    if not answer:
+        return "", "no final caption in the reply"
+    if re.fullmatch(r"N/?A\W*", answer, re.IGNORECASE):
+        return "", "abstained"
+    return normalise(answer), ""
+
+
+def read_clean(reply: Reply) -> str:
+    """The caption in the JSON reply of a cleaner, normalised; "" if there is none."""
+    if not reply.finished:
+        return ""
+    found = re.search(r"\{.*\}", reply.text, re.DOTALL)
+    try:
+        caption = json.loads(found.group())["caption"] if found else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return normalise(caption) if isinstance(caption, str) and caption.strip() else ""
+
+
+def shared_content(before: Any, after: Any) -> float:
+    """Share of content lemmas (nouns, verbs, adjectives, numbers; with repeats) that two spaCy ``Doc`` share, [0, 1].
+
+    A lemma that one parse takes for a noun and the other for a verb is the same lemma.
+    """
+    words = [Counter(token.lemma_.lower() for token in doc if token.pos_ in CONTENT) for doc in (before, after)]
+    everything = [Counter(token.lemma_.lower() for token in doc if not token.is_punct) for doc in (before, after)]
+    kept = sum((words[0] & everything[1]).values()) + sum((words[1] & everything[0]).values())
+    return kept / max(1, words[0].total() + words[1].total())
+
+
+def _lemmas(doc: Any) -> list[str]:
+    return [token.lemma_.lower() for token in doc if not token.is_punct and not token.is_space]
+
+
+def _num_words(doc: Any) -> int:
+    return sum(not token.is_punct and not token.is_space for token in doc)
+
+
+@cache
+def _load_lemmatizer(pipeline: str | Path) -> Any:
+    import spacy
+
+    try:
+        nlp = spacy.load(pipeline, exclude=["ner", "parser", "senter"])
+    except OSError as error:
+        raise PipelineError(
+            f"spaCy pipeline {str(pipeline)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
+            "name an installed pipeline or its folder (negatives.options.pipeline=...)"
+        ) from error
+    if not any("lemmatizer" in name for name in nlp.pipe_names):
+        raise PipelineError(f"spaCy pipeline {str(pipeline)!r} has no lemmatizer: use another one")
+    return nlp

@@ -1,0 +1,129 @@
+"""Turn changes of a parsed caption into a finished negative: offsets, a/an, capitals, checks.
+
+All changes are made at character offsets of the original text, so a word is never hit inside another word or twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from scramble.language.inflect import agree, article, capitalised, decapitalised
+from scramble.language.parse import Phrase, Sentence
+from scramble.pairs.base import Negative
+from scramble.records import Edit
+
+Change = tuple[int, int, str]  # start, end (characters), new text
+_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names: a replacement has no such capital
+_REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
+
+
+def is_title(s: Sentence, token: int) -> bool:
+    """Whether a token has a capital that its word does not ask for."""
+    return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _OWN_CAPITALS
+
+
+def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
+    """Replace tokens ``first`` to ``last`` by words of the caption; a capital that belongs to the place is kept."""
+    return s.start[first], s.end[last], capitalised(new) if first in s.opening else new
+
+
+def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
+    """Replace tokens ``first`` to ``last`` by words that the caption does not have, in the case of the old ones."""
+    old = s.span(first, last)
+    if len(old) > 1 and old.isupper() and is_title(s, first):
+        new = new.upper()
+    elif first in s.opening or is_title(s, first):
+        new = s.styled(capitalised(new))
+    return s.start[first], s.end[last], new
+
+
+def moved_text(s: Sentence, first: int, last: int) -> str:
+    """Text of tokens as it reads away from the place that gave its first word a capital."""
+    text = s.span(first, last)
+    if first not in s.opening:
+        return text
+    return decapitalised(text, keep=s.tag[first] in ("NNP", "NNPS") or len(s.lower[first]) >= s.headline)
+
+
+def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
+    """The change that makes the token before ``token`` agree in a/an with ``next_word``, if it is an article."""
+    if token == 0 or s.lower[token - 1] not in ("a", "an"):
+        return []
+    right = article(next_word)
+    return [] if right == s.lower[token - 1] else [word_change(s, token - 1, token - 1, right)]
+
+
+def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
+    """Changes of the finite verbs that agree with a phrase, or None when the sentence is too intricate to repair."""
+    if s.reciprocal or s.pronoun:
+        return None
+    heads = (phrase.slot, phrase.last)
+    governors = {s.head[i] for i in heads if s.dep[i] in ("nsubj", "nsubjpass")}
+    for i, dep in enumerate(s.dep):
+        if s.head[i] in heads and dep == "conj":
+            return None
+        if s.head[i] in heads and dep == "relcl":
+            governors.add(i)
+    changes = []
+    for i, tag in enumerate(s.tag):
+        finite = tag in ("VBZ", "VBP") or s.lower[i] in ("was", "were")
+        if not finite:
+            continue
+        verb = s.head[i] if s.dep[i] in ("aux", "auxpass") else i
+        if i in governors or verb in governors:
+            new = agree(s.lower[i], to_plural)
+            right = _shows_plural(s.lower[i], tag) == to_plural
+            if right and not phrase.partitive:
+                return None  # the arcs contradict the forms
+            if not right and i > phrase.last and _joined_subject(s, phrase):
+                return None
+            if not right and new != s.lower[i]:
+                changes.append(word_change(s, i, i, new))
+        elif not any(s.head[j] in (i, verb) and s.dep[j] in ("nsubj", "nsubjpass", "csubj") for j in range(len(s.dep))):
+            return None  # a verb whose subject is unknown
+    return changes
+
+
+def _joined_subject(s: Sentence, phrase: Phrase) -> bool:
+    """Whether a phrase ends a joined subject, with which the verb agrees as a whole: "a man and two dogs are"."""
+    if not phrase.first or s.lower[phrase.first - 1] not in ("and", "or", "&"):
+        return False
+    return not any(tag[:1] == "V" for tag in s.tag[: phrase.first])
+
+
+def _shows_plural(verb: str, tag: str) -> bool:
+    return verb in ("are", "were", "have", "do") or (tag == "VBP" and verb not in ("is", "was", "has", "does"))
+
+
+def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
+    """Apply changes (any order).
+
+    None when they overlap, touch a negated word, leave the text as it was, or join a word with itself.
+    """
+    if s.negated and any(
+        start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes
+    ):
+        return None
+    parts: list[str] = []
+    edits: list[Edit] = []
+    at = length = 0
+    for start, end, new in sorted(changes):
+        if start < at:
+            return None
+        keep = s.text[at:start]
+        length += len(keep)
+        edits.append(Edit((start, end), (length, length + len(new))))
+        parts += (keep, new)
+        length += len(new)
+        at = end
+    parts.append(s.text[at:])
+    text = "".join(parts)
+    old, new = s.text.casefold(), text.casefold()
+    if new == old:
+        return None
+    if kind.startswith("swap") or " and " in new or " or " in new or "," in new:  # the search is slow
+        repeated = _REPEATED.search(new)  # "orange and orange"
+        if repeated and repeated[0] not in old:
+            return None
+    return Negative(text, kind, rule, tuple(edits), weight)

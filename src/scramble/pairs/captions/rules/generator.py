@@ -1,0 +1,100 @@
+"""The rule-based generator: one spaCy parse per caption, all swap and replace candidates, streamed.
+
+Needs no GPU and no download but the pipeline (``en_core_web_sm`` by default).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble import interrupt
+from scramble.language.lexicon import Lexicon, load_lexicon
+from scramble.language.parse import DEFAULT_PIPELINE, Sentence, load_pipeline, parse
+from scramble.pairs.base import Caption, Negative
+from scramble.pairs.captions.rules.replace import replacements
+from scramble.pairs.captions.rules.swap import swaps
+
+RULES = {"swap": swaps, "replace": replacements}
+CHUNK = 256  # captions parsed at a time, and sent to a worker at a time
+
+
+def candidates(sentence: Sentence, lexicon: Lexicon, rules: Sequence[str] = ("swap", "replace")) -> list[Negative]:
+    """All different candidates of a parsed caption, in a fixed order."""
+    found: dict[str, Negative] = {}
+    for rule in rules:
+        for negative in RULES[rule](sentence, lexicon):
+            found.setdefault(negative.text, negative)
+    return list(found.values())
+
+
+class RuleGenerator:
+    """Swap and replace candidates by rule (see :mod:`scramble.pairs.captions.rules.swap`,
+    :mod:`scramble.pairs.captions.rules.replace`).
+
+    ``processes`` above 1 parses in that many worker processes, each with its own pipeline; captions go out and
+    candidates come back, parses never travel. At most ``2 * processes`` chunks are under way, so memory stays flat.
+    """
+
+    def __init__(
+        self,
+        pipeline: str | Path = DEFAULT_PIPELINE,
+        *,
+        rules: Sequence[str] = ("swap", "replace"),
+        lexicon: Path | None = None,
+        processes: int = 1,
+    ) -> None:
+        unknown = set(rules) - set(RULES)
+        if unknown or not rules:
+            raise ValueError(f"negatives: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
+        self.name = "+".join(rules)
+        self._worker = _Worker(pipeline, tuple(rules), lexicon)
+        self._processes = processes
+        if processes == 1:
+            self._worker.start()  # a missing pipeline stops the run here, not at the first caption
+
+    def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
+        """Each caption with its candidates, in input order."""
+        stream = iter(captions)
+        chunks = iter(lambda: list(islice(stream, CHUNK)), [])
+        if self._processes == 1:
+            for chunk in chunks:
+                yield from zip(chunk, self._worker([caption.text for caption in chunk]), strict=True)
+            return
+        from concurrent.futures import Future, ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        pending: deque[tuple[list[Caption], Future[list[list[Negative]]]]] = deque()
+        context = get_context("spawn")
+        with ProcessPoolExecutor(self._processes, mp_context=context, initializer=interrupt.leave_to_parent) as pool:
+            for chunk in chunks:
+                pending.append((chunk, pool.submit(self._worker, [caption.text for caption in chunk])))
+                if len(pending) >= 2 * self._processes:
+                    done, future = pending.popleft()
+                    yield from zip(done, future.result(), strict=True)
+            for done, future in pending:
+                yield from zip(done, future.result(), strict=True)
+
+
+_LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # one pipeline per worker process
+
+
+class _Worker:
+    """Parses texts and lists their candidates; loads its pipeline at the first call in each process."""
+
+    def __init__(self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None) -> None:
+        self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon
+
+    def start(self) -> tuple[Any, Lexicon]:
+        key = (self._pipeline, self._lexicon)
+        if key not in _LOADED:
+            lexicon = load_lexicon() if self._lexicon is None else load_lexicon(self._lexicon)
+            _LOADED[key] = (load_pipeline(self._pipeline), lexicon)
+        return _LOADED[key]
+
+    def __call__(self, texts: list[str]) -> list[list[Negative]]:
+        nlp, lexicon = self.start()
+        return [candidates(sentence, lexicon, self._rules) for sentence in parse(nlp, texts, lexicon)]

@@ -1,0 +1,157 @@
+"""Replacements: one word of the caption gives way to another that cannot be true of the same thing.
+
+Objects go to co-hyponyms, attributes to others of their class, verbs and spatial relations to ones that exclude them,
+number words to other numbers. Synonyms, hypernyms and words too alike to tell apart are never written. A candidate's
+weight is the frequency of the word it writes, see :mod:`scramble.language.lexicon`.
+"""
+
+from __future__ import annotations
+
+from scramble.language.inflect import plural
+from scramble.language.lexicon import Lexicon, Noun
+from scramble.language.parse import Phrase, Sentence
+from scramble.pairs.base import Negative
+from scramble.pairs.captions.rules.edit import article_change, build, word_change
+
+_NUMBERS = {"two": 200.0, "three": 54.0, "four": 15.0, "five": 5.0, "six": 3.0}
+_GENDERED = frozenset({"man", "woman", "boy", "girl"})
+
+
+def replacements(s: Sentence, lexicon: Lexicon) -> list[Negative]:
+    """All replacement candidates of a parsed caption."""
+    found: list[Negative | None] = []
+    lemmas = {p.noun.lemma for p in s.phrases if p.noun is not None}
+    for index, phrase in enumerate(s.phrases):
+        if phrase.proper:
+            continue
+        if phrase.noun is not None:
+            found += _replace_object(s, phrase, phrase.noun, lemmas, lexicon)
+        found += _replace_attributes(s, phrase, lexicon)
+        found += _replace_number(s, phrase)
+        found += _replace_relation(s, phrase, lexicon)
+        before = s.phrases[index - 1] if index else None
+        found += _replace_verb(s, phrase, before, lexicon)
+    return [negative for negative in found if negative is not None]
+
+
+def _replace_object(
+    s: Sentence, phrase: Phrase, noun: Noun, lemmas: set[str], lexicon: Lexicon
+) -> list[Negative | None]:
+    others = lexicon.noun_swaps.get(noun.lemma, [])
+    first = phrase.last
+    if not others or (s.pronoun and noun.lemma in _GENDERED):
+        return []
+    if phrase.nominal < phrase.last:
+        if f"{s.lower[first - 1]} {s.lower[first]}" not in lexicon.nouns:
+            return []  # a compound that the lexicon does not know: what its head may become is open
+        first -= 1
+        if first > phrase.nominal:
+            return []
+    if first > 0 and f"{s.lower[first - 1]} {s.lower[first]}" in lexicon.phrases["frozen"]:
+        return []
+    bare = not phrase.plural and not phrase.opener and phrase.number < 0
+    found: list[Negative | None] = []
+    before = s.lower[phrase.first - 1] if phrase.first else ""
+    if noun.lemma == "sheep" and phrase.number < 0 and not phrase.partitive and phrase.opener in ("the", ""):
+        return []  # its number shows in no form
+    if before == "at" and noun.category == "furniture":
+        return []  # one sits at a table, not at a chair
+    for other in others:
+        if before in ("in", "inside", "into") and other.lemma in lexicon.phrases["flat"]:
+            continue
+        if not lemmas.isdisjoint(lexicon.alike.get(other.lemma, ())):
+            continue
+        if other.lemma in lemmas or other.lemma in s.lower or (phrase.plural and not other.count):
+            continue
+        if (bare and not other.mass) or (phrase.opener in ("a", "an") and not other.count):
+            continue
+        new = plural(other.lemma) if phrase.plural else other.lemma
+        changes = [word_change(s, first, phrase.last, new), *article_change(s, first, new)]
+        found.append(build(s, changes, "replace-object", "replace.object", other.weight))
+    return found
+
+
+def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[Negative | None]:
+    found: list[Negative | None] = []
+    present = {s.lower[i] for i in range(phrase.first, phrase.last + 1)}
+    category = phrase.noun.category if phrase.noun else ""
+    for a in phrase.attributes:
+        word = a.adjective.word
+        if a.first != a.last or any(b.adjective.cls == a.adjective.cls and b is not a for b in phrase.attributes):
+            continue
+        if (category == "person") != (a.adjective.cls == "age"):
+            continue
+        following = lexicon.adjectives.get(s.lower[a.last + 1])
+        if a.adjective.cls == "state" and following is not None and following.cls == "colour":
+            continue  # "bright blue"
+        if a.adjective.cls in ("age", "size") and s.lower[phrase.last] in lexicon.phrases["children"]:
+            continue
+        if category in ("scene", "") and a.adjective.cls == "colour":
+            continue
+        for other in lexicon.adjective_swaps.get(word, []):
+            if other.word in present or f"{other.word} {s.lower[a.last + 1]}" in lexicon.phrases["frozen"]:
+                continue
+            changes = [word_change(s, a.first, a.last, other.word), *article_change(s, a.first, other.word)]
+            found.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
+    return found
+
+
+def _replace_number(s: Sentence, phrase: Phrase) -> list[Negative | None]:
+    if phrase.number < 0 or not phrase.plural or s.lower[phrase.number] not in _NUMBERS or phrase.opener:
+        return []
+    if phrase.first != phrase.number or (phrase.partitive and phrase.slot < phrase.number):
+        return []
+    if phrase.number and s.lower[phrase.number - 1] in ("or", "and", "to", "about", "-", "at", "least"):
+        return []
+    mine = s.lower[phrase.number]
+    return [
+        build(s, [word_change(s, phrase.number, phrase.number, other)], "replace-number", "replace.number", weight)
+        for other, weight in _NUMBERS.items()
+        if other != mine
+    ]
+
+
+def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[Negative | None]:
+    """The spatial relation whose second argument is the phrase."""
+    if phrase.noun is None or phrase.first == 0 or s.reciprocal:
+        return []
+    for words in (3, 2, 1):
+        first = phrase.first - words
+        if first < 1:
+            continue
+        relation = " ".join(s.lower[first : phrase.first])
+        others = lexicon.relations.get((relation, phrase.noun.category))
+        if others is None:
+            continue
+        if s.tag[first] in ("RP", "TO") or s.lower[first - 1] in ("up", "down", "out", "to", "from", "at", "upside"):
+            return []
+        return [
+            build(s, [word_change(s, first, phrase.first - 1, other)], "replace-relation", "replace.preposition", w)
+            for other, w in others
+        ]
+    return []
+
+
+def _replace_verb(s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon) -> list[Negative | None]:
+    """The verb right before a phrase (its object), or right after it (it has no object)."""
+    found: list[Negative | None] = []
+    if before is not None and phrase.noun is not None and phrase.first > before.last + 1:
+        found += _verb(s, phrase.first - 1, phrase.noun.category, lexicon)
+    after = phrase.last + 1
+    if phrase.noun is not None and phrase.noun.category in ("person", "animal"):
+        if after < len(s.tag) and s.lower[after] in ("is", "are", "that", "who", "was", "were"):
+            after += 1 + (after + 1 < len(s.tag) and s.lower[after + 1] in ("is", "are"))
+        ends = after + 1 >= len(s.tag) or s.tag[after + 1] in ("IN", ".", "RB") or s.lower[after + 1] == "next"
+        if ends:
+            found += _verb(s, after, "-", lexicon)
+    return found
+
+
+def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon) -> list[Negative | None]:
+    if token >= len(s.tag) or not s.tag[token].startswith("V") or (token and s.lower[token - 1] == "-"):
+        return []  # "half-eaten"
+    return [
+        build(s, [word_change(s, token, token, new)], "replace-relation", "replace.verb", weight)
+        for tag, new, weight in lexicon.verbs.get((category, s.lower[token]), [])
+        if tag == s.tag[token]
+    ]

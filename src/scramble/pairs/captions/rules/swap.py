@@ -1,0 +1,478 @@
+"""Swaps: the caption's own words in another arrangement, which tells of another scene.
+
+Rules, all on one parsed caption: two attributes change nouns; an attribute moves to another noun; two noun phrases,
+or two heads under their attributes, change places; a number word or a plural changes nouns. Left alone are
+arrangements that say the same: coordinations, symmetric relations ("next to", "with"), a partitive's two nouns.
+Taxonomy: ARO (Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
+
+from scramble.language.inflect import article, capitalised, plural, word_set
+from scramble.language.lexicon import Lexicon, Noun
+from scramble.language.parse import NO_HEADLINE, Attribute, Phrase, Sentence
+from scramble.pairs.base import Negative
+from scramble.pairs.captions.rules.edit import (
+    Change,
+    agreement_changes,
+    article_change,
+    build,
+    is_title,
+    moved_text,
+    span_change,
+)
+
+_ANIMATE = frozenset({"person", "animal"})
+_THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
+_OBJECTS = frozenset({"tool", "vehicle", "food", "container", "furniture", "clothing"})
+_UNMOVED = frozenset({"person", "part", "scene", "sport"})  # what no colour moves to
+_RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # but these to a place: none has them unsaid
+_PLACES = word_set("""
+    on under underneath beneath in inside behind above over below atop onto into top front
+""")
+_STILL = word_set("""
+    sitting standing laying lying sits stands lies sit stand lay lays is are was were be being that which
+    parked perched sleeping resting hanging walking running going moving traveling driving posing seen shown
+    placed set located laid next
+""")
+_CARRIED = _PLACES | _STILL | {"of", "up", "down"}
+_TRANSITIVE = word_set("""
+    riding rides pulling pulls pushing carrying carries hitting chasing following passing towing rides ride
+    pushes hits chases follows passes tows driving touching
+""")
+_RELATION_TAGS = frozenset({"IN", "VBG", "VBZ", "VBP", "WDT", "WP"})
+_GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
+_FIXED_NUMBER = word_set("""
+    ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
+    town lawn jungle desert
+""")
+_PATHS = frozenset({"past", "through", "around", "across", "from", "toward", "towards", "at", "to", "along", "off"})
+_JOINERS = frozenset({"and", "or", ","})
+_SEPARATORS = _JOINERS | {"&", "+", "/", "plus", ".", "!", "?", ";", ":", "...", "…", "-", "–", "—"}
+_QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
+_MUTUAL = word_set("""
+    playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
+    dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
+""")  # before "with" or "to": what one does to the other, the other does to it
+_RIDING = word_set("""
+    riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
+""")
+_GROUND = word_set("""
+    wave ocean water sea surf river lake slope hill mountain snow ramp rail street road track trail path beach
+""")
+_MOUNTS = frozenset({"vehicle", "animal", "tool", "sport"})
+_ON = frozenset({"on", "in", "atop", "onto", "upon", "top", "of", "with", "using"})
+_AMONG = frozenset({"between", "among", "amongst", "amid", "amidst"})
+_FILLERS = word_set("""
+    a an the of to its then
+""")
+_OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
+
+
+def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
+    """All swap candidates of a parsed caption."""
+    found: list[Negative | None] = []
+    phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not _in_title(s, p, lexicon)]
+    lemmas = Counter(p.noun.lemma for p in phrases if p.noun is not None)
+    for u, v in combinations(phrases, 2):
+        if u.noun is None or v.noun is None:
+            continue
+        joints = _between(s, u, v)
+        words = [s.lower[i] for i in joints]
+        linked = not _says_the_same(s, u, v, joints, words, lexicon)
+        found += _swap_attributes(s, u, v, linked)
+        if not _JOINERS.issuperset(words):
+            found += _move_attribute(s, u, v, lexicon)
+        if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
+            continue
+        if _bound(s, u, lexicon) or _bound(s, v, lexicon):
+            continue
+        if u.plural != v.plural and (_among(s, u) or _among(s, v)):
+            continue  # "in between a child"
+        found += _swap_numbers(s, u, v, lexicon)
+        weight = _plausibility(u.noun, v.noun, words, _arguments(s, u, v))
+        if weight and not _generic(u.noun, v.noun, lexicon):
+            found += _swap_phrases(s, u, v, linked, weight)
+    return [negative for negative in found if negative is not None]
+
+
+# ------------------------------------------------------------------------------------------------------ what is safe
+
+
+def _in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
+    """Whether a common word of a phrase has a capital, which would show at another place: 'a sign with "The Cat"'."""
+    if s.headline != NO_HEADLINE:
+        return False
+    inner = (i for i in range(phrase.first, phrase.last + 1) if i not in s.opening and is_title(s, i))
+    return any(
+        s.tag[i] in ("DT", "CD") or s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives for i in inner
+    )
+
+
+def _between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
+    """The tokens between two phrases, other noun phrases and negated words left out.
+
+    "a bench with nobody on it next to a car" relates bench and car by "next to" alone.
+    """
+    inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)} | s.negated
+    return [i for i in range(u.last + 1, v.first) if i not in inside]
+
+
+def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
+    """Whether two noun phrases can trade places without a change of meaning.
+
+    True of a coordination and of symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
+    cat" is not false where "a cat sitting next to a dog" is true. Not so when either has a relation of its own: "a
+    man on a skateboard near a car", "a dog next to a cat wearing a hat".
+    """
+    words = [w for w in words if w not in _QUOTES]
+    if _SEPARATORS.issuperset(words) or _rides(s, u, v, words):
+        return True
+    joints = [i for i in joints if s.lower[i] not in _QUOTES]
+    after = v.last + 1
+    if words[-1] in _JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
+        return True  # "a sink in a bathroom and a towel": joined to what is not certain
+    symmetric = lexicon.phrases["symmetric"]
+    mutual = len(words) > 1 and words[-1] in ("with", "to") and words[-2] in _MUTUAL and _equals(u, v)
+    if not mutual and any(
+        s.tag[i].startswith("V") and w not in _STILL and w not in symmetric for i, w in zip(joints, words, strict=True)
+    ):
+        return False
+    if set(words) & _PLACES:
+        return False
+    if mutual or any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
+        before = s.lower[u.first - 1] if u.first else ""
+        free = before in symmetric or before == "of" or before in _STILL
+        governed = u.first > 0 and not free and (before in _PLACES or s.tag[u.first - 1].startswith("V"))
+        follower = s.lower[v.last + 1] if v.last + 1 < len(s.lower) else ""
+        tag = s.tag[v.last + 1] if follower else ""
+        owns = tag in ("VBG", "WDT", "WP") and follower not in _STILL
+        place = s.lower[v.last + 2] if v.last + 2 < len(s.lower) else ""
+        owns = owns or (words[-1] == "with" and follower in _PLACES and place in ("it", "them", "top", "the"))
+        return not (governed or owns) or bool(_JOINERS & set(words))
+    return not [w for w in words if w not in symmetric and w not in _FILLERS and w not in _STILL and w not in _JOINERS]
+
+
+def _equals(u: Phrase, v: Phrase) -> bool:
+    """Whether either thing can do what the other does: two living ones, or two lifeless ones."""
+    if u.noun is None or v.noun is None:
+        return False
+    return (u.noun.category in _ANIMATE) == (v.noun.category in _ANIMATE)
+
+
+def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
+    """Whether two phrases are what is ridden and where: "riding a wave on a board", "riding a board on a wave"."""
+    if u.noun is None or v.noun is None:
+        return False
+    first, second = (u, v) if _grounds(s, u) else (v, u)
+    if not _grounds(s, first) or _grounds(s, second) or second.noun is None or second.noun.category not in _MOUNTS:
+        return False
+    before = s.lower[u.first - 1] if u.first else ""
+    if _ON.issuperset(words):
+        return before in _RIDING
+    return before in _ON and any(w in _RIDING for w in words) and _RIDING.issuperset(words)
+
+
+def _grounds(s: Sentence, phrase: Phrase) -> bool:
+    lemma = phrase.noun.lemma if phrase.noun is not None else ""
+    return lemma in _GROUND or s.lower[phrase.last].removesuffix("s") in _GROUND
+
+
+def _among(s: Sentence, phrase: Phrase) -> bool:
+    """Whether a phrase has to name several things: "in between two children"."""
+    return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
+
+
+def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
+    """Whether a phrase is tied to a noun by "of" ("a statue of a horse") or stands bare in an idiom ("in bed")."""
+    if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
+        return True
+    if phrase.first == 0:
+        return False
+    before = s.lower[phrase.first - 1]
+    if before == "of" and phrase.first > 1:
+        word = s.lower[phrase.first - 2]
+        names = lexicon.phrases["locators"] | lexicon.phrases["depictions"] | _OF_PLACE
+        return word not in names
+    if before == "-" or phrase.noun is None:
+        return True
+    if before in _QUOTES and s.end[phrase.first - 1] < s.start[phrase.first]:
+        return True  # '"Stop" sign'
+    tag = s.tag[phrase.first - 1]
+    if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
+        return True  # the phrase goes on to the left, past what was read
+    if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
+        return True
+    bare = not phrase.opener and phrase.number < 0 and not phrase.plural
+    return bare and not phrase.noun.mass and s.tag[phrase.first - 1] in ("IN", "TO")
+
+
+def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
+    """The text of a phrase at another's place; with an article if it had none ("Dog on a couch") and the other has."""
+    text = moved_text(s, phrase.first, phrase.last)
+    if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
+        return text
+    if phrase.number >= 0 or phrase.noun is None or phrase.noun.mass:
+        return text
+    return f"{s.styled(article(text))} {text}"
+
+
+def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
+    """Whether one noun may name the other's thing too ("a man near a person"): a swap of these says the same."""
+    return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
+
+
+def _plausibility(a: Noun, b: Noun, words: list[str], verbal: bool) -> float:
+    """How well two nouns can trade places: 0 is never. Keeps "a hat wearing a man" out."""
+    pair = {a.category, b.category}
+    if "part" in pair and pair & _OBJECTS:
+        return 0.02 if verbal else 0.0
+    if pair & {"part", "sport"}:
+        return 0.0
+    if a.category == b.category:
+        return 0.5 if a.category == "scene" else 1.0
+    if pair <= _ANIMATE:
+        return 1.0
+    if pair <= _THINGS:
+        return 0.5
+    if pair & _ANIMATE and pair <= _ANIMATE | _THINGS - {"food"}:
+        if pair <= _ANIMATE | {"vehicle"} and set(words) & _TRANSITIVE:
+            return 0.2
+        if set(words) & _PLACES:
+            return 0.15 if _CARRIED.issuperset(words) else 0.05
+    if pair & _ANIMATE and pair & _OBJECTS - {"clothing"} and set(words) & _PATHS:
+        return 0.02
+    return 0.02 if pair & _ANIMATE and pair & _OBJECTS and verbal else 0.0
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool) -> list[Negative | None]:
+    found: list[Negative | None] = []
+    if u.noun is None or v.noun is None or (u.noun.lemma == v.noun.lemma and not linked):
+        return found
+    for a in u.attributes:
+        for b in v.attributes:
+            if a.adjective.word == b.adjective.word or s.lower[a.first] == s.lower[b.first]:
+                continue
+            same = a.adjective.cls == b.adjective.cls
+            if not same and "colour" not in (a.adjective.cls, b.adjective.cls):
+                continue
+            if not (_takes(u, b) and _takes(v, a)) or (not same and (len(u.attributes) > 1 or len(v.attributes) > 1)):
+                continue
+            changes = [
+                span_change(s, a.first, a.last, moved_text(s, b.first, b.last)),
+                span_change(s, b.first, b.last, moved_text(s, a.first, a.last)),
+                *article_change(s, a.first, s.lower[b.first]),
+                *article_change(s, b.first, s.lower[a.first]),
+            ]
+            found.append(build(s, changes, "swap-attribute", "swap.attributes", 2.0 if same else 1.0))
+    return found
+
+
+def _takes(phrase: Phrase, attribute: Attribute) -> bool:
+    """Whether a noun can have an attribute. People's colours and ages are left alone: they read as something else."""
+    if (
+        phrase.noun is None
+        or phrase.noun.category in ("scene", "sport")
+        or (phrase.noun.mass and not phrase.noun.count)
+    ):
+        return False
+    if attribute.adjective.cls == "state":
+        return False
+    if phrase.noun.category == "person":
+        return attribute.adjective.cls in ("age", "size", "pattern")
+    return attribute.adjective.cls != "age" or phrase.noun.category == "animal"
+
+
+def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
+    """ "a black cat on a couch" -> "a cat on a black couch". Colours and patterns only: most things are of metal."""
+    found: list[Negative | None] = []
+    for giver, taker in ((u, v), (v, u)):
+        if giver.noun is None or taker.noun is None or giver.noun.lemma == taker.noun.lemma or taker.partitive:
+            continue
+        if giver.noun.category in ("person", "scene") or len(giver.attributes) != 1:
+            continue
+        a = giver.attributes[0]
+        if taker.noun.category in _UNMOVED and not (taker.noun.category == "scene" and a.adjective.word in _RARE):
+            continue
+        if a.adjective.cls not in ("colour", "pattern") or not _takes(taker, a):
+            continue
+        if any(b.adjective.cls not in ("size", "age", "state") for b in taker.attributes) or not _known(s, taker):
+            continue
+        if any(b.last > b.first + 1 for b in taker.attributes):
+            continue  # "a big and white dog"
+        if f"{s.lower[a.first]} {taker.noun.lemma}" in lexicon.phrases["natural"]:
+            continue
+        following = s.span(a.last + 1, a.last + 1)
+        if a.first in s.opening:
+            removed: Change = (s.start[a.first], s.end[a.last + 1], capitalised(following))
+        else:
+            removed = (s.start[a.first], s.start[a.last + 1], "")
+        word, at = moved_text(s, a.first, a.last), taker.nominal
+        if at in s.opening:
+            added: Change = (s.start[at], s.end[at], f"{capitalised(word)} {moved_text(s, at, at)}")
+        else:
+            added = (s.start[at], s.start[at], word + " ")
+        changes = [removed, added, *article_change(s, a.first, following), *article_change(s, at, word)]
+        found.append(build(s, changes, "swap-attribute", "swap.move-attribute", 1.0))
+    return found
+
+
+def _known(s: Sentence, phrase: Phrase) -> bool:
+    """Whether every modifier of a phrase is in the lexicon, so that none is left in a strange place."""
+    known = {i for a in phrase.attributes for i in range(a.first, a.last + 1)} | {phrase.number}
+    return all(i in known or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
+
+
+def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
+    """Whole phrases change places, and heads alone where attributes stay behind."""
+    found: list[Negative | None] = []
+    if s.pronoun and not _same_reference(s, u, v):
+        return found
+    verbs: list[Change] | None = []
+    if u.slot_plural != v.slot_plural or u.partitive or v.partitive:
+        mine, yours = agreement_changes(s, u, v.slot_plural), agreement_changes(s, v, u.slot_plural)
+        verbs = None if mine is None or yours is None else mine + yours
+    if linked and verbs is not None:
+        changes = [
+            span_change(s, u.first, u.last, _in_place_of(s, v, u)),
+            span_change(s, v.first, v.last, _in_place_of(s, u, v)),
+            *verbs,
+        ]
+        kind = "swap-relation" if _arguments(s, u, v) else "swap-object"
+        found.append(build(s, changes, kind, "swap.phrases", weight))
+    if u.attributes or v.attributes:
+        if u.partitive or v.partitive or weight < 0.5 or not _heads_trade(s, u, v):
+            return found
+        if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
+            return found  # "a man and a young girl": the man may be young too
+        first, second = _form(s, v, u.plural), _form(s, u, v.plural)
+        if first and second:
+            changes = [
+                span_change(s, u.nominal, u.last, first),
+                span_change(s, v.nominal, v.last, second),
+                *article_change(s, u.nominal, first),
+                *article_change(s, v.nominal, second),
+            ]
+            found.append(build(s, changes, "swap-object", "swap.heads", weight))
+    return found
+
+
+def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
+    """Whether a pronoun in the caption can stand for either phrase after the swap."""
+    if u.plural != v.plural or u.noun is None or v.noun is None:
+        return False
+    pair = {u.noun.category, v.noun.category}
+    if "person" in pair:
+        return "animal" in pair and "its" not in s.lower and "it" not in s.lower
+    return True
+
+
+def _heads_trade(s: Sentence, u: Phrase, v: Phrase) -> bool:
+    """Whether each noun can have the attributes that the other leaves behind."""
+    if {s.lower[a.first] for a in u.attributes} == {s.lower[a.first] for a in v.attributes}:
+        return False
+    if not (_known(s, u) and _known(s, v)):
+        return False
+    return all(_takes(v, a) for a in u.attributes) and all(_takes(u, a) for a in v.attributes)
+
+
+def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
+    """The head (with compounds) of a phrase in another number; "" when it has none."""
+    text = moved_text(s, phrase.nominal, phrase.last)
+    if phrase.plural == to_plural:
+        return text
+    if (
+        phrase.noun is None
+        or not phrase.noun.count
+        or phrase.nominal != phrase.last
+        or phrase.noun.lemma in _FIXED_NUMBER
+    ):
+        return ""
+    if s.headline != NO_HEADLINE:
+        text = text.lower()
+    return s.styled(plural(text) if to_plural else phrase.noun.lemma)
+
+
+def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
+    """Whether the two phrases are subject and object of one verb: adjacent, with only that verb between them."""
+    between = range(u.last + 1, v.first)
+    return bool(between) and all(
+        s.tag[i].startswith("V") or s.tag[i] in ("RP", "MD", "RB", "WDT", "TO") for i in between
+    )
+
+
+def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
+    """ "two dogs and three cats" -> "three dogs and two cats"; "two men and a dog" -> "a man and two dogs"; "a group
+    of men and a dog" -> "a man and a group of dogs"."""
+    if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport"}:
+        return []
+    if _generic(u.noun, v.noun, lexicon):
+        return []
+    if u.number >= 0 and v.number >= 0 and not (u.partitive or v.partitive):
+        if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural:
+            return []
+        changes = [
+            span_change(s, u.number, u.number, moved_text(s, v.number, v.number)),
+            span_change(s, v.number, v.number, moved_text(s, u.number, u.number)),
+        ]
+        return [build(s, changes, "swap-number", "swap.numbers", 2.0)]
+    many, one = (u, v) if _quantity(s, u) else (v, u)
+    quantity = _quantity(s, many)
+    if (
+        not quantity
+        or one.plural
+        or one.opener not in ("a", "an", "the")
+        or one.partitive
+        or not (one.noun and one.noun.count)
+    ):
+        return []
+    end, words = quantity[0], s.styled(quantity[1])
+    follower = one.last + 1
+    if one.noun.category == "scene" and words.startswith("a "):
+        return []
+    if follower + 1 < len(s.tag) and s.lower[follower] == "and" and s.tag[follower + 1] in ("NN", "NNS"):
+        return []  # "a suit and tie"
+    singular, plural_form = _form(s, many, False), _form(s, one, True)
+    verbs_one, verbs_many = agreement_changes(s, one, True), agreement_changes(s, many, False)
+    if not singular or not plural_form or verbs_one is None or verbs_many is None:
+        return []
+    alone = " ".join(filter(None, (_middle(s, end + 1, many.nominal), singular)))
+    changes = [
+        span_change(
+            s, one.first, one.last, " ".join(filter(None, (words, _middle(s, one.first + 1, one.nominal), plural_form)))
+        ),
+        span_change(s, many.first, many.last, f"{s.styled(article(alone))} {alone}"),
+        *verbs_one,
+        *verbs_many,
+    ]
+    return [build(s, changes, "swap-number", "swap.numbers", 1.0)]
+
+
+def _middle(s: Sentence, first: int, nominal: int) -> str:
+    """The text between a phrase's determiner and its head."""
+    return moved_text(s, first, nominal - 1) if first < nominal else ""
+
+
+def _quantity(s: Sentence, phrase: Phrase) -> tuple[int, str] | None:
+    """The last token of the words that tell how many, and these words as another noun takes them ("" for none)."""
+    if not phrase.plural:
+        return None
+    if phrase.partitive:
+        word = _GROUPS.get(s.lower[phrase.slot])
+        if word and phrase.slot == phrase.first + 1 and phrase.opener == "a" and phrase.number < 0:
+            return phrase.slot + 1, f"a {word} of"
+        return None
+    if phrase.opener == "some" and phrase.number < 0:
+        return phrase.first, "some"
+    if phrase.opener or s.lower[phrase.first] in ("one", "other", "different", "various", "multiple", "few"):
+        return None
+    if phrase.number < 0:
+        before = s.tag[phrase.first - 1] if phrase.first else "IN"
+        return (phrase.first - 1, "") if (before[:1] in "VI" and before != "VBN") or before == "CC" else None
+    return (phrase.number, moved_text(s, phrase.number, phrase.number)) if phrase.number == phrase.first else None

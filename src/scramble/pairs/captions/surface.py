@@ -1,0 +1,83 @@
+"""The outside of captions: one written form for both sides of a pair, and which texts are no captions at all.
+
+Generators of earlier data sets lower-cased or re-spaced the negatives only, and a reader of nothing but case and
+spacing told them from the captions in nine cases of ten. Here both sides pass through :func:`normalise`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from scramble.language.inflect import word_set
+
+_SPACES = re.compile(r"\s+")
+_BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:!?)\]])")
+_IRREGULAR = re.compile(r"[^ -~]|  | [,.;:!?)\]]|[\s,;:.\-!?][.!?]$")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_SENTENCE = re.compile(r"[.!?]['\")]? +['\"(]?[a-z]")
+_DANGLING = re.compile(r"[\s,;:.\-]+$")
+_URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
+_HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
+_TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # of chat templates: a tokenizer makes it the real token
+_ENGLISH = word_set("""
+    a an the of on in with and is are to at by for from near that two some several his her its their sits
+    standing sitting man woman people there next front while has group people this
+""")
+
+
+def normalise(text: str) -> str:
+    """A caption in the one form that all pairs share: single spaces, a first capital, a final period.
+
+    The words, their order and inner capitals stay as they are; ``normalise(normalise(x)) == normalise(x)``.
+    """
+    if text[:1].isupper() and text[-1] in ".!?" and not _IRREGULAR.search(text) and not text.isupper():
+        return text
+    text = _SPACES.sub(" ", unicodedata.normalize("NFC", text).replace("’", "'").replace("“", '"').replace("”", '"'))
+    text = _BEFORE_PUNCTUATION.sub(r"\1", text.strip())
+    final = text[-1:] if text[-1:] in "!?" else "."
+    text = _DANGLING.sub("", text.rstrip("!?")) + final
+    letters = [c for c in text if c.isalpha()]
+    if len(letters) > 8 and all(c.isupper() for c in letters):
+        text = _SENTENCE.sub(lambda match: match[0].upper(), text.lower())
+    return text[:1].upper() + text[1:]
+
+
+def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
+    """Why a text cannot be used as an English caption, in a few words; "" when it can."""
+    words = re.findall(r"[^\W\d_]+(?:'\w+)?", text)
+    if not text.strip():
+        return "empty"
+    if _CONTROL.search(text) or (not text.isascii() and _has(text, ("Cc", "Cf", "Cs", "Co"))):
+        return "control characters"
+    if _URL.search(text):
+        return "holds a URL"
+    if _TOKEN.search(text):
+        return "holds a control token"
+    if _HTML.search(text):
+        return "holds HTML"
+    if not words:
+        return "no words"
+    if not text.isascii() and _has(text, ("So",)):
+        return "holds emoji or symbols"
+    if text.rstrip().endswith("?"):
+        return "a question"
+    if len(words) > max_words:
+        return f"more than {max_words} words"
+    if len(words) < min_words:
+        return f"fewer than {min_words} words"
+    if len({w.lower() for w in words}) == 1:
+        return "one word repeated"
+    return "" if _looks_english(text, words) else "not English"
+
+
+def _has(text: str, categories: tuple[str, ...]) -> bool:
+    return any(unicodedata.category(c) in categories and c not in "\n\t\r" for c in text)
+
+
+def _looks_english(text: str, words: list[str]) -> bool:
+    if not text.isascii():
+        letters = [c for c in text if c.isalpha()]
+        if sum(c.isascii() for c in letters) < 0.9 * len(letters):
+            return False
+    return any(w.lower() in _ENGLISH for w in words)

@@ -1,0 +1,145 @@
+"""Hard negatives for the embedded world's captions, by swapping and replacing what the grammar says can be exchanged.
+
+Works from the text: every candidate parses, differs in meaning from the caption, and keeps its length and wording.
+Where a scene graph comes with the caption, candidates that are true of the image can be dropped (and are counted).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import combinations
+
+from scramble.pairs.base import Caption, Negative
+from scramble.records import Edit
+from scramble.world.grammar import (
+    NUMBERS,
+    RELATION_WORDS,
+    Clause,
+    Count,
+    Exists,
+    Noun,
+    Relation,
+    Span,
+    noun_spans,
+    number_spans,
+    parse,
+    relation_of,
+    relation_spans,
+)
+from scramble.world.judge import holds
+from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, SIZES
+
+_WORDS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES}
+
+
+class WorldNegatives:
+    """The world's generator.
+
+    Args:
+        kinds: the kinds to make (all where None).
+        check: drop candidates that the judge finds true, where the caption comes with a graph.
+    Attributes:
+        judged, true_of_image: how many candidates the judge saw, and how many of them were true (defects).
+    """
+
+    name = "world"
+
+    def __init__(self, kinds: Iterable[str] | None = None, *, check: bool = True) -> None:
+        self.kinds = None if kinds is None else frozenset(kinds)
+        self.check = check
+        self.judged: Counter[str] = Counter()
+        self.true_of_image: Counter[str] = Counter()
+
+    def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
+        """Each caption with all its candidates. Raises GrammarError for a text that is no caption of the world."""
+        for caption in captions:
+            found = [n for n in candidates(caption.text) if self.kinds is None or n.kind in self.kinds]
+            yield caption, found if caption.graph is None else [n for n in found if self._keep(caption, n)]
+
+    def _keep(self, caption: Caption, negative: Negative) -> bool:
+        assert caption.graph is not None
+        true = holds(caption.graph, negative.text)
+        self.judged[negative.kind] += 1
+        self.true_of_image[negative.kind] += true
+        return not (true and self.check)
+
+
+def candidates(text: str) -> list[Negative]:
+    """All negatives of a caption, each with another meaning; raises GrammarError if the caption does not parse."""
+    meaning = _canonical(parse(text))
+    found: dict[str, Negative] = {}
+    for negative in (*_swaps(text), *_replacements(text)):
+        if _canonical(parse(negative.text)) != meaning:
+            found.setdefault(negative.text, negative)
+    return list(found.values())
+
+
+def _swaps(text: str) -> Iterator[Negative]:
+    nouns = noun_spans(text)
+    for first, second in combinations(nouns, 2):
+        a, b = first.value, second.value
+        assert isinstance(a, Noun) and isinstance(b, Noun)
+        yield _edited(text, "swap-object", "swap.objects", (first, str(b)), (second, str(a)))
+        for word in ("colour", "size"):
+            mine, other = getattr(a, word), getattr(b, word)
+            # With one shape, exchanging all attributes is exchanging the objects: that is the other kind.
+            if mine and other and mine != other and a.shape != b.shape:
+                swapped = str(replace(a, **{word: other})), str(replace(b, **{word: mine}))
+                yield _edited(text, "swap-attribute", f"swap.{word}s", (first, swapped[0]), (second, swapped[1]))
+    for first, second in combinations(relation_spans(text), 2):
+        if relation_of(str(first.value)) != relation_of(str(second.value)):
+            yield _edited(text, "swap-relation", "swap.relations", (first, second.value), (second, first.value))
+
+
+def _replacements(text: str) -> Iterator[Negative]:
+    named = [span.value for span in noun_spans(text)]
+    for span in noun_spans(text):
+        noun = span.value
+        assert isinstance(noun, Noun)
+        for word, options in _WORDS.items():
+            kind = "replace-object" if word == "shape" else "replace-attribute"
+            for option in options:
+                other = replace(noun, **{word: option})
+                if getattr(noun, word) and other not in named:
+                    yield _edited(text, kind, f"replace.{word}", (span, str(other)))
+    for span in relation_spans(text):
+        relation = relation_of(str(span.value))
+        place = RELATION_WORDS[relation].index(str(span.value))
+        opposite = RELATION_WORDS[OPPOSITE[relation]][place]  # the same wording of the opposite
+        yield _edited(text, "replace-relation", "replace.opposite", (span, opposite))
+    for span in number_spans(text):
+        number = NUMBERS.index(str(span.value))
+        for near in (number - 1, number + 1):
+            # "one" would need another verb and noun form, and so would show without the image.
+            if number != 1 and near != 1 and 0 < near < len(NUMBERS):
+                yield _edited(text, "replace-number", "replace.number", (span, NUMBERS[near]))
+
+
+def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) -> Negative:
+    """The text with stretches exchanged; the spans are in order."""
+    parts, edits, at, length = [], [], 0, 0
+    for span, new in changes:
+        start = length + span.start - at
+        parts += [text[at : span.start], str(new)]
+        length, at = start + len(str(new)), span.end
+        edits.append(Edit((span.start, span.end), (start, length)))
+    return Negative("".join([*parts, text[at:]]), kind, rule, tuple(edits))
+
+
+def _canonical(clauses: tuple[Clause, ...]) -> object:
+    """The meaning without order of mention: "a left of b" and "b right of a" are one."""
+    return sorted(repr(_canonical_clause(clause)) for clause in clauses)
+
+
+def _canonical_clause(clause: Clause) -> object:
+    if isinstance(clause, Exists):
+        return sorted(map(repr, clause.nouns))
+    if isinstance(clause, Relation) and len(clause.links) == 1:
+        ((relation, other),) = clause.links
+        mirrored = (OPPOSITE[relation], repr(other), repr(clause.subject))
+        return min((relation, repr(clause.subject), repr(other)), mirrored)
+    if isinstance(clause, Count):
+        return clause
+    return (repr(clause.subject), sorted(map(repr, clause.links)))

@@ -1,0 +1,111 @@
+"""What an intervention works on and what it gives, the same for the embedded world and for real images."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scramble.pairs.rationales import KINDS
+from scramble.pairs.rationales.graph_edits import Change
+from scramble.records import Question
+from scramble.scenegraphs import SceneGraph
+
+
+class SceneAlignError(ValueError):
+    """Settings or data that SceneAlign cannot work with. The message says which."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question about an image with its scene graph; the question carries the faithful rationale."""
+
+    image_id: str
+    question: Question
+    graph: SceneGraph
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is asked of an intervention. All defaults are own choices.
+
+    ``edits`` maps numbers of changes to weights; ``distance`` bounds how many steps lie between the changed step
+    nearest to the conclusion and the conclusion itself (0: the conclusion is changed); ``answer`` is ``follow`` (the
+    rejected answer is what the changed steps give) or ``keep``; ``balance`` is ``pad`` (a step that is left out is
+    replaced by a true needless one; where a false detail is added, the chosen side has the true one) or ``none``.
+    """
+
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
+    edits: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+    distance: tuple[int, int] | None = None
+    answer: str = "follow"
+    balance: str = "pad"
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.kinds) - set(KINDS)):
+            raise SceneAlignError(f"no kind of intervention is called {unknown[0]!r}: choose among {', '.join(KINDS)}")
+        if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
+            raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must not be negative, and one must be above 0")
+        if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
+            raise SceneAlignError(f"edits={dict(self.edits)}: numbers of edits from 1 on, each with its weight")
+        if self.answer not in ("follow", "keep") or self.balance not in ("pad", "none"):
+            raise SceneAlignError(f"no answer={self.answer!r} with balance={self.balance!r}")
+        if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
+            raise SceneAlignError(f"distance={list(self.distance)}: give the least and the greatest number of steps")
+
+    def near_enough(self, distance: int) -> bool:
+        """Whether a change at this distance from the conclusion is wanted."""
+        return self.distance is None or self.distance[0] <= distance <= self.distance[1]
+
+    def draw_edits(self, rng: random.Random) -> int:
+        return rng.choices(list(self.edits), weights=list(self.edits.values()))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbed:
+    """A faithful rationale and an unfaithful one, and exactly what is wrong with the second.
+
+    ``false_steps`` are places in ``rejected`` of steps that the image does not support; ``missing`` the needed steps
+    that the rejected side lacks (a false step in their place counts as missing, too); ``padding`` the true but
+    needless steps that it has instead.
+    """
+
+    kind: str
+    chosen: tuple[str, ...]
+    rejected: tuple[str, ...]
+    chosen_answer: str
+    rejected_answer: str
+    changes: tuple[Change, ...]
+    false_steps: tuple[int, ...]
+    missing: tuple[str, ...]
+    padding: tuple[str, ...]
+    distance: int
+    critical: tuple[str, ...]
+    rule: str = "scenealign.template"
+
+    def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """What a pair keeps of it, as plain JSON. ``difficulty`` says how much is changed, not whether it is true."""
+        touched = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
+        return {
+            "intervention": self.kind,
+            "changes": list(self.changes),
+            "edited_facts": {side: list(facts) for side, facts in edited.items()},
+            "false_steps": list(self.false_steps),
+            "missing_steps": list(self.missing),
+            "padding": list(self.padding),
+            "answers": [self.chosen_answer, self.rejected_answer],
+            "critical_nodes": list(self.critical),
+            "graph": graph.part(touched).to_json(),
+            "difficulty": {
+                "edits": len(self.changes),
+                "distance": self.distance,
+                "steps": len(self.chosen),
+                "changed_share": round(len(set(self.chosen) - set(self.rejected)) / max(1, len(self.chosen)), 3),
+            },
+        }
+
+
+class NotPossible(Exception):
+    """An intervention that this case offers no room for; the reason is counted."""

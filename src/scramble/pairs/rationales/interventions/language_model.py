@@ -1,0 +1,145 @@
+"""The same interventions, worded by a language model: it gets the steps and the edited facts, and changes no other.
+
+The changes of the graph are drawn as :mod:`~scramble.pairs.rationales.interventions.english` draws them; the model
+rewrites the steps that they touch, so that the wording is fluent where rules would be stiff. What it returns is
+checked word by word and counted when it says anything else. Prompt and settings are own choices; the prompt's hash is
+in every pair's rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from scramble.engines import Engine, Message, Reply, ReplyStore, Request
+from scramble.pairs.rationales.cases import Case, Perturbed, Settings
+from scramble.pairs.rationales.graph_edits import Cooccurrence, apply, facts_changed
+from scramble.pairs.rationales.interventions.english import WordInterventions, unintended
+from scramble.store import content_key
+
+PROMPT = """\
+Below are the steps of an argument about an image. Rewrite them for another image that differs in these facts alone:
+
+{facts}
+
+Change only the words that these facts require, in every step that they touch, and keep everything else as it is: the
+number of steps, their order, and their style. Add nothing. Write fluent English with the right articles and plurals.
+
+Steps:
+{steps}
+
+Reply with JSON: {{"steps": ["...", "..."]}} with exactly {count} steps."""
+
+
+def _schema(count: int) -> dict[str, Any]:
+    step = {"type": "string", "maxLength": 400}
+    steps = {"type": "array", "minItems": count, "maxItems": count, "items": step}
+    return {
+        "type": "object",
+        "properties": {"steps": steps},
+        "required": ["steps"],
+        "additionalProperties": False,
+    }
+
+
+class EngineInterventions(WordInterventions):
+    """Draws changes by rule and has a language model write them.
+
+    Args:
+        engine, store: what answers, and where its replies are kept and looked up.
+        told: see :class:`~scramble.pairs.rationales.interventions.english.WordInterventions`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        seen: Cooccurrence,
+        engine: Engine,
+        store: ReplyStore,
+        *,
+        told: bool = True,
+        temperature: float = 0.2,
+        top_p: float = 0.9,
+        max_tokens: int = 600,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(settings, seen, told=told)
+        self.rule = f"scenealign.engine@{content_key(PROMPT)} {engine.model}"
+        self.counts: Counter[str] = Counter()
+        self._engine, self._store = engine, store
+        self._settings: dict[str, Any] = {
+            "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed
+        }  # fmt: skip
+
+    def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
+        """Each perturbation in the model's words, or the reason why it has none; steps left out need no model.
+
+        Raises EngineError when asking on is pointless; replies so far are stored.
+        """
+        waiting: deque[tuple[Case, Perturbed, bool]] = deque()
+
+        def requests() -> Iterator[Request]:
+            for case, perturbed in stream:
+                asked = perturbed.kind != "shorten"
+                waiting.append((case, perturbed, asked))
+                if asked:
+                    yield self._request(case, perturbed)
+
+        for reply in self._engine.generate(requests(), self._store):
+            while not waiting[0][2]:
+                yield waiting.popleft()[:2]
+            case, perturbed, _ = waiting.popleft()
+            result = self._read(perturbed, reply)
+            self.counts[result if isinstance(result, str) else "used"] += 1
+            yield case, result
+        while waiting:
+            yield waiting.popleft()[:2]
+
+    def totals(self) -> dict[str, Any]:
+        """What the engine has done so far, and what became of its replies."""
+        return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
+
+    def _request(self, case: Case, perturbed: Perturbed) -> Request:
+        changed = facts_changed(case.graph, apply(case.graph, perturbed.changes))
+        facts = [f"- no longer true: {fact}" for fact in changed["removed"]]
+        facts += [f"- true instead: {fact}" for fact in changed["added"]]
+        steps = "\n".join(f"{i}. {step}" for i, step in enumerate(perturbed.chosen, 1))
+        text = PROMPT.format(facts="\n".join(facts), steps=steps, count=len(perturbed.chosen))
+        return Request((Message("user", text),), schema=_schema(len(perturbed.chosen)), **self._settings)
+
+    def _read(self, perturbed: Perturbed, reply: Reply) -> Perturbed | str:
+        """The perturbation in the words of a reply, or why the reply cannot be used."""
+        steps = read_steps(reply)
+        if isinstance(steps, str):
+            return steps
+        if len(steps) != len(perturbed.chosen):
+            return "rewriting: the number of steps changed"
+        changed = tuple(i for i, step in enumerate(steps) if step != perturbed.chosen[i])
+        worded = dataclasses.replace(
+            perturbed, rejected=steps, false_steps=changed, missing=tuple(perturbed.chosen[i] for i in changed),
+            rule=self.rule,
+        )  # fmt: skip
+        if changed != perturbed.false_steps:
+            return "rewriting: other steps than those that the facts touch"
+        reason = unintended(worded)
+        return f"rewriting: {reason.split(':')[0]}" if reason else worded
+
+
+def read_steps(reply: Reply) -> tuple[str, ...] | str:
+    """The steps in a reply, or the reason why there are none."""
+    if reply.error:
+        return f"no reply: {reply.error.split(' (')[0]}"
+    if not reply.finished:
+        return "reply cut at the token limit"
+    found = re.search(r"\{.*\}", reply.text, re.DOTALL)
+    try:
+        steps = json.loads(found.group())["steps"] if found else None
+    except (ValueError, KeyError, TypeError):
+        steps = None
+    if not isinstance(steps, list) or not steps or not all(isinstance(s, str) and s.strip() for s in steps):
+        return "no steps in the reply"
+    return tuple(re.sub(r"^\d+\.\s*", "", " ".join(step.split())) for step in steps)

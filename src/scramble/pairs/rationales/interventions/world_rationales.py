@@ -1,0 +1,349 @@
+"""The four interventions in the embedded world: change the graph, tell the rationale again, let the judge confirm.
+
+What is rejected is what one would rightly say of the edited scene, so that only the image tells that it is wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+from scramble.pairs.rationales.cases import Case, NotPossible, Perturbed, Settings
+from scramble.pairs.rationales.critical import critical_nodes
+from scramble.pairs.rationales.graph_edits import Change, Cooccurrence, apply
+from scramble.scenegraphs import Node, SceneGraph
+from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive, noun_of, say, says, value_of
+from scramble.world.grammar import Clause, Count, Exists, Noun, Relation
+from scramble.world.judge import clause_holds, matches
+
+TRIES = 40  # changes looked at before a kind is given up for a question
+
+
+def label(node: Node) -> str:
+    """Colour and shape: what makes two objects of the world the same."""
+    return f"{_value(node, 'colour')} {node.name}"
+
+
+def _value(node: Node, kind: str) -> str:
+    return node.name if kind == "shape" else next((w for w in node.attributes if w in WORDS[kind]), "")
+
+
+class WorldInterventions:
+    """Perturbs the rationales of the world's questions. ``seen`` says which objects are plausible, and beside which."""
+
+    def __init__(self, settings: Settings, seen: Cooccurrence) -> None:
+        self.settings = settings
+        self._seen = seen
+        self._kinds: dict[str, Callable[[_Told, random.Random, int], Perturbed]] = {
+            "swap": self._swap,
+            "replace": self._replace,
+            "shorten": self._shorten,
+            "overthink": self._overthink,
+        }
+
+    def prepare(self, case: Case) -> _Told:
+        """The case with its rationale told from the graph. Raises NotPossible with the reason to count."""
+        if not case.question.rationale:
+            raise NotPossible("question without a rationale")
+        told = _Told(case)
+        if told.derived is None:
+            raise NotPossible("question without an answer in the graph")
+        if told.derived.steps != case.question.rationale or told.derived.answer != case.question.answer:
+            raise NotPossible("rationale or answer is not what the graph gives")
+        if not told.mentioned:
+            raise NotPossible("rationale mentions nothing in the graph")
+        if not told.critical:
+            raise NotPossible("no critical object")
+        return told
+
+    def perturb(self, told: _Told, kind: str, rng: random.Random) -> Perturbed:
+        """One perturbation of a kind. Raises NotPossible if the question offers no room for it."""
+        return self._kinds[kind](told, rng, self.settings.draw_edits(rng))
+
+    # ------------------------------------------------------------------------------------- the graph tells another way
+
+    def _swap(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
+        return self._retell("swap", told, rng, edits, self._swaps)
+
+    def _replace(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
+        return self._retell("replace", told, rng, edits, self._replacements)
+
+    def _retell(
+        self,
+        kind: str,
+        told: _Told,
+        rng: random.Random,
+        edits: int,
+        options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
+    ) -> Perturbed:
+        """Change the graph until the question has been told in ``edits`` new ways, one on the other."""
+        graph, retold, touched = told.graph, told.derived, set[str]()
+        assert retold is not None
+        changes: tuple[Change, ...] = ()
+        for _ in range(edits):
+            for change in _first(options(graph, told.critical, rng)):
+                if touched & set(change["nodes"]):
+                    continue
+                edited = apply(graph, [change])
+                derived = derive(edited.to_json(), told.question)
+                if derived is None or derived.steps == retold.steps or not self._wanted(told, derived):
+                    continue
+                graph, retold, changes, touched = edited, derived, (*changes, change), touched | {*change["nodes"]}
+                break
+            else:
+                raise NotPossible(f"no {kind} that the question allows")
+        said = retold.steps
+        false = tuple(i for i, step in enumerate(said) if step not in told.steps)
+        answer = retold.answer if self.settings.answer == "follow" else told.answer
+        return Perturbed(
+            kind, told.steps, said, told.answer, answer, changes, false,
+            tuple(s for s in told.steps if s not in said), (), len(said) - 1 - max(false), told.critical,
+        )  # fmt: skip
+
+    def _wanted(self, told: _Told, derived: Derived) -> bool:
+        """Whether every step that is new is false of the image, and near enough to the conclusion."""
+        new = [i for i, step in enumerate(derived.steps) if step not in told.steps]
+        if not new or not self.settings.near_enough(len(derived.steps) - 1 - new[-1]):
+            return False
+        return not any(clause_holds(told.json, derived.clauses[i]) for i in new)
+
+    def _swaps(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
+        found: list[Change] = []
+        for a, b in product(critical, [node.id for node in graph.nodes]):
+            first, second = graph.by_id[a], graph.by_id[b]
+            if a == b or (b in critical and critical.index(b) < critical.index(a)):
+                continue
+            found.append({"op": "swap", "what": "links", "nodes": [a, b]})
+            if first.name != second.name:
+                found.append({"op": "swap", "what": "name", "nodes": [a, b]})
+            for kind in ("colour", "size"):
+                words = [_value(first, kind), _value(second, kind)]
+                if words[0] != words[1]:
+                    found.append({"op": "swap", "what": "attribute", "nodes": [a, b], "words": words})
+        rng.shuffle(found)
+        # Labels that are never seen would give the rejected side away.
+        return (c for c in found if all(self._seen.counts[label(n)] for n in apply(graph, [c]).nodes))
+
+    def _replacements(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
+        here = {node.id: label(node) for node in graph.nodes}
+        found: list[tuple[float, Change]] = []
+        for name in critical:
+            node = graph.by_id[name]
+            others = [text for other, text in here.items() if other != name]
+            for shape, colour, size in product(WORDS["shape"], WORDS["colour"], WORDS["size"]):
+                text = f"{colour} {shape}"
+                same = text == here[name] and size != _value(node, "size")
+                weight = self._seen.weight(text, others)
+                if (same or text not in here.values()) and weight:
+                    change: Change = {"op": "replace", "nodes": [name], "name": shape, "attributes": [colour, size]}
+                    found.append((weight, change))
+        # Weighted order: the largest of u ** (1 / weight) is drawn in proportion to the weight.
+        keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(found)), reverse=True)
+        return (found[i][1] for _, i in keyed)
+
+    # ------------------------------------------------------------------------------- the graph stays, the words change
+
+    def _shorten(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
+        assert told.derived is not None
+        last, clauses = len(told.steps) - 1, told.derived.clauses
+        # A step that another one repeats with more detail is not missed.
+        places = [
+            i
+            for i in range(last)
+            if self.settings.near_enough(last - i)
+            and not any(says(clause, clauses[i]) for n, clause in enumerate(clauses) if n != i)
+        ]
+        if len(places) < edits:
+            raise NotPossible("no step to leave out")
+        gone = sorted(rng.sample(places, edits))
+        rejected: list[str | None] = [None if i in gone else step for i, step in enumerate(told.steps)]
+        padding: list[str] = []
+        if self.settings.balance == "pad":
+            for place in gone:
+                removed = clauses[place]
+                options = [
+                    c
+                    for c in _fillers(told, removed)
+                    if say(c) not in (*told.steps, *padding) and not any(says(c, needed) for needed in clauses)
+                ]
+                if not options:
+                    raise NotPossible("no needless true step to pad with")
+                size = len(told.steps[place].split())
+                nearest = min(abs(len(say(c).split()) - size) for c in options)
+                options = [c for c in options if abs(len(say(c).split()) - size) == nearest]
+                alike = [c for c in options if type(c) is type(removed)]
+                rejected[place] = say(rng.choice(alike or options))
+                padding.append(str(rejected[place]))
+        changes = tuple({"op": "leave-out", "step": told.steps[i]} for i in gone)
+        return Perturbed(
+            "shorten", told.steps, tuple(s for s in rejected if s is not None), told.answer, told.answer, changes, (),
+            tuple(told.steps[i] for i in gone), tuple(padding), last - gone[-1], told.critical,
+        )  # fmt: skip
+
+    def _overthink(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
+        assert told.derived is not None
+        clauses, last = list(told.derived.clauses), len(told.steps) - 1
+        chosen, rejected, changes = list(clauses), list(clauses), list[Change]()
+        places, nodes = set[int](), set[str]()
+        slots = [s for s in _slots(told) if self.settings.near_enough(last - s[0])]
+        rng.shuffle(slots)
+        for place, position, kind in slots:
+            if place in places:
+                continue
+            found = _detail(told.json, clauses[place], position, kind, rng)
+            if found is None:
+                continue
+            true, false, node, words = found
+            if node in nodes:
+                continue
+            rejected[place] = false
+            if self.settings.balance == "pad":
+                chosen[place] = true
+            changes.append({"op": "detail", "nodes": [node], "word": words[1], "instead": words[0]})
+            places.add(place)
+            nodes.add(node)
+            if len(places) == edits:
+                break
+        else:
+            raise NotPossible("no place for an unsupported detail")
+        steps, wrong = tuple(map(say, chosen)), tuple(map(say, rejected))
+        return Perturbed(
+            "overthink", steps, wrong, told.answer, told.answer, tuple(changes), tuple(sorted(places)),
+            tuple(steps[i] for i in sorted(places)), (), last - max(places), told.critical,
+        )  # fmt: skip
+
+
+class _Told:
+    """A case with what follows from its graph."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.graph, self.question = case.graph, case.question.question
+        self.json: Graph = case.graph.to_json()
+        self.derived = derive(self.json, self.question)
+        self.steps = self.derived.steps if self.derived else ()
+        self.answer = self.derived.answer if self.derived else ""
+        self.mentioned = mentioned(self.json, self.question, self.derived) if self.derived else []
+        self.critical = self._critical() if self.derived else ()
+
+    def _critical(self) -> tuple[str, ...]:
+        def answer(graph: SceneGraph) -> str | None:
+            found = derive(graph.to_json(), self.question)
+            return found.answer if found else None
+
+        found = critical_nodes(self.graph, self.mentioned, answer, _variants)
+        return tuple(c.node for c in found)
+
+
+def mentioned(graph: Graph, question: str, derived: Derived | None) -> list[str]:
+    """Ids of the objects that the steps name, in order; then those that share a word with the question."""
+    found: dict[str, None] = {}
+    for clause in derived.clauses if derived else ():
+        found |= dict.fromkeys(bound(graph, clause))
+    words = set(question.replace("?", " ").replace("'", " ").split())
+    for entry in graph["objects"]:
+        if words & {entry["name"], *entry["attributes"]}:
+            found[entry["id"]] = None
+    return list(found)
+
+
+def bound(graph: Graph, clause: Clause) -> list[str]:
+    """Ids of the objects that a clause speaks of."""
+    if isinstance(clause, Count):
+        return matches(graph, clause.noun)
+    if isinstance(clause, Exists):
+        return [node for noun in clause.nouns for node in matches(graph, noun)]
+    facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
+    others = [(relation, node) for relation, noun in clause.links for node in matches(graph, noun)]
+    subjects = [s for s in matches(graph, clause.subject) if any((s, r, o) in facts for r, o in others)]
+    return [*subjects, *(node for _, node in others)]
+
+
+def _variants(graph: SceneGraph, name: str) -> Iterator[SceneGraph]:
+    """The graphs in which one word for an object is another."""
+    node = graph.by_id[name]
+    for shape in WORDS["shape"]:
+        if shape != node.name:
+            yield graph.with_node(replace(node, name=shape))
+    for kind in ("colour", "size"):
+        now = _value(node, kind)
+        for word in WORDS[kind]:
+            if word != now:
+                attributes = tuple(word if w == now else w for w in node.attributes)
+                yield graph.with_node(replace(node, attributes=attributes))
+
+
+def _first(changes: Iterator[Change]) -> Iterator[Change]:
+    for _, change in zip(range(TRIES), changes, strict=False):
+        yield change
+
+
+def _fillers(told: _Told, removed: Clause) -> list[Clause]:
+    """True statements about the scene that do not name what the removed step names."""
+    graph = told.json
+    taken = set(bound(graph, removed))
+    free = [entry for entry in graph["objects"] if entry["id"] not in taken]
+    options: list[Clause] = [Exists((noun_of(entry),)) for entry in free]
+    nouns = {Noun(shape=e["name"]) for e in free} | {Noun(colour=value_of(e, "colour")) for e in free}
+    nouns |= {Noun(size=value_of(e, "size")) for e in graph["objects"]} | {Noun()}
+    options += [Count(len(matches(graph, noun)), noun) for noun in sorted(nouns, key=lambda noun: noun.words)]
+    facts = [(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]]
+    entries = {entry["id"]: entry for entry in graph["objects"]}
+    if isinstance(removed, Relation):
+        steps = set(told.steps)
+        options += [
+            clause
+            for s, relation, o in facts
+            if o not in taken or s not in taken
+            for clause in [Relation(noun_of(entries[s]), ((relation, noun_of(entries[o])),))]
+            if say(clause) not in steps
+        ]
+    return options
+
+
+def _slots(told: _Told) -> list[tuple[int, int, str]]:
+    """Where a detail can be added: step, noun within the step, and kind of word. Never what is asked for."""
+    assert told.derived is not None
+    found = []
+    for place, clause in enumerate(told.derived.clauses):
+        if isinstance(clause, Count):
+            continue  # with a detail it would count something else
+        for position, noun in enumerate(_nouns(clause)):
+            open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(told.question)]
+            found += [(place, position, kind) for kind in open_kinds]
+    return found
+
+
+def _nouns(clause: Clause) -> list[Noun]:
+    if isinstance(clause, Count):
+        return [clause.noun]
+    if isinstance(clause, Exists):
+        return list(clause.nouns)
+    return [clause.subject, *(noun for _, noun in clause.links)]
+
+
+def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
+    if isinstance(clause, Count):
+        return replace(clause, noun=noun)
+    if isinstance(clause, Exists):
+        return Exists(tuple(noun if i == position else n for i, n in enumerate(clause.nouns)))
+    if position == 0:
+        return replace(clause, subject=noun)
+    return replace(clause, links=tuple((r, noun if i == position - 1 else n) for i, (r, n) in enumerate(clause.links)))
+
+
+def _detail(
+    graph: Graph, clause: Clause, position: int, kind: str, rng: random.Random
+) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
+    """The clause with a true and with a false word for one of its nouns, the object, and the two words."""
+    noun = _nouns(clause)[position]
+    options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
+    true = [(word, option) for word, option in options if clause_holds(graph, option)]
+    false = [(word, option) for word, option in options if not clause_holds(graph, option)]
+    if len(true) != 1 or not false:
+        return None
+    (right, kept), (wrong, added) = true[0], rng.choice(false)
+    node = next(n for n in bound(graph, kept) if n in matches(graph, replace(noun, **{kind: right})))
+    return kept, added, node, (right, wrong)

@@ -1,0 +1,96 @@
+"""An audit of pairs made anywhere: what classifiers without the image can tell."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.console import console, say
+from scramble.store import StoreError, content_key, read_json, write_json
+
+if TYPE_CHECKING:
+    from scramble.records import PreferencePair
+    from scramble.sources import BadRows
+
+AUDITS = Path("runs", "audits")
+
+
+def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """Audit a pair file or data set folder; print the tables, write ``audit.json`` and ``audit.html`` into ``out``.
+
+    Rows that cannot be used are left out and listed in ``out/rejected_rows.jsonl``.
+
+    Args:
+        out: by default a folder below :data:`AUDITS` that is this file's alone.
+
+    Raises:
+        FormatError: no file, or none of its rows can be used.
+        StoreError: ``out`` holds the audit of something else.
+    """
+    from scramble.formats import FormatError
+    from scramble.pairs.audit.audit import audit as examine
+    from scramble.pairs.audit.audit import tables
+    from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
+    from scramble.reporting.audit_page import write_page
+
+    source = Path(pairs)
+    if not source.exists():
+        raise FormatError(f"{source} does not exist: give the file of pairs, or the folder that holds it (pairs=...)")
+    folder = _folder(source) if out is None else Path(out)
+    _check_owner(folder, source)
+    usable, bad = _read(source, folder / "rejected_rows.jsonl")
+    result = examine(usable, seed=seed)
+    write_json(folder / "audit.json", {"file": str(source.resolve()), "rejected_rows": bad.rejected, **result})
+    write_page(folder / "audit.html", result, usable, title=f"Audit of {source.name}", seed=seed)
+    for table in tables(result):
+        console().print(table)
+    if bad.rejected:
+        counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
+        total = bad.rejected + bad.used
+        say(f"audit: {bad.rejected} of {total} rows cannot be used and are left out ({counts}); see {bad.path}")
+    if not result["kinds"]["all"]["blind"]:
+        say(
+            f"audit: {len(usable)} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
+            f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
+        )
+    say(f"audit: {folder / 'audit.html'}")
+    return result
+
+
+def _read(source: Path, rejected: Path) -> tuple[list[PreferencePair], BadRows]:
+    """The usable pairs, and the others: listed in ``rejected``, which is there only if there are any."""
+    from scramble.formats import read_pairs
+    from scramble.sources import BadRows
+
+    pairs: list[PreferencePair] = []
+    with ExitStack() as stack:
+        bad = stack.enter_context(BadRows(rejected, max_fraction=1.0))
+        stack.callback(lambda: None if bad.rejected else _remove(rejected))
+        for pair in read_pairs(source, bad.reject):
+            pairs.append(pair)
+            bad.use()
+        bad.check(source)
+    return pairs, bad
+
+
+def _remove(file: Path) -> None:
+    """Remove a file, and its folder if that is empty then."""
+    file.unlink()
+    with suppress(OSError):
+        file.parent.rmdir()
+
+
+def _folder(source: Path) -> Path:
+    """A file's folder below :data:`AUDITS`: its name, and a key of its path, for many files are called pairs.jsonl."""
+    resolved = source.resolve()
+    return AUDITS / f"{resolved.stem}-{content_key(str(resolved))[:8]}"
+
+
+def _check_owner(folder: Path, source: Path) -> None:
+    """Raise StoreError if the folder holds an audit of anything but ``source``."""
+    if not (folder / "audit.json").exists():
+        return
+    owner = read_json(folder / "audit.json").get("file", "other pairs")
+    if owner != str(source.resolve()):
+        raise StoreError(f"{folder} holds the audit of {owner}: choose another folder (out=...)")

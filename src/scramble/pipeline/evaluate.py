@@ -1,0 +1,286 @@
+"""Stage 3: score the base model, the arms of a run and other adapters on benchmarks, and compare them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble import interrupt
+from scramble.app import environment
+from scramble.console import counter, say
+from scramble.pipeline import StageError, is_main_process
+from scramble.store import STAGE_FILE, read_json
+
+if TYPE_CHECKING:
+    from scramble.evaluation.items import Benchmark
+    from scramble.evaluation.judge import Judge
+    from scramble.evaluation.scoring.results import Result
+    from scramble.models import Loaded
+
+BASE = "base"
+_TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
+
+
+def results_folder(folder: str, limit: int | None) -> str:
+    """Where results of ``limit`` items go: apart, so that they never take the place of full ones."""
+    return folder if limit is None else f"{folder}-limit{limit}"
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    model: Mapping[str, Any],
+    benchmarks: Mapping[str, Mapping[str, Any]],
+    arms: Sequence[str] | str = "all",
+    adapter: Sequence[str] | str | None = None,
+    protocol: Mapping[str, Any],
+    limit: int | None = None,
+    batch_tokens: int | None = None,
+    engine: Mapping[str, Any] | None = None,
+    judge: Mapping[str, Any] | None = None,
+    handover: Sequence[str] = (),
+    baselines: Sequence[str] = (BASE,),
+    folder: str = "evaluation",
+    shard: tuple[int, int] | None = None,
+) -> dict[str, list[Result]]:
+    """Score arms into ``<run>/<folder>/<arm>/<benchmark>/`` and print them beside each other; replies on disk are not
+    asked for again.
+
+    Args:
+        run: the run folder.
+        model: the base model's ``path`` and loading options.
+        benchmarks: benchmark name -> options (``root``, ...).
+        arms: folders below ``<run>/train``; ``base`` is the model as it is; ``all`` is base and every finished arm but
+            the trials of a study, which must be named.
+        adapter: further adapters of the base (folders or hub ids), arms under their folders' names.
+        protocol: ``name`` of a protocol (``default`` takes each benchmark's own), and settings to change in it.
+        limit: at most this many items per benchmark, whole groups; the results go to ``<folder>-limit<limit>``. Replies
+            are kept with those of the full evaluation.
+        batch_tokens: positions in one forward pass; None chooses by device.
+        engine: ``kind`` and options of an engine that generates in place of the model; ``arms`` then names the one arm
+            that it serves.
+        judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
+            files.
+        handover: formats of :mod:`scramble.evaluation.external.export_predictions` to write predictions in.
+        baselines: arms that the printed table compares the others with.
+        folder: a second protocol of the same benchmarks goes to a folder of its own.
+        shard: answer this share (number, of how many) and score nothing; when all shares are answered, the whole job
+            finds every reply on disk.
+    Returns:
+        For each arm its results, in the order of ``benchmarks``.
+    """
+    from scramble.evaluation import runner
+    from scramble.evaluation.benchmarks import load_benchmark
+    from scramble.evaluation.external.export_predictions import check_formats
+
+    run, place = Path(run), results_folder(folder, limit)
+    check_formats(handover)
+    process, wait = runner.data_parallel()
+    if shard is not None:
+        process = (shard[0] * process[1] + process[0], shard[1] * process[1])
+    options: dict[str, Any] = {"limit": limit, "batch_tokens": batch_tokens, "environment": environment(),
+                               "process": process, "wait": wait, "progress": counter,
+                               "score": shard is None}  # fmt: skip
+    results: dict[str, list[Result]] = {}
+    with ExitStack() as stack:
+        stack.enter_context(
+            interrupt.keeping(lambda: "replies so far are kept, and the same command asks for the rest")
+        )
+        if engine is not None:
+            asked = [_served(stack, run / folder, engine, arms, process)]
+        else:
+            asked = list(_local(run, model, arms, adapter))
+        loaded = [load_benchmark(name, **chosen) for name, chosen in benchmarks.items()]
+        if is_main_process() and shard is None:
+            options["judge"] = _judge(stack, run, judge or {})
+        for answers, identity in asked:
+            arm = identity.name
+            out = run / place / arm
+            results[arm] = runner.evaluate(
+                answers, loaded, protocol, out, replies=run / folder / arm, model_id=identity, **options
+            )
+            if is_main_process() and shard is None:
+                for benchmark, result in zip(loaded, results[arm], strict=True):
+                    say(f"{arm}: {_headline(result)}")
+                    _hand_over(handover, benchmark, out / benchmark.name, limit, arm)
+    if shard is not None:
+        say(f"shard {shard[0]}/{shard[1]}: answered; without shard the same command scores")
+    elif is_main_process():
+        _compare([run / place / arm / b.name for arm in results for b in loaded], baselines)
+        if limit is not None:
+            say(
+                f"limit={limit}: partial results, in {run / place} and in no report; without limit all items are scored"
+            )
+    return results
+
+
+# ------------------------------------------------------------------------------------------------------- what is scored
+
+
+def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None) -> Any:
+    """What gives each arm's model when a reply is missing, and whose replies they are."""
+    from scramble.evaluation import runner
+
+    settings = {k: v for k, v in model.items() if k not in ("name", "path", "revision", "dtype", "new", "device")}
+    settings["adapter"] = None  # its content counts, not its path
+    models = _Models(model)
+    for arm, where in arms_of(run, model, arms, adapter).items():
+        identity = runner.identify(
+            where["path"], adapter=where.get("adapter"), revision=model.get("revision"), name=arm,
+            dtype=model.get("dtype", "auto"), settings=settings,
+        )  # fmt: skip
+        yield models.loader(where), identity
+
+
+def _served(
+    stack: ExitStack, out: Path, engine: Mapping[str, Any], arms: Sequence[str] | str, process: tuple[int, int]
+) -> Any:
+    from scramble.engines import ReplyStore, open_engine
+    from scramble.evaluation import runner
+    from scramble.evaluation.backends.server import Served
+
+    opened = stack.enter_context(open_engine(**engine))
+    names = [arms] if isinstance(arms, str) else list(arms)
+    if len(names) != 1:
+        raise StageError(f"the engine serves one model, but arms={names} names {len(names)}: run once for each")
+    name = names[0] if names[0] != "all" else re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
+    store = stack.enter_context(ReplyStore(out / name / "replies", process))
+    return Served(opened, store), runner.identify_served(opened, engine["kind"], name=name)
+
+
+class _Models:
+    """Loads what an arm needs; the base is loaded once and adapters take turns on it."""
+
+    def __init__(self, model: Mapping[str, Any]) -> None:
+        self._options = {k: v for k, v in model.items() if k not in ("name", "path", "new", "adapter")}
+        self._loaded: tuple[str, Loaded] | None = None
+
+    def loader(self, where: Mapping[str, str]) -> Any:
+        return lambda: self._load(where)
+
+    def _load(self, where: Mapping[str, str]) -> Loaded:
+        import dataclasses
+
+        from scramble.models import load
+        from scramble.models.loading import put_on_adapter
+        from scramble.training.weights import check_base, weights_key
+
+        if self._loaded is None or self._loaded[0] != where["path"]:
+            device = _device(self._options.get("device"))
+            self._loaded = (where["path"], load(where["path"], **{**self._options, "device": device}))
+        base = self._loaded[1]
+        plain = base.backbone.model
+        if hasattr(base.model, "unload"):
+            plain = base.model.unload()
+        if "adapter" in where:
+            check_base(where["adapter"], weights_key(plain))
+            plain = put_on_adapter(plain, where["adapter"])
+        plain.eval()
+        self._loaded = (where["path"], dataclasses.replace(base, model=plain))
+        return self._loaded[1]
+
+
+def _device(asked: str | None) -> str | None:
+    """The GPU where there is one and no other device is named; of several processes each takes its own."""
+    import torch
+
+    if asked not in (None, "cuda") or not torch.cuda.is_available():
+        return asked
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def arms_of(
+    run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None
+) -> dict[str, dict[str, str]]:
+    """Arm -> ``path`` of its model, and of its ``adapter`` if it has one."""
+    finished = [path.parent.name for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"), key=_order)
+                if read_json(path)["status"] == "finished"]  # fmt: skip
+    trials = [arm for arm in finished if _TRIAL.fullmatch(arm)]
+    if arms == "all" and trials:
+        say(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
+    chosen = [BASE, *(arm for arm in finished if arm not in trials)]
+    wanted = chosen if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
+    if unknown := [arm for arm in wanted if arm != BASE and arm not in finished]:
+        raise StageError(
+            f"{run}/train has no finished arm {', '.join(unknown)}; it has {', '.join(finished) or 'none'}: "
+            "train it first (scripts/train.py), or name others (arms=[...])"
+        )
+    base = str(model["path"])
+    found = {arm: _where(run, arm, base) for arm in wanted}
+    given = [adapter] if isinstance(adapter, str) else list(adapter or ())
+    for path in [*given, *([model["adapter"]] if model.get("adapter") else [])]:
+        name = Path(path).parent.name if Path(path).name == "adapter" else Path(path).name
+        if found.setdefault(name, {"path": base, "adapter": path}).get("adapter") != path:
+            raise StageError(f"two arms would be called {name}: rename the folder of {path}")
+    return found
+
+
+def _order(marker: Path) -> list[tuple[int, str]]:
+    """By name, numbers as numbers: seed2 before seed10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", marker.parent.name)]
+
+
+def _where(run: Path, arm: str, base: str) -> dict[str, str]:
+    if arm == BASE:
+        return {"path": base}
+    folder = run / "train" / arm
+    if (folder / "model").is_dir():
+        return {"path": str(folder / "model")}
+    return {"path": base, "adapter": str(folder / "adapter")}
+
+
+def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | None:
+    from scramble.engines import ReplyStore, open_engine
+    from scramble.evaluation.judge import Judge
+
+    if options.get("engine") is None:
+        if options.get("faithfulness"):
+            raise StageError("judge.faithfulness=true needs a judge: engine@judge.engine=openai judge.engine.model=...")
+        return None
+    rest = {k: v for k, v in options.items() if k != "engine" and v is not None}
+    for key in [key for key in rest if key.endswith("_prompt")]:
+        try:
+            rest[key] = Path(rest[key]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise StageError(f"judge.{key}={rest[key]}: {error.strerror or error}") from error
+    engine = stack.enter_context(open_engine(**options["engine"]))
+    return Judge(engine, stack.enter_context(ReplyStore(run / "judge")), **rest)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes of it
+
+
+def _headline(result: Result) -> str:
+    overall = [(name, score) for name, score in result.scores.items() if "/" not in name]
+    shown = ", ".join(f"{name} {score['value']:.1f}" for name, score in overall) or "no score"
+    parts = [f"n = {result.rates['n']}", f"protocol {result.protocol['name']}"]
+    if "grading" in result.protocol:
+        parts.append(f"grading: {result.protocol['grading']}")
+    if result.self_test:
+        parts.append(f"batch 1 against n: {result.self_test['max_logprob_difference']:.1e} nats, "
+                     f"{result.self_test['texts_differ']} texts differ")  # fmt: skip
+    return f"{result.benchmark['name']} {shown} ({', '.join(parts)})"
+
+
+def _hand_over(formats: Sequence[str], benchmark: Benchmark, folder: Path, limit: int | None, arm: str) -> None:
+    from scramble.evaluation.external import export_predictions as handover
+    from scramble.evaluation.items import limit_items
+    from scramble.evaluation.scoring import results
+
+    for name in formats:
+        items = limit_items(benchmark.items, limit)
+        path = handover.write(name, folder, arm, benchmark.name, items, results.read_outcomes(folder))
+        say(f"{arm}: {benchmark.name} for {name}: {path or 'it has no format for such items'}")
+
+
+def _compare(folders: Sequence[Path], baselines: Sequence[str]) -> None:
+    from scramble.pipeline.report import print_rows
+    from scramble.reporting import comparison
+
+    rows = comparison.compare(comparison.by_method(folders), baselines)
+    if len({row.method for row in rows}) > 1:
+        print_rows(rows, baselines)

@@ -1,0 +1,91 @@
+"""Benchmarks in other kits: export the arms, write the kit's commands, read its results back when they are there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.console import say
+from scramble.pipeline import StageError
+from scramble.pipeline.evaluate import BASE, arms_of
+from scramble.store import run_stage, write_text
+
+
+def bridge(
+    run: str | Path,
+    *,
+    model: Mapping[str, Any],
+    kit: str,
+    tasks: Sequence[str] | str,
+    arms: Sequence[str] | str = "all",
+    adapter: Sequence[str] | str | None = None,
+    kit_model: str | None = None,
+    kit_args: Mapping[str, Any] | None = None,
+    batch_size: int = 1,
+) -> dict[str, list[Path]]:
+    """Write ``<run>/bridge/<arm>/<kit>.sh``, and results that the kit has made into
+    ``<run>/evaluation/<arm>/<benchmark>.<kit>/``, where reports find them.
+
+    Args:
+        run, model, arms, adapter: as in :func:`scramble.pipeline.evaluate.evaluate`.
+        kit, tasks, kit_model, kit_args, batch_size: see :func:`scramble.evaluation.external.external_harness.command`;
+            ``kit_model`` None takes the kit's class for the model's family.
+    Returns:
+        For each arm the folders of the results read.
+    """
+    from scramble.evaluation import runner
+    from scramble.evaluation.external import external_harness as kits
+    from scramble.evaluation.scoring import results
+
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    if not tasks:
+        raise StageError("tasks=[] names no benchmark: name one, as in tasks=[mmstar]")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise StageError(f"batch_size={batch_size}: give a whole number of at least 1")
+    if kit_args is not None and not isinstance(kit_args, Mapping):
+        raise StageError(f"kit_args={kit_args}: give arguments one by one, as in +kit_args.max_tokens=512")
+    if kit == "lmms-eval" and kit_model is None:
+        kit_model = kits.LMMS_EVAL_MODELS.get(model.get("family") or "")
+    read: dict[str, list[Path]] = {}
+    for arm, where in arms_of(Path(run), model, arms, adapter).items():
+        folder = Path(run) / "bridge" / arm
+        identity = runner.identify(
+            where["path"], adapter=where.get("adapter"), revision=model.get("revision"), name=arm,
+            dtype=model.get("dtype", "auto"),
+        )  # fmt: skip
+        exported = where["path"] if arm == BASE else str(_export(folder, model, where, identity.key))
+        out = (folder / kit).resolve()
+        words = kits.command(
+            kit, tasks, arm, Path(exported).resolve() if Path(exported).exists() else exported, out,
+            kit_model=kit_model, kit_args=kit_args, batch_size=batch_size,
+        )  # fmt: skip
+        script = folder / f"{kit}.sh"
+        write_text(script, f"#!/bin/sh\n{shlex.join(words)}\n")
+        described = {"name": arm, "path": exported, "key": identity.key, "revision": identity.revision,
+                     "adapter": where.get("adapter")}  # fmt: skip
+        read[arm] = []
+        for result, outcomes in kits.read_results(kit, out, described):
+            read[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{kit}")
+            results.write(read[arm][-1], result, outcomes)
+            say(f"{arm}: {result.benchmark['name']} read from {kit}: {_first(result.scores)}")
+        if not read[arm]:
+            say(f"{arm}: run `sh {shlex.quote(str(script))}` in {kit}'s environment, then this command again")
+    return read
+
+
+def _export(folder: Path, model: Mapping[str, Any], where: Mapping[str, str], key: str) -> Path:
+    """The arm as a plain model folder, merged once. An arm that was trained again is refused by its key."""
+    from scramble.models.export import export
+
+    def work(folder: Path) -> dict[str, Any]:
+        path, adapter = where["path"], where.get("adapter")
+        return {"path": str(export(path, folder / "model", adapter=adapter, revision=model.get("revision")))}
+
+    return Path(run_stage(folder, {"model": key}, work)[0]["path"])
+
+
+def _first(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    shown = [f"{name} {score['value']:.1f}" for name, score in scores.items() if "/" not in name]
+    return ", ".join(shown or [f"{len(scores)} scores"])

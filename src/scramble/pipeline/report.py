@@ -1,0 +1,123 @@
+"""Stage 4: tables and figures of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scramble.app import environment
+from scramble.console import console, say
+from scramble.pipeline import StageError
+from scramble.records import PreferencePair
+from scramble.store import read_jsonl, read_table, table_path, write_json, write_text
+
+if TYPE_CHECKING:
+    from scramble.reporting.comparison import Row
+    from scramble.reporting.headline import Headline
+
+
+def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
+    """Write ``<run>/report/`` and print the headline.
+
+    ``report.md`` (headline, pictures, all scores) and ``report.json`` (all scores), ``table.md``, ``table.tex`` and
+    ``table.json`` (main scores next to published numbers), ``training.png`` and ``contact_sheet.png``.
+
+    Raises:
+        StageError: nothing has been evaluated yet.
+    """
+    from scramble.reporting import charts, comparison, figures, headline, table
+
+    run, data, folder = Path(run), Path(data), Path(run) / "report"
+    found = comparison.find_methods(run / "evaluation")
+    if not found:
+        raise StageError(f"{run}/evaluation holds no results: run scripts/evaluate.py with the same settings first")
+    rows = comparison.compare(found, baselines)
+    main = headline.build(rows, baselines, headline.trained_kinds(data))
+    rows = headline.lead_first(rows, main)
+    pictures = []
+    metrics = {path.parent.name: list(read_jsonl(path)) for path in sorted((run / "train").glob("*/metrics.jsonl"))}
+    if metrics:
+        methods = [row.method for row in rows] + [charts.method_of(arm) for arm in metrics]
+        pictures.append(figures.training_curves(metrics, folder / "training.png", charts.colour_numbers(methods)))
+    if table_path(data / "train", PreferencePair).exists():
+        pictures += _contact_sheet(data / "train", folder / "contact_sheet.png")
+    write_json(
+        folder / "report.json", {"rows": [dataclasses.asdict(row) for row in rows], "environment": environment()}
+    )
+    scores = table.build(rows)
+    write_json(folder / "table.json", table.as_json(scores))
+    write_text(folder / "table.md", table.as_markdown(scores))
+    write_text(folder / "table.tex", table.as_latex(scores))
+    write_text(folder / "report.md", _markdown(run, main, rows, table.as_markdown(scores), baselines, pictures))
+    for line in headline.as_text(main):
+        say(line)
+    say(f"report (all scores, pictures): {folder / 'report.md'}")
+    return folder / "report.md"
+
+
+def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
+    """A sheet of pairs of different images; none where no pair has an image."""
+    from scramble.reporting.contact_sheet import contact_sheet, undrawable
+    from scramble.store import ImageTable
+
+    images = ImageTable(split)
+    pairs: dict[str, PreferencePair] = {}
+    for pair in islice(read_table(split, PreferencePair), 50 * count):
+        if pair.image_ids:
+            pairs.setdefault(pair.image_ids[0], pair)
+        if len(pairs) == count:
+            break
+    if not pairs:
+        return []
+    texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
+    if number := undrawable(texts):
+        say(f"{path.name}: no installed font has all letters of {number} captions; boxes stand for them "
+            "(install one, for example Noto Sans, and run scripts/report.py again)")  # fmt: skip
+    return [contact_sheet(list(pairs.values()), images, path)]
+
+
+CAPTIONS = {
+    "training": "Training curves (each panel says which split it shows)",
+    "contact_sheet": "Training pairs: chosen captions in green, rejected ones in red",
+}
+
+
+def _markdown(
+    run: Path, main: Headline, rows: Sequence[Row], scores: str, baselines: Sequence[str], pictures: Sequence[Path]
+) -> str:
+    from scramble.reporting import comparison, headline
+
+    parts = [
+        f"# Report of {run.name}\n",
+        headline.as_markdown(main),
+        *(f"{CAPTIONS[picture.stem]}:\n\n![{picture.stem}]({picture.name})\n" for picture in pictures),
+        "## Main scores\n",
+        "Scores in percent, plus or minus a standard error over items; differences to baselines are paired by item "
+        "(and seed), with 95 % intervals. Published numbers are listed next to ours; those marked were measured "
+        "otherwise.\n",
+        scores,
+        "## All scores\n",
+        comparison.markdown(rows, baselines),
+    ]
+    return "\n".join(parts)
+
+
+def print_rows(rows: Sequence[Row], baselines: Sequence[str]) -> None:
+    """A table a benchmark on the terminal: whole scores, and group scores by kind. The files hold all of them."""
+    from rich.table import Table
+
+    from scramble.reporting import comparison
+
+    for benchmark, found in groupby(rows, key=lambda row: row.benchmark):
+        table = Table(title=f"{benchmark}: percent, differences in points with 95 % intervals")
+        for name in comparison.heads(baselines)[1:]:
+            table.add_column(name, overflow="fold")
+        for score, members in groupby(found, key=lambda row: row.score):
+            if "/" not in score or score.startswith("group/swap"):
+                for row in members:
+                    table.add_row(*comparison.cells(row, baselines)[1:])
+                table.add_section()
+        console().print(table)

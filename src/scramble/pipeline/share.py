@@ -1,0 +1,188 @@
+"""A tuned model or a data set as a folder to give away, with its card; to the hub only where asked."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scramble.console import say
+from scramble.pipeline import StageError, check_arm
+from scramble.records import ImageRecord, PreferencePair
+from scramble.store import STAGE_FILE, StoreError, read_json, read_table, write_text
+
+KINDS = ("adapter", "model", "data")
+SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")
+"""What may be in a shared folder. Weights are safetensors: formats that run code when they are read are refused."""
+
+
+def share(
+    run: str | Path,
+    arm: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    what: str,
+    model: Mapping[str, Any],
+    name: str,
+    license: str = "other",
+    dtype: str = "auto",
+    notes: str = "",
+    push_to_hub: str | None = None,
+    private: bool = True,
+) -> Path:
+    """Write ``out``: an adapter, a merged model or a data set, with its card as ``README.md``.
+
+    Args:
+        what: ``adapter`` (the arm's adapter), ``model`` (merged into its base), ``data`` (the training pairs as parquet
+            with images, which ``datasets`` opens).
+        model: the base's ``path`` and ``revision``.
+        license: the hub's identifier of the licence.
+        push_to_hub: repository to create and fill; None writes the folder only.
+        private: of a repository that is created.
+
+    Raises:
+        StageError: the arm or data is not finished, a file that must not be shared, the hub's refusal.
+        StoreError: ``out`` holds something already.
+    """
+    run, data, out = Path(run), Path(data), Path(out)
+    if what not in KINDS:
+        raise StageError(f"what={what}: choose one of {', '.join(KINDS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out} is in use: choose another folder (out=...) or remove it")
+    if push_to_hub is not None:
+        _check_repository(push_to_hub)
+    if what != "data":
+        check_arm(run, arm)
+    with _beside(out) as temporary:
+        folder = temporary / "shared"
+        if what == "data":
+            card = _data(data, folder, name, license, notes)
+        else:
+            card = _model(run, arm, data, folder, what == "adapter", model, name, license, dtype, notes)
+        write_text(folder / "README.md", card)
+        check_files(folder)
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    say(f"shared {what}: {out}")
+    if push_to_hub is not None:
+        _push(out, push_to_hub, "dataset" if what == "data" else "model", private)
+    return out
+
+
+def check_files(folder: str | Path) -> None:
+    """Raise StageError for a file that is not of a kind that is shared, or that is a link."""
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_symlink() or (path.is_file() and path.suffix not in SHARED):
+            raise StageError(f"{path.name} is not shared: only {', '.join(SHARED)} are, and no links")
+
+
+def _finished(folder: Path, how: str) -> dict[str, Any]:
+    marker = folder / STAGE_FILE
+    if not marker.exists() or read_json(marker)["status"] != "finished":
+        raise StageError(f"{folder} is not finished: {how} first")
+    return read_json(marker)
+
+
+def _model(
+    run: Path,
+    arm: str,
+    data: Path,
+    folder: Path,
+    as_adapter: bool,
+    model: Mapping[str, Any],
+    name: str,
+    license: str,
+    dtype: str,
+    notes: str,
+) -> str:
+    from scramble.models.export import export
+    from scramble.reporting import comparison
+    from scramble.reporting.model_card import Trained, model_card
+
+    trained = check_arm(run, arm)
+    stage = read_json(trained / STAGE_FILE)
+    adapter, whole = trained / "adapter", trained / "model"
+    if as_adapter:
+        if not adapter.is_dir():
+            raise StageError(f"{arm} trained all weights, it has no adapter: share the model (what=model)")
+        shutil.copytree(adapter, folder)
+    elif whole.is_dir():
+        shutil.copytree(whole, folder)
+    else:
+        export(model["path"], folder, adapter=adapter, revision=model.get("revision"), dtype=dtype)
+    found = comparison.find_methods(run / "evaluation")
+    environment = trained / "environment.json"
+    made = Trained(
+        arm, stage["config"], stage["summary"], _finished(data, "make it (scripts/generate.py)"),
+        read_json(environment) if environment.exists() else {}, as_adapter,
+    )  # fmt: skip
+    rows = comparison.compare(found, ["base"]) if found else []
+    return model_card(name, made, rows, license=license, notes=notes)
+
+
+def _data(data: Path, folder: Path, name: str, license: str, notes: str) -> str:
+    from scramble import formats
+
+    _finished(data, "make it (scripts/generate.py)")
+    train = data / "train"
+    formats.write("trl-parquet", read_table(train, ImageRecord), read_table(train, PreferencePair), folder)
+    audit = data / "audit.json"
+    return formats.dataset_card(
+        name, read_table(train, ImageRecord), read_table(train, PreferencePair),
+        audit=_audit(read_json(audit)) if audit.exists() else None, card_license=license, notes=notes,
+    )  # fmt: skip
+
+
+def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    from scramble.pairs.audit.audit import classifiers
+
+    names = classifiers(dict(result))
+    rows = []
+    for kind, row in result["kinds"].items():
+        found = [row["blind"].get(name) for name in names]
+        rows.append([kind, row["n"], *(f"{b['accuracy']:.1f} ± {b['error']:.1f}" if b else "-" for b in found)])
+    return ["kind", "pairs", *names], rows
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A temporary folder on the same file system as ``out``."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error} (out=... names another folder)") from error
+    with made as name:
+        yield Path(name)
+
+
+def _check_repository(name: str) -> None:
+    """Refuse a name that the hub would refuse, before anything is written."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise StageError(f"push_to_hub={name} is not the name of a repository: write owner/name") from error
+
+
+def _push(folder: Path, repository: str, kind: str, private: bool) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        done = api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise StageError(
+            f"{folder} is written but was not pushed to {repository}: {str(error).splitlines()[0]}. "
+            "Log in (hf auth login, or HF_TOKEN) and run the command with another out=..."
+        ) from error
+    say(f"pushed: {done}")

@@ -1,0 +1,125 @@
+"""One batch as the model sees it: the tries in words, and a picture of tiles and attention mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.console import say
+from scramble.store import atomic_path
+
+if TYPE_CHECKING:
+    from scramble.models import Loaded
+    from scramble.training.collator import PairBatch
+    from scramble.trie.pack import TrieItem
+
+
+def show_batch(
+    run: str | Path,
+    data: str | Path,
+    *,
+    model: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    seed: int,
+) -> Path:
+    """Print the first micro-batch (tokens, tries, padding) and draw ``<run>/batch.png``; nothing is trained.
+
+    Scored tokens stand between brackets; a deeper indent continues the run of tokens above it.
+    """
+    from scramble.models import load
+    from scramble.pipeline.train import make_model
+    from scramble.training.collator import Encoder, collate, trie_items
+    from scramble.training.data import group_by_image, load_examples
+    from scramble.training.losses import needs_pairs
+
+    if model.get("new") is not None:
+        make_model(model["path"], Path(data), model["family"], model["new"], seed)
+    loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
+    found, images = load_examples(
+        Path(data) / "train", trainer.get("use", ("pairs",)), trainer.get("caption_prompt", "Describe the image.")
+    )
+    examples = list(islice(found, 64))
+    size = trainer.get("micro_batch_size") or trainer["batch_size"]
+    chosen = [examples[n] for group in group_by_image(examples) for n in group][:size]
+    encoder, with_rejected = Encoder(loaded, images), needs_pairs(objective["weights"])
+    items, _ = trie_items(encoder, loaded.backbone, chosen, with_rejected)
+    batch = collate(encoder, loaded.backbone, chosen, with_rejected=with_rejected)
+    for item in items:
+        _print_item(item, loaded)
+    rows, length = batch.tries.input_ids_BL.shape
+    say(
+        f"batch: {len(chosen)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
+        f"{batch.tries.padding_fraction:.1%} padding, head on {len(batch.tries.rows_R)} positions"
+    )
+    path = _draw(batch, Path(run) / "batch.png")
+    say(f"tiles and attention mask: {path}")
+    return path
+
+
+def _print_item(item: TrieItem, loaded: Loaded) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in (item.images or {}).items()}
+    tokens = sum(map(len, item.sequences))
+    say(f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens as rows of their own; images {shapes}")
+    tokenizer, image_ids = loaded.processor.tokenizer, loaded.backbone.feature_tokens
+
+    def words(ids: Sequence[int]) -> str:
+        parts = []
+        for is_image, run in groupby(ids, key=lambda token: token in image_ids):
+            found = list(run)
+            parts.append(f"<image token x {len(found)}>" if is_image else tokenizer.decode(found))
+        return "".join(parts).replace("\n", "\\n")
+
+    def walk(numbers: list[int], start: int, indent: int) -> None:
+        """Print what these sequences share from ``start`` on, then each branch."""
+        stop = start
+        first = item.sequences[numbers[0]]
+        while stop < len(first) and all(
+            len(item.sequences[n]) > stop and item.sequences[n][stop] == first[stop] for n in numbers
+        ):
+            stop += 1
+        if stop > start:
+            scored = item.scored[numbers[0]]
+            parts = [
+                f"[{words(first[run[0] : run[-1] + 1])}]" if marked else words(first[run[0] : run[-1] + 1])
+                for marked, group in groupby(range(start, stop), key=lambda place: scored[place])
+                for run in [list(group)]
+            ]
+            say("  " * indent + f"{stop - start:5d}  " + "".join(parts))
+        branches: dict[int, list[int]] = {}
+        for n in numbers:
+            if len(item.sequences[n]) > stop:
+                branches.setdefault(item.sequences[n][stop], []).append(n)
+        for branch in branches.values():
+            walk(branch, stop, indent + 1)
+
+    walk(list(range(len(item.sequences))), 0, 0)
+
+
+def _draw(batch: PairBatch, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from scramble.trie.mask import dense_mask
+
+    tiles = []
+    for images in batch.tries.images[:4]:
+        pixels = (images or {}).get("pixel_values")
+        if pixels is not None and pixels.ndim == 4 and pixels.shape[1] == 3:  # (tiles, channel, height, width)
+            tiles += list(pixels[:4].float().permute(0, 2, 3, 1).numpy())
+    columns = 1 + len(tiles)
+    figure = Figure(figsize=(5 + 1.6 * len(tiles), 5))
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(1, columns, squeeze=False, width_ratios=[5] + [1.6] * len(tiles)).flat)
+    axes[0].imshow(dense_mask(batch.tries.end_BL, batch.tries.block_BL)[0, 0].numpy(), cmap="Greys", aspect="auto")
+    axes[0].set_title("row 0: who attends (rows) to whom (columns)", fontsize=8)
+    for axis, tile in zip(axes[1:], tiles, strict=True):
+        low, high = tile.min(), tile.max()
+        axis.imshow((tile - low) / max(high - low, 1e-6))
+        axis.set_axis_off()
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return path

@@ -1,0 +1,200 @@
+"""Stage 2: train one arm on a data set folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble import interrupt
+from scramble.app import environment
+from scramble.console import say
+from scramble.pipeline import is_main_process
+from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.store import (
+    STAGE_FILE,
+    file_key,
+    locked,
+    read_json,
+    read_table,
+    run_stage,
+    table_path,
+    wait_for,
+    write_json,
+)
+from scramble.training.checkpoint_paths import newest_step
+
+# Options of the trainer that change what is written and when, and not what is trained.
+OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops")
+
+
+def train(
+    run: str | Path,
+    arm: str,
+    data: str | Path,
+    *,
+    model: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    seed: int,
+    wandb: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train one arm into ``<run>/train/<arm>``: an adapter (or a whole model), metrics and checkpoints.
+
+    Args:
+        run: the run folder.
+        arm: name of the arm.
+        data: data set folder made by :func:`generate`.
+        model: ``name``, ``path`` and loading options, see :func:`scramble.models.load`.
+        objective: ``name`` and the loss's options, see :func:`scramble.training.train`.
+        trainer: everything else that :func:`scramble.training.train` takes, and ``watch``: benchmarks of the
+            validation split to score while training (``every`` steps, ``limit`` items each).
+    """
+    data = Path(data)
+    config = {
+        "model": model_content(model),
+        "objective": dict(objective),
+        "trainer": {k: v for k, v in trainer.items() if k not in OPERATION},
+        "seed": seed,
+        "data": file_key(data / STAGE_FILE),
+    }
+
+    def work(folder: Path) -> dict[str, Any]:
+        from scramble.models import load
+        from scramble.training import train as fit
+
+        if is_main_process():
+            write_json(folder / "environment.json", environment())
+        options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
+        watch = options.pop("watch", None)
+        if model.get("new") is not None:
+            make_model(model["path"], data, model["family"], model["new"], seed)
+        elif is_main_process():
+            _preflight(model, options)
+        loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
+        val = data / "val" if "pairs" in options.get("use", ("pairs",)) and _has_pairs(data / "val") else None
+        return fit(
+            loaded, data / "train", folder, objective=objective["weights"], seed=seed, wandb=wandb, val_data=val,
+            reference_cache=Path(run) / "reference", facts=_blind(data), **options,
+            **(_watch(data / "val", **watch) if watch else {}),
+        )  # fmt: skip
+
+    folder = Path(run) / "train" / arm
+    state = read_json(folder / STAGE_FILE)["status"] if (folder / STAGE_FILE).exists() else None
+
+    def resumes() -> str:
+        step = newest_step(folder / "checkpoints")
+        return (
+            "starts over, there is no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
+        )
+
+    if is_main_process() and state == "running":
+        say(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
+    with interrupt.keeping(lambda: f"the same command {resumes()}"):
+        summary, how = run_stage(folder, config, work, main=is_main_process())
+    if not is_main_process():
+        return summary
+    last = summary["last"]
+    numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
+    done = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
+    say(f"{arm}: {done}; {numbers} -> {folder}")
+    return summary
+
+
+def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
+    """The model's settings; a local folder counts by its content, so that a retrained base is another base."""
+    content = dict(model)
+    if model.get("new") is None and Path(model["path"]).is_dir():
+        content["content"] = folder_key(model["path"])
+    return content
+
+
+def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
+    """Write a new model of a family to ``path``, with a tokenizer made from the data's texts.
+
+    ``new`` holds the sizes of :func:`scramble.models.tiny.save_tiny` and, under ``vision``, how the embedded world is
+    taught to tower and projector beforehand (:func:`scramble.world.tower.teach_vision`); all else is random.
+    """
+    if not is_main_process():
+        wait_for(path, Path(path).exists)  # it appears whole
+        return
+    with locked(Path(path).parent):  # the arms of a sweep share it
+        if not Path(path).exists():
+            _make_model(Path(path), data, family, dict(new), seed)
+
+
+def _make_model(path: Path, data: Path, family: str, sizes: dict[str, Any], seed: int) -> None:
+    from scramble.models.tiny import save_tiny
+
+    texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
+    lessons = sizes.pop("vision", None)
+    if lessons is None:
+        save_tiny(family, path, texts, seed, **sizes)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), lessons, seed)
+        (Path(name) / "model").replace(path)
+
+
+def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
+    from scramble.models import load
+    from scramble.world.tower import teach_vision
+
+    loaded = load(path, dtype="float32", device="cpu")
+    figures = teach_vision(loaded, seed=seed, **lessons)
+    loaded.model.save_pretrained(path)
+    say(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} in what lies in a cell")
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    for image in _rows(folder, ImageRecord):
+        yield from image.captions
+    for pair in _rows(folder, PreferencePair):
+        yield from (pair.prompt, pair.chosen, pair.rejected)
+    for question in _rows(folder, Question):
+        yield from (question.question, question.answer, *question.rationale)
+
+
+def _rows(folder: Path, record_type: type[Any]) -> Iterator[Any]:
+    return read_table(folder, record_type) if table_path(folder, record_type).exists() else iter(())
+
+
+def _has_pairs(folder: Path) -> bool:
+    return next(_rows(folder, PreferencePair), None) is not None
+
+
+def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Say what the job will need, and refuse it where it cannot fit, before anything heavy is loaded."""
+    from scramble.models.preflight import preflight
+
+    need = preflight(
+        model["path"], revision=model.get("revision"), dtype=model.get("dtype") or "auto",
+        quantize=model.get("quantize"), lora_r=(options.get("lora") or {}).get("r"),
+        train_vision=bool(options.get("train_vision")), gradient_checkpointing=options["gradient_checkpointing"],
+    )  # fmt: skip
+    say(need.line())
+    need.check()
+
+
+def _blind(data: Path) -> dict[str, float]:
+    """How often classifiers that do not see the image tell chosen from rejected, in percent, from the data's audit."""
+    summary = read_json(data / STAGE_FILE)["summary"]
+    return {f"data/blind_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
+
+
+def _watch(folder: Path, benchmarks: Sequence[str], every: int, limit: int | None) -> dict[str, Any]:
+    """Options of the trainer that score benchmarks of the validation split every so many steps."""
+    from scramble.evaluation.benchmarks import load_benchmark
+    from scramble.evaluation.quick import quick_scores
+
+    loaded_benchmarks = [load_benchmark(name, folder) for name in benchmarks]
+
+    def evaluate(loaded: Any) -> dict[str, float]:
+        return {
+            f"eval/{benchmark.name}/{score}": value
+            for benchmark in loaded_benchmarks
+            for score, value in quick_scores(loaded, benchmark, limit=limit).items()
+        }
+
+    return {"evaluate": evaluate, "evaluate_every": every}

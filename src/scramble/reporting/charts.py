@@ -1,0 +1,130 @@
+"""Line charts as plain numbers for an SVG template: nothing is drawn here, so that the page's own colours apply."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDTH, HEIGHT = 400.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
+MOST_POINTS = 240  # more than a line of 340 units can show
+
+
+LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (3.2, ()), (5.2, ()), (3.2, ()), (1.7, (7, 8)), (5.2, (9, 9)), (3.2, (3, 9)), (1.2, ()), (1.2, (3, 3)),
+)  # fmt: skip
+"""Width and dashes (on, off, ...) of the line of each colour number. Wide ones are drawn first (:func:`drawing_order`):
+where lines coincide, a wide one is seen on both sides of a narrow one, and a whole one in the gaps of a dashed one."""
+
+
+def drawing_order(number: int) -> tuple[float, bool]:
+    """Sort key of a colour number: wide before narrow, whole before dashed."""
+    width, dashes = LINES[number]
+    return -width, bool(dashes)
+
+
+def method_of(arm: str) -> str:
+    """The method of an arm: its name without the seed."""
+    return re.sub(r"-seed\d+$", "", arm)
+
+
+def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
+    """The number of each method's colour in :data:`~scramble.reporting.pages.PALETTE` and line in :data:`LINES`.
+
+    A base is 0.
+    """
+    names = list(dict.fromkeys(methods))
+    others = [name for name in names if not name.endswith("base")]
+    count = len(LINES) - 1
+    return dict.fromkeys(names, 0) | {name: 1 + place % count for place, name in enumerate(others)}
+
+
+def watched_label(key: str) -> str:
+    """The title of a benchmark's score that was watched while training (``eval/<benchmark>/<score>``)."""
+    return key.removeprefix("eval/").replace("/", " ") + ", validation"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series: its label and colour number, and the ``points`` of an SVG polyline; ``dot`` is its only point."""
+
+    label: str
+    colour: int
+    points: str
+    dot: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One panel. ``x_ticks`` and ``y_ticks`` are (place, text); ``series`` the plain values for the pointer's label."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    series: list[dict[str, Any]] = field(default_factory=list)
+
+
+def line_chart(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], colours: Mapping[str, int]
+) -> Chart | None:
+    """A chart of (step, value) points by label; None if no point is finite."""
+    kept = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
+    kept = {name: points for name, points in kept.items() if points}
+    if not kept:
+        return None
+    xs = [x for points in kept.values() for x, _ in points]
+    ys = [y for points in kept.values() for _, y in points]
+    x_ticks, y_ticks = ticks(min(xs), max(xs), 4), ticks(min(ys), max(ys), 4)
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+    y_low, y_high = min(min(ys), y_ticks[0]), max(max(ys), y_ticks[-1])
+
+    def place_x(x: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (x - x_low) / (x_high - x_low), 1)
+
+    def place_y(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y_low) / (y_high - y_low), 1)
+
+    def line(name: str, points: Sequence[tuple[float, float]]) -> Line:
+        places = [(place_x(x), place_y(y)) for x, y in points]
+        dot = places[0] if len(places) == 1 else None
+        return Line(name, colours.get(name, 1), " ".join(f"{x},{y}" for x, y in places), dot)
+
+    lines = [line(*found) for found in sorted(kept.items(), key=lambda item: drawing_order(colours.get(item[0], 1)))]
+    plain = [
+        {
+            "label": name,
+            "colour": colours.get(name, 1),
+            "at": [[x, float(f"{y:.5g}"), place_x(x), place_y(y)] for x, y in points],
+        }
+        for name, points in kept.items()
+    ]
+    return Chart(
+        title, lines, [(place_x(x), _short(x)) for x in x_ticks if x_low <= x <= x_high],
+        [(place_y(y), _short(y)) for y in y_ticks], plain,
+    )  # fmt: skip
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About ``count`` round numbers that span [low, high] (steps of 1, 2 or 5 times a power of ten)."""
+    if high - low < 1e-12 * max(1.0, abs(high)):
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    every = max(1, -(-len(points) // MOST_POINTS))
+    return [*points[:-1:every], points[-1]] if points else []
+
+
+def _short(value: float) -> str:
+    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.6g}"

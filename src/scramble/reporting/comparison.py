@@ -1,0 +1,221 @@
+"""The rows of a run's tables: each method's scores and its differences to the baselines, paired by item and seed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.scoring import results, statistics
+from scramble.evaluation.scoring.aggregation import units
+from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
+from scramble.evaluation.scoring.results import Result
+
+ALPHA = 0.05
+"""A difference with a smaller p-value is shown as a change."""
+RUN_SEPARATOR = ": "
+"""Between run and method in the methods' names where several runs are compared."""
+
+Folders = Mapping[str, Mapping[str, Sequence[Path]]]
+"""Benchmark -> method -> result folders, one a seed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one score of one benchmark: mean over its seeds, percent.
+
+    ``differences`` holds for each baseline the paired test of
+    :func:`scramble.evaluation.scoring.paired.compare_seeds`, in points. ``reason`` says why the row does not compare
+    with the benchmark's first method, if it does not; such a row has differences only to baselines that were measured
+    the same way.
+    """
+
+    benchmark: str
+    score: str
+    method: str
+    seeds: int
+    value: float
+    standard_error: float | None
+    n: int | None
+    chance: float | None
+    protocol: str
+    differences: Mapping[str, Mapping[str, Any]]
+    reason: str = ""
+    grading: str = ""
+    limit: int | None = None
+    source: str = "scramble"
+
+
+def find_methods(evaluation: str | Path) -> dict[str, dict[str, list[Path]]]:
+    """The result folders below ``<run>/evaluation``: ``<method>-seed<n>`` are seeds of one method, ``base`` is one."""
+    return by_method(results.find(evaluation))
+
+
+def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
+    """Result folders ``<arm>/<benchmark>`` by benchmark and method. A benchmark that another kit ran is one of its own
+    (``mmbench (lmms-eval)``): its numbers are never subtracted from ours."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for folder in folders:
+        method = re.sub(r"-seed\d+$", "", folder.parent.name)
+        result = results.read(folder)
+        kit = "" if result.source == "scramble" else f" ({result.source})"
+        found.setdefault(result.benchmark["name"] + kit, {}).setdefault(method, []).append(folder)
+    return found
+
+
+def compare(found: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[Row]:
+    """A row for each benchmark, score and method: base first, then the baselines, then the rest.
+
+    Of two baselines only the later one is compared with the earlier one. Methods of several runs, named
+    ``<run>: <method>``, keep their runs together and are compared with the baselines of their own run; a baseline that
+    is named in full is everyone's.
+    """
+    order = {name: place for place, name in enumerate(dict.fromkeys(("base", *baselines)))}
+    rows = []
+    for benchmark, methods in found.items():
+        runs = list(dict.fromkeys(split_run(name)[0] for name in methods))
+
+        def place(name: str, runs: Sequence[str] = runs) -> tuple[int, int, str]:
+            run, method = split_run(name)
+            return runs.index(run), order.get(method, len(order)), name
+
+        names = sorted(methods, key=place)
+        first = results.read(methods[names[0]][0])
+        tables = {name: _rows(benchmark, name, methods, baselines, first) for name in names}
+        scores = dict.fromkeys(score for table in tables.values() for score in table)
+        rows += [tables[name][score] for score in scores for name in names if score in tables[name]]
+    return rows
+
+
+def split_run(name: str) -> tuple[str, str]:
+    """``<run>: <method>`` as run and method; the run is empty where there is one run."""
+    run, _, method = name.rpartition(RUN_SEPARATOR)
+    return run, method
+
+
+def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
+    """Each baseline as named -> the method that it stands for when ``method`` is compared.
+
+    Left out are the method itself, and of a method that is a baseline the baselines that come after it: their
+    difference is the same with the other sign.
+    """
+    run, _ = split_run(method)
+    start = f"{run}{RUN_SEPARATOR}" if run else ""
+    full = {name: name if RUN_SEPARATOR in name else start + name for name in baselines}
+    names = list(full.values())
+    before = names[: names.index(method)] if method in names else names
+    return {name: other for name, other in full.items() if other in before}
+
+
+def _rows(
+    benchmark: str, method: str, methods: Mapping[str, Sequence[Path]], baselines: Sequence[str], first: Result
+) -> dict[str, Row]:
+    folders = methods[method]
+    seeds = [results.read(folder) for folder in folders]
+    for folder, seed in zip(folders, seeds, strict=True):
+        if reason := not_comparable(seeds[0], seed):
+            raise EvaluationError(
+                f"{folder} and {folders[0]} are seeds of one method, but {reason}: score them the same way"
+            )
+    outcomes = [results.read_outcomes(folder) for folder in folders]
+    tests = _tests(method, methods, baselines, seeds[0]) if all(outcomes) else {}
+    means = [units(seeds[0].benchmark["scoring"], found) for found in outcomes] if all(outcomes) else []
+    protocol = seeds[0].protocol
+    rows = {}
+    for score, given in seeds[0].scores.items():
+        values = [seed.scores[score]["value"] for seed in seeds]
+        error = given["standard_error"]
+        if len(seeds) > 1 and score in means[0]:  # of each item's mean over the seeds
+            mean_N = np.mean([seed[score].values for seed in means], axis=0)
+            spread = statistics.standard_error(mean_N, means[0][score].clusters)
+            error = 100 * spread if np.isfinite(spread) else None
+        rows[score] = Row(
+            benchmark, score, method, len(folders), float(np.mean(values)), error, given["n"], given.get("chance"),
+            protocol["name"], {name: test[score] for name, test in tests.items() if score in test},
+            not_comparable(first, seeds[0]) or "", protocol.get("grading", ""), seeds[0].benchmark["limit"],
+            seeds[0].source,
+        )  # fmt: skip
+    return rows
+
+
+def _tests(
+    method: str, methods: Mapping[str, Sequence[Path]], baselines: Sequence[str], result: Result
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Baseline -> score -> paired test, for the baselines measured on the same items in the same way."""
+    tests = {}
+    for name, other in own_baselines(method, baselines).items():
+        others = methods.get(other, ())
+        if not others or any(not_comparable(result, results.read(folder)) for folder in others):
+            continue
+        found = compare_seeds(methods[method], others if len(others) == len(methods[method]) else others[:1])
+        tests[name] = {score: _without_nan(test) for score, test in found.items()}
+    return tests
+
+
+def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
+    """What one item cannot give as None, which JSON can hold."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in test.items()
+    }
+
+
+def heads(baselines: Sequence[str]) -> list[str]:
+    """Column titles of :func:`cells`."""
+    return ["benchmark", "score", "method", "seeds", "n", "%", "chance", *(f"minus {b}" for b in baselines)]
+
+
+def cells(row: Row, baselines: Sequence[str]) -> list[str]:
+    """A row's cells as text: value with standard error, differences with interval and p-value."""
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
+    return [
+        row.benchmark, row.score, row.method, str(row.seeds), str(row.n or ""), f"{row.value:.1f}{error}",
+        "" if row.chance is None else f"{row.chance:.1f}", *(shown(row.differences.get(b)) for b in baselines),
+    ]  # fmt: skip
+
+
+def shown(test: Mapping[str, Any] | None) -> str:
+    """A difference in points with its interval and p-value; what one item cannot give is left out."""
+    if test is None:
+        return ""
+    p = test["p_value"]
+    if not _is_number(p):
+        return points(test)
+    return f"{points(test)} " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
+
+
+def points(test: Mapping[str, Any]) -> str:
+    """A difference in points with its interval."""
+    text = f"{test['difference']:+.1f}"
+    if not has_interval(test):
+        return f"{text} (no interval: one item)" if test.get("n") == 1 else f"{text} (no interval)"
+    return f"{text} [{test['low']:+.1f}, {test['high']:+.1f}]"
+
+
+def has_interval(test: Mapping[str, Any]) -> bool:
+    """Whether a difference has an interval: that of a single item, or of a single cluster of items, has none."""
+    return _is_number(test["low"]) and _is_number(test["high"])
+
+
+def sign(test: Mapping[str, Any]) -> str:
+    """``good`` or ``bad`` where a difference is larger than chance explains, else empty."""
+    if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA:
+        return ""
+    return "good" if test["difference"] > 0 else "bad"
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def markdown(rows: Sequence[Row], baselines: Sequence[str]) -> str:
+    """The rows as a Markdown table."""
+    head = heads(baselines)
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(" --- " for _ in head) + "|"]
+    lines += ["| " + " | ".join(cells(row, baselines)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

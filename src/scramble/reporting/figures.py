@@ -1,0 +1,104 @@
+"""The figure of a run's training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.reporting import charts
+from scramble.reporting.pages import PALETTE
+from scramble.store import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS: tuple[tuple[str, str], ...] = (
+    ("loss", "loss"),
+    ("rewards/margins", "reward margin (nats)"),
+    ("logps/chosen", "log-probability of chosen (nats)"),
+    ("logps/rejected", "log-probability of rejected (nats)"),
+)
+"""What the training figure shows: the key in ``metrics.jsonl`` and the axis label."""
+
+
+def training_curves(
+    arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int] | None = None
+) -> Path:
+    """Draw margins and likelihoods over steps, one line per arm; seeds of a method share colour and dashes.
+
+    Lines that coincide stay visible: those drawn later are thinner and leave more gaps (:data:`charts.LINES`).
+
+    Args:
+        arms: for each arm the rows of its ``metrics.jsonl`` (``step`` and the keys of :data:`PANELS`; rows without a
+            key are passed over).
+        path: where the PNG goes.
+        colours: number of each method's colour (:func:`scramble.reporting.charts.colour_numbers`), to agree with the
+            results browser; by default from the arms alone.
+    """
+    watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
+    panels = [(key, f"{label}\ntraining batches") for key, label in PANELS]
+    panels += [(key, charts.watched_label(key).replace(", ", " (%)\n")) for key in watched]
+    figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.1)
+    numbers = dict(colours or charts.colour_numbers(charts.method_of(arm) for arm in arms))
+    ordered = sorted(arms, key=lambda arm: charts.drawing_order(numbers[charts.method_of(arm)]))
+    for axis, (key, label) in zip(axes, panels, strict=False):
+        for arm in ordered:
+            points = [(row["step"], row[key]) for row in arms[arm] if key in row and "step" in row]
+            if points:
+                _draw(axis, points, charts.method_of(arm), numbers[charts.method_of(arm)])
+        axis.set_title(label, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), 8), fontsize=8,
+            frameon=False, handlelength=4,
+        )  # fmt: skip
+    return _save(figure, path)
+
+
+def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number: int) -> None:
+    width, dashes = charts.LINES[number]
+    axis.plot(
+        *zip(*points, strict=True), color=PALETTE[number][0], linewidth=width, label=method,
+        linestyle=(0, [length / width for length in dashes]) if dashes else "solid",
+        marker="o" if len(points) == 1 else "", markersize=3 + 2 * width,
+    )  # fmt: skip
+
+
+def _is_watched(key: str) -> bool:
+    """Whether a column is a headline of a benchmark watched while training: a whole score, or a group score by swap."""
+    start, *parts = key.split("/")  # eval, benchmark, score, kind
+    if start != "eval" or len(parts) < 2 or parts[1] not in ("group", "accuracy"):
+        return False
+    return len(parts) == 2 or (len(parts) == 3 and parts[2].startswith("swap-"))
+
+
+def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Axes in rows; in inches, whatever the number of rows, there is room for two-line titles and a legend below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = max(1, -(-count // columns))
+    gap, top, bottom = 0.95, 0.5, 0.85
+    total = height * rows + gap * (rows - 1) + top + bottom
+    figure = Figure(figsize=(width * columns, total))
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    figure.subplots_adjust(
+        left=0.6 / (width * columns), right=1 - 0.1 / (width * columns), top=1 - top / total, bottom=bottom / total,
+        hspace=gap / height, wspace=0.25,
+    )  # fmt: skip
+    return figure, axes
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    return Path(path)

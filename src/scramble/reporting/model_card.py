@@ -1,0 +1,125 @@
+"""The model card: base, training data with its audit, settings, scores with intervals, limits, citation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import scramble
+from scramble.formats.card import HOMEPAGE, cell, citations
+from scramble.reporting.comparison import Row, shown
+
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What made an arm: the contents of its ``stage.json``, of its data's, and of ``environment.json``.
+
+    ``adapter`` tells whether the shared folder holds an adapter or whole weights.
+    """
+
+    arm: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    data: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    adapter: bool
+
+
+def model_card(
+    name: str,
+    trained: Trained,
+    rows: Sequence[Row],
+    *,
+    license: str = "other",
+    base: str | None = None,
+    notes: str = "",
+) -> str:
+    """The card as Markdown with the hub's metadata block.
+
+    Args:
+        rows: the arm's scores and the base's (:func:`scramble.reporting.comparison.compare` with baseline ``base``).
+        license: the hub's identifier; a tuned model stands under its base's licence.
+        base: hub id or path of the base model; the one trained on by default.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    path = base or str(trained.config["model"]["path"])
+    method = trained.arm.rpartition("-seed")[0] or trained.arm
+    own = [row for row in rows if row.method == method]
+    whole = [row for row in own if "/" not in row.score]
+    data = ModelCardData(
+        license=license,
+        base_model=path,
+        library_name="peft" if trained.adapter else "transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["preference-tuning", *sorted(trained.config["objective"]["weights"]), "scramble"],
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type="image-text-to-text", dataset_type=row.benchmark, dataset_name=row.benchmark,
+                metric_type=row.score, metric_value=round(row.value, 2), metric_name=f"{row.score} (percent)",
+            )
+            for row in whole
+        ] or None,
+    )  # fmt: skip
+    text = TEMPLATE.read_text(encoding="utf-8")
+    card = ModelCard.from_template(
+        data, template_str=text, name=name, base=path, adapter=trained.adapter, homepage=HOMEPAGE,
+        version=scramble.__version__, settings=_settings(trained), data=_data(trained.data), notes=notes.strip(),
+        rows=[_score(row, rows) for row in whole], protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in whole}),
+        environment=_environment(trained.environment), citations=citations(),
+    )  # fmt: skip
+    return str(card)
+
+
+def _settings(trained: Trained) -> list[tuple[str, str]]:
+    objective, trainer = trained.config["objective"], trained.config["trainer"]
+    lora = trainer.get("lora")
+    found = {
+        "objective": " + ".join(f"{weight:g} {loss}" for loss, weight in objective["weights"].items()),
+        "beta": objective.get("beta"),
+        "steps": trained.summary.get("steps"),
+        "pairs a step": trainer.get("batch_size"),
+        "learning rate": trainer.get("learning_rate"),
+        "schedule": trainer.get("schedule"),
+        "LoRA": None if lora is None else f"r {lora.get('r')}, alpha {lora.get('alpha')}",
+        "trained parameters": trained.summary.get("trained_parameters"),
+        "training seed": trained.config.get("seed"),
+    }
+    return [
+        (key, cell(f"{value:g}" if isinstance(value, float) else value))
+        for key, value in found.items()
+        if value is not None
+    ]
+
+
+def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
+    config, summary = stage["config"], stage.get("summary") or {}
+    train = summary.get("splits", {}).get("train", {})
+    blind = summary.get("blind") or {}
+    return {
+        "source": cell(config["data"].get("kind", "")),
+        "method": cell(config["negatives"].get("method", "")),
+        "counts": ", ".join(f"{n} {what}" for what, n in train.items() if isinstance(n, int) and n),
+        "blind": {cell(k): v for k, v in blind.items() if isinstance(v, (int, float))},
+    }
+
+
+def _score(row: Row, rows: Sequence[Row]) -> list[str]:
+    base = next((r for r in rows if (r.benchmark, r.score, r.method) == (row.benchmark, row.score, "base")), None)
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
+    return [
+        cell(row.benchmark), cell(row.score), str(row.n or ""), f"{row.value:.1f}{error}",
+        "" if base is None else f"{base.value:.1f}", shown(row.differences.get("base")),
+    ]  # fmt: skip
+
+
+def _environment(environment: Mapping[str, Any]) -> str:
+    packages = environment.get("packages", {})
+    names = [f"{name} {packages[name]}" for name in ("torch", "transformers", "trl", "peft") if name in packages]
+    commit = environment.get("git_commit")
+    return ", ".join([*names, *([f"commit {commit[:10]}"] if commit else [])])

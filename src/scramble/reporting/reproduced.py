@@ -1,0 +1,190 @@
+"""A paper's table: what was measured here beside what the paper printed, row by row and column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scramble.reporting import table
+from scramble.reporting.comparison import Row, shown
+
+KITS = ("lmms-eval", "vlmevalkit")
+
+
+class ReproductionError(ValueError):
+    """A table whose description does not fit what was measured or published. The message names the column."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A score of a benchmark: where ours is measured (below which folder), or what a paper printed (which protocol)."""
+
+    benchmark: str
+    score: str
+    folder: str = "evaluation"
+    protocol: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: what is measured (None: nothing at this size) and what was published (None: nothing)."""
+
+    measured: Place | None
+    published: Place | None
+
+    @property
+    def title(self) -> str:
+        place = self.measured or self.published
+        assert place is not None
+        extra = place.protocol or ("" if place.folder == "evaluation" else place.folder.removeprefix("evaluation-"))
+        return f"{place.benchmark} {place.score}" + (f" ({extra})" if extra else "")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row's numbers in one column, percent or the published unit; ``test`` is ours against the baseline's row."""
+
+    ours: float | None = None
+    standard_error: float | None = None
+    test: Mapping[str, Any] | None = None
+    protocol: str = ""
+    published: float | None = None
+    published_gain: float | None = None
+    comparable: bool = False
+
+
+@dataclass
+class Reproduced:
+    """The table: cells by row label and column, and the notes below it."""
+
+    columns: list[Column]
+    rows: dict[str, list[Cell]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def beside(
+    columns: Sequence[Column],
+    methods: Mapping[str, tuple[str, str]],
+    measured: Mapping[str, Sequence[Row]],
+    *,
+    baseline: str = "base",
+) -> Reproduced:
+    """Put measured and published numbers beside each other.
+
+    Args:
+        methods: key of a measured method -> its label, which is also the published model's name, and the label of the
+            published row that it is compared with; the row of that label has no differences.
+        measured: evaluation folder -> rows whose ``method`` is such a key, with differences to ``baseline``.
+        baseline: name under which the rows hold their test.
+
+    Raises:
+        ReproductionError: a column with neither a measured nor a published place.
+    """
+    made = Reproduced(list(columns))
+    notes: dict[str, None] = {}
+    for column in columns:
+        if column.measured is None and column.published is None:
+            raise ReproductionError("a column names neither what is measured nor what was published")
+    for key, (label, compared) in methods.items():
+        made.rows[label] = [_cell(column, key, label, compared, measured, baseline, notes) for column in columns]
+    made.notes = list(notes)
+    return made
+
+
+def _cell(
+    column: Column,
+    key: str,
+    label: str,
+    compared: str,
+    measured: Mapping[str, Sequence[Row]],
+    baseline: str,
+    notes: dict[str, None],
+) -> Cell:
+    row = None if column.measured is None else _row(column.measured, key, measured)
+    entry = None if column.published is None else _entry(column.published, label)
+    other = None if column.published is None or compared == label else _entry(column.published, compared)
+    gain = entry["value"] - other["value"] if entry and other else None
+    comparable = False
+    if row is not None:
+        notes[f"{column.title}: measured under protocol {row.protocol}, n = {row.n}"] = None
+    if entry is not None:
+        source = table.published()["sources"][entry["source"]]
+        notes[f"published: {source['title']} {source['url']}".strip()] = None
+        if entry.get("note"):
+            notes[f"published {entry['benchmark']}: {entry['note']}"] = None
+    if row is not None and entry is not None:
+        reason = _why_not(column, row, entry)
+        comparable = not reason
+        if reason:
+            notes[f"{table.MARK} {column.title}: not comparable with the published number, {reason}"] = None
+    test = None if row is None or compared == label else row.differences.get(baseline)
+    return Cell(
+        None if row is None else row.value, None if row is None else row.standard_error,
+        test, "" if row is None else row.protocol,
+        None if entry is None else entry["value"], gain, comparable,
+    )  # fmt: skip
+
+
+def _row(place: Place, key: str, measured: Mapping[str, Sequence[Row]]) -> Row | None:
+    names = (place.benchmark, *(f"{place.benchmark} ({kit})" for kit in KITS))
+    found = [row for row in measured.get(place.folder, ()) if row.method == key and row.benchmark in names]
+    exact = [row for row in found if row.score == place.score]
+    others = [row for row in found if row.source != "scramble"]  # other kits name their scores in their own way
+    return next(iter(exact or others), None)
+
+
+def _entry(place: Place, label: str) -> Mapping[str, Any] | None:
+    for entry in table.published()["scores"]:
+        if (entry["model"], entry["benchmark"], entry["score"]) != (label, place.benchmark, place.score):
+            continue
+        if place.protocol in (None, entry["protocol"]):
+            return entry
+    return None
+
+
+def _why_not(column: Column, row: Row, entry: Mapping[str, Any]) -> str:
+    assert column.measured is not None and column.published is not None
+    if column.measured.benchmark != column.published.benchmark:
+        return f"{column.measured.benchmark} stands for {column.published.benchmark} here"
+    return table.not_as_published(row, entry)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def as_markdown(made: Reproduced, title: str) -> str:
+    """Each column twice: ours ± standard error with the paired difference, and the published number with its gain."""
+    heads = ["model"]
+    for column in made.columns:
+        heads += [f"{column.title}, measured" if column.measured else f"{column.title}, not measured", _printed(column)]
+    heads = [head for head in heads if head]
+    lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for label, cells in made.rows.items():
+        texts = []
+        for column, cell in zip(made.columns, cells, strict=True):
+            texts.append(ours(cell))
+            if column.published is not None:
+                texts.append(published(cell))
+        lines.append(f"| {label} | " + " | ".join(texts) + " |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in made.notes)]) + "\n"
+
+
+def _printed(column: Column) -> str:
+    return "" if column.published is None else f"published {column.published.benchmark}"
+
+
+def ours(cell: Cell) -> str:
+    """A measured number as text: value, standard error, paired difference with interval and p-value."""
+    if cell.ours is None:
+        return "–"
+    text = f"{cell.ours:.1f}" + ("" if cell.standard_error is None else f" ± {cell.standard_error:.1f}")
+    return text if cell.test is None else f"{text} ({shown(cell.test)})"
+
+
+def published(cell: Cell) -> str:
+    """A published number as text with its gain over the compared row; marked where ours is not comparable with it."""
+    if cell.published is None:
+        return "–"
+    gain = "" if cell.published_gain is None else f" ({cell.published_gain:+.1f})"
+    return f"{cell.published:g}{gain}" + ("" if cell.comparable or cell.ours is None else f" {table.MARK}")

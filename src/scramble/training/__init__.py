@@ -1,0 +1,19 @@
+"""Preference tuning: losses, reference cache, and a trainer in which every image passes through the model once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scramble.training.run import train
+
+__all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: torch and transformers take seconds to import.
+    if name == "train":
+        from scramble.training.run import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

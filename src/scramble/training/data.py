@@ -1,0 +1,137 @@
+"""What is trained on: examples from the tables of a data set folder, images on demand, and which rows are refused."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from scramble.grading import rationales
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError
+from scramble.store import ImageTable, JsonLines, read_table
+
+Data = str | Path | tuple[Sequence["Example"], Mapping[str, ImageFile]]
+"""A data set folder, or examples with their images by id."""
+
+TABLES = ("pairs", "captions", "questions", "rationales")
+EXIF_ORIENTATION = 0x0112
+
+
+class DataError(ValueError):
+    """Training data that cannot be used. The message names the rows and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt about images with an answer and, for preference objectives, a worse answer."""
+
+    example_id: str
+    image_ids: tuple[str, ...]
+    prompt: str
+    chosen: str
+    rejected: str | None = None
+
+
+def pair_examples(pairs: Iterable[PreferencePair]) -> Iterator[Example]:
+    """One example a pair."""
+    for pair in pairs:
+        yield Example(pair.pair_id, pair.image_ids, pair.prompt, pair.chosen, pair.rejected)
+
+
+def caption_examples(images: Iterable[ImageRecord], prompt: str) -> Iterator[Example]:
+    """One example a caption, without a rejected answer."""
+    for image in images:
+        for index, caption in enumerate(image.captions):
+            yield Example(f"{image.image_id}:{index}", (image.image_id,), prompt, caption)
+
+
+def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
+    """One example a question, without a rejected answer."""
+    for question in questions:
+        yield Example(question.question_id, question.image_ids, question.question, question.answer)
+
+
+def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
+    """One example a question that has a rationale: its steps and the answer, without a rejected one."""
+    for question in questions:
+        if question.rationale:
+            text = rationales.write(question.rationale, question.answer)
+            name = f"{question.question_id}:rationale"
+            yield Example(name, question.image_ids, rationales.ask(question.question), text)
+
+
+def image_size(image: ImageFile) -> tuple[int, int]:
+    """(height, width) of the upright image, from the file's header. Raises RecordError if it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(image.read())) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    except (OSError, UnidentifiedImageError) as error:
+        raise RecordError(f"image {image.path or '<bytes>'}: cannot be read ({error})") from error
+    return (width, height) if turned else (height, width)
+
+
+def load_examples(
+    data: Data, use: Sequence[str], caption_prompt: str
+) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
+    """The examples of the named tables (of :data:`TABLES`) of a data set, and its images.
+
+    Raises StoreError if a table is missing or broken.
+    """
+    if isinstance(data, tuple):
+        return iter(data[0]), data[1]
+    return chain.from_iterable(_table_examples(data, table, caption_prompt) for table in use), ImageTable(data)
+
+
+def _table_examples(folder: str | Path, table: str, caption_prompt: str) -> Iterator[Example]:
+    if table == "pairs":
+        return pair_examples(read_table(folder, PreferencePair))
+    if table == "rationales":
+        return rationale_examples(read_table(folder, Question))
+    if table == "captions":
+        return caption_examples(read_table(folder, ImageRecord), caption_prompt)
+    return question_examples(read_table(folder, Question))
+
+
+def report_refused(
+    path: Path, refused: Sequence[Mapping[str, str]], kept: int, max_refused: float, write: bool = True
+) -> None:
+    """List refused rows in a JSONL file (if ``write``) and warn.
+
+    Raises DataError if nothing was kept, or if more than the fraction ``max_refused``, and more than a single row, was
+    refused: one bad row in a small set is no reason to stop.
+    """
+    if write:
+        path.unlink(missing_ok=True)
+    if not refused and not kept:
+        raise DataError("there is nothing to train on: the data set has no rows")
+    if not refused:
+        return
+    if write:
+        with JsonLines(path) as file:
+            for row in refused:
+                file.append(row)
+    share = len(refused) / (kept + len(refused))
+    message = f"{len(refused)} of {kept + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
+    if (len(refused) > 1 and share > max_refused) or not kept:
+        raise DataError(
+            f"{message}. More than the allowed {max_refused:.0%}: fix the data or raise trainer.max_refused"
+        )
+    warnings.warn(message, stacklevel=3)
+
+
+def group_by_image(examples: Sequence[Example]) -> list[list[int]]:
+    """Numbers of the examples that share the same images, in order of first appearance; each text-only one alone."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    alone: list[list[int]] = []
+    for number, example in enumerate(examples):
+        if example.image_ids:
+            groups.setdefault(example.image_ids, []).append(number)
+        else:
+            alone.append([number])
+    return [*groups.values(), *alone]

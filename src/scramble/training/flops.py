@@ -1,0 +1,197 @@
+"""The matrix multiplications of a training step, counted: those that the model cannot do without.
+
+Tower and projector forward once an image; decoder forward over the distinct tokens, where the last layer's query,
+output and feed-forward parts are needed only on positions that predict a scored token; backward to every activation
+that something trained depends on, and to every trained weight; the head on the predicting positions; attention over
+the pairs of tokens that see each other. Biases, norms, activations, softmax, the optimizer and recomputation (gradient
+checkpointing) are not in it, as is usual for the use of a machine (PaLM, arXiv 2204.02311, appendix B).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from scramble.training.features import FEATURES
+from scramble.trie.backbone import Backbone, ImageInputs
+from scramble.trie.engine import encode_images, vision_is_trained
+from scramble.trie.last_layer import POSITION_WISE, last_layer
+from scramble.trie.pack import TrieBatch
+
+Product = tuple[int, int, int]  # (n, k) @ (k, m)
+Products = tuple[Counter[Product], Counter[Product]]  # of linear layers; of attention as (queries, width, keys)
+Parts = Mapping[str, Products]
+
+# The first layer's projections of what it is given: no gradient goes below them where that is frozen.
+READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|att_proj)\b(?!.*lora_B)")
+
+
+def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> dict[str, Products]:
+    """Products of tower and projector over distinct images, by part: the forward pass, read off the pass itself, and,
+    where they are trained, the backward one."""
+    with torch.no_grad(), torch.random.fork_rng(), _recorded(backbone.vision) as (linear, attention, of_pixels):
+        encode_images(backbone, images)
+    parts: dict[str, Products] = {"tower": (linear, attention)}
+    if vision_is_trained(backbone):
+        backward: Counter[Product] = Counter()
+        for (n, k, m), count in linear.items():
+            backward[m, n, k] += count
+            backward[n, m, k] += count - of_pixels[n, k, m]  # no gradient goes to the pixels
+        parts["tower backward"] = (backward, Counter({product: 2 * count for product, count in attention.items()}))
+    return parts
+
+
+def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visible: int) -> dict[str, Products]:
+    """Products of decoder and head, by part, adapters included; what is trained is what requires a gradient.
+
+    Args:
+        backbone: the model.
+        tokens: distinct tokens, padding apart.
+        predicting: positions that predict a scored token.
+        visible: pairs of tokens that see each other, see :func:`visible_pairs`.
+    """
+    tail = _tail(backbone)
+    stops = not _inputs_are_trained(backbone)
+    forward: Counter[Product] = Counter()
+    backward: Counter[Product] = Counter()
+    for name, module in backbone.decoder.named_modules():
+        if not isinstance(module, nn.Linear) or module is backbone.head:
+            continue
+        rows, k, m = (predicting if id(module) in tail else tokens), module.in_features, module.out_features
+        forward[rows, k, m] += 1
+        if module.weight.requires_grad:
+            backward[m, rows, k] += 1
+        if not (stops and READS_INPUTS.match(name)):
+            backward[rows, m, k] += 1
+    head, heads, width = backbone.head, *_attention(backbone)
+    k, m = head.in_features, head.out_features
+    of_head = [(predicting, m, k)] + ([(m, predicting, k)] if head.weight.requires_grad else [])
+    # A square of side sqrt(visible) has as many entries as there are pairs of tokens that see each other.
+    side = round(visible**0.5)
+    return {
+        "decoder forward": (forward, Counter({(side, width, side): heads})),
+        "decoder backward": (backward, Counter({(side, width, side): 2 * heads})),
+        "head forward": (Counter([(predicting, k, m)]), Counter()),
+        "head backward": (Counter(of_head), Counter()),
+    }
+
+
+def visible_pairs(batch: TrieBatch) -> int:
+    """Pairs (query, key) of tokens of which the first sees the second, itself included; padding apart."""
+    own = torch.arange(batch.end_BL.shape[1], device=batch.end_BL.device)
+    padding = batch.end_BL.numel() - batch.num_tokens  # sees itself
+    found = int((batch.end_BL - own).sum()) - padding
+    if batch.block_BL is not None:  # the tokens of a two-way block see the later ones, too
+        sizes = batch.block_BL[batch.block_BL >= 0].unique(return_counts=True)[1]
+        found += int((sizes * (sizes - 1) // 2).sum())
+    return found
+
+
+def operations(parts: Iterable[Products]) -> float:
+    """Multiplications and additions of all products."""
+    return sum(
+        sum(2.0 * n * k * m * count for (n, k, m), count in linear.items())
+        + sum(4.0 * q * d * k * count for (q, d, k), count in attention.items())
+        for linear, attention in parts
+    )
+
+
+class OperationMeter:
+    """Floating-point operations that training on a batch needs: those of the model, not of how it is computed.
+
+    The tower is read off once, on the first images seen, and scales with the number of pixels.
+    """
+
+    def __init__(self, backbone: Backbone, *, in_step_reference: bool) -> None:
+        self._backbone = backbone
+
+        def count(**sizes: int) -> float:
+            parts = decoder_products(backbone, **{"tokens": 0, "predicting": 0, "visible": 0, **sizes})
+            reference = [parts["decoder forward"], parts["head forward"]] if in_step_reference else []
+            return operations([*parts.values(), *reference])
+
+        # Every part grows in proportion to one of the three.
+        self._each = count(tokens=1), count(predicting=1), count(visible=1)
+        self._per_value: float | None = None
+
+    def __call__(self, batch: TrieBatch) -> float:
+        """Operations of one micro-batch, forward and backward."""
+        sizes = batch.num_tokens, len(batch.rows_R), visible_pairs(batch)
+        return sum(each * size for each, size in zip(self._each, sizes, strict=True)) + self._tower(batch.images)
+
+    def _tower(self, images: Sequence[ImageInputs | None]) -> float:
+        distinct = {id(image): image for image in images if image is not None and FEATURES not in image}
+        if not distinct:
+            return 0.0
+        if self._per_value is None:
+            first = next(iter(distinct.values()))
+            self._per_value = operations(tower_products(self._backbone, [first]).values()) / _num_values(first)
+        return self._per_value * sum(_num_values(image) for image in distinct.values())
+
+
+def _num_values(image: ImageInputs) -> int:
+    return sum(tensor.numel() for tensor in image.values() if tensor.is_floating_point())
+
+
+def _tail(backbone: Backbone) -> set[int]:
+    """Modules of the last layer that work on predicting positions alone."""
+    layer = last_layer(backbone.decoder)
+    named = [] if layer is None else [module for name, module in layer.named_modules() if name in POSITION_WISE]
+    return {id(part) for module in named for part in module.modules()}
+
+
+def _inputs_are_trained(backbone: Backbone) -> bool:
+    """Whether the gradient goes on below the first layer: to embeddings, or to the tower."""
+    layers = {id(p) for m in backbone.decoder.modules() if isinstance(m, nn.ModuleList) for p in m.parameters()}
+    others = [p for p in backbone.decoder.parameters() if id(p) not in layers and p.ndim > 1]
+    return vision_is_trained(backbone) or any(p.requires_grad for p in others)
+
+
+def _attention(backbone: Backbone) -> tuple[int, int]:
+    """Heads of all layers together, and the width of one."""
+    config: Any = backbone.decoder.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_attention_heads * config.num_hidden_layers, width
+
+
+@contextmanager
+def _recorded(modules: Iterable[nn.Module]) -> Iterator[tuple[Counter[Product], Counter[Product], Counter[Product]]]:
+    """The products in these modules' forward passes while it runs: of linear layers and convolutions, of attention, and
+    of the layer that ran first."""
+    linear: Counter[Product] = Counter()
+    attention: Counter[Product] = Counter()
+    of_first: Counter[Product] = Counter()
+    ran: list[nn.Module] = []
+
+    def note(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, nn.Linear):  # quantised weights have another shape
+            k, m = module.in_features, module.out_features
+        else:
+            k, m = module.weight[0].numel(), module.weight.shape[0]
+        product = output.numel() // m, k, m
+        linear[product] += 1
+        ran.append(module)
+        of_first[product] += module is ran[0]
+
+    class Attentions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is nn.functional.scaled_dot_product_attention:
+                query, key = args[:2]
+                attention[query.shape[-2], query.shape[-1], key.shape[-2]] += query.shape[:-2].numel()
+            return func(*args, **(kwargs or {}))
+
+    layers = [m for part in modules for m in part.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with Attentions():
+            yield linear, attention, of_first
+    finally:
+        for hook in hooks:
+            hook.remove()

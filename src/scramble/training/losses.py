@@ -1,0 +1,290 @@
+"""Preference losses: pure functions of summed log-probabilities.
+
+Every loss takes :class:`PairLogps` and returns one loss a pair, (P,), in nats unless its docstring says otherwise; the
+mean over pairs is the training loss. Policy and reference log-probabilities are sums over the answer's tokens.
+
+Suffixes: P pairs. Symbols used in the docstrings, for one pair with prompt x, chosen c and rejected r:
+
+    h_c = log pi(c|x) - log pi_ref(c|x)      log-ratio of the chosen answer, h_r likewise
+    m   = h_c - h_r                          margin of the log-ratios
+    sigma                                    logistic function; log sigma(z) = -softplus(-z)
+    beta, eps                                inverse temperature, label smoothing
+
+TRL 1.16 is the tested reference for every name in :data:`LOSSES` (``bco_pair`` with shift 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class PairLogps(NamedTuple):
+    """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
+
+    An objective without a rejected answer or a reference (``sft``) fills those fields with zeros.
+    """
+
+    policy_chosen: Tensor
+    policy_rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+
+    @property
+    def h_chosen(self) -> Tensor:
+        """Log-ratio of the chosen answers (P,), nats."""
+        return self.policy_chosen - self.ref_chosen
+
+    @property
+    def h_rejected(self) -> Tensor:
+        """Log-ratio of the rejected answers (P,), nats."""
+        return self.policy_rejected - self.ref_rejected
+
+    @property
+    def margin(self) -> Tensor:
+        """Margin of the log-ratios, m = h_c - h_r (P,), nats."""
+        return self.h_chosen - self.h_rejected
+
+
+def sigmoid(logps: PairLogps, beta: float) -> Tensor:
+    """DPO: -log sigma(beta m). Rafailov et al. 2023 (2305.18290), eq. 7.
+
+    By hand: beta 0.5, h_c = 2, h_r = -2 gives m = 4 and log(1 + e^-2) = 0.126928.
+    """
+    return -F.logsigmoid(beta * logps.margin)
+
+
+def hinge(logps: PairLogps, beta: float) -> Tensor:
+    """max(0, 1 - beta m). The calibration loss of SLiC-HF (2305.10425) on log-ratios, as in RSO
+    (Liu et al. 2023, 2309.06657), hinge norm.
+
+    No unit. By hand: beta 0.5, m = 1 gives 0.5; m = 4 gives 0.
+    """
+    return torch.relu(1 - beta * logps.margin)
+
+
+def ipo(logps: PairLogps, beta: float) -> Tensor:
+    """(h_c/|c| - h_r/|r| - 1/(2 beta))^2. IPO, Azar et al. 2023 (2310.12036), eq. 17, beta being the paper's tau.
+
+    Log-ratios are means over tokens (the form the authors used), so the unit is (nats a token)^2.
+    By hand: beta 0.5, h_c = 2 over 4 tokens, h_r = -2 over 2 tokens: (0.5 + 1 - 1)^2 = 0.25.
+    """
+    return (_per_token_margin(logps) - 1 / (2 * beta)) ** 2
+
+
+def exo_pair(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
+    """KL(q || p), q = (sigma(beta m), sigma(-beta m)), p = (1 - eps, eps). EXO, Ji et al. 2024 (2402.00856), eq. 16.
+
+    By hand: m = 0, eps = 0.1: 0.5 log(0.5/0.9) + 0.5 log(0.5/0.1) = 0.510826.
+    Raises ValueError if eps is not in (0, 1): the divergence would be infinite.
+    """
+    if not 0 < label_smoothing < 1:
+        raise ValueError("exo_pair needs label_smoothing in (0, 1); its paper recommends 1e-3")
+    z = beta * logps.margin
+    chosen = torch.sigmoid(z) * (F.logsigmoid(z) - math.log1p(-label_smoothing))
+    return chosen + torch.sigmoid(-z) * (F.logsigmoid(-z) - math.log(label_smoothing))
+
+
+def nca_pair(logps: PairLogps, beta: float) -> Tensor:
+    """-log sigma(b h_c) - 0.5 log sigma(-b h_c) - 0.5 log sigma(-b h_r). NCA for one pair (K = 2),
+    Chen et al. 2024 (2402.05369).
+
+    By hand: h_c = h_r = 0 gives 2 log 2 = 1.386294.
+    """
+    chosen, rejected = beta * logps.h_chosen, beta * logps.h_rejected
+    return -F.logsigmoid(chosen) - 0.5 * F.logsigmoid(-chosen) - 0.5 * F.logsigmoid(-rejected)
+
+
+def robust(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
+    """(-(1 - eps) log sigma(beta m) + eps log sigma(-beta m)) / (1 - 2 eps). rDPO, Chowdhury et al. 2024
+    (2403.00409).
+
+    By hand: m = 0 gives log 2 for every eps; beta 0.5, m = 4, eps 0.1: (0.9 * 0.126928 - 0.1 * 2.126928) / 0.8
+    = -0.123072.
+    Raises ValueError if eps is not in [0, 0.5).
+    """
+    if not 0 <= label_smoothing < 0.5:
+        raise ValueError("robust needs label_smoothing in [0, 0.5)")
+    z = beta * logps.margin
+    clean, flipped = -F.logsigmoid(z), -F.logsigmoid(-z)
+    return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
+
+
+def bco_pair(logps: PairLogps, beta: float, shift: Tensor | float = 0.0) -> Tensor:
+    """-log sigma(beta h_c - delta) - log sigma(-(beta h_r - delta)). BCO, Jung et al. 2024 (2404.04656), and L_q
+    of MPO (Wang et al. 2024, 2411.10442).
+
+    ``shift`` is delta, the running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`); TRL from
+    0.29 on has none, which is ``shift=0``.
+
+    By hand: beta 0.5, h_c = 2, h_r = -2, delta 0: 2 log(1 + e^-1) = 0.626523; delta 1: log 2 + log(1 + e^-2)
+    = 0.820075.
+    """
+    return -F.logsigmoid(beta * logps.h_chosen - shift) - F.logsigmoid(shift - beta * logps.h_rejected)
+
+
+def sppo_hard(logps: PairLogps, beta: float) -> Tensor:
+    """(h_c - 1/(2 beta))^2 + (h_r + 1/(2 beta))^2, nats^2. SPPO, Wu et al. 2024 (2405.00675), eq. 4.7 with P in {0, 1}.
+
+    By hand: beta 0.5, h_c = 2, h_r = -2: 1 + 1 = 2.
+    """
+    return (logps.h_chosen - 0.5 / beta) ** 2 + (logps.h_rejected + 0.5 / beta) ** 2
+
+
+def aot(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """Smoothed logistic loss of sorted policy margins minus sorted reference margins. AOT, paired,
+    Melnyk et al. 2024 (2406.05882).
+
+    The P values belong to ranks, not to pairs. By hand: beta 1, policy margins (3, 1), reference margins (0, 2):
+    sorted differences (1 - 0, 3 - 2) = (1, 1), so log(1 + e^-1) = 0.313262 twice.
+    """
+    policy_P, _ = torch.sort(logps.policy_chosen - logps.policy_rejected, dim=0)
+    ref_P, _ = torch.sort(logps.ref_chosen - logps.ref_rejected, dim=0)
+    return _smoothed_logistic(beta * (policy_P - ref_P), label_smoothing)
+
+
+def aot_unpaired(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """Smoothed logistic loss of sorted h_c minus sorted h_r. AOT, unpaired, Melnyk et al. 2024 (2406.05882).
+
+    The P values belong to ranks, not to pairs. By hand: beta 1, h_c = (2, 1), h_r = (0, 1): sorted differences (1, 1).
+    """
+    chosen_P, _ = torch.sort(logps.h_chosen, dim=0)
+    rejected_P, _ = torch.sort(logps.h_rejected, dim=0)
+    return _smoothed_logistic(beta * (chosen_P - rejected_P), label_smoothing)
+
+
+def apo_zero(logps: PairLogps, beta: float) -> Tensor:
+    """1 - sigma(beta h_c) + sigma(beta h_r), no unit. APO-zero, D'Oosterlinck et al. 2024 (2408.06266), eq. 7.
+
+    By hand: h_c = h_r = 0 gives 1; beta 0.5, h_c = 2, h_r = -2: 2 sigma(-1) = 0.537883.
+    """
+    return 1 - torch.sigmoid(beta * logps.h_chosen) + torch.sigmoid(beta * logps.h_rejected)
+
+
+def apo_down(logps: PairLogps, beta: float) -> Tensor:
+    """sigma(beta h_c) + 1 - sigma(beta m), no unit. APO-down, D'Oosterlinck et al. 2024 (2408.06266), eq. 8.
+
+    By hand: h_c = h_r = 0 gives 1; beta 0.5, h_c = 2, h_r = -2: 0.731059 + 0.119203 = 0.850262.
+    """
+    return torch.sigmoid(beta * logps.h_chosen) + 1 - torch.sigmoid(beta * logps.margin)
+
+
+def discopop(logps: PairLogps, beta: float, tau: float = 0.05) -> Tensor:
+    """(1 - w) log(1 + e^-z) + w e^-z with z = beta m, w = sigma(z / tau). DiscoPOP, Lu et al. 2024 (2406.08414), eq. 5.
+
+    By hand: m = 0 gives (log 2 + 1)/2 = 0.846574.
+    """
+    z = beta * logps.margin
+    weight = torch.sigmoid(z / tau)
+    # w e^-z in one exponent: below z = -88 e^-z is infinite in float32, w is zero, and their product NaN.
+    return -F.logsigmoid(z) * (1 - weight) + torch.exp(F.logsigmoid(z / tau) - z)
+
+
+def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
+    """-log sigma(beta (h_c/|c| - h_r/|r|)): length-normalised DPO, Lambert et al. 2024 (2411.15124).
+
+    By hand: beta 2, h_c = 2 over 4 tokens, h_r = -2 over 2 tokens: log(1 + e^-3) = 0.048587.
+    """
+    return -F.logsigmoid(beta * _per_token_margin(logps))
+
+
+def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
+    """Negative log-likelihood of the chosen answer, nats a token. The L_g of MPO (2411.10442).
+
+    ``sft_mean="answer"``: mean over the tokens of each answer (the paper); ``"batch"``: mean over all chosen tokens of
+    the micro-batch, the same number for every pair (TRL).
+
+    By hand: log pi = (-2, -9) over (4, 3) tokens: (0.5, 3) by answer, 11/7 twice by batch.
+    """
+    if sft_mean == "answer":
+        return -logps.policy_chosen / logps.chosen_tokens
+    if sft_mean == "batch":
+        return (-logps.policy_chosen.sum() / logps.chosen_tokens.sum()).expand_as(logps.policy_chosen)
+    raise ValueError(f"sft_mean={sft_mean!r}: choose 'answer' or 'batch'")
+
+
+def _per_token_margin(logps: PairLogps) -> Tensor:
+    return logps.h_chosen / logps.chosen_tokens - logps.h_rejected / logps.rejected_tokens
+
+
+def _smoothed_logistic(z_P: Tensor, label_smoothing: float) -> Tensor:
+    return -F.logsigmoid(z_P) * (1 - label_smoothing) - F.logsigmoid(-z_P) * label_smoothing
+
+
+# Each loss by its TRL name, with the options it reads besides the log-probabilities.
+LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
+    "sigmoid": (sigmoid, frozenset({"beta"})),
+    "hinge": (hinge, frozenset({"beta"})),
+    "ipo": (ipo, frozenset({"beta"})),
+    "exo_pair": (exo_pair, frozenset({"beta", "label_smoothing"})),
+    "nca_pair": (nca_pair, frozenset({"beta"})),
+    "robust": (robust, frozenset({"beta", "label_smoothing"})),
+    "bco_pair": (bco_pair, frozenset({"beta", "shift"})),
+    "sppo_hard": (sppo_hard, frozenset({"beta"})),
+    "aot": (aot, frozenset({"beta", "label_smoothing"})),
+    "aot_unpaired": (aot_unpaired, frozenset({"beta", "label_smoothing"})),
+    "apo_zero": (apo_zero, frozenset({"beta"})),
+    "apo_down": (apo_down, frozenset({"beta"})),
+    "discopop": (discopop, frozenset({"beta", "tau"})),
+    "sigmoid_norm": (sigmoid_norm, frozenset({"beta"})),
+    "sft": (sft, frozenset({"sft_mean"})),
+}
+
+# Named objectives: weights of their losses. MPO: Wang et al. 2024 (2411.10442).
+OBJECTIVES: dict[str, dict[str, float]] = {
+    "sft": {"sft": 1.0},
+    "dpo": {"sigmoid": 1.0},
+    "mpo": {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0},
+}
+
+
+def resolve_objective(objective: str | Mapping[str, float]) -> dict[str, float]:
+    """Loss weights of a named objective, of a single loss, or of a mapping from loss to weight.
+
+    Raises ValueError naming an unknown name, an empty mapping or a weight that is not finite.
+    """
+    if isinstance(objective, str):
+        if objective not in OBJECTIVES and objective not in LOSSES:
+            raise ValueError(f"objective {objective!r} is unknown: choose one of {sorted({*OBJECTIVES, *LOSSES})}")
+        return dict(OBJECTIVES.get(objective) or {objective: 1.0})
+    weights = {str(name): float(weight) for name, weight in objective.items()}
+    for name, weight in weights.items():
+        if name not in LOSSES:
+            raise ValueError(f"loss {name!r} is unknown: choose among {sorted(LOSSES)}")
+        if not math.isfinite(weight):
+            raise ValueError(f"the weight of loss {name!r} is {weight}")
+    if not any(weights.values()):
+        raise ValueError("the objective has no loss with a weight other than 0")
+    return weights
+
+
+def needs_pairs(weights: Mapping[str, float]) -> bool:
+    """Whether an objective compares chosen with rejected (and policy with reference), or is ``sft`` alone."""
+    return any(name != "sft" for name in weights)
+
+
+def reads(weights: Mapping[str, float], option: str) -> bool:
+    """Whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``tau``, ``shift``, ...)."""
+    return any(option in LOSSES[name][1] for name in weights)
+
+
+def combine(weights: Mapping[str, float], logps: PairLogps, options: Mapping[str, object]) -> dict[str, Tensor]:
+    """Mean over pairs of each loss of an objective (scalars, unweighted), each given the options it reads."""
+    means = {}
+    for name in weights:
+        function, keys = LOSSES[name]
+        means[name] = function(logps, **{key: options[key] for key in keys if key in options}).mean()
+    return means
+
+
+def weighted_sum(weights: Mapping[str, float], means: Mapping[str, Tensor]) -> Tensor:
+    """The training loss, sum of weight times mean loss; MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
+    terms = [weight * means[name] for name, weight in weights.items()]
+    return torch.stack(terms).sum()

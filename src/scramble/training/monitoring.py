@@ -1,0 +1,129 @@
+"""How a run goes: warnings where it goes wrong without failing, and how hard the machine works."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
+
+from scramble.console import say
+from scramble.store import JsonLines
+from scramble.training.callbacks import cut_rows
+
+# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets; the first that fits counts.
+PEAK_TFLOPS = {
+    "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L40": 181.0,
+    "A40": 150.0, "A10": 125.0, "RTX 4090": 165.0, "RTX 3090": 71.0, "V100": 125.0,
+}  # fmt: skip
+
+# What in a log row depends on the machine and its load.
+MEASURED = frozenset({
+    "seconds", "pairs_per_second", "pairs_per_second_per_device", "tokens_per_second", "data_fraction", "mfu",
+    "memory/resident_gib", "memory/gpu_gib",
+})  # fmt: skip
+
+ROWS = 5  # log rows that a warning looks back on: one row is too noisy
+FALL = 1.0  # nats: chosen answers became e times less likely
+SATURATED = 5.0  # margin at which the sigmoid loss has less than 1 % of its slope left
+
+
+def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
+    """Operations a second that a device can do: as given, else by its name; None where neither is known."""
+    if tflops is not None:
+        return tflops * 1e12
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((1e12 * peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+def memory_use(device: torch.device) -> dict[str, float]:
+    """Memory in GiB: resident in this process, and the most that the GPU held since the last call."""
+    with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
+        pages = file.read().split()
+    found = {"memory/resident_gib": int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30} if pages else {}
+    if device.type == "cuda":
+        found["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        torch.cuda.reset_peak_memory_stats(device)
+    return found
+
+
+class Warnings(TrainerCallback):
+    """Says once, on the terminal and in ``warnings.jsonl``, that a run goes wrong in one of the known ways.
+
+    - *likelihood displacement*: chosen answers become less likely than the reference found them, while margins grow
+      (arXiv 2410.08847);
+    - *saturated margins*: nearly all pairs are told apart by so much that they teach nothing more.
+
+    Args:
+        path: the file.
+        beta: strength of the pull to the reference; rewards are beta times log-ratios in nats.
+    """
+
+    def __init__(self, path: str | Path, beta: float) -> None:
+        self.path, self.beta = Path(path), beta
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=ROWS)
+        self._said: set[str] = set()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._said = {row["warning"] for row in cut_rows(self.path, state.global_step)}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs or "rewards/chosen" not in logs or "loss" not in logs:
+            return
+        self._recent.append(logs)
+        if len(self._recent) < ROWS:
+            return
+        chosen = sum(row["rewards/chosen"] for row in self._recent) / ROWS / self.beta
+        margin = sum(row["rewards/margins"] for row in self._recent) / ROWS
+        right = sum(row["rewards/accuracies"] for row in self._recent) / ROWS
+        if chosen < -FALL:
+            self._say(
+                state.global_step, "likelihood displacement", {"chosen_log_ratio": chosen, "margin": margin},
+                f"chosen answers are {-chosen:.1f} nats less likely than at the start: raise beta, add an sft term "
+                "(objective=mpo), or train shorter",
+            )  # fmt: skip
+        if margin > SATURATED and right > 0.99:
+            self._say(
+                state.global_step, "saturated margins", {"margin": margin, "accuracy": right},
+                f"margins average {margin:.1f} and {right:.0%} of the pairs are told apart: they teach little more; "
+                "train shorter or on harder pairs",
+            )  # fmt: skip
+
+    def _say(self, step: int, warning: str, numbers: Mapping[str, float], text: str) -> None:
+        if warning in self._said:
+            return
+        self._said.add(warning)
+        with JsonLines(self.path) as file:
+            file.append({"step": step, "warning": warning, **numbers, "text": text})
+        say(f"warning, step {step}: {warning}: {text}")
+
+
+class LogAtStart(TrainerCallback):
+    """Numbers that belong to a run from its start, logged once: what is known of its data set."""
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self.numbers = dict(numbers)
+        self.log: Any = None  # the trainer's, set once it exists
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0 and self.numbers:
+            self.log(dict(self.numbers))

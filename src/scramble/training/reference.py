@@ -1,0 +1,152 @@
+"""Reference log-probabilities on disk: two numbers a pair, computed once, shared by every run that may use them.
+
+A cache is a folder named by the content of everything that the numbers depend on: weights, adapter, processor and
+template, precision, pairs and images. It fills in parts (one file a process, a line every few images), so that a
+killed run goes on where it stopped; ``complete.json`` closes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageFile
+from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
+from scramble.store import JsonLines, content_key, read_json, read_jsonl, write_json
+from scramble.training.collator import Encoder, trie_items
+from scramble.training.data import Example, group_by_image
+from scramble.trie.backbone import Backbone
+from scramble.trie.engine import NonFiniteError
+from scramble.trie.score import iter_scores
+
+ITEMS_A_LINE = 32
+
+
+def cache_parts(
+    *,
+    weights: str,
+    adapter: str | None,
+    processor: str,
+    precision: str,
+    examples: Sequence[Example],
+    images: Mapping[str, ImageFile],
+) -> dict[str, str]:
+    """Digests of all that the reference log-probabilities depend on, by name."""
+    image_ids = sorted({image_id for example in examples for image_id in example.image_ids})
+    return {
+        "weights": weights,
+        "adapter": adapter or "none",
+        "processor": processor,
+        "precision": precision,
+        "pairs": content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in examples]),
+        "images": content_key([[image_id, images[image_id].sha256] for image_id in image_ids]),
+    }
+
+
+def reference_logps(
+    folder: str | Path,
+    parts: Mapping[str, str],
+    examples: Sequence[Example],
+    encoder: Encoder,
+    backbone: Backbone,
+    *,
+    batch_tokens: int = 4096,
+) -> dict[str, tuple[float, float]]:
+    """Log-probabilities (nats) of chosen and rejected under the model as it is now, from the cache or computed into it.
+
+    Every process of a distributed run must call it; each computes its share of what is missing.
+
+    Args:
+        folder: where caches live; this one takes ``folder/<key of parts>``.
+        parts: from :func:`cache_parts`.
+        examples: all pairs of the data set.
+        encoder, backbone: what computes the missing ones, in evaluation mode and without gradient.
+        batch_tokens: positions a batch.
+
+    Raises:
+        CacheError: the folder holds another cache (copied or renamed), or a closed cache was altered.
+    """
+    wanted = [example.example_id for example in examples]
+    with open_cache(folder, parts) as cache:
+        known = _read(cache)
+        missing = [example for example in examples if example.example_id not in known]
+        if (cache / COMPLETE_FILE).exists():
+            _check_complete(cache, known, missing)
+        else:
+            _fill(cache, missing, encoder, backbone, batch_tokens)
+            barrier()
+            known = _read(cache)
+            if rank() == 0:
+                _close(cache, known, wanted)
+            barrier()
+    return {name: known[name] for name in wanted}
+
+
+def _fill(folder: Path, missing: list[Example], encoder: Encoder, backbone: Backbone, batch_tokens: int) -> None:
+    groups = group_by_image(missing)[rank() :: world_size()]
+    if not groups:
+        return
+    training = {module: module.training for module in backbone.model.modules()}
+    backbone.model.eval()
+    try:
+        with JsonLines(folder / f"part-{rank()}.jsonl") as part:
+            rows = _score_pairs(encoder, backbone, [[missing[n] for n in group] for group in groups], batch_tokens)
+            while chunk := list(islice(rows, ITEMS_A_LINE)):
+                part.append({name: values for row in chunk for name, values in row.items()})
+    except NonFiniteError as error:
+        raise NonFiniteError(f"the reference model, before the first step: {error}") from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _score_pairs(
+    encoder: Encoder, backbone: Backbone, groups: list[list[Example]], batch_tokens: int
+) -> Iterator[dict[str, tuple[float, float]]]:
+    """Log-probabilities of chosen and rejected by example id, trie by trie."""
+    names: list[list[str]] = []
+
+    def items() -> Iterator[Any]:
+        for group in groups:
+            group_items, members = trie_items(encoder, backbone, group, with_rejected=True)
+            names.extend([group[n].example_id for n in numbers] for numbers in members)
+            yield from group_items
+
+    for number, scores in enumerate(iter_scores(backbone, items(), batch_tokens=batch_tokens)):
+        sums = [score.sum for score in scores]
+        yield dict(zip(names[number], zip(sums[::2], sums[1::2], strict=True), strict=True))
+
+
+def _read(folder: Path) -> dict[str, tuple[float, float]]:
+    known: dict[str, tuple[float, float]] = {}
+    for path in sorted(folder.glob("part-*.jsonl")):
+        for row in read_jsonl(path):
+            for name, (chosen, rejected) in row.items():
+                if not (math.isfinite(chosen) and math.isfinite(rejected)):
+                    raise CacheError(f"{path}: the values of pair {name} are not finite; remove {folder}")
+                known[name] = (chosen, rejected)
+    return known
+
+
+def _check_complete(folder: Path, known: Mapping[str, tuple[float, float]], missing: list[Example]) -> None:
+    record = read_json(folder / COMPLETE_FILE)
+    if missing or record["digest"] != _rows_digest(known):
+        what = f"{len(missing)} of its pairs are gone" if missing else "its numbers changed"
+        raise CacheError(
+            f"the reference cache {folder} was complete and no longer is ({what}): a file was cut or edited; remove "
+            "the folder, and it will be computed again"
+        )
+
+
+def _close(folder: Path, known: Mapping[str, tuple[float, float]], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise CacheError(f"the reference cache {folder} lacks {len(missing)} pairs, {missing[0]} first: run again")
+    write_json(folder / COMPLETE_FILE, {"pairs": len(wanted), "digest": _rows_digest(known)})
+
+
+def _rows_digest(known: Mapping[str, tuple[float, float]]) -> str:
+    return content_key(sorted((name, *values) for name, values in known.items()))

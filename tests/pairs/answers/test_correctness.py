@@ -1,0 +1,134 @@
+"""Correctness pairs from a scripted vision server: right against wrong, format apart, reasons counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import Loopback
+
+from scramble.engines import ReplyStore
+from scramble.engines.openai_server import OpenAIServer
+from scramble.pairs.answers.correctness import CorrectnessPairs, Found, contained
+from scramble.pairs.base import Skip
+from scramble.records import ImageFile, Question
+
+RIGHT = "Step {n}.\nNext.\nFinal answer: 5"
+SCRIPT = [
+    RIGHT, "Step {n}.\nNext.\nFinal answer: 7", "Step {n}.\nNext.\nIt is hard to say.",
+    "Step {n}. Final answer: 5", "Step {n}.\nNext.\nFinal answer: 15",
+]  # fmt: skip
+
+
+def run(
+    server: Loopback, folder: Path, questions: list[Question], images: dict[str, ImageFile], **options: Any
+) -> tuple[CorrectnessPairs, list[tuple[Question, Found | Skip]]]:
+    options = {"styles": ["steps"], "samples": 10, "max_tokens": 64} | options
+    with OpenAIServer("m", server.url, concurrency=1) as engine, ReplyStore(folder) as store:
+        maker = CorrectnessPairs(engine, store, **options)
+        return maker, list(maker.pairs(questions, images))
+
+
+def script(server: Loopback, *lines: str) -> None:
+    """The n-th request of a question gets the n-th line, over and over."""
+    server.answer = lambda text: lines[(len(server.payloads) - 1) % len(lines)].format(n=len(server.payloads))
+
+
+def test_right_ones_are_preferred_to_wrong_and_unparsed_ones(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
+) -> None:
+    script(server, *SCRIPT)
+    asked = Question("q1", ("red",), "How many?", "5", kind="numeric")
+    maker, [(_, found)] = run(server, tmp_path, [asked], images)
+    assert isinstance(found, Found)
+    # Two right; wrong: two "7", two without an answer; "15" holds the right answer: no pair. Two lack a line break.
+    assert len(found.correctness) == 8 and len(found.format) == 4
+    assert {p.details["rejected_answer"] for p in found.correctness} == {"7", None}
+    for pair in (*found.correctness, *found.format):
+        assert pair.chosen.endswith("Final answer: 5") and pair.chosen.count("\n") == 2
+        assert pair.image_ids == ("red",) and pair.prompt == server.payloads[0]["messages"][0]["content"][1]["text"]
+        assert pair.details["answer"] == "5" and pair.details["judged_by"] == "numeric"
+    assert {p.details["fault"] for p in found.format} == {"fewer than 2 line breaks"}
+    assert {p.kind for p in found.correctness} == {"correctness"} and {p.kind for p in found.format} == {"format"}
+    assert len({p.pair_id for p in (*found.correctness, *found.format)}) == 12
+    assert maker.counts["pairs left out: one answer in the other"] == 4
+    assert maker.counts["responses without an answer"] == 2 == maker.counts["right responses"]
+
+
+def test_the_image_and_the_papers_sampling_reach_the_server(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
+) -> None:
+    script(server, *SCRIPT)
+    questions = [Question("q1", ("red", "bmp"), "How many?", "5"), Question("q2", (), "How many?", "5")]
+    run(server, tmp_path, questions, images, samples=4)
+    assert len(server.payloads) == 8
+    first, last = server.payloads[0], server.payloads[-1]
+    assert (first["temperature"], first["top_k"]) == (1.0, 50) and len({p["seed"] for p in server.payloads[:4]}) == 4
+    kinds = [part["type"] for part in first["messages"][0]["content"]]
+    assert kinds == ["image_url", "image_url", "text"] and isinstance(last["messages"][0]["content"], str)
+    urls = [part["image_url"]["url"] for part in first["messages"][0]["content"][:2]]
+    assert all(url.startswith("data:image/png") for url in urls)  # BMP is no format that servers take
+
+
+def test_at_most_so_many_pairs_and_every_response_once_before_one_twice(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
+) -> None:
+    script(server, RIGHT, RIGHT, RIGHT, "Step {n}.\nNext.\nFinal answer: 7")
+    asked = Question("q1", ("red",), "How many?", "5")
+    _, [(_, found)] = run(server, tmp_path, [asked], images, samples=16, pairs=12)
+    assert isinstance(found, Found) and len(found.correctness) == 12
+    assert {p.chosen for p in found.correctness} == {RIGHT.format(n=n) for n in range(1, 17) if n % 4}
+    assert len({p.rejected for p in found.correctness}) == 4
+    assert len({(p.chosen, p.rejected) for p in found.correctness}) == 12
+
+
+def test_a_second_run_asks_nothing_and_gives_the_same(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
+) -> None:
+    script(server, *SCRIPT)
+    asked = [Question(f"q{n}", ("red",), f"How many {n}?", "5") for n in range(3)]
+    _, first = run(server, tmp_path, asked, images, styles=["steps", "boxed", "think"])
+    _, again = run(server, tmp_path, asked, images, styles=["steps", "boxed", "think"])
+    assert first == again and len(server.payloads) == 30
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([RIGHT], "all responses right"),
+        (["Step.\nNext.\nFinal answer: 7"], "no right response"),
+        (["Step.\nNext."], "no right response"),
+        ([RIGHT, "Step.\nNext.\nFinal answer: 50"], "every wrong answer contains the right one"),
+        ([" "], "empty reply"),
+    ],
+)
+def test_why_a_question_has_no_pair(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile], lines: list[str], reason: str
+) -> None:
+    script(server, *lines)
+    _, [(_, found)] = run(server, tmp_path, [Question("q1", ("red",), "How many?", "5")], images)
+    assert found == Skip(reason)
+
+
+def test_questions_that_cannot_be_asked_are_not(server: Loopback, tmp_path: Path, images: dict[str, ImageFile]) -> None:
+    script(server, *SCRIPT)
+    questions = [
+        Question("no-answer", ("red",), "How many?", ""),
+        Question("no-number", ("red",), "How many?", "many", kind="numeric"),
+        Question("no-option", ("red",), "Which?", "D", choices=("a", "b")),
+        Question("missing", ("nowhere",), "How many?", "5"),
+        Question("broken", ("broken",), "How many?", "5"),
+        Question("cut", ("red",), "faults | faults=" + ",".join(["long"] * 10), "5"),
+    ]
+    maker, found = run(server, tmp_path, questions, images, styles=["direct"])
+    assert [skip.reason for _, skip in found if isinstance(skip, Skip)] == [
+        "no ground truth", "the ground truth is no number", "the ground truth is none of the options", "missing image",
+        "unreadable image", "reply cut at the token limit",
+    ]  # fmt: skip
+    assert len(server.payloads) == 10 and maker.counts["questions without pairs"] == 6
+
+
+def test_containment() -> None:
+    assert contained("4", "14") and contained("Red", "dark  red") and not contained("14", "4")
+    assert not contained("4", None)

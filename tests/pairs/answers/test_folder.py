@@ -1,0 +1,82 @@
+"""The data engine on a data set folder: splits, limits, shards, the table of format pairs, settings that do not fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import Loopback
+
+from scramble.pairs.answers.methods import DataEngineError, folder_pairs
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
+from scramble.store import read_table, write_table
+
+
+@pytest.fixture
+def train(tmp_path: Path, images: dict[str, ImageFile]) -> Path:
+    folder = tmp_path / "data" / "train"
+    write_table(folder, ImageRecord, [ImageRecord("red", images["red"], ("A red square.",))])
+    kinds = ["count", "colour"]
+    write_table(folder, Question, [Question(f"q{n}", ("red",), f"How many {n}?", "5", kinds[n % 2]) for n in range(8)])
+    return folder
+
+
+def answer(payload: dict[str, Any]) -> str:
+    """Right in the form asked for, wrong, or right in another form, as the seed says."""
+    number = payload["seed"]
+    return [f"Step {number}.\nNext.\nFinal answer: 5", "Well.\nYes.\nFinal answer: 7", f"{number}. Final answer: 5"][
+        number % 3
+    ]
+
+
+def run(server: Loopback, folder: Path, **options: Any) -> tuple[list[PreferencePair], dict[str, Any], list[Any]]:
+    server.answer_to = answer
+    skipped: list[Any] = []
+    settings = {"method": "correctness", "styles": ["steps"], "samples": 12, "seed": 0, **options}
+    with ExitStack() as stack:
+        engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
+        pairs, counted = folder_pairs(folder, stack, skipped.append, engine=engine, **settings)
+        found = list(pairs)
+        counts = counted()
+    return found, counts, skipped
+
+
+def test_format_pairs_have_a_table_of_their_own(server: Loopback, train: Path) -> None:
+    found, counts, _ = run(server, train)
+    apart = list(read_table(train / "format", PreferencePair))
+    assert {p.kind for p in found} == {"correctness"} and {p.kind for p in apart} == {"format"}
+    assert counts["format_pairs"] == len(apart) > 0 and counts["engine"]["generator"]["asked"] == 96
+    together, _, _ = run(server, train, format_pairs="with")
+    assert Counter(p.kind for p in together) == {"correctness": len(found), "format": len(apart)}
+    assert {p.kind for p in run(server, train, format_pairs="drop")[0]} == {"correctness"}
+    assert len(server.payloads) == 96  # asked once
+
+
+def test_limits(server: Loopback, train: Path) -> None:
+    found, _, skipped = run(server, train, limit=3, kinds=["count"])
+    asked = {p.details["question"] for p in found} | {row["question"] for row in skipped}
+    assert len(asked) == 3 and all(int(name[1:]) % 2 == 0 for name in asked) and len(server.payloads) == 36
+    assert run(server, train, splits=["val"])[0] == [] and len(server.payloads) == 36
+
+
+def test_shards_share_their_replies(server: Loopback, train: Path, tmp_path: Path) -> None:
+    parts = [run(server, train, shard=(n, 2), replies=tmp_path / "replies")[0] for n in range(2)]
+    assert len(server.payloads) == 96 and all(parts)
+    whole, _, _ = run(server, train, replies=tmp_path / "replies")
+    assert len(server.payloads) == 96
+    assert sorted(p.pair_id for p in whole) == sorted(p.pair_id for part in parts for p in part)
+
+
+def test_settings_that_do_not_fit(server: Loopback, train: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataEngineError, match=r"give negatives\.engine"), ExitStack() as stack:
+        folder_pairs(train, stack, print, method="correctness", seed=0)
+    with pytest.raises(DataEngineError, match="format_pairs='maybe'"):
+        run(server, train, format_pairs="maybe")
+    with pytest.raises(DataEngineError, match=r"ask=\['captions'\]"):
+        run(server, train, method="dropout_ntp", ask=["captions"], styles=None)
+    (train / "questions.parquet").unlink()
+    with pytest.raises(DataEngineError, match="has no questions"):
+        run(server, train)

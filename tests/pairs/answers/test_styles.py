@@ -1,0 +1,54 @@
+"""What is asked in each style, and what is read from replies that keep to it or do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from scramble.pairs.answers.prompts import PLACE, STYLES, Said, StyleError, load_style, read
+from scramble.records import Question
+
+ASKED = Question("q", (), "Which colour?", "B", choices=("red", "blue"))
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_every_style_asks_the_question_with_its_options(name: str) -> None:
+    style = load_style(name)
+    prompt = style.ask(ASKED)
+    assert "Which colour?\nA. red\nB. blue" in prompt and PLACE not in prompt
+    assert {"final": "Final answer:", "think": "</think>", "boxed": r"\boxed{...}", "whole": ""}[style.mark] in prompt
+
+
+def test_an_unknown_style_is_named() -> None:
+    with pytest.raises(StyleError, match=r"'socratic'.*choose among steps, boxed"):
+        load_style("socratic")
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "wanted"),
+    [
+        ("steps", "One.\nTwo.\nFinal answer: 5", Said("5")),
+        ("steps", "One.\n\n**Final Answer**: x\n\nFinal answer: **5**", Said("5")),
+        ("steps", "One.\nFinal answer: 5", Said("5", "fewer than 2 line breaks")),
+        ("steps", "Final answer: 5\n\n", Said("5", "no rationale")),
+        ("steps", "One.\n\nFinal answer: 5\n6", Said("5", "answer on several lines")),
+        ("steps", "a\nFinal answer: 1\nFinal answer: 2\nFinal answer: 3",
+         Said("3", "the final answer is marked more than 2 times")),
+        ("steps", "One.\nTwo.\nIt is five.", Said(None)),
+        ("steps", "One.\nTwo.\nFinal answer:", Said(None)),
+        ("boxed", "One.\nTwo.\nAnswer: \\boxed{\\frac{1}{2}}", Said(r"\frac{1}{2}")),
+        ("boxed", "Answer: \\boxed{2}", Said("2", "no rationale")),
+        ("boxed", "One.\nTwo.\n\\boxed{2", Said(None)),
+        ("think", "<think>One.\nTwo.</think>\nFinal answer: 4", Said("4")),
+        ("think", "One.\n\nFinal answer: 4", Said("4", "no single thought between tags")),
+        ("think", "<think>One.</think><think>Two.</think>\n\nFinal answer: 4",
+         Said("4", "no single thought between tags")),
+        ("think", "<think> </think>\n\nFinal answer: 4", Said("4", "no rationale")),
+        ("think", "<think>One.\nTwo.</think>\nfour", Said(None)),
+        ("rationale", "There is a red circle.\nFinal answer: red", Said("red")),
+        ("direct", " red ", Said("red")),
+        ("direct", "red\nblue", Said("red\nblue", "answer on several lines")),
+        ("direct", " ", Said(None)),
+    ],
+)  # fmt: skip
+def test_reading(style: str, text: str, wanted: Said) -> None:
+    assert read(load_style(style), text) == wanted

@@ -1,0 +1,32 @@
+"""A spaCy pipeline for the tests of the rules: the offline one where it is, the installed default otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scramble.pairs.base import Caption, Negative
+from scramble.pairs.captions.rules.generator import RuleGenerator
+from scramble.pairs.captions.surface import normalise
+
+
+@pytest.fixture(scope="session")
+def pipeline(shared: Path) -> str:
+    return str(shared / "models" / "en_core_standin")
+
+
+@pytest.fixture(scope="session")
+def generator(pipeline: str) -> RuleGenerator:
+    return RuleGenerator(pipeline)
+
+
+@pytest.fixture(scope="session")
+def candidates(generator: RuleGenerator):
+    """All candidates of one caption, by rule: ``candidates("A cat on a mat.", "swap")``."""
+
+    def of(text: str, rule: str = "") -> list[Negative]:
+        ((_, found),) = generator.negatives([Caption("1", 0, normalise(text))])
+        return [negative for negative in found if negative.rule.startswith(rule)]
+
+    return of

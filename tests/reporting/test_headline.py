@@ -1,0 +1,163 @@
+"""The headline: what leads, what got worse, and that it stays short and plain whatever was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.evaluation.scoring.results import Result, write
+from scramble.pipeline.report import report
+from scramble.reporting import comparison, headline, table
+from scramble.reporting.comparison import Row
+from scramble.store import write_json
+
+
+def test(difference: float, low: float | None = None, high: float | None = None, p: float = 0.2) -> dict[str, Any]:
+    low, high = difference - 3 if low is None else low, difference + 3 if high is None else high
+    return {"difference": difference, "standard_error": 1.5, "low": low, "high": high, "p_value": p, "n": 210,
+            "won": 9, "lost": 1, "test": "McNemar exact"}  # fmt: skip
+
+
+test.__test__ = False  # type: ignore[attr-defined]
+
+
+def row(score: str, method: str, value: float, benchmark: str = "world_winoground", **more: Any) -> Row:
+    differences = {name: more.pop(name) for name in ("base", "sft") if name in more}
+    values = {"seeds": 1, "standard_error": 1.4, "n": 210, "chance": 16.7, "protocol": "world"} | more
+    return Row(benchmark, score, method, value=value, differences=differences, **values)
+
+
+def quickstart() -> list[Row]:
+    """The numbers of docs/results/world.md."""
+    rows = [
+        row("group", "base", 50), row("group", "sft", 51, base=test(1)), row("group", "dpo", 51, base=test(1)),
+        row("group/swap-object", "base", 28.8),
+        row("group/swap-object", "sft", 31.1, base=test(2.3)),
+        row("group/swap-object", "dpo", 54.0, base=test(25.2, p=1e-9), sft=test(22.9, 20.1, 25.8, p=1e-9)),
+        row("group/swap-object", "mpo", 53.7, base=test(24.9, p=1e-9), sft=test(22.6, 19.9, 25.3, p=1e-9)),
+        row("group/swap-size", "base", 28.2),
+        row("group/swap-size", "dpo", 19.7, base=test(-8.5, p=0.001)),
+        row("group/swap-size", "mpo", 25.8, base=test(-2.4)),
+        row("group/swap-object/seen", "dpo", 10, base=test(-30, p=0.001)),
+        row("text", "dpo", 10, base=test(-30, p=0.001)),
+    ]  # fmt: skip
+    return [row("accuracy", "base", 82.2, "world_vqa"), row("accuracy", "dpo", 81.6, "world_vqa"), *rows]
+
+
+def test_the_quickstart_leads_with_the_trained_kind_and_says_what_got_worse() -> None:
+    made = headline.build(quickstart(), trained=["swap-object", "replace-relation"])
+    assert headline.as_text(made) == [
+        "Object swaps (world_winoground): both images matched with both captions, "
+        "percent of 210 items (guessing: 16.7)",
+        "  base model                28.8",
+        "  sft (supervised control)  31.1  +2.3 [-0.7, +5.3] against the base model",
+        "  dpo                       54.0  +22.9 [+20.1, +25.8] against the control",
+        "  mpo                       53.7  +22.6 [+19.9, +25.3] against the control",
+        "Got worse than the base model (p < 0.05): size swaps (dpo -8.5).",
+        "In brackets: 95 % intervals, over the items; one training seed each.",
+    ]
+    assert [r.sign for r in made.rows] == ["", "", "good", "good"]
+    assert [r.benchmark for r in headline.lead_first(quickstart(), made)][:2] == ["world_winoground"] * 2
+    assert "| dpo | 54.0 | +22.9 [+20.1, +25.8] against the control |" in headline.as_markdown(made)
+
+
+@pytest.mark.parametrize("trained", [[], ["swap-object", "swap-size"], ["swap-number"]])
+def test_all_kinds_lead_where_all_or_others_were_trained(trained: list[str]) -> None:
+    assert headline.build(quickstart(), trained=trained).score == "group"
+
+
+def test_held_out_pairs_of_one_arm_without_a_control() -> None:
+    pairs = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
+    rows = [row("accuracy", "base", 61.5, **pairs), row("accuracy", "mpo", 70.1, **pairs, base=test(8.6))]
+    assert headline.as_text(headline.build(rows)) == [
+        "Held-out pairs: true caption likelier than the false one, percent of 24 items (guessing: 50.0)",
+        "  base model  61.5",
+        "  mpo         70.1  +8.6 [+5.6, +11.6] against the base model",
+        "Only 24 test items: too few to conclude anything from.",
+        "No supervised control to compare with: train one with objective=sft.",
+        "In brackets: 95 % intervals, over the items; one training seed each.",
+    ]
+
+
+def test_other_benchmarks_seeds_and_what_cannot_be_compared() -> None:
+    rows = [
+        row("f1", "base", 80, "pope", chance=None), row("f1", "mpo", 70, "pope", seeds=5, base=test(-10, p=0.01)),
+        row("text", "base", 40, "winoground"), row("image", "base", 40, "winoground"),
+        row("group", "base", 30, "winoground", limit=100), row("text", "mpo", 40, "winoground"),
+        row("image", "mpo", 40, "winoground"),
+        row("group", "mpo", 35, "winoground", seeds=5, base=test(5)),
+        row("group", "other", 35, "winoground", reason="different data versions (a, b)"),
+    ]  # fmt: skip
+    lines = headline.as_text(headline.build(rows))
+    assert lines[0].startswith("winoground: both images matched") and "only the first 100 were scored" in lines[0]
+    assert lines[3] == "  other       35.0  not comparable: different data versions (a, b)"
+    assert "Got worse than the base model (p < 0.05): pope (mpo -10.0)." in lines
+    assert lines[-1] == "In brackets: 95 % intervals, over items and 5 training seeds."
+
+
+def test_it_stays_within_its_lines_whatever_the_number_of_arms_and_changes() -> None:
+    kinds = [f"kind{k}" for k in range(30)]
+    arms = [f"mpo-{k}" for k in range(20)]
+    rows = [row("group", "base", 30), row("group", "sft", 31, base=test(1))]
+    rows += [row("group", arm, 30 + k, base=test(k), sft=test(k - 1)) for k, arm in enumerate(arms)]
+    rows += [row(f"group/{kind}", arm, 5, base=test(way * 9, p=0.01))
+             for kind, way in zip(kinds, [1, -1] * 15, strict=True) for arm in arms]  # fmt: skip
+    lines = headline.as_text(headline.build(rows))
+    assert len(lines) <= headline.MAX_LINES
+    assert "  mpo-19" in "\n".join(lines) and "19 more arms are in the report." in lines
+    assert all("and 11 more." in line for line in lines if line.startswith("Got "))
+    assert max(map(len, lines)) < 250
+
+
+def test_only_the_base() -> None:
+    lines = headline.as_text(headline.build([row("group", "base", 30)]))
+    assert lines[2:] == ["Only the base model was scored: train an arm with scripts/train.py, then evaluate again."]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_report_of_few_items_holds_no_nan(tmp_path: Path, n: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """One item has no interval: text says so, JSON holds null."""
+    for method in ("base", "sft-seed0", "mpo-seed0"):
+        found = [Outcome(str(k), "", "", (), str(k), {"accuracy": 1.0}, "a", "a") for k in range(n)]
+        benchmark = {"name": "pope", "version": "v", "scoring": "plain", "items": n, "limit": None}
+        result = Result(benchmark, {"path": "x", "name": method}, {"name": "p"}, scores("plain", found), rates(found))
+        write(tmp_path / "evaluation" / method / "pope", result, found)
+    report(tmp_path, tmp_path / "data")
+    printed = capsys.readouterr().out
+    assert f"percent of {n} item" in printed
+    files = sorted((tmp_path / "report").iterdir())
+    assert {file.name for file in files} == {"report.md", "report.json", "table.md", "table.tex", "table.json"}
+    for text in [printed, *(file.read_text(encoding="utf-8") for file in files)]:
+        assert "nan" not in text.lower()
+    differences = {
+        tuple(r["differences"]) for r in json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
+    }
+    assert differences == {(), ("base",), ("base", "sft")}  # and no mirror image, base minus sft
+    if n == 1:
+        assert "+0.0 (no interval: one item)" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_formats_of_a_difference() -> None:
+    assert comparison.shown(None) == ""
+    assert comparison.shown(test(1.25, 0, 2.5, 0.0004)) == "+1.2 [+0.0, +2.5] p < 0.001"
+    nothing = {**test(100), "low": None, "high": None, "p_value": None, "n": 1}
+    assert comparison.shown(nothing) == "+100.0 (no interval: one item)"
+    assert comparison.shown({**nothing, "low": float("nan"), "high": float("nan"), "n": 9}) == "+100.0 (no interval)"
+    assert comparison.sign(nothing) == "" and comparison.sign(test(-1, p=0.01)) == "bad"
+    cell = dataclasses.replace(table.Cell(1.0), tests={"base": nothing})
+    text = table.as_latex(table.Table([table.Column("a", "b")], [table.Row("m", {table.Column("a", "b"): cell})], []))
+    assert "nan" not in text and "(+100.0 vs base)" in text
+
+
+def test_the_trained_kinds_are_read_from_the_data_sets_settings(tmp_path: Path) -> None:
+    assert headline.trained_kinds(None) == headline.trained_kinds(tmp_path) == []
+    write_json(tmp_path / "stage.json", {"config": {"negatives": {"kinds": ["swap-object"]}}})
+    assert headline.trained_kinds(tmp_path) == ["swap-object"]
+    write_json(tmp_path / "stage.json", {"config": {"negatives": {"kinds": None}}})
+    assert headline.trained_kinds(tmp_path) == []

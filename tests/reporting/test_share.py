@@ -1,0 +1,210 @@
+"""Cards and folders to give away, and a push to a hub on the loopback address."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from huggingface_hub import DatasetCard, ModelCard, constants
+from safetensors.torch import save_file
+
+from scramble.evaluation.scoring import results
+from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.evaluation.scoring.results import Result
+from scramble.formats import read_pairs
+from scramble.pipeline import StageError, check_arm
+from scramble.pipeline.generate import generate
+from scramble.pipeline.share import share
+from scramble.records import PreferencePair
+from scramble.store import StoreError, read_table, write_json
+
+ARM = "mpo-seed0"
+SETTINGS = {
+    "model": {"path": "me/base-model"},
+    "objective": {"name": "mpo", "weights": {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}, "beta": 0.1},
+    "trainer": {"batch_size": 8, "learning_rate": 1e-5, "lora": {"r": 4, "alpha": 8}},
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with real data, an arm with an adapter's files, and scores: base right on 10 of 40 items, the arm on 20."""
+    run = tmp_path_factory.mktemp("run")
+    world = {"kind": "world", "n_train": 12, "n_val": 4, "n_test": 4, "quads_val": 1, "quads_test": 1}
+    generate(
+        run / "data", data=world, negatives={"method": "world", "prompt": "Describe it.", "surface": False}, seed=0
+    )
+    arm = run / "train" / ARM
+    (arm / "adapter").mkdir(parents=True)
+    save_file({"base_model.a": torch.zeros(2)}, arm / "adapter" / "adapter_model.safetensors")
+    write_json(arm / "adapter" / "adapter_config.json", {"base_model_name_or_path": "me/base-model"})
+    write_json(arm / "stage.json", {"status": "finished", "config": SETTINGS, "summary": {"steps": 7}})
+    write_json(arm / "environment.json", {"packages": {"torch": "2.13.0"}, "git_commit": "abcdef0123456789"})
+    for method, right in (("base", 10), (ARM, 20)):
+        found = [Outcome(str(n), "", "", (), str(n), {"accuracy": float(n < right)}, "a", "a") for n in range(40)]
+        benchmark = {"name": "pope", "version": "v", "scoring": "plain", "items": 40, "limit": None}
+        result = Result(benchmark, {"path": "x"}, {"name": "standard"}, scores("plain", found), rates(found))
+        results.write(run / "evaluation" / method / "pope", result, found)
+    return run
+
+
+def give(run: Path, out: Path, what: str = "adapter", **more: Any) -> Path:
+    return share(run, ARM, run / "data", out, what=what, model={"path": "me/base-model"}, name="mine", **more)
+
+
+def test_the_model_card_says_what_it_must(run: Path, tmp_path: Path) -> None:
+    folder = give(run, tmp_path / "adapter", license="apache-2.0", notes="Look twice.")
+    assert {path.name for path in folder.iterdir()} == {"README.md", "adapter_model.safetensors", "adapter_config.json"}
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.base_model, card.data.library_name) == ("apache-2.0", "me/base-model", "peft")
+    assert card.data.eval_results[0].metric_value == 50.0
+    text = card.text
+    # By hand: 20 of 40 right, standard error 50 / sqrt(39) = 8.0; the base has 10 of 40.
+    assert "| pope | accuracy | 40 | 50.0 ± 8.0 | 25.0 | +25.0 [" in text
+    assert "| objective | 0.8 sigmoid + 0.2 bco_pair + 1 sft |" in text and "| learning rate | 1e-05 |" in text
+    assert "images" in text and "tells chosen from rejected" in text and "Look twice." in text
+    for what in ("## Limits", "2504.04740", "2411.10442", "2601.05600", "commit abcdef0123"):
+        assert what in text, what
+
+
+def test_whole_weights_and_a_card_without_scores(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    arm = other / "train" / ARM
+    (arm / "model").mkdir(parents=True)
+    save_file({"a": torch.zeros(2)}, arm / "model" / "model.safetensors")
+    settings = {**SETTINGS, "trainer": {**SETTINGS["trainer"], "lora": None}}
+    write_json(arm / "stage.json", {"status": "finished", "config": settings, "summary": {}})
+    folder = share(other, ARM, run / "data", tmp_path / "out", what="model", model={"path": "b"}, name="mine")
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "transformers" and "Not evaluated." in card.text
+    with pytest.raises(StageError, match=r"mpo-seed0 trained all weights, it has no adapter: share the model"):
+        share(other, ARM, run / "data", tmp_path / "no", what="adapter", model={"path": "b"}, name="mine")
+
+
+def test_the_data_opens_as_a_data_set_and_reads_back(run: Path, tmp_path: Path) -> None:
+    from datasets import Image, load_dataset
+
+    folder = give(run, tmp_path / "data", "data", license="cc-by-4.0")
+    pairs = list(read_table(run / "data" / "train", PreferencePair))
+    rows = load_dataset("parquet", data_files=str(folder / "pairs.parquet"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert len(rows) == len(pairs) and isinstance(rows.features["images"].feature, Image)
+    assert next(iter(read_pairs(folder / "pairs.parquet"))).chosen == pairs[0].chosen
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.license == "cc-by-4.0" and f"{len(pairs)} preference pairs" in card.text
+    assert "folds grouped by image" in card.text and "2601.05600" in card.text and "## Limits" in card.text
+
+
+def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_path: Path) -> None:
+    assert check_arm(run, ARM) == run / "train" / ARM
+    with pytest.raises(StageError, match=rf"there is no run .*did you mean .*{run}\b"):
+        check_arm(run.with_name(run.name + "x"), ARM)
+    with pytest.raises(StageError, match=r"name a run \(name=...\) or train it first"):
+        check_arm(tmp_path / "nothing" / "here", ARM)
+    with pytest.raises(StageError, match=r"has no finished arm: train one first"):
+        check_arm(tmp_path, ARM)
+
+
+def test_a_folder_with_spaces_and_brackets(run: Path, tmp_path: Path) -> None:
+    folder = give(run, tmp_path / "my [best] adapter, 1", "data")
+    assert (folder / "pairs.parquet").exists()
+
+
+def test_bad_input(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="what=weights: choose one of adapter, model, data"):
+        give(run, tmp_path / "out", "weights")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep me")
+    with pytest.raises(StoreError, match=r"full is in use: choose another folder"):
+        give(run, tmp_path / "full")
+    with pytest.raises(StageError, match=r"has no finished arm dpo-seed0; name one of mpo-seed0 \(run.arm=...\)"):
+        share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
+    with pytest.raises(StageError, match="push_to_hub=a/b/c is not the name of a repository: write owner/name"):
+        give(run, tmp_path / "out", push_to_hub="a/b/c")
+    (tmp_path / "a file").touch()
+    with pytest.raises(StoreError, match=r"cannot write .*out=\.\.\. names another folder"):
+        give(run, tmp_path / "a file" / "out")
+    (tmp_path / "a file").unlink()
+    (run / "train" / ARM / "adapter" / "optimizer.pt").write_bytes(b"x")
+    try:
+        with pytest.raises(StageError, match=r"optimizer.pt is not shared"):
+            give(run, tmp_path / "out")
+    finally:
+        (run / "train" / ARM / "adapter" / "optimizer.pt").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's interface as a push needs: repositories and files by commit."""
+
+    repositories: ClassVar[dict[str, dict[str, Any]]] = {}
+    files: ClassVar[dict[str, bytes]] = {}
+    keys: ClassVar[set[str]] = set()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        Hub.keys.add(self.headers.get("Authorization", ""))
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            Hub.repositories[f"{asked.get('organization', 'me')}/{asked['name']}"] = asked
+            self.reply({"url": f"{constants.ENDPOINT}/me/{asked['name']}", "name": f"me/{asked['name']}"})
+        elif self.path.endswith("/preupload/main"):
+            names = [file["path"] for file in json.loads(body)["files"]]
+            self.reply({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
+        elif self.path.endswith("/commit/main"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    Hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.reply({"success": True, "commitUrl": f"{constants.ENDPOINT}/me/mine/commit/0", "commitOid": "0" * 40})
+        else:
+            self.reply({"warnings": [], "errors": []})
+
+    def do_GET(self) -> None:
+        self.reply({"id": "me/mine", "sha": "0" * 40, "siblings": []})
+
+    def reply(self, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret0123456789")
+    yield
+    server.shutdown()
+
+
+def test_a_push_goes_to_the_repository_that_is_named_and_is_private(run: Path, tmp_path: Path, hub: None) -> None:
+    give(run, tmp_path / "quiet")
+    assert Hub.repositories == {}  # off by default
+    folder = give(run, tmp_path / "adapter", push_to_hub="me/mine")
+    asked = Hub.repositories["me/mine"]  # "private" before huggingface_hub 2
+    assert asked.get("visibility") == "private" or asked.get("private") is True
+    assert Hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert Hub.keys == {"Bearer hf_secret0123456789"}
+    assert all(b"hf_secret" not in content for content in Hub.files.values())
+
+
+def test_a_push_that_fails_keeps_the_folder(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"adapter is written but was not pushed to me/mine"):
+        give(run, tmp_path / "adapter", push_to_hub="me/mine")  # no connection in tests
+    assert (tmp_path / "adapter" / "README.md").is_file()

@@ -1,0 +1,59 @@
+"""Runs ``train`` with the JSON options of its one argument; ``kill_at`` ends the process with SIGKILL at that step,
+``file_limit`` (bytes) lets no file grow beyond it.
+
+A script of its own so that tests can kill it, and start it on several processes with ``accelerate launch``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from scramble.models import load
+from scramble.training import train
+
+
+def share_out_on_cpu() -> None:
+    """Let accelerate, started with an FSDP configuration, share out on the CPU as well, which torch can."""
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    original = AcceleratorState.__init__
+
+    def patched(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
+
+    AcceleratorState.__init__ = patched
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    kill_at, file_limit = options.pop("kill_at", None), options.pop("file_limit", None)
+    if file_limit is not None:  # bytes: stands for a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if options.pop("share_out", False):
+        share_out_on_cpu()
+    calls = count()
+
+    def evaluate(loaded: Any) -> Mapping[str, float]:
+        if next(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    if kill_at is not None:
+        options |= {"evaluate": evaluate, "evaluate_every": 1}
+    summary = train(load(options.pop("model")), options.pop("data"), options.pop("out"), device="cpu", **options)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

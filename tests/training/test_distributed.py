@@ -1,0 +1,141 @@
+"""Two processes on CPU (gloo, DistributedDataParallel) against one that takes the same micro-batches in order."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scramble.models import load
+from scramble.store import read_jsonl
+from scramble.training import train
+from scramble.training.monitoring import MEASURED
+
+RUN = Path(__file__).with_name("run_training.py")
+HANGS = 3600  # seconds after which processes are waiting for each other, and not for a busy machine
+
+
+def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
+    # accelerate's own launcher starts a single process when it is told --cpu, so torch's does it here.
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), str(RUN),
+        json.dumps(options),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    assert (result.returncode != 0) == killed, result.stderr[-3000:]
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
+    """MPO with its delta, micro-batches of 2: one process accumulates two, two processes take one each."""
+    options: dict[str, Any] = {
+        "objective": "mpo", "steps": 12, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "log_every": 1,
+        "seed": 5, "lora": {"r": 8, "alpha": 16}, "val_data": str(data), "evaluate_every": 6,
+    }  # fmt: skip
+    if kind == "model":
+        options |= {"lora": None, "train_vision": True, "learning_rate": 1e-4}
+    train(load(base), data, tmp_path / "one", device="cpu", **options)
+    launch(options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two")}, 2)
+    one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for key in ("loss", "delta", "rewards/margins", "val/loss"):
+        values = [[row[key] for row in rows if key in row] for rows in (one, two)]
+        assert values[0] and values[0][-1] != values[0][0]
+        torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
+    # Each process filled its share of the reference cache.
+    assert len(list((tmp_path / "two" / "reference").rglob("part-*.jsonl"))) == 2
+
+
+def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path, tmp_path: Path) -> None:
+    """The tower is trained, and half of the micro-batches have no image; one and two processes agree."""
+    options: dict[str, Any] = {
+        "objective": "sft", "steps": 8, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-4, "log_every": 1,
+        "lora": None, "train_vision": True, "use": ["captions", "questions"], "order": "pairs",
+    }  # fmt: skip
+    from scramble.records import ImageRecord, Question
+    from scramble.store import read_table, write_table
+
+    images = list(read_table(data, ImageRecord))[:6]
+    folder = tmp_path / "data"
+    write_table(folder, ImageRecord, images)
+    write_table(folder, Question, [Question(f"q{n}", (), "Describe the image.", f"red {n}") for n in range(8)])
+    train(load(base), folder, tmp_path / "one", device="cpu", **options)
+    launch(options | {"model": str(base), "data": str(folder), "out": str(tmp_path / "two")}, 2)
+    losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
+    counts = [row["images"] for row in read_jsonl(tmp_path / "one" / "metrics.jsonl")]
+    assert 1 in counts  # some steps had one micro-batch with and one without an image
+
+
+@pytest.mark.full
+def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path) -> None:
+    """Killed at step 6 with the last checkpoint at 4: the same rows and the same adapter, bit for bit."""
+    options: dict[str, Any] = {
+        "model": str(base), "data": str(data), "objective": "mpo", "steps": 12, "batch_size": 8, "micro_batch_size": 2,
+        "learning_rate": 1e-3, "log_every": 5, "save_every": 4, "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
+    }  # fmt: skip
+    launch(options | {"out": str(tmp_path / "whole")}, 2)
+    launch(options | {"out": str(tmp_path / "killed"), "kill_at": 7}, 2, killed=True)
+    launch(options | {"out": str(tmp_path / "killed")}, 2)
+    whole, killed = (
+        [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "killed")
+    )
+    assert whole == killed
+    adapters = [(tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in ("whole", "killed")]
+    assert adapters[0] == adapters[1]
+
+
+def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    file = Path(__file__).resolve().parents[2] / "configs" / "accelerate" / f"{config}.yaml"
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "--num_processes", "2",
+        "--main_process_port", "0", str(RUN), json.dumps(options),
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
+    """Weights shared out to two CPU processes: same losses, a checkpoint that resumes, and whole weights at the end."""
+    options: dict[str, Any] = {
+        "objective": "mpo", "steps": 8, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "log_every": 1,
+        "save_every": 4, "seed": 5, "lora": {"r": 8, "alpha": 16}, "val_data": str(data), "best": "val/loss",
+    }  # fmt: skip
+    if kind == "model":
+        options |= {"lora": None, "learning_rate": 1e-4}
+    train(load(base), data, tmp_path / "one", device="cpu", **options)
+    shared_out = options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two"), "share_out": True}
+    done = launch_with("fsdp2", shared_out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
+    for key in ("loss", "delta", "rewards/margins", "val/loss"):
+        values = [[row[key] for row in rows if key in row] for rows in (one, two)]
+        torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
+    # Without its last checkpoint and its result the run goes on from the one before, to the same numbers.
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000008")
+    shutil.rmtree(tmp_path / "two" / kind)
+    done = launch_with("fsdp2", shared_out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["resumed_from"] == "step-00000004"
+    again = [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / "two/metrics.jsonl")]
+    assert again == [{k: v for k, v in row.items() if k not in MEASURED} for row in two]
+    for folder in (kind, "best"):
+        (name,) = (path.name for path in (tmp_path / "one" / folder).glob("*.safetensors"))
+        whole, parts = (load_file(tmp_path / run / folder / name) for run in ("one", "two"))
+        assert whole.keys() == parts.keys()
+        for weight in whole:
+            torch.testing.assert_close(whole[weight], parts[weight], atol=1e-5, rtol=0)
+
+
+def test_fsdp_where_it_cannot_be_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    done = launch_with("fsdp2", {"model": str(base), "data": str(data), "out": str(tmp_path / "out"), "steps": 1})
+    assert done.returncode != 0 and "FSDP was asked for and accelerate runs MULTI_CPU" in done.stderr

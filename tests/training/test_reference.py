@@ -1,0 +1,162 @@
+"""The reference cache: right numbers, computed once, resumed, shared, and refused when stale or damaged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scramble.models import Loaded, load
+from scramble.models.images import ImageOptions
+from scramble.records import PreferencePair
+from scramble.storage.cache_folder import CacheError
+from scramble.store import ImageTable, read_table
+from scramble.training.collator import Encoder
+from scramble.training.data import Example, pair_examples
+from scramble.training.reference import cache_parts, reference_logps
+from scramble.training.weights import adapter_key, processor_key, weights_key
+from scramble.trie.pack import TrieItem
+from scramble.trie.score import score
+
+
+class Setting:
+    """A model, its pairs and the cache's key; counts tower passes."""
+
+    def __init__(self, base: Path, data: Path) -> None:
+        self.loaded: Loaded = load(base)
+        self.backbone = self.loaded.backbone
+        self.images = ImageTable(data)
+        self.examples: list[Example] = list(pair_examples(read_table(data, PreferencePair)))
+        self.passes = 0
+        encode = self.backbone.encode_images
+
+        def counted(images: Any) -> Any:
+            self.passes += len(images)
+            return encode(images)
+
+        self.backbone.encode_images = counted  # type: ignore[method-assign]
+
+    def parts(self, **changes: Any) -> dict[str, str]:
+        values: dict[str, Any] = {
+            "weights": weights_key(self.backbone.model), "adapter": adapter_key(self.backbone.model),
+            "processor": processor_key(self.loaded), "precision": "float32", "examples": self.examples,
+            "images": self.images,
+        }  # fmt: skip
+        return cache_parts(**(values | changes))
+
+    def logps(self, folder: Path, parts: dict[str, str] | None = None) -> dict[str, tuple[float, float]]:
+        encoder = Encoder(self.loaded, self.images)
+        return reference_logps(folder, parts or self.parts(), self.examples, encoder, self.backbone, batch_tokens=256)
+
+
+@pytest.fixture
+def setting(base: Path, data: Path) -> Setting:
+    return Setting(base, data)
+
+
+def test_numbers_are_those_of_one_sequence_at_a_time(setting: Setting, tmp_path: Path) -> None:
+    known = setting.logps(tmp_path)
+    encoder = Encoder(setting.loaded, setting.images)
+    assert len(known) == len(setting.examples) == 32
+    for example in setting.examples[::5]:
+        prompt = encoder.prompt(example)
+        for value, text in zip(known[example.example_id], (example.chosen, example.rejected), strict=True):
+            completion = encoder.completion(text or "")
+            ids = prompt.input_ids + completion
+            mask = [False] * len(prompt.input_ids) + [True] * len(completion)
+            [[alone]] = score(setting.backbone, [TrieItem([ids], [mask], prompt.images)])
+            assert value == pytest.approx(alone.sum, abs=1e-4)
+
+
+def test_computed_once_each_image_once(setting: Setting, tmp_path: Path) -> None:
+    first = setting.logps(tmp_path)
+    assert setting.passes == 16  # images, with two pairs each
+    assert setting.logps(tmp_path) == first
+    assert setting.passes == 16
+
+
+def test_a_killed_fill_goes_on(setting: Setting, tmp_path: Path) -> None:
+    """Half a part file with a torn last line: only what is missing is computed, and the numbers are the same."""
+    whole = setting.logps(tmp_path / "whole")
+    folder = next((tmp_path / "whole").iterdir())
+    rows = json.loads((folder / "part-0.jsonl").read_text())
+    half = tmp_path / "half" / folder.name
+    half.mkdir(parents=True)
+    (half / "key.json").write_text((folder / "key.json").read_text())
+    kept = dict(list(rows.items())[:20])
+    (half / "part-0.jsonl").write_text(json.dumps(kept) + "\n" + json.dumps(rows)[:50])
+    setting.passes = 0
+    resumed = setting.logps(tmp_path / "half")
+    assert setting.passes == 6
+    assert list(resumed) == list(whole)
+    for name, values in whole.items():
+        assert resumed[name] == pytest.approx(values, abs=1e-5)
+
+
+def test_everything_it_depends_on_is_in_the_key(setting: Setting, base: Path, tmp_path: Path) -> None:
+    import torch
+
+    key = setting.parts()
+    fewer = setting.parts(examples=setting.examples[:-1])
+    assert fewer["pairs"] != key["pairs"] and fewer["images"] == key["images"]
+    other = [replace(setting.examples[0], rejected="red"), *setting.examples[1:]]
+    assert setting.parts(examples=other)["pairs"] != key["pairs"]
+    recoloured = dict.fromkeys(setting.images, setting.images["i1"])
+    assert setting.parts(images=recoloured)["images"] != key["images"]
+    with torch.no_grad():
+        setting.backbone.head.weight[0, 0] += 1e-3
+    assert setting.parts()["weights"] != key["weights"]
+    setting.loaded.processor.chat_template += " "
+    assert setting.parts()["processor"] != key["processor"]
+    setting.loaded.processor.image_processor.image_mean = [0.5, 0.5, 0.5]
+    seen = {key["processor"], setting.parts()["processor"]}
+    setting.loaded.family.image_options = ImageOptions(resize=32)
+    assert len(seen | {setting.parts()["processor"]}) == 3
+
+
+def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
+    from scramble.training.policy import add_lora
+
+    loaded = load(base)
+    bare = weights_key(loaded.backbone.model)
+    assert adapter_key(loaded.backbone.model) is None
+    add_lora(loaded, r=4, alpha=8, seed=0)
+    assert weights_key(loaded.backbone.model) == bare and adapter_key(loaded.backbone.model) is not None
+
+
+def test_a_copied_cache_is_refused(setting: Setting, tmp_path: Path) -> None:
+    """A cache of other weights, put where this one belongs."""
+    from scramble.store import content_key
+
+    setting.logps(tmp_path)
+    parts = setting.parts() | {"weights": "0" * 16}
+    next(tmp_path.iterdir()).rename(tmp_path / content_key(parts))
+    with pytest.raises(CacheError, match="was computed for other weights: it was copied or renamed; remove it"):
+        setting.logps(tmp_path, parts)
+
+
+@pytest.mark.parametrize("damage", ["cut", "edited"])
+def test_a_damaged_cache_is_refused(setting: Setting, tmp_path: Path, damage: str) -> None:
+    setting.logps(tmp_path)
+    part = next(tmp_path.rglob("part-0.jsonl"))
+    text = part.read_text()
+    if damage == "cut":
+        part.write_text(text[: len(text) // 2])
+    else:
+        rows = json.loads(text)
+        rows["p0-0"][0] -= 1e-3
+        part.write_text(json.dumps(rows) + "\n")
+    what = "of its pairs are gone" if damage == "cut" else "its numbers changed"
+    with pytest.raises(CacheError, match=what):
+        setting.logps(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_says_so(setting: Setting, tmp_path: Path) -> None:
+    from scramble.store import StoreError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        setting.logps(tmp_path / "file")

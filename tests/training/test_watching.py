@@ -1,0 +1,173 @@
+"""Warnings, the operation count behind the MFU, the best weights, and what signals do to a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from scramble import interrupt
+from scramble.models import load
+from scramble.store import read_json, read_jsonl
+from scramble.training import train
+from scramble.training.callbacks import ProgressBar
+from scramble.training.checkpoint import Best
+from scramble.training.collator import Encoder, collate
+from scramble.training.data import load_examples
+from scramble.training.flops import OperationMeter, decoder_products, operations, tower_products, visible_pairs
+from scramble.training.monitoring import Warnings, memory_use, peak_flops
+from scramble.training.policy import add_lora, make_policy, set_trained
+from scramble.trie.pack import TrieItem, pack
+
+LORA = {"r": 8, "alpha": 16}
+
+
+def feed(callback: Any, rows: list[dict[str, float]], start: int = 0) -> None:
+    """Rows of the log at steps start + 1, start + 2, ..."""
+    state, args = TrainerState(is_world_process_zero=True), TrainingArguments(output_dir="unused", use_cpu=True)
+    state.global_step = start
+    callback.on_train_begin(args, state, TrainerControl())
+    for row in rows:
+        state.global_step += 1
+        callback.on_log(args, state, TrainerControl(), logs=row)
+
+
+def row(chosen: float, margin: float, right: float = 1.0) -> dict[str, float]:
+    return {"loss": 0.1, "rewards/chosen": chosen, "rewards/margins": margin, "rewards/accuracies": right}
+
+
+def test_falling_chosen_answers_and_saturated_margins_are_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "warnings.jsonl"
+    feed(Warnings(path, beta=0.1), [row(0.05, 0.2)] * 6)
+    assert not path.exists()
+    # rewards of -0.3 at beta 0.1 are 3 nats; one row is noise, five are a fall
+    feed(Warnings(path, beta=0.1), [row(-0.3, 0.5), *[row(0.0, 0.5)] * 4, *[row(-0.3, 0.5)] * 9])
+    (fall,) = read_jsonl(path)
+    assert fall["warning"] == "likelihood displacement" and fall["step"] == 7  # 2 of 5 rows: 1.2 nats
+    assert fall["chosen_log_ratio"] == pytest.approx(-1.2)
+    feed(Warnings(path, beta=0.1), [row(0.1, 6.0, 1.0)] * 7, start=7)  # resumed after the first warning
+    assert [(r["warning"], r["step"]) for r in read_jsonl(path)] == [
+        ("likelihood displacement", 7), ("saturated margins", 12)
+    ]  # fmt: skip
+    feed(Warnings(path, beta=0.1), [], start=8)  # resumed from before the second
+    assert len(list(read_jsonl(path))) == 1
+    assert capsys.readouterr().out.count("warning, step") == 2
+
+
+def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
+    written: list[Path] = []
+
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "weights").write_text(str(len(written)))
+        written.append(folder)
+
+    best = Best("val/loss", tmp_path / "best", save)
+    feed(best, [{"val/loss": 0.5}, {"loss": 0.1}, {"val/loss": 0.6}, {"val/loss": 0.4}, {"val/loss": 0.4}])
+    assert read_json(tmp_path / "best" / "best.json") == {"number": "val/loss", "value": 0.4, "step": 4}
+    assert (tmp_path / "best" / "weights").read_text() == "1" and len(written) == 2
+    feed(Best("val/loss", tmp_path / "best", save), [{"val/loss": 0.45}, {"val/loss": 0.3}], start=4)
+    assert read_json(tmp_path / "best" / "best.json")["step"] == 6 and len(written) == 3
+    with pytest.raises(ValueError, match="held-out pairs"):
+        Best("eval/winoground/group", tmp_path / "best", save)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "decoder", "all"])
+def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind: str) -> None:
+    """Linear layers and convolutions to the last operation, against torch's counter on a real pass, forward and
+    backward, whatever is trained. Attention apart, which torch counts over whole rows, hidden pairs included."""
+    loaded = load(base)
+    if kind == "adapter":
+        loaded = replace(loaded, model=add_lora(loaded, **LORA))
+    else:
+        set_trained(loaded, vision=kind == "all")
+    examples, images = load_examples(data, ("pairs",), "")
+    batch = collate(Encoder(loaded, images), loaded.backbone, list(examples)[:4], with_rejected=True)
+    tries, backbone = batch.tries, loaded.backbone
+    policy = make_policy(loaded, gradient_checkpointing=False)
+    policy.train()
+    sizes = {"tokens": tries.num_tokens, "predicting": len(tries.rows_R), "visible": visible_pairs(tries)}
+    parts = {**tower_products(backbone, tries.images), **decoder_products(backbone, **sizes)}
+    assert tries.input_ids_BL.numel() == tries.num_tokens  # no padding, which torch counts, too
+    with FlopCounterMode(display=False) as counter:
+        policy(tries)[0].sum().backward()
+    counts = counter.get_flop_counts()["Global"]
+    measured = sum(n for op, n in counts.items() if "attention" not in str(op) and "bmm" not in str(op))
+    assert operations((linear, Counter()) for linear, _ in parts.values()) == measured
+    meter = OperationMeter(backbone, in_step_reference=False)(tries)
+    assert meter == pytest.approx(operations(parts.values()), rel=1e-3)
+    with_reference = OperationMeter(backbone, in_step_reference=True)(tries)
+    again = operations([parts["decoder forward"], parts["head forward"]])
+    assert with_reference - meter == pytest.approx(again, rel=1e-3)
+
+
+def test_visible_pairs_by_hand() -> None:
+    """A prompt of 2 tokens and two answers of 2, whose last tokens are predicted and never read: 1 + 2 + 3 + 3 pairs;
+    with the prompt two-way one more; the same in a row with padding after it."""
+    sequences, scored = [[1, 2, 3, 6], [1, 2, 4, 5]], [[False, False, True, True]] * 2
+    item, longer = TrieItem(sequences, scored), TrieItem([[1] * 9], [[False] * 8 + [True]])
+    assert visible_pairs(pack([item])) == 9
+    assert visible_pairs(pack([item], block_tokens=frozenset({1, 2}))) == 10
+    assert visible_pairs(pack([item, longer], row_tokens=8)) == 9 + 36
+
+
+def test_peaks_and_memory() -> None:
+    cpu = torch.device("cpu")
+    assert peak_flops(cpu) is None and peak_flops(cpu, 0.5) == 5e11
+    assert 0.01 < memory_use(cpu)["memory/resident_gib"] < 100
+
+
+def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytest.CaptureFixture[str]) -> None:
+    handlers = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    try:
+        interrupt.listen()
+        with interrupt.deferred():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one changes nothing
+            assert interrupt.asked() == "SIGUSR1"
+        with interrupt.deferred():
+            assert interrupt.asked() is None
+        with interrupt.keeping(lambda: "half is kept"), pytest.raises(interrupt.Stopped) as stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert str(stopped.value) == "stopped by SIGTERM; half is kept"
+        with interrupt.deferred(lambda: "7 steps are lost"):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.asked() == "Ctrl-C"
+            assert "a second Ctrl-C ends at once: 7 steps are lost" in capfd.readouterr().err
+            with pytest.raises(interrupt.Stopped, match="at once by a second Ctrl-C: 7 steps are lost") as stopped:
+                os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.value.status == interrupt.EXIT_AT_ONCE
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(load(base), data, tmp_path, objective="dpo", lora=LORA, steps=60, batch_size=2, log_every=1, device="cpu")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo: step ")]
+    assert lines[0].startswith("dpo: step 1 of 60, loss 0.693, margin") and " left" in lines[0]
+    assert lines[-1].startswith("dpo: step 60 of 60, loss ") and len(lines) == ProgressBar.LINES + 1
+
+
+def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data: Path, tmp_path: Path) -> None:
+    train(load(base), data, tmp_path, objective="dpo", lora=LORA, steps=3, batch_size=4, log_every=1, device="cpu",
+          peak_tflops=1.0, facts={"data/blind_accuracy/length": 51.0})  # fmt: skip
+    rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
+    assert rows[0] == {"step": 0, "data/blind_accuracy/length": 51.0, "epoch": 0.0}
+    assert len(rows) == 4
+    for found in rows[1:]:
+        assert 0 < found["mfu"] < 1 and found["memory/resident_gib"] > 0
+        assert found["pairs_per_second_per_device"] == found["pairs_per_second"] > 0
