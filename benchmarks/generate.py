@@ -23,7 +23,7 @@ from scramble.pairs.base import seeded
 from scramble.pairs.captions.assemble import build_pairs
 from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.records import ImageFile, ImageRecord, PreferencePair
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 
 
 def images_of(path: Path) -> Iterator[ImageRecord]:

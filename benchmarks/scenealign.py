@@ -21,7 +21,7 @@ from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.world_rationales import WorldInterventions, label
 from scramble.records import PreferencePair, Question
 from scramble.scenegraphs import read_graph
-from scramble.store import write_json
+from scramble.storage.files import write_json
 from scramble.world.graphs import scene_graph
 from scramble.world.questions import KINDS, ask
 from scramble.world.scenes import draw_scene

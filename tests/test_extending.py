@@ -18,7 +18,7 @@ from scramble.models.tiny import save_tiny
 from scramble.pairs.base import Caption, Negative, Skip
 from scramble.pairs.captions.assemble import build_pairs
 from scramble.records import ImageRecord
-from scramble.store import read_table
+from scramble.storage.tables import read_table
 from scramble.training import losses
 
 BENCHMARK = '''

@@ -13,21 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scramble.pipeline.stage import run_stage
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
-from scramble.store import (
-    ImageTable,
-    JsonLines,
-    StoreError,
-    atomic_path,
-    content_key,
-    file_key,
-    read_json,
-    read_jsonl,
-    read_table,
-    run_stage,
-    table_path,
-    write_table,
-)
+from scramble.storage.files import StoreError, atomic_path, read_json
+from scramble.storage.hashing import content_key, file_key
+from scramble.storage.image_table import ImageTable
+from scramble.storage.jsonl import JsonLines, read_jsonl
+from scramble.storage.tables import read_table, table_path, write_table
 
 
 def png(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
@@ -253,7 +245,7 @@ def test_what_a_killed_writer_left_goes_with_the_next(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from scramble.records import Quad
-from scramble.store import open_table
+from scramble.storage.tables import open_table
 with open_table({str(tmp_path)!r}, Quad):
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -23,7 +23,7 @@ from scramble.project import shipped
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["ConfigError", "environment", "plain", "stage_main", "start", "start_sweep"]
+__all__ = ["ConfigError", "plain", "stage_main", "start", "start_sweep"]
 
 Main = Callable[["DictConfig"], None]
 
@@ -177,54 +177,3 @@ def _value(cfg: DictConfig, section: str) -> Any:
 
     value = cfg[section]
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
-
-
-def environment() -> dict[str, Any]:
-    """Versions, git commit and hardware, for the run folder."""
-    import importlib.metadata
-    import platform
-
-    names = (
-        "scramble",
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "accelerate",
-        "datasets",
-        "spacy",
-        "hydra-core",
-        "wandb",
-    )
-    versions = {name: importlib.metadata.version(name) for name in names}
-    root = Path(__file__).resolve().parents[2]
-    commit, changed = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")))
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "gpus": _gpus(),
-        "packages": versions,
-        "git_commit": commit or None,
-        "git_dirty": None if changed is None else bool(changed),
-    }
-
-
-def _gpus() -> list[str]:
-    # torch takes seconds to import; without a driver (NVIDIA's, AMD's, Windows Subsystem's) it would find nothing.
-    if not any(Path("/dev", driver).exists() for driver in ("nvidiactl", "kfd", "dxg")):
-        return []
-    import torch
-
-    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-
-
-def _git(root: Path, *words: str) -> str | None:
-    """What git says of the project's folder; None without git, or outside a repository."""
-    import subprocess
-
-    try:
-        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

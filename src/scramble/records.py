@@ -1,7 +1,7 @@
 """The contracts between stages: what one image, one pair, one question and one 2x2 item are.
 
 Every source (the embedded world, COCO, an image folder, ...) writes these records and every later stage reads
-nothing else. They hold plain Python values; :mod:`scramble.store` puts them on disk as parquet that the
+nothing else. They hold plain Python values; :mod:`scramble.storage.tables` puts them on disk as parquet that the
 ``datasets`` library opens.
 """
 

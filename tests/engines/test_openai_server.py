@@ -17,7 +17,7 @@ from loopback import Loopback
 from scramble.engines import EngineError, Message, Reply, ReplyStore, Request
 from scramble.engines.openai_server import OpenAIServer
 from scramble.engines.rate_limits import duration, retry_after, seconds_until_reset
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 
 
 def ask(text: str, **settings: Any) -> Request:

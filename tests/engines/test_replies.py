@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from scramble.engines import Message, Reply, ReplyStore, Request, in_shard, merge
-from scramble.store import StoreError, read_jsonl
+from scramble.storage.files import StoreError
+from scramble.storage.jsonl import read_jsonl
 
 
 def fill(folder: Path, keys: str, shard: tuple[int, int] = (0, 1)) -> None:

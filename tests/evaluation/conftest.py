@@ -22,7 +22,7 @@ def model_folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random InternVL whose tokenizer knows the world's words."""
     from scramble.models.tiny import save_tiny_internvl
     from scramble.records import ImageRecord
-    from scramble.store import read_table
+    from scramble.storage.tables import read_table
 
     texts = [caption for record in read_table(world, ImageRecord) for caption in record.captions]
     folder = tmp_path_factory.mktemp("model")

@@ -18,7 +18,8 @@ from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError,
 from scramble.evaluation.protocols import protocol, queries
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
-from scramble.store import StoreError, write_table
+from scramble.storage.files import StoreError
+from scramble.storage.tables import write_table
 from tests.evaluation.benchmark_files import FILES, HUB, PART, Made
 
 ODD: tuple[Any, ...] = (None, 0, -1, 5, 2.5, float("nan"), True, "", " ", "x", [], {}, ["x"], {"x": 1}, [[]], 10**30)

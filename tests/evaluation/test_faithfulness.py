@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from scramble.evaluation.benchmarks import load_benchmark
+from scramble.evaluation.faithfulness import judge_reply
 from scramble.evaluation.faithfulness.english import judge_parsed
-from scramble.evaluation.faithfulness.verdicts import judge_reply, judge_world
+from scramble.evaluation.faithfulness.world import judge_world
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.quick import quick_scores
 from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
-from scramble.store import write_table
+from scramble.storage.tables import write_table
 
 OBJECTS = [("o0", "circle", "red", "small"), ("o1", "square", "blue", "large")]
 GRAPH = {
@@ -89,7 +90,7 @@ def test_english_is_judged_by_the_parser(shared: Path) -> None:
 
 
 def test_data_without_graphs_or_of_another_kind_is_refused(tmp_path: Path, world: Path) -> None:
-    from scramble.store import read_table
+    from scramble.storage.tables import read_table
 
     record = next(iter(read_table(world, ImageRecord)))
     odd = Question("q", (record.image_id,), "Why?", "so")

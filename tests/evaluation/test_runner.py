@@ -22,7 +22,7 @@ from scramble.evaluation.runner import evaluate, identify, rescore
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
 from scramble.records import ImageFile, RecordError
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 
 CHILD = Path(__file__).with_name("run_evaluation.py")
 

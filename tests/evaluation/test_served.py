@@ -24,7 +24,7 @@ from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.evaluation.runner import evaluate, identify, identify_served
 from scramble.records import ImageFile, Question
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 
 
 def picture(seed: int, file_format: str = "PNG", size: tuple[int, int] = (48, 48)) -> ImageFile:

@@ -15,7 +15,7 @@ from scramble.formats.bad_rows import BadRows
 from scramble.formats.images import file_name
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair
 from scramble.sources import scramble_release
-from scramble.store import write_table
+from scramble.storage.tables import write_table
 
 
 def picture(color: str, format: str) -> bytes:

@@ -27,7 +27,7 @@ from scramble.formats import write as write_export
 from scramble.pairs.audit.audit import audit
 from scramble.records import PreferencePair
 from scramble.reporting.audit_page import write_page
-from scramble.store import write_table
+from scramble.storage.tables import write_table
 
 TEXTS = [
     (f"A {a} car, next to {n} \N{LATIN SMALL LETTER U WITH DIAERESIS}ber-bus \u2028 \u201cx\u201d.", f"A {b} car, {n}.")

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from scramble.models import ModelError, load
 from scramble.models.chat import answer
 from scramble.models.export import export
-from scramble.store import StoreError
+from scramble.storage.files import StoreError
 
 FAMILIES = ("internvl", "internvl_moe", "llava", "smolvlm", "molmo")
 

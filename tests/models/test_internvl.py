@@ -11,7 +11,7 @@ from PIL import Image
 from scramble.models import Loaded, ModelError, load
 from scramble.models.family import attention_window
 from scramble.models.tiny import save_tiny_internvl
-from scramble.store import file_key
+from scramble.storage.hashing import file_key
 
 TEXTS = ["A red circle is left of a blue square.", "the large green triangle is above a small star", "Describe it."]
 

@@ -22,7 +22,7 @@ from scramble.pairs.filters import (
     text_columns,
 )
 from scramble.records import ImageFile, ImageRecord, PreferencePair
-from scramble.store import StoreError
+from scramble.storage.files import StoreError
 
 WORDS = ["a", "cat", "dog", "on", "the", "mat", "red", "two", "sits"]
 

@@ -13,7 +13,7 @@ from scramble.pairs.base import Caption, choose
 from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.pairs.captions.surface import normalise
 from scramble.records import PreferencePair
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 
 
 def texts(found) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from scramble.formats import FormatError
 from scramble.pipeline.audit import audit
-from scramble.store import StoreError
+from scramble.storage.files import StoreError
 
 from .conftest import Run
 

@@ -150,7 +150,7 @@ def test_every_layout_gives_the_same_pairs(layout: Any, material: Material, tmp_
     assert sum(split["images"] for split in found.values()) == 12
     assert found["train"]["pairs"] > 0
     from scramble.records import ImageRecord
-    from scramble.store import read_table
+    from scramble.storage.tables import read_table
 
     texts = {
         text

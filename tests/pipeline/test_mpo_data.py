@@ -18,7 +18,8 @@ from PIL import Image
 from scramble.formats import read_pairs
 from scramble.grading import rationales
 from scramble.records import PreferencePair, Question
-from scramble.store import read_jsonl, read_table
+from scramble.storage.jsonl import read_jsonl
+from scramble.storage.tables import read_table
 
 from .conftest import ENVIRONMENT, ROOT, Run, command
 

@@ -23,7 +23,8 @@ from scramble.pipeline.browse import browse
 from scramble.records import Quad, Question
 from scramble.reporting import changes, charts, comparison
 from scramble.reporting.browser import gather, run_names, write_browser
-from scramble.store import read_table, write_json, write_table
+from scramble.storage.files import write_json
+from scramble.storage.tables import read_table, write_table
 
 SCRIPT = "<script>document.title='owned'</script>"
 IMAGE = "<img src=x onerror=\"document.title='owned'\">"

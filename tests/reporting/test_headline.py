@@ -15,7 +15,7 @@ from scramble.evaluation.scoring.results import Result, write
 from scramble.pipeline.report import report
 from scramble.reporting import comparison, headline, table
 from scramble.reporting.comparison import Row
-from scramble.store import write_json
+from scramble.storage.files import write_json
 
 
 def test(difference: float, low: float | None = None, high: float | None = None, p: float = 0.2) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from scramble.pipeline import StageError, check_arm
 from scramble.pipeline.generate import generate
 from scramble.pipeline.share import share
 from scramble.records import PreferencePair
-from scramble.store import StoreError, read_table, write_json
+from scramble.storage.files import StoreError, write_json
+from scramble.storage.tables import read_table
 
 ARM = "mpo-seed0"
 SETTINGS = {

@@ -13,7 +13,7 @@ from PIL import Image
 
 from scramble.sources import BadRows, SourceError, read
 from scramble.sources.scramble_release import read_with_pairs
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 
 
 def encoded(color: str, format: str = "PNG", size: int = 40) -> bytes:

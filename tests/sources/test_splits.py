@@ -16,7 +16,7 @@ from scramble.pipeline import SPLITS
 from scramble.pipeline.generate import generate
 from scramble.records import ImageFile, ImageRecord
 from scramble.sources.splits import Groups
-from scramble.store import read_table, table_path
+from scramble.storage.tables import read_table, table_path
 
 FRACTIONS = {"val": 0.05, "test": 0.05}
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from scramble.records import ImageFile, ImageRecord, PreferencePair
-from scramble.store import write_table
+from scramble.storage.tables import write_table
 
 COLOURS = ("red", "blue", "green", "yellow")
 PROMPT = "Describe the image."

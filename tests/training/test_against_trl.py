@@ -9,7 +9,9 @@ import pytest
 
 from scramble.models import load
 from scramble.records import PreferencePair
-from scramble.store import ImageTable, read_jsonl, read_table
+from scramble.storage.image_table import ImageTable
+from scramble.storage.jsonl import read_jsonl
+from scramble.storage.tables import read_table
 from scramble.training import train
 from scramble.training.losses import LOSSES
 

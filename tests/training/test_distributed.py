@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from scramble.models import load
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 from scramble.training import train
 from scramble.training.monitoring import MEASURED
 
@@ -60,7 +60,7 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
         "lora": None, "train_vision": True, "use": ["captions", "questions"], "order": "pairs",
     }  # fmt: skip
     from scramble.records import ImageRecord, Question
-    from scramble.store import read_table, write_table
+    from scramble.storage.tables import read_table, write_table
 
     images = list(read_table(data, ImageRecord))[:6]
     folder = tmp_path / "data"

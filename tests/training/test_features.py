@@ -11,7 +11,7 @@ import torch
 
 from scramble.models import Loaded, load
 from scramble.storage.cache_folder import CacheError
-from scramble.store import read_jsonl
+from scramble.storage.jsonl import read_jsonl
 from scramble.training import train
 
 OPTIONS: dict[str, Any] = {

@@ -13,7 +13,8 @@ from scramble.models import Loaded, load
 from scramble.models.images import ImageOptions
 from scramble.records import PreferencePair
 from scramble.storage.cache_folder import CacheError
-from scramble.store import ImageTable, read_table
+from scramble.storage.image_table import ImageTable
+from scramble.storage.tables import read_table
 from scramble.training.collator import Encoder
 from scramble.training.data import Example, pair_examples
 from scramble.training.reference import cache_parts, reference_logps
@@ -129,7 +130,7 @@ def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
 
 def test_a_copied_cache_is_refused(setting: Setting, tmp_path: Path) -> None:
     """A cache of other weights, put where this one belongs."""
-    from scramble.store import content_key
+    from scramble.storage.hashing import content_key
 
     setting.logps(tmp_path)
     parts = setting.parts() | {"weights": "0" * 16}
@@ -155,7 +156,7 @@ def test_a_damaged_cache_is_refused(setting: Setting, tmp_path: Path, damage: st
 
 
 def test_a_cache_that_cannot_be_written_says_so(setting: Setting, tmp_path: Path) -> None:
-    from scramble.store import StoreError
+    from scramble.storage.files import StoreError
 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):

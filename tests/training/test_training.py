@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 
 from scramble.models import Loaded, ModelError, load
 from scramble.records import PreferencePair
-from scramble.store import ImageTable, StoreError, read_jsonl, read_table
+from scramble.storage.files import StoreError
+from scramble.storage.image_table import ImageTable
+from scramble.storage.jsonl import read_jsonl
+from scramble.storage.tables import read_table
 from scramble.training import train
 from scramble.training.data import DataError, Example
 from scramble.training.monitoring import MEASURED

@@ -17,7 +17,8 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from scramble import interrupt
 from scramble.models import load
-from scramble.store import read_json, read_jsonl
+from scramble.storage.files import read_json
+from scramble.storage.jsonl import read_jsonl
 from scramble.training import train
 from scramble.training.callbacks import ProgressBar
 from scramble.training.checkpoint import Best

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from scramble.records import ImageRecord, Quad, Question
-from scramble.store import file_key, read_table
+from scramble.storage.hashing import file_key
+from scramble.storage.tables import read_table
 from scramble.world import GrammarError, WorldError, generate, holds, parse
 from scramble.world.captions import STYLES, captions, plan
 from scramble.world.drawing import draw

@@ -304,5 +304,5 @@ def _strategy(strategy: str, at: str) -> Iterator[str]:
         yield f"{at}.strategy={strategy} must be one of {', '.join(known)}, or the path of a .yaml file"
 
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 Launcher = Annotated[Any, Variants("kind", {"inline": Inline, "local": Local, "slurm": Slurm})]

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from scramble.engines.request import Reply, reply_to_row, row_to_reply
-from scramble.store import JsonLines, StoreError, atomic_path
+from scramble.storage.files import StoreError, atomic_path
+from scramble.storage.jsonl import JsonLines
 
 PATTERN = "replies*.jsonl"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from scramble.pixels import is_plain
 from scramble.records import ImageFile
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 
 class EngineError(RuntimeError):

@@ -20,7 +20,7 @@ from scramble.engines.shared_images import reply, takes
 from scramble.models import Loaded, ModelError, load
 from scramble.models.control_tokens import find_control_token
 from scramble.records import ImageFile
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 
 class TransformersEngine(BatchEngine):

@@ -29,7 +29,7 @@ from scramble.grading import final_answers
 from scramble.grading.open_answers import normalise_mathvista
 from scramble.grading.parsers import YES_NO
 from scramble.records import ImageFile, Question
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 GRADING_PROMPT = """\
 Grade a prediction against the ground truth of a question about an image.

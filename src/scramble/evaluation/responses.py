@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Query, Reply
-from scramble.store import content_key, read_jsonl
+from scramble.storage.hashing import content_key
+from scramble.storage.jsonl import read_jsonl
 
 SCHEMA = 1
 PATTERN = "responses*.jsonl"

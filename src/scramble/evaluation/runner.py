@@ -23,7 +23,9 @@ from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.records import ImageFile
-from scramble.store import JsonLines, content_key, file_key, read_json
+from scramble.storage.files import read_json
+from scramble.storage.hashing import content_key, file_key
+from scramble.storage.jsonl import JsonLines
 
 if TYPE_CHECKING:
     from scramble.models import Loaded

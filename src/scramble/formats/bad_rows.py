@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
-from scramble.store import StoreError
+from scramble.storage.files import StoreError
 
 
 class SourceError(ValueError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
-from scramble.store import StoreError, read_text
+from scramble.storage.files import StoreError, read_text
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = (",", ";", "\t", "|")

@@ -12,7 +12,9 @@ from scramble.formats import mmpr, rows
 from scramble.formats.images import files_of, read_images, write_images
 from scramble.formats.provenance import COLUMN, FormatError
 from scramble.records import ImageRecord, PreferencePair, RecordError
-from scramble.store import ROW_GROUP, StoreError, atomic_path, json_lines, json_values, read_json, write_json
+from scramble.storage.files import StoreError, atomic_path, read_json, write_json
+from scramble.storage.jsonl import json_lines, json_values
+from scramble.storage.tables import ROW_GROUP
 
 # name -> file, row out, row in
 FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord
-from scramble.store import atomic_path
+from scramble.storage.files import atomic_path
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 

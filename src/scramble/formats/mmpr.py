@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.formats.provenance import FormatError
-from scramble.store import StoreError, file_key, read_text, write_json
+from scramble.storage.files import StoreError, read_text, write_json
+from scramble.storage.hashing import file_key
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ from scramble.formats import mmpr, rows
 from scramble.formats.files import ROW_FILES, OnBadRow, read_rows, refuse
 from scramble.formats.provenance import FormatError
 from scramble.records import PreferencePair, RecordError
-from scramble.store import StoreError, read_json, read_table, table_path
+from scramble.storage.files import StoreError, read_json
+from scramble.storage.tables import read_table, table_path
 
 # keys that only rows of this format have -> how they are read
 READERS: dict[str, Callable[[Mapping[str, Any]], rows.Parsed]] = {

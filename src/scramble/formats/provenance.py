@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scramble.records import Edit, PreferencePair
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 TEXTS = ("prompt", "chosen", "rejected")
 COLUMN = "provenance"

@@ -13,7 +13,7 @@ from typing import Any
 from scramble.interrupt import EXIT_STOPPED
 from scramble.launch.points import STATUS_FILE
 from scramble.pipeline import is_main_process
-from scramble.store import read_json, write_json
+from scramble.storage.files import read_json, write_json
 
 
 def run_resolved(main: Callable[..., Any], file: str | Path) -> None:

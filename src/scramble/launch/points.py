@@ -12,7 +12,8 @@ from typing import Any
 from scramble.launch.names import name_arm, slug, what_varies
 from scramble.pipeline.generate import input_keys, model_keys
 from scramble.pipeline.train import OPERATION, model_content
-from scramble.store import STAGE_FILE, StoreError, content_key, file_key, read_json
+from scramble.storage.files import STAGE_FILE, StoreError, read_json
+from scramble.storage.hashing import content_key, file_key
 
 CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.app import environment
 from scramble.console import console, say
 from scramble.launch.pool import Task, run_pool
 from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import results_folder
-from scramble.store import STAGE_FILE, read_json, write_json, write_text
+from scramble.pipeline.provenance import environment
+from scramble.storage.files import STAGE_FILE, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from scramble.reporting.comparison import Row

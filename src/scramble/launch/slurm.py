@@ -16,7 +16,7 @@ from typing import Any
 from scramble.launch.command import job_command
 from scramble.launch.points import LOG_FILE, STATUS_FILE, LaunchError, Point, status
 from scramble.launch.pool import ask_to_stop
-from scramble.store import write_json
+from scramble.storage.files import write_json
 
 POLL_SECONDS = 10.0
 GRACE_SECONDS = 600.0  # for a step and its checkpoint, after SLURM's warning

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scramble.console import say
 from scramble.launch.points import LaunchError
 from scramble.launch.sweep import launch
-from scramble.store import STAGE_FILE, read_json
+from scramble.storage.files import STAGE_FILE, read_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

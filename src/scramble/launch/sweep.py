@@ -13,7 +13,7 @@ from scramble.launch.points import CONFIG_FILE, LOG_FILE, STATUS_FILE, LaunchErr
 from scramble.launch.pool import Task, run_pool
 from scramble.launch.slurm import submit, under_way, wait_for_jobs
 from scramble.launch.table import write_table
-from scramble.store import atomic_path, read_json, write_json
+from scramble.storage.files import atomic_path, read_json, write_json
 
 TAIL_LINES = 15
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from scramble.console import console, say
 from scramble.launch.points import Point, status
-from scramble.store import atomic_path, read_json, write_json, write_text
+from scramble.storage.files import atomic_path, read_json, write_json, write_text
 
 # In the order in which they are looked for, as columns and as the plot's number.
 PREFERRED = ("val/rewards/accuracies", "val/loss", "rewards/accuracies", "rewards/margins", "loss", "kl")

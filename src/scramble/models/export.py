@@ -9,7 +9,7 @@ from pathlib import Path
 from scramble.models.family import ModelError
 from scramble.models.hub import explain, is_folder
 from scramble.models.loading import load, quiet
-from scramble.store import StoreError, write_json
+from scramble.storage.files import StoreError, write_json
 
 # What a released model ships beside its weights; anything else in a folder stays where it is.
 SHIPPED = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scramble.records import ImageRecord
-from scramble.store import StoreError, read_text
+from scramble.storage.files import StoreError, read_text
 
 # COCO's file names have twelve digits, and a number alone is COCO's only where it can be (the largest id is 581929):
 # other data sets have names that are, or end in, digits too (TextVQA, Flickr30k).

@@ -9,7 +9,7 @@ import difflib
 import os
 from pathlib import Path
 
-from scramble.store import STAGE_FILE, read_json
+from scramble.storage.files import STAGE_FILE, read_json
 
 SPLITS = ("train", "val", "test")
 

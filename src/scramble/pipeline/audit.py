@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.console import console, say
-from scramble.store import StoreError, content_key, read_json, write_json
+from scramble.storage.files import StoreError, read_json, write_json
+from scramble.storage.hashing import content_key
 
 if TYPE_CHECKING:
     from scramble.records import PreferencePair

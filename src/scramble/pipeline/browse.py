@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scramble.console import say
 from scramble.pipeline import StageError
 from scramble.records import RecordError
-from scramble.store import StoreError
+from scramble.storage.files import StoreError
 
 if TYPE_CHECKING:
     from scramble.evaluation.items import Benchmark

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
-from scramble.app import environment
 from scramble.console import counter, say
 from scramble.pipeline import StageError, is_main_process
-from scramble.store import STAGE_FILE, read_json
+from scramble.pipeline.provenance import environment
+from scramble.storage.files import STAGE_FILE, read_json
 
 if TYPE_CHECKING:
     from scramble.evaluation.items import Benchmark

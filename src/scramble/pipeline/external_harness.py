@@ -10,7 +10,8 @@ from typing import Any
 from scramble.console import say
 from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import BASE, arms_of
-from scramble.store import run_stage, write_text
+from scramble.pipeline.stage import run_stage
+from scramble.storage.files import write_text
 
 
 def bridge(

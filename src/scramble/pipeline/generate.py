@@ -13,22 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from scramble.console import say, track
 from scramble.pipeline import SPLITS, StageError, is_main_process
+from scramble.pipeline.stage import run_stage
 from scramble.records import ImageRecord, PreferencePair
-from scramble.store import (
-    STAGE_FILE,
-    TABLES,
-    JsonLines,
-    content_key,
-    file_key,
-    open_table,
-    read_json,
-    read_table,
-    run_stage,
-    table_path,
-    wait_for,
-    write_json,
-    write_table,
-)
+from scramble.storage.files import STAGE_FILE, read_json, write_json
+from scramble.storage.hashing import content_key, file_key
+from scramble.storage.jsonl import JsonLines
+from scramble.storage.locks import wait_for
+from scramble.storage.tables import TABLES, open_table, read_table, table_path, write_table
 
 if TYPE_CHECKING:
     from scramble.pairs.base import Generator
@@ -373,7 +364,7 @@ def _audit(folder: Path, seed: int) -> dict[str, float]:
     """Ask of the training pairs how much can be told without the image; ``audit.json`` and ``audit.html``."""
     from scramble.pairs.audit.audit import audit
     from scramble.reporting.audit_page import write_page
-    from scramble.store import ImageTable
+    from scramble.storage.image_table import ImageTable
 
     pairs = list(read_table(folder / "train", PreferencePair))
     result = audit(pairs, seed=seed)

@@ -8,11 +8,13 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scramble.app import environment
 from scramble.console import console, say
 from scramble.pipeline import StageError
+from scramble.pipeline.provenance import environment
 from scramble.records import PreferencePair
-from scramble.store import read_jsonl, read_table, table_path, write_json, write_text
+from scramble.storage.files import write_json, write_text
+from scramble.storage.jsonl import read_jsonl
+from scramble.storage.tables import read_table, table_path
 
 if TYPE_CHECKING:
     from scramble.reporting.comparison import Row
@@ -61,7 +63,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
 def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
     """A sheet of pairs of different images; none where no pair has an image."""
     from scramble.reporting.contact_sheet import contact_sheet, undrawable
-    from scramble.store import ImageTable
+    from scramble.storage.image_table import ImageTable
 
     images = ImageTable(split)
     pairs: dict[str, PreferencePair] = {}

@@ -12,7 +12,8 @@ from typing import Any
 from scramble.console import say
 from scramble.pipeline import StageError, check_arm
 from scramble.records import ImageRecord, PreferencePair
-from scramble.store import STAGE_FILE, StoreError, read_json, read_table, write_text
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_text
+from scramble.storage.tables import read_table
 
 KINDS = ("adapter", "model", "data")
 SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")

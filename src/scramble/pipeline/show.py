@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.console import say
-from scramble.store import atomic_path
+from scramble.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from scramble.models import Loaded

@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from scramble import interrupt
-from scramble.app import environment
 from scramble.console import say
 from scramble.pipeline import is_main_process
+from scramble.pipeline.provenance import environment
+from scramble.pipeline.stage import run_stage
 from scramble.records import ImageRecord, PreferencePair, Question
-from scramble.store import (
-    STAGE_FILE,
-    file_key,
-    locked,
-    read_json,
-    read_table,
-    run_stage,
-    table_path,
-    wait_for,
-    write_json,
-)
+from scramble.storage.files import STAGE_FILE, read_json, write_json
+from scramble.storage.hashing import file_key
+from scramble.storage.locks import locked, wait_for
+from scramble.storage.tables import read_table, table_path
 from scramble.training.checkpoint_paths import newest_step
 
 # Options of the trainer that change what is written and when, and not what is trained.

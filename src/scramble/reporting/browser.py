@@ -24,7 +24,8 @@ from scramble.reporting.comparison import RUN_SEPARATOR, Folders, Row, own_basel
 from scramble.reporting.figures import PANELS
 from scramble.reporting.headline import Headline
 from scramble.reporting.pages.texts import marked, word_edits
-from scramble.store import STAGE_FILE, read_json, read_jsonl
+from scramble.storage.files import STAGE_FILE, read_json
+from scramble.storage.jsonl import read_jsonl
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVES = (

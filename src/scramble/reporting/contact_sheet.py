@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from scramble.records import ImageFile, PreferencePair
-from scramble.store import atomic_path
+from scramble.storage.files import atomic_path
 
 COLUMNS = 4
 CELL = 300

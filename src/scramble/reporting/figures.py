@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scramble.reporting import charts
 from scramble.reporting.pages import PALETTE
-from scramble.store import atomic_path
+from scramble.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

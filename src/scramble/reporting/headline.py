@@ -12,7 +12,7 @@ from typing import Any
 
 from scramble.reporting import table
 from scramble.reporting.comparison import ALPHA, Row, has_interval, points, sign
-from scramble.store import STAGE_FILE, read_json
+from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8
 """Of the whole headline, so that it ends a terminal's output together with the paths of report and browser."""

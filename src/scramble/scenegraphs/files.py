@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.scenegraphs.graph import GraphError
-from scramble.store import StoreError, read_json
+from scramble.storage.files import StoreError, read_json
 
 
 def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]:

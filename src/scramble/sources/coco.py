@@ -9,7 +9,7 @@ from typing import Any
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, find_image, image_fault, image_name, load_image
 from scramble.records import ImageRecord, RecordError
-from scramble.store import StoreError, read_json
+from scramble.storage.files import StoreError, read_json
 
 
 def read(

@@ -10,7 +10,8 @@ from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, find_image, image_fault, image_name, load_image
 from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_rows, require_columns
 from scramble.records import ImageRecord, RecordError
-from scramble.store import StoreError, json_lines, json_values
+from scramble.storage.files import StoreError
+from scramble.storage.jsonl import json_lines, json_values
 
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
 

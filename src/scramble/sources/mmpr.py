@@ -17,7 +17,7 @@ from scramble.formats.checks import clean_text, exists, find_image, image_fault,
 from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
-from scramble.store import json_values
+from scramble.storage.jsonl import json_values
 
 
 def bundles(

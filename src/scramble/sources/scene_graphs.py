@@ -14,7 +14,7 @@ from scramble.records import ImageRecord, Question, RecordError
 from scramble.scenegraphs import GraphError
 from scramble.scenegraphs.files import read_graphs
 from scramble.sources.bundles import Bundle
-from scramble.store import StoreError, read_json
+from scramble.storage.files import StoreError, read_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 

@@ -13,7 +13,7 @@ from scramble.formats.checks import exists, find_image, image_fault, image_name,
 from scramble.formats.scramble import image_ids, row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
-from scramble.store import StoreError, read_json
+from scramble.storage.files import StoreError, read_json
 
 
 def read(

@@ -15,7 +15,7 @@ from typing import Any
 
 from scramble.console import say
 from scramble.formats.bad_rows import SourceError
-from scramble.store import StoreError, read_json
+from scramble.storage.files import StoreError, read_json
 
 BATCH = 64  # rows in memory at a time: they may hold photographs
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from scramble.store import StoreError, content_key, read_json, write_json
+from scramble.storage.files import StoreError, read_json, write_json
+from scramble.storage.hashing import content_key
 
 KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 

@@ -17,7 +17,8 @@ from transformers.training_args import TrainingArguments
 
 from scramble import interrupt
 from scramble.console import say
-from scramble.store import JsonLines, read_jsonl, write_text
+from scramble.storage.files import write_text
+from scramble.storage.jsonl import JsonLines, read_jsonl
 
 
 def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from typing import Any
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from scramble.store import StoreError, file_key, read_json, write_json
+from scramble.storage.files import StoreError, read_json, write_json
+from scramble.storage.hashing import file_key
 from scramble.training.checkpoint_paths import checkpoint_path, working_path
 
 MANIFEST = "manifest.json"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from scramble.grading import rationales
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError
-from scramble.store import ImageTable, JsonLines, read_table
+from scramble.storage.image_table import ImageTable
+from scramble.storage.jsonl import JsonLines
+from scramble.storage.tables import read_table
 
 Data = str | Path | tuple[Sequence["Example"], Mapping[str, ImageFile]]
 """A data set folder, or examples with their images by id."""

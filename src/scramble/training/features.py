@@ -17,7 +17,9 @@ from torch import Tensor
 
 from scramble.models import Prompt
 from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
-from scramble.store import JsonLines, StoreError, content_key, file_key, read_json, read_jsonl, write_json
+from scramble.storage.files import StoreError, read_json, write_json
+from scramble.storage.hashing import content_key, file_key
+from scramble.storage.jsonl import JsonLines, read_jsonl
 from scramble.training.collator import Encoder
 from scramble.training.data import Example, image_size
 from scramble.trie.backbone import Backbone, ImageInputs

@@ -13,7 +13,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from scramble.console import say
-from scramble.store import JsonLines
+from scramble.storage.jsonl import JsonLines
 from scramble.training.callbacks import cut_rows
 
 # Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets; the first that fits counts.

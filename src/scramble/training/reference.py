@@ -15,7 +15,9 @@ from typing import Any
 
 from scramble.records import ImageFile
 from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
-from scramble.store import JsonLines, content_key, read_json, read_jsonl, write_json
+from scramble.storage.files import read_json, write_json
+from scramble.storage.hashing import content_key
+from scramble.storage.jsonl import JsonLines, read_jsonl
 from scramble.training.collator import Encoder, trie_items
 from scramble.training.data import Example, group_by_image
 from scramble.trie.backbone import Backbone

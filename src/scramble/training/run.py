@@ -17,7 +17,8 @@ from torch import nn
 
 from scramble import interrupt
 from scramble.models import Loaded
-from scramble.store import StoreError, content_key
+from scramble.storage.files import StoreError
+from scramble.storage.hashing import content_key
 from scramble.training.callbacks import (
     Every,
     LogLastStep,

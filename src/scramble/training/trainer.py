@@ -22,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
-from scramble.store import StoreError, read_json, write_json
+from scramble.storage.files import StoreError, read_json, write_json
 from scramble.training.checkpoint import prune, seal, working_path
 from scramble.training.collator import PairBatch
 from scramble.training.flops import OperationMeter

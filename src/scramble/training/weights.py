@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from scramble.models import Loaded, ModelError
-from scramble.store import content_key, file_key, read_json, write_json
+from scramble.storage.files import read_json, write_json
+from scramble.storage.hashing import content_key, file_key
 
 BASE_FILE = "base.json"
 

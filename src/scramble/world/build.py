@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.records import ImageFile, ImageRecord, Quad, Question
-from scramble.store import write_table
+from scramble.storage.tables import write_table
 from scramble.world.captions import SIZED, STYLES, captions
 from scramble.world.drawing import SMALLEST, png
 from scramble.world.grammar import Wording

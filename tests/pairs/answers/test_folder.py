@@ -12,7 +12,7 @@ from loopback import Loopback
 
 from scramble.pairs.answers.methods import DataEngineError, folder_pairs
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
-from scramble.store import read_table, write_table
+from scramble.storage.tables import read_table, write_table
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.records import ImageFile
-from scramble.store import ImageTable, StoreError, json_lines, json_values, read_json, read_text
+from scramble.storage.files import StoreError, read_json, read_text
+from scramble.storage.image_table import ImageTable
+from scramble.storage.jsonl import json_lines, json_values
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import PreferencePair
-from scramble.store import file_key, read_table, table_path
+from scramble.storage.hashing import file_key
+from scramble.storage.tables import read_table, table_path
 
 
 def load(root: str | Path) -> Benchmark:

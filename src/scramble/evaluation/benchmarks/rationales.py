@@ -1,6 +1,6 @@
 """Questions answered with a rationale, each step of which is judged against the image's scene graph.
 
-Paper: none (SceneAlign's metrics are not public), ours; see :mod:`scramble.evaluation.faithfulness.verdicts`. Data
+Paper: none (SceneAlign's metrics are not public), ours; see :mod:`scramble.evaluation.faithfulness`. Data
 version: content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured.
 Compared with a reference implementation: there is none; in the embedded world the judge is exact.
 """
@@ -13,7 +13,9 @@ from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_it
 from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
 from scramble.scenegraphs.world import derive
-from scramble.store import ImageTable, content_key, file_key, read_table, table_path
+from scramble.storage.hashing import content_key, file_key
+from scramble.storage.image_table import ImageTable
+from scramble.storage.tables import read_table, table_path
 
 MAX_NEW_TOKENS = 160
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Quad, Question
-from scramble.store import file_key, read_table, table_path
+from scramble.storage.hashing import file_key
+from scramble.storage.tables import read_table, table_path
 from scramble.world.questions import YES_NO
 
 TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}

@@ -18,7 +18,8 @@ from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.protocols import LETTERS, nearest
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.records import Question
-from scramble.store import atomic_path, content_key, write_json, write_text
+from scramble.storage.files import atomic_path, write_json, write_text
+from scramble.storage.hashing import content_key
 
 CELL_LIMIT = 32767
 FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench")

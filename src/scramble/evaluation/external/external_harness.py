@@ -16,7 +16,8 @@ from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.protocols import nearest
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
-from scramble.store import read_json, read_jsonl, write_json
+from scramble.storage.files import read_json, write_json
+from scramble.storage.jsonl import read_jsonl
 
 KITS = ("lmms-eval", "vlmevalkit")
 # benchmark -> lmms-eval's task; VLMEvalKit's data set and its class. None: the kit has no such task that is known here.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scramble.evaluation.faithfulness import verdicts as faithfulness
+from scramble.evaluation import faithfulness
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import LETTERS, Protocol
 from scramble.evaluation.scoring import metrics

@@ -31,7 +31,8 @@ from typing import Any
 
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.store import read_json, read_jsonl, write_json, write_text
+from scramble.storage.files import read_json, write_json, write_text
+from scramble.storage.jsonl import read_jsonl
 
 SCHEMA = 1
 

@@ -49,7 +49,7 @@ class InternVLImageProcessor(InternVLProcessor):
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """As the parent, without this class's name in the tokenizer's settings."""
-        from scramble.store import read_json, write_json
+        from scramble.storage.files import read_json, write_json
 
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         settings = Path(save_directory) / "tokenizer_config.json"

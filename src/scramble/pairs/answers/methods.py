@@ -10,7 +10,8 @@ from typing import Any, cast
 from scramble.console import track
 from scramble.pairs.base import Skip, seeded
 from scramble.records import ImageRecord, PreferencePair, Question
-from scramble.store import ImageTable, open_table, read_table, table_path
+from scramble.storage.image_table import ImageTable
+from scramble.storage.tables import open_table, read_table, table_path
 
 METHODS = ("correctness", "dropout_ntp")
 FORMAT = "format"  # folder beside a split's tables, for the pairs that are about form alone

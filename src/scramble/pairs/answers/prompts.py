@@ -13,7 +13,7 @@ from importlib import resources
 from scramble.evaluation.protocols import options
 from scramble.grading import final_answers, rationales
 from scramble.records import Question
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 PLACE = "{question}"
 OTHER_MARK = "the final answer is marked in another way"

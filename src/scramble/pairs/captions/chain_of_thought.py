@@ -23,7 +23,7 @@ from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_ea
 from scramble.language.parse import DEFAULT_PIPELINE, PipelineError
 from scramble.pairs.base import Caption, Negative, Skip, changed_span
 from scramble.pairs.captions.surface import normalise, problem
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 MARKER = "Final Output Caption:"
 PLACE = "{caption}"
@@ -73,7 +73,11 @@ def load_prompt(name: str | Path) -> PromptFile:
         if path.suffix:
             text = path.read_text(encoding="utf-8")
         else:
-            text = resources.files("scramble.pairs").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8")
+            text = (
+                resources.files("scramble.pairs.captions")
+                .joinpath("prompts", f"{name}.txt")
+                .read_text(encoding="utf-8")
+            )
     except OSError as error:
         raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or name a .txt file") from error
     if text.count(PLACE) != 1:

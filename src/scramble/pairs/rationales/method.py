@@ -16,7 +16,7 @@ from scramble.pairs.rationales.cases import SceneAlignError, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, Node, read_graph
-from scramble.store import read_table, table_path
+from scramble.storage.tables import read_table, table_path
 
 if TYPE_CHECKING:
     from scramble.engines import Engine, ReplyStore

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.pixels import upright_rgb
-from scramble.store import write_text
+from scramble.storage.files import write_text
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -19,7 +19,7 @@ from scramble.engines import Engine, Message, Reply, ReplyStore, Request
 from scramble.pairs.rationales.cases import Case, Perturbed, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence, apply, facts_changed
 from scramble.pairs.rationales.interventions.english import WordInterventions, unintended
-from scramble.store import content_key
+from scramble.storage.hashing import content_key
 
 PROMPT = """\
 Below are the steps of an argument about an image. Rewrite them for another image that differs in these facts alone:

@@ -1,0 +1,55 @@
+"""The judge of rationales about scenes of the embedded world: exact, by the scene's complete graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scramble.evaluation.faithfulness.verdicts import SUPPORTED, UNREADABLE, UNSUPPORTED, Judged, scored, share
+from scramble.grading import rationales
+from scramble.records import Question
+from scramble.scenegraphs.world import Graph, derive, read_step, says
+from scramble.world.grammar import Clause, Count, Exists, Noun, Relation
+from scramble.world.judge import clause_holds, matches
+
+
+def judge_world(text: str, graph: Graph, question: Question) -> Judged:
+    """Judge a rationale about a scene of the embedded world by its complete graph."""
+    said = rationales.read(text)
+    read = [read_step(step) for step in said.steps]
+    verdicts = [
+        UNREADABLE if clauses is None else SUPPORTED if all(clause_holds(graph, c) for c in clauses) else UNSUPPORTED
+        for clauses in read
+    ]
+    clauses = [clause for found in read for clause in found or ()]
+    truth = derive(graph, question.question)
+    needed = truth.clauses if truth else ()
+    parts = [_parts(graph, clause) for clause in clauses]
+    sorts = {
+        sort: share([value for part in parts for value in part[sort]], empty=1.0 if clauses else 0.0)
+        for sort in ("entities", "attributes", "relations")
+    }
+    return scored(said, verdicts, sorts, _needed(graph, clauses, needed), question)
+
+
+def _needed(graph: Graph, said: Sequence[Clause], needed: Sequence[Clause]) -> float:
+    """Share of the needed clauses that a true clause says, with or without details."""
+    true = [clause for clause in said if clause_holds(graph, clause)]
+    return share([any(says(clause, wanted) for clause in true) for wanted in needed], empty=1.0)
+
+
+def _parts(graph: Graph, clause: Clause) -> dict[str, list[bool]]:
+    """What a clause says of objects, attributes and relations, each true or not."""
+    if isinstance(clause, Count):
+        nouns = [clause.noun] if clause.number else []
+    else:
+        nouns = [*clause.nouns] if isinstance(clause, Exists) else [clause.subject, *(n for _, n in clause.links)]
+    there = [bool(matches(graph, Noun(shape=noun.shape))) for noun in nouns if noun.shape]
+    attributes = [
+        bool(matches(graph, Noun(shape=noun.shape, **{kind: getattr(noun, kind)})))
+        for noun in nouns
+        for kind in ("colour", "size")
+        if getattr(noun, kind)
+    ]
+    links = clause.links if isinstance(clause, Relation) else ()
+    related = [clause_holds(graph, Relation(clause.subject, (link,))) for link in links]  # type: ignore[union-attr]
+    return {"entities": there, "attributes": attributes, "relations": related}

@@ -1,0 +1,99 @@
+"""Whole files: written atomically, read with one line of explanation where they cannot be."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STAGE_FILE = "stage.json"
+"""What a finished stage leaves in its folder: status, settings, summary."""
+
+
+class StoreError(RuntimeError):
+    """A file or folder that cannot be used. The message names it and the way out."""
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block ends without an error.
+
+    Raises StoreError when the folder cannot be written or the disk is full; ``path`` keeps its old content then.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` to ``path`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+BLANK = codecs.BOM_UTF8 + b" \t\r\n"
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, or in the encoding of its byte-order mark; line ends stay as they are.
+
+    Raises StoreError naming the file if it is missing, or is text in no such encoding.
+    """
+    try:
+        return decode_text(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def decode_text(data: bytes) -> str:
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"not text in {encoding.removesuffix('-sig').upper()} from line {row} on; save it as UTF-8"
+        ) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file; a byte-order mark and raw control characters in its strings are accepted.
+
+    Raises StoreError naming the file if it is missing or broken.
+    """
+    try:
+        return json.loads(read_text(path), strict=False)
+    except RecursionError as error:
+        raise StoreError(f"cannot read {path}: nested too deeply") from error
+    except ValueError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,87 @@
+"""The image files of a table by id, read in place."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scramble.records import ImageFile, ImageRecord
+from scramble.storage.files import StoreError
+from scramble.storage.tables import TABLES, table_path
+
+
+class ImageTable(Mapping[str, ImageFile]):
+    """The images of a data set folder by id, read from the parquet file when asked for.
+
+    Nothing is copied to the ``datasets`` library's cache, which can be read-only or on a small disk. The decoded row
+    groups that were read last stay in memory, up to ``GROUP_CACHE`` bytes. Processes and threads can share a table.
+    """
+
+    GROUP_CACHE = 64 << 20  # bytes: a whole small data set, or a few row groups of photographs
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = table_path(folder, ImageRecord)
+        if not self._path.exists():
+            raise StoreError(f"{self._path} is missing: run the stage that writes it (scripts/generate.py) first")
+        self._open()
+        self._index: dict[str, tuple[int, int]] = {}  # id -> row group, row in it
+        with self._reading():
+            for group in range(self._file.num_row_groups):
+                names = self._file.read_row_group(group, columns=["image_id"], use_threads=False)
+                self._index |= {name: (group, row) for row, name in enumerate(names["image_id"].to_pylist())}
+
+    def _open(self) -> None:
+        import pyarrow.parquet as pq
+
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[int, Any] = OrderedDict()
+        with self._reading():
+            self._file = pq.ParquetFile(self._path, memory_map=True)  # no file position to share after a fork
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{self._path} cannot be read as {TABLES[ImageRecord]}: {reason}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_path": self._path, "_index": self._index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __getitem__(self, image_id: str) -> ImageFile:
+        group, row = self._index[image_id]
+        images = self._group(group)
+        try:
+            image = images[row].as_py()
+            return ImageFile(image["bytes"], image["path"])
+        except (IndexError, KeyError, TypeError) as error:  # a damaged file that opens nevertheless
+            raise StoreError(f"{self._path} is damaged at image {image_id!r}: generate the data again") from error
+
+    def _group(self, group: int) -> Any:
+        with self._lock:
+            if group in self._groups:
+                self._groups.move_to_end(group)
+                return self._groups[group]
+            with self._reading():
+                images = self._file.read_row_group(group, columns=["image"], use_threads=False)["image"]
+            self._groups[group] = images
+            while len(self._groups) > 1 and sum(kept.nbytes for kept in self._groups.values()) > self.GROUP_CACHE:
+                self._groups.popitem(last=False)
+            return images
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)

@@ -1,0 +1,125 @@
+"""JSON lines: appended row by row, read with the line's number where one is broken."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_text
+
+
+class JsonLines:
+    """An append-only JSONL file: each row is flushed to disk as it is written.
+
+    Opening repairs a torn last line (left by a kill); use as a context manager.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._cut_torn_line()
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with self.path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row and force it to disk. Raises StoreError (disk full, say); earlier rows stay."""
+        self.extend([row])
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows and force them to disk together. Raises StoreError (disk full, say); earlier rows stay."""
+        try:
+            self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file; a torn last line (left by a kill) is passed over. A missing file has no rows.
+
+    Raises StoreError naming the line that is not JSON.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    for number, line in json_lines(path):
+        try:
+            yield from json_values(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):
+                return
+            raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Number (from 1) and bytes of each line of a JSONL file that is not blank.
+
+    Lines end at line feeds alone: U+2028, U+0085 and carriage returns can be part of a row's text. A file with
+    the byte-order mark of UTF-16 or UTF-32 (Windows' shells write these) is decoded whole.
+
+    Raises StoreError if the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            file.seek(0)
+            wide = any(head.startswith(mark) and name != "utf-8-sig" for mark, name in BYTE_ORDER_MARKS.items())
+            lines = io.BytesIO(decode_text(file.read()).encode()) if wide else file
+            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip(BLANK))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def json_values(line: bytes) -> list[Any]:
+    """The JSON values on a line: one, or several between which carriage returns stand (old line ends).
+
+    A byte-order mark before it and raw control characters within strings are accepted. Raises ValueError if the line
+    is anything else.
+    """
+    try:
+        text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not text in UTF-8 from byte {error.start + 1} of the line on; save the file as UTF-8"
+        ) from error
+    decoder = json.JSONDecoder(strict=False)
+    values: list[Any] = []
+    end = 0
+    try:
+        while end < len(text):
+            value, stop = decoder.raw_decode(text, end)
+            values.append(value)
+            end = stop
+            while text[end : end + 1] in (" ", "\t", "\r"):
+                end += 1
+            if end < len(text) and "\r" not in text[stop:end]:
+                raise ValueError(f"more text after column {stop}")
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return values
