@@ -1,0 +1,101 @@
+"""The house's dependency rule: imports point one way, no two files or packages import each other.
+
+Every import counts, those inside functions too, except those for type checking only. docs/architecture.md draws the rule.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+# From the ground up. A package may import from its own level's packages to its left and from the levels above it here.
+LEVELS = (
+    ("pixels", "records", "interrupt", "console", "project", "storage"),
+    ("language", "grading"),
+    ("trie", "world"),
+    ("formats", "models", "engines", "scenegraphs", "sources"),
+    ("training", "evaluation", "pairs"),
+    ("reporting",),
+    ("pipeline",),
+    ("launch",),
+    ("config", "app"),
+)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for path in (SRC / "scramble").rglob("*.py"):
+        parts = path.relative_to(SRC).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> set[str]:
+    """The project's modules that a module imports."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in MODULES}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+                package = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                base = f"{package}.{node.module}" if node.module else package
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found |= {inner} if inner in MODULES else {base} & MODULES.keys()
+    return found - {name}
+
+
+IMPORTS = {name: imports(name) for name in MODULES}
+
+
+def area(name: str) -> str:
+    """The package or file right below ``scramble`` that a module belongs to."""
+    return name.split(".")[1] if "." in name else name
+
+
+def test_every_package_has_its_level() -> None:
+    assert {area(name) for name in MODULES} - {"scramble"} == {name for level in LEVELS for name in level}
+
+
+def test_imports_point_down() -> None:
+    place = {name: (height, across) for height, level in enumerate(LEVELS) for across, name in enumerate(level)}
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if "scramble" not in (area(name), area(other)) and place[area(other)] > place[area(name)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_files_import_each_other() -> None:
+    """Files are removed whose imports are all removed already; what cannot be removed is a cycle or leads to one."""
+    left = {name: set(others) for name, others in IMPORTS.items()}
+    while done := [name for name, others in left.items() if not others]:
+        for name in done:
+            del left[name]
+        for others in left.values():
+            others.difference_update(done)
+    assert not left, f"cycles among {sorted(left)}"
+
+
+def test_only_pipeline_imports_reporting() -> None:
+    importers = {area(name) for name, others in IMPORTS.items() for other in others if area(other) == "reporting"}
+    assert importers <= {"reporting", "pipeline", "launch"}
