@@ -41,9 +41,13 @@ def bare(url: str, texts: list[str], concurrency: int) -> list[str]:
             async def one(text: str) -> str:
                 async with slots:
                     done = await client.chat.completions.create(
-                        model="m", messages=[{"role": "user", "content": text}], temperature=0.2, top_p=0.9,
-                        max_tokens=800, seed=1,
-                    )  # fmt: skip
+                        model="m",
+                        messages=[{"role": "user", "content": text}],
+                        temperature=0.2,
+                        top_p=0.9,
+                        max_tokens=800,
+                        seed=1,
+                    )
                     return done.choices[0].message.content or ""
 
             return await asyncio.gather(*(one(text) for text in texts))

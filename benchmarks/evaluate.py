@@ -115,9 +115,14 @@ def _run(loaded: Any, benchmark: Any, chosen: Any, batch_tokens: int | None) -> 
         stopwatch(loaded.backbone.head, "forward") as heading,
     ):
         result = evaluate(
-            loaded, [benchmark], chosen, out, model_id=ModelId("benchmark", "0"), test_groups=0,
+            loaded,
+            [benchmark],
+            chosen,
+            out,
+            model_id=ModelId("benchmark", "0"),
+            test_groups=0,
             batch_tokens=batch_tokens,
-        )[0]  # fmt: skip
+        )[0]
     whole = result.times["model_seconds"] + result.times["other_seconds"]
     return 1 - sum(scoring + generating + heading) / whole
 

@@ -51,9 +51,12 @@ def measure_yield(args: argparse.Namespace) -> None:
     skipped: Counter[str] = Counter()
     swapped, any_, kinds, rules = set(), set(), Counter(), Counter()
     pairs = build_pairs(
-        images_of(args.captions), RuleGenerator(args.pipeline), per_caption=1000, seed=args.seed,
+        images_of(args.captions),
+        RuleGenerator(args.pipeline),
+        per_caption=1000,
+        seed=args.seed,
         on_skip=lambda row: skipped.update([row["reason"]]),
-    )  # fmt: skip
+    )
     for pair in pairs:
         key = pair.pair_id.rsplit("-", 1)[0]
         any_.add(key)

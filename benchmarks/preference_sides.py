@@ -250,14 +250,29 @@ def run_scramble(args: argparse.Namespace) -> None:
 
     work = Path(args.work)
     summary = train(
-        loaded, data, work / "run", objective="dpo", beta=BETA, lora=LORA, steps=args.steps,
-        batch_size=args.images * args.captions, learning_rate=LEARNING_RATE, schedule="constant", warmup=0,
-        gradient_checkpointing=args.gradient_checkpointing, autocast=args.dtype == "bfloat16", device=args.device,
-        reference="step" if args.reference_in_step else "cache", reference_batch_tokens=args.batch_tokens,
+        loaded,
+        data,
+        work / "run",
+        objective="dpo",
+        beta=BETA,
+        lora=LORA,
+        steps=args.steps,
+        batch_size=args.images * args.captions,
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        warmup=0,
+        gradient_checkpointing=args.gradient_checkpointing,
+        autocast=args.dtype == "bfloat16",
+        device=args.device,
+        reference="step" if args.reference_in_step else "cache",
+        reference_batch_tokens=args.batch_tokens,
         image_features=work / "features" if args.feature_cache else None,
         image_memory=0,  # every step decodes its images, as in a run over a large data set
-        evaluate=tick, evaluate_every=1, log_every=1_000_000, save_every=1_000_000,
-    )  # fmt: skip
+        evaluate=tick,
+        evaluate_every=1,
+        log_every=1_000_000,
+        save_every=1_000_000,
+    )
     size = sum(path.stat().st_size for path in (work / "features").rglob("features-*.bin"))
     say(
         pairs=summary["examples"],

@@ -59,10 +59,13 @@ def main() -> None:
     started = time.process_time()
     pairs: list[PreferencePair] = list(
         build_pairs(
-            cases, WorldInterventions(settings, seen), per_question=options.per_question, seed=options.seed,
+            cases,
+            WorldInterventions(settings, seen),
+            per_question=options.per_question,
+            seed=options.seed,
             on_skip=lambda row: skipped.update([row["reason"]]),
         )
-    )  # fmt: skip
+    )
     seconds = time.process_time() - started
     question = {case.question.question_id: case.question.question for case in cases}
     wrong = [

@@ -106,9 +106,13 @@ def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
     from scramble.models.molmo.tiny import save_tiny_molmo
 
     save_tiny_molmo(
-        folder, texts, image_size=shape.image_size, patch_size=14, max_crops=shape.tiles,
+        folder,
+        texts,
+        image_size=shape.image_size,
+        patch_size=14,
+        max_crops=shape.tiles,
         vocab_size=min(shape.vocab_size, 8192),
-    )  # fmt: skip
+    )
     config = AutoConfig.from_pretrained(folder)
     image_ids = _widen_vocabulary(folder / "tokenizer.json", config.embedding_size, shape.vocab_size)
     config.vision_config.update(

@@ -22,9 +22,13 @@ def main(cfg: DictConfig) -> None:
 
     run = values.pop("run")
     browse(
-        values.pop("runs"), values.pop("out"), run=run["dir"], data=run["data"], benchmarks=values.pop("benchmark"),
+        values.pop("runs"),
+        values.pop("out"),
+        run=run["dir"],
+        data=run["data"],
+        benchmarks=values.pop("benchmark"),
         **values,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -30,8 +30,16 @@ def main(cfg: DictConfig) -> None:
     loaded = load(**options | {"adapter": values["adapter"] or options["adapter"]})
 
     def ask(text: str) -> None:
-        say(answer(loaded, text, images, max_new_tokens=values["max_new_tokens"],
-                   temperature=values["temperature"], seed=values["seed"]))  # fmt: skip
+        say(
+            answer(
+                loaded,
+                text,
+                images,
+                max_new_tokens=values["max_new_tokens"],
+                temperature=values["temperature"],
+                seed=values["seed"],
+            )
+        )
 
     if values["text"] is not None:
         ask(str(values["text"]))

@@ -15,8 +15,22 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "model", "benchmark", "arms", "adapter", "protocol", "limit", "batch_tokens", "engine", "judge",
-            "handover", "baselines", "folder", "shard")  # fmt: skip
+SECTIONS = (
+    "run",
+    "model",
+    "benchmark",
+    "arms",
+    "adapter",
+    "protocol",
+    "limit",
+    "batch_tokens",
+    "engine",
+    "judge",
+    "handover",
+    "baselines",
+    "folder",
+    "shard",
+)
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")

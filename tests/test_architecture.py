@@ -1,6 +1,6 @@
 """The house's dependency rule: imports point one way, no two files or packages import each other.
 
-Every import counts, those inside functions too, except those for type checking only. docs/architecture.md draws the rule.
+Every import counts, those inside functions too, except for type checking only. docs/architecture.md draws the rule.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("reproduce", "table=mpo_main", ""),
         ("audit", "seed=x", "seed=x must be a whole number"),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
     root: str, override: str, clause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,8 +134,11 @@ def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
 def test_all_faults_come_in_one_message() -> None:
     clauses = found("evaluate", "trainer.steps=0", "objective.beta=-1", "baselines=[basse]", "+x=1")
     assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [
-        "x", "objective.beta", "trainer.steps", "baselines"
-    ]  # fmt: skip
+        "x",
+        "objective.beta",
+        "trainer.steps",
+        "baselines",
+    ]
     assert str(ConfigError(clauses)).startswith(f"{len(clauses)} settings are wrong: x: there is no such key")
     with pytest.raises(ConfigError, match="r=0 must be at least 1; alpha=-1 must be above 0"):
         Lora(r=0, alpha=-1)
@@ -144,9 +147,12 @@ def test_all_faults_come_in_one_message() -> None:
 
 def test_hints_name_keys_that_exist() -> None:
     for argument, right in (
-        ("trainer.r=3", "trainer.lora.r"), ("trainer.lr=1", "trainer.learning_rate"), ("learning_rate=1",
-        "trainer.learning_rate"), ("trainer.learnin_rate=1", "trainer.learning_rate"), ("beta=1", "objective.beta"),
-    ):  # fmt: skip
+        ("trainer.r=3", "trainer.lora.r"),
+        ("trainer.lr=1", "trainer.learning_rate"),
+        ("learning_rate=1", "trainer.learning_rate"),
+        ("trainer.learnin_rate=1", "trainer.learning_rate"),
+        ("beta=1", "objective.beta"),
+    ):
         (clause,) = faults("train", [argument])
         assert clause.endswith(f"did you mean {right}?") or f"did you mean {right} or " in clause
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -156,9 +162,28 @@ def test_hints_name_keys_that_exist() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/d/a=b", "a,b", "a (1)/x", "[x]/y", "/d/{x}", "a#b", "a;b", "fotös", "写真/a", "it's", 'a"b', 'a\\"b', "a&b",
-     "~/x", "a)", "b\\", "a!", "${x", "x{1}"],
-)  # fmt: skip
+    [
+        "/d/a=b",
+        "a,b",
+        "a (1)/x",
+        "[x]/y",
+        "/d/{x}",
+        "a#b",
+        "a;b",
+        "fotös",
+        "写真/a",
+        "it's",
+        'a"b',
+        'a\\"b',
+        "a&b",
+        "~/x",
+        "a)",
+        "b\\",
+        "a!",
+        "${x",
+        "x{1}",
+    ],
+)
 def test_a_path_that_hydra_cannot_read_comes_back_quoted(path: str) -> None:
     """The argument in the message gives exactly the path, through a shell and through Hydra."""
     (argument,) = shlex.split(quoted("data.path", path))

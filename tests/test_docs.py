@@ -139,7 +139,10 @@ def test_the_commands_for_a_cpu_run(page: Path, tmp_path: Path) -> None:
         if words[0] != "scripts/train.py":
             shorter = [word for word in shorter if not word.startswith("trainer.")]
         done = subprocess.run(
-            [sys.executable, *words, *shorter], cwd=tmp_path, capture_output=True, text=True,
+            [sys.executable, *words, *shorter],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -49,8 +49,10 @@ def test_accelerate_reads_each_strategy_for_one_machine_and_several(
     args, _, _ = _validate_launch_command(launch_command_parser().parse_args(command[3:]))
     assert (args.num_processes, args.num_machines, int(args.machine_rank)) == (16, machines, machines - 1)
     assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (
-        strategy == "ddp", strategy == "fsdp2", strategy.startswith("zero")
-    )  # fmt: skip
+        strategy == "ddp",
+        strategy == "fsdp2",
+        strategy.startswith("zero"),
+    )
     assert args.training_script.endswith("train.py") and args.training_script_args[0] == "--resolved"
     if strategy == "fsdp2":
         environment = prepare_multi_gpu_env(args)
@@ -85,8 +87,12 @@ print(json.dumps(DeepSpeedConfig(config).zero_config.stage))
 
 def test_one_process_needs_no_accelerate(tmp_path: Path) -> None:
     command = job_command(point(tmp_path), {"num_processes": 1, "num_machines": 1, "strategy": "ddp"})
-    assert command == [sys.executable, str(CONFIGS.parent / "scripts" / "train.py"), "--resolved",
-                       str(tmp_path / "config.yaml")]  # fmt: skip
+    assert command == [
+        sys.executable,
+        str(CONFIGS.parent / "scripts" / "train.py"),
+        "--resolved",
+        str(tmp_path / "config.yaml"),
+    ]
 
 
 def test_jobs_that_cannot_be_started_are_refused(tmp_path: Path) -> None:
@@ -127,11 +133,14 @@ def test_another_local_model_is_another_point(place: str, tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"first")
     config = {
-        "run": {"dir": str(tmp_path), "data": str(tmp_path / "data"), "arm": "mine"}, "seed": 0,
-        "model": {"path": str(tmp_path / "base"), "new": None}, "objective": {"name": "dpo"}, "trainer": {},
+        "run": {"dir": str(tmp_path), "data": str(tmp_path / "data"), "arm": "mine"},
+        "seed": 0,
+        "model": {"path": str(tmp_path / "base"), "new": None},
+        "objective": {"name": "dpo"},
+        "trainer": {},
         "data": {"kind": "world"},
         "negatives": {"method": "correctness", "model": {"path": str(tmp_path / "generator")}},
-    }  # fmt: skip
+    }
     script = CONFIGS.parent / "scripts" / "train.py"
 
     def key() -> str:

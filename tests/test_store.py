@@ -31,12 +31,21 @@ def png(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
 RECORDS = [
     ImageRecord("a", ImageFile(bytes=png()), ("a red box", "a box"), "test", {"objects": [{"name": "box"}]}),
     PreferencePair(
-        "p", ("a",), "caption:", "a red box", "a blue box", "replace-attribute",
-        "rule", (Edit((2, 5), (2, 6)),), 7, "test", {"grammar": 0.5},
+        "p",
+        ("a",),
+        "caption:",
+        "a red box",
+        "a blue box",
+        "replace-attribute",
+        "rule",
+        (Edit((2, 5), (2, 6)),),
+        7,
+        "test",
+        {"grammar": 0.5},
     ),
     Question("q", ("a",), "What colour?", "red", "colour", ("red",), ("red", "blue"), ("The box is red.",)),
     Quad("w", ("a", "b"), ("a red box", "a blue box"), "swap-attribute", ("seen",)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)

@@ -40,10 +40,17 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     backend = make_tokenizer(TEXTS, 400, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     end, pad = backend.token_to_id("<|im_end|>"), backend.token_to_id("<|endoftext|>")
     config = LlamaConfig(
-        vocab_size=backend.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, intermediate_size=64, max_position_embeddings=256, eos_token_id=end, pad_token_id=pad,
+        vocab_size=backend.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        eos_token_id=end,
+        pad_token_id=pad,
         bos_token_id=None,
-    )  # fmt: skip
+    )
     model = random_model(LlamaForCausalLM, config, 0)
     set_special_ids(model, eos=end, pad=pad)
     model.generation_config.do_sample = True  # `transformers serve` samples only if the model says so

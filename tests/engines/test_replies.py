@@ -110,10 +110,16 @@ def test_the_key_holds_everything_that_the_reply_depends_on() -> None:
     base = request().key("m")
     assert request(schema={"x": 1}).key("m") == base
     changed = [
-        request(temperature=0.3), request(top_p=1.0), request(max_tokens=9), request(seed=2), request(sample=1),
-        request(stop=()), request(schema=None), request(messages=(Message("user", "text", (b"image",)),)),
+        request(temperature=0.3),
+        request(top_p=1.0),
+        request(max_tokens=9),
+        request(seed=2),
+        request(sample=1),
+        request(stop=()),
+        request(schema=None),
+        request(messages=(Message("user", "text", (b"image",)),)),
         request(messages=(Message("system", "s"), Message("user", "text", (b"other",)))),
         request(messages=(Message("system", "s"), Message("user", "text."))),
-    ]  # fmt: skip
+    ]
     keys = [r.key("m") for r in changed] + [request().key("n"), base]
     assert len(set(keys)) == len(keys)

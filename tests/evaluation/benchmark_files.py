@@ -42,10 +42,18 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def winoground(folder: Path) -> Made:
     rows = [
-        {"id": n, "image_0": f"ex_{n}_img_0", "image_1": f"ex_{n}_img_1", "caption_0": f"a café, by table {n}",
-         "caption_1": f"a table by the “café” {n}", "tag": "Noun, Verb", "num_main_preds": 1, "collapsed_tag": "Object"}
+        {
+            "id": n,
+            "image_0": f"ex_{n}_img_0",
+            "image_1": f"ex_{n}_img_1",
+            "caption_0": f"a café, by table {n}",
+            "caption_1": f"a table by the “café” {n}",
+            "tag": "Noun, Verb",
+            "num_main_preds": 1,
+            "collapsed_tag": "Object",
+        }
         for n in range(COUNT)
-    ]  # fmt: skip
+    ]
     draw(folder, *(f"images/ex_{n}_img_{i}.png" for n in range(COUNT) for i in (0, 1)))
     write_lines(folder / "examples.jsonl", rows)
     write_json(folder / "new_tag_assignments.json", {"0": ["NonCompositional"]})
@@ -54,10 +62,14 @@ def winoground(folder: Path) -> Made:
 
 def eqben_mini(folder: Path) -> Made:
     rows = [
-        {"image0": f"eqbenag/{n}/0.png", "image1": f"eqbenag/{n}/1.png", "caption0": f"naïve one {n}",
-         "caption1": f"naïve two {n}"}
+        {
+            "image0": f"eqbenag/{n}/0.png",
+            "image1": f"eqbenag/{n}/1.png",
+            "caption0": f"naïve one {n}",
+            "caption1": f"naïve two {n}",
+        }
         for n in range(COUNT)
-    ]  # fmt: skip
+    ]
     draw(folder, *(f"images/eqbenag/{n}/{i}.png" for n in range(COUNT) for i in (0, 1)))
     write_json(folder / "all_select.json", rows)
     return folder, {}
@@ -65,10 +77,15 @@ def eqben_mini(folder: Path) -> Made:
 
 def naturalbench_retrieval(folder: Path) -> Made:
     rows = {
-        str(n): {"index": n, "image_0": f"{n}/0.png", "image_1": f"{n}/1.png", "caption_0": f"über {n}",
-                 "caption_1": f"unter {n}"}
+        str(n): {
+            "index": n,
+            "image_0": f"{n}/0.png",
+            "image_1": f"{n}/1.png",
+            "caption_0": f"über {n}",
+            "caption_1": f"unter {n}",
+        }
         for n in range(COUNT)
-    }  # fmt: skip
+    }
     draw(folder, *(f"{n}/{i}.png" for n in range(COUNT) for i in (0, 1)))
     write_json(folder / "metadata.json", rows)
     return folder, {}
@@ -97,10 +114,18 @@ def sugarcrepe(folder: Path) -> Made:
 
 def aro(folder: Path) -> Made:
     rows = [
-        {"image_path": f"VG_100K{part}/1.jpg", "true_caption": f"the dog is in the café{part}", "relation_name": "in",
-         "false_caption": f"the café is in the dog{part}", "bbox_x": 1, "bbox_y": 1, "bbox_w": 9, "bbox_h": 6}
+        {
+            "image_path": f"VG_100K{part}/1.jpg",
+            "true_caption": f"the dog is in the café{part}",
+            "relation_name": "in",
+            "false_caption": f"the café is in the dog{part}",
+            "bbox_x": 1,
+            "bbox_y": 1,
+            "bbox_w": 9,
+            "bbox_h": 6,
+        }
         for part in ("", "_2")
-    ]  # fmt: skip
+    ]
     draw(folder, "VG_100K/1.jpg", "VG_100K_2/1.jpg")
     write_json(folder / "visual_genome_relation.json", rows)
     return folder, {}
@@ -109,10 +134,16 @@ def aro(folder: Path) -> Made:
 def conme(folder: Path) -> Made:
     for split in ("att", "obj", "rel"):
         rows = [
-            {"id": n, "question": f"Which café, {n}?", "image": f"{n}.jpg", "text_options": "['a cat, small', 'a dog']",
-             "correct": n % 2, "q_ind": 0}
+            {
+                "id": n,
+                "question": f"Which café, {n}?",
+                "image": f"{n}.jpg",
+                "text_options": "['a cat, small', 'a dog']",
+                "correct": n % 2,
+                "q_ind": 0,
+            }
             for n in range(COUNT)
-        ]  # fmt: skip
+        ]
         write_csv(folder / f"replace-{split}_HUMAN_FILTER.csv", rows)
     draw(folder, *(f"{n}.jpg" for n in range(COUNT)))
     return folder, {}
@@ -128,10 +159,14 @@ def conme_unfiltered(folder: Path) -> Made:
 
 def mmvp(folder: Path) -> Made:
     rows = [
-        {"lndex": n, "Question": f"Is the café open, or is it {n}?", "Options": "(a) Open (b) Closed",
-         "Correct Answer": "(a)" if n % 2 else "(b)"}
+        {
+            "lndex": n,
+            "Question": f"Is the café open, or is it {n}?",
+            "Options": "(a) Open (b) Closed",
+            "Correct Answer": "(a)" if n % 2 else "(b)",
+        }
         for n in range(1, COUNT + 1)
-    ]  # fmt: skip
+    ]
     draw(folder, *(f"MMVP Images/{n}.jpg" for n in range(1, COUNT + 1)))
     write_csv(folder / "Questions.csv", rows)
     return folder, PART
@@ -140,10 +175,16 @@ def mmvp(folder: Path) -> Made:
 def vqav2(folder: Path) -> Made:
     asked = [{"question_id": n, "image_id": n, "question": f"What café is {n}?"} for n in range(COUNT)]
     notes = [
-        {"question_id": n, "image_id": n, "question_type": "what", "answer_type": "other",
-         "answers": [{"answer": "red", "answer_id": k} for k in range(10)], "multiple_choice_answer": "red"}
+        {
+            "question_id": n,
+            "image_id": n,
+            "question_type": "what",
+            "answer_type": "other",
+            "answers": [{"answer": "red", "answer_id": k} for k in range(10)],
+            "multiple_choice_answer": "red",
+        }
         for n in range(COUNT)
-    ]  # fmt: skip
+    ]
     write_json(folder / "questions.json", {"questions": asked})
     write_json(folder / "annotations.json", {"annotations": notes})
     draw(folder, *(f"val2014/COCO_val2014_{n:012d}.jpg" for n in range(COUNT)))
@@ -181,10 +222,20 @@ def pope(folder: Path) -> Made:
 
 def seed(folder: Path) -> Made:
     rows = [
-        {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4", "answer": "C", "question_type_id": 0,
-         "question": f"How many cafés are {n}?", "question_id": n, "data_type": "image", "data_id": f"x_{n}"}
+        {
+            "choice_a": "1",
+            "choice_b": "2",
+            "choice_c": "3",
+            "choice_d": "4",
+            "answer": "C",
+            "question_type_id": 0,
+            "question": f"How many cafés are {n}?",
+            "question_id": n,
+            "data_type": "image",
+            "data_id": f"x_{n}",
+        }
         for n in range(COUNT)
-    ]  # fmt: skip
+    ]
     write_json(folder / "SEED-Bench.json", {"questions": rows})
     draw(folder, *(f"images/x_{n}.jpg" for n in range(COUNT)))
     return folder, {}
@@ -192,21 +243,37 @@ def seed(folder: Path) -> Made:
 
 def mmvet(folder: Path) -> Made:
     rows = {
-        f"v1_{n}": {"imagename": f"v1_{n}.png", "question": f"What is café {n}?", "answer": "-1<AND>-5",
-                    "capability": ["ocr", "math"]}
+        f"v1_{n}": {
+            "imagename": f"v1_{n}.png",
+            "question": f"What is café {n}?",
+            "answer": "-1<AND>-5",
+            "capability": ["ocr", "math"],
+        }
         for n in range(COUNT)
-    }  # fmt: skip
+    }
     write_json(folder / "mm-vet.json", rows)
     draw(folder, *(f"images/v1_{n}.png" for n in range(COUNT)))
     return folder, PART
 
 
 FILES: dict[str, Callable[[Path], Made]] = {
-    "winoground": winoground, "eqben_mini": eqben_mini, "naturalbench_retrieval": naturalbench_retrieval, "cola": cola,
-    "sugarcrepe": sugarcrepe, "aro": aro, "conme": conme, "conme/unfiltered": conme_unfiltered, "mmvp": mmvp,
-    "vqav2": vqav2, "okvqa": lambda folder: (vqav2(folder)[0], {}), "textvqa": textvqa, "gqa": gqa, "pope": pope,
-    "seed": seed, "mmvet": mmvet,
-}  # fmt: skip
+    "winoground": winoground,
+    "eqben_mini": eqben_mini,
+    "naturalbench_retrieval": naturalbench_retrieval,
+    "cola": cola,
+    "sugarcrepe": sugarcrepe,
+    "aro": aro,
+    "conme": conme,
+    "conme/unfiltered": conme_unfiltered,
+    "mmvp": mmvp,
+    "vqav2": vqav2,
+    "okvqa": lambda folder: (vqav2(folder)[0], {}),
+    "textvqa": textvqa,
+    "gqa": gqa,
+    "pope": pope,
+    "seed": seed,
+    "mmvet": mmvet,
+}
 """Benchmark -> what writes its files; a name after a slash is another layout of the same benchmark."""
 
 
@@ -216,24 +283,98 @@ def _hub_rows() -> dict[str, tuple[str, list[dict[str, Any]], tuple[str, ...]]]:
     four = {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4"}
     cells = [f"Image_{i}_Question_{q}" for i in (0, 1) for q in (0, 1)]
     return {
-        "winoground": ("test", [{"id": n, "caption_0": f"café {n}", "caption_1": f"x {n}", "tag": "Noun",
-                                 "num_main_preds": 1} for n in range(COUNT)], ("image_0", "image_1")),
-        "naturalbench": ("train", [{"Question_0": f"Is it {n}?", "Question_1": "Not?", "Question_Type": "yes_no",
-                                    **dict.fromkeys(cells, "Yes")} for n in range(COUNT)], ("Image_0", "Image_1")),
-        "vqav2": ("validation", [{"question_id": n, "question": f"What {n}?", "answers": said, "answer_type": "other"}
-                                 for n in range(COUNT)], ("image",)),
-        "pope": ("test", [{"question_id": str(n), "question": f"Is café {n} there?", "answer": "yes",
-                           "image_source": f"c{n}", "category": "random"} for n in range(COUNT)], ("image",)),
-        "seed": ("test", [{**four, "answer": "D", "question": f"How many {n}?", "question_id": str(n),
-                           "data_type": "image", "question_type_id": 0} for n in range(COUNT)], ("image",)),
-        "mmmu": ("validation", [{"id": f"validation_Art_{n}", "question": f"<image 1> {n}?", "answer": "C",
-                                 "options": "['x', 'y', 'z']", "question_type": "multiple-choice"}
-                                for n in range(COUNT)], ("image_1",)),
-        "mathvista": ("testmini", [{"pid": str(n), "question": f"Area {n}?", "choices": None, "unit": None,
-                                    "precision": 1.0, "answer": "1.2", "question_type": "free_form",
-                                    "answer_type": "float", "metadata": {"task": "geometry"}, "query": f"Hint\n{n}"}
-                                   for n in range(COUNT)], ("decoded_image",)),
-    }  # fmt: skip
+        "winoground": (
+            "test",
+            [
+                {"id": n, "caption_0": f"café {n}", "caption_1": f"x {n}", "tag": "Noun", "num_main_preds": 1}
+                for n in range(COUNT)
+            ],
+            ("image_0", "image_1"),
+        ),
+        "naturalbench": (
+            "train",
+            [
+                {
+                    "Question_0": f"Is it {n}?",
+                    "Question_1": "Not?",
+                    "Question_Type": "yes_no",
+                    **dict.fromkeys(cells, "Yes"),
+                }
+                for n in range(COUNT)
+            ],
+            ("Image_0", "Image_1"),
+        ),
+        "vqav2": (
+            "validation",
+            [
+                {"question_id": n, "question": f"What {n}?", "answers": said, "answer_type": "other"}
+                for n in range(COUNT)
+            ],
+            ("image",),
+        ),
+        "pope": (
+            "test",
+            [
+                {
+                    "question_id": str(n),
+                    "question": f"Is café {n} there?",
+                    "answer": "yes",
+                    "image_source": f"c{n}",
+                    "category": "random",
+                }
+                for n in range(COUNT)
+            ],
+            ("image",),
+        ),
+        "seed": (
+            "test",
+            [
+                {
+                    **four,
+                    "answer": "D",
+                    "question": f"How many {n}?",
+                    "question_id": str(n),
+                    "data_type": "image",
+                    "question_type_id": 0,
+                }
+                for n in range(COUNT)
+            ],
+            ("image",),
+        ),
+        "mmmu": (
+            "validation",
+            [
+                {
+                    "id": f"validation_Art_{n}",
+                    "question": f"<image 1> {n}?",
+                    "answer": "C",
+                    "options": "['x', 'y', 'z']",
+                    "question_type": "multiple-choice",
+                }
+                for n in range(COUNT)
+            ],
+            ("image_1",),
+        ),
+        "mathvista": (
+            "testmini",
+            [
+                {
+                    "pid": str(n),
+                    "question": f"Area {n}?",
+                    "choices": None,
+                    "unit": None,
+                    "precision": 1.0,
+                    "answer": "1.2",
+                    "question_type": "free_form",
+                    "answer_type": "float",
+                    "metadata": {"task": "geometry"},
+                    "query": f"Hint\n{n}",
+                }
+                for n in range(COUNT)
+            ],
+            ("decoded_image",),
+        ),
+    }
 
 
 HUB = _hub_rows()

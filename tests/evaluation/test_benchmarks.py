@@ -96,19 +96,29 @@ def test_pope_lines(shared, tmp_path):
 def test_winoground_mirror_with_tags(tmp_path):
     rows = [
         {
-            "id": n, "image_0": f"ex_{n}_img_0", "image_1": f"ex_{n}_img_1", "caption_0": "a plant by a bulb",
-            "caption_1": "a lightbulb surrounding some plants", "tag": "Adjective-Size, Verb", "secondary_tag": "",
-            "num_main_preds": 1 + n, "collapsed_tag": "Object",
+            "id": n,
+            "image_0": f"ex_{n}_img_0",
+            "image_1": f"ex_{n}_img_1",
+            "caption_0": "a plant by a bulb",
+            "caption_1": "a lightbulb surrounding some plants",
+            "tag": "Adjective-Size, Verb",
+            "secondary_tag": "",
+            "num_main_preds": 1 + n,
+            "collapsed_tag": "Object",
         }
         for n in range(2)
-    ]  # fmt: skip
+    ]
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     draw(tmp_path / "images", *(f"ex_{n}_img_{i}.png" for n in range(2) for i in range(2)))
     write_json(tmp_path / "why_winoground_hard.json", {"0": ["NonCompositional"], "1": ["VisuallyDifficult"]})
     benchmark = load_benchmark("winoground", tmp_path, **SAMPLE)
     assert benchmark.items[1].tags == (
-        "collapsed:Object", "2 main preds", "tag:Adjective-Size", "tag:Verb", "why-hard:VisuallyDifficult",
-    )  # fmt: skip
+        "collapsed:Object",
+        "2 main preds",
+        "tag:Adjective-Size",
+        "tag:Verb",
+        "why-hard:VisuallyDifficult",
+    )
     assert benchmark.images["ex_0_img_1"].open().size == (12, 8)
     assert benchmark.human["group"] == 85.5
 
@@ -156,11 +166,13 @@ def test_conme_both_forms(tmp_path):
 def mmvp_folder(folder: Path, count: int) -> Path:
     rows = [
         {
-            "lndex": n, "Question": "Is the butterfly's wing open?", "Options": "(a) Open (b) Closed",
+            "lndex": n,
+            "Question": "Is the butterfly's wing open?",
+            "Options": "(a) Open (b) Closed",
             "Correct Answer": "(a)" if n % 2 else "(b)",
         }
         for n in range(1, count + 1)
-    ]  # fmt: skip
+    ]
     draw(folder / "MMVP Images", *(f"{n}.jpg" for n in range(1, count + 1)))
     write_csv(folder / "Questions.csv", rows)
     return folder
@@ -191,9 +203,13 @@ def test_vqa_from_official_json(tmp_path):
     question = {"question_id": 1000, "image_id": 42, "question": "What colour?"}
     answers = [{"answer": "red", "answer_confidence": "yes", "answer_id": k} for k in range(10)]
     note = {
-        "question_id": 1000, "image_id": 42, "question_type": "what color", "answer_type": "other", "answers": answers,
+        "question_id": 1000,
+        "image_id": 42,
+        "question_type": "what color",
+        "answer_type": "other",
+        "answers": answers,
         "multiple_choice_answer": "red",
-    }  # fmt: skip
+    }
     write_json(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": [question]})
     write_json(tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": [note]})
     draw(tmp_path / "val2014", "COCO_val2014_000000000042.jpg")
@@ -264,9 +280,15 @@ def test_mmvet(tmp_path):
 def test_aro_crops_to_the_box(tmp_path):
     Picture.new("RGB", (40, 30), "green").save(tmp_path / "1.jpg")
     row = {
-        "image_path": "1.jpg", "true_caption": "the dog is on the mat", "false_caption": "the mat is on the dog",
-        "bbox_x": 5, "bbox_y": 6, "bbox_w": 20, "bbox_h": 10, "relation_name": "on",
-    }  # fmt: skip
+        "image_path": "1.jpg",
+        "true_caption": "the dog is on the mat",
+        "false_caption": "the mat is on the dog",
+        "bbox_x": 5,
+        "bbox_y": 6,
+        "bbox_w": 20,
+        "bbox_h": 10,
+        "relation_name": "on",
+    }
     write_json(tmp_path / "visual_genome_relation.json", [row])
     benchmark = load_benchmark("aro", tmp_path)
     item = benchmark.items[0]
@@ -309,8 +331,10 @@ def test_images_are_found_by_their_relative_paths(tmp_path, images):
 
 def test_a_file_of_another_folder_is_never_taken(tmp_path):
     row = {"true_caption": "a", "false_caption": "b", "relation_name": "on"}
-    write_json(tmp_path / "visual_genome_relation.json",
-               [{**row, "image_path": "VG_100K/1.jpg"}, {**row, "image_path": "VG_100K_2/1.jpg"}])  # fmt: skip
+    write_json(
+        tmp_path / "visual_genome_relation.json",
+        [{**row, "image_path": "VG_100K/1.jpg"}, {**row, "image_path": "VG_100K_2/1.jpg"}],
+    )
     paint(tmp_path, red="VG_100K_2/1.jpg")
     with pytest.raises(EvaluationError, match=r"1 of 2 images are missing .*first: VG_100K/1.jpg"):
         load_benchmark("aro", tmp_path)
@@ -320,8 +344,9 @@ def test_a_file_of_another_folder_is_never_taken(tmp_path):
     paint(tmp_path, blue="VG_100K/1.jpg")
     benchmark = load_benchmark("aro", tmp_path)
     assert [benchmark.images[item.image_ids[0]].path for item in benchmark.items] == [
-        str(tmp_path / "VG_100K" / "1.jpg"), str(tmp_path / "VG_100K_2" / "1.jpg"),
-    ]  # fmt: skip
+        str(tmp_path / "VG_100K" / "1.jpg"),
+        str(tmp_path / "VG_100K_2" / "1.jpg"),
+    ]
     paint(tmp_path / "flat", blue="1.jpg")
     with pytest.raises(EvaluationError, match=r"'VG_100K/1.jpg' and 'VG_100K_2/1.jpg' would both be .*1.jpg"):
         load_benchmark("aro", tmp_path, images=tmp_path / "flat")
@@ -363,10 +388,15 @@ def test_names_without_a_suffix(tmp_path):
 
 def test_textvqa_ids_that_are_all_digits_are_file_names(tmp_path):
     names = ("0054c91397f2fe05", "1234567890123456", "0000000000000042", "17")
-    write_json(tmp_path / "TextVQA_0.5.1_val.json", {"data": [
-        {"question_id": n, "image_id": name, "question": "what?", "answers": ["nokia"] * 10}
-        for n, name in enumerate(names)
-    ]})  # fmt: skip
+    write_json(
+        tmp_path / "TextVQA_0.5.1_val.json",
+        {
+            "data": [
+                {"question_id": n, "image_id": name, "question": "what?", "answers": ["nokia"] * 10}
+                for n, name in enumerate(names)
+            ]
+        },
+    )
     draw(tmp_path / "train_images", *(f"{name}.jpg" for name in names))
     benchmark = load_benchmark("textvqa", tmp_path)
     assert [item.image_ids[0] for item in benchmark.items] == list(names)
@@ -462,11 +492,12 @@ def test_naturalbench_hub_layout(tmp_path):
     rows = [
         {"Question_0": "Is it?", "Question_1": "Not?", "Question_Type": "yes_no", **answers},
         {
-            "Question_0": "Which? Option A: x; Option B: y;", "Question_1": "And? Option A: x; Option B: y;",
+            "Question_0": "Which? Option A: x; Option B: y;",
+            "Question_1": "And? Option A: x; Option B: y;",
             "Question_Type": "multiple_choice",
             **{k: "A" if v == "Yes" else "B" for k, v in answers.items()},
         },
-    ]  # fmt: skip
+    ]
     root = write_hub(tmp_path / "n", "train", rows, ("Image_0", "Image_1"))
     benchmark = load_benchmark("naturalbench", root, **SAMPLE)
     assert [item.item_id for item in benchmark.items[:4]] == ["0/q0_i0", "0/q0_i1", "0/q1_i0", "0/q1_i1"]
@@ -485,9 +516,16 @@ def test_vqa_pope_seed_hub_layouts(tmp_path):
     item = load_benchmark("vqav2", write_hub(tmp_path / "v", "validation", rows, ("image",)), **SAMPLE).items[2]
     assert item.record.answers == ("red",) * 10
     rows = [
-        {"question_id": str(k), "question": "Is there a dog in the image?", "answer": "yes", "image_source": "c1", "category": c}  # noqa: E501
-        for c in ("random", "popular") for k in range(2)
-    ]  # fmt: skip
+        {
+            "question_id": str(k),
+            "question": "Is there a dog in the image?",
+            "answer": "yes",
+            "image_source": "c1",
+            "category": c,
+        }
+        for c in ("random", "popular")
+        for k in range(2)
+    ]
     benchmark = load_benchmark("pope", write_hub(tmp_path / "p", "test", rows, ("image",)), **SAMPLE)
     assert len(benchmark.images) == 1
     assert len(benchmark.items) == 4
@@ -507,14 +545,22 @@ def test_gqa_hub_layout(tmp_path):
 def test_mmmu_hub_layout(tmp_path):
     rows = [
         {
-            "id": "validation_Art_Theory_1", "question": "<image 1> and <image 2>?", "options": "['x', 'y', 'z']",
-            "answer": "C", "question_type": "multiple-choice", "image_2": True,
+            "id": "validation_Art_Theory_1",
+            "question": "<image 1> and <image 2>?",
+            "options": "['x', 'y', 'z']",
+            "answer": "C",
+            "question_type": "multiple-choice",
+            "image_2": True,
         },
         {
-            "id": "validation_Math_2", "question": "<image 1>?", "options": "[]", "answer": "['0.5', '1/2']",
-            "question_type": "open", "image_2": False,
+            "id": "validation_Math_2",
+            "question": "<image 1>?",
+            "options": "[]",
+            "answer": "['0.5', '1/2']",
+            "question_type": "open",
+            "image_2": False,
         },
-    ]  # fmt: skip
+    ]
     benchmark = load_benchmark("mmmu", write_hub(tmp_path / "m", "validation", rows, ("image_1", "image_2")), **SAMPLE)
     two, one = benchmark.items
     assert (two.image_ids, two.kind) == (
@@ -527,10 +573,17 @@ def test_mmmu_hub_layout(tmp_path):
 
 def test_mathvista_hub_layout(tmp_path):
     row = {
-        "pid": "1", "question": "Area?", "choices": None, "unit": None, "precision": 1.0, "answer": "1.2",
-        "question_type": "free_form", "answer_type": "float", "metadata": {"task": "geometry"},
+        "pid": "1",
+        "question": "Area?",
+        "choices": None,
+        "unit": None,
+        "precision": 1.0,
+        "answer": "1.2",
+        "question_type": "free_form",
+        "answer_type": "float",
+        "metadata": {"task": "geometry"},
         "query": "Hint: ...\nArea?",
-    }  # fmt: skip
+    }
     benchmark = load_benchmark("mathvista", write_hub(tmp_path / "m", "testmini", [row], ("decoded_image",)), **SAMPLE)
     assert benchmark.items[0].kind == "geometry"
     assert queries(benchmark.items[0], protocol("standard"), benchmark)[0].prompt == "Hint: ...\nArea?"

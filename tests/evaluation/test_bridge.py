@@ -87,12 +87,20 @@ def test_one_task_may_be_named_without_a_list(tmp_path, capsys):
 def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "20260101_000000") -> None:
     """The two files of one task, as lmms-eval lays them out."""
     accuracy = sum(right) / len(right)
-    table = {"alias": "mmstar", "average,none": accuracy, "average_stderr,none": 0.02, "judged,none": 63.2,
-             "judged_stderr,none": "N/A"}  # fmt: skip
+    table = {
+        "alias": "mmstar",
+        "average,none": accuracy,
+        "average_stderr,none": 0.02,
+        "judged,none": 63.2,
+        "judged_stderr,none": "N/A",
+    }
     found = {
-        "results": {"mmstar": table}, "n-samples": {"mmstar": {"original": 1500, "effective": len(right)}},
-        "versions": {"mmstar": "Yaml"}, "git_hash": "abc", "model_name": name,
-    }  # fmt: skip
+        "results": {"mmstar": table},
+        "n-samples": {"mmstar": {"original": 1500, "effective": len(right)}},
+        "versions": {"mmstar": "Yaml"},
+        "git_hash": "abc",
+        "model_name": name,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{date}_results.json").write_text(json.dumps(found))
     rows = [{"doc_id": k, "target": "A", "average": r, "judged": {"score": r}} for k, r in enumerate(right)]
@@ -105,8 +113,13 @@ def test_lmms_eval_results_with_single_items(tmp_path):
     ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path, MODEL)
     assert (result.benchmark["name"], result.protocol["name"], result.source) == ("mmstar", "lmms-eval", "lmms-eval")
     assert result.scores["average"] | {"low": 0, "high": 0} == {
-        "value": 75.0, "standard_error": 2.0, "low": 0, "high": 0, "n": 4, "raw": 0.75,
-    }  # fmt: skip
+        "value": 75.0,
+        "standard_error": 2.0,
+        "low": 0,
+        "high": 0,
+        "n": 4,
+        "raw": 0.75,
+    }
     assert result.scores["judged"]["value"] == 63.2
     assert [o.values for o in outcomes] == [{"average": value} for value in (1.0, 1.0, 0.0, 1.0)]
 

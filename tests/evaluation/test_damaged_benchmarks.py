@@ -113,10 +113,23 @@ def mutate(file: Path, rng: random.Random) -> str:
     """Damage a text file in one of many ways; returns which."""
     data = file.read_bytes()
     text = data.decode()
-    how = rng.choice((
-        "flip", "flip", "insert", "cut end", "cut rows", "drop key", "change value", "change value", "encode", "empty",
-        "line separators", "add row", "stray sign",
-    ))  # fmt: skip
+    how = rng.choice(
+        (
+            "flip",
+            "flip",
+            "insert",
+            "cut end",
+            "cut rows",
+            "drop key",
+            "change value",
+            "change value",
+            "encode",
+            "empty",
+            "line separators",
+            "add row",
+            "stray sign",
+        )
+    )
     change = change_csv if file.suffix == ".csv" else change_json
     if how == "flip":
         place = rng.randrange(len(data))
@@ -254,8 +267,12 @@ def run_table_cases(folder: Path, count: int) -> None:
     write_table(folder, Quad, [Quad(i, (i, ids[int(i) - 1]), (f"one {i}", f"two {i}"), "swap", ("x",)) for i in ids])
     questions = [Question(i, (i,), f"what is {i}?", "red" if int(i) % 2 else "blue", "colour") for i in ids]
     write_table(folder, Question, questions)
-    for name, table in (("heldout_pairs", "pairs"), ("world_winoground", "quads"), ("world_vqa", "questions"),
-                        ("heldout_pairs", "images")):  # fmt: skip
+    for name, table in (
+        ("heldout_pairs", "pairs"),
+        ("world_winoground", "quads"),
+        ("world_vqa", "questions"),
+        ("heldout_pairs", "images"),
+    ):
         file = folder / f"{table}.parquet"
         data = file.read_bytes()
         for case in range(count):

@@ -33,19 +33,31 @@ QUESTION = Question("q", ("i",), "Is the red circle left of or right of the blue
         (["a red circle", "a blue square", "a red circle left of a blue square"], "left of", {}),
         # A detail that is true costs nothing.
         (["a small red circle", "a blue square", "a red circle left of a blue square"], "left of", {}),
-        (["a red circle", "a blue square", "a red circle right of a blue square"], "right of",
-         {"faithfulness": 2 / 3, "relations": 0.0, "needed": 2 / 3, "accuracy": 0.0}),
-        (["a red star", "a blue square", "a red circle left of a blue square"], "left of",
-         {"faithfulness": 2 / 3, "entities": 3 / 4, "attributes": 3 / 4, "needed": 2 / 3}),
-        (["a large red circle", "a blue square", "a red circle left of a blue square"], "left of",
-         {"faithfulness": 2 / 3, "attributes": 4 / 5, "needed": 2 / 3}),
+        (
+            ["a red circle", "a blue square", "a red circle right of a blue square"],
+            "right of",
+            {"faithfulness": 2 / 3, "relations": 0.0, "needed": 2 / 3, "accuracy": 0.0},
+        ),
+        (
+            ["a red star", "a blue square", "a red circle left of a blue square"],
+            "left of",
+            {"faithfulness": 2 / 3, "entities": 3 / 4, "attributes": 3 / 4, "needed": 2 / 3},
+        ),
+        (
+            ["a large red circle", "a blue square", "a red circle left of a blue square"],
+            "left of",
+            {"faithfulness": 2 / 3, "attributes": 4 / 5, "needed": 2 / 3},
+        ),
         (["a red circle", "a red circle left of a blue square"], "left of", {"needed": 2 / 3}),
-        (["a red circle", "so it seems", "a blue square", "a red circle left of a blue square"], "left of",
-         {"faithfulness": 3 / 4}),
+        (
+            ["a red circle", "so it seems", "a blue square", "a red circle left of a blue square"],
+            "left of",
+            {"faithfulness": 3 / 4},
+        ),
         ([], "left of", dict.fromkeys(("faithfulness", "entities", "attributes", "relations", "needed"), 0.0)),
     ],
     ids=["true", "true detail", "swapped", "replaced", "false detail", "shortened", "unreadable step", "nothing"],
-)  # fmt: skip
+)
 def test_each_defect_costs_its_own_score(steps: list[str], answer: str, expected: dict[str, float]) -> None:
     values = judge_world(rationales.write(steps, answer), GRAPH, QUESTION).values
     plain = ("faithfulness", "entities", "attributes", "relations", "needed", "accuracy")

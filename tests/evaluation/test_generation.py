@@ -40,9 +40,13 @@ def talkative(loaded):
 def alone(loaded, prompt, limit: int) -> list[int]:
     ids = torch.tensor([prompt.input_ids])
     out = loaded.model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), **prompt.images, max_new_tokens=limit, do_sample=False,
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        **prompt.images,
+        max_new_tokens=limit,
+        do_sample=False,
         eos_token_id=sorted(stop_tokens(loaded)),
-    )  # fmt: skip
+    )
     new = out[0, ids.shape[1] :].tolist()
     return new[:-1] if new and new[-1] in stop_tokens(loaded) else new
 

@@ -47,10 +47,13 @@ def test_chance_of_random_scores_through_the_whole_path():
         ("yes_minus_no", {"/0/0": (-1, -3), "/0/1": (-1, -1), "/1/0": (-2, -1), "/1/1": (0, -9)}, [[2, 0], [-1, 9]]),
         ("caption", {"/0": (-4, -6), "/1": (-8, -2)}, [[-4, -6], [-8, -2]]),
         ("caption_debiased", {"/0": (-4, -6), "/1": (-8, -2), "/blind": (-1, -5)}, [[-3, -1], [-7, 3]]),
-        ("two_choice", {"/0/order0": (-1, -3), "/0/order1": (-5, -1), "/1/order0": (-2, -2), "/1/order1": (-4, 0)},
-         [[-1, -4], [-1, -3]]),
+        (
+            "two_choice",
+            {"/0/order0": (-1, -3), "/0/order1": (-5, -1), "/1/order0": (-2, -2), "/1/order1": (-4, 0)},
+            [[-1, -4], [-1, -3]],
+        ),
     ],
-)  # fmt: skip
+)
 def test_caption_scores_by_hand(kind, replies, expected):
     """two_choice averages the caption's letter over both orders: caption 0 of image 0 is A (-1), then B (-1)."""
     from scramble.evaluation.scoring.outcomes import caption_scores
@@ -84,8 +87,9 @@ def test_letters_yes_no_and_unparsed_rates():
 def pope_items(n: int) -> list[Item]:
     return [
         Item(Question(f"{c}/{k}", (f"i{k // 6}",), "Is there?", "yes" if k % 2 else "no", c), "yes_no")
-        for c in ("random", "popular", "adversarial") for k in range(n)
-    ]  # fmt: skip
+        for c in ("random", "popular", "adversarial")
+        for k in range(n)
+    ]
 
 
 def test_pope_always_yes():
@@ -128,8 +132,9 @@ def test_pairs_and_natural_bench_units():
     assert (table["accuracy"]["value"], table["pair_accuracy"]["value"]) == (75, 50)
     four = [
         Item(Question(f"0/q{q}_i{i}", (f"0/{i}",), "?", "yes" if q == i else "no", "yes_no"), "yes_no", group="0")
-        for q in (0, 1) for i in (0, 1)
-    ]  # fmt: skip
+        for q in (0, 1)
+        for i in (0, 1)
+    ]
     replies = ("Yes", "No", "No", "No")
     outcomes = [answer(item, text, "naturalbench") for item, text in zip(four, replies, strict=True)]
     table = scores("natural_bench", outcomes)

@@ -95,10 +95,18 @@ def test_scores_that_are_no_means_are_tested_too():
 
     def run(wrong):
         return [
-            Outcome(str(k), "random", "", (), f"i{k // 3}", {"accuracy": float(k % wrong > 0)},
-                    ("yes" if k % 2 else "no") if k % wrong else ("no" if k % 2 else "yes"), "yes" if k % 2 else "no")
+            Outcome(
+                str(k),
+                "random",
+                "",
+                (),
+                f"i{k // 3}",
+                {"accuracy": float(k % wrong > 0)},
+                ("yes" if k % 2 else "no") if k % wrong else ("no" if k % 2 else "yes"),
+                "yes" if k % 2 else "no",
+            )
             for k in range(300)
-        ]  # fmt: skip
+        ]
 
     good, bad = run(7), run(3)
     test = _ratio_test("f1", [ratios("pope", good)["f1"]], [ratios("pope", bad)["f1"]])

@@ -31,12 +31,21 @@ IMAGES = [
 ]
 PAIRS = [
     PreferencePair(
-        "p1", ("000000000009",), "caption:", "A dog on a mat.", 'A "mat" on a dog.', "swap-object",
-        "swap.phrases", (Edit((2, 14), (2, 16)),), 7, "coco", {"grammar": 0.5},
+        "p1",
+        ("000000000009",),
+        "caption:",
+        "A dog on a mat.",
+        'A "mat" on a dog.',
+        "swap-object",
+        "swap.phrases",
+        (Edit((2, 14), (2, 16)),),
+        7,
+        "coco",
+        {"grammar": 0.5},
     ),
     PreferencePair("p2", ("odd/name: 7",), "Describe the\nimage.", "Zwei Hüte.", "Zwei Mützen. 🎩", "replace", seed=3),
     PreferencePair("p3", ("odd/name: 7",), "caption:", "Two hats.", "Three hats.", "replace-number"),
-]  # fmt: skip
+]
 
 
 def without(pair: PreferencePair) -> tuple[Any, ...]:
@@ -206,9 +215,14 @@ def test_sugarcrepe_files_with_gaps_are_read(shared: Path) -> None:
     pairs = list(read_pairs(folder))
     assert len(pairs) == 280 and len({pair.pair_id for pair in pairs}) == 280
     assert {pair.kind for pair in pairs} == {
-        "add-attribute", "add-object", "replace-attribute", "replace-object", "replace-relation", "swap-attribute",
+        "add-attribute",
+        "add-object",
+        "replace-attribute",
+        "replace-object",
+        "replace-relation",
+        "swap-attribute",
         "swap-object",
-    }  # fmt: skip
+    }
     swaps = list(read_pairs(folder / "swap_obj.json"))
     assert swaps[1].pair_id == "swap_obj-3" and swaps[1].image_ids == ("000000287347",)
     assert swaps[1].chosen == "A woman prepares a pizza while a man watches."

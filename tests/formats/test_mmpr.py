@@ -17,14 +17,22 @@ from scramble.formats.rows import from_mmpr
 # Every field, in the form in which the released files have them, and one that is not known here.
 META = {
     "ai2d_correctness": {
-        "root": "MMPR/images/ai2d", "annotation": "MMPR/annotations/ai2d.jsonl", "data_augment": False,
-        "repeat_time": 0.5, "length": 3, "max_dynamic_patch": 12,
+        "root": "MMPR/images/ai2d",
+        "annotation": "MMPR/annotations/ai2d.jsonl",
+        "data_augment": False,
+        "repeat_time": 0.5,
+        "length": 3,
+        "max_dynamic_patch": 12,
     },
     "text": {
-        "root": "", "annotation": "MMPR/annotations/text.jsonl", "data_augment": True, "repeat_time": 2.7, "length": 1,
+        "root": "",
+        "annotation": "MMPR/annotations/text.jsonl",
+        "data_augment": True,
+        "repeat_time": 2.7,
+        "length": 1,
         "conversation_style": "plain",
     },
-}  # fmt: skip
+}
 
 
 def write(path: Path, rows: list[Any]) -> None:
@@ -113,7 +121,7 @@ def test_lines_by_number(tmp_path: Path) -> None:
         ({"image": [], "question": "Why?"}, [], "Why?"),
         ({"image": "", "question": "Why?"}, [], "Why?"),
     ],
-)  # fmt: skip
+)
 def test_rows_with_one_image_several_or_none(row: dict[str, Any], images: list[str], prompt: str) -> None:
     texts, found, _ = from_mmpr({**row, "chosen": "c", "rejected": "r"})
     assert found == images and texts == (prompt, "c", "r")

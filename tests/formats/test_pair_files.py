@@ -41,39 +41,55 @@ def said(text: str) -> dict[str, str]:
 FORMS: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
     "trl": lambda i, c, r: {"image": i, "prompt": "Describe.", "chosen": c, "rejected": r},
     "trl vision": lambda i, c, r: {
-        "images": [i], "prompt": [typed("user", "Describe.", 1)], "chosen": [typed("assistant", c)],
+        "images": [i],
+        "prompt": [typed("user", "Describe.", 1)],
+        "chosen": [typed("assistant", c)],
         "rejected": [typed("assistant", r)],
     },
     "ultrafeedback": lambda i, c, r: {
-        "images": i, "prompt": "Describe.", "chosen": [user("Describe."), said(c)],
+        "images": i,
+        "prompt": "Describe.",
+        "chosen": [user("Describe."), said(c)],
         "rejected": [user("Describe."), said(r)],
     },
     "implicit prompt": lambda i, c, r: {
-        "image": i, "chosen": [user("Describe."), said(c)], "rejected": [user("Describe."), said(r)],
+        "image": i,
+        "chosen": [user("Describe."), said(c)],
+        "rejected": [user("Describe."), said(r)],
     },
     "RLAIF-V": lambda i, c, r: {"image": {"path": i}, "question": "Describe.", "chosen": c, "rejected": r, "idx": 0},
     "RLAIF-V, messages": lambda i, c, r: {
-        "image": {"path": i}, "question": "Describe.", "chosen": [said(c)], "rejected": [said(r)],
+        "image": {"path": i},
+        "question": "Describe.",
+        "chosen": [said(c)],
+        "rejected": [said(r)],
     },
     "MMPR": lambda i, c, r: {"image": i, "question": "<image>\nDescribe.", "chosen": c, "rejected": r},
     "LLaMA-Factory": lambda i, c, r: {
-        "conversations": [{"from": "human", "value": "<image>Describe."}], "chosen": {"from": "gpt", "value": c},
-        "rejected": {"from": "gpt", "value": r}, "images": [i],
+        "conversations": [{"from": "human", "value": "<image>Describe."}],
+        "chosen": {"from": "gpt", "value": c},
+        "rejected": {"from": "gpt", "value": r},
+        "images": [i],
     },
     "LLaMA-Factory, alpaca": lambda i, c, r: {"instruction": "Describe.", "chosen": c, "rejected": r, "images": [i]},
     "ms-swift": lambda i, c, r: {
-        "messages": [user("<image>Describe."), said(c)], "rejected_response": r, "images": [i],
+        "messages": [user("<image>Describe."), said(c)],
+        "rejected_response": r,
+        "images": [i],
     },
     "ms-swift, messages": lambda i, c, r: {
-        "messages": [user("<image>Describe."), said(c)], "rejected_messages": [user("Describe."), said(r)],
+        "messages": [user("<image>Describe."), said(c)],
+        "rejected_messages": [user("Describe."), said(r)],
         "images": [i],
     },
     "SCRAMBLe": lambda i, c, r: {
-        "id": "1", "image": i, "conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": c}],
+        "id": "1",
+        "image": i,
+        "conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": c}],
         "rejected_conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": r}],
     },
     "null prompt": lambda i, c, r: {"image": i, "prompt": None, "question": "Describe.", "chosen": c, "rejected": r},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -109,14 +125,23 @@ def test_all_containers_and_encodings_give_the_same_pairs(tmp_path: Path) -> Non
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     array = json.dumps(rows, ensure_ascii=False, indent=2)
     files = {
-        "a.jsonl": lines.encode(), "bom.jsonl": lines.encode("utf-8-sig"), "utf16.jsonl": lines.encode("utf-16"),
-        "no_end.jsonl": lines.encode().rstrip(), "windows.jsonl": lines.replace("\n", "\r\n").encode(),
-        "array.json": array.encode(), "bom.json": array.encode("utf-8-sig"), "lines.json": lines.encode(),
-        "array.jsonl": array.encode(), "a.ndjson": lines.encode(), "A.JSONL": lines.encode(),
-        "a.csv": as_csv(rows).encode(), "bom.csv": as_csv(rows).encode("utf-8-sig"),
-        "excel.csv": as_csv(rows, ";").encode("utf-8-sig"), "a.tsv": as_csv(rows, "\t").encode(),
+        "a.jsonl": lines.encode(),
+        "bom.jsonl": lines.encode("utf-8-sig"),
+        "utf16.jsonl": lines.encode("utf-16"),
+        "no_end.jsonl": lines.encode().rstrip(),
+        "windows.jsonl": lines.replace("\n", "\r\n").encode(),
+        "array.json": array.encode(),
+        "bom.json": array.encode("utf-8-sig"),
+        "lines.json": lines.encode(),
+        "array.jsonl": array.encode(),
+        "a.ndjson": lines.encode(),
+        "A.JSONL": lines.encode(),
+        "a.csv": as_csv(rows).encode(),
+        "bom.csv": as_csv(rows).encode("utf-8-sig"),
+        "excel.csv": as_csv(rows, ";").encode("utf-8-sig"),
+        "a.tsv": as_csv(rows, "\t").encode(),
         "a.parquet": as_parquet(rows),
-    }  # fmt: skip
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
         pairs = list(read_pairs(tmp_path / name))
@@ -165,7 +190,11 @@ def test_rows_without_an_image_are_not_rows_of_one_image(tmp_path: Path) -> None
 
 
 def test_embedded_images_are_the_same_if_their_bytes_are(tmp_path: Path) -> None:
-    images = [{"bytes": b"one", "path": "image.png"}, {"bytes": b"two", "path": "image.png"}, {"bytes": b"one", "path": None}]  # fmt: skip  # noqa: E501
+    images = [
+        {"bytes": b"one", "path": "image.png"},
+        {"bytes": b"two", "path": "image.png"},
+        {"bytes": b"one", "path": None},
+    ]
     rows = [{"image": i, "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n, i in enumerate(images)]
     (tmp_path / "x.parquet").write_bytes(as_parquet(rows))
     first, second, third = (pair.image_ids for pair in read_pairs(tmp_path / "x.parquet"))
@@ -208,17 +237,20 @@ BAD: dict[str, Any] = {
     "empty chosen": {"prompt": "p", "chosen": " \n", "rejected": "r"},
     "chosen and rejected are the same text": {"prompt": "p", "chosen": "c", "rejected": " c\u2003"},
     "rejected ends with a turn by user, not by the assistant": {
-        "prompt": "p", "chosen": [said("c")], "rejected": [said("r"), user("q")],
+        "prompt": "p",
+        "chosen": [said("c")],
+        "rejected": [said("r"), user("q")],
     },
     "chosen and rejected answer different prompts": {
-        "chosen": [user("p"), said("c")], "rejected": [user("q"), said("r")],
+        "chosen": [user("p"), said("c")],
+        "rejected": [user("q"), said("r")],
     },
     "chosen holds half a character (a lone surrogate)": {"prompt": "p", "chosen": "\ud83d", "rejected": "r"},
     "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3},
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
     "provenance: kind is 3": {"prompt": "p", "chosen": "c", "rejected": "r", "provenance": {"pair_id": "a", "kind": 3}},
-}  # fmt: skip
+}
 
 
 def test_all_bad_rows_are_listed_with_number_and_reason(tmp_path: Path) -> None:

@@ -34,9 +34,32 @@ TEXTS = [
     for n, (a, b) in enumerate((("red", "blue"), ("black", "white"), ("green", "grey"), ("tall", "short")))
 ]
 ODD: tuple[Any, ...] = (
-    None, 3, 1.5, True, [], {}, "", "  ", ["x"], {"a": 1}, [None], [[]], [{}], float("nan"), "\ud800", "nul \0 nul",
-    "line\nbreak", "\u2028", "\u0085", "x" * 10_000, {"bytes": "abc"}, {"path": 3}, "<image>", -1, 10**30,
-)  # fmt: skip
+    None,
+    3,
+    1.5,
+    True,
+    [],
+    {},
+    "",
+    "  ",
+    ["x"],
+    {"a": 1},
+    [None],
+    [[]],
+    [{}],
+    float("nan"),
+    "\ud800",
+    "nul \0 nul",
+    "line\nbreak",
+    "\u2028",
+    "\u0085",
+    "x" * 10_000,
+    {"bytes": "abc"},
+    {"path": 3},
+    "<image>",
+    -1,
+    10**30,
+)
 
 
 def as_parquet(rows: list[Any]) -> bytes:
@@ -65,8 +88,17 @@ def sugarcrepe_row(image: str, chosen: str, rejected: str) -> dict[str, Any]:
 
 
 def own_row(image: str, chosen: str, rejected: str) -> dict[str, Any]:
-    known = {"pair_id": image, "image_ids": ["0"], "kind": "swap", "rule": "r", "edits": [[[0, 1], [0, 1]]], "seed": 1,
-             "source": "s", "scores": {"a": 0.5}, "details": {"a": "b"}}  # fmt: skip
+    known = {
+        "pair_id": image,
+        "image_ids": ["0"],
+        "kind": "swap",
+        "rule": "r",
+        "edits": [[[0, 1], [0, 1]]],
+        "seed": 1,
+        "source": "s",
+        "scores": {"a": 0.5},
+        "details": {"a": "b"},
+    }
     return {**FORMS["trl vision"](image, chosen, rejected), "provenance": known}
 
 

@@ -53,8 +53,16 @@ def test_no_text_that_is_let_through_becomes_a_control_token(name: str, tiny: Ca
     added = set(tokenizer.get_added_vocab().values())
     others = {token for tokens in CONTROL.values() for token in tokens} - control_tokens(loaded.processor)
     for text in [
-        "<|im_ end|>", "< s >", "<IM_END>", "im_patch", "<row_9_col_9>", "a < b > c | d", "1 < 2", "[x] {y}", *others,
-    ]:  # fmt: skip
+        "<|im_ end|>",
+        "< s >",
+        "<IM_END>",
+        "im_patch",
+        "<row_9_col_9>",
+        "a < b > c | d",
+        "1 < 2",
+        "[x] {y}",
+        *others,
+    ]:
         assert find_control_token(loaded.processor, text) is None
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert not added & set(ids), text

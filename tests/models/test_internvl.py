@@ -139,20 +139,26 @@ QWEN_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size":
 WINDOWS = {
     "mistral": ({"model_type": "mistral", "sliding_window": 12}, 12),
     "mistral, layer types that its class ignores": (
-        {"model_type": "mistral", "sliding_window": 12, "layer_types": ["full_attention"] * 2}, 12),
+        {"model_type": "mistral", "sliding_window": 12, "layer_types": ["full_attention"] * 2},
+        12,
+    ),
     "mistral, none": ({"model_type": "mistral", "sliding_window": None}, None),
     "mixtral": ({"model_type": "mixtral", "sliding_window": 12, "num_local_experts": 4}, 12),
     "phi3": ({"model_type": "phi3", "sliding_window": 12, "pad_token_id": 0}, 12),
     "qwen3_moe": ({**QWEN_MOE, "use_sliding_window": True, "sliding_window": 12}, 12),
     "qwen3_moe, all layers whatever max_window_layers says": (
-        {**QWEN_MOE, "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2}, 12),
+        {**QWEN_MOE, "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2},
+        12,
+    ),
     "qwen3_moe, off": ({**QWEN_MOE, "use_sliding_window": False, "sliding_window": 12}, None),
     "qwen2": ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}, 12),
     "qwen2, beyond the last layer": (
-        {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2}, None),
+        {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2},
+        None,
+    ),
     "qwen2, off": ({"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 12}, None),
     "llama": ({"model_type": "llama"}, None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WINDOWS)

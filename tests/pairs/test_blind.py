@@ -71,7 +71,14 @@ def test_refinement_leaves_a_coin_and_is_seeded():
 
 
 def test_refinement_drops_nothing_where_nothing_leaks():
-    pairs = [pair(i, "A cat sees a dog." if i % 2 else "A dog sees a cat.", "A dog sees a cat." if i % 2 else "A cat sees a dog.") for i in range(200)]  # fmt: skip  # noqa: E501
+    pairs = [
+        pair(
+            i,
+            "A cat sees a dog." if i % 2 else "A dog sees a cat.",
+            "A dog sees a cat." if i % 2 else "A cat sees a dog.",
+        )
+        for i in range(200)
+    ]
     assert len(refine_blind(pairs)) == len(pairs)
 
 

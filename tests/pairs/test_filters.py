@@ -80,7 +80,11 @@ def test_lemma_identity(shared):
 
 
 def test_near_duplicates():
-    pairs = [pair(0, "A cat on a mat.", "A mat on a cat."), pair(1, "the cat on the mat", "A mat on a cat"), pair(2, "A cat on a mat.", "A dog.")]  # fmt: skip  # noqa: E501
+    pairs = [
+        pair(0, "A cat on a mat.", "A mat on a cat."),
+        pair(1, "the cat on the mat", "A mat on a cat"),
+        pair(2, "A cat on a mat.", "A dog."),
+    ]
     assert [p.pair_id for p in drop_near_duplicates(pairs)] == ["0", "2"]
 
 
@@ -159,7 +163,14 @@ def test_similarity_with_a_tiny_clip(tmp_path):
         "num_hidden_layers": 1,
         "intermediate_size": 32,
     }
-    vision = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32, "image_size": 30, "patch_size": 15}  # fmt: skip  # noqa: E501
+    vision = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 32,
+        "image_size": 30,
+        "patch_size": 15,
+    }
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(tmp_path)
     sizes = {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 30}}
     CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(tmp_path)
@@ -172,10 +183,22 @@ def test_similarity_with_a_tiny_clip(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("COCO_val2014_000000000139.jpg", 139), ("000000000139", 139), ("139", 139), ("folder/000000397133.jpg", 397133),
-     ("cat.jpg", None), ("", None), ("0054c91397f2fe05", None), ("1234567890123456", None), ("1000092795.jpg", None),
-     ("photo_139.jpg", None), ("139.jpg", None), ("000001234567", None), ("0", None)],
-)  # fmt: skip
+    [
+        ("COCO_val2014_000000000139.jpg", 139),
+        ("000000000139", 139),
+        ("139", 139),
+        ("folder/000000397133.jpg", 397133),
+        ("cat.jpg", None),
+        ("", None),
+        ("0054c91397f2fe05", None),
+        ("1234567890123456", None),
+        ("1000092795.jpg", None),
+        ("photo_139.jpg", None),
+        ("139.jpg", None),
+        ("000001234567", None),
+        ("0", None),
+    ],
+)
 def test_coco_ids(name, number):
     assert coco_id(name) == number
 

@@ -96,8 +96,10 @@ def test_every_caption_without_a_pair_is_reported():
     )
     assert found == []
     assert [row["reason"] for row in rows] == [
-        "no candidate", "abstained", "all candidates supported by another caption"
-    ]  # fmt: skip
+        "no candidate",
+        "abstained",
+        "all candidates supported by another caption",
+    ]
 
 
 def test_sloppy_negatives_take_the_normal_form():

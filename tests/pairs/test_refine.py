@@ -23,9 +23,13 @@ def make(number: int, kind: str, rng: random.Random, images: int) -> PreferenceP
     opening = "A" if rng.random() < 0.7 else "One"
     other = "One" if opening == "A" else "A"
     return PreferencePair(
-        str(number), (str(rng.randrange(images)),), "", f"{opening} {a} {x} and a {b} {y}.",
-        f"{other} {b} {x} and a {a} {y}.", kind,
-    )  # fmt: skip
+        str(number),
+        (str(rng.randrange(images)),),
+        "",
+        f"{opening} {a} {x} and a {b} {y}.",
+        f"{other} {b} {x} and a {a} {y}.",
+        kind,
+    )
 
 
 def check(pairs: list[PreferencePair], seed: int) -> list[PreferencePair]:
@@ -93,7 +97,10 @@ def test_small_kinds_are_refined_together_or_left_alone() -> None:
     rng = random.Random(1)
     sizes = {"large": 40, "small": 12, "smaller": 9, "one image": 30}
     pairs = [make(n, kind, rng, 500) for n, kind in enumerate(k for k, size in sizes.items() for _ in range(size))]
-    pairs = [p if p.kind != "one image" else PreferencePair(p.pair_id, ("x",), "", p.chosen, p.rejected, p.kind) for p in pairs]  # fmt: skip  # noqa: E501
+    pairs = [
+        p if p.kind != "one image" else PreferencePair(p.pair_id, ("x",), "", p.chosen, p.rejected, p.kind)
+        for p in pairs
+    ]
     groups = kind_groups(pairs)
     assert (groups.alone, groups.pooled, groups.left_alone) == (("large",), ("one image", "small", "smaller"), ())
     few = [p for p in pairs if p.kind in ("large", "small")]

@@ -37,7 +37,7 @@ def texts(found) -> set[str]:
         ("A man wearing a red shirt.", "replace.colour", "A man wearing an orange shirt."),
         ("An old man on a bench.", "replace.age", "A young man on a bench."),
     ],
-)  # fmt: skip
+)
 def test_makes(candidates, caption, rule, negative):
     found = texts(candidates(caption, rule))
     if negative == "A man wearing an orange shirt.":  # orange is too near to red; blue is not
@@ -118,7 +118,7 @@ def test_articles_numbers_and_case(candidates):
         ("A man with a Red umbrella.", "replace.colour", "A man with a Blue umbrella."),
         ("A TV on a bed.", "replace.object", "A refrigerator on a bed."),
     ],
-)  # fmt: skip
+)
 def test_capitals_stay_at_their_places(candidates, caption, rule, negative):
     """Point of every case: the rejected text has the same capitals at the same kinds of places as the caption."""
     found = texts(candidates(caption, rule))
@@ -161,7 +161,7 @@ def test_joined_adjectives_stay_together(candidates, colour, joint):
         ("A half-eaten sandwich on a plate.", "replace.verb", r"."),
         ('"Stop" sign next to a white wall.', "swap.phrases", r"."),
     ],
-)  # fmt: skip
+)
 def test_never_writes(candidates, caption, rule, never):
     for text in texts(candidates(caption, rule)):
         assert not re.search(never, text), text

@@ -54,11 +54,19 @@ def test_export_and_chat(tmp_path: Path, script: Run) -> None:
     assert (merged / "model.safetensors").exists()
     image = str(ROOT / "data" / "example" / "01.png")
     said = [
-        script("chat", "+debug=tiny", run, f"model.path={path}", f"image={image}", "text=Describe the image.",
-               "max_new_tokens=5", adapter).stdout
+        script(
+            "chat",
+            "+debug=tiny",
+            run,
+            f"model.path={path}",
+            f"image={image}",
+            "text=Describe the image.",
+            "max_new_tokens=5",
+            adapter,
+        ).stdout
         for path, adapter in (
             (merged, "adapter=null"),
             (tmp_path / "new_model", f"adapter={tmp_path / 'train' / 'dpo-seed0' / 'adapter'}"),
         )
-    ]  # fmt: skip
+    ]
     assert said[0] == said[1] and said[0].strip()

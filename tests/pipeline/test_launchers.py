@@ -22,8 +22,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 
 from loopback import Loopback
 
-DATA = ("+debug=tiny", "negatives.audit=false", "data.n_train=8", "data.n_val=2", "data.n_test=2", "data.quads_val=1",
-        "data.quads_test=1")  # fmt: skip
+DATA = (
+    "+debug=tiny",
+    "negatives.audit=false",
+    "data.n_train=8",
+    "data.n_val=2",
+    "data.n_test=2",
+    "data.quads_val=1",
+    "data.quads_test=1",
+)
 HANGS = 3600  # seconds after which a job hangs, also on a busy machine
 TRAIN = ("+debug=tiny", "trainer.steps=12", "trainer.save_every=4", "trainer.log_every=4", "objective=dpo")
 
@@ -80,12 +87,22 @@ def sweep_with_one_failure_and_one_kill(
 
 def test_a_sweep_runs_again_only_what_failed_or_was_killed(tmp_path: Path, script: Run) -> None:
     sizes = (48, 50, 52, 54)
-    overrides = (*DATA, f"run.dir={tmp_path}", "run.data=${run.dir}/data-${data.image_size}", "launcher=local",
-                 f"data.image_size={','.join(map(str, sizes))}")  # fmt: skip
+    overrides = (
+        *DATA,
+        f"run.dir={tmp_path}",
+        "run.data=${run.dir}/data-${data.image_size}",
+        "launcher=local",
+        f"data.image_size={','.join(map(str, sizes))}",
+    )
     sweep_with_one_failure_and_one_kill(
-        script, "generate", overrides, tmp_path / "jobs", tmp_path / "data-52", "image_size50",
+        script,
+        "generate",
+        overrides,
+        tmp_path / "jobs",
+        tmp_path / "data-52",
+        "image_size50",
         [f"image_size{size}" for size in sizes],
-    )  # fmt: skip
+    )
     rows = json.loads((tmp_path / "jobs" / "generate.json").read_text())
     assert [row["varied"] for row in rows] == [{"data.image_size": str(size)} for size in sizes]
     assert [row["attempts"] for row in rows] == [1, 2, 2, 1]
@@ -141,10 +158,20 @@ def test_shards_ask_each_caption_once_and_give_the_data_of_one_job(tmp_path: Pat
         return f"1. ...\nFinal Output Caption: {' '.join(words[::-1])}."
 
     loopback = Loopback(answer=answer)
-    overrides = ("+debug=tiny", "negatives=cot", "negatives.audit=false", "negatives.refine=null",
-                 "negatives.engine.model=m", f"negatives.engine.base_url={loopback.url}", "data.n_train=12",
-                 "data.n_val=2", "data.n_test=2", "data.quads_val=1", "data.quads_test=1",
-                 f"negatives.options.pipeline={shared / 'models' / 'en_core_standin'}")  # fmt: skip
+    overrides = (
+        "+debug=tiny",
+        "negatives=cot",
+        "negatives.audit=false",
+        "negatives.refine=null",
+        "negatives.engine.model=m",
+        f"negatives.engine.base_url={loopback.url}",
+        "data.n_train=12",
+        "data.n_val=2",
+        "data.n_test=2",
+        "data.quads_val=1",
+        "data.quads_test=1",
+        f"negatives.options.pipeline={shared / 'models' / 'en_core_standin'}",
+    )
     try:
         script("generate", *overrides, f"run.dir={tmp_path / 'one'}")
         alone = loopback.asked.total()
@@ -164,8 +191,15 @@ def test_shards_ask_each_caption_once_and_give_the_data_of_one_job(tmp_path: Pat
 def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -> None:
     items = []
     for name, shards in (("one", ()), ("many", ("0/2", "1/2"))):
-        overrides = ("+debug=tiny", "model.path=data/tiny_internvl", "model.new=null", f"run.dir={tmp_path / name}",
-                     f"run.data={tmp_path / 'data'}", "benchmark=[world_winoground]", "limit=40")  # fmt: skip
+        overrides = (
+            "+debug=tiny",
+            "model.path=data/tiny_internvl",
+            "model.new=null",
+            f"run.dir={tmp_path / name}",
+            f"run.data={tmp_path / 'data'}",
+            "benchmark=[world_winoground]",
+            "limit=40",
+        )
         if name == "one":
             script("generate", "+debug=tiny", f"run.dir={tmp_path}", "negatives.audit=false")
         for shard in shards:
@@ -208,10 +242,22 @@ def cluster(tmp_path: Path) -> dict[str, str]:
 
 def test_slurm_gets_one_array_with_the_resources_asked_for(tmp_path: Path, cluster: dict[str, str]) -> None:
     (tmp_path / "coco").mkdir()
-    overrides = ("-m", "+experiment=molmo_dpo", f"data.path={tmp_path / 'coco'}", f"run.dir={tmp_path / 'run'}",
-                 "objective.beta=0.05,0.1,0.3", "launcher=slurm", "launcher.partition=gpu", "launcher.num_processes=8",
-                 "launcher.num_machines=2", "launcher.minutes=90", "launcher.wait=false", "launcher.max_parallel=2",
-                 "launcher.setup=[module load cuda]", "launcher.options={mail-type: FAIL}")  # fmt: skip
+    overrides = (
+        "-m",
+        "+experiment=molmo_dpo",
+        f"data.path={tmp_path / 'coco'}",
+        f"run.dir={tmp_path / 'run'}",
+        "objective.beta=0.05,0.1,0.3",
+        "launcher=slurm",
+        "launcher.partition=gpu",
+        "launcher.num_processes=8",
+        "launcher.num_machines=2",
+        "launcher.minutes=90",
+        "launcher.wait=false",
+        "launcher.max_parallel=2",
+        "launcher.setup=[module load cuda]",
+        "launcher.options={mail-type: FAIL}",
+    )
 
     def submit() -> subprocess.CompletedProcess[str]:
         return subprocess.run(command("train", *overrides), cwd=ROOT, env=cluster, capture_output=True, text=True)
@@ -220,9 +266,20 @@ def test_slurm_gets_one_array_with_the_resources_asked_for(tmp_path: Path, clust
     assert first.returncode == 0, first.stderr
     text = (tmp_path / "submitted.sh").read_text()
     lines = text.splitlines()
-    for option in ("--partition=gpu", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--time=90", "--requeue",
-                   "--array=0-2%2", "--signal=USR2@300", "--cpus-per-task=8", "--mem=64GB", "--mail-type=FAIL",
-                   "--open-mode=append"):  # fmt: skip
+    for option in (
+        "--partition=gpu",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--gpus-per-node=4",
+        "--time=90",
+        "--requeue",
+        "--array=0-2%2",
+        "--signal=USR2@300",
+        "--cpus-per-task=8",
+        "--mem=64GB",
+        "--mail-type=FAIL",
+        "--open-mode=append",
+    ):
         assert f"#SBATCH {option}" in lines, text
     assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun"))
     jobs = tmp_path / "run" / "jobs"

@@ -22,9 +22,19 @@ def middle(samples: list[tuple[int, int, int]]) -> tuple[int, int]:
 
 @pytest.mark.full
 def test_twenty_thousand_steps_leave_memory_and_files_as_they_were(tmp_path: Path, script: Run) -> None:
-    overrides = ("+debug=tiny", "objective=mpo", f"run.dir={tmp_path}", f"trainer.steps={STEPS}", "trainer.keep=2",
-                 "trainer.batch_size=1", "trainer.micro_batch_size=1", "trainer.log_every=50", "trainer.save_every=500",
-                 "+trainer.evaluate_every=2000", "trainer.learning_rate=1e-6")  # fmt: skip
+    overrides = (
+        "+debug=tiny",
+        "objective=mpo",
+        f"run.dir={tmp_path}",
+        f"trainer.steps={STEPS}",
+        "trainer.keep=2",
+        "trainer.batch_size=1",
+        "trainer.micro_batch_size=1",
+        "trainer.log_every=50",
+        "trainer.save_every=500",
+        "+trainer.evaluate_every=2000",
+        "trainer.learning_rate=1e-6",
+    )
     script("generate", *overrides)
     arm = tmp_path / "train" / "mpo-seed0"
     metrics, samples = arm / "metrics.jsonl", []

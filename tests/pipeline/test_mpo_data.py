@@ -49,9 +49,13 @@ def replies_of(folder: Path) -> list[dict[str, Any]]:
 
 
 SAMPLED = (
-    "data=questions", "data.val_fraction=0", "data.test_fraction=0", "negatives=correctness", "negatives.audit=false",
+    "data=questions",
+    "data.val_fraction=0",
+    "data.test_fraction=0",
+    "negatives=correctness",
+    "negatives.audit=false",
     "negatives.options.styles=[direct]",
-)  # fmt: skip
+)
 
 
 def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, script: Run) -> None:
@@ -76,9 +80,15 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
     assert any(row["answer"] for row in rows)
     path = write_rows(pictures / "questions.jsonl", rows)
     script(
-        "generate", *SAMPLED, f"data.path={path}", "negatives.options.max_tokens=48", "negatives.options.top_k=null",
-        "negatives.options.temperature=5.0", f"model.path={model}", f"run.dir={pictures / 'run'}",
-    )  # fmt: skip
+        "generate",
+        *SAMPLED,
+        f"data.path={path}",
+        "negatives.options.max_tokens=48",
+        "negatives.options.top_k=null",
+        "negatives.options.temperature=5.0",
+        f"model.path={model}",
+        f"run.dir={pictures / 'run'}",
+    )
     asked = [row["answer"] for row in rows if row["answer"]]
     replies = replies_of(pictures / "run")
     assert len(replies) == len({r["key"] for r in replies}) == 32 * len(asked)
@@ -113,15 +123,24 @@ def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, scri
 
     def overrides(run: str) -> tuple[str, ...]:
         return (
-            *SAMPLED, f"data.path={path}", f"run.dir={pictures / run}", "negatives.options.samples=16",
-            "negatives.options.rule=numeric", "engine@negatives.engine=openai", "negatives.engine.model=m",
-            f"negatives.engine.base_url={server.url}", "negatives.engine.concurrency=4",
-        )  # fmt: skip
+            *SAMPLED,
+            f"data.path={path}",
+            f"run.dir={pictures / run}",
+            "negatives.options.samples=16",
+            "negatives.options.rule=numeric",
+            "engine@negatives.engine=openai",
+            "negatives.engine.model=m",
+            f"negatives.engine.base_url={server.url}",
+            "negatives.engine.concurrency=4",
+        )
 
     process = subprocess.Popen(
-        command("generate", *overrides("killed")), cwd=ROOT, env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        command("generate", *overrides("killed")),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while process.poll() is None and sum(server.asked.values()) < 30:
         time.sleep(0.01)
     process.kill()
@@ -148,16 +167,29 @@ def test_mmpr_trains_with_images_text_alone_and_several_images(pictures: Path, s
     write_rows(pictures / "both.jsonl", [both, three])
     write_rows(pictures / "text.jsonl", [{"question": f"What is {n}?", **good} for n in range(4)])
     sets = {
-        name: {"root": ".", "annotation": f"{name}.jsonl", "data_augment": False, "repeat_time": repeat,
-               "length": length, "max_dynamic_patch": 6}
+        name: {
+            "root": ".",
+            "annotation": f"{name}.jsonl",
+            "data_augment": False,
+            "repeat_time": repeat,
+            "length": length,
+            "max_dynamic_patch": 6,
+        }
         for name, repeat, length in (("images", 1, 8), ("both", 2, 2), ("text", 0.5, 4))
-    }  # fmt: skip
+    }
     (pictures / "meta.json").write_text(json.dumps(sets))
     run = pictures / "run"
     done = script(
-        "train", "+experiment=mmpr_mpo", "+debug=tiny", "data=mmpr", f"data.path={pictures / 'meta.json'}",
-        "data.max_rejected=0.5", "data.val_fraction=0", "negatives=given", f"run.dir={run}",
-    )  # fmt: skip
+        "train",
+        "+experiment=mmpr_mpo",
+        "+debug=tiny",
+        "data=mmpr",
+        f"data.path={pictures / 'meta.json'}",
+        "data.max_rejected=0.5",
+        "data.val_fraction=0",
+        "negatives=given",
+        f"run.dir={run}",
+    )
     pairs = list(read_table(run / "data" / "train", PreferencePair))
     assert Counter(len(p.image_ids) for p in pairs) == {1: 6, 2: 2, 3: 2, 0: 2}
     reasons = [row["reason"].partition(":")[0] for row in read_jsonl(run / "data" / "rejected_rows.jsonl")]
@@ -171,10 +203,18 @@ def test_mmpr_trains_with_images_text_alone_and_several_images(pictures: Path, s
 
 def test_the_worlds_base_makes_pairs_of_its_own_answers_and_trains_on_them(tmp_path: Path, script: Run) -> None:
     script(
-        "train", "data=world_tiny", "data.n_train=8", "data.objects=[2,2]", "negatives=mpo_world", "objective=mpo",
-        "negatives.parts.correctness.options.samples=8", f"run.dir={tmp_path}", "trainer.steps=2",
-        "trainer.batch_size=8", "trainer.log_every=1",
-    )  # fmt: skip
+        "train",
+        "data=world_tiny",
+        "data.n_train=8",
+        "data.objects=[2,2]",
+        "negatives=mpo_world",
+        "objective=mpo",
+        "negatives.parts.correctness.options.samples=8",
+        f"run.dir={tmp_path}",
+        "trainer.steps=2",
+        "trainer.batch_size=8",
+        "trainer.log_every=1",
+    )
     pairs = list(read_table(tmp_path / "data" / "train", PreferencePair))
     questions = {q.question_id: q for q in read_table(tmp_path / "data" / "train", Question)}
     kinds = Counter(pair.kind for pair in pairs)

@@ -145,9 +145,12 @@ def test_bad_input(tmp_path: Path) -> None:
 
 def reproduce(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command("reproduce", "size=tiny", f"dir={folder}", *overrides), cwd=ROOT, env={**ENVIRONMENT, **environment},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        command("reproduce", "size=tiny", f"dir={folder}", *overrides),
+        cwd=ROOT,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +158,14 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     """The smallest table's shorter form, made with tokens in the environment and Weights & Biases offline."""
     folder = tmp_path_factory.mktemp("reproduced")
     done = reproduce(
-        folder, "table=mpo_main", "only=[mpo]", 'more=["wandb.mode=offline"]',
-        **SECRETS, WANDB_DIR=str(folder), WANDB_CACHE_DIR=str(folder / "cache"),
-    )  # fmt: skip
+        folder,
+        "table=mpo_main",
+        "only=[mpo]",
+        'more=["wandb.mode=offline"]',
+        **SECRETS,
+        WANDB_DIR=str(folder),
+        WANDB_CACHE_DIR=str(folder / "cache"),
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return folder, done
 

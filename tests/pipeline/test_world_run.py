@@ -93,10 +93,17 @@ def test_a_served_model_is_scored_and_judged_by_other_engines(tmp_path: Path, sc
     server = Loopback(answer=lambda text: "0.7" if "Grade:" in text else "red")
     try:
         arguments = [
-            "+debug=tiny", f"run.dir={tmp_path / 'run'}", "benchmark=[mmvet]", "benchmark.mmvet.partial=true",
-            f"benchmark.mmvet.root={write_mmvet(tmp_path / 'mmvet')}", "arms=[served]", "handover=[vlmevalkit]",
-            "engine=openai", "engine.model=m", f"engine.base_url={server.url}",
-        ]  # fmt: skip
+            "+debug=tiny",
+            f"run.dir={tmp_path / 'run'}",
+            "benchmark=[mmvet]",
+            "benchmark.mmvet.partial=true",
+            f"benchmark.mmvet.root={write_mmvet(tmp_path / 'mmvet')}",
+            "arms=[served]",
+            "handover=[vlmevalkit]",
+            "engine=openai",
+            "engine.model=m",
+            f"engine.base_url={server.url}",
+        ]
         waiting = script("evaluate", *arguments)
         assert "no score (n = 3, protocol standard, grading: none yet (answers wait for a judge))" in waiting.stdout
         judge = ["engine@judge.engine=openai", "judge.engine.model=m", f"judge.engine.base_url={server.url}"]
@@ -152,8 +159,11 @@ def test_two_processes_score_as_one(finished: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29655"]
     both = subprocess.run(
         [*launch, str(ROOT / "scripts" / "evaluate.py"), *TINY, f"run.dir={tmp_path}"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
     assert both.returncode == 0, both.stderr
     for arm in ("base", "sft-seed0", "mpo-seed0"):
         for benchmark in ("world_winoground", "world_vqa"):
@@ -164,9 +174,14 @@ def test_two_processes_score_as_one(finished: Path, tmp_path: Path) -> None:
 
 def test_further_adapters_are_arms_of_their_own(finished: Path, tmp_path: Path, script: Run) -> None:
     scored = script(
-        "evaluate", "+debug=tiny", f"run.dir={tmp_path}", f"model.path={finished / 'new_model'}",
-        f"run.data={finished / 'data'}", f"adapter=[{finished / 'train/sft-seed0/adapter'}]", "benchmark=[world_vqa]",
-    )  # fmt: skip
+        "evaluate",
+        "+debug=tiny",
+        f"run.dir={tmp_path}",
+        f"model.path={finished / 'new_model'}",
+        f"run.data={finished / 'data'}",
+        f"adapter=[{finished / 'train/sft-seed0/adapter'}]",
+        "benchmark=[world_vqa]",
+    )
     items = "world_vqa/items.jsonl"
     own, other = tmp_path / "evaluation/sft-seed0" / items, finished / "evaluation/sft-seed0" / items
     assert own.read_text() == other.read_text()
@@ -227,9 +242,12 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
 
     def start(name: str, *more: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command(name, *overrides, *more), cwd=ROOT, env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            command(name, *overrides, *more),
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     kill_when(start("generate"), lambda: (tmp_path / "data" / "test" / "images.parquet").exists())
     assert json.loads((tmp_path / "data" / "stage.json").read_text())["status"] == "running"
@@ -253,9 +271,13 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
 def interrupted(overrides: tuple[str, ...], when: Any, number: signal.Signals) -> subprocess.CompletedProcess[str]:
     """Train until ``when()``, then send a signal."""
     process = subprocess.Popen(
-        command("train", *overrides), cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+        command("train", *overrides),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )  # fmt: skip
+    )
     while process.poll() is None and not when():
         time.sleep(0.02)
     process.send_signal(number)
@@ -341,9 +363,12 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
     script("generate", *overrides)
     shutil.copytree(finished / "new_model", tmp_path / "new_model", dirs_exist_ok=True)
     full = subprocess.run(
-        [sys.executable, "-c", limit, *command("train", *overrides)[1:]], cwd=ROOT, env=ENVIRONMENT,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", limit, *command("train", *overrides)[1:]],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
     assert full.returncode == 1 and "Traceback" not in full.stderr
     assert "cannot write checkpoint" in full.stderr
     assert not list(checkpoints.glob("step-*")) and not list(checkpoints.glob(".step-*"))

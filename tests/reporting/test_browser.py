@@ -71,8 +71,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             found = outcomes_of(benchmark, place)
             result = Result(
                 {"name": name, "version": benchmark.version, "scoring": "plain", "items": len(found), "limit": None},
-                {"path": "tiny", "name": method}, {"name": "world", "version": 1}, scores("plain", found), rates(found),
-            )  # fmt: skip
+                {"path": "tiny", "name": method},
+                {"name": "world", "version": 1},
+                scores("plain", found),
+                rates(found),
+            )
             results.write(run / "evaluation" / method / name, result, found)
         if method != "base":
             arm = run / "train" / method

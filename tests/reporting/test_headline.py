@@ -20,8 +20,17 @@ from scramble.storage.files import write_json
 
 def test(difference: float, low: float | None = None, high: float | None = None, p: float = 0.2) -> dict[str, Any]:
     low, high = difference - 3 if low is None else low, difference + 3 if high is None else high
-    return {"difference": difference, "standard_error": 1.5, "low": low, "high": high, "p_value": p, "n": 210,
-            "won": 9, "lost": 1, "test": "McNemar exact"}  # fmt: skip
+    return {
+        "difference": difference,
+        "standard_error": 1.5,
+        "low": low,
+        "high": high,
+        "p_value": p,
+        "n": 210,
+        "won": 9,
+        "lost": 1,
+        "test": "McNemar exact",
+    }
 
 
 test.__test__ = False  # type: ignore[attr-defined]
@@ -36,7 +45,9 @@ def row(score: str, method: str, value: float, benchmark: str = "world_winogroun
 def quickstart() -> list[Row]:
     """The numbers of docs/results/world.md."""
     rows = [
-        row("group", "base", 50), row("group", "sft", 51, base=test(1)), row("group", "dpo", 51, base=test(1)),
+        row("group", "base", 50),
+        row("group", "sft", 51, base=test(1)),
+        row("group", "dpo", 51, base=test(1)),
         row("group/swap-object", "base", 28.8),
         row("group/swap-object", "sft", 31.1, base=test(2.3)),
         row("group/swap-object", "dpo", 54.0, base=test(25.2, p=1e-9), sft=test(22.9, 20.1, 25.8, p=1e-9)),
@@ -46,7 +57,7 @@ def quickstart() -> list[Row]:
         row("group/swap-size", "mpo", 25.8, base=test(-2.4)),
         row("group/swap-object/seen", "dpo", 10, base=test(-30, p=0.001)),
         row("text", "dpo", 10, base=test(-30, p=0.001)),
-    ]  # fmt: skip
+    ]
     return [row("accuracy", "base", 82.2, "world_vqa"), row("accuracy", "dpo", 81.6, "world_vqa"), *rows]
 
 
@@ -87,13 +98,16 @@ def test_held_out_pairs_of_one_arm_without_a_control() -> None:
 
 def test_other_benchmarks_seeds_and_what_cannot_be_compared() -> None:
     rows = [
-        row("f1", "base", 80, "pope", chance=None), row("f1", "mpo", 70, "pope", seeds=5, base=test(-10, p=0.01)),
-        row("text", "base", 40, "winoground"), row("image", "base", 40, "winoground"),
-        row("group", "base", 30, "winoground", limit=100), row("text", "mpo", 40, "winoground"),
+        row("f1", "base", 80, "pope", chance=None),
+        row("f1", "mpo", 70, "pope", seeds=5, base=test(-10, p=0.01)),
+        row("text", "base", 40, "winoground"),
+        row("image", "base", 40, "winoground"),
+        row("group", "base", 30, "winoground", limit=100),
+        row("text", "mpo", 40, "winoground"),
         row("image", "mpo", 40, "winoground"),
         row("group", "mpo", 35, "winoground", seeds=5, base=test(5)),
         row("group", "other", 35, "winoground", reason="different data versions (a, b)"),
-    ]  # fmt: skip
+    ]
     lines = headline.as_text(headline.build(rows))
     assert lines[0].startswith("winoground: both images matched") and "only the first 100 were scored" in lines[0]
     assert lines[3] == "  other       35.0  not comparable: different data versions (a, b)"
@@ -106,8 +120,11 @@ def test_it_stays_within_its_lines_whatever_the_number_of_arms_and_changes() -> 
     arms = [f"mpo-{k}" for k in range(20)]
     rows = [row("group", "base", 30), row("group", "sft", 31, base=test(1))]
     rows += [row("group", arm, 30 + k, base=test(k), sft=test(k - 1)) for k, arm in enumerate(arms)]
-    rows += [row(f"group/{kind}", arm, 5, base=test(way * 9, p=0.01))
-             for kind, way in zip(kinds, [1, -1] * 15, strict=True) for arm in arms]  # fmt: skip
+    rows += [
+        row(f"group/{kind}", arm, 5, base=test(way * 9, p=0.01))
+        for kind, way in zip(kinds, [1, -1] * 15, strict=True)
+        for arm in arms
+    ]
     lines = headline.as_text(headline.build(rows))
     assert len(lines) <= headline.MAX_LINES
     assert "  mpo-19" in "\n".join(lines) and "19 more arms are in the report." in lines

@@ -48,8 +48,14 @@ def test_captions_lie_below_their_image_and_not_over_each_other(
     assert len(blue) and len(green) and len(red)
     assert blue.max() < green.min() and green.max() < red.min()
     edge = contact_sheet.GAP - 6  # a letter may reach out of its box by a little
-    frame = np.concatenate([pixels[:edge].reshape(-1, 3), pixels[-edge:].reshape(-1, 3),
-                            pixels[:, :edge].reshape(-1, 3), pixels[:, -edge:].reshape(-1, 3)])  # fmt: skip
+    frame = np.concatenate(
+        [
+            pixels[:edge].reshape(-1, 3),
+            pixels[-edge:].reshape(-1, 3),
+            pixels[:, :edge].reshape(-1, 3),
+            pixels[:, -edge:].reshape(-1, 3),
+        ]
+    )
     assert (frame == 255).all()
     height = contact_sheet.CELL + 2 * (contact_sheet.BETWEEN + contact_sheet.MAX_LINES * contact_sheet.LINE)
     assert pixels.shape[0] <= height + 2 * contact_sheet.GAP

@@ -71,12 +71,24 @@ def test_a_relation_of_a_duplicate_goes_to_the_object_it_repeats() -> None:
 
 def test_gqa_and_visual_genome_files(tmp_path: Path) -> None:
     gqa = {
-        "7": {"width": 10, "height": 6, "objects": {
-            "a": {"name": "cat", "x": 1, "y": 2, "w": 3, "h": 4, "attributes": ["black"],
-                  "relations": [{"name": "on", "object": "b"}, {"name": "near", "object": "gone"}]},
-            "b": {"name": "mat", "x": 0, "y": 0, "w": 9, "h": 5, "attributes": [], "relations": []}}},
+        "7": {
+            "width": 10,
+            "height": 6,
+            "objects": {
+                "a": {
+                    "name": "cat",
+                    "x": 1,
+                    "y": 2,
+                    "w": 3,
+                    "h": 4,
+                    "attributes": ["black"],
+                    "relations": [{"name": "on", "object": "b"}, {"name": "near", "object": "gone"}],
+                },
+                "b": {"name": "mat", "x": 0, "y": 0, "w": 9, "h": 5, "attributes": [], "relations": []},
+            },
+        },
         "8": {"width": 1},
-    }  # fmt: skip
+    }
     (tmp_path / "gqa.json").write_text(json.dumps(gqa))
     found = dict(read_graphs(tmp_path / "gqa.json"))
     assert found["8"] is None
@@ -87,14 +99,20 @@ def test_gqa_and_visual_genome_files(tmp_path: Path) -> None:
     assert [graph.say(("relation", k.subject, k.predicate, k.object)) for k in graph.links] == ["cat on mat"]
 
     genome = [
-        {"image_id": 3, "objects": [
-            {"object_id": 11, "names": ["man"], "attributes": ["tall"], "x": 0, "y": 0, "w": 2, "h": 2},
-            {"object_id": 12, "name": "hat", "x": 0, "y": 0, "w": 1, "h": 1}],
-         "relationships": [{"subject_id": 11, "predicate": "WEARING", "object_id": 12, "synsets": []},
-                           {"subject": {"object_id": 12}, "predicate": "of", "object": {"object_id": 11}}]},
+        {
+            "image_id": 3,
+            "objects": [
+                {"object_id": 11, "names": ["man"], "attributes": ["tall"], "x": 0, "y": 0, "w": 2, "h": 2},
+                {"object_id": 12, "name": "hat", "x": 0, "y": 0, "w": 1, "h": 1},
+            ],
+            "relationships": [
+                {"subject_id": 11, "predicate": "WEARING", "object_id": 12, "synsets": []},
+                {"subject": {"object_id": 12}, "predicate": "of", "object": {"object_id": 11}},
+            ],
+        },
         {"objects": []},
         "nonsense",
-    ]  # fmt: skip
+    ]
     (tmp_path / "vg.json").write_text(json.dumps(genome))
     found = dict(read_graphs(tmp_path / "vg.json"))
     assert found["entry 2"] is None and found["entry 3"] is None
@@ -112,10 +130,18 @@ def test_gqa_and_visual_genome_files(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ captions
 
 GOLDEN = [
-    ("A brown dog and a black cat are sitting on a wooden bench.",
-     ["brown dog", "black cat", "wooden bench"], ["dog sit on bench", "cat sit on bench"], []),
-    ("The car that is parked near the house is red and shiny.",
-     ["red shiny car", "house"], ["car park near house"], []),
+    (
+        "A brown dog and a black cat are sitting on a wooden bench.",
+        ["brown dog", "black cat", "wooden bench"],
+        ["dog sit on bench", "cat sit on bench"],
+        [],
+    ),
+    (
+        "The car that is parked near the house is red and shiny.",
+        ["red shiny car", "house"],
+        ["car park near house"],
+        [],
+    ),
     ("A ball is held by a young boy.", ["ball", "young boy"], ["boy hold ball"], []),
     ("The ball that the boy throws is red.", ["red ball", "boy"], ["boy throw ball"], []),
     ("Two men, who wear hats, ride horses.", ["two man", "hat", "horse"], ["man wear hat", "man ride horse"], []),
@@ -126,16 +152,28 @@ GOLDEN = [
     ("A man without a hat stands in front of a bus.", ["man", "bus"], ["man stand in front of bus"], ["hat", "with"]),
     ("The apple to the left of the plate is green.", ["green apple", "plate"], ["apple to the left of plate"], []),
     ("A group of people walking down a street.", ["person", "street"], ["person walk down street"], []),
-    ("The dog is next to the chair. It is brown and it holds a ball.",
-     ["brown dog", "chair", "ball"], ["dog next to chair", "dog hold ball"], []),
-    ("The man is riding a horse and holding a flag.",
-     ["man", "horse", "flag"], ["man ride horse", "man hold flag"], []),
-    ("A table with a vase and two flowers on it.", ["table", "vase", "two flower"],
-     ["table with vase", "table with flower", "flower on table"], []),
+    (
+        "The dog is next to the chair. It is brown and it holds a ball.",
+        ["brown dog", "chair", "ball"],
+        ["dog next to chair", "dog hold ball"],
+        [],
+    ),
+    (
+        "The man is riding a horse and holding a flag.",
+        ["man", "horse", "flag"],
+        ["man ride horse", "man hold flag"],
+        [],
+    ),
+    (
+        "A table with a vase and two flowers on it.",
+        ["table", "vase", "two flower"],
+        ["table with vase", "table with flower", "flower on table"],
+        [],
+    ),
     ("A brown dog sits on a bench.", ["brown dog", "bench"], ["dog sit on bench"], []),
     ("Running quickly!", [], [], []),
     ("", [], [], []),
-]  # fmt: skip
+]
 
 
 def test_captions_become_graphs(shared: Path) -> None:
@@ -158,15 +196,27 @@ def test_a_missing_pipeline_names_the_command() -> None:
 @pytest.mark.parametrize(
     ("text", "nodes", "links", "problems"),
     [
-        ('Sure! {"objects":[{"id":"o1","name":"Dog","attributes":["brown",]},{"id":"o2","name":"bench"}],'
-         '"relations":[{"subject":"dog","predicate":"on","object":"bench"},{"subject":"o1","predicate":"on","object":"o9"}]}',
-         ["brown dog", "bench"], 1, {"relation by name": 1, "dangling relation": 1}),
-        ('{"objects":[{"id":"o1","name":"dog","attributes":["brown"],"bbox":[0,0,1,1]},{"id":"o2","na',
-         ["brown dog"], 0, {}),
-        ('{"objects":{"a":{"name":"cat"}},"relations":[1]}', ["cat"], 0,
-         {"relation without subject, predicate or object": 1}),
+        (
+            'Sure! {"objects":[{"id":"o1","name":"Dog","attributes":["brown",]},{"id":"o2","name":"bench"}],'
+            '"relations":[{"subject":"dog","predicate":"on","object":"bench"},{"subject":"o1","predicate":"on","object":"o9"}]}',
+            ["brown dog", "bench"],
+            1,
+            {"relation by name": 1, "dangling relation": 1},
+        ),
+        (
+            '{"objects":[{"id":"o1","name":"dog","attributes":["brown"],"bbox":[0,0,1,1]},{"id":"o2","na',
+            ["brown dog"],
+            0,
+            {},
+        ),
+        (
+            '{"objects":{"a":{"name":"cat"}},"relations":[1]}',
+            ["cat"],
+            0,
+            {"relation without subject, predicate or object": 1},
+        ),
     ],
-)  # fmt: skip
+)
 def test_replies_are_repaired(text: str, nodes: list[str], links: int, problems: dict[str, int]) -> None:
     found: Counter[str] = Counter()
     graph = read_reply(Reply(text), found)

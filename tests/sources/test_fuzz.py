@@ -72,9 +72,14 @@ def release(rows: Rows) -> bytes:
         return [{"from": "human", "value": "<image>\ncaption:"}, {"from": "gpt", "value": text}]
 
     content = [
-        {"id": row.get("id"), "image": row.get("image"), "conversations": turns(row.get("caption")),
-         "rejected_conversations": turns("No.")} for row in rows
-    ]  # fmt: skip
+        {
+            "id": row.get("id"),
+            "image": row.get("image"),
+            "conversations": turns(row.get("caption")),
+            "rejected_conversations": turns("No."),
+        }
+        for row in rows
+    ]
     return json.dumps(content, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
 
 
@@ -103,17 +108,26 @@ def mmpr(rows: Rows) -> bytes:
 
 
 def gqa(rows: Rows) -> bytes:
-    asked = {str(row.get("id")): {"imageId": str(row.get("image")).removesuffix(".png"), "question": row.get("caption"),
-                                  "answer": "yes"} for row in rows}  # fmt: skip
+    asked = {
+        str(row.get("id")): {
+            "imageId": str(row.get("image")).removesuffix(".png"),
+            "question": row.get("caption"),
+            "answer": "yes",
+        }
+        for row in rows
+    }
     return json.dumps(asked, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
 
 
 def graphs(rows: Rows) -> bytes:
     entries = [
-        {"image_id": str(row.get("image")).removesuffix(".png"), "relationships": [row.get("id")],
-         "objects": [{"object_id": row.get("id"), "names": [row.get("caption")], "attributes": row.get("id")}]}
+        {
+            "image_id": str(row.get("image")).removesuffix(".png"),
+            "relationships": [row.get("id")],
+            "objects": [{"object_id": row.get("id"), "names": [row.get("caption")], "attributes": row.get("id")}],
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     return json.dumps(entries, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
 
 
@@ -165,16 +179,42 @@ def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[
 # --------------------------------------------------------------------------------------------------------- the damage
 
 ODD: list[Any] = [
-    None, "", " ", 0, -1, 1.5, float("nan"), float("inf"), True, [], ["x"], [None], {}, {"a": 1}, "\x00", "\ud800",
-    '["a", "b"]', "[", "\u2028", "../x.png", "/etc/hostname", "x" * 70_000, 10**30, "<image>", "\ufeff", '"', "0.png",
-]  # fmt: skip
+    None,
+    "",
+    " ",
+    0,
+    -1,
+    1.5,
+    float("nan"),
+    float("inf"),
+    True,
+    [],
+    ["x"],
+    [None],
+    {},
+    {"a": 1},
+    "\x00",
+    "\ud800",
+    '["a", "b"]',
+    "[",
+    "\u2028",
+    "../x.png",
+    "/etc/hostname",
+    "x" * 70_000,
+    10**30,
+    "<image>",
+    "\ufeff",
+    '"',
+    "0.png",
+]
 
 
 def damaged(rows: Rows, write: Callable[[Rows], bytes], draw: random.Random) -> tuple[bytes, str]:
     """The bytes of a damaged file, and how it was damaged."""
     rows = [dict(row) for row in rows]
-    how = draw.choice(["flip", "flip", "cut", "cut", "insert", "drop", "type", "type", "column", "twice", "encoding",
-                       "remove"])  # fmt: skip
+    how = draw.choice(
+        ["flip", "flip", "cut", "cut", "insert", "drop", "type", "type", "column", "twice", "encoding", "remove"]
+    )
     if how == "type":
         for _ in range(draw.choice([1, 1, 3])):
             draw.choice(rows)[draw.choice(["id", "image", "caption"])] = draw.choice(ODD)

@@ -36,24 +36,41 @@ def release(tmp_path: Path) -> Path:
         (home / name).write_bytes(encoded("red"))
     (home / "images/a/broken.png").write_bytes(b"\x89PNG no")
     good = {"chosen": "c", "rejected": "r"}
-    lines(home / "annotations/a.jsonl", [
-        {"image": "1.png", "question": "One?", **good},
-        {"image": ["1.png", "2.png"], "question": "<image>\n<image>\nBoth?", **good},
-    ])  # fmt: skip
+    lines(
+        home / "annotations/a.jsonl",
+        [
+            {"image": "1.png", "question": "One?", **good},
+            {"image": ["1.png", "2.png"], "question": "<image>\n<image>\nBoth?", **good},
+        ],
+    )
     lines(home / "annotations/text.jsonl", [{"question": f"Why {n}?", **good, "answer_gt": "x"} for n in range(4)])
-    lines(home / "annotations/bad.jsonl", [
-        {"image": "1.png", "question": "Good?", **good}, {"image": "gone.png", "question": "?", **good},
-        {"image": "broken.png", "question": "?", **good},
-        {"image": "1.png", "question": "?", "chosen": "", "rejected": "r"},
-        {"question": "<image> Where?", **good}, {"question": "?", "chosen": "c", "rejected": "c"}, "{no json", "[]",
-        {"image": 7, "question": "?", **good}, {"image": [None], "question": "?", **good},
-    ])  # fmt: skip
+    lines(
+        home / "annotations/bad.jsonl",
+        [
+            {"image": "1.png", "question": "Good?", **good},
+            {"image": "gone.png", "question": "?", **good},
+            {"image": "broken.png", "question": "?", **good},
+            {"image": "1.png", "question": "?", "chosen": "", "rejected": "r"},
+            {"question": "<image> Where?", **good},
+            {"question": "?", "chosen": "c", "rejected": "c"},
+            "{no json",
+            "[]",
+            {"image": 7, "question": "?", **good},
+            {"image": [None], "question": "?", **good},
+        ],
+    )
     sets = {
         "a": {"root": "MMPR/images/a", "annotation": "MMPR/annotations/a.jsonl", "repeat_time": 2, "length": 2},
-        "text": {"root": "", "annotation": "MMPR/annotations/text.jsonl", "repeat_time": 0.5, "length": 5,
-                 "data_augment": True, "max_dynamic_patch": 6},
+        "text": {
+            "root": "",
+            "annotation": "MMPR/annotations/text.jsonl",
+            "repeat_time": 0.5,
+            "length": 5,
+            "data_augment": True,
+            "max_dynamic_patch": 6,
+        },
         "bad": {"root": "MMPR/images/a", "annotation": "MMPR/annotations/bad.jsonl", "repeat_time": 2, "length": 10},
-    }  # fmt: skip
+    }
     (home / "meta.json").write_text(json.dumps(sets))
     return home / "meta.json"
 
@@ -71,11 +88,16 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
     assert both.images[0].image.open().size == (40, 40)
     assert all(not b.images and not b.pairs[0].image_ids for b in found if b.pairs[0].kind == "text")
     assert bad.reasons == {
-        "missing image": 1, "unreadable image": 1, "empty chosen": 1, "1 image placeholders for 0 images": 1,
-        "chosen and rejected are the same text": 1, "not JSON": 1, "not a JSON object": 1,
+        "missing image": 1,
+        "unreadable image": 1,
+        "empty chosen": 1,
+        "1 image placeholders for 0 images": 1,
+        "chosen and rejected are the same text": 1,
+        "not JSON": 1,
+        "not a JSON object": 1,
         "image is neither a path nor a list of paths": 1,
         "an image is not a path": 1,
-    }  # fmt: skip
+    }
     said = capsys.readouterr().out
     assert (
         "set text has 4 rows, its meta.json says 5" in said and "data_augment" in said and "max_dynamic_patch" in said
@@ -98,7 +120,7 @@ def test_an_export_comes_back_with_all_its_fields(tmp_path: Path) -> None:
         PreferencePair("p1", ("red",), "What?", "a", "b", "k", "r", seed=3, scores={"s": 0.5}, details={"x": [1]}),
         PreferencePair("p2", ("red", "blue"), "Which?", "a", "b", "correctness"),
         PreferencePair("p3", (), "Why?\n", "a", "b", "dropout-ntp"),
-    ]  # fmt: skip
+    ]
     write("mmpr", images, pairs, tmp_path)
     found = {b.pairs[0].pair_id: b for b in mmpr.bundles(tmp_path, BadRows())}
     assert list(found) != [] and {name.removeprefix("scramble/") for name in found} == {"p1", "p2", "p3"}
@@ -111,14 +133,21 @@ def test_an_export_comes_back_with_all_its_fields(tmp_path: Path) -> None:
 def test_questions(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(encoded("red"))
     (tmp_path / "bad.png").write_bytes(b"no")
-    lines(tmp_path / "q.jsonl", [
-        {"image": "1.png", "question": " How many? ", "answer": 5, "kind": "numeric", "id": "first"},
-        {"question": "Which?", "answer": "B", "choices": ["x", "y"], "answers": ["B", "y"]},
-        {"image": ["1.png", "1.png"], "question": "Same?", "answer": None},
-        {"question": " ", "answer": "x"}, {"image": "gone.png", "question": "?"}, {"image": "bad.png", "question": "?"},
-        {"image": 3, "question": "?"}, {"question": "?", "answer": ["x"]}, {"question": "?", "choices": "x"},
-        {"question": "again", "id": "first"},
-    ])  # fmt: skip
+    lines(
+        tmp_path / "q.jsonl",
+        [
+            {"image": "1.png", "question": " How many? ", "answer": 5, "kind": "numeric", "id": "first"},
+            {"question": "Which?", "answer": "B", "choices": ["x", "y"], "answers": ["B", "y"]},
+            {"image": ["1.png", "1.png"], "question": "Same?", "answer": None},
+            {"question": " ", "answer": "x"},
+            {"image": "gone.png", "question": "?"},
+            {"image": "bad.png", "question": "?"},
+            {"image": 3, "question": "?"},
+            {"question": "?", "answer": ["x"]},
+            {"question": "?", "choices": "x"},
+            {"question": "again", "id": "first"},
+        ],
+    )
     bad = BadRows(None, 1.0)
     found = list(questions.bundles(tmp_path / "q.jsonl", bad))
     first, second, third = (bundle.questions[0] for bundle in found)
@@ -126,26 +155,38 @@ def test_questions(tmp_path: Path) -> None:
     assert (second.choices, second.answers, second.image_ids) == (("x", "y"), ("B", "y"), ())
     assert third.answer == "" and len(found[2].images) == 2
     assert bad.reasons == {
-        "row without question": 1, "missing image": 1, "unreadable image": 1, "duplicate id": 1,
-        "image is neither a path nor a list of paths": 1, "answer is neither text nor a number": 1,
+        "row without question": 1,
+        "missing image": 1,
+        "unreadable image": 1,
+        "duplicate id": 1,
+        "image is neither a path nor a list of paths": 1,
+        "answer is neither text nor a number": 1,
         "choices is not a list": 1,
-    }  # fmt: skip
+    }
     with pytest.raises(SourceError, match="does not exist"):
         list(questions.bundles(tmp_path / "nowhere.jsonl", BadRows()))
 
 
 def test_question_ids_and_images_that_are_0(tmp_path: Path) -> None:
-    lines(tmp_path / "q.jsonl", [
-        {"id": 0, "question": "Zero?", "answer": 0}, {"question": "None?", "answer": 1.5},
-        {"image": 0, "question": "?"}, {"answers": 0, "question": "?"},
-        '{"id": NaN, "question": "?"}', '{"id": 6, "question": "NaN?", "answer": NaN}',
-    ])  # fmt: skip
+    lines(
+        tmp_path / "q.jsonl",
+        [
+            {"id": 0, "question": "Zero?", "answer": 0},
+            {"question": "None?", "answer": 1.5},
+            {"image": 0, "question": "?"},
+            {"answers": 0, "question": "?"},
+            '{"id": NaN, "question": "?"}',
+            '{"id": 6, "question": "NaN?", "answer": NaN}',
+        ],
+    )
     bad = BadRows(None, 1.0)
     found = [bundle.questions[0] for bundle in questions.bundles(tmp_path / "q.jsonl", bad)]
     assert [(q.question_id, q.answer) for q in found] == [("0", "0"), ("0000002", "1.5"), ("6", "")]
     assert bad.reasons == {
-        "image is neither a path nor a list of paths": 1, "answers is not a list": 1, "row without id": 1
-    }  # fmt: skip
+        "image is neither a path nor a list of paths": 1,
+        "answers is not a list": 1,
+        "row without id": 1,
+    }
 
 
 @pytest.mark.parametrize("rejected", [" A red café.", "A red café.\n", "\tA red café. ", "A red cafe\u0301."])
@@ -184,13 +225,18 @@ def questions_of(tmp_path: Path, *rows: dict[str, Any]) -> tuple[list[Any], BadR
 @pytest.mark.parametrize("key", ["image", "images"])
 def test_both_keys_of_images_count_and_placeholders_are_dropped(tmp_path: Path, key: str) -> None:
     found, bad = questions_of(
-        tmp_path, {key: "1.png", "question": "<image>\nWhat?"}, {key: ["1.png"], "question": "What?"},
-        {key: "1.png", "question": "<image><image> What?"}, {key: float("nan"), "question": "Why?"},
+        tmp_path,
+        {key: "1.png", "question": "<image>\nWhat?"},
+        {key: ["1.png"], "question": "What?"},
+        {key: "1.png", "question": "<image><image> What?"},
+        {key: float("nan"), "question": "Why?"},
         {"question": "<image>\nWhat?"},
-    )  # fmt: skip
+    )
     assert [(one.question, one.image_ids) for one in found] == [
-        ("What?", ("1.png",)), ("What?", ("1.png",)), ("Why?", ()),
-    ]  # fmt: skip
+        ("What?", ("1.png",)),
+        ("What?", ("1.png",)),
+        ("Why?", ()),
+    ]
     assert dict(bad.reasons) == {"2 image placeholders for 1 images": 1, "1 image placeholders for 0 images": 1}
 
 

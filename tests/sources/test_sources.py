@@ -57,9 +57,14 @@ def test_image_folder_csv_by_path_with_other_columns(tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerows([["file_name", "text", "key"], ["a.png", 'A "red", square.', "seven"]])
     (record,) = read(
-        "image_folder", tmp_path / "list.csv", images=tmp_path / "pictures", embed=False,
-        image_column="file_name", caption_column="text", id_column="key",
-    )  # fmt: skip
+        "image_folder",
+        tmp_path / "list.csv",
+        images=tmp_path / "pictures",
+        embed=False,
+        image_column="file_name",
+        caption_column="text",
+        id_column="key",
+    )
     assert record.image_id == "seven" and record.captions == ('A "red", square.',)
     assert record.image.bytes is None and record.image.path == str(tmp_path / "pictures" / "a.png")
     assert record.image.open().getpixel((1, 1)) == (255, 0, 0)
@@ -91,10 +96,18 @@ def test_each_bad_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert record.image_id == "1" and bad.used == 1 and bad.rejected == 11
     listed = {row["row"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")}
     wanted = {
-        2: "row without caption", 3: "empty caption", 4: "caption is not text", 5: "row without image",
-        6: "duplicate id", 7: "unreadable image", 8: "unreadable image", 9: "unreadable image",
-        10: "missing image", 11: "not JSON", 12: "duplicate caption",
-    }  # fmt: skip
+        2: "row without caption",
+        3: "empty caption",
+        4: "caption is not text",
+        5: "row without image",
+        6: "duplicate id",
+        7: "unreadable image",
+        8: "unreadable image",
+        9: "unreadable image",
+        10: "missing image",
+        11: "not JSON",
+        12: "duplicate caption",
+    }
     assert listed.keys() == wanted.keys()
     for row, reason in wanted.items():
         assert listed[row].startswith(reason), (row, listed[row])
@@ -281,10 +294,14 @@ def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
     found = list(read("image_folder", tmp_path, bad=bad, id_column="id"))
     assert [(r.image_id, r.captions) for r in found] == [("0", ("A dog.",)), ("1", ("A cat.", "A cow."))]
     assert bad.reasons == {
-        "row without id": 1, "id is neither text nor a number": 1, "image is not a path but int": 1,
-        "image is not a path but list": 1, "row without caption": 1, "row without image": 1,
+        "row without id": 1,
+        "id is neither text nor a number": 1,
+        "image is not a path but int": 1,
+        "image is not a path but list": 1,
+        "row without caption": 1,
+        "row without image": 1,
         "caption holds half a character (a lone surrogate)": 1,
-    }  # fmt: skip
+    }
 
 
 def test_a_column_that_no_row_has_is_named_with_its_key(tmp_path: Path) -> None:
@@ -322,9 +339,12 @@ def test_coco_rows_of_other_types_are_listed(tmp_path: Path) -> None:
     bad = BadRows(max_fraction=0.95)
     assert [r.captions for r in read("coco", tmp_path, split="val2017", bad=bad)] == [("A bowl.",)]
     assert bad.reasons == {
-        "not a JSON object": 2, "missing image": 1, "row without caption": 1, "row without id": 3,
+        "not a JSON object": 2,
+        "missing image": 1,
+        "row without caption": 1,
+        "row without id": 3,
         "image is not a path but int": 1,
-    }  # fmt: skip
+    }
 
 
 def test_release_images_in_folders_of_their_own_keep_apart(tmp_path: Path) -> None:
@@ -351,19 +371,23 @@ def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None
         write_images(tmp_path / folder, "1.jpg", f"{folder}.jpg")
     graphs = [{"image_id": name, "objects": []} for name in (1, "VG_100K", 0)]
     (tmp_path / "graphs.json").write_text(json.dumps(graphs))
-    asked = [{"id": "VG_100K", "qas": [
-        {"qa_id": 0, "question": "What?", "answer": "A dog.", "rationale": "no list"},
-        {"question": "Without id?", "answer": "x"}, {"qa_id": 0, "question": "Twice?", "answer": "x"},
-    ]}]  # fmt: skip
+    asked = [
+        {
+            "id": "VG_100K",
+            "qas": [
+                {"qa_id": 0, "question": "What?", "answer": "A dog.", "rationale": "no list"},
+                {"question": "Without id?", "answer": "x"},
+                {"qa_id": 0, "question": "Twice?", "answer": "x"},
+            ],
+        }
+    ]
     (tmp_path / "questions.json").write_text(json.dumps(asked))
     bad = BadRows(max_fraction=0.95)
     found = list(scene_graphs.bundles(tmp_path, bad, graphs="graphs.json", questions="questions.json"))
     assert [bundle.key for bundle in found] == ["VG_100K"]
     (question,) = found[0].questions
     assert (question.question_id, question.answer, question.rationale) == ("0", "A dog", ())
-    assert bad.reasons == {
-        "several images of that name": 1, "missing image": 1, "row without id": 1, "duplicate id": 1
-    }  # fmt: skip
+    assert bad.reasons == {"several images of that name": 1, "missing image": 1, "row without id": 1, "duplicate id": 1}
 
 
 def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(tmp_path: Path) -> None:
@@ -375,16 +399,21 @@ def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(t
         return {"image": image, **{key: [asked, {"from": "gpt", "value": text}] for key, text in answers.items()}}
 
     rows = [
-        row("coco\\train2017\\000000000009.png"), row(["train2017/000000000025.png"]), row(["a.png", "b.png"]),
-        row("000000000009.png", "<image>\n<image>\ncaption:"), row([]),
-    ]  # fmt: skip
+        row("coco\\train2017\\000000000009.png"),
+        row(["train2017/000000000025.png"]),
+        row(["a.png", "b.png"]),
+        row("000000000009.png", "<image>\n<image>\ncaption:"),
+        row([]),
+    ]
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=1.0)
     records = [record for record, _ in read_with_pairs(tmp_path / "release.json", bad)]
     assert [record.image_id for record in records] == ["000000000009", "000000000025"]  # COCO's ids, from any system
     assert dict(bad.reasons) == {
-        "image is not a path but list": 1, "2 image placeholders for 1 image": 1, "row without image": 1
-    }  # fmt: skip
+        "image is not a path but list": 1,
+        "2 image placeholders for 1 image": 1,
+        "row without image": 1,
+    }
 
 
 def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_key(

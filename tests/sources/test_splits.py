@@ -78,10 +78,14 @@ def parquet(folder: Path, with_id: bool) -> dict[str, Any]:
 def release(folder: Path) -> dict[str, Any]:
     human = {"from": "human", "value": "<image>\ncaption:"}
     rows = [
-        {"id": n, "image": name, "conversations": [human, {"from": "gpt", "value": f"Row {n}."}],
-         "rejected_conversations": [human, {"from": "gpt", "value": "No."}]}
+        {
+            "id": n,
+            "image": name,
+            "conversations": [human, {"from": "gpt", "value": f"Row {n}."}],
+            "rejected_conversations": [human, {"from": "gpt", "value": "No."}],
+        }
         for n, name in enumerate(names(folder))
-    ]  # fmt: skip
+    ]
     (folder / "release.json").write_text(json.dumps(rows))
     return {"path": str(folder / "release.json"), "images": str(folder), "kind": "scramble_release"}
 
@@ -89,8 +93,10 @@ def release(folder: Path) -> dict[str, Any]:
 def mmpr(folder: Path) -> dict[str, Any]:
     """Rows with two images: an image is the first one of one row and the second one of another."""
     found = names(folder)
-    rows = [{"image": [name, found[n - 1]] if n % 3 else name, "question": "?", "chosen": f"{n}", "rejected": "x"}
-            for n, name in enumerate(found)]  # fmt: skip
+    rows = [
+        {"image": [name, found[n - 1]] if n % 3 else name, "question": "?", "chosen": f"{n}", "rejected": "x"}
+        for n, name in enumerate(found)
+    ]
     lines(folder / "rows.jsonl", rows)
     (folder / "meta.json").write_text(json.dumps({"s": {"root": ".", "annotation": "rows.jsonl"}}))
     return {"path": str(folder)}
@@ -109,10 +115,16 @@ def gqa(folder: Path) -> dict[str, Any]:
 
 
 LAYOUTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "image_folder": image_folder, "csv": csv, "coco": coco, "hf": lambda folder: parquet(folder, False),
-    "hf with ids": lambda folder: parquet(folder, True), "release": release, "mmpr": mmpr, "questions": questions,
+    "image_folder": image_folder,
+    "csv": csv,
+    "coco": coco,
+    "hf": lambda folder: parquet(folder, False),
+    "hf with ids": lambda folder: parquet(folder, True),
+    "release": release,
+    "mmpr": mmpr,
+    "questions": questions,
     "gqa": gqa,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("embed", [True, False])

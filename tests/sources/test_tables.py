@@ -125,15 +125,21 @@ def test_rows_of_one_image_are_one_image_also_apart_and_with_a_limit(
     captions = [f"Row {n}." for n in range(6)]
     write(tmp_path / "x.parquet", "red", "blue", "red", "blue", "red", "green", captions=captions)
     found = {r.image_id: r.captions for r in read("hf", tmp_path / "x.parquet")}
-    assert found == {"00000001": ("Row 0.", "Row 2.", "Row 4."), "00000002": ("Row 1.", "Row 3."),
-                     "00000006": ("Row 5.",)}  # fmt: skip
+    assert found == {
+        "00000001": ("Row 0.", "Row 2.", "Row 4."),
+        "00000002": ("Row 1.", "Row 3."),
+        "00000006": ("Row 5.",),
+    }
     assert "5 rows share 2 images" in capsys.readouterr().out
     assert len(list(read("hf", tmp_path / "x.parquet", limit=2))) == 2
 
 
 def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None:
-    rows = {"image": [encoded(c) for c in ("red", "blue", "red", "blue", "green")], "caption": list("abcde"),
-            "key": [0, 1, 0, 0, None]}  # fmt: skip
+    rows = {
+        "image": [encoded(c) for c in ("red", "blue", "red", "blue", "green")],
+        "caption": list("abcde"),
+        "key": [0, 1, 0, 0, None],
+    }
     pq.write_table(pa.table(rows), tmp_path / "x.parquet")
     bad = BadRows(max_fraction=0.5)
     found = list(read("hf", tmp_path / "x.parquet", bad=bad, id_column="key"))

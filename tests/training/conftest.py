@@ -40,10 +40,14 @@ def make_pairs(num_images: int, per_image: int) -> list[PreferencePair]:
                 second = "black"
             pairs.append(
                 PreferencePair(
-                    f"p{number}-{index}", (f"i{number}",), PROMPT, form.format(first, second),
-                    form.format(second, first), "swap-attribute",
+                    f"p{number}-{index}",
+                    (f"i{number}",),
+                    PROMPT,
+                    form.format(first, second),
+                    form.format(second, first),
+                    "swap-attribute",
                 )
-            )  # fmt: skip
+            )
     return pairs
 
 
@@ -78,9 +82,16 @@ def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from scramble.training import train
 
     summary = train(
-        load(tiny), data, tmp_path_factory.mktemp("base"), objective="sft", train_vision=True, steps=60, batch_size=8,
-        learning_rate=3e-3, device="cpu",
-    )  # fmt: skip
+        load(tiny),
+        data,
+        tmp_path_factory.mktemp("base"),
+        objective="sft",
+        train_vision=True,
+        steps=60,
+        batch_size=8,
+        learning_rate=3e-3,
+        device="cpu",
+    )
     return Path(summary["model"])
 
 

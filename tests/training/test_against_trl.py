@@ -39,18 +39,37 @@ def trl_losses(base: Path, data: Path, out: Path, losses: list[str], weights: li
             }
         )
     args = DPOConfig(
-        output_dir=str(out), loss_type=losses, loss_weights=weights, beta=BETA,
-        label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses), max_length=None, max_steps=steps,
-        per_device_train_batch_size=BATCH, learning_rate=LEARNING_RATE, lr_scheduler_type="cosine", warmup_steps=0.1,
-        weight_decay=0.0, max_grad_norm=1.0, logging_steps=1, seed=SEED, bf16=False, use_cpu=True,
-        gradient_checkpointing=False, report_to="none", save_strategy="no", disable_tqdm=True,
+        output_dir=str(out),
+        loss_type=losses,
+        loss_weights=weights,
+        beta=BETA,
+        label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses),
+        max_length=None,
+        max_steps=steps,
+        per_device_train_batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        seed=SEED,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
         dataloader_pin_memory=False,
-    )  # fmt: skip
+    )
     lora = LoraConfig(r=8, lora_alpha=16, target_modules=loaded.family.lora_targets)
     trainer = DPOTrainer(
-        loaded.model, args=args, train_dataset=Dataset.from_list(rows), processing_class=loaded.processor,
+        loaded.model,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=loaded.processor,
         peft_config=lora,
-    )  # fmt: skip
+    )
     trainer.train()
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
@@ -60,11 +79,26 @@ def our_losses(
 ) -> list[float]:
     """The loss that this trainer logs at each step, with TRL's order and definitions."""
     train(
-        load(base), data, out, objective=dict(zip(losses, weights, strict=True)), beta=BETA, delta="none",
-        sft_mean="batch", label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses), order="pairs",
-        lora={"r": 8, "alpha": 16}, steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, schedule="cosine",
-        warmup=0.1, log_every=1, seed=SEED, device="cpu", **options,
-    )  # fmt: skip
+        load(base),
+        data,
+        out,
+        objective=dict(zip(losses, weights, strict=True)),
+        beta=BETA,
+        delta="none",
+        sft_mean="batch",
+        label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses),
+        order="pairs",
+        lora={"r": 8, "alpha": 16},
+        steps=steps,
+        batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        schedule="cosine",
+        warmup=0.1,
+        log_every=1,
+        seed=SEED,
+        device="cpu",
+        **options,
+    )
     return [row["loss"] for row in read_jsonl(out / "metrics.jsonl")]
 
 

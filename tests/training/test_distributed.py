@@ -25,9 +25,15 @@ HANGS = 3600  # seconds after which processes are waiting for each other, and no
 def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
     # accelerate's own launcher starts a single process when it is told --cpu, so torch's does it here.
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), str(RUN),
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(processes),
+        str(RUN),
         json.dumps(options),
-    ]  # fmt: skip
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert (result.returncode != 0) == killed, result.stderr[-3000:]
 
@@ -36,9 +42,17 @@ def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> 
 def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """MPO with its delta, micro-batches of 2: one process accumulates two, two processes take one each."""
     options: dict[str, Any] = {
-        "objective": "mpo", "steps": 12, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "log_every": 1,
-        "seed": 5, "lora": {"r": 8, "alpha": 16}, "val_data": str(data), "evaluate_every": 6,
-    }  # fmt: skip
+        "objective": "mpo",
+        "steps": 12,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-3,
+        "log_every": 1,
+        "seed": 5,
+        "lora": {"r": 8, "alpha": 16},
+        "val_data": str(data),
+        "evaluate_every": 6,
+    }
     if kind == "model":
         options |= {"lora": None, "train_vision": True, "learning_rate": 1e-4}
     train(load(base), data, tmp_path / "one", device="cpu", **options)
@@ -56,9 +70,17 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
 def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path, tmp_path: Path) -> None:
     """The tower is trained, and half of the micro-batches have no image; one and two processes agree."""
     options: dict[str, Any] = {
-        "objective": "sft", "steps": 8, "batch_size": 2, "micro_batch_size": 1, "learning_rate": 1e-4, "log_every": 1,
-        "lora": None, "train_vision": True, "use": ["captions", "questions"], "order": "pairs",
-    }  # fmt: skip
+        "objective": "sft",
+        "steps": 8,
+        "batch_size": 2,
+        "micro_batch_size": 1,
+        "learning_rate": 1e-4,
+        "log_every": 1,
+        "lora": None,
+        "train_vision": True,
+        "use": ["captions", "questions"],
+        "order": "pairs",
+    }
     from scramble.records import ImageRecord, Question
     from scramble.storage.tables import read_table, write_table
 
@@ -78,9 +100,17 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
 def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path) -> None:
     """Killed at step 6 with the last checkpoint at 4: the same rows and the same adapter, bit for bit."""
     options: dict[str, Any] = {
-        "model": str(base), "data": str(data), "objective": "mpo", "steps": 12, "batch_size": 8, "micro_batch_size": 2,
-        "learning_rate": 1e-3, "log_every": 5, "save_every": 4, "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
-    }  # fmt: skip
+        "model": str(base),
+        "data": str(data),
+        "objective": "mpo",
+        "steps": 12,
+        "batch_size": 8,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-3,
+        "log_every": 5,
+        "save_every": 4,
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
+    }
     launch(options | {"out": str(tmp_path / "whole")}, 2)
     launch(options | {"out": str(tmp_path / "killed"), "kill_at": 7}, 2, killed=True)
     launch(options | {"out": str(tmp_path / "killed")}, 2)
@@ -96,9 +126,18 @@ def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path
 def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     file = Path(__file__).resolve().parents[2] / "configs" / "accelerate" / f"{config}.yaml"
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), "--num_processes", "2",
-        "--main_process_port", "0", str(RUN), json.dumps(options),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(file),
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        str(RUN),
+        json.dumps(options),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
 
 
@@ -107,9 +146,18 @@ def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedPro
 def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """Weights shared out to two CPU processes: same losses, a checkpoint that resumes, and whole weights at the end."""
     options: dict[str, Any] = {
-        "objective": "mpo", "steps": 8, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "log_every": 1,
-        "save_every": 4, "seed": 5, "lora": {"r": 8, "alpha": 16}, "val_data": str(data), "best": "val/loss",
-    }  # fmt: skip
+        "objective": "mpo",
+        "steps": 8,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-3,
+        "log_every": 1,
+        "save_every": 4,
+        "seed": 5,
+        "lora": {"r": 8, "alpha": 16},
+        "val_data": str(data),
+        "best": "val/loss",
+    }
     if kind == "model":
         options |= {"lora": None, "learning_rate": 1e-4}
     train(load(base), data, tmp_path / "one", device="cpu", **options)

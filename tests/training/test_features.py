@@ -15,9 +15,14 @@ from scramble.storage.jsonl import read_jsonl
 from scramble.training import train
 
 OPTIONS: dict[str, Any] = {
-    "objective": "mpo", "lora": {"r": 8, "alpha": 16}, "steps": 12, "batch_size": 8, "learning_rate": 1e-3,
-    "log_every": 1, "device": "cpu",
-}  # fmt: skip
+    "objective": "mpo",
+    "lora": {"r": 8, "alpha": 16},
+    "steps": 12,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "log_every": 1,
+    "device": "cpu",
+}
 
 
 def counted(base: Path) -> tuple[Loaded, list[int]]:

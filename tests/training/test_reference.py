@@ -42,10 +42,13 @@ class Setting:
 
     def parts(self, **changes: Any) -> dict[str, str]:
         values: dict[str, Any] = {
-            "weights": weights_key(self.backbone.model), "adapter": adapter_key(self.backbone.model),
-            "processor": processor_key(self.loaded), "precision": "float32", "examples": self.examples,
+            "weights": weights_key(self.backbone.model),
+            "adapter": adapter_key(self.backbone.model),
+            "processor": processor_key(self.loaded),
+            "precision": "float32",
+            "examples": self.examples,
             "images": self.images,
-        }  # fmt: skip
+        }
         return cache_parts(**(values | changes))
 
     def logps(self, folder: Path, parts: dict[str, str] | None = None) -> dict[str, tuple[float, float]]:

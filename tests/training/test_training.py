@@ -48,9 +48,18 @@ def run(options: dict[str, Any], *, code: int = 0) -> str:
 def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """MPO with its delta and LoRA dropout, killed at step 13 with the last checkpoint at 8 (off the logging grid)."""
     options = {
-        "model": str(base), "data": str(data), "objective": "mpo", "steps": 20, "batch_size": 4, "micro_batch_size": 2,
-        "learning_rate": 1e-3, "log_every": 5, "save_every": 4, "seed": 3, "lora": {**LORA, "dropout": 0.1},
-    }  # fmt: skip
+        "model": str(base),
+        "data": str(data),
+        "objective": "mpo",
+        "steps": 20,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-3,
+        "log_every": 5,
+        "save_every": 4,
+        "seed": 3,
+        "lora": {**LORA, "dropout": 0.1},
+    }
     if kind == "model":
         options |= {"lora": None, "train_vision": True, "objective": "sft", "save_every": 8}
     run(options | {"out": str(tmp_path / "whole")})
@@ -110,9 +119,21 @@ def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
 
     tower.forward = counted
     train(
-        loaded, data, tmp_path, objective="mpo", lora=LORA, steps=50, batch_size=4, reference="step", order="images",
-        gradient_checkpointing=True, evaluate=count_hooks, evaluate_every=1, log_every=1, device="cpu",
-    )  # fmt: skip
+        loaded,
+        data,
+        tmp_path,
+        objective="mpo",
+        lora=LORA,
+        steps=50,
+        batch_size=4,
+        reference="step",
+        order="images",
+        gradient_checkpointing=True,
+        evaluate=count_hooks,
+        evaluate_every=1,
+        log_every=1,
+        device="cpu",
+    )
     assert [row["images"] for row in rows(tmp_path)] == [2] * 50
     assert sum(images) == 2 * 50  # each image of a micro-batch once, reference included
     assert len(set(hooks[1:])) == 1  # transformers hooks its output recorders once, at the first forward
@@ -122,9 +143,14 @@ def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {
-        "objective": "mpo", "lora": LORA, "steps": 8, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1,
+        "objective": "mpo",
+        "lora": LORA,
+        "steps": 8,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "log_every": 1,
         "device": "cpu",
-    }  # fmt: skip
+    }
     train(load(base), data, tmp_path / "plain", **options)
     train(load(base), data, tmp_path / "other", **options, gradient_checkpointing=True, reference="step")
     for a, b in zip(rows(tmp_path / "plain"), rows(tmp_path / "other"), strict=True):
@@ -136,9 +162,19 @@ def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
     losses = []
     for micro in (4, 2, 1):
         train(
-            load(base), data, tmp_path / str(micro), objective="mpo", lora=LORA, steps=6, batch_size=4,
-            micro_batch_size=micro, order="pairs", learning_rate=1e-3, log_every=1, device="cpu",
-        )  # fmt: skip
+            load(base),
+            data,
+            tmp_path / str(micro),
+            objective="mpo",
+            lora=LORA,
+            steps=6,
+            batch_size=4,
+            micro_batch_size=micro,
+            order="pairs",
+            learning_rate=1e-3,
+            log_every=1,
+            device="cpu",
+        )
         losses.append([(row["loss"], row["delta"]) for row in rows(tmp_path / str(micro))])
     torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.tensor(losses[2]), torch.tensor(losses[0]), atol=1e-5, rtol=0)
@@ -146,14 +182,24 @@ def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
 
 def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {
-        "objective": "mpo", "lora": {**LORA, "dropout": 0.1}, "steps": 6, "batch_size": 4, "learning_rate": 1e-3,
-        "log_every": 1, "device": "cpu",
-    }  # fmt: skip
+        "objective": "mpo",
+        "lora": {**LORA, "dropout": 0.1},
+        "steps": 6,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "log_every": 1,
+        "device": "cpu",
+    }
     train(load(base), data, tmp_path / "without", **options)
     train(
-        load(base), data, tmp_path / "with", **options, val_data=data, evaluate_every=2,
+        load(base),
+        data,
+        tmp_path / "with",
+        **options,
+        val_data=data,
+        evaluate_every=2,
         evaluate=lambda loaded: {"score": torch.rand(()).item()},
-    )  # fmt: skip
+    )
     logged = rows(tmp_path / "with")
     assert [row for row in logged if "loss" in row] == rows(tmp_path / "without")
     watched = [row for row in logged if "val/loss" in row]
@@ -170,14 +216,24 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
     model = save_tiny(family, tmp_path / "model", texts, 0)
     options: dict[str, Any] = {
-        "objective": "mpo", "lora": LORA, "steps": 3, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1,
+        "objective": "mpo",
+        "lora": LORA,
+        "steps": 3,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "log_every": 1,
         "device": "cpu",
-    }  # fmt: skip
+    }
     train(load(model), data, tmp_path / "plain", **options)
     train(
-        load(model), data, tmp_path / "other", **options, reference="step", image_features=tmp_path / "features",
+        load(model),
+        data,
+        tmp_path / "other",
+        **options,
+        reference="step",
+        image_features=tmp_path / "features",
         gradient_checkpointing=True,
-    )  # fmt: skip
+    )
     losses = [torch.tensor([row["loss"] for row in rows(tmp_path / name)]) for name in ("plain", "other")]
     torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=0)
 
@@ -188,9 +244,17 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
 @pytest.mark.parametrize("objective", ["dpo", "mpo", {"sppo_hard": 1.0}])
 def test_preference_objectives_widen_the_margin(base: Path, data: Path, tmp_path: Path, objective: Any) -> None:
     train(
-        load(base), data, tmp_path, objective=objective, lora=LORA, steps=40, batch_size=8, learning_rate=5e-3,
-        log_every=1, device="cpu",
-    )  # fmt: skip
+        load(base),
+        data,
+        tmp_path,
+        objective=objective,
+        lora=LORA,
+        steps=40,
+        batch_size=8,
+        learning_rate=5e-3,
+        log_every=1,
+        device="cpu",
+    )
     logged = rows(tmp_path)
     assert abs(logged[0]["rewards/margins"]) < 1e-5
     assert sum(row["rewards/margins"] for row in logged[-5:]) / 5 > 0.05
@@ -199,9 +263,16 @@ def test_preference_objectives_widen_the_margin(base: Path, data: Path, tmp_path
 def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(base / "model.safetensors")
     train(
-        load(base), data, tmp_path, objective="dpo", steps=30, batch_size=8, learning_rate=2e-3, log_every=1,
+        load(base),
+        data,
+        tmp_path,
+        objective="dpo",
+        steps=30,
+        batch_size=8,
+        learning_rate=2e-3,
+        log_every=1,
         device="cpu",
-    )  # fmt: skip
+    )
     after = load_file(tmp_path / "model" / "model.safetensors")
     logged = rows(tmp_path)
     assert logged[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
@@ -213,9 +284,18 @@ def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path
 def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(tiny / "model.safetensors")
     summary = train(
-        load(tiny), data, tmp_path, objective="sft", use=["captions"], train_vision=True, steps=10, batch_size=8,
-        learning_rate=3e-3, log_every=1, device="cpu",
-    )  # fmt: skip
+        load(tiny),
+        data,
+        tmp_path,
+        objective="sft",
+        use=["captions"],
+        train_vision=True,
+        steps=10,
+        batch_size=8,
+        learning_rate=3e-3,
+        log_every=1,
+        device="cpu",
+    )
     after = load_file(tmp_path / "model" / "model.safetensors")
     assert all(not torch.equal(before[n], after[n]) for n in after if n.endswith("vision_tower.layernorm.weight"))
     assert any("vision" in n and not torch.equal(before[n], after[n]) for n in after)
@@ -239,9 +319,17 @@ def test_a_supervised_run_is_asked_about_rejected_answers(
     base: Path, data: Path, tmp_path: Path, use: list[str]
 ) -> None:
     train(
-        load(base), data, tmp_path, objective="sft", use=use, lora=LORA, steps=2, batch_size=8, val_data=data,
+        load(base),
+        data,
+        tmp_path,
+        objective="sft",
+        use=use,
+        lora=LORA,
+        steps=2,
+        batch_size=8,
+        val_data=data,
         device="cpu",
-    )  # fmt: skip
+    )
     watched = [row for row in rows(tmp_path) if "val/loss" in row]
     assert watched[0]["val/logps/rejected"] < 0 and 0 <= watched[0]["val/logps/accuracies"] <= 1
     assert "val/rewards/margins" not in watched[0] and "logps/rejected" not in rows(tmp_path)[1]
@@ -296,9 +384,7 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
     examples.append(Example("special", ("i1",), "Describe the image.", "a red", answer))
     with pytest.warns(UserWarning, match="1 of 5 rows refused"):
-        train(
-            loaded, (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2, device="cpu"
-        )  # fmt: skip
+        train(loaded, (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2, device="cpu")
     [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
     assert row["id"] == "special" and reason in row["reason"]
 
@@ -307,9 +393,16 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
 def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp_path: Path, limit: int) -> None:
     """No file beyond 100 kB: the adapter does not fit; beyond 400 kB: the optimizer's state does not."""
     options = {
-        "model": str(base), "data": str(data), "out": str(tmp_path), "lora": LORA, "objective": "sft", "steps": 4,
-        "batch_size": 4, "save_every": 2, "log_every": 1,
-    }  # fmt: skip
+        "model": str(base),
+        "data": str(data),
+        "out": str(tmp_path),
+        "lora": LORA,
+        "objective": "sft",
+        "steps": 4,
+        "batch_size": 4,
+        "save_every": 2,
+        "log_every": 1,
+    }
     run(options | {"kill_at": 3}, code=-9)
     message = run(options | {"file_limit": limit}, code=1)
     assert "StoreError: cannot write checkpoint" in message and "at step 4" in message
@@ -367,18 +460,34 @@ def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
 def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_path: Path) -> None:
     """With bfloat16 autocast the fresh adapter's first loss is log 2: the reference is computed the same way."""
     train(
-        load(base), data, tmp_path / "out", lora=LORA, steps=1, batch_size=4, autocast=True, beta=10.0,
-        image_features=tmp_path / "features", device="cpu",
-    )  # fmt: skip
+        load(base),
+        data,
+        tmp_path / "out",
+        lora=LORA,
+        steps=1,
+        batch_size=4,
+        autocast=True,
+        beta=10.0,
+        image_features=tmp_path / "features",
+        device="cpu",
+    )
     assert rows(tmp_path / "out")[0]["loss"] == pytest.approx(0.693147, abs=0.02)
 
 
 def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"step \d+: .*check the learning rate"):
         train(
-            load(base), data, tmp_path, lora=LORA, steps=20, batch_size=2, learning_rate=1e30, warmup=0, save_every=1,
+            load(base),
+            data,
+            tmp_path,
+            lora=LORA,
+            steps=20,
+            batch_size=2,
+            learning_rate=1e30,
+            warmup=0,
+            save_every=1,
             device="cpu",
-        )  # fmt: skip
+        )
     assert list((tmp_path / "checkpoints").glob("step-*"))
     assert not (tmp_path / "adapter").exists()
 

@@ -59,8 +59,9 @@ def test_falling_chosen_answers_and_saturated_margins_are_said_once(
     assert fall["chosen_log_ratio"] == pytest.approx(-1.2)
     feed(Warnings(path, beta=0.1), [row(0.1, 6.0, 1.0)] * 7, start=7)  # resumed after the first warning
     assert [(r["warning"], r["step"]) for r in read_jsonl(path)] == [
-        ("likelihood displacement", 7), ("saturated margins", 12)
-    ]  # fmt: skip
+        ("likelihood displacement", 7),
+        ("saturated margins", 12),
+    ]
     feed(Warnings(path, beta=0.1), [], start=8)  # resumed from before the second
     assert len(list(read_jsonl(path))) == 1
     assert capsys.readouterr().out.count("warning, step") == 2
@@ -164,8 +165,19 @@ def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
 
 
 def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data: Path, tmp_path: Path) -> None:
-    train(load(base), data, tmp_path, objective="dpo", lora=LORA, steps=3, batch_size=4, log_every=1, device="cpu",
-          peak_tflops=1.0, facts={"data/blind_accuracy/length": 51.0})  # fmt: skip
+    train(
+        load(base),
+        data,
+        tmp_path,
+        objective="dpo",
+        lora=LORA,
+        steps=3,
+        batch_size=4,
+        log_every=1,
+        device="cpu",
+        peak_tflops=1.0,
+        facts={"data/blind_accuracy/length": 51.0},
+    )
     rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
     assert rows[0] == {"step": 0, "data/blind_accuracy/length": 51.0, "epoch": 0.0}
     assert len(rows) == 4

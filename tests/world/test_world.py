@@ -158,14 +158,24 @@ def test_objects_never_overlap_and_look_alikes_can_be_asked_for():
 def test_the_graph_lists_every_relation_both_ways():
     graph = scene_graph(SCENE, 100)
     assert graph["objects"][1] == {
-        "id": "o1", "name": "square", "attributes": ["blue", "large"], "bbox": [55.0, 35.0, 85.0, 65.0],
-    }  # fmt: skip
+        "id": "o1",
+        "name": "square",
+        "attributes": ["blue", "large"],
+        "bbox": [55.0, 35.0, 85.0, 65.0],
+    }
     facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
     assert facts == {
-        ("o0", "left of", "o1"), ("o1", "right of", "o0"), ("o0", "above", "o1"), ("o1", "below", "o0"),
-        ("o0", "above", "o2"), ("o2", "below", "o0"),
-        ("o2", "left of", "o1"), ("o1", "right of", "o2"), ("o2", "below", "o1"), ("o1", "above", "o2"),
-    }  # fmt: skip
+        ("o0", "left of", "o1"),
+        ("o1", "right of", "o0"),
+        ("o0", "above", "o1"),
+        ("o1", "below", "o0"),
+        ("o0", "above", "o2"),
+        ("o2", "below", "o0"),
+        ("o2", "left of", "o1"),
+        ("o1", "right of", "o2"),
+        ("o2", "below", "o1"),
+        ("o1", "above", "o2"),
+    }
 
 
 @pytest.mark.parametrize(

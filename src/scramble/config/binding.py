@@ -75,8 +75,11 @@ class Section:
     name_in_config: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        found = [clause for name, kind in hints(type(self)).items()
-                 for clause in check(getattr(self, name), kind, join(self.name_in_config, name))]  # fmt: skip
+        found = [
+            clause
+            for name, kind in hints(type(self)).items()
+            for clause in check(getattr(self, name), kind, join(self.name_in_config, name))
+        ]
         if found := found or list(self.faults(self.name_in_config)):
             raise ConfigError(found)
 
@@ -158,8 +161,9 @@ def _check_annotated(value: Any, kind: Any, marks: tuple[Any, ...], at: str) -> 
             return _check_variant(value, mark, at)
     found = check(value, kind, at)
     if not found and value is not None:
-        found = [f"{at}={show(value)} {mark.allowed}" for mark in marks
-                 if isinstance(mark, Bound) and not mark.holds(value)]  # fmt: skip
+        found = [
+            f"{at}={show(value)} {mark.allowed}" for mark in marks if isinstance(mark, Bound) and not mark.holds(value)
+        ]
     return found
 
 
@@ -186,8 +190,11 @@ def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -
     if origin is dict:
         if not isinstance(value, Mapping):
             return [f"{at}={show(value)} must be a mapping ({at}={{name: value}})"]
-        return [clause for key, item in value.items()
-                for clause in (*check(key, args[0], at), *check(item, args[1], join(at, key)))]  # fmt: skip
+        return [
+            clause
+            for key, item in value.items()
+            for clause in (*check(key, args[0], at), *check(item, args[1], join(at, key)))
+        ]
     if not isinstance(value, list | tuple):
         return [f"{at}={show(value)} must be a list ({at}=[{show(value)}])"]
     if origin is tuple:
@@ -225,13 +232,19 @@ def _check_section(value: Any, cls: type[Section], at: str, besides: tuple[str, 
     if not isinstance(value, Mapping):
         return [f"{at}={show(value)} must be a group of settings; set {_one_of(at, hints(cls))}"]
     known = hints(cls)
-    found = [f"{join(at, name)}: there is no such key; {_key_hint(str(name), known, at, besides)}"
-             for name in value if name not in known]  # fmt: skip
+    found = [
+        f"{join(at, name)}: there is no such key; {_key_hint(str(name), known, at, besides)}"
+        for name in value
+        if name not in known
+    ]
     for name, kind in known.items():
         if name in value:
             found += check(value[name], kind, join(at, name))
-    required = [field.name for field in dataclasses.fields(cls)
-                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]  # fmt: skip
+    required = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
     found += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
     return found + _joint_faults(value, cls, at, found)
 

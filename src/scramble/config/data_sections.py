@@ -151,11 +151,21 @@ class SceneGraphs(Real):
 
 Data = Annotated[
     Any,
-    Variants("kind", {
-        "world": World, "image_folder": ImageFolder, "coco": Coco, "hf": HuggingFace, "scramble_release": Release,
-        "mmpr": Mmpr, "questions": Questions, "gqa": SceneGraphs, "visual_genome": SceneGraphs,
-    }),
-]  # fmt: skip
+    Variants(
+        "kind",
+        {
+            "world": World,
+            "image_folder": ImageFolder,
+            "coco": Coco,
+            "hf": HuggingFace,
+            "scramble_release": Release,
+            "mmpr": Mmpr,
+            "questions": Questions,
+            "gqa": SceneGraphs,
+            "visual_genome": SceneGraphs,
+        },
+    ),
+]
 
 
 # -------------------------------------------------------------------------------------------------------------- engines
@@ -436,9 +446,14 @@ class DropoutMethod(Negatives):
 
 
 METHODS: dict[str, type[Section]] = {
-    "world": WorldMethod, "rules": RulesMethod, "cot": CotMethod, "scenealign": SceneAlignMethod,
-    "correctness": CorrectnessMethod, "dropout_ntp": DropoutMethod, "given": Given,
-}  # fmt: skip
+    "world": WorldMethod,
+    "rules": RulesMethod,
+    "cot": CotMethod,
+    "scenealign": SceneAlignMethod,
+    "correctness": CorrectnessMethod,
+    "dropout_ntp": DropoutMethod,
+    "given": Given,
+}
 
 
 @dataclass(frozen=True)

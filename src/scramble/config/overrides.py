@@ -88,8 +88,21 @@ def faults(root: str, arguments: Sequence[str]) -> list[str]:
 
 def _option_values(arguments: Sequence[str]) -> set[str]:
     """What follows Hydra's own options that take a value."""
-    options = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--info", "-i",
-               "--cfg", "-c", "--experimental-rerun")  # fmt: skip
+    options = (
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--config-dir",
+        "-cd",
+        "--package",
+        "-p",
+        "--info",
+        "-i",
+        "--cfg",
+        "-c",
+        "--experimental-rerun",
+    )
     return {after for option, after in pairwise(arguments) if option in options}
 
 

@@ -256,9 +256,15 @@ def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
         return
     known = {key: kind for key, kind in hints(Protocol).items() if key not in ("name", "version")}
     rest = {key: value for key, value in values.items() if key != "name"}
-    found = [clause for key, value in rest.items() for clause in (
-        check(value, known[key], f"protocol.{key}") if key in known
-        else [f"protocol.{key}: there is no such key; {_full_hint(key, known, 'protocol')}"])]  # fmt: skip
+    found = [
+        clause
+        for key, value in rest.items()
+        for clause in (
+            check(value, known[key], f"protocol.{key}")
+            if key in known
+            else [f"protocol.{key}: there is no such key; {_full_hint(key, known, 'protocol')}"]
+        )
+    ]
     yield from found
     if not found:
         try:
@@ -301,10 +307,15 @@ def no_run(folder: Path) -> str:
     """That a run's folder does not exist, with the nearest names of those that do."""
     others = [path.name for path in folder.parent.glob("*") if (path / "data").is_dir() or (path / "train").is_dir()]
     close = near(folder.name, others)
-    listed = f"did you mean {' or '.join(f'name={name}' for name in close)}?" if close else (
-        f"there are {', '.join(sorted(others))}" if others
-        else "scripts/train.py makes one, and scripts/evaluate.py its results"
-    )  # fmt: skip
+    listed = (
+        f"did you mean {' or '.join(f'name={name}' for name in close)}?"
+        if close
+        else (
+            f"there are {', '.join(sorted(others))}"
+            if others
+            else "scripts/train.py makes one, and scripts/evaluate.py its results"
+        )
+    )
     return f"there is no run {folder}; {listed}"
 
 
@@ -483,9 +494,19 @@ class Audit(Section):
 
 
 ROOTS: dict[str, type[Section]] = {
-    "generate": Generate, "train": Train, "evaluate": Evaluate, "report": Report, "browse": Browse, "share": ShareRoot,
-    "export": Export, "chat": Chat, "bridge": Bridge, "study": Study, "reproduce": Reproduce, "audit": Audit,
-}  # fmt: skip
+    "generate": Generate,
+    "train": Train,
+    "evaluate": Evaluate,
+    "report": Report,
+    "browse": Browse,
+    "share": ShareRoot,
+    "export": Export,
+    "chat": Chat,
+    "bridge": Bridge,
+    "study": Study,
+    "reproduce": Reproduce,
+    "audit": Audit,
+}
 
 
 # ----------------------------------------------------------------------------------------------------------- validation
@@ -537,8 +558,11 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
 def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
     from omegaconf import OmegaConf
 
-    return sorted(key for key in OmegaConf.missing_keys(cfg)
-                  if any(key == s or key.startswith((f"{s}.", f"{s}[")) for s in sections))  # fmt: skip
+    return sorted(
+        key
+        for key in OmegaConf.missing_keys(cfg)
+        if any(key == s or key.startswith((f"{s}.", f"{s}[")) for s in sections)
+    )
 
 
 def _no_value(keys: Sequence[str]) -> str:
@@ -578,8 +602,12 @@ def key_hint(name: str, known: Iterable[str]) -> str:
     siblings = near(leaf, [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == group])
     close = same[:3] or [join(group, key) for key in siblings] or near(name, known)
     if not close:
-        close = [key for leaf_near in near(leaf, {k.rpartition(".")[2] for k in known}, most=1)
-                 for key in known if key.rpartition(".")[2] == leaf_near][:2]  # fmt: skip
+        close = [
+            key
+            for leaf_near in near(leaf, {k.rpartition(".")[2] for k in known}, most=1)
+            for key in known
+            if key.rpartition(".")[2] == leaf_near
+        ][:2]
     if close:
         return f"did you mean {' or '.join(close)}?"
     inside = [key for key in known if key.rpartition(".")[0] == group]

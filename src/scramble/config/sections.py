@@ -31,9 +31,22 @@ if TYPE_CHECKING:
 # A test compares the names below with those of the code that reads them (tests/test_config.py): importing that code
 # here would load torch before a mistyped key can be reported.
 Loss = Literal[
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-    "apo_zero", "apo_down", "discopop", "sigmoid_norm", "sft",
-]  # fmt: skip
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+    "sft",
+]
 SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # the losses that read label_smoothing
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
@@ -44,9 +57,15 @@ Attention = Literal["sdpa", "flex_attention", "eager", "flash_attention_2"]
 CaptionStyle = Literal["relation", "chain", "list", "scene", "count"]
 QuestionKind = Literal["colour", "shape", "size", "place", "count", "existence", "relation", "yes-no"]
 CaptionKind = Literal[
-    "swap-object", "swap-attribute", "swap-relation", "swap-number", "replace-object", "replace-attribute",
-    "replace-relation", "replace-number",
-]  # fmt: skip
+    "swap-object",
+    "swap-attribute",
+    "swap-relation",
+    "swap-number",
+    "replace-object",
+    "replace-attribute",
+    "replace-relation",
+    "replace-number",
+]
 AnswerRule = Literal["exact", "vqa", "choice", "relaxed", "anls", "numeric", "latex"]
 AskStyle = Literal["steps", "boxed", "think", "background", "visual", "grounded", "rationale", "direct"]
 Intervention = Literal["swap", "replace", "shorten", "overthink"]
@@ -67,9 +86,11 @@ Device = Annotated[
 ]
 ShardText = Annotated[
     str,
-    Bound(lambda value: bool(re.fullmatch(r"\d+/\d+", value)) and int(value.split("/")[0]) < int(value.split("/")[1]),
-          "must be i/n with i from 0 to n - 1, as in shard=0/4"),
-]  # fmt: skip
+    Bound(
+        lambda value: bool(re.fullmatch(r"\d+/\d+", value)) and int(value.split("/")[0]) < int(value.split("/")[1]),
+        "must be i/n with i from 0 to n - 1, as in shard=0/4",
+    ),
+]
 
 
 def _ordered(values: Sequence[float]) -> bool:

@@ -181,10 +181,12 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
         whole = len(readable) == len(grades)
         graded.append(
             dataclasses.replace(
-                o, status="ok" if whole else "unparsed", details={**o.details, "grades": grades},
+                o,
+                status="ok" if whole else "unparsed",
+                details={**o.details, "grades": grades},
                 values={"score": float(np.mean(readable)) if whole else 0.0},
             )
-        )  # fmt: skip
+        )
     return graded
 
 
@@ -231,9 +233,12 @@ def _extract(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -
         record = _question(items[o.item_id])
         read = normalise_mathvista(reply.strip(), record.choices, items[o.item_id].details)
         found[o.item_id] = dataclasses.replace(
-            o, values={"accuracy": float(read is not None and read == record.answer)}, prediction=read,
-            status="unparsed" if read is None else "ok", details={**o.details, "extraction": "judge"},
-        )  # fmt: skip
+            o,
+            values={"accuracy": float(read is not None and read == record.answer)},
+            prediction=read,
+            status="unparsed" if read is None else "ok",
+            details={**o.details, "extraction": "judge"},
+        )
     return [found.get(o.item_id, o) for o in outcomes]
 
 

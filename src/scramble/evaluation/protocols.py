@@ -98,10 +98,21 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("standard"),
         # The authors' scorer: log P(Yes) without end token, letters by prefix, Molmo's images at 336 px; of captions an
         # argmax with the true one first, so that a tie counts as right there (but not in a 2x2).
-        Protocol("scramble", max_new_tokens=10, letter_parser="startswith", yes_no_parser="pope_official",
-                 choice_tie_policy="first"),
-        Protocol("scramble_molmo", image_px=336, max_new_tokens=10, letter_parser="startswith",
-                 yes_no_parser="pope_official", choice_tie_policy="first"),
+        Protocol(
+            "scramble",
+            max_new_tokens=10,
+            letter_parser="startswith",
+            yes_no_parser="pope_official",
+            choice_tie_policy="first",
+        ),
+        Protocol(
+            "scramble_molmo",
+            image_px=336,
+            max_new_tokens=10,
+            letter_parser="startswith",
+            yes_no_parser="pope_official",
+            choice_tie_policy="first",
+        ),
         Protocol("vqascore_3.0", yes_template=_VQASCORE),
         Protocol("vqascore_3.0_llava", yes_template=_VQASCORE, score_end=True),  # LLaVA-1.5's answer ends in </s>
         Protocol("yes_minus_no", caption_score="yes_minus_no"),
@@ -119,10 +130,16 @@ PROTOCOLS: dict[str, Protocol] = {
             max_new_tokens=1024,
         ),
         Protocol("lmms_eval", yes_no_parser="exact", letter_parser="priority", max_new_tokens=128),
-        Protocol("vlmevalkit", yes_no_parser="words", letter_parser="can_infer", vqa_accuracy="vlmevalkit",
-                 max_new_tokens=512),
-        Protocol("llava", yes_no_parser="pope_official", letter_parser="llava_sqa", vqa_accuracy="evalai",
-                 max_new_tokens=128),
+        Protocol(
+            "vlmevalkit",
+            yes_no_parser="words",
+            letter_parser="can_infer",
+            vqa_accuracy="vlmevalkit",
+            max_new_tokens=512,
+        ),
+        Protocol(
+            "llava", yes_no_parser="pope_official", letter_parser="llava_sqa", vqa_accuracy="evalai", max_new_tokens=128
+        ),
         Protocol("molmo", vqa_accuracy="molmo"),
         Protocol("naturalbench", yes_no_parser="first_match", letter_parser="naturalbench_ab", max_new_tokens=16),
         Protocol("mmvp_lmms_eval", letter_parser="mmvp", max_new_tokens=16),
@@ -131,7 +148,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("world", caption_score="caption", yes_no_form="likelihood", letter_form="likelihood"),
         Protocol("world_yes", caption_score="yes_minus_no", yes_no_form="likelihood", letter_form="likelihood"),
     )
-}  # fmt: skip
+}
 
 
 def protocol(name: str, **overrides: Any) -> Protocol:
@@ -213,11 +230,15 @@ def _caption_queries(
         orders = (captions, captions[::-1])
         return [
             Query(
-                f"{prefix}/order{k}", image_ids, chosen.two_choice_template.format(options=options(order)), letters,
-                chosen.score_end, image_px=px,
+                f"{prefix}/order{k}",
+                image_ids,
+                chosen.two_choice_template.format(options=options(order)),
+                letters,
+                chosen.score_end,
+                image_px=px,
             )
             for k, order in enumerate(orders)
-        ]  # fmt: skip
+        ]
     return [Query(prefix, image_ids, _caption_prompt(chosen, benchmark), captions, True, image_px=px)]
 
 
@@ -231,9 +252,12 @@ def _question_query(item: Item, record: Question, chosen: Protocol) -> Query:
         return Query(item.item_id, record.image_ids, item.details["prompt"], max_new_tokens=length, image_px=px)
     if item.style == "free":
         return Query(
-            item.item_id, record.image_ids, chosen.cot_prefix + text, max_new_tokens=chosen.free_max_new_tokens,
+            item.item_id,
+            record.image_ids,
+            chosen.cot_prefix + text,
+            max_new_tokens=chosen.free_max_new_tokens,
             image_px=px,
-        )  # fmt: skip
+        )
     suffix = {"yes_no": chosen.yes_no_suffix, "letter": chosen.letter_suffix, "short": chosen.short_suffix}[item.style]
     suffix = item.details.get("suffix", suffix)
     listed = f"\n{options(record.choices)}" if record.choices and not item.details.get("options_in_question") else ""

@@ -148,9 +148,15 @@ def evaluate(
         if not score:
             continue
         result, outcomes = rescore(
-            benchmark, chosen, kept, model_id=model_id, limit=limit, judge=judge if process[0] == 0 else None,
-            environment=environment, hashes=hashes,
-        )  # fmt: skip
+            benchmark,
+            chosen,
+            kept,
+            model_id=model_id,
+            limit=limit,
+            judge=judge if process[0] == 0 else None,
+            environment=environment,
+            hashes=hashes,
+        )
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
         result.self_test = work.self_test or _earlier_self_test(folder, model_id) or _earlier_self_test(kept, model_id)
@@ -201,9 +207,12 @@ def rescore(
         score["chance"] = benchmark.chance.get(name, benchmark.chance.get(metric))
         score["human"] = benchmark.human.get(name)
     data = {
-        "name": benchmark.name, "version": benchmark.version, "scoring": benchmark.scoring, "items": len(items),
+        "name": benchmark.name,
+        "version": benchmark.version,
+        "scoring": benchmark.scoring,
+        "items": len(items),
         "limit": limit,
-    }  # fmt: skip
+    }
     settings = as_dict(chosen) | grading(items, chosen, judge)
     model = dataclasses.asdict(model_id)
     return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes

@@ -53,11 +53,14 @@ def dataset_card(
     total = counts.total()
     kinds = [
         {
-            "kind": kind, "count": count, "share": 100 * count / total,
-            "chosen_words": words[kind][0] / count, "rejected_words": words[kind][1] / count,
+            "kind": kind,
+            "count": count,
+            "share": 100 * count / total,
+            "chosen_words": words[kind][0] / count,
+            "rejected_words": words[kind][1] / count,
         }
         for kind, count in counts.most_common()
-    ]  # fmt: skip
+    ]
     data = DatasetCardData(
         language=language,
         license=card_license,
@@ -68,15 +71,23 @@ def dataset_card(
     )
     template = resources.files("scramble.formats").joinpath("card.md.j2").read_text(encoding="utf-8")
     card = DatasetCard.from_template(
-        data, template_str=template, name=name, total=total, num_images=sources.total(), kinds=kinds,
-        homepage=HOMEPAGE, version=scramble.__version__, notes=notes.strip(), citations=citations(),
+        data,
+        template_str=template,
+        name=name,
+        total=total,
+        num_images=sources.total(),
+        kinds=kinds,
+        homepage=HOMEPAGE,
+        version=scramble.__version__,
+        notes=notes.strip(),
+        citations=citations(),
         sources=[
             {"source": cell(s), "count": n, "licence": cell(known.get(s) or known.get(s.partition(":")[0]) or UNKNOWN)}
             for s, n in sources.most_common()
         ],
         rules=[{"rule": cell(rule), "count": count} for rule, count in rules.most_common()],
         audit=audit and {"columns": [cell(c) for c in audit[0]], "rows": [[cell(c) for c in row] for row in audit[1]]},
-    )  # fmt: skip
+    )
     return str(card)
 
 

@@ -44,9 +44,11 @@ class MmprSet:
     def to_json(self) -> dict[str, Any]:
         """The set's entry in ``meta.json``."""
         entry: dict[str, Any] = {
-            "root": self.root, "annotation": self.annotation, "data_augment": self.data_augment,
+            "root": self.root,
+            "annotation": self.annotation,
+            "data_augment": self.data_augment,
             "repeat_time": self.repeat_time,
-        }  # fmt: skip
+        }
         if self.length is not None:
             entry["length"] = self.length
         if self.max_dynamic_patch is not None:

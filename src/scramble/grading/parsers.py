@@ -47,8 +47,11 @@ def first_match(text: str) -> str | None:
 
 
 YES_NO: dict[str, Callable[[str], str | None]] = {
-    "pope_official": pope_official, "exact": exact, "words": words, "first_match": first_match,
-}  # fmt: skip
+    "pope_official": pope_official,
+    "exact": exact,
+    "words": words,
+    "first_match": first_match,
+}
 
 # ------------------------------------------------------------------------------------------------------------- letters
 
@@ -118,9 +121,22 @@ def llava_sqa(text: str, options: Options) -> str | None:
 # What makes a letter likely to be the answer, by falling weight; 9 (at the end) is tested apart.
 _PRIORITIES = ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} "))
 _PHRASES = (
-    "answer is", "correct option is", "best option is", "choice is", "i choose", "i select", "i pick",
-    "옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは",
-)  # fmt: skip
+    "answer is",
+    "correct option is",
+    "best option is",
+    "choice is",
+    "i choose",
+    "i select",
+    "i pick",
+    "옵션",
+    "정답은",
+    "답은",
+    "답:",
+    "答案是",
+    "答案为",
+    "选",
+    "答えは",
+)
 
 
 def priority(text: str, options: Options) -> str | None:
@@ -192,9 +208,15 @@ def mmmu_official(text: str, options: Options) -> str | None:
 
 
 LETTER: dict[str, Callable[[str, Options], str | None]] = {
-    "can_infer": can_infer, "priority": priority, "startswith": startswith, "first_char": first_char, "mmvp": mmvp,
-    "mmmu_official": mmmu_official, "naturalbench_ab": naturalbench_ab, "llava_sqa": llava_sqa,
-}  # fmt: skip
+    "can_infer": can_infer,
+    "priority": priority,
+    "startswith": startswith,
+    "first_char": first_char,
+    "mmvp": mmvp,
+    "mmmu_official": mmmu_official,
+    "naturalbench_ab": naturalbench_ab,
+    "llava_sqa": llava_sqa,
+}
 
 # ------------------------------------------------------------------------------------------- before and after parsing
 

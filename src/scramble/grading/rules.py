@@ -270,6 +270,11 @@ def _latex(answer: str, question: Question) -> float:
 
 
 RULES: dict[str, Callable[[str, Question], float]] = {
-    "exact": _exact, "vqa": _vqa, "choice": _choice, "relaxed": _relaxed, "anls": _anls, "numeric": _numeric,
+    "exact": _exact,
+    "vqa": _vqa,
+    "choice": _choice,
+    "relaxed": _relaxed,
+    "anls": _anls,
+    "numeric": _numeric,
     "latex": _latex,
-}  # fmt: skip
+}

@@ -11,9 +11,19 @@ from collections.abc import Callable, Sequence
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = frozenset({"a", "an", "the"})
 NUMBERS = {
-    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
-    "seven": "7", "eight": "8", "nine": "9", "ten": "10",
-}  # fmt: skip
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 # The official code means "no digit before" but its look-behind is mistyped, so only a digit after protects a stop.
 _STOP_NO_DIGIT_AFTER = re.compile(r"\.(?!\d)")
@@ -92,8 +102,11 @@ def molmo(text: str) -> str:
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {
-    "official": official, "evalai": evalai, "vlmevalkit": vlmevalkit, "molmo": molmo,
-}  # fmt: skip
+    "official": official,
+    "evalai": evalai,
+    "vlmevalkit": vlmevalkit,
+    "molmo": molmo,
+}
 
 
 def leave_one_out(prediction: str, answers: Sequence[str]) -> float:

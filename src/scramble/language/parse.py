@@ -277,9 +277,19 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
     if opener == "no":
         entry = None  # "no smoking sign" reads as a negation wherever it stands
     return Phrase(
-        first, head, nominal, head, entry[0] if entry else None, is_plural, is_plural, tuple(attributes), number,
-        opener, False, tag in ("NNP", "NNPS") and head not in s.opening and s.text[s.start[head]].isupper(),
-    )  # fmt: skip
+        first,
+        head,
+        nominal,
+        head,
+        entry[0] if entry else None,
+        is_plural,
+        is_plural,
+        tuple(attributes),
+        number,
+        opener,
+        False,
+        tag in ("NNP", "NNPS") and head not in s.opening and s.text[s.start[head]].isupper(),
+    )
 
 
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:

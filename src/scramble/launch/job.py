@@ -32,8 +32,13 @@ def noted(folder: Path) -> Iterator[None]:
         return
     file = folder / STATUS_FILE
     before = read_json(file) if file.exists() else {}
-    note = {"status": "running", "attempt": before.get("attempt", 0) + 1, "host": socket.gethostname(),
-            "process": os.getpid(), "started": time.time()}  # fmt: skip
+    note = {
+        "status": "running",
+        "attempt": before.get("attempt", 0) + 1,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "started": time.time(),
+    }
     if "job" in before:
         note["job"] = before["job"]
     write_json(file, note)

@@ -66,8 +66,10 @@ def make_points(
         LaunchError: two points write to the same folder.
     """
     varied = what_varies(overrides)
-    configs = [name_arm(config, changed) if script.stem == "train" else config
-               for config, changed in zip(configs, varied, strict=True)]  # fmt: skip
+    configs = [
+        name_arm(config, changed) if script.stem == "train" else config
+        for config, changed in zip(configs, varied, strict=True)
+    ]
     folder_key = cache(file_key)
     points = []
     for config, changed in zip(configs, varied, strict=True):

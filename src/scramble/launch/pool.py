@@ -86,9 +86,13 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
             task.log.parent.mkdir(parents=True, exist_ok=True)
             log = stack.enter_context(task.log.open("ab"))
         return subprocess.Popen(
-            list(task.command), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            list(task.command),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
             env={**os.environ, **task.environment, **environment},
-        )  # fmt: skip
+        )
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:

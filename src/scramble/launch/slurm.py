@@ -85,15 +85,20 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
     machines, processes = launcher["num_machines"], launcher["num_processes"] or 1
     try:
         executor = submitit.AutoExecutor(
-            folder=folder / "%j", cluster=launcher["cluster"],
+            folder=folder / "%j",
+            cluster=launcher["cluster"],
             **{f"{launcher['cluster']}_max_num_timeout": launcher["max_requeues"]},
-        )  # fmt: skip
+        )
         executor.update_parameters(
-            name=f"scramble-{points[0].script.stem}", timeout_min=launcher["minutes"], nodes=machines, tasks_per_node=1,
+            name=f"scramble-{points[0].script.stem}",
+            timeout_min=launcher["minutes"],
+            nodes=machines,
+            tasks_per_node=1,
             gpus_per_node=launcher["gpus_per_node"] if launcher["gpus_per_node"] is not None else processes // machines,
-            cpus_per_task=launcher["cpus_per_machine"], mem_gb=launcher["gb_per_machine"],
+            cpus_per_task=launcher["cpus_per_machine"],
+            mem_gb=launcher["gb_per_machine"],
             **({"slurm_" + k: v for k, v in _slurm_only(launcher).items()}),
-        )  # fmt: skip
+        )
         with executor.batch():
             jobs = [executor.submit(Job(point, launcher)) for point in points]
     except (RuntimeError, AssertionError, NameError, OSError) as error:

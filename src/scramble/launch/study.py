@@ -90,9 +90,11 @@ def _suggest(trial: Trial, key: str, choice: Any) -> Any:
         return trial.suggest_categorical(key, choice)
     try:
         low, high, log = choice["low"], choice["high"], choice.get("log", False)
-        return trial.suggest_int(key, low, high, log=log) if choice.get("int") else trial.suggest_float(
-            key, low, high, log=log
-        )  # fmt: skip
+        return (
+            trial.suggest_int(key, low, high, log=log)
+            if choice.get("int")
+            else trial.suggest_float(key, low, high, log=log)
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise LaunchError(f"study.space.{key}: {choice}: give a list, or low and high ({error})") from error
 

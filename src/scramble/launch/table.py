@@ -33,9 +33,14 @@ def write_table(points: Sequence[Point], folder: Path) -> None:
 def _row(point: Point) -> dict[str, Any]:
     note = status(point)
     row: dict[str, Any] = {
-        "varied": dict(point.varied), "status": note["status"], "error": note.get("error"), "numbers": {},
-        "attempts": note.get("attempt", 0), "seconds": None, "folder": str(point.folder),
-    }  # fmt: skip
+        "varied": dict(point.varied),
+        "status": note["status"],
+        "error": note.get("error"),
+        "numbers": {},
+        "attempts": note.get("attempt", 0),
+        "seconds": None,
+        "folder": str(point.folder),
+    }
     if note["status"] == "finished" and "ended" in note:
         row["seconds"] = note["ended"] - note["started"]
         if point.script.stem == "train" and (stage := point.stage_file) is not None:

@@ -53,18 +53,25 @@ def browse(
     if out is None and len(folders) > 1:
         raise StageError("several runs on one page: name the file (out=both.html)")
     own = {
-        folder: Path(data) if run is not None and data is not None and Path(run).resolve() == folder.resolve()
+        folder: Path(data)
+        if run is not None and data is not None and Path(run).resolve() == folder.resolve()
         else folder / "data"
         for folder in folders
-    }  # fmt: skip
+    }
     sources = gather(own)
     page = folders[0] / "report" / "browser.html" if out is None else Path(out)
     moved = {name: _moved(options, data, list(own.values())) for name, options in benchmarks.items()}
     loaded, reasons = _load({k: v for k, v in moved.items() if k in sources.folders} if items else {})
     reasons = write_browser(
-        page, sources, loaded, title=f"Results of {' and '.join(run_names(folders).values())}", baselines=baselines,
-        items=items, pixels=pixels, reasons=reasons,
-    )  # fmt: skip
+        page,
+        sources,
+        loaded,
+        title=f"Results of {' and '.join(run_names(folders).values())}",
+        baselines=baselines,
+        items=items,
+        pixels=pixels,
+        reasons=reasons,
+    )
     for name, reason in reasons.items() if items else ():
         say(f"browser: no items of {name}: {reason}")
     say(f"browser (scores, curves, items that changed): {page}")

@@ -82,9 +82,15 @@ def evaluate(
     process, wait = runner.data_parallel()
     if shard is not None:
         process = (shard[0] * process[1] + process[0], shard[1] * process[1])
-    options: dict[str, Any] = {"limit": limit, "batch_tokens": batch_tokens, "environment": environment(),
-                               "process": process, "wait": wait, "progress": counter,
-                               "score": shard is None}  # fmt: skip
+    options: dict[str, Any] = {
+        "limit": limit,
+        "batch_tokens": batch_tokens,
+        "environment": environment(),
+        "process": process,
+        "wait": wait,
+        "progress": counter,
+        "score": shard is None,
+    }
     results: dict[str, list[Result]] = {}
     with ExitStack() as stack:
         stack.enter_context(
@@ -130,9 +136,13 @@ def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapt
     models = _Models(model)
     for arm, where in arms_of(run, model, arms, adapter).items():
         identity = runner.identify(
-            where["path"], adapter=where.get("adapter"), revision=model.get("revision"), name=arm,
-            dtype=model.get("dtype", "auto"), settings=settings,
-        )  # fmt: skip
+            where["path"],
+            adapter=where.get("adapter"),
+            revision=model.get("revision"),
+            name=arm,
+            dtype=model.get("dtype", "auto"),
+            settings=settings,
+        )
         yield models.loader(where), identity
 
 
@@ -197,8 +207,11 @@ def arms_of(
     run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None
 ) -> dict[str, dict[str, str]]:
     """Arm -> ``path`` of its model, and of its ``adapter`` if it has one."""
-    finished = [path.parent.name for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"), key=_order)
-                if read_json(path)["status"] == "finished"]  # fmt: skip
+    finished = [
+        path.parent.name
+        for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"), key=_order)
+        if read_json(path)["status"] == "finished"
+    ]
     trials = [arm for arm in finished if _TRIAL.fullmatch(arm)]
     if arms == "all" and trials:
         say(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
@@ -261,8 +274,10 @@ def _headline(result: Result) -> str:
     if "grading" in result.protocol:
         parts.append(f"grading: {result.protocol['grading']}")
     if result.self_test:
-        parts.append(f"batch 1 against n: {result.self_test['max_logprob_difference']:.1e} nats, "
-                     f"{result.self_test['texts_differ']} texts differ")  # fmt: skip
+        parts.append(
+            f"batch 1 against n: {result.self_test['max_logprob_difference']:.1e} nats, "
+            f"{result.self_test['texts_differ']} texts differ"
+        )
     return f"{result.benchmark['name']} {shown} ({', '.join(parts)})"
 
 

@@ -53,19 +53,33 @@ def bridge(
     for arm, where in arms_of(Path(run), model, arms, adapter).items():
         folder = Path(run) / "bridge" / arm
         identity = runner.identify(
-            where["path"], adapter=where.get("adapter"), revision=model.get("revision"), name=arm,
+            where["path"],
+            adapter=where.get("adapter"),
+            revision=model.get("revision"),
+            name=arm,
             dtype=model.get("dtype", "auto"),
-        )  # fmt: skip
+        )
         exported = where["path"] if arm == BASE else str(_export(folder, model, where, identity.key))
         out = (folder / kit).resolve()
         words = kits.command(
-            kit, tasks, arm, Path(exported).resolve() if Path(exported).exists() else exported, out,
-            kit_model=kit_model, kit_args=kit_args, batch_size=batch_size,
-        )  # fmt: skip
+            kit,
+            tasks,
+            arm,
+            Path(exported).resolve() if Path(exported).exists() else exported,
+            out,
+            kit_model=kit_model,
+            kit_args=kit_args,
+            batch_size=batch_size,
+        )
         script = folder / f"{kit}.sh"
         write_text(script, f"#!/bin/sh\n{shlex.join(words)}\n")
-        described = {"name": arm, "path": exported, "key": identity.key, "revision": identity.revision,
-                     "adapter": where.get("adapter")}  # fmt: skip
+        described = {
+            "name": arm,
+            "path": exported,
+            "key": identity.key,
+            "revision": identity.revision,
+            "adapter": where.get("adapter"),
+        }
         read[arm] = []
         for result, outcomes in kits.read_results(kit, out, described):
             read[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{kit}")

@@ -76,8 +76,10 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
         return []
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
-        say(f"{path.name}: no installed font has all letters of {number} captions; boxes stand for them "
-            "(install one, for example Noto Sans, and run scripts/report.py again)")  # fmt: skip
+        say(
+            f"{path.name}: no installed font has all letters of {number} captions; boxes stand for them "
+            "(install one, for example Noto Sans, and run scripts/report.py again)"
+        )
     return [contact_sheet(list(pairs.values()), images, path)]
 
 

@@ -119,9 +119,13 @@ def _model(
     found = comparison.find_methods(run / "evaluation")
     environment = trained / "environment.json"
     made = Trained(
-        arm, stage["config"], stage["summary"], _finished(data, "make it (scripts/generate.py)"),
-        read_json(environment) if environment.exists() else {}, as_adapter,
-    )  # fmt: skip
+        arm,
+        stage["config"],
+        stage["summary"],
+        _finished(data, "make it (scripts/generate.py)"),
+        read_json(environment) if environment.exists() else {},
+        as_adapter,
+    )
     rows = comparison.compare(found, ["base"]) if found else []
     return model_card(name, made, rows, license=license, notes=notes)
 
@@ -134,9 +138,13 @@ def _data(data: Path, folder: Path, name: str, license: str, notes: str) -> str:
     formats.write("trl-parquet", read_table(train, ImageRecord), read_table(train, PreferencePair), folder)
     audit = data / "audit.json"
     return formats.dataset_card(
-        name, read_table(train, ImageRecord), read_table(train, PreferencePair),
-        audit=_audit(read_json(audit)) if audit.exists() else None, card_license=license, notes=notes,
-    )  # fmt: skip
+        name,
+        read_table(train, ImageRecord),
+        read_table(train, PreferencePair),
+        audit=_audit(read_json(audit)) if audit.exists() else None,
+        card_license=license,
+        notes=notes,
+    )
 
 
 def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

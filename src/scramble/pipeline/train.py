@@ -69,10 +69,18 @@ def train(
         loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
         val = data / "val" if "pairs" in options.get("use", ("pairs",)) and _has_pairs(data / "val") else None
         return fit(
-            loaded, data / "train", folder, objective=objective["weights"], seed=seed, wandb=wandb, val_data=val,
-            reference_cache=Path(run) / "reference", facts=_blind(data), **options,
+            loaded,
+            data / "train",
+            folder,
+            objective=objective["weights"],
+            seed=seed,
+            wandb=wandb,
+            val_data=val,
+            reference_cache=Path(run) / "reference",
+            facts=_blind(data),
+            **options,
             **(_watch(data / "val", **watch) if watch else {}),
-        )  # fmt: skip
+        )
 
     folder = Path(run) / "train" / arm
     state = read_json(folder / STAGE_FILE)["status"] if (folder / STAGE_FILE).exists() else None
@@ -163,10 +171,14 @@ def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     from scramble.models.preflight import preflight
 
     need = preflight(
-        model["path"], revision=model.get("revision"), dtype=model.get("dtype") or "auto",
-        quantize=model.get("quantize"), lora_r=(options.get("lora") or {}).get("r"),
-        train_vision=bool(options.get("train_vision")), gradient_checkpointing=options["gradient_checkpointing"],
-    )  # fmt: skip
+        model["path"],
+        revision=model.get("revision"),
+        dtype=model.get("dtype") or "auto",
+        quantize=model.get("quantize"),
+        lora_r=(options.get("lora") or {}).get("r"),
+        train_vision=bool(options.get("train_vision")),
+        gradient_checkpointing=options["gradient_checkpointing"],
+    )
     say(need.line())
     need.check()
 

@@ -73,10 +73,16 @@ def compare(
         number = len(changes.found)
         changes.found.append(
             Change(
-                before, after, both.count((True, True)), both.count((False, False)), len(gained), len(lost),
-                drawn["gained"], drawn["lost"],
+                before,
+                after,
+                both.count((True, True)),
+                both.count((False, False)),
+                len(gained),
+                len(lost),
+                drawn["gained"],
+                drawn["lost"],
             )
-        )  # fmt: skip
+        )
         for kind, names in drawn.items():
             for name in names:
                 changes.why.setdefault(name, []).append((number, kind))

@@ -14,8 +14,15 @@ MOST_POINTS = 240  # more than a line of 340 units can show
 
 
 LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
-    (3.2, ()), (5.2, ()), (3.2, ()), (1.7, (7, 8)), (5.2, (9, 9)), (3.2, (3, 9)), (1.2, ()), (1.2, (3, 3)),
-)  # fmt: skip
+    (3.2, ()),
+    (5.2, ()),
+    (3.2, ()),
+    (1.7, (7, 8)),
+    (5.2, (9, 9)),
+    (3.2, (3, 9)),
+    (1.2, ()),
+    (1.2, (3, 3)),
+)
 """Width and dashes (on, off, ...) of the line of each colour number. Wide ones are drawn first (:func:`drawing_order`):
 where lines coincide, a wide one is seen on both sides of a narrow one, and a whole one in the gaps of a dashed one."""
 
@@ -103,9 +110,12 @@ def line_chart(
         for name, points in kept.items()
     ]
     return Chart(
-        title, lines, [(place_x(x), _short(x)) for x in x_ticks if x_low <= x <= x_high],
-        [(place_y(y), _short(y)) for y in y_ticks], plain,
-    )  # fmt: skip
+        title,
+        lines,
+        [(place_x(x), _short(x)) for x in x_ticks if x_low <= x <= x_high],
+        [(place_y(y), _short(y)) for y in y_ticks],
+        plain,
+    )
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

@@ -136,11 +136,21 @@ def _rows(
             spread = statistics.standard_error(mean_N, means[0][score].clusters)
             error = 100 * spread if np.isfinite(spread) else None
         rows[score] = Row(
-            benchmark, score, method, len(folders), float(np.mean(values)), error, given["n"], given.get("chance"),
-            protocol["name"], {name: test[score] for name, test in tests.items() if score in test},
-            not_comparable(first, seeds[0]) or "", protocol.get("grading", ""), seeds[0].benchmark["limit"],
+            benchmark,
+            score,
+            method,
+            len(folders),
+            float(np.mean(values)),
+            error,
+            given["n"],
+            given.get("chance"),
+            protocol["name"],
+            {name: test[score] for name, test in tests.items() if score in test},
+            not_comparable(first, seeds[0]) or "",
+            protocol.get("grading", ""),
+            seeds[0].benchmark["limit"],
             seeds[0].source,
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -174,9 +184,15 @@ def cells(row: Row, baselines: Sequence[str]) -> list[str]:
     """A row's cells as text: value with standard error, differences with interval and p-value."""
     error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
     return [
-        row.benchmark, row.score, row.method, str(row.seeds), str(row.n or ""), f"{row.value:.1f}{error}",
-        "" if row.chance is None else f"{row.chance:.1f}", *(shown(row.differences.get(b)) for b in baselines),
-    ]  # fmt: skip
+        row.benchmark,
+        row.score,
+        row.method,
+        str(row.seeds),
+        str(row.n or ""),
+        f"{row.value:.1f}{error}",
+        "" if row.chance is None else f"{row.chance:.1f}",
+        *(shown(row.differences.get(b)) for b in baselines),
+    ]
 
 
 def shown(test: Mapping[str, Any] | None) -> str:

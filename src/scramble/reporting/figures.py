@@ -55,19 +55,28 @@ def training_curves(
     handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
         figure.legend(
-            handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), 8), fontsize=8,
-            frameon=False, handlelength=4,
-        )  # fmt: skip
+            handles.values(),
+            handles.keys(),
+            loc="lower center",
+            ncols=min(len(handles), 8),
+            fontsize=8,
+            frameon=False,
+            handlelength=4,
+        )
     return _save(figure, path)
 
 
 def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number: int) -> None:
     width, dashes = charts.LINES[number]
     axis.plot(
-        *zip(*points, strict=True), color=PALETTE[number][0], linewidth=width, label=method,
+        *zip(*points, strict=True),
+        color=PALETTE[number][0],
+        linewidth=width,
+        label=method,
         linestyle=(0, [length / width for length in dashes]) if dashes else "solid",
-        marker="o" if len(points) == 1 else "", markersize=3 + 2 * width,
-    )  # fmt: skip
+        marker="o" if len(points) == 1 else "",
+        markersize=3 + 2 * width,
+    )
 
 
 def _is_watched(key: str) -> bool:
@@ -92,9 +101,13 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
     for axis in axes[count:]:
         axis.set_axis_off()
     figure.subplots_adjust(
-        left=0.6 / (width * columns), right=1 - 0.1 / (width * columns), top=1 - top / total, bottom=bottom / total,
-        hspace=gap / height, wspace=0.25,
-    )  # fmt: skip
+        left=0.6 / (width * columns),
+        right=1 - 0.1 / (width * columns),
+        top=1 - top / total,
+        bottom=bottom / total,
+        hspace=gap / height,
+        wspace=0.25,
+    )
     return figure, axes
 
 

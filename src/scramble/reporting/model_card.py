@@ -60,19 +60,34 @@ def model_card(
         model_name=name,
         eval_results=[
             EvalResult(
-                task_type="image-text-to-text", dataset_type=row.benchmark, dataset_name=row.benchmark,
-                metric_type=row.score, metric_value=round(row.value, 2), metric_name=f"{row.score} (percent)",
+                task_type="image-text-to-text",
+                dataset_type=row.benchmark,
+                dataset_name=row.benchmark,
+                metric_type=row.score,
+                metric_value=round(row.value, 2),
+                metric_name=f"{row.score} (percent)",
             )
             for row in whole
-        ] or None,
-    )  # fmt: skip
+        ]
+        or None,
+    )
     text = TEMPLATE.read_text(encoding="utf-8")
     card = ModelCard.from_template(
-        data, template_str=text, name=name, base=path, adapter=trained.adapter, homepage=HOMEPAGE,
-        version=scramble.__version__, settings=_settings(trained), data=_data(trained.data), notes=notes.strip(),
-        rows=[_score(row, rows) for row in whole], protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in whole}),
-        environment=_environment(trained.environment), citations=citations(),
-    )  # fmt: skip
+        data,
+        template_str=text,
+        name=name,
+        base=path,
+        adapter=trained.adapter,
+        homepage=HOMEPAGE,
+        version=scramble.__version__,
+        settings=_settings(trained),
+        data=_data(trained.data),
+        notes=notes.strip(),
+        rows=[_score(row, rows) for row in whole],
+        protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in whole}),
+        environment=_environment(trained.environment),
+        citations=citations(),
+    )
     return str(card)
 
 
@@ -113,9 +128,13 @@ def _score(row: Row, rows: Sequence[Row]) -> list[str]:
     base = next((r for r in rows if (r.benchmark, r.score, r.method) == (row.benchmark, row.score, "base")), None)
     error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
     return [
-        cell(row.benchmark), cell(row.score), str(row.n or ""), f"{row.value:.1f}{error}",
-        "" if base is None else f"{base.value:.1f}", shown(row.differences.get("base")),
-    ]  # fmt: skip
+        cell(row.benchmark),
+        cell(row.score),
+        str(row.n or ""),
+        f"{row.value:.1f}{error}",
+        "" if base is None else f"{base.value:.1f}",
+        shown(row.differences.get("base")),
+    ]
 
 
 def _environment(environment: Mapping[str, Any]) -> str:

@@ -120,10 +120,14 @@ def _cell(
             notes[f"{table.MARK} {column.title}: not comparable with the published number, {reason}"] = None
     test = None if row is None or compared == label else row.differences.get(baseline)
     return Cell(
-        None if row is None else row.value, None if row is None else row.standard_error,
-        test, "" if row is None else row.protocol,
-        None if entry is None else entry["value"], gain, comparable,
-    )  # fmt: skip
+        None if row is None else row.value,
+        None if row is None else row.standard_error,
+        test,
+        "" if row is None else row.protocol,
+        None if entry is None else entry["value"],
+        gain,
+        comparable,
+    )
 
 
 def _row(place: Place, key: str, measured: Mapping[str, Sequence[Row]]) -> Row | None:

@@ -92,9 +92,14 @@ def build(
         if column not in columns:
             continue
         rows.setdefault(found.method, Row(found.method, {})).cells[column] = Cell(
-            found.value, found.standard_error, found.n, _protocol(found), not found.reason, found.reason,
+            found.value,
+            found.standard_error,
+            found.n,
+            _protocol(found),
+            not found.reason,
+            found.reason,
             dict(found.differences),
-        )  # fmt: skip
+        )
         notes[f"{found.benchmark}: protocol {_protocol(found)}"] = None
         if found.reason:
             notes[f"{MARK} {found.method}, {found.benchmark}: {found.reason}"] = None
@@ -141,8 +146,10 @@ def _published_rows(
         if note:
             notes[f"[{entry['source']}] {column.title}: {note}"] = None
         if reason:
-            notes[f"{MARK} published numbers were measured as their sources say; not comparable with ours: "
-                  f"{column.benchmark}, {reason}"] = None  # fmt: skip
+            notes[
+                f"{MARK} published numbers were measured as their sources say; not comparable with ours: "
+                f"{column.benchmark}, {reason}"
+            ] = None
             continue
         for mine in ours.values():
             if (cell := mine.cells.get(column)) and cell.comparable and cell.standard_error:
@@ -174,9 +181,13 @@ def _against(cell: Cell, value: float) -> dict[str, Any]:
     error = 2**0.5 * cell.standard_error
     difference = cell.value - value
     return {
-        "difference": difference, "standard_error": error, "low": difference - 1.96 * error,
-        "high": difference + 1.96 * error, "p_value": statistics.unpaired(difference, error), "test": "unpaired z",
-    }  # fmt: skip
+        "difference": difference,
+        "standard_error": error,
+        "low": difference - 1.96 * error,
+        "high": difference + 1.96 * error,
+        "p_value": statistics.unpaired(difference, error),
+        "test": "unpaired z",
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -265,8 +276,15 @@ def _plain(text: str) -> str:
 
 
 _LATEX = {
-    "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "–": "--", "<": "$<$", MARK: r"$^{\nsim}$",
-}  # fmt: skip
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "±": r"$\pm$",
+    "–": "--",
+    "<": "$<$",
+    MARK: r"$^{\nsim}$",
+}
 
 
 def _latex(text: str) -> str:

@@ -79,11 +79,14 @@ def describe(
     """
     requests = (
         Request(
-            (Message("user", PROMPT, (encoded(image),)),), temperature=temperature, max_tokens=max_tokens, seed=seed,
+            (Message("user", PROMPT, (encoded(image),)),),
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
             schema=SCHEMA,
         )
         for image in images
-    )  # fmt: skip
+    )
     for reply in engine.generate(requests, store):
         try:
             yield read_reply(reply, problems)

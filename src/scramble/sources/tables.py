@@ -23,10 +23,17 @@ _SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's namin
 _ARROW = (".arrow", ".feather")
 _OTHERS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 _NAMES = {  # as the datasets library has them, and the name of the split that they mean
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "dev": "validation", "val": "validation",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,30 @@ def _features(record_type: type) -> Any:
     if record_type is PreferencePair:
         edits = List({"chosen": span, "rejected": span})
         return Features(
-            pair_id=text, image_ids=texts, prompt=text, chosen=text, rejected=text, kind=text, rule=text,
-            edits=edits, seed=Value("int64"), source=text, scores=text, details=text,
-        )  # fmt: skip
+            pair_id=text,
+            image_ids=texts,
+            prompt=text,
+            chosen=text,
+            rejected=text,
+            kind=text,
+            rule=text,
+            edits=edits,
+            seed=Value("int64"),
+            source=text,
+            scores=text,
+            details=text,
+        )
     if record_type is Question:
         return Features(
-            question_id=text, image_ids=texts, question=text, answer=text, kind=text,
-            answers=texts, choices=texts, rationale=texts,
-        )  # fmt: skip
+            question_id=text,
+            image_ids=texts,
+            question=text,
+            answer=text,
+            kind=text,
+            answers=texts,
+            choices=texts,
+            rationale=texts,
+        )
     return Features(item_id=text, image_ids=texts, captions=texts, kind=text, tags=texts)
 
 

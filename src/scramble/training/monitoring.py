@@ -18,15 +18,33 @@ from scramble.training.callbacks import cut_rows
 
 # Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets; the first that fits counts.
 PEAK_TFLOPS = {
-    "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L40": 181.0,
-    "A40": 150.0, "A10": 125.0, "RTX 4090": 165.0, "RTX 3090": 71.0, "V100": 125.0,
-}  # fmt: skip
+    "B200": 2250.0,
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "A40": 150.0,
+    "A10": 125.0,
+    "RTX 4090": 165.0,
+    "RTX 3090": 71.0,
+    "V100": 125.0,
+}
 
 # What in a log row depends on the machine and its load.
-MEASURED = frozenset({
-    "seconds", "pairs_per_second", "pairs_per_second_per_device", "tokens_per_second", "data_fraction", "mfu",
-    "memory/resident_gib", "memory/gpu_gib",
-})  # fmt: skip
+MEASURED = frozenset(
+    {
+        "seconds",
+        "pairs_per_second",
+        "pairs_per_second_per_device",
+        "tokens_per_second",
+        "data_fraction",
+        "mfu",
+        "memory/resident_gib",
+        "memory/gpu_gib",
+    }
+)
 
 ROWS = 5  # log rows that a warning looks back on: one row is too noisy
 FALL = 1.0  # nats: chosen answers became e times less likely
@@ -95,16 +113,20 @@ class Warnings(TrainerCallback):
         right = sum(row["rewards/accuracies"] for row in self._recent) / ROWS
         if chosen < -FALL:
             self._say(
-                state.global_step, "likelihood displacement", {"chosen_log_ratio": chosen, "margin": margin},
+                state.global_step,
+                "likelihood displacement",
+                {"chosen_log_ratio": chosen, "margin": margin},
                 f"chosen answers are {-chosen:.1f} nats less likely than at the start: raise beta, add an sft term "
                 "(objective=mpo), or train shorter",
-            )  # fmt: skip
+            )
         if margin > SATURATED and right > 0.99:
             self._say(
-                state.global_step, "saturated margins", {"margin": margin, "accuracy": right},
+                state.global_step,
+                "saturated margins",
+                {"margin": margin, "accuracy": right},
                 f"margins average {margin:.1f} and {right:.0%} of the pairs are told apart: they teach little more; "
                 "train shorter or on harder pairs",
-            )  # fmt: skip
+            )
 
     def _say(self, step: int, warning: str, numbers: Mapping[str, float], text: str) -> None:
         if warning in self._said:

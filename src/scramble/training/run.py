@@ -171,10 +171,19 @@ def train(
     has_adapter = loaded.model is not loaded.backbone.model
     check_options(weights, use, reference, has_adapter, lora, train_vision, image_features, label_smoothing)
     args = training_arguments(
-        out, device=device, autocast=autocast, learning_rate=learning_rate, schedule=schedule, warmup=warmup,
-        weight_decay=weight_decay, adam_betas=adam_betas, max_grad_norm=max_grad_norm, log_every=log_every,
-        save_every=save_every, seed=seed,
-    )  # fmt: skip
+        out,
+        device=device,
+        autocast=autocast,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        adam_betas=adam_betas,
+        max_grad_norm=max_grad_norm,
+        log_every=log_every,
+        save_every=save_every,
+        seed=seed,
+    )
     world, main = args.world_size, args.process_index == 0
     micro = micro_batch_size or max(1, batch_size // world)
     if batch_size % (micro * world):
@@ -208,10 +217,14 @@ def train(
         if not from_cache and image_features is None:
             return examples, refused, encoder, None
         parts = cache_parts(
-            weights=base_key, adapter=start_adapter, processor=processor_key(loaded),
+            weights=base_key,
+            adapter=start_adapter,
+            processor=processor_key(loaded),
             precision=f"{backbone.head.weight.dtype}, {config._attn_implementation}, {args.device.type}"
-            + (", autocast" if autocast else ""), examples=examples, images=images,
-        )  # fmt: skip
+            + (", autocast" if autocast else ""),
+            examples=examples,
+            images=images,
+        )
         began = time.perf_counter()
         if image_features is not None:
             kept = feature_parts(parts, examples)
@@ -246,21 +259,43 @@ def train(
     groups = group_by_image(examples)
     total = steps or num_steps(len(examples), batch_size, epochs, order)
     micro_batches = MicroBatches(
-        groups, micro, total, order=order, seed=seed if data_seed is None else data_seed,
-        accumulation=batch_size // (micro * world), rank=args.process_index, world_size=world,
-    )  # fmt: skip
+        groups,
+        micro,
+        total,
+        order=order,
+        seed=seed if data_seed is None else data_seed,
+        accumulation=batch_size // (micro * world),
+        rank=args.process_index,
+        world_size=world,
+    )
     args.max_steps, args.per_device_train_batch_size = total, micro
     args.gradient_accumulation_steps = batch_size // (micro * world)
     options = {"beta": beta, "label_smoothing": label_smoothing, "tau": tau, "sft_mean": sft_mean}
     settings = {
-        "model": base_key, "adapter": start_adapter, "lora": dict(lora) if lora else None,
-        "train_vision": train_vision, "objective": weights, **options, "delta": delta, "reference": reference,
+        "model": base_key,
+        "adapter": start_adapter,
+        "lora": dict(lora) if lora else None,
+        "train_vision": train_vision,
+        "objective": weights,
+        **options,
+        "delta": delta,
+        "reference": reference,
         "data": content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in examples]),
-        "steps": total, "batch_size": batch_size, "micro_batch_size": micro, "order": order,
-        "learning_rate": learning_rate, "schedule": schedule, "warmup": warmup, "weight_decay": weight_decay,
-        "adam_betas": list(adam_betas), "max_grad_norm": max_grad_norm, "seed": seed, "data_seed": data_seed,
-        "dtype": str(loaded.backbone.head.weight.dtype), "autocast": autocast,
-    }  # fmt: skip
+        "steps": total,
+        "batch_size": batch_size,
+        "micro_batch_size": micro,
+        "order": order,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "warmup": warmup,
+        "weight_decay": weight_decay,
+        "adam_betas": list(adam_betas),
+        "max_grad_norm": max_grad_norm,
+        "seed": seed,
+        "data_seed": data_seed,
+        "dtype": str(loaded.backbone.head.weight.dtype),
+        "autocast": autocast,
+    }
     settings = json.loads(json.dumps(settings))
 
     watch, stop = Every(evaluate_every, dict), StopWhenAsked()
@@ -289,7 +324,11 @@ def train(
         make_policy(loaded, backbone, gradient_checkpointing=gradient_checkpointing),
         args,
         make_batch=lambda numbers: collate(
-            encoder, backbone, [examples[n] for n in numbers], with_rejected=with_rejected, reference=known,
+            encoder,
+            backbone,
+            [examples[n] for n in numbers],
+            with_rejected=with_rejected,
+            reference=known,
             row_tokens=row_tokens,
         ),
         order=micro_batches,
@@ -305,7 +344,7 @@ def train(
         callbacks=callbacks,
         meter=None if peak is None else OperationMeter(backbone, in_step_reference=in_step),
         peak_flops=peak,
-    )  # fmt: skip
+    )
 
     check_shared_out(trainer.accelerator, watched=evaluate is not None)
 

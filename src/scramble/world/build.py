@@ -130,7 +130,7 @@ def _squares(
                 for _ in range(_TRIES):
                     square = draw_square(
                         rng, kind, objects=look.objects, lookalikes=look.lookalikes, held_out=held_out, wording=wording
-                    )  # fmt: skip
+                    )
                     if not any(scene.signature in taken for scene in square.scenes):
                         break
                 else:

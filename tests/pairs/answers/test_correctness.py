@@ -16,9 +16,12 @@ from scramble.records import ImageFile, Question
 
 RIGHT = "Step {n}.\nNext.\nFinal answer: 5"
 SCRIPT = [
-    RIGHT, "Step {n}.\nNext.\nFinal answer: 7", "Step {n}.\nNext.\nIt is hard to say.",
-    "Step {n}. Final answer: 5", "Step {n}.\nNext.\nFinal answer: 15",
-]  # fmt: skip
+    RIGHT,
+    "Step {n}.\nNext.\nFinal answer: 7",
+    "Step {n}.\nNext.\nIt is hard to say.",
+    "Step {n}. Final answer: 5",
+    "Step {n}.\nNext.\nFinal answer: 15",
+]
 
 
 def run(
@@ -123,9 +126,13 @@ def test_questions_that_cannot_be_asked_are_not(server: Loopback, tmp_path: Path
     ]
     maker, found = run(server, tmp_path, questions, images, styles=["direct"])
     assert [skip.reason for _, skip in found if isinstance(skip, Skip)] == [
-        "no ground truth", "the ground truth is no number", "the ground truth is none of the options", "missing image",
-        "unreadable image", "reply cut at the token limit",
-    ]  # fmt: skip
+        "no ground truth",
+        "the ground truth is no number",
+        "the ground truth is none of the options",
+        "missing image",
+        "unreadable image",
+        "reply cut at the token limit",
+    ]
     assert len(server.payloads) == 10 and maker.counts["questions without pairs"] == 6
 
 

@@ -59,10 +59,12 @@ def test_reasons_and_order(server: Loopback, tmp_path: Path, images: dict[str, I
 
     server.answer = answer
     questions = [
-        Question("text-only", (), "good", ""), Question("short", ("red",), "short", ""),
-        Question("same", ("green",), "same", ""), Question("good", ("blue",), "good", ""),
+        Question("text-only", (), "good", ""),
+        Question("short", ("red",), "short", ""),
+        Question("same", ("green",), "same", ""),
+        Question("good", ("blue",), "good", ""),
         Question("missing", ("nowhere",), "good", ""),
-    ]  # fmt: skip
+    ]
     maker, found = run(server, tmp_path, questions, images)
     assert found[:3] == [
         Skip("no image to leave out"),

@@ -31,8 +31,11 @@ def test_an_unknown_style_is_named() -> None:
         ("steps", "One.\nFinal answer: 5", Said("5", "fewer than 2 line breaks")),
         ("steps", "Final answer: 5\n\n", Said("5", "no rationale")),
         ("steps", "One.\n\nFinal answer: 5\n6", Said("5", "answer on several lines")),
-        ("steps", "a\nFinal answer: 1\nFinal answer: 2\nFinal answer: 3",
-         Said("3", "the final answer is marked more than 2 times")),
+        (
+            "steps",
+            "a\nFinal answer: 1\nFinal answer: 2\nFinal answer: 3",
+            Said("3", "the final answer is marked more than 2 times"),
+        ),
         ("steps", "One.\nTwo.\nIt is five.", Said(None)),
         ("steps", "One.\nTwo.\nFinal answer:", Said(None)),
         ("boxed", "One.\nTwo.\nAnswer: \\boxed{\\frac{1}{2}}", Said(r"\frac{1}{2}")),
@@ -40,8 +43,11 @@ def test_an_unknown_style_is_named() -> None:
         ("boxed", "One.\nTwo.\n\\boxed{2", Said(None)),
         ("think", "<think>One.\nTwo.</think>\nFinal answer: 4", Said("4")),
         ("think", "One.\n\nFinal answer: 4", Said("4", "no single thought between tags")),
-        ("think", "<think>One.</think><think>Two.</think>\n\nFinal answer: 4",
-         Said("4", "no single thought between tags")),
+        (
+            "think",
+            "<think>One.</think><think>Two.</think>\n\nFinal answer: 4",
+            Said("4", "no single thought between tags"),
+        ),
         ("think", "<think> </think>\n\nFinal answer: 4", Said("4", "no rationale")),
         ("think", "<think>One.\nTwo.</think>\nfour", Said(None)),
         ("rationale", "There is a red circle.\nFinal answer: red", Said("red")),
@@ -49,6 +55,6 @@ def test_an_unknown_style_is_named() -> None:
         ("direct", "red\nblue", Said("red\nblue", "answer on several lines")),
         ("direct", " ", Said(None)),
     ],
-)  # fmt: skip
+)
 def test_reading(style: str, text: str, wanted: Said) -> None:
     assert read(load_style(style), text) == wanted

@@ -73,7 +73,7 @@ def english_cases(english: SceneGraph) -> list[Case]:
         ("q3", "What color is the dog?", "brown", ()),
         ("q4", "Is the cat to the left of the bench?", "yes", ()),
         ("q5", "What is the man holding?", "fire hydrant", ()),
-    ]  # fmt: skip
+    ]
     return [
         Case("i", Question(key, ("i",), text, answer, rationale=steps), english) for key, text, answer, steps in asked
     ]

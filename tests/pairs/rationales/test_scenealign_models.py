@@ -85,8 +85,13 @@ def test_images_without_graphs_get_one_from_their_captions_or_a_model(shared: Pa
     told = list(graphs_of_captions(images, str(shared / "models" / "en_core_standin")))
     graph = read_graph(told[0].graph)
     assert {graph.say(fact) for fact in graph.facts} == {
-        "dog", "bench", "hat", "dog is brown", "dog sit on bench", "dog wear hat"
-    }  # fmt: skip
+        "dog",
+        "bench",
+        "hat",
+        "dog is brown",
+        "dog sit on bench",
+        "dog wear hat",
+    }
     assert told[1].graph is None and told[2].graph == images[2].graph
 
     server = Loopback(answer=lambda text: '{"objects": [{"id": "o", "name": "bus"}], "relations": []}')

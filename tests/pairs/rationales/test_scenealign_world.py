@@ -25,9 +25,12 @@ def pairs_of(
 ) -> tuple[list[PreferencePair], Counter[str]]:
     skipped: Counter[str] = Counter()
     made = build_pairs(
-        found, WorldInterventions(settings or Settings(), seen), per_question=per_question, seed=seed,
+        found,
+        WorldInterventions(settings or Settings(), seen),
+        per_question=per_question,
+        seed=seed,
         on_skip=lambda row: skipped.update([row["reason"]]),
-    )  # fmt: skip
+    )
     return list(made), skipped
 
 
@@ -192,8 +195,12 @@ def test_images_without_a_usable_graph_are_skipped() -> None:
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for options in (
-        {"kinds": {"swop": 1}}, {"kinds": {"swap": 0}}, {"edits": {0: 1}}, {"answer": "x"}, {"distance": (2, 1)},
-    ):  # fmt: skip
+        {"kinds": {"swop": 1}},
+        {"kinds": {"swap": 0}},
+        {"edits": {0: 1}},
+        {"answer": "x"},
+        {"distance": (2, 1)},
+    ):
         with pytest.raises(SceneAlignError):
             Settings(**options)  # type: ignore[arg-type]
     with pytest.raises(SceneAlignError, match="per_question=3"):

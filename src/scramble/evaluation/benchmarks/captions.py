@@ -32,9 +32,14 @@ from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError,
 from scramble.records import ImageFile
 
 SPLITS: dict[str, dict[int, str]] = {
-    "add_att": {692: "692"}, "add_obj": {2062: "2062"}, "replace_att": {788: "788"}, "replace_obj": {1652: "1652"},
-    "replace_rel": {1406: "1406"}, "swap_att": {666: "666"}, "swap_obj": {245: "245", 246: "246"},
-}  # fmt: skip
+    "add_att": {692: "692"},
+    "add_obj": {2062: "2062"},
+    "replace_att": {788: "788"},
+    "replace_obj": {1652: "1652"},
+    "replace_rel": {1406: "1406"},
+    "swap_att": {666: "666"},
+    "swap_obj": {245: "245", 246: "246"},
+}
 
 
 def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:

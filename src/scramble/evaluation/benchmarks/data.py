@@ -32,8 +32,9 @@ def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config
     try:
         rows = load_dataset(source, None if root is not None else config, split=split)
     except Exception as error:  # datasets and huggingface_hub raise a dozen unrelated types here
-        raise EvaluationError(f"{name}: cannot read {source} ({type(error).__name__}: {_first_line(error)}); "
-            f"{_how_to_get(name, hub_id)}") from error  # fmt: skip
+        raise EvaluationError(
+            f"{name}: cannot read {source} ({type(error).__name__}: {_first_line(error)}); {_how_to_get(name, hub_id)}"
+        ) from error
     for column, feature in rows.features.items():
         if isinstance(feature, Image):
             rows = rows.cast_column(column, Image(decode=False))

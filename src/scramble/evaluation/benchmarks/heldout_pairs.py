@@ -27,7 +27,12 @@ def load(root: str | Path) -> Benchmark:
         if len(p.image_ids) == 1
     ]
     return Benchmark(
-        "heldout_pairs", f"generated-{file_key(table_path(root, PreferencePair))}",
-        check_items("heldout_pairs", items), table_images("heldout_pairs", root, items), "plain",
-        chance={"accuracy": 50.0}, default_protocol="world", caption_prompt=prompts.pop() if prompts else None,
-    )  # fmt: skip
+        "heldout_pairs",
+        f"generated-{file_key(table_path(root, PreferencePair))}",
+        check_items("heldout_pairs", items),
+        table_images("heldout_pairs", root, items),
+        "plain",
+        chance={"accuracy": 50.0},
+        default_protocol="world",
+        caption_prompt=prompts.pop() if prompts else None,
+    )

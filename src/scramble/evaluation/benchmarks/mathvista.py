@@ -54,8 +54,14 @@ def _item(row: dict[str, Any], image: str) -> Item:
     prompt = str(row.get("query") or question)
     kind = str(metadata.get("task") or question_type)
     details = {
-        "rule": "mathvista", "answer_type": answer_type, "precision": precision,
-        "question_type": question_type, "suffix": "",  "options_in_question": bool(row.get("query")),
-        "extraction": "rule", "raw_question": question, "max_new_tokens": 512,
-    }  # fmt: skip
+        "rule": "mathvista",
+        "answer_type": answer_type,
+        "precision": precision,
+        "question_type": question_type,
+        "suffix": "",
+        "options_in_question": bool(row.get("query")),
+        "extraction": "rule",
+        "raw_question": question,
+        "max_new_tokens": 512,
+    }
     return Item(Question(str(key), (image,), prompt, str(answer), kind, choices=choices), "short", details=details)

@@ -32,8 +32,15 @@ def load(root: str | Path | None = None, *, labels: str = "corrected", partial: 
     files = FolderImages("mmvp", path.parent, [item.image_ids[0] for item in items], "root")
     version = f"mmvp-{labels}-{check_count('mmvp', len(items), {300: '300'}, partial)}"
     checked = check_items("mmvp", items, group_size=2)
-    return Benchmark("mmvp", version, checked, files, "pairs", chance={"accuracy": 50.0, "pair_accuracy": 25.0},
-                     human={"pair_accuracy": 95.7})  # fmt: skip
+    return Benchmark(
+        "mmvp",
+        version,
+        checked,
+        files,
+        "pairs",
+        chance={"accuracy": 50.0, "pair_accuracy": 25.0},
+        human={"pair_accuracy": 95.7},
+    )
 
 
 def _item(row: dict[str, Any], labels: str, where: str) -> Item:

@@ -42,8 +42,9 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
         items.extend(_item(number, row, q, i, names[i]) for q in (0, 1) for i in (0, 1))
     version = check_count("naturalbench", len(items) // 4, {1900: "naturalbench-1900"}, partial)
     checked = check_items("naturalbench", items, group_size=4)
-    return Benchmark("naturalbench", version, checked, images, "natural_bench", chance=CHANCE,
-                     default_protocol="naturalbench")  # fmt: skip
+    return Benchmark(
+        "naturalbench", version, checked, images, "natural_bench", chance=CHANCE, default_protocol="naturalbench"
+    )
 
 
 def _item(number: int, row: dict[str, Any], q: int, i: int, image: str) -> Item:

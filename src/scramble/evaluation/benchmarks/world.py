@@ -25,10 +25,16 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
     """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
     items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, Quad)]
     return Benchmark(
-        "world_winoground", _version(root, Quad), check_items("world_winoground", items),
-        table_images("world_winoground", root, items), "plain",
-        chance=TWO_BY_TWO_CHANCE, default_protocol="world", caption_prompt=caption_prompt, yes_template=YES_NO,
-    )  # fmt: skip
+        "world_winoground",
+        _version(root, Quad),
+        check_items("world_winoground", items),
+        table_images("world_winoground", root, items),
+        "plain",
+        chance=TWO_BY_TWO_CHANCE,
+        default_protocol="world",
+        caption_prompt=caption_prompt,
+        yes_template=YES_NO,
+    )
 
 
 def load_vqa(root: str | Path) -> Benchmark:
@@ -48,10 +54,14 @@ def load_vqa(root: str | Path) -> Benchmark:
     chance = {f"accuracy/{kind}": 100 / len(found) for kind, found in candidates.items()}
     chance["accuracy"] = sum(chance[f"accuracy/{q.kind}"] for q in questions) / max(len(questions), 1)
     return Benchmark(
-        "world_vqa", _version(root, Question), check_items("world_vqa", items),
-        table_images("world_vqa", root, items), "plain",
-        chance=chance, default_protocol="world",
-    )  # fmt: skip
+        "world_vqa",
+        _version(root, Question),
+        check_items("world_vqa", items),
+        table_images("world_vqa", root, items),
+        "plain",
+        chance=chance,
+        default_protocol="world",
+    )
 
 
 def _parts(quad: Quad) -> tuple[str, ...]:

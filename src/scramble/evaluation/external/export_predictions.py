@@ -62,10 +62,14 @@ def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, A
         prediction = outcome.details.get("response", outcome.prediction)
         found.append(
             {
-                "index": item.item_id, "question": item.record.question, **options, "answer": item.record.answer,
-                "category": item.kind, "prediction": "" if prediction is None else str(prediction),
+                "index": item.item_id,
+                "question": item.record.question,
+                **options,
+                "answer": item.record.answer,
+                "category": item.kind,
+                "prediction": "" if prediction is None else str(prediction),
             }
-        )  # fmt: skip
+        )
     return found
 
 
@@ -88,9 +92,16 @@ def write_lmms_eval(path: str | Path, task: str, items: Sequence[Item], outcomes
     for number, (row, outcome) in enumerate(zip(rows(items, outcomes), outcomes, strict=True)):
         doc = {key: value for key, value in row.items() if key != "prediction"}
         sample = {
-            "doc_id": number, "doc": doc, "target": row["answer"], "arguments": {}, "resps": [[row["prediction"]]],
-            "filtered_resps": [row["prediction"]], "doc_hash": content_key(doc), "task": task, **outcome.values,
-        }  # fmt: skip
+            "doc_id": number,
+            "doc": doc,
+            "target": row["answer"],
+            "arguments": {},
+            "resps": [[row["prediction"]]],
+            "filtered_resps": [row["prediction"]],
+            "doc_hash": content_key(doc),
+            "task": task,
+            **outcome.values,
+        }
         lines.append(json.dumps(sample, ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")
 

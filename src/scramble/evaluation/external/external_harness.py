@@ -92,9 +92,21 @@ def command(
         joined = ",".join(f"{key}={value}" for key, value in given.items())
         names = ",".join(_known(kit, LMMS_EVAL, task) or task for task in tasks)
         return [
-            "python", "-m", "lmms_eval", "--model", kit_model, "--model_args", joined, "--tasks", names,
-            "--batch_size", str(batch_size), "--output_path", str(out), "--log_samples",
-        ]  # fmt: skip
+            "python",
+            "-m",
+            "lmms_eval",
+            "--model",
+            kit_model,
+            "--model_args",
+            joined,
+            "--tasks",
+            names,
+            "--batch_size",
+            str(batch_size),
+            "--output_path",
+            str(out),
+            "--log_samples",
+        ]
     data = dict(_data_set(task) for task in tasks)
     config = Path(f"{out}.json")
     write_json(config, {"model": {name: {"class": kit_model, **given}}, "data": data})
@@ -186,11 +198,17 @@ def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
         return []
     return [
         Outcome(
-            str(row["doc_id"]), "", "", (), str(row["doc_id"]), {metric: float(row[metric]) for metric in means},
-            None, str(row.get("target", "")),
+            str(row["doc_id"]),
+            "",
+            "",
+            (),
+            str(row["doc_id"]),
+            {metric: float(row[metric]) for metric in means},
+            None,
+            str(row.get("target", "")),
         )
         for row in sorted(rows, key=lambda row: row["doc_id"])
-    ]  # fmt: skip
+    ]
 
 
 def _vlmevalkit_task(path: Path, name: str) -> str | None:
@@ -234,9 +252,13 @@ def _is_number(value: object) -> bool:
 def _score(value: float, scale: float, error: object, n: int | None) -> dict[str, Any]:
     """In percent, with what the kit wrote as ``raw``."""
     return {
-        "value": scale * value, "standard_error": scale * float(error) if _is_number(error) else None,  # type: ignore[arg-type]
-        "low": None, "high": None, "n": n, "raw": value,
-    }  # fmt: skip
+        "value": scale * value,
+        "standard_error": scale * float(error) if _is_number(error) else None,  # type: ignore[arg-type]
+        "low": None,
+        "high": None,
+        "n": n,
+        "raw": value,
+    }
 
 
 def _result(
@@ -249,8 +271,11 @@ def _result(
     environment: dict[str, Any],
 ) -> Result:
     data = {
-        "name": benchmark_of(kit, task), "version": f"{task} {version}", "items": count, "limit": None,
+        "name": benchmark_of(kit, task),
+        "version": f"{task} {version}",
+        "items": count,
+        "limit": None,
         "scoring": "plain",
-    }  # fmt: skip
+    }
     protocol = {"name": kit, "version": 1}
     return Result(data, dict(model), protocol, scores, {"n": count}, environment=environment, source=kit)

@@ -224,6 +224,9 @@ def _percent(e: statistics.Estimate) -> dict[str, Any]:
         return 100 * value if math.isfinite(value) else None
 
     return {
-        "value": 100 * e.mean, "standard_error": scaled(e.standard_error), "low": scaled(e.low),
-        "high": scaled(e.high), "n": e.n,
-    }  # fmt: skip
+        "value": 100 * e.mean,
+        "standard_error": scaled(e.standard_error),
+        "low": scaled(e.low),
+        "high": scaled(e.high),
+        "n": e.n,
+    }

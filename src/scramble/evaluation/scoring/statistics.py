@@ -145,9 +145,16 @@ def paired_test(
         else:
             p_value = float("nan")  # one cluster, or the same difference everywhere: no spread to test against
     return PairedTest(
-        summary.mean, summary.standard_error, summary.low, summary.high, p_value, test,
-        int((differences_N > 0).sum()), int((differences_N < 0).sum()), summary.n,
-    )  # fmt: skip
+        summary.mean,
+        summary.standard_error,
+        summary.low,
+        summary.high,
+        p_value,
+        test,
+        int((differences_N > 0).sum()),
+        int((differences_N < 0).sum()),
+        summary.n,
+    )
 
 
 def pooled_over_seeds(
@@ -225,7 +232,7 @@ def paired_bootstrap(
 
     The p-value is twice the share of resampled differences on the far side of zero, at least 2 / (resamples + 1).
     Seeds are not resampled: the interval is of the items alone.
-    """  # fmt: skip
+    """
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         sides = [np.mean([score(weights) for score in side], axis=0) for side in (runs, baselines)]

@@ -17,9 +17,17 @@ from scramble.models.tiny.parts import (
 
 # The released order: the added ids follow the vocabulary, and the head has no rows for them.
 IMAGE_TOKENS = [
-    "<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>", "<|image|>", "<im_low>",
-    "<frame_start>", "<frame_end>", "<|video|>",
-]  # fmt: skip
+    "<im_start>",
+    "<im_end>",
+    "<im_patch>",
+    "<im_col>",
+    "<low_res_im_start>",
+    "<|image|>",
+    "<im_low>",
+    "<frame_start>",
+    "<frame_end>",
+    "<|video|>",
+]
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 

@@ -91,8 +91,12 @@ class CorrectnessPairs:
         self._rule, self._rules = rule, dict(rules or {})
         self._samples = samples
         self._settings: dict[str, Any] = {
-            "temperature": temperature, "top_k": top_k or 0, "top_p": top_p, "max_tokens": max_tokens, "seed": seed
-        }  # fmt: skip
+            "temperature": temperature,
+            "top_k": top_k or 0,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
 
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
@@ -186,9 +190,13 @@ class CorrectnessPairs:
         self, question: Question, style: Style, rule: str, kind: str, chosen: Response, rejected: Response, number: int
     ) -> PreferencePair:
         details = {
-            "question": question.question_id, "kind": question.kind, "answer": question.answer, "judged_by": rule,
-            "chosen_answer": chosen.said.answer, "rejected_answer": rejected.said.answer,
-        }  # fmt: skip
+            "question": question.question_id,
+            "kind": question.kind,
+            "answer": question.answer,
+            "judged_by": rule,
+            "chosen_answer": chosen.said.answer,
+            "rejected_answer": rejected.said.answer,
+        }
         if rejected.said.fault:
             details["fault"] = rejected.said.fault
         return PreferencePair(

@@ -61,8 +61,12 @@ class DropoutNTP:
         self._engine, self._store = engine, store
         self._ratio, self._seed = start_ratio, seed
         self._settings: dict[str, Any] = {
-            "temperature": temperature, "top_k": top_k or 0, "top_p": top_p, "max_tokens": max_tokens, "seed": seed
-        }  # fmt: skip
+            "temperature": temperature,
+            "top_k": top_k or 0,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
 
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]

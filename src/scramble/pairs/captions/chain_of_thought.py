@@ -130,8 +130,11 @@ class CotGenerator:
         self._nlp = _load_lemmatizer(pipeline)
         self._samples = samples
         self._settings: dict[str, Any] = {
-            "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed
-        }  # fmt: skip
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
         self._length_ratio = length_ratio
         self._content_kept = own if content_kept is None else content_kept
 

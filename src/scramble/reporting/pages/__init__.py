@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 BASE = Path(__file__).parent / "templates"
 PALETTE = (
-    ("#7b7f86", "#9aa0a8"), ("#d1661f", "#f09a5c"), ("#2a6fdb", "#78a9ff"), ("#16856a", "#4cc3a3"),
-    ("#9445b8", "#cf94ea"), ("#a87a00", "#dcb544"), ("#c2345b", "#f57f9f"), ("#0d7fa5", "#5fc1e3"),
-)  # fmt: skip
+    ("#7b7f86", "#9aa0a8"),
+    ("#d1661f", "#f09a5c"),
+    ("#2a6fdb", "#78a9ff"),
+    ("#16856a", "#4cc3a3"),
+    ("#9445b8", "#cf94ea"),
+    ("#a87a00", "#dcb544"),
+    ("#c2345b", "#f57f9f"),
+    ("#0d7fa5", "#5fc1e3"),
+)
 """The methods' colours on light and on dark paper, the CSS variables ``--c0`` to ``--c7``; the first is the base's."""
 
 

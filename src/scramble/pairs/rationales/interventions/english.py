@@ -141,9 +141,19 @@ class WordInterventions:
         answer = answers[0] if answers and self.settings.answer == "follow" else told.answer
         changed = tuple(i for i, step in enumerate(steps) if step != told.steps[i])
         return Perturbed(
-            kind, told.steps, steps, told.answer, answer, tuple(edit.change for edit in kept), changed,
-            tuple(told.steps[i] for i in changed), (), last - max(changed), told.critical, "scenealign.words",
-        )  # fmt: skip
+            kind,
+            told.steps,
+            steps,
+            told.answer,
+            answer,
+            tuple(edit.change for edit in kept),
+            changed,
+            tuple(told.steps[i] for i in changed),
+            (),
+            last - max(changed),
+            told.critical,
+            "scenealign.words",
+        )
 
     def _swaps(self, told: Told, rng: random.Random) -> list[_Edit]:
         found = []
@@ -213,9 +223,7 @@ class WordInterventions:
             others = [n.name for n in told.graph.nodes if n.id != node]
             for weight, new in self._absent(name, others, here):
                 attributes = list(told.graph.by_id[node].attributes)
-                change: Change = {
-                    "op": "replace", "nodes": [node], "name": new, "attributes": attributes, "was": name
-                }  # fmt: skip
+                change: Change = {"op": "replace", "nodes": [node], "name": new, "attributes": attributes, "was": name}
                 splices = tuple(
                     (m.step, m.noun.start, m.noun.end, plural(new) if m.is_plural else new) for m in told.of(node)
                 )
@@ -259,9 +267,19 @@ class WordInterventions:
                 padding.append(str(steps[place]))
         changes = tuple({"op": "leave-out", "step": told.steps[i]} for i in gone)
         return Perturbed(
-            "shorten", told.steps, tuple(s for s in steps if s is not None), told.answer, told.answer, changes, (),
-            tuple(told.steps[i] for i in gone), tuple(padding), last - gone[-1], told.critical, "scenealign.words",
-        )  # fmt: skip
+            "shorten",
+            told.steps,
+            tuple(s for s in steps if s is not None),
+            told.answer,
+            told.answer,
+            changes,
+            (),
+            tuple(told.steps[i] for i in gone),
+            tuple(padding),
+            last - gone[-1],
+            told.critical,
+            "scenealign.words",
+        )
 
     def _overthink(self, told: Told, rng: random.Random, edits: int) -> Perturbed:
         last = len(told.steps) - 1
@@ -298,9 +316,19 @@ class WordInterventions:
         steps = spliced(told.steps, rejected)
         places = tuple(sorted(splice[0] for splice in rejected))
         return Perturbed(
-            "overthink", kept, steps, told.answer, told.answer, tuple(changes), places,
-            tuple(kept[i] for i in places), (), last - max(places), told.critical, "scenealign.words",
-        )  # fmt: skip
+            "overthink",
+            kept,
+            steps,
+            told.answer,
+            told.answer,
+            tuple(changes),
+            places,
+            tuple(kept[i] for i in places),
+            (),
+            last - max(places),
+            told.critical,
+            "scenealign.words",
+        )
 
 
 def _path(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:

@@ -72,8 +72,11 @@ class EngineInterventions(WordInterventions):
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._settings: dict[str, Any] = {
-            "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed
-        }  # fmt: skip
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
 
     def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
         """Each perturbation in the model's words, or the reason why it has none; steps left out need no model.
@@ -120,9 +123,12 @@ class EngineInterventions(WordInterventions):
             return "rewriting: the number of steps changed"
         changed = tuple(i for i, step in enumerate(steps) if step != perturbed.chosen[i])
         worded = dataclasses.replace(
-            perturbed, rejected=steps, false_steps=changed, missing=tuple(perturbed.chosen[i] for i in changed),
+            perturbed,
+            rejected=steps,
+            false_steps=changed,
+            missing=tuple(perturbed.chosen[i] for i in changed),
             rule=self.rule,
-        )  # fmt: skip
+        )
         if changed != perturbed.false_steps:
             return "rewriting: other steps than those that the facts touch"
         reason = unintended(worded)

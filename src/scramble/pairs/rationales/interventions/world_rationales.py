@@ -98,9 +98,18 @@ class WorldInterventions:
         false = tuple(i for i, step in enumerate(said) if step not in told.steps)
         answer = retold.answer if self.settings.answer == "follow" else told.answer
         return Perturbed(
-            kind, told.steps, said, told.answer, answer, changes, false,
-            tuple(s for s in told.steps if s not in said), (), len(said) - 1 - max(false), told.critical,
-        )  # fmt: skip
+            kind,
+            told.steps,
+            said,
+            told.answer,
+            answer,
+            changes,
+            false,
+            tuple(s for s in told.steps if s not in said),
+            (),
+            len(said) - 1 - max(false),
+            told.critical,
+        )
 
     def _wanted(self, told: _Told, derived: Derived) -> bool:
         """Whether every step that is new is false of the image, and near enough to the conclusion."""
@@ -178,9 +187,18 @@ class WorldInterventions:
                 padding.append(str(rejected[place]))
         changes = tuple({"op": "leave-out", "step": told.steps[i]} for i in gone)
         return Perturbed(
-            "shorten", told.steps, tuple(s for s in rejected if s is not None), told.answer, told.answer, changes, (),
-            tuple(told.steps[i] for i in gone), tuple(padding), last - gone[-1], told.critical,
-        )  # fmt: skip
+            "shorten",
+            told.steps,
+            tuple(s for s in rejected if s is not None),
+            told.answer,
+            told.answer,
+            changes,
+            (),
+            tuple(told.steps[i] for i in gone),
+            tuple(padding),
+            last - gone[-1],
+            told.critical,
+        )
 
     def _overthink(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
         assert told.derived is not None
@@ -210,9 +228,18 @@ class WorldInterventions:
             raise NotPossible("no place for an unsupported detail")
         steps, wrong = tuple(map(say, chosen)), tuple(map(say, rejected))
         return Perturbed(
-            "overthink", steps, wrong, told.answer, told.answer, tuple(changes), tuple(sorted(places)),
-            tuple(steps[i] for i in sorted(places)), (), last - max(places), told.critical,
-        )  # fmt: skip
+            "overthink",
+            steps,
+            wrong,
+            told.answer,
+            told.answer,
+            tuple(changes),
+            tuple(sorted(places)),
+            tuple(steps[i] for i in sorted(places)),
+            (),
+            last - max(places),
+            told.critical,
+        )
 
 
 class _Told:
