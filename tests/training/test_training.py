@@ -361,6 +361,11 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
         train(load(base), (good + bad, images), tmp_path, **options)
     with pytest.warns(UserWarning, match="6 of 12 rows refused"):
         train(load(base), (good + bad, images), tmp_path, **options, max_refused=0.5)
+    with pytest.warns(UserWarning, match=r"1 of 7 rows refused, listed in .*rejected_rows_val\.jsonl"):
+        train(
+            load(base), (good, images), tmp_path / "val", **options, val_data=([*good, bad[0]], images), max_refused=0.5
+        )
+    assert [row["id"] for row in read_jsonl(tmp_path / "val" / "rejected_rows_val.jsonl")] == ["long"]
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
     assert list(refused) == ["long", "lost", "same", "good0", "placeholder", "empty"]
     assert "exceed the limit of 200" in refused["long"] and "i99 is not in the table" in refused["lost"]

@@ -212,7 +212,8 @@ def train(
         encoder = Encoder(loaded, images, image_memory * 1_000_000)
         limit = max_length or loaded.family.max_length(config)
         examples, refused = check_examples(encoder, found, needs_rejected=paired, max_length=limit)
-        report_refused(out / "rejected_rows.jsonl", refused, len(examples), max_refused, write=main and source is data)
+        listed = out / ("rejected_rows.jsonl" if source is data else "rejected_rows_val.jsonl")
+        report_refused(listed, refused, len(examples), max_refused, write=main)
         from_cache = with_rejected and reference == "cache"
         if not from_cache and image_features is None:
             return examples, refused, encoder, None
