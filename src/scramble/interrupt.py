@@ -42,10 +42,15 @@ _kept: Words = _start_over
 
 
 def listen() -> None:
-    """From now on the signals ask this process to stop. Only the main thread can receive signals: none elsewhere."""
+    """From now on the signals ask this process to stop. Only the main thread can receive signals: none elsewhere.
+
+    A SIGINT that is ignored stays so: a shell without job control starts its background jobs like that, so that a
+    Ctrl-C meant for another program does not reach them.
+    """
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, _on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _on_signal)
 
 
 def leave_to_parent() -> None:

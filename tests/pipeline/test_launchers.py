@@ -208,7 +208,8 @@ def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -
         done = script("evaluate", *overrides)
         assert "world_winoground" in done.stdout
         folder = tmp_path / name / "evaluation" / "base" / "world_winoground"
-        items.append([json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()])
+        partial = tmp_path / name / "evaluation-limit40" / "base" / "world_winoground"
+        items.append([json.loads(line) for line in (partial / "items.jsonl").read_text().splitlines()])
         assert len(list(folder.glob("responses-*.jsonl"))) == len(shards)
     assert items[0] == items[1]
 

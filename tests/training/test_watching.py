@@ -133,6 +133,10 @@ def test_peaks_and_memory() -> None:
 def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupt.listen()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupt.listen()
         with interrupt.deferred():
             os.kill(os.getpid(), signal.SIGUSR1)

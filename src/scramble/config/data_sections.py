@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -198,11 +197,6 @@ class OpenAI(Section):
     extra_body: dict[str, Any] | None = None
     price_prompt: NotNegative = 0.0
     price_completion: NotNegative = 0.0
-
-    def faults(self, at: str) -> Iterator[str]:
-        """The variable that holds the key must be set."""
-        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
-            yield f"{at}.api_key_env={self.api_key_env}: the environment variable {self.api_key_env} is not set"
 
 
 @dataclass(frozen=True)

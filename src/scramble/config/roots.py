@@ -113,15 +113,30 @@ class Train(Root):
             yield f"trainer.lora must be null: model.adapter={model['adapter']} is trained on, or merge it first"
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
             yield "model.attn_implementation=flash_attention_2 must be sdpa: it takes no masks, so it is for chat only"
-        yield from _wandb_key(dict(self.wandb))  # type: ignore[call-overload]
+        if not _starts_elsewhere(self):
+            yield from _wandb_key(dict(self.wandb))  # type: ignore[call-overload]
         yield from _data_faults(self)
+
+
+def _starts_elsewhere(root: Root) -> bool:
+    """Whether the work is done on other machines, which check for themselves what they have."""
+    return dict(root.launcher).get("kind") == "slurm"
+
+
+def _key_faults(value: Any, at: str) -> Iterator[str]:
+    """Engines below a section whose key's environment variable is not set."""
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
+            yield f"{join(at, name)}={item}: the environment variable {item} is not set"
+        yield from _key_faults(item, join(at, name))
 
 
 def _data_faults(root: Root) -> Iterator[str]:
     """What a data set that is not made yet needs and this machine lacks."""
     run, negatives = dict(root.run), dict(root.negatives)  # type: ignore[call-overload]
-    if (Path(run["data"]) / "stage.json").is_file():
+    if (Path(run["data"]) / "stage.json").is_file() or _starts_elsewhere(root):
         return
+    yield from _key_faults(negatives, "negatives")
     pipeline = (negatives.get("options") or {}).get("pipeline")
     if negatives["method"] != "rules" or not pipeline or Path(pipeline).exists():
         return
@@ -226,6 +241,8 @@ class Evaluate(Root):
         """Names of benchmarks, protocol, arms and baselines."""
         yield from _benchmark_faults(self.benchmark, "benchmark")
         yield from _protocol_faults(self.protocol)
+        if not _starts_elsewhere(self):
+            yield from _key_faults({"engine": self.engine, "judge": self.judge}, "")
         run = Path(self.run["dir"])  # type: ignore[index]
         if self.engine is not None:
             if isinstance(self.arms, list) and len(self.arms) != 1:

@@ -44,7 +44,7 @@ def run_pool(
     waiting = list(range(len(tasks)))[::-1]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # place -> task number, process
     try:
-        with interrupt.keeping(lambda: "the jobs are saving; the same command runs what is not finished"):
+        with interrupt.keeping(lambda: "the jobs have saved; the same command runs what is not finished"):
             while waiting or running:
                 for place in range(jobs):
                     if place not in running and waiting:

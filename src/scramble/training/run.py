@@ -301,7 +301,14 @@ def train(
 
     watch, stop = Every(evaluate_every, dict), StopWhenAsked()
     start = LogAtStart(facts or {})
-    callbacks = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), ProgressBar(_label(objective)), start, watch, stop]
+    callbacks = [
+        MetricsFile(out / "metrics.jsonl"),
+        LogLastStep(),
+        ProgressBar(_label(objective, out)),
+        start,
+        watch,
+        stop,
+    ]
     if with_rejected:
         callbacks.append(Warnings(out / "warnings.jsonl", beta))
 
@@ -415,8 +422,9 @@ def _quiet() -> None:
         transformers_logging.disable_progress_bar()
 
 
-def _label(objective: str | Mapping[str, float]) -> str:
-    return objective if isinstance(objective, str) else "+".join(objective)
+def _label(objective: str | Mapping[str, float], out: Path) -> str:
+    """The objective's name; of weights the run folder's, which a stage names by the arm."""
+    return objective if isinstance(objective, str) else out.name
 
 
 def _validation_chunks(examples: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
