@@ -35,7 +35,7 @@ def test_scenealign_trains_on_rationales_and_is_judged_by_the_scene(tmp_path: Pa
     splits = json.loads((tmp_path / "data" / "stage.json").read_text())["summary"]["splits"]
     assert splits["train"]["pairs"] > 50 and "kinds_without_room" in splits["train"]
     for arm in ("base", "sft-seed0", "dpo-seed0"):
-        result = json.loads((tmp_path / "evaluation" / arm / "world_rationales" / "result.json").read_text())
+        result = json.loads((tmp_path / "evaluation-limit4" / arm / "world_rationales" / "result.json").read_text())
         assert {"faithfulness", "needed", "accuracy"} <= result["scores"].keys()
 
 
