@@ -117,11 +117,11 @@ def measure_speed(args: argparse.Namespace) -> None:
     Parse and generator take turns, three times; the fastest of each counts. CPU seconds, so that other work on the
     machine does not blur the split.
     """
-    from scramble.language.parse import load_pipeline
+    from scramble.language.spacy_pipeline import load_pipeline
     from scramble.pairs.captions.rules.generator import CHUNK
     from scramble.pairs.captions.surface import normalise
 
-    nlp, generator = load_pipeline(args.pipeline), RuleGenerator(args.pipeline)
+    nlp, generator = load_pipeline(args.pipeline, "tagger", "parser"), RuleGenerator(args.pipeline)
     images = list(images_of(args.captions))
     texts = [normalise(text) for image in images for text in image.captions]
     parse, whole = [], []

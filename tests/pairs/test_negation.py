@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scramble.language.lexicon import load_lexicon
-from scramble.language.parse import load_pipeline, parse
+from scramble.language.parse import parse
+from scramble.language.spacy_pipeline import load_pipeline
 from scramble.pairs.base import Caption
 from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.pairs.captions.surface import normalise
@@ -30,7 +31,7 @@ def rules(name: str) -> RuleGenerator:
 
 @pytest.fixture(scope="module")
 def nlp(name: str):
-    return load_pipeline(name)
+    return load_pipeline(name, "tagger", "parser")
 
 
 def negatives(rules: RuleGenerator, caption: str):

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from scramble.language.parse import PipelineError, load_pipeline
+from scramble.language.spacy_pipeline import PipelineError, load_pipeline
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.base import Caption, choose
 from scramble.pairs.captions.rules.generator import RuleGenerator

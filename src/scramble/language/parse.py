@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from scramble.language.inflect import capitalised, word_set
 from scramble.language.lexicon import Adjective, Lexicon, Noun
 from scramble.language.negation import negated
 
-DEFAULT_PIPELINE = "en_core_web_sm"
 _NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
 _ADJECTIVE_TAGS = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 _OPENERS = frozenset({"DT", "PRP$", "PDT"})
@@ -60,10 +58,6 @@ _RECIPROCAL = frozenset(
         "gathered",
     }
 )
-
-
-class PipelineError(RuntimeError):
-    """A spaCy pipeline that is missing or lacks a component. The message names the way out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +118,6 @@ class Sentence:
         if self.headline == NO_HEADLINE:
             return text
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
-
-
-def load_pipeline(name: str | Path = DEFAULT_PIPELINE) -> Any:
-    """A spaCy pipeline with tagger and parser; what the rules do not read (named entities, lemmas) is left out.
-
-    Raises PipelineError when it is not installed or has no tagger or parser.
-    """
-    import spacy
-
-    unused = ["ner", "lemmatizer", "trainable_lemmatizer", "morphologizer", "attribute_ruler", "senter"]
-    try:
-        nlp = spacy.load(name, exclude=unused)
-    except OSError as error:
-        raise PipelineError(
-            f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
-            "name an installed pipeline or its folder (negatives.options.pipeline=...)"
-        ) from error
-    missing = {"tagger", "parser"} - set(nlp.pipe_names)
-    if missing:
-        raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(sorted(missing))}: use another one")
-    return nlp
 
 
 def parse(nlp: Any, texts: Iterable[str], lexicon: Lexicon, *, batch_size: int = 256) -> Iterator[Sentence]:

@@ -13,14 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import groupby
 from typing import Any
 
 from scramble.language.inflect import word_set
-from scramble.scenegraphs.graph import Fact, GraphError, Link, Node, SceneGraph
+from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
+from scramble.scenegraphs.graph import Fact, Link, Node, SceneGraph
 
-DEFAULT_PIPELINE = "en_core_web_sm"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _NOUNS = {"NN", "NNS", "NNP", "NNPS"}
 _ADJECTIVES = {"JJ", "JJR", "JJS"}
@@ -46,25 +45,9 @@ class Parsed:
     absent: tuple[str, ...] = ()
 
 
-@cache
-def load_pipeline(name: str = DEFAULT_PIPELINE) -> Any:
-    """A spaCy pipeline with tagger, parser and lemmatizer.
-
-    Raises GraphError when it is not installed or lacks a component.
-    """
-    import spacy
-
-    try:
-        nlp = spacy.load(name, exclude=["ner", "senter"])
-    except OSError as error:
-        raise GraphError(
-            f"spaCy pipeline {name!r} is not installed. Install it with\n"
-            f"    python -m spacy download {DEFAULT_PIPELINE}\n"
-            "or name an installed pipeline or its folder"
-        ) from error
-    if lacking := [p for p in ("tagger", "parser", "lemmatizer") if not any(p in has for has in nlp.pipe_names)]:
-        raise GraphError(f"spaCy pipeline {name!r} has no {' and no '.join(lacking)}: use another one")
-    return nlp
+def load_caption_parser(pipeline: str | None = None) -> Any:
+    """The spaCy pipeline that :func:`parse_captions` reads. Raises PipelineError if it cannot be used."""
+    return load_pipeline(pipeline or DEFAULT_PIPELINE, "tagger", "parser", "lemmatizer")
 
 
 def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:

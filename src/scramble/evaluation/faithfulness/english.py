@@ -17,7 +17,7 @@ from scramble.language.lexicon import load_lexicon
 from scramble.records import Question
 from scramble.scenegraphs import SceneGraph, read_graph
 from scramble.scenegraphs.alignment import bearers, mentions
-from scramble.scenegraphs.captions import DEFAULT_PIPELINE, Parsed, load_pipeline, parse_captions
+from scramble.scenegraphs.captions import Parsed, load_caption_parser, parse_captions
 
 _IDLE = frozenset(["the", "a", "an", "to", "of", "be", "is", "are"])
 _ENDINGS = re.compile(r"(?:ing|ed|es|s|e)$")
@@ -26,11 +26,11 @@ _ENDINGS = re.compile(r"(?:ing|ed|es|s|e)$")
 def judge_parsed(text: str, graph: Mapping[str, Any], question: Question, pipeline: str | None = None) -> Judged:
     """Judge an English rationale by the image's graph; ``needed`` is the share of needed objects that it names.
 
-    Raises GraphError for an unusable graph, or a spaCy pipeline that is not installed.
+    Raises GraphError for an unusable graph, PipelineError for a spaCy pipeline that is not installed.
     """
     gold = read_graph(graph, Counter())  # defects are counted where pairs are made
     said = rationales.read(text)
-    parsed = list(parse_captions(said.steps, load_pipeline(pipeline or DEFAULT_PIPELINE)))
+    parsed = list(parse_captions(said.steps, load_caption_parser(pipeline)))
     sorts: dict[str, list[bool]] = {"entities": [], "attributes": [], "relations": []}
     verdicts = []
     for step in parsed:

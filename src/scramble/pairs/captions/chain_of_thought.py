@@ -14,13 +14,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
-from scramble.language.parse import DEFAULT_PIPELINE, PipelineError
+from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Caption, Negative, Skip, changed_span
 from scramble.pairs.captions.surface import normalise, problem
 from scramble.storage.hashing import content_key
@@ -127,7 +126,7 @@ class CotGenerator:
         self._clean_prompt = load_prompt("clean")
         if cleaner is not None:
             self.rule += f" clean@{self._clean_prompt.key} {cleaner.model}"
-        self._nlp = _load_lemmatizer(pipeline)
+        self._nlp = load_pipeline(pipeline, "lemmatizer")
         self._samples = samples
         self._settings: dict[str, Any] = {
             "temperature": temperature,
@@ -266,19 +265,3 @@ def _lemmas(doc: Any) -> list[str]:
 
 def _num_words(doc: Any) -> int:
     return sum(not token.is_punct and not token.is_space for token in doc)
-
-
-@cache
-def _load_lemmatizer(pipeline: str | Path) -> Any:
-    import spacy
-
-    try:
-        nlp = spacy.load(pipeline, exclude=["ner", "parser", "senter"])
-    except OSError as error:
-        raise PipelineError(
-            f"spaCy pipeline {str(pipeline)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
-            "name an installed pipeline or its folder (negatives.options.pipeline=...)"
-        ) from error
-    if not any("lemmatizer" in name for name in nlp.pipe_names):
-        raise PipelineError(f"spaCy pipeline {str(pipeline)!r} has no lemmatizer: use another one")
-    return nlp

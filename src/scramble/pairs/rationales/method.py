@@ -133,9 +133,9 @@ def _interventions(
 
 def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = None) -> Iterator[ImageRecord]:
     """Images without a scene graph get the one that their captions give: what has one name is one object."""
-    from scramble.scenegraphs.captions import DEFAULT_PIPELINE, load_pipeline, merged, parse_captions
+    from scramble.scenegraphs.captions import load_caption_parser, merged, parse_captions
 
-    nlp = load_pipeline(pipeline or DEFAULT_PIPELINE)
+    nlp = load_caption_parser(pipeline)
     for image in images:
         if image.graph is None and image.captions:
             graph = merged(parsed.graph for parsed in parse_captions(image.captions, nlp))

@@ -13,7 +13,8 @@ from typing import Any
 
 from scramble import interrupt
 from scramble.language.lexicon import Lexicon, load_lexicon
-from scramble.language.parse import DEFAULT_PIPELINE, Sentence, load_pipeline, parse
+from scramble.language.parse import Sentence, parse
+from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Caption, Negative
 from scramble.pairs.captions.rules.replace import replacements
 from scramble.pairs.captions.rules.swap import swaps
@@ -92,7 +93,7 @@ class _Worker:
         key = (self._pipeline, self._lexicon)
         if key not in _LOADED:
             lexicon = load_lexicon() if self._lexicon is None else load_lexicon(self._lexicon)
-            _LOADED[key] = (load_pipeline(self._pipeline), lexicon)
+            _LOADED[key] = (load_pipeline(self._pipeline, "tagger", "parser"), lexicon)
         return _LOADED[key]
 
     def __call__(self, texts: list[str]) -> list[list[Negative]]:

@@ -1,0 +1,43 @@
+"""The one place that loads a spaCy pipeline."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+DEFAULT_PIPELINE = "en_core_web_sm"
+# What is left out when nobody reads a component: it would only cost time. Lemmas come from tags and morphology.
+_ONLY_FOR = {
+    "parser": ("parser",),
+    "lemmatizer": ("lemmatizer", "trainable_lemmatizer", "morphologizer", "attribute_ruler"),
+}
+
+
+class PipelineError(RuntimeError):
+    """A spaCy pipeline that is missing or lacks a component. The message says how to fix it."""
+
+
+@cache
+def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str) -> Any:
+    """A spaCy pipeline by name or folder, loaded once per process.
+
+    Args:
+        needs: components that the caller reads, of ``tagger``, ``parser`` and ``lemmatizer``.
+
+    Raises:
+        PipelineError: it is not installed, or lacks a component.
+    """
+    import spacy
+
+    unused = [part for component, parts in _ONLY_FOR.items() if component not in needs for part in parts]
+    try:
+        nlp = spacy.load(name, exclude=["ner", "senter", *unused])
+    except OSError as error:
+        raise PipelineError(
+            f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
+            "set `pipeline` to an installed one or its folder"
+        ) from error
+    if missing := [part for part in needs if not any(part in loaded for loaded in nlp.pipe_names)]:
+        raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: use another one")
+    return nlp
