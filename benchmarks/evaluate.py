@@ -128,10 +128,10 @@ def _run(loaded: Any, benchmark: Any, chosen: Any, batch_tokens: int | None) -> 
 
 
 def _score_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
-    from scramble.evaluation.prompts import PromptEncoder, open_images
+    from scramble.evaluation.prompts import QueryEncoder, open_images
     from scramble.evaluation.responses import group_by_images
 
-    encoder = PromptEncoder(loaded.family, loaded.processor)
+    encoder = QueryEncoder(loaded.family, loaded.processor)
     # "No" needs no row: it is read where "Yes" is. Images and prompts are prepared once an image on this side, too.
     groups = group_by_images(replace(query, candidates=query.candidates[:1]) for query in asked)
 
@@ -144,10 +144,10 @@ def _score_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -
 
 
 def _generate_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
-    from scramble.evaluation.prompts import PromptEncoder, open_images
+    from scramble.evaluation.prompts import QueryEncoder, open_images
     from scramble.evaluation.responses import group_by_images
 
-    encoder = PromptEncoder(loaded.family, loaded.processor)
+    encoder = QueryEncoder(loaded.family, loaded.processor)
     groups = group_by_images(asked)
 
     def generate() -> None:

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from scramble.evaluation.items import Benchmark, Item
-from scramble.evaluation.prompts import PromptEncoder
 from scramble.evaluation.runner import evaluate, identify
 from scramble.models.generation import generate_ids, stop_tokens
+from scramble.models.prompts import PromptEncoder
 from scramble.records import ImageFile, Question
 
 QUESTIONS = ["What colour is the circle?", "Is there a red square? Please answer yes or no.", "How many?", "Count"]

@@ -156,8 +156,8 @@ def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path]
 def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     name: str, tiny: Callable[[str], Path], images: list[Image.Image]
 ) -> None:
-    from scramble.evaluation.prompts import PromptEncoder
     from scramble.models.generation import generate_ids, stop_tokens
+    from scramble.models.prompts import PromptEncoder
 
     loaded = load(tiny(name), dtype="float32")
     torch.manual_seed(1)

@@ -1,7 +1,7 @@
 """A vision-text model in this process: all requests on one image share its pass and the tokens that they begin with.
 
-Samples of one question are one row ``[prompt | sample 1 | sample 2 | ...]`` of
-:func:`scramble.models.generation.generate_ids`: tower, projector and prompt run once, whatever the number of samples.
+Samples of one question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt run
+once, whatever the number of samples.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """
@@ -9,6 +9,8 @@ Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabula
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from scramble.engines.request import Reply, Request
 from scramble.engines.sampling import RowSampler
 from scramble.models import Loaded, ModelError, Prompt
 from scramble.models.generation import generate_ids, stop_tokens
+from scramble.models.prompts import PromptEncoder
 from scramble.records import ImageFile, RecordError
 
 
@@ -30,21 +33,21 @@ def takes(request: Request) -> bool:
 def answer(loaded: Loaded, requests: Sequence[Request]) -> list[Reply]:
     """Replies to requests of which :func:`takes` is true and which share temperature, top-p and top-k."""
     limit = loaded.family.max_length(loaded.backbone.model.config)
-    encoder = _Encoder(loaded)
-    replies: dict[int, Reply] = {}
-    groups: dict[Any, list[int]] = {}
+    image_tokens = loaded.backbone.feature_tokens | loaded.backbone.block_tokens
     prompts: dict[int, Prompt] = {}
-    for n, request in enumerate(requests):
-        try:
-            key, prompts[n] = encoder.encode(request)
-        except (ModelError, RecordError) as error:  # a control token in the text; a broken image
-            replies[n] = Reply("", error=f"refused ({error})")
-            continue
-        length = len(prompts[n].input_ids)
-        if length + request.max_tokens > limit:
-            replies[n] = Reply("", error=f"context overflow ({length} + {request.max_tokens} tokens)")
+    replies: dict[int, Reply] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for n, prompt in sorted(_encode(loaded, requests).items()):
+        if isinstance(prompt, str):
+            replies[n] = Reply("", error=f"refused ({prompt})")
+        elif (length := len(prompt.input_ids)) + requests[n].max_tokens > limit:
+            replies[n] = Reply("", error=f"context overflow ({length} + {requests[n].max_tokens} tokens)")
         else:
-            groups.setdefault(key, []).append(n)
+            prompts[n] = prompt
+            # A row is a trie: its prompts share their images. Without any, only samples of one question share much.
+            user, ids = requests[n].messages[0], prompt.input_ids
+            image_end = max((k for k, token in enumerate(ids, 1) if token in image_tokens), default=0)
+            groups.setdefault((user.images or user.text, *ids[:image_end]), []).append(n)
     rows = list(groups.values())
     if rows:
         grouped = [[prompts[n] for n in row] for row in rows]
@@ -74,35 +77,26 @@ def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: i
     return Reply(text, "stop" if ended or cut >= 0 else "length", prompt_tokens, len(ids) + ended)
 
 
-class _Encoder:
-    """Prompts of a batch: an image set is decoded once, a text on it encoded once."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self._loaded = loaded
-        self._features = loaded.backbone.feature_tokens | loaded.backbone.block_tokens
-        self._stops = stop_tokens(loaded)
-        self._opened: dict[tuple[bytes, ...], Any] = {}
-        self._known: dict[tuple[tuple[bytes, ...], str], Prompt] = {}
-        self._tensors: dict[Any, Any] = {}
-
-    def encode(self, request: Request) -> tuple[Any, Prompt]:
-        """What the requests of a row have in common, and the prompt with the beginning of the answer."""
-        family, processor = self._loaded.family, self._loaded.processor
-        user = request.messages[0]
-        if (user.images, user.text) not in self._known:
-            if user.images not in self._opened:
-                self._opened[user.images] = [ImageFile(image).open() for image in user.images]
-            self._known[user.images, user.text] = family.encode_prompt(processor, user.text, self._opened[user.images])
-        prompt = self._known[user.images, user.text]
-        ids = prompt.input_ids
-        last = max((n for n, token in enumerate(ids) if token in self._features), default=len(ids) - 1)
-        key = (user.images, tuple(ids[: last + 1]))
-        tensors = self._tensors.setdefault(key, prompt.images)  # one object a row
-        begun: list[int] = []
-        if request.continues:
-            whole = family.encode_completion(processor, request.messages[1].text)
-            begun = whole[: next((n for n, token in enumerate(whole) if token in self._stops), len(whole))]
-        return key, Prompt([*ids, *begun], tensors)
+def _encode(loaded: Loaded, requests: Sequence[Request]) -> dict[int, Prompt | str]:
+    """The prompt of each request with the beginning of its answer, or why its images or texts cannot be read."""
+    encoder, stops = PromptEncoder(loaded.family, loaded.processor), stop_tokens(loaded)
+    by_images: dict[tuple[bytes, ...], list[int]] = {}
+    for n, request in enumerate(requests):
+        by_images.setdefault(request.messages[0].images, []).append(n)
+    prompts: dict[int, Prompt | str] = {}
+    for images, members in by_images.items():
+        try:
+            opened = [ImageFile(image).open() for image in images]
+            encoded = encoder.prompts([requests[n].messages[0].text for n in members], opened)
+        except (ModelError, RecordError) as error:
+            prompts.update(dict.fromkeys(members, str(error)))
+            continue
+        for n, prompt in zip(members, encoded, strict=True):
+            prompts[n] = prompt
+            if requests[n].continues:
+                begun = list(takewhile(lambda id: id not in stops, encoder.completion(requests[n].messages[1].text)))
+                prompts[n] = replace(prompt, input_ids=[*prompt.input_ids, *begun])
+    return prompts
 
 
 def _picker(requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> Any:

@@ -49,9 +49,11 @@ class FamilyBackbone:
         """Token embeddings (..., D) of ids (...)."""
         return self.model.get_input_embeddings()(input_ids)  # type: ignore[operator]
 
-    def decode(self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
+    def decode(
+        self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+    ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head."""
-        return self.family.hidden(self.model, inputs_embeds, attention_mask, position_ids)
+        return self.family.hidden(self.model, inputs_embeds, attention_mask, position_ids, cache)
 
     @property
     def head(self) -> nn.Linear:

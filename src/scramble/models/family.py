@@ -197,13 +197,19 @@ class Family:
         features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
         return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
 
-    def hidden(self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
-        """Last hidden states (B, L, D) of the decoder."""
+    def hidden(
+        self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+    ) -> Tensor:
+        """Last hidden states (B, L, D) of the decoder; ``cache`` holds earlier keys and values and takes the new."""
         language_model = model.get_submodule(self.language_model)
         self.check_window(language_model.config, position_ids)
         mask = self.as_model_mask(language_model, attention_mask, inputs_embeds.dtype)
         output = language_model(
-            inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
         return output.last_hidden_state
 

@@ -1,38 +1,31 @@
 """Generation for several prompts (or samples of one) on the same images, whose shared beginning is read once.
 
-The prompts of an image lie in one row: ``[shared prefix | rest of prompt 1 | rest of prompt 2 | ...]``, and every step
-appends one token a prompt. A mask lets a token see the prefix and its own branch, positions count along the branch, so
-each prompt gets exactly what it would get alone, while prefix, image features and their keys and values exist once.
-Rows of several image sets are batched and padded to the right.
+The prompts of an image set are one trie in one row, laid out and masked as for scoring, and every step appends one
+token per prompt. It sees the ancestors of its prompt's last node and its own answer, and its position is its depth, so
+each prompt gets exactly what it would get alone, while shared tokens, image features and their keys and values exist
+once. Rows of several image sets are batched and padded to the right.
 
-Shape legend: B rows, L prefilled tokens, Q prompts of a row, S steps, K keys so far, D width, V vocabulary.
+Shape legend: B rows, L tokens of the tries, Q prompts of a row, K keys so far, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from scramble.models.family import ModelError, Prompt
+from scramble.models.family import Prompt
 from scramble.models.loading import Loaded
+from scramble.trie.backbone import Backbone
+from scramble.trie.engine import block_tokens, embed, encode_images
+from scramble.trie.mask import dense_mask
+from scramble.trie.pack import TrieBatch, TrieItem, pack
 
 Pick = Callable[[Tensor], Tensor]
 """Logits (B, Q, V) of the prompts of each row -> the token of each (B, Q)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """The prompts of one image set: token ids in a row, their positions, and each token's branch (-1: the prefix)."""
-
-    ids: list[int]
-    positions: list[int]
-    branches: list[int]
-    last: list[int]
-    lengths: list[int]
 
 
 @torch.no_grad()
@@ -63,30 +56,31 @@ def generate_ids(
     from transformers import DynamicCache
 
     backbone, stops = loaded.backbone, stop_tokens(loaded)
-    rows = [_layout([prompt.input_ids for prompt in group], backbone.feature_tokens) for group in groups]
-    device = backbone.head.weight.device
-    branch_BL, mask_BLL = _masks(rows, _image_block(backbone, rows), device)
-    embeds_BLD = _embed(backbone, rows, groups, device)
-    positions_BL = _padded([row.positions for row in rows], 0, device)
+    batch = _prompt_batch(backbone, groups, min(stops, default=0))
+    features = encode_images(backbone, batch.images)
+    batch = replace(batch, images=()).to(backbone.head.weight.device)
+    mask_B1LL = dense_mask(batch.end_BL, batch.block_BL)
     cache = DynamicCache()
-    hidden_BLD = _decode(backbone, embeds_BLD, mask_BLL, positions_BL, cache)
+    hidden_BLD = backbone.decode(embed(backbone, batch, features), mask_B1LL, batch.position_ids_BL, cache)
 
-    most = max(len(row.last) for row in rows)
-    last_BQ = _padded([row.last for row in rows], 0, device)
-    depth_BQ = _padded([row.lengths for row in rows], 1, device)
-    hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, hidden_BLD.shape[-1]))
-    new: list[list[list[int]]] = [[[] for _ in row.last] for row in rows]
+    # The node that ends each prompt is the one that predicts its answer's first token.
+    length, width = hidden_BLD.shape[1:]
+    last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % length
+    last_BQ = pad_sequence(last_Q.split([len(group) for group in groups]), batch_first=True)
+    hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, width))
+    mask_BQK = mask_B1LL[:, 0].gather(1, last_BQ[..., None].expand(-1, -1, length))
+    depth_BQ = batch.position_ids_BL.gather(1, last_BQ) + 1
+    own_BQQ = torch.eye(last_BQ.shape[1], dtype=torch.bool, device=last_BQ.device).expand(len(groups), -1, -1)
+    new: list[list[list[int]]] = [[[] for _ in group] for group in groups]
     live = [[limit > 0 for limit in group] for group in limits]
-    branch_BQ = torch.arange(most, device=device).expand(len(rows), most)
     while True:
         token_BQ = pick(backbone.head(hidden_BQD))
         _take(token_BQ.tolist(), new, live, limits, stops)
         if not any(map(any, live)):
             return new
-        # The step's tokens see the prefix and their own branch; they join the keys as one more column a branch.
-        branch_BL = torch.cat([branch_BL, branch_BQ], dim=1)
-        mask_BQK = (branch_BL[:, None] == -1) | (branch_BL[:, None] == branch_BQ[..., None])
-        hidden_BQD = _decode(backbone, backbone.embed_tokens(token_BQ), mask_BQK, depth_BQ, cache)
+        # The step's tokens see what the end of their prompt sees and their own answer: one more column per prompt.
+        mask_BQK = torch.cat([mask_BQK, own_BQQ], dim=2)
+        hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), mask_BQK[:, None], depth_BQ, cache)
         depth_BQ = depth_BQ + 1
 
 
@@ -103,70 +97,18 @@ def stop_tokens(loaded: Loaded) -> frozenset[int]:
     return frozenset(int(token) for token in stops if token is not None)
 
 
-def _layout(prompts: Sequence[list[int]], feature_tokens: frozenset[int]) -> _Row:
-    shared = min(len(prompt) for prompt in prompts) - 1
-    for prompt in prompts[1:]:
-        differs = (k for k in range(shared) if prompt[k] != prompts[0][k])
-        shared = next(differs, shared)
-    if any(token in feature_tokens for prompt in prompts for token in prompt[shared:]) and len(prompts) > 1:
-        raise ModelError("prompts of one image set differ before the end of their images: they cannot share them")
-    prefix = prompts[0][:shared]
-    row = _Row(list(prefix), list(range(shared)), [-1] * shared, [], [len(prompt) for prompt in prompts])
-    for branch, prompt in enumerate(prompts):
-        rest = prompt[shared:]
-        row.ids.extend(rest)
-        row.positions.extend(range(shared, len(prompt)))
-        row.branches.extend([branch] * len(rest))
-        row.last.append(len(row.ids) - 1)
-    return row
-
-
-PADDING = -2  # branch of padding: seen by itself alone
-
-
-def _masks(rows: Sequence[_Row], block_BL: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Branches (B, L) and which key each query may see (B, L, L)."""
-    branch_BL = _padded([row.branches for row in rows], PADDING, device)
-    length = branch_BL.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    visible = (branch_BL[:, None] == -1) | (branch_BL[:, None] == branch_BL[..., None])
-    mask_BLL = causal_LL & visible & (branch_BL[:, None] != PADDING)
-    if block_BL is not None:
-        mask_BLL |= block_BL[:, None].to(device) & block_BL[..., None].to(device)
-    return branch_BL, mask_BLL | torch.eye(length, dtype=torch.bool, device=device)
-
-
-def _image_block(backbone: Any, rows: Sequence[_Row]) -> Tensor | None:
-    """Which tokens (B, L) belong to an image block that attends in both directions; None for causal families."""
-    if not backbone.bidirectional_images:
-        return None
-    members = backbone.block_tokens
-    return _padded([[int(token in members) for token in row.ids] for row in rows], 0, torch.device("cpu")).bool()
-
-
-def _embed(backbone: Any, rows: Sequence[_Row], groups: Sequence[Sequence[Prompt]], device: torch.device) -> Tensor:
-    ids_BL = _padded([row.ids for row in rows], 0, device)
-    embeds_BLD = backbone.embed_tokens(ids_BL)
-    with_images = [k for k, group in enumerate(groups) if group[0].images is not None]
-    features = backbone.encode_images([groups[k][0].images for k in with_images])
-    for k, features_FD in zip(with_images, features, strict=True):
-        slots = [n for n, token in enumerate(rows[k].ids) if token in backbone.feature_tokens]
-        if len(slots) != len(features_FD):
-            raise ModelError(f"{len(slots)} image tokens in a prompt, but its images give {len(features_FD)} features")
-        slots_F = torch.tensor(slots, device=device)
-        insert = embeds_BLD[k].index_add if backbone.combine == "add" else embeds_BLD[k].index_copy
-        embeds_BLD[k] = insert(0, slots_F, features_FD.to(embeds_BLD))
-    return embeds_BLD
-
-
-def _decode(backbone: Any, embeds_BLD: Tensor, mask_BLK: Tensor, positions_BL: Tensor, cache: Any) -> Tensor:
-    decoder = backbone.decoder
-    backbone.family.check_window(decoder.config, positions_BL)
-    mask = backbone.family.as_model_mask(decoder, mask_BLK[:, None], embeds_BLD.dtype)
-    output = decoder(
-        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=positions_BL, past_key_values=cache, use_cache=True
-    )
-    return output.last_hidden_state
+def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: int) -> TrieBatch:
+    """The trie of each group in a row of its own; ``end``, the id of a stop, takes the place of the unknown answers."""
+    items = [
+        TrieItem(
+            [[*prompt.input_ids, end] for prompt in group],
+            [[False] * len(prompt.input_ids) + [True] for prompt in group],
+            group[0].images,
+        )
+        for group in groups
+    ]
+    blocks = block_tokens(backbone)
+    return pack(items, feature_tokens=backbone.feature_tokens, block_tokens=blocks, share_rows=False)
 
 
 def _take(
@@ -187,8 +129,3 @@ def _take(
             else:
                 new[b][q].append(token)
                 row[q] = len(new[b][q]) < limits[b][q]
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], device=device)

@@ -39,11 +39,14 @@ class Backbone(Protocol):
         """Token embeddings (..., D) of ids (...)."""
         ...
 
-    def decode(self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor) -> Tensor:
+    def decode(
+        self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+    ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head.
 
-        ``attention_mask`` is a boolean (B, 1, L, L) tensor, True where attention is allowed, or a FlexAttention
-        BlockMask; ``position_ids`` is (B, L).
+        ``attention_mask`` is a boolean (B, 1, L, K) tensor, True where attention is allowed, or a FlexAttention
+        BlockMask; ``position_ids`` is (B, L); ``cache`` (a transformers ``Cache``) holds the keys and values of the
+        first K - L tokens and receives the new ones.
         """
         ...
 

@@ -119,7 +119,7 @@ def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray,
     previous: list[int] = []
     for n in sorted(range(len(inputs)), key=inputs.__getitem__):
         tokens = inputs[n]
-        shared = _common_prefix(previous, tokens)
+        shared = common_prefix(previous, tokens)
         for node in path[shared:]:
             end[node] = len(ids)
         new = np.arange(len(ids), len(ids) + len(tokens) - shared)
@@ -134,7 +134,8 @@ def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray,
     return paths, np.asarray(ids, np.int64), np.concatenate(depths), np.asarray(end, np.int64)
 
 
-def _common_prefix(a: list[int], b: list[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens that two sequences have in common at their beginnings."""
     length = min(len(a), len(b))
     if a[:length] == b[:length]:
         return length

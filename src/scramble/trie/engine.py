@@ -82,7 +82,7 @@ def logprobs(
     if features is None:
         features = encode_images(backbone, batch.images)
     batch = replace(batch, images=()).to(head.weight.device)
-    embeds_BLD = _embed(backbone, batch, features)
+    embeds_BLD = embed(backbone, batch, features)
     mask = _attention_mask(backbone, batch)
     with only_predicting(backbone.decoder, batch.rows_R):
         hidden_BLD = backbone.decode(embeds_BLD, mask, batch.position_ids_BL)
@@ -153,7 +153,11 @@ def block_tokens(backbone: Backbone) -> frozenset[int]:
     return backbone.block_tokens if backbone.bidirectional_images else frozenset()
 
 
-def _embed(backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]) -> Tensor:
+def embed(backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]) -> Tensor:
+    """Embeddings (B, L, D) of a batch with the image features (F_i, D) of each item in their places.
+
+    Raises TrieError for an item whose image tokens and image features differ in number.
+    """
     embeds_BLD = backbone.embed_tokens(batch.input_ids_BL)
     for name, wanted, item_features in zip(batch.item_ids, batch.num_features, features, strict=True):
         given = 0 if item_features is None else len(item_features)

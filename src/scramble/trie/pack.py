@@ -114,6 +114,7 @@ def pack(
     block_tokens: Set[int] = frozenset(),
     vocab_size: int | None = None,
     row_tokens: int | None = None,
+    share_rows: bool = True,
     tries: Sequence[TokenTrie] | None = None,
 ) -> TrieBatch:
     """Lay the tries of ``items`` into rows.
@@ -124,6 +125,7 @@ def pack(
         block_tokens: likewise; empty for causal families.
         vocab_size: rows of the output head; scored ids must lie below it. None leaves them unchecked.
         row_tokens: tokens a row may hold; default the longest trie, which wastes no attention on other tries.
+        share_rows: whether short tries may share a row; False gives item b row b.
         tries: the items' tries where they are built already.
 
     Raises:
@@ -138,7 +140,9 @@ def pack(
 
     lengths = [len(trie) for trie in tries]
     row_length = max(lengths)
-    bins = assign_rows(lengths, row_length if row_tokens is None else row_tokens)
+    bins = [[n] for n in range(len(items))]
+    if share_rows:
+        bins = assign_rows(lengths, row_length if row_tokens is None else row_tokens)
     if row_tokens is not None:
         row_length = max(sum(lengths[n] for n in members) for members in bins)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Query, Reply
-from scramble.evaluation.prompts import PromptEncoder, open_images
+from scramble.evaluation.prompts import QueryEncoder, open_images
 from scramble.models import Loaded, ModelError, Prompt
 from scramble.records import ImageFile
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
@@ -23,7 +23,7 @@ class Scorer:
         on_cpu = loaded.backbone.head.weight.device.type == "cpu"
         self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
         config = getattr(loaded.backbone.model, "config", None)
-        self.encoder = PromptEncoder(loaded.family, loaded.processor, loaded.family.max_length(config))
+        self.encoder = QueryEncoder(loaded.family, loaded.processor, loaded.family.max_length(config))
 
     def check(self, queries: Iterable[Query]) -> None:
         refused = []
