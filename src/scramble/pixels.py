@@ -16,6 +16,7 @@ Negative values (32 bits and floats) move black to the smallest. NaN is black, i
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def _rgba(image: Image.Image) -> Image.Image:
     return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # Pillow has no way from La
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def is_plain(image: Image.Image) -> bool:

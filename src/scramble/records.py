@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
+SPLITS = ("train", "val", "test")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of a question's choices, in order
+# Of training pairs and of 2x2 items alike: a model trained on it is asked what it has learned to answer.
+YES_NO_PROMPT = "Does the image show '{caption}'? Please answer yes or no."
+
 
 class RecordError(ValueError):
     """A record that breaks its contract. The message names the record and the way out."""

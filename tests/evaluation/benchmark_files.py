@@ -100,9 +100,9 @@ def cola(folder: Path) -> Made:
 
 
 def sugarcrepe(folder: Path) -> Made:
-    from scramble.evaluation.benchmarks.captions import SPLITS
+    from scramble.evaluation.benchmarks.captions import KNOWN_COUNTS
 
-    for split in SPLITS:
+    for split in KNOWN_COUNTS:
         entries = {
             str(3 * n): {"filename": f"{n:012d}.jpg", "caption": f"A café {n}.", "negative_caption": f"No café {n}."}
             for n in range(COUNT)

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.pipeline import SPLITS
 from scramble.pipeline.generate import generate
-from scramble.records import ImageFile, ImageRecord
+from scramble.records import SPLITS, ImageFile, ImageRecord
 from scramble.sources.splits import Groups
 from scramble.storage.tables import read_table, table_path
 

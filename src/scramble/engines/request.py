@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scramble.pixels import is_plain
+from scramble.pixels import is_plain, png_bytes
 from scramble.records import ImageFile
 from scramble.storage.hashing import content_key
 
@@ -118,9 +118,7 @@ def encoded(image: ImageFile) -> bytes:
                     return data
         except (OSError, UnidentifiedImageError):
             return data  # the server has the last word on a file that Pillow does not know
-    stream = io.BytesIO()
-    image.open().save(stream, "PNG")
-    return stream.getvalue()
+    return png_bytes(image.open())
 
 
 def data_url(image: bytes) -> str:

@@ -14,9 +14,8 @@ from typing import Any, Literal
 
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, Query
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
-from scramble.records import Question
+from scramble.records import LETTERS, YES_NO_PROMPT, Question
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice")
 FORMS = ("generate", "likelihood")
 FREE_GRADERS = ("judge", "contains")
@@ -45,7 +44,7 @@ class Protocol:
     name: str
     version: int = 1
     caption_score: str = "yes"
-    yes_template: str = "Does the image show '{caption}'? Please answer yes or no."
+    yes_template: str = YES_NO_PROMPT
     yes_answer: str = "Yes"
     no_answer: str = "No"
     score_end: bool = False

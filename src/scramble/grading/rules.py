@@ -22,11 +22,10 @@ from scramble.grading import final_answers
 from scramble.grading.open_answers import edit_distance
 from scramble.grading.parsers import can_infer
 from scramble.grading.vqa_accuracy import NUMBERS, official, vqa_accuracy
-from scramble.records import Question
+from scramble.records import LETTERS, Question
 
 RIGHT = 0.9
 ANNOTATORS = 10  # from so many answers on, auto takes them for annotators' and not for accepted spellings
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class RuleError(ValueError):

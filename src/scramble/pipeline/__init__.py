@@ -11,8 +11,6 @@ from pathlib import Path
 
 from scramble.storage.files import STAGE_FILE, read_json
 
-SPLITS = ("train", "val", "test")
-
 
 class StageError(ValueError):
     """Stages or settings that do not fit together. The message says which and the way out."""

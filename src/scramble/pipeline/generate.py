@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.console import say, track
-from scramble.pipeline import SPLITS, StageError, is_main_process
+from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.stage import run_stage
-from scramble.records import ImageRecord, PreferencePair
+from scramble.records import SPLITS, ImageRecord, PreferencePair
 from scramble.storage.files import STAGE_FILE, read_json, write_json
 from scramble.storage.hashing import content_key, file_key
 from scramble.storage.jsonl import JsonLines

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from scramble.records import YES_NO_PROMPT
 from scramble.world.grammar import Clause, Count, Exists, GrammarError, Noun, Relation, parse, render
 from scramble.world.judge import clause_holds, matches
-from scramble.world.questions import YES_NO
 from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, SIZES
 
 Graph = dict[str, Any]
@@ -30,7 +30,7 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("count", re.compile(rf"How many {_PLURAL} are there\?")),
     ("existence", re.compile(rf"Is there an? {_NOUN}\?")),
     ("relation", re.compile(rf"Is the {_NOUN} {_RELATION} or {_RELATION} the {_NOUN}\?")),
-    ("yes-no", re.compile(re.escape(YES_NO).replace(r"\{caption\}", "(.+)"))),
+    ("yes-no", re.compile(re.escape(YES_NO_PROMPT).replace(r"\{caption\}", "(.+)"))),
 )
 
 

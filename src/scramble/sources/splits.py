@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from scramble.records import ImageFile, RecordError
 
-SPLITS = ("train", "test", "val")  # in the order in which they get an image where there are few
+FILLED_FIRST = ("train", "test", "val")  # the order in which splits get an image where there are few
 
 
 class Groups:
@@ -44,7 +44,7 @@ class Groups:
         """The split of each group number.
 
         A group's split follows from its first key and the seed, so that more images move none of the others; except
-        that every split with a fraction above 0 gets a group, in the order of :data:`SPLITS` where there are fewer.
+        that every split with a fraction above 0 gets a group, in the order of :data:`FILLED_FIRST` where there are few.
         """
         roots = [self._find(group) for group in range(len(self._parent))]
         places = {root: _place(self._keys[root], seed) for root in dict.fromkeys(roots)}
@@ -59,14 +59,16 @@ class Groups:
             "val": (fractions["test"], fractions["test"] + fractions["val"]),
             "train": (fractions["test"] + fractions["val"], 1.0),
         }
-        members = {name: [root for root, own in split.items() if own == name] for name in SPLITS}
-        due = [name for name in SPLITS if ranges[name][0] < ranges[name][1]][: len(split)]
+        members = {name: [root for root, own in split.items() if own == name] for name in FILLED_FIRST}
+        due = [name for name in FILLED_FIRST if ranges[name][0] < ranges[name][1]][: len(split)]
         for name in due:
             if members[name]:
                 continue
             low, high = ranges[name]
             # A split that is not due gives all it has; of the others the largest, which has two then.
-            giver = max(SPLITS, key=lambda other: (other not in due and bool(members[other]), len(members[other])))
+            giver = max(
+                FILLED_FIRST, key=lambda other: (other not in due and bool(members[other]), len(members[other]))
+            )
             nearest = min(members[giver], key=lambda root: max(low - places[root], places[root] - high))
             members[giver].remove(nearest)
             members[name].append(nearest)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch.distributed as dist
 
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
+from scramble.storage.locks import locked
 
 KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
@@ -30,7 +30,7 @@ def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
         StoreError: it cannot be written.
     """
     folder = Path(parent) / content_key(dict(parts))
-    with _lock(folder):
+    with locked(folder) if rank() == 0 else nullcontext():
         if rank() == 0:
             _check_parts(folder, parts)
         barrier()
@@ -49,21 +49,6 @@ def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
             f"the cache {folder} was computed for other {', '.join(changed)}: it was copied or renamed; remove it, and "
             "it will be computed again"
         )
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    if rank() != 0:
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def rank() -> int:

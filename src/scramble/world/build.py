@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scramble.records import ImageFile, ImageRecord, Quad, Question
+from scramble.records import SPLITS, ImageFile, ImageRecord, Quad, Question
 from scramble.storage.tables import write_table
 from scramble.world.captions import SIZED, STYLES, captions
 from scramble.world.drawing import SMALLEST, png
@@ -21,7 +21,6 @@ from scramble.world.questions import ask
 from scramble.world.scenes import Scene, WorldError, draw_scene
 
 SOURCE = "world"
-SPLITS = ("train", "val", "test")
 _TRIES = 1000
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from scramble.records import YES_NO_PROMPT
 from scramble.world.captions import name, plan
 from scramble.world.grammar import Count, Exists, Noun, Relation, Wording, render
 from scramble.world.judge import holds
 from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, quarter, relations
 
 KINDS = ("colour", "shape", "size", "place", "count", "existence", "relation", "yes-no")
-YES_NO = "Does the image show '{caption}'? Please answer yes or no."
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> Asked | None:
     seen = holds(scene, caption)
     fact = clause if seen else Relation(other, ((OPPOSITE[relation], clause.subject),))
     steps = (_say(Exists((clause.subject,))), _say(Exists((other,))), _say(fact))
-    return Asked("yes-no", YES_NO.format(caption=caption), "Yes" if seen else "No", steps)
+    return Asked("yes-no", YES_NO_PROMPT.format(caption=caption), "Yes" if seen else "No", steps)
 
 
 _ASK = {

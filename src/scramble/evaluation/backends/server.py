@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-from PIL import Image
 
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
 from scramble.evaluation.items import EvaluationError, Query, Reply
 from scramble.evaluation.prompts import open_images
+from scramble.pixels import png_bytes
 from scramble.records import ImageFile
 
 
@@ -65,16 +63,10 @@ class Served:
 def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[Request]:
     for group in groups:
         opened = open_images(group[0].image_ids, images, group[0].image_px)
-        px = group[0].image_px
-        sent = tuple(_encoded(images[name], image, px) for name, image in zip(group[0].image_ids, opened, strict=True))
+        as_files = group[0].image_px is None  # else they were resized here
+        sent = tuple(
+            encoded(images[name]) if as_files else png_bytes(image)
+            for name, image in zip(group[0].image_ids, opened, strict=True)
+        )
         for query in group:
             yield Request((Message("user", query.prompt, sent),), max_tokens=query.max_new_tokens)
-
-
-def _encoded(file: ImageFile, image: Image.Image, px: int | None) -> bytes:
-    """The file as :func:`encoded` sends it, or PNG where it was resized."""
-    if px is None:
-        return encoded(file)
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()

@@ -31,7 +31,7 @@ from scramble.evaluation.benchmarks.data import (
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import ImageFile
 
-SPLITS: dict[str, dict[int, str]] = {
+KNOWN_COUNTS: dict[str, dict[int, str]] = {
     "add_att": {692: "692"},
     "add_obj": {2062: "2062"},
     "replace_att": {788: "788"},
@@ -45,7 +45,7 @@ SPLITS: dict[str, dict[int, str]] = {
 def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """All seven splits from the folder with their JSON files; ``images`` holds COCO val2017 (default: ``root``)."""
     items, counts = [], {}
-    for split, known in SPLITS.items():
+    for split, known in KNOWN_COUNTS.items():
         path = find_file("sugarcrepe", root, f"{split}.json")
         entries = json_entries("sugarcrepe", path)
         counts[split] = check_count("sugarcrepe", len(entries), known, partial)

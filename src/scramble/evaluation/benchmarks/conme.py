@@ -30,10 +30,9 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.evaluation.protocols import LETTERS
-from scramble.records import Question
+from scramble.records import LETTERS, Question
 
-SPLITS = ("replace-att", "replace-obj", "replace-rel")
+CATEGORIES = ("replace-att", "replace-obj", "replace-rel")
 
 
 def load(
@@ -46,7 +45,7 @@ def load(
     """The three splits; ``images`` is the COCO folder (default: ``root``)."""
     root = download("conme", "conme/ConMe", repo_type="model") if root is None else root
     items: list[Item] = []
-    for split in SPLITS:
+    for split in CATEGORIES:
         path = find_file("conme", root, f"{split}{'_HUMAN_FILTER' if human_filter else ''}.csv")
         items.extend(_item(split, n, row, human_filter) for n, row in enumerate(csv_rows("conme", path)))
     files = FolderImages("conme", Path(images or root), [image for item in items for image in item.image_ids])

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Item
+from scramble.pixels import png_bytes
 from scramble.records import ImageFile
 from scramble.storage.files import StoreError, read_json, read_text
 from scramble.storage.image_table import ImageTable
@@ -262,15 +263,13 @@ class CroppedImages(Mapping[str, ImageFile]):
         if image_id not in self._crops:
             return self._images[image_id]
         source, (x, y, width, height) = self._crops[image_id]
-        stream = io.BytesIO()
         image = self._images[source].open()
         inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
         if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may reach over the edge a little
             raise EvaluationError(
                 f"image {source!r}: the box {(x, y, width, height)} is no part of {image.width} x {image.height} pixels"
             )
-        image.crop((x, y, x + width, y + height)).save(stream, "PNG")
-        return ImageFile(bytes=stream.getvalue())
+        return ImageFile(bytes=png_bytes(image.crop((x, y, x + width, y + height))))
 
     def __iter__(self) -> Iterator[str]:
         return iter({**dict.fromkeys(self._images), **self._crops})

@@ -26,8 +26,7 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.evaluation.protocols import LETTERS
-from scramble.records import Question
+from scramble.records import LETTERS, Question
 
 KINDS = ("multiple-choice", "open")
 

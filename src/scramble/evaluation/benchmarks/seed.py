@@ -25,8 +25,7 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.evaluation.protocols import LETTERS
-from scramble.records import ImageFile, Question
+from scramble.records import LETTERS, ImageFile, Question
 
 CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.records import Quad, Question
+from scramble.records import YES_NO_PROMPT, Quad, Question
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table, table_path
-from scramble.world.questions import YES_NO
 
 TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
 CAPTION_PROMPT = "Describe the image."
@@ -33,7 +32,7 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
         chance=TWO_BY_TWO_CHANCE,
         default_protocol="world",
         caption_prompt=caption_prompt,
-        yes_template=YES_NO,
+        yes_template=YES_NO_PROMPT,
     )
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from scramble.evaluation.items import EvaluationError, Item
-from scramble.evaluation.protocols import LETTERS, nearest
+from scramble.evaluation.protocols import nearest
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.records import Question
+from scramble.records import LETTERS, Question
 from scramble.storage.files import atomic_path, write_json, write_text
 from scramble.storage.hashing import content_key
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from scramble.evaluation import faithfulness
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
-from scramble.evaluation.protocols import LETTERS, Protocol
+from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import metrics
 from scramble.grading import final_answers, open_answers, parsers, vqa_accuracy
-from scramble.records import Question
+from scramble.records import LETTERS, Question
 
 
 @dataclass(frozen=True)

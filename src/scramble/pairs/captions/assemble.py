@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from scramble.pairs.base import Caption, Generator, Negative, Skip, changed_span, choose, seeded
 from scramble.pairs.captions.surface import normalise, problem
-from scramble.records import ImageRecord, PreferencePair
+from scramble.records import YES_NO_PROMPT, ImageRecord, PreferencePair
 
 CAPTION_PROMPT = "caption:"  # SCRAMBLe's prompt, after the image
-YES_NO_PROMPT = "Does the image show '{caption}'? Please answer yes or no."
 
 Similarity = Callable[[ImageRecord, Sequence[str]], Sequence[float]]
 OnSkip = Callable[[dict[str, Any]], None]
