@@ -1,4 +1,4 @@
-"""The reply store: one row a key, whatever happens; shards cover everything once; merging is idempotent."""
+"""The reply store: one row a key, whatever happens; shards cover everything once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scramble.engines import Message, Reply, ReplyStore, Request, in_shard, merge
+from scramble.engines import Message, Reply, ReplyStore, Request, in_shard
 from scramble.storage.files import StoreError
 from scramble.storage.jsonl import read_jsonl
 
@@ -80,23 +80,6 @@ def test_each_item_is_in_one_shard() -> None:
     assert all(100 < len(shard) < 190 for shard in shards)
     with pytest.raises(ValueError, match="shard 7/7"):
         in_shard("x", (7, 7))
-
-
-def test_merging_gives_the_same_bytes_in_any_order_and_again(tmp_path: Path) -> None:
-    for i, keys in enumerate(("cab", "bd", "ea")):
-        (tmp_path / str(i)).mkdir()
-        with ReplyStore(tmp_path / str(i), (i, 3)) as store:
-            for key in keys:
-                store.add(key, "m", Reply(f"{key} from {i}"))
-    files = sorted(tmp_path.glob("*/replies-*.jsonl"))
-    results = set()
-    for order in itertools.permutations(files):
-        assert merge(order, tmp_path / "out" / "replies.jsonl") == 5
-        results.add((tmp_path / "out" / "replies.jsonl").read_bytes())
-    assert merge([tmp_path / "out" / "replies.jsonl", *files], tmp_path / "again.jsonl") == 5
-    assert results == {(tmp_path / "again.jsonl").read_bytes()}
-    with ReplyStore(tmp_path / "out") as store:
-        assert store.get("e").text == "e from 2" and len(store) == 5
 
 
 def test_the_key_holds_everything_that_the_reply_depends_on() -> None:

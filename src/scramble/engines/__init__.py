@@ -13,7 +13,7 @@ from typing import Any
 
 from scramble.engines.asking import ask_each
 from scramble.engines.engine import Engine, Totals
-from scramble.engines.replies import ReplyStore, in_shard, merge
+from scramble.engines.replies import ReplyStore, in_shard
 from scramble.engines.request import EngineError, Message, Reply, Request
 
 KINDS = ("openai", "transformers", "vllm")
@@ -29,7 +29,6 @@ __all__ = [
     "Totals",
     "ask_each",
     "in_shard",
-    "merge",
     "open_engine",
 ]
 

@@ -7,14 +7,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from scramble.engines.request import Reply, reply_to_row, row_to_reply
-from scramble.storage.files import StoreError, atomic_path
+from scramble.storage.files import StoreError
 from scramble.storage.jsonl import JsonLines
 
 PATTERN = "replies*.jsonl"
@@ -111,29 +110,6 @@ def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
     if not 0 <= index < count:
         raise ValueError(f"shard {index}/{count}: the index must be from 0 to {count - 1}")
     return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") % count == index
-
-
-def merge(files: Iterable[str | Path], out: str | Path) -> int:
-    """Merge reply files into one, each key once, sorted by key; returns how many replies it holds.
-
-    Idempotent: merging again, in another order, or the merged file with its parts gives the same bytes. Where two
-    files hold different replies of one key (two shards asked the same), the smaller text wins, in any order.
-    """
-    best: dict[str, tuple[str, Path, int]] = {}
-    for file in map(Path, files):
-        with file.open("rb") as stream:
-            for key, offset in _index(file):
-                stream.seek(offset)
-                text = _canonical(json.loads(stream.readline()))
-                if key not in best or text < best[key][0]:
-                    best[key] = (text, file, offset)
-    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as stream_out:
-        stream_out.writelines(best[key][0] + "\n" for key in sorted(best))
-    return len(best)
-
-
-def _canonical(row: dict[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True, ensure_ascii=False)
 
 
 def _index(file: Path) -> Iterator[tuple[str, int]]:
