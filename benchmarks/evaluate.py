@@ -52,14 +52,14 @@ def images(count: int, pixels: int) -> dict[str, Any]:
 def make(shape: str, count: int, pixels: int, data: str | None) -> Any:
     """A benchmark of the given shape on ``count`` images."""
     from scramble.evaluation.items import Benchmark, CaptionChoice, Item
-    from scramble.records import Quad, Question
+    from scramble.records import Question, TwoByTwoItem
 
     captions = read_captions(data, count, 5)
     items: list[Item] = []
     if shape == "2x2":
         for n in range(0, count - 1, 2):
             text = captions[n][0]
-            items.append(Item(Quad(str(n), (str(n), str(n + 1)), (text, swap_two_words(text, n))), "quad"))
+            items.append(Item(TwoByTwoItem(str(n), (str(n), str(n + 1)), (text, swap_two_words(text, n))), "quad"))
     elif shape == "sugarcrepe":
         for n in range(count):
             for k, text in enumerate(captions[n]):
@@ -77,14 +77,14 @@ def make(shape: str, count: int, pixels: int, data: str | None) -> Any:
 
 def measure(loaded: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]:
     """Items a second of the runner, and of one sequence a row at each batch size."""
-    from scramble.evaluation.protocols import protocol, queries
+    from scramble.evaluation.protocols import named_protocol, queries
 
-    chosen = replace(protocol(PROTOCOLS[shape]), max_new_tokens=args.new_tokens)
+    protocol = replace(named_protocol(PROTOCOLS[shape]), max_new_tokens=args.new_tokens)
     benchmark = make(shape, args.images, args.pixels, args.data)
     fewer = make(shape, args.alone_images, args.pixels, args.data)
-    asked = [query for item in fewer.items for query in queries(item, chosen, fewer)]
+    asked = [query for item in fewer.items for query in queries(item, protocol, fewer)]
     alone = _generate_alone if shape == "generation" else _score_alone
-    ways: dict[str, Any] = {"runner": partial(_run, loaded, benchmark, chosen, args.batch_tokens)}
+    ways: dict[str, Any] = {"runner": partial(_run, loaded, benchmark, protocol, args.batch_tokens)}
     ways |= {f"alone, batch {rows}": alone(loaded, asked, fewer, rows) for rows in args.rows}
     in_turn({name: way for name, way in ways.items() if name == "runner"}, 1)  # what the first run of all sets up
     seconds, given = in_turn(ways, args.repeats, time.process_time if args.processor_time else time.perf_counter)
@@ -101,7 +101,7 @@ def measure(loaded: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]
     }
 
 
-def _run(loaded: Any, benchmark: Any, chosen: Any, batch_tokens: int | None) -> float:
+def _run(loaded: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> float:
     """One whole run; the share of its time that was not the model's."""
     from scramble.evaluation.runner import ModelId, evaluate
     from scramble.models import generation
@@ -117,7 +117,7 @@ def _run(loaded: Any, benchmark: Any, chosen: Any, batch_tokens: int | None) -> 
         result = evaluate(
             loaded,
             [benchmark],
-            chosen,
+            protocol,
             out,
             model_id=ModelId("benchmark", "0"),
             test_groups=0,

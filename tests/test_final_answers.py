@@ -7,7 +7,7 @@ import re
 import pytest
 
 from scramble.evaluation.items import Item, Reply
-from scramble.evaluation.protocols import protocol
+from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.grading import final_answers, parsers, rationales
 from scramble.grading.open_answers import extract_mathvista
@@ -149,7 +149,7 @@ def test_evaluation_scores_what_the_reply_says(text: str, answer: str, choices: 
     for truth, value in ((answer, 1.0), (wrong, 0.0)):
         answers = (truth,) * 10 if style == "short" else ()
         item = Item(Question("q", ("i",), "Which?", truth, "", answers, choices), style)  # type: ignore[arg-type]
-        assert outcome(item, {"q": Reply(text=text)}, protocol("cot")).values == {"accuracy": value}
+        assert outcome(item, {"q": Reply(text=text)}, named_protocol("cot")).values == {"accuracy": value}
 
 
 # An answer on several lines is a fault of form in the data engine, and so is another mark than the one asked for.
@@ -231,17 +231,17 @@ def test_a_reply_without_a_mark_is_read_by_the_parser_alone() -> None:
     for text in ("just a dog", "A dog is there, so B", "<think>a dog"):
         assert parsers.final_answer(text) == text
     item = Item(Question("q", ("i",), "?", "yes"), "yes_no")
-    assert outcome(item, {"q": Reply(text="No cats are there, but yes.")}, protocol("cot")).status == "unparsed"
+    assert outcome(item, {"q": Reply(text="No cats are there, but yes.")}, named_protocol("cot")).status == "unparsed"
 
 
 def test_other_protocols_read_replies_as_published() -> None:
     """Only a chain of thought has a final answer; the parsers that published numbers were computed with stay strict."""
     item = Item(Question("q", ("i",), "?", "B", choices=ANIMALS), "letter")
     reply = {"q": Reply(text="Final answer: B, since A is a cat.")}
-    assert outcome(item, reply, protocol("standard")).prediction is None
-    assert outcome(item, reply, protocol("cot")).prediction == "B"
+    assert outcome(item, reply, named_protocol("standard")).prediction is None
+    assert outcome(item, reply, named_protocol("cot")).prediction == "B"
     short = Item(Question("q", ("i",), "?", "red", answers=("red",) * 10), "short")
-    assert outcome(short, {"q": Reply(text="**red**")}, protocol("standard")).values == {"accuracy": 0.0}
+    assert outcome(short, {"q": Reply(text="**red**")}, named_protocol("standard")).values == {"accuracy": 0.0}
 
 
 def test_rationales_read_wrapped_answers() -> None:

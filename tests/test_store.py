@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from scramble.pipeline.stage import run_stage
-from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
+from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, RecordError, TwoByTwoItem
 from scramble.storage.files import StoreError, atomic_path, read_json
 from scramble.storage.hashing import content_key, file_key
 from scramble.storage.image_table import ImageTable
@@ -44,7 +44,7 @@ RECORDS = [
         {"grammar": 0.5},
     ),
     Question("q", ("a",), "What colour?", "red", "colour", ("red",), ("red", "blue"), ("The box is red.",)),
-    Quad("w", ("a", "b"), ("a red box", "a blue box"), "swap-attribute", ("seen",)),
+    TwoByTwoItem("w", ("a", "b"), ("a red box", "a blue box"), "swap-attribute", ("seen",)),
 ]
 
 
@@ -253,14 +253,14 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_goes_with_the_next(tmp_path: Path) -> None:
     code = f"""
 import os, signal
-from scramble.records import Quad
+from scramble.records import TwoByTwoItem
 from scramble.storage.tables import open_table
-with open_table({str(tmp_path)!r}, Quad):
+with open_table({str(tmp_path)!r}, TwoByTwoItem):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert [path.name.startswith(".quads.parquet.") for path in tmp_path.iterdir()] == [True]
-    write_table(tmp_path, Quad, [record for record in RECORDS if isinstance(record, Quad)])
+    write_table(tmp_path, TwoByTwoItem, [record for record in RECORDS if isinstance(record, TwoByTwoItem)])
     assert [path.name for path in tmp_path.iterdir()] == ["quads.parquet"]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of a clone; an installed copy has no ``data`` there."""
+CONFIGS = ROOT / "configs"
 
 
 def shipped(path: str) -> str:

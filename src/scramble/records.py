@@ -159,7 +159,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Quad:
+class TwoByTwoItem:
     """A Winoground-style item: two images and two captions, caption ``i`` true of image ``i`` only."""
 
     item_id: str

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
 from scramble.evaluation.external import export_predictions as handover
 from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
-from scramble.evaluation.protocols import PROTOCOLS, protocol, queries, resolve
+from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
 from scramble.evaluation.scoring.outcomes import outcome
 from tests.evaluation.benchmark_files import eqben_mini, sugarcrepe
@@ -153,10 +153,10 @@ def test_conme_both_forms(tmp_path):
         )
     benchmark = load_benchmark("conme", tmp_path, images=tmp_path / "coco")
     assert [item.record.answer for item in benchmark.items] == ["B"] * 3
-    prompt = queries(benchmark.items[0], protocol("scramble"), benchmark)[0].prompt
+    prompt = queries(benchmark.items[0], named_protocol("scramble"), benchmark)[0].prompt
     assert prompt == "Which?\nA. a cat\nB. a dog\nAnswer with the option's letter from the given choices directly."
     plain = load_benchmark("conme", tmp_path, images=tmp_path / "coco", human_filter=False)
-    prompt = queries(plain.items[0], protocol("scramble"), plain)[0].prompt
+    prompt = queries(plain.items[0], named_protocol("scramble"), plain)[0].prompt
     assert prompt == "Which? A. x B. y\nAnswer with the option's letter from the given choices directly."
     write_csv(tmp_path / "replace-att_HUMAN_FILTER.csv", [{**row, "correct": "seven"}])
     with pytest.raises(EvaluationError, match="replace-att row 0: correct='seven' is none of the options"):
@@ -216,7 +216,7 @@ def test_vqa_from_official_json(tmp_path):
     item = load_benchmark("vqav2", tmp_path, **SAMPLE).items[0]
     assert item.record.answers == ("red",) * 10
     assert item.tags == ("question:what color",)
-    prompt = queries(load_benchmark("okvqa", tmp_path).items[0], protocol("standard"), None)[0].prompt
+    prompt = queries(load_benchmark("okvqa", tmp_path).items[0], named_protocol("standard"), None)[0].prompt
     assert prompt == (
         "What colour?\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
         "Answer the question using a single word or phrase."
@@ -235,7 +235,7 @@ def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
     benchmark = load_benchmark("vqav2", tmp_path, split="test")
     assert benchmark.version == "vqav2-test-n1"
     reply = {"7": Reply(text="Red.")}
-    outcomes = [outcome(benchmark.items[0], reply, protocol("standard"))]
+    outcomes = [outcome(benchmark.items[0], reply, named_protocol("standard"))]
     assert (outcomes[0].status, scores("plain", outcomes)) == ("unscored", {})
     path = handover.write("evalai", tmp_path, "m", "vqav2", benchmark.items, outcomes)
     assert json.loads(path.read_text()) == [{"question_id": 7, "answer": "Red."}]
@@ -274,7 +274,7 @@ def test_mmvet(tmp_path):
     draw(tmp_path / "images", "v1_0.png")
     benchmark = load_benchmark("mmvet", tmp_path, **SAMPLE)
     assert benchmark.items[0].tags == ("ocr", "math")
-    assert queries(benchmark.items[0], protocol("standard"), benchmark)[0].max_new_tokens == 1024
+    assert queries(benchmark.items[0], named_protocol("standard"), benchmark)[0].max_new_tokens == 1024
 
 
 def test_aro_crops_to_the_box(tmp_path):
@@ -586,7 +586,7 @@ def test_mathvista_hub_layout(tmp_path):
     }
     benchmark = load_benchmark("mathvista", write_hub(tmp_path / "m", "testmini", [row], ("decoded_image",)), **SAMPLE)
     assert benchmark.items[0].kind == "geometry"
-    assert queries(benchmark.items[0], protocol("standard"), benchmark)[0].prompt == "Hint: ...\nArea?"
+    assert queries(benchmark.items[0], named_protocol("standard"), benchmark)[0].prompt == "Hint: ...\nArea?"
 
 
 def test_missing_and_gated_data_say_how_to_get_it(tmp_path):
@@ -620,7 +620,6 @@ def test_every_benchmark_states_what_the_checklist_asks():
             assert word.lower() in (loaded.__doc__ or "").lower(), (module, word)
 
 
-def test_a_config_for_every_benchmark_and_protocol():
+def test_a_config_for_every_benchmark():
     root = Path(__file__).parents[2] / "configs"
     assert {p.stem for p in (root / "benchmark").glob("*.yaml")} == set(BENCHMARKS)
-    assert {p.stem for p in (root / "protocol").glob("*.yaml")} == set(PROTOCOLS) | {"default"}

@@ -15,9 +15,9 @@ from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply
-from scramble.evaluation.protocols import protocol, queries
+from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.scoring.outcomes import outcome
-from scramble.records import ImageFile, ImageRecord, PreferencePair, Quad, Question, RecordError
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError, TwoByTwoItem
 from scramble.storage.files import StoreError
 from scramble.storage.tables import write_table
 from tests.evaluation.benchmark_files import FILES, HUB, PART, Made
@@ -32,7 +32,7 @@ def load(name: str, root: Path, options: dict[str, Any]) -> Benchmark:
 
 def words(item: Item) -> tuple[str, ...]:
     record = item.record
-    if isinstance(record, (Quad, CaptionChoice)):
+    if isinstance(record, (TwoByTwoItem, CaptionChoice)):
         return record.captions
     return (record.question, *record.choices)
 
@@ -54,9 +54,9 @@ def check(name: str, made: Made, whole: Benchmark, how: str) -> None:
         assert all(isinstance(text, str) for text in after), how
         for old, new in zip(before or (), after, strict=False):
             assert old == new or not (old.startswith(new) or old.endswith(new)), (how, old, new)
-        asked = queries(item, protocol("standard"), left)
+        asked = queries(item, named_protocol("standard"), left)
         if len(asked) == 1 and not asked[0].candidates:
-            outcome(item, {item.item_id: Reply(text="A")}, protocol("standard"))
+            outcome(item, {item.item_id: Reply(text="A")}, named_protocol("standard"))
         for image_id in item.image_ids:
             try:
                 left.images[image_id].open()
@@ -264,7 +264,11 @@ def run_table_cases(folder: Path, count: int) -> None:
     write_table(folder, ImageRecord, [ImageRecord(i, ImageFile(bytes=pictures[int(i)].getvalue())) for i in ids])
     pairs = [PreferencePair(i, (i,), "Describe.", f"a red cat {i}", f"a blue cat {i}", "swap") for i in ids]
     write_table(folder, PreferencePair, pairs)
-    write_table(folder, Quad, [Quad(i, (i, ids[int(i) - 1]), (f"one {i}", f"two {i}"), "swap", ("x",)) for i in ids])
+    write_table(
+        folder,
+        TwoByTwoItem,
+        [TwoByTwoItem(i, (i, ids[int(i) - 1]), (f"one {i}", f"two {i}"), "swap", ("x",)) for i in ids],
+    )
     questions = [Question(i, (i,), f"what is {i}?", "red" if int(i) % 2 else "blue", "colour") for i in ids]
     write_table(folder, Question, questions)
     for name, table in (

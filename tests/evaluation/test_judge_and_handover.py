@@ -22,10 +22,10 @@ from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation import judge
 from scramble.evaluation.external import export_predictions as handover
 from scramble.evaluation.items import EvaluationError, Item, Reply
-from scramble.evaluation.protocols import protocol
+from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import outcome
-from scramble.records import ImageFile, Quad, Question
+from scramble.records import ImageFile, Question, TwoByTwoItem
 
 
 def grade_by_length(text: str) -> str:
@@ -52,7 +52,7 @@ ITEMS = [Item(Question(f"v1_{k}", ("i",), "What is x?", "-1<AND>-5"), "free", ta
 
 def answered(*texts: str, items=ITEMS):
     made = zip(items, texts, strict=False)
-    return [outcome(item, {item.item_id: Reply(text=text)}, protocol("standard")) for item, text in made]
+    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in made]
 
 
 def test_five_gradings_cached(server, tmp_path):
@@ -93,23 +93,25 @@ def test_mathvista_by_rule_and_by_judge(server, tmp_path):
     item = Item(Question("1", ("i",), "How many?", "4"), "short", details=details)
     outcomes = answered("There are 4 of the 9 left", items=[item])
     assert outcomes[0].values["accuracy"] == 0
-    assert judge.grading([item], protocol("standard"), None) == {"grading": "extraction by rule, no judge"}
+    assert judge.grading([item], named_protocol("standard"), None) == {"grading": "extraction by rule, no judge"}
     server.answer = lambda text: "4" if "4 of the 9" in text else "?"
     with judging(server, tmp_path) as read:
         judged = read(outcomes, [item], {})
-        assert judge.grading([item], protocol("standard"), read) == {"grading": "extraction by m, own prompt"}
+        assert judge.grading([item], named_protocol("standard"), read) == {"grading": "extraction by m, own prompt"}
     assert (judged[0].values, judged[0].details["extraction"]) == ({"accuracy": 1.0}, "judge")
 
 
 def test_faithfulness_is_the_share_of_true_statements(server, tmp_path):
     item = Item(Question("1", ("i",), "What colour?", "red", answers=("red",) * 10), "short")
     text = "The ball is red. The sky is green.\nIt is big. It is big. Final answer: red"
-    said = [outcome(item, {"1": Reply(text=text)}, protocol("cot"))]
+    said = [outcome(item, {"1": Reply(text=text)}, named_protocol("cot"))]
     server.answer = lambda text: "No." if "sky" in text else "yes"
     image = ImageFile(bytes=b"\x89PNG of a ball")
     with judging(server, tmp_path, faithfulness=True) as ask:
         judged = ask(said, [item], {"i": image})[0]
-        silent = ask([outcome(item, {"1": Reply(text="Final answer: red")}, protocol("cot"))], [item], {"i": image})[0]
+        silent = ask(
+            [outcome(item, {"1": Reply(text="Final answer: red")}, named_protocol("cot"))], [item], {"i": image}
+        )[0]
         with pytest.raises(EvaluationError, match=r"faithfulness needs generated reasoning.*protocol=cot"):
             ask([dataclasses.replace(said[0], details={})], [item], {"i": image})
     assert judged.details["statements"] == {"The ball is red.": "yes", "The sky is green.": "no", "It is big.": "yes"}
@@ -146,7 +148,7 @@ QUESTIONS = [
 def predictions():
     texts = ("B", "A, because\nit is red")
     made = zip(QUESTIONS, texts, strict=True)
-    return [outcome(item, {item.item_id: Reply(text=text)}, protocol("standard")) for item, text in made]
+    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in made]
 
 
 def test_vlmevalkit_files(predictions, tmp_path):
@@ -184,7 +186,7 @@ def test_formats_by_name(predictions, tmp_path):
     written = {name: handover.write(name, tmp_path, "m", "t", QUESTIONS, predictions) for name in handover.FORMATS}
     assert [path.name for path in written.values()] == ["m_t.tsv", "samples_t.jsonl", "evalai.json", "m_t.xlsx"]
     assert all(path.stat().st_size for path in written.values())
-    quad = Item(Quad("q", ("a", "b"), ("x", "y")), "quad")
+    quad = Item(TwoByTwoItem("q", ("a", "b"), ("x", "y")), "quad")
     assert handover.write("evalai", tmp_path, "m", "t", [quad], []) is None
     with pytest.raises(EvaluationError, match=r"no format 'evalia'.*did you mean evalai"):
         handover.check_formats(["evalia"])

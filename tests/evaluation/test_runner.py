@@ -223,9 +223,9 @@ def test_unknown_names_get_suggestions():
     with pytest.raises(EvaluationError, match="did you mean world_winoground"):
         load_benchmark("world_winogrond")
     with pytest.raises(EvaluationError, match="did you mean scramble"):
-        from scramble.evaluation.protocols import protocol
+        from scramble.evaluation.protocols import named_protocol
 
-        protocol("scrambel")
+        named_protocol("scrambel")
     with pytest.raises(EvaluationError, match=r"world_vqa needs local files: set benchmark\.world_vqa\.root"):
         load_benchmark("world_vqa")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, limit_items
-from scramble.evaluation.protocols import protocol, queries, resolve
+from scramble.evaluation.protocols import as_dict, named_protocol, protocol_names, queries, resolve
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.grading.open_answers import (
@@ -16,7 +18,8 @@ from scramble.grading.open_answers import (
     mmmu_open_correct,
     parts_contained,
 )
-from scramble.records import Quad, Question
+from scramble.project import CONFIGS
+from scramble.records import YES_NO_PROMPT, Question, TwoByTwoItem
 
 
 def benchmark(items, scoring="plain") -> Benchmark:
@@ -24,14 +27,14 @@ def benchmark(items, scoring="plain") -> Benchmark:
 
 
 def answer(item: Item, text: str, name: str = "standard"):
-    return outcome(item, {item.item_id: Reply(text=text)}, protocol(name))
+    return outcome(item, {item.item_id: Reply(text=text)}, named_protocol(name))
 
 
 def test_chance_of_random_scores_through_the_whole_path():
     generator, n = np.random.default_rng(0), 4000
-    chosen, outcomes = protocol("standard"), []
+    chosen, outcomes = named_protocol("standard"), []
     for k in range(n):
-        item = Item(Quad(str(k), (f"{k}a", f"{k}b"), ("one", "two")), "quad")
+        item = Item(TwoByTwoItem(str(k), (f"{k}a", f"{k}b"), ("one", "two")), "quad")
         asked = queries(item, chosen, benchmark([item]))
         replies = {q.query_id: Reply(tuple(generator.normal(size=2)), (1, 1)) for q in asked}
         outcomes.append(outcome(item, replies, chosen))
@@ -58,8 +61,8 @@ def test_caption_scores_by_hand(kind, replies, expected):
     """two_choice averages the caption's letter over both orders: caption 0 of image 0 is A (-1), then B (-1)."""
     from scramble.evaluation.scoring.outcomes import caption_scores
 
-    item = Item(Quad("q", ("a", "b"), ("one", "two")), "quad")
-    chosen = protocol("standard", caption_score=kind)
+    item = Item(TwoByTwoItem("q", ("a", "b"), ("one", "two")), "quad")
+    chosen = named_protocol("standard", caption_score=kind)
     assert {q.query_id for q in queries(item, chosen, benchmark([item]))} == {f"q{key}" for key in replies}
     given = {f"q{key}": Reply(value, (1,) * len(value)) for key, value in replies.items()}
     assert caption_scores(item, given, chosen).tolist() == expected
@@ -67,10 +70,12 @@ def test_caption_scores_by_hand(kind, replies, expected):
 
 def test_prompts_of_the_named_protocols():
     item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
-    asked = {name: queries(item, protocol(name), benchmark([item]))[0].prompt for name in ("scramble", "vqascore_3.0")}
+    asked = {
+        name: queries(item, named_protocol(name), benchmark([item]))[0].prompt for name in ("scramble", "vqascore_3.0")
+    }
     assert asked["scramble"] == "Does the image show 'a cat'? Please answer yes or no."
     assert asked["vqascore_3.0"] == 'Does this figure show "a cat"? Please answer yes or no.'
-    assert queries(item, protocol("scramble_molmo"), benchmark([item]))[0].image_px == 336
+    assert queries(item, named_protocol("scramble_molmo"), benchmark([item]))[0].image_px == 336
 
 
 def test_letters_yes_no_and_unparsed_rates():
@@ -145,7 +150,7 @@ def test_pairs_and_natural_bench_units():
 
 def test_macro_and_micro_differ():
     items = [Item(CaptionChoice(str(k), str(k), ("t", "f"), 0, "a" if k < 3 else "b"), "captions") for k in range(4)]
-    chosen = protocol("standard")
+    chosen = named_protocol("standard")
     outcomes = []
     for k, item in enumerate(items):
         replies = {f"{k}/0/0": Reply((-1.0, -2.0), (1, 1)), f"{k}/0/1": Reply((-2.0 if k < 3 else 0.0, -2.0), (1, 1))}
@@ -158,7 +163,7 @@ def test_macro_and_micro_differ():
 def test_a_tie_between_captions_is_right_only_in_the_authors_scorer():
     item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
     even = {f"c/0/{k}": Reply((-1.0, -2.0), (1, 1)) for k in (0, 1)}
-    values = {name: outcome(item, even, protocol(name)) for name in ("standard", "scramble")}
+    values = {name: outcome(item, even, named_protocol(name)) for name in ("standard", "scramble")}
     assert {name: o.values["accuracy"] for name, o in values.items()} == {"standard": 0, "scramble": 1}
     assert values["scramble"].ties == 1
 
@@ -167,9 +172,9 @@ def test_cola_has_its_own_accuracy_the_image_score():
     draws = np.log(np.random.default_rng(2).random((50, 2, 2)))
     outcomes = []
     for n, scores_2x2 in enumerate(draws):
-        item = Item(Quad(str(n), (f"{n}a", f"{n}b"), ("x", "y")), "quad")
+        item = Item(TwoByTwoItem(str(n), (f"{n}a", f"{n}b"), ("x", "y")), "quad")
         replies = {f"{n}/{i}/{c}": Reply((scores_2x2[i, c], -1.0), (1, 1)) for i in (0, 1) for c in (0, 1)}
-        outcomes.append(outcome(item, replies, protocol("standard")))
+        outcomes.append(outcome(item, replies, named_protocol("standard")))
     table = scores("cola", outcomes)
     assert table["cola_official"] == table["image"]
     assert table["image"]["value"] != table["text"]["value"]
@@ -187,16 +192,30 @@ def test_limit_keeps_groups_whole_and_says_what_is_wrong():
         limit_items(items, 0)
 
 
+@pytest.mark.parametrize("name", protocol_names())
+def test_hydra_and_python_read_the_same_protocol(name):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert OmegaConf.to_container(compose("evaluate", [f"protocol={name}"]).protocol) == as_dict(
+            named_protocol(name)
+        )
+        half = compose("evaluate", [f"protocol={name}", "protocol.tie_policy=half"]).protocol
+    assert OmegaConf.to_container(composed) == as_dict(named_protocol(name))
+    assert resolve(OmegaConf.to_container(half), benchmark([])).name == f"{name}[tie_policy=half]"
+
+
 def test_protocol_errors_and_marks():
-    assert protocol("scramble", tie_policy="half").name == "scramble[tie_policy=half]"
-    assert protocol("scramble", tie_policy="wrong").name == "scramble"
+    assert named_protocol("standard").yes_template == YES_NO_PROMPT  # the prompt that the world's models are trained on
+    assert named_protocol("scramble", tie_policy="half").name == "scramble[tie_policy=half]"
+    assert named_protocol("scramble", tie_policy="wrong").name == "scramble"
     for overrides, message in (
         ({"tie_polcy": "half"}, "did you mean tie_policy"),
         ({"letter_parser": "can_infr"}, "did you mean can_infer"),
         ({"yes_template": "Is it?"}, "no {caption}"),
     ):
         with pytest.raises(EvaluationError, match=message):
-            protocol("standard", **overrides)
+            named_protocol("standard", **overrides)
+    with pytest.raises(EvaluationError, match=r"unknown protocol 'scrambel' \(did you mean scramble"):
+        named_protocol("scrambel")
     own = Benchmark("b", "1", (), {}, "plain", default_protocol="naturalbench")
     assert resolve("default", own).yes_no_parser == "first_match"
     assert resolve({"name": "default", "max_new_tokens": 5}, own).max_new_tokens == 5
@@ -221,12 +240,12 @@ def test_mmmu_open(response, answers, right):
 
 def test_free_answers_without_a_judge():
     item = Item(Question("v", ("i",), "What is x?", "-1<AND>-5<OR>minus one and minus five"), "free")
-    graded = outcome(item, {"v": Reply(text="It is -1, I think.")}, protocol("standard", free_grader="contains"))
+    graded = outcome(item, {"v": Reply(text="It is -1, I think.")}, named_protocol("standard", free_grader="contains"))
     assert (graded.status, graded.values) == ("ok", {"score": 0.5})
     assert parts_contained("minus one and minus five.", "-1<AND>-5<OR>minus one and minus five") == 1
     assert parts_contained("the cathedral", "cat") == 0
     assert parts_contained("", "cat") == 0
-    assert outcome(item, {"v": Reply(text="-1")}, protocol("standard")).status == "judge"
+    assert outcome(item, {"v": Reply(text="-1")}, named_protocol("standard")).status == "judge"
 
 
 def test_answers_that_are_not_public_get_no_score():

@@ -19,7 +19,7 @@ from loopback import Loopback
 from scramble.engines import EngineError, ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.engines.transformers_local import TransformersEngine
-from scramble.evaluation.backends.server import Served
+from scramble.evaluation.backends.server import EngineBackend
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.evaluation.runner import evaluate, identify, identify_served
@@ -54,7 +54,7 @@ def run(server, folder, benchmark, protocol="standard", **options):
     engine = OpenAIServer("m", server.url, concurrency=2, backoff=0.01, timeout=5, attempts=3, **options)
     with engine, ReplyStore(folder / "replies") as store:
         identity = identify_served(engine, "openai", name="m")
-        return evaluate(Served(engine, store), [benchmark], protocol, folder, model_id=identity)[0]
+        return evaluate(EngineBackend(engine, store), [benchmark], protocol, folder, model_id=identity)[0]
 
 
 def test_faults_pass_and_every_question_is_answered_once(server, tmp_path):
@@ -117,7 +117,7 @@ def test_an_engine_in_this_process_says_what_the_model_says(loaded, model_folder
     engine = TransformersEngine(model_folder, dtype="float32")
     with engine, ReplyStore(tmp_path / "replies") as store:
         identity = identify_served(engine, "transformers", name="tiny")
-        evaluate(Served(engine, store), [benchmark], "standard", tmp_path / "served", model_id=identity)
+        evaluate(EngineBackend(engine, store), [benchmark], "standard", tmp_path / "served", model_id=identity)
     texts = [
         {row["id"]: row["text"] for row in read_jsonl(tmp_path / name / "pope" / "responses.jsonl")}
         for name in ("own", "served")

@@ -20,7 +20,7 @@ from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.pipeline import StageError
 from scramble.pipeline.browse import browse
-from scramble.records import Quad, Question
+from scramble.records import Question, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison
 from scramble.reporting.browser import gather, run_names, write_browser
 from scramble.storage.files import write_json
@@ -37,7 +37,7 @@ def outcomes_of(benchmark: Benchmark, shift: int) -> list[Outcome]:
     found = []
     for number, item in enumerate(benchmark.items):
         right = number % 3 != shift
-        if isinstance(item.record, Quad):
+        if isinstance(item.record, TwoByTwoItem):
             values = dict.fromkeys(("text", "image", "group"), float(right))
             table = [[-115.25, -118.5], [-116.75, -114.0]] if right else [[-118.5, -115.25], [-118.5, -115.25]]
             found.append(
@@ -60,8 +60,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "a <b>run</b>"
     world.generate(run / "data", seed=0, n_train=4, n_val=4, n_test=80, quads_val=1, quads_test=2)
     test = run / "data" / "test"
-    quads = [replace(q, captions=(q.captions[0] + SCRIPT, q.captions[1] + IMAGE)) for q in read_table(test, Quad)]
-    write_table(test, Quad, quads)
+    quads = [
+        replace(q, captions=(q.captions[0] + SCRIPT, q.captions[1] + IMAGE)) for q in read_table(test, TwoByTwoItem)
+    ]
+    write_table(test, TwoByTwoItem, quads)
     questions = [replace(q, question=q.question + SCRIPT) for q in read_table(test, Question)]
     write_table(test, Question, questions)
     write_json(run / "data" / "stage.json", {"status": "finished", "config": {"data": {"kind": SCRIPT}}, "summary": {}})

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from scramble.records import ImageRecord, Quad, Question
+from scramble.records import ImageRecord, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table
 from scramble.world import GrammarError, WorldError, generate, holds, parse
@@ -85,7 +85,7 @@ def test_training_never_shows_a_held_out_combination(world):
         for thing in record.graph["objects"]
     }
     assert not seen & HELD_OUT
-    unseen = [q for q in read_table(folder / "test", Quad) if "unseen" in q.tags]
+    unseen = [q for q in read_table(folder / "test", TwoByTwoItem) if "unseen" in q.tags]
     assert len(unseen) == 3 * 8
     for quad in unseen:
         nouns = [f"{colour} {shape}" for colour, shape in HELD_OUT]
@@ -108,7 +108,7 @@ def test_each_quad_caption_is_true_of_its_own_image_only(world):
     folder, _ = world
     for split in ("val", "test"):
         graphs = {record.image_id: record.graph for record in read_table(folder / split, ImageRecord)}
-        for quad in read_table(folder / split, Quad):
+        for quad in read_table(folder / split, TwoByTwoItem):
             true = [holds(graphs[image], caption) for image in quad.image_ids for caption in quad.captions]
             assert true == [True, False, False, True]
             assert sorted(quad.captions[0].replace("an ", "a ").split()) == sorted(

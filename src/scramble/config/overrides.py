@@ -11,7 +11,7 @@ from typing import Any
 
 from scramble.config.binding import ConfigError, hint
 from scramble.config.roots import ROOTS, check_root, key_hint, known_keys
-from scramble.config.sections import CONFIGS
+from scramble.project import CONFIGS
 
 
 @contextmanager

@@ -42,7 +42,6 @@ __all__ = ["ROOTS", "ConfigError", "check_root", "key_hint", "known_keys", "vali
 
 from scramble.config.data_sections import Data, Engine, Method
 from scramble.config.sections import (
-    CONFIGS,
     Dtype,
     Handover,
     Launcher,
@@ -58,6 +57,7 @@ from scramble.config.sections import (
     Trainer,
     Wandb,
 )
+from scramble.project import CONFIGS
 
 # ---------------------------------------------------------------------------------------------- the roots
 
@@ -265,13 +265,13 @@ class Evaluate(Root):
 
 def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
     from scramble.evaluation.items import EvaluationError
-    from scramble.evaluation.protocols import PROTOCOLS, Protocol, protocol
+    from scramble.evaluation.protocols import Protocol, named_protocol, protocol_names
 
     name = values.get("name")
-    if name != "default" and name not in PROTOCOLS:
-        yield f"protocol.name={show(name)}: no protocol is called so; {hint(str(name), [*PROTOCOLS, 'default'])}"
+    if name not in (names := [*protocol_names(), "default"]):
+        yield f"protocol.name={show(name)}: no protocol is called so; {hint(str(name), names)}"
         return
-    known = {key: kind for key, kind in hints(Protocol).items() if key not in ("name", "version")}
+    known = {key: kind for key, kind in hints(Protocol).items() if key != "name"}
     rest = {key: value for key, value in values.items() if key != "name"}
     found = [
         clause
@@ -285,7 +285,7 @@ def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
     yield from found
     if not found:
         try:
-            protocol("standard" if name == "default" else str(name), **rest)
+            named_protocol("standard" if name == "default" else str(name), **rest)
         except EvaluationError as error:
             yield str(error)
 

@@ -24,6 +24,7 @@ from scramble.config.binding import (
     hint,
     show,
 )
+from scramble.project import CONFIGS
 
 if TYPE_CHECKING:
     pass
@@ -325,5 +326,4 @@ def _strategy(strategy: str, at: str) -> Iterator[str]:
         yield f"{at}.strategy={strategy} must be one of {', '.join(known)}, or the path of a .yaml file"
 
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 Launcher = Annotated[Any, Variants("kind", {"inline": Inline, "local": Local, "slurm": Slurm})]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from scramble.records import ImageFile, Quad, Question
+from scramble.records import ImageFile, Question, TwoByTwoItem
 
 
 class EvaluationError(ValueError):
@@ -34,7 +34,7 @@ class CaptionChoice:
 class Item:
     """One scored item. ``group`` ties items that are scored and cut together (a MMVP pair, a NaturalBench group)."""
 
-    record: Quad | CaptionChoice | Question
+    record: TwoByTwoItem | CaptionChoice | Question
     style: Style
     group: str = ""
     tags: tuple[str, ...] = ()
@@ -107,9 +107,9 @@ class Reply:
 
 
 @runtime_checkable
-class Answerer(Protocol):
-    """Answers queries: a model in this process (:class:`scramble.evaluation.backends.local.Scorer`), or one behind an
-    engine (:class:`scramble.evaluation.backends.server.Served`)."""
+class ModelBackend(Protocol):
+    """Answers queries: with a model in this process (:class:`scramble.evaluation.backends.local.LocalBackend`), or with
+    one behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
 
     def check(self, queries: Iterable[Query]) -> None:
         """Raises EvaluationError, before any work, for queries that the model cannot be asked, by their items."""

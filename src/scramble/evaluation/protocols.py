@@ -1,7 +1,7 @@
-"""Named evaluation protocols: what is asked, how the reply is scored and read. A score is only a result with one.
+"""Evaluation protocols: what is asked, how the reply is scored and parsed. A score is only a result with its protocol.
 
-A protocol turns an item into queries (:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies
-into outcomes. ``version`` rises whenever a protocol's meaning changes.
+The settings of each protocol are in ``configs/protocol/<name>.yaml``. A protocol turns an item into queries
+(:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies into outcomes.
 """
 
 from __future__ import annotations
@@ -10,68 +10,54 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
+
+import yaml
 
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, Query
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
-from scramble.records import LETTERS, YES_NO_PROMPT, Question
+from scramble.grading import parsers, vqa_accuracy
+from scramble.project import CONFIGS
+from scramble.records import LETTERS, Question
 
 CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice")
 FORMS = ("generate", "likelihood")
 FREE_GRADERS = ("judge", "contains")
+FOLDER = CONFIGS / "protocol"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that can change a score besides model and data.
-
-    Attributes:
-        caption_score: how well a caption fits an image: ``yes``, log P(Yes); ``yes_minus_no``, log P(Yes) - log P(No);
-            ``caption``, the caption's summed log-probability as answer to ``caption_prompt``; ``caption_mean``, per
-            token; ``caption_debiased``, minus the same without the image; ``two_choice``, the log-probability of the
-            caption's letter among the item's captions, averaged over both orders.
-        score_end: whether the end-of-turn token counts towards log P(Yes).
-        yes_no_form, letter_form: ``generate`` and parse, or ``likelihood`` of the candidates.
-        *_suffix: appended to the question; ``cot_prefix`` goes before it, and the reply is read after "Final answer:".
-        image_px: images resized to this square first, None leaves them to the model's processor.
-        free_grader: free answers wait for a ``judge``, or get the share of the ground truth's parts that they contain
-            (``contains``: no judge, not MM-Vet's score).
-        tie_policy, choice_tie_policy: see :mod:`scramble.evaluation.scoring.metrics`; the second for one caption of
-            several, where it differs.
-        *_parser, vqa_accuracy: see :mod:`scramble.grading.parsers` and :mod:`scramble.grading.vqa_accuracy`.
-    """
+    """Everything that can change a score besides model and data; ``configs/protocol/standard.yaml`` explains each
+    setting."""
 
     name: str
-    version: int = 1
-    caption_score: str = "yes"
-    yes_template: str = YES_NO_PROMPT
-    yes_answer: str = "Yes"
-    no_answer: str = "No"
-    score_end: bool = False
-    caption_prompt: str = "caption:"
-    two_choice_template: str = (
-        "Which caption fits the image better?\n{options}\n"
-        "Answer with the option's letter from the given choices directly."
-    )
-    yes_no_form: str = "generate"
-    yes_no_suffix: str = "\nAnswer the question using a single word or phrase."
-    letter_form: str = "generate"
-    letter_suffix: str = "\nAnswer with the option's letter from the given choices directly."
-    short_suffix: str = "\nAnswer the question using a single word or phrase."
-    cot_prefix: str = ""
-    image_px: int | None = None
-    max_new_tokens: int = 32
-    free_max_new_tokens: int = 1024
-    yes_no_parser: str = "words"
-    letter_parser: str = "can_infer"
-    vqa_accuracy: str = "always_normalise"
-    free_grader: str = "judge"
-    tie_policy: TiePolicy = "wrong"
-    choice_tie_policy: TiePolicy | Literal["same"] = "same"
+    version: int
+    caption_score: str
+    yes_template: str
+    yes_answer: str
+    no_answer: str
+    score_end: bool
+    caption_prompt: str
+    two_choice_template: str
+    yes_no_form: str
+    yes_no_suffix: str
+    letter_form: str
+    letter_suffix: str
+    short_suffix: str
+    cot_prefix: str
+    image_px: int | None
+    max_new_tokens: int
+    free_max_new_tokens: int
+    yes_no_parser: str
+    letter_parser: str
+    vqa_accuracy: str
+    free_grader: str
+    tie_policy: TiePolicy
+    choice_tie_policy: TiePolicy | Literal["same"]
 
     def __post_init__(self) -> None:
-        from scramble.grading import parsers, vqa_accuracy
-
         for key, allowed in (
             ("caption_score", CAPTION_SCORES),
             ("yes_no_form", FORMS),
@@ -89,73 +75,17 @@ class Protocol:
             raise EvaluationError(f"protocol {self.name}: yes_template has no {{caption}}: {self.yes_template!r}")
 
 
-_VQASCORE = 'Does this figure show "{caption}"? Please answer yes or no.'
-
-PROTOCOLS: dict[str, Protocol] = {
-    p.name: p
-    for p in (
-        Protocol("standard"),
-        # The authors' scorer: log P(Yes) without end token, letters by prefix, Molmo's images at 336 px; of captions an
-        # argmax with the true one first, so that a tie counts as right there (but not in a 2x2).
-        Protocol(
-            "scramble",
-            max_new_tokens=10,
-            letter_parser="startswith",
-            yes_no_parser="pope_official",
-            choice_tie_policy="first",
-        ),
-        Protocol(
-            "scramble_molmo",
-            image_px=336,
-            max_new_tokens=10,
-            letter_parser="startswith",
-            yes_no_parser="pope_official",
-            choice_tie_policy="first",
-        ),
-        Protocol("vqascore_3.0", yes_template=_VQASCORE),
-        Protocol("vqascore_3.0_llava", yes_template=_VQASCORE, score_end=True),  # LLaVA-1.5's answer ends in </s>
-        Protocol("yes_minus_no", caption_score="yes_minus_no"),
-        Protocol("caption_likelihood", caption_score="caption_mean"),  # VisualGPTScore's monotone equivalent
-        Protocol("caption_debiased", caption_score="caption_debiased"),
-        Protocol("two_choice", caption_score="two_choice"),
-        Protocol("likelihood", yes_no_form="likelihood", letter_form="likelihood"),
-        Protocol(
-            "cot",
-            version=2,  # 2: wrapped final answers are read (scramble.grading.final_answers)
-            cot_prefix="First reason step by step about the image, then give the answer after 'Final answer:'.\n",
-            short_suffix="\nThe final answer is a single word or phrase.",
-            yes_no_suffix="\nThe final answer is yes or no.",
-            letter_suffix="\nThe final answer is the letter of an option.",
-            max_new_tokens=1024,
-        ),
-        Protocol("lmms_eval", yes_no_parser="exact", letter_parser="priority", max_new_tokens=128),
-        Protocol(
-            "vlmevalkit",
-            yes_no_parser="words",
-            letter_parser="can_infer",
-            vqa_accuracy="vlmevalkit",
-            max_new_tokens=512,
-        ),
-        Protocol(
-            "llava", yes_no_parser="pope_official", letter_parser="llava_sqa", vqa_accuracy="evalai", max_new_tokens=128
-        ),
-        Protocol("molmo", vqa_accuracy="molmo"),
-        Protocol("naturalbench", yes_no_parser="first_match", letter_parser="naturalbench_ab", max_new_tokens=16),
-        Protocol("mmvp_lmms_eval", letter_parser="mmvp", max_new_tokens=16),
-        Protocol("mmmu_official", letter_parser="mmmu_official", max_new_tokens=128),
-        Protocol("seed_lmms_eval", letter_parser="first_char", max_new_tokens=16),
-        Protocol("world", caption_score="caption", yes_no_form="likelihood", letter_form="likelihood"),
-        Protocol("world_yes", caption_score="yes_minus_no", yes_no_form="likelihood", letter_form="likelihood"),
-    )
-}
+def protocol_names() -> list[str]:
+    """The protocols of ``configs/protocol``, without ``default``, which is each benchmark's own."""
+    return sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"default"})
 
 
-def protocol(name: str, **overrides: Any) -> Protocol:
+def named_protocol(name: str, **overrides: Any) -> Protocol:
     """The named protocol; ``overrides`` change fields and mark the name, so that it cannot pass for the original."""
-    if name not in PROTOCOLS:
-        raise EvaluationError(f"unknown protocol {name!r} {nearest(name, PROTOCOLS)}")
-    base = PROTOCOLS[name]
-    fields = {f.name for f in dataclasses.fields(Protocol)} - {"name", "version"}
+    if name not in protocol_names():
+        raise EvaluationError(f"unknown protocol {name!r} {nearest(name, tuple(protocol_names()))}")
+    base = _read(name)
+    fields = {f.name for f in dataclasses.fields(Protocol)} - {"name"}
     if unknown := sorted(set(overrides) - fields):
         raise EvaluationError(f"protocol {name}: no setting {unknown[0]!r} {nearest(unknown[0], fields)}")
     changed = {key: value for key, value in overrides.items() if value != getattr(base, key)}
@@ -165,17 +95,34 @@ def protocol(name: str, **overrides: Any) -> Protocol:
     return dataclasses.replace(base, name=f"{name}[{mark}]", **changed)
 
 
-def resolve(chosen: Protocol | str | Mapping[str, Any], benchmark: Benchmark) -> Protocol:
-    """The protocol for one benchmark: ``default`` stands for the benchmark's own.
+@cache
+def _read(name: str) -> Protocol:
+    values = _settings(name)
+    fields = {f.name for f in dataclasses.fields(Protocol)}
+    if wrong := sorted(fields ^ set(values)):
+        problem = "has no setting" if wrong[0] in values else "lacks the setting"
+        raise EvaluationError(f"{FOLDER / name}.yaml {problem} {wrong[0]}: see standard.yaml for those that there are")
+    return Protocol(**values)
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """The settings of a file over those of the files that its defaults list names, as Hydra composes them."""
+    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    parents = [parent for parent in values.pop("defaults", ()) if parent != "_self_"]
+    return {key: value for parent in parents for key, value in _settings(parent).items()} | values
+
+
+def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) -> Protocol:
+    """The protocol for one benchmark: ``default`` is the benchmark's own.
 
     Args:
-        chosen: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
+        selected: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
     """
-    if isinstance(chosen, Protocol):
-        return chosen
-    overrides = {} if isinstance(chosen, str) else dict(chosen)
-    name = chosen if isinstance(chosen, str) else overrides.pop("name")
-    return protocol(benchmark.default_protocol if name == "default" else name, **overrides)
+    if isinstance(selected, Protocol):
+        return selected
+    overrides = {} if isinstance(selected, str) else dict(selected)
+    name = selected if isinstance(selected, str) else overrides.pop("name")
+    return named_protocol(benchmark.default_protocol if name == "default" else name, **overrides)
 
 
 def as_dict(value: Protocol) -> dict[str, Any]:
@@ -184,7 +131,7 @@ def as_dict(value: Protocol) -> dict[str, Any]:
 
 
 def nearest(name: object, known: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
-    """A hint for a message: at most so many of the nearest known names, or all of them where none is near."""
+    """A hint for a message: at most ``most`` of the nearest known names, or all of them where none is near."""
     close = difflib.get_close_matches(str(name), sorted(known), n=most, cutoff=0.4)
     return f"(did you mean {' or '.join(close)}?)" if close else f"(known: {', '.join(sorted(known))})"
 
@@ -192,57 +139,59 @@ def nearest(name: object, known: Mapping[str, Any] | set[str] | tuple[str, ...] 
 # -------------------------------------------------------------------------------------------------- item -> queries
 
 
-def queries(item: Item, chosen: Protocol, benchmark: Benchmark) -> list[Query]:
+def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]:
     """What the model is asked about one item. Query ids start with the item's id."""
     if isinstance(item.record, Question):
-        return [_question_query(item, item.record, chosen)]
+        return [_question_query(item, item.record, protocol)]
     captions = item.record.captions
     asked = [
         query
         for n, image_id in enumerate(item.image_ids)
-        for query in _caption_queries(f"{item.item_id}/{n}", (image_id,), captions, chosen, benchmark)
+        for query in _caption_queries(f"{item.item_id}/{n}", (image_id,), captions, protocol, benchmark)
     ]
-    if chosen.caption_score == "caption_debiased":
-        prompt = _caption_prompt(chosen, benchmark)
+    if protocol.caption_score == "caption_debiased":
+        prompt = _caption_prompt(protocol, benchmark)
         asked.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, image_px=None))
     return asked
 
 
-def _caption_prompt(chosen: Protocol, benchmark: Benchmark) -> str:
-    return chosen.caption_prompt if benchmark.caption_prompt is None else benchmark.caption_prompt
+def _caption_prompt(protocol: Protocol, benchmark: Benchmark) -> str:
+    return protocol.caption_prompt if benchmark.caption_prompt is None else benchmark.caption_prompt
 
 
 def _caption_queries(
-    prefix: str, image_ids: tuple[str, ...], captions: tuple[str, ...], chosen: Protocol, benchmark: Benchmark
+    prefix: str, image_ids: tuple[str, ...], captions: tuple[str, ...], protocol: Protocol, benchmark: Benchmark
 ) -> list[Query]:
-    px = chosen.image_px
-    if chosen.caption_score in ("yes", "yes_minus_no"):
-        template = chosen.yes_template if benchmark.yes_template is None else benchmark.yes_template
-        answers = (chosen.yes_answer, chosen.no_answer)
+    px = protocol.image_px
+    if protocol.caption_score in ("yes", "yes_minus_no"):
+        template = protocol.yes_template if benchmark.yes_template is None else benchmark.yes_template
+        answers = (protocol.yes_answer, protocol.no_answer)
         # Both log P(Yes) and log P(No) are always kept: other scores can be computed later without the model.
         return [
-            Query(f"{prefix}/{c}", image_ids, template.format(caption=caption), answers, chosen.score_end, image_px=px)
+            Query(
+                f"{prefix}/{c}", image_ids, template.format(caption=caption), answers, protocol.score_end, image_px=px
+            )
             for c, caption in enumerate(captions)
         ]
-    if chosen.caption_score == "two_choice":
+    if protocol.caption_score == "two_choice":
         letters = tuple(LETTERS[: len(captions)])
         orders = (captions, captions[::-1])
         return [
             Query(
                 f"{prefix}/order{k}",
                 image_ids,
-                chosen.two_choice_template.format(options=options(order)),
+                protocol.two_choice_template.format(options=options(order)),
                 letters,
-                chosen.score_end,
+                protocol.score_end,
                 image_px=px,
             )
             for k, order in enumerate(orders)
         ]
-    return [Query(prefix, image_ids, _caption_prompt(chosen, benchmark), captions, True, image_px=px)]
+    return [Query(prefix, image_ids, _caption_prompt(protocol, benchmark), captions, True, image_px=px)]
 
 
-def _question_query(item: Item, record: Question, chosen: Protocol) -> Query:
-    px, text = chosen.image_px, record.question
+def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
+    px, text = protocol.image_px, record.question
     hint = item.details.get("hint")
     if item.style == "closed":
         return Query(item.item_id, record.image_ids, text, tuple(item.details["candidates"]), True, image_px=px)
@@ -253,20 +202,20 @@ def _question_query(item: Item, record: Question, chosen: Protocol) -> Query:
         return Query(
             item.item_id,
             record.image_ids,
-            chosen.cot_prefix + text,
-            max_new_tokens=chosen.free_max_new_tokens,
+            protocol.cot_prefix + text,
+            max_new_tokens=protocol.free_max_new_tokens,
             image_px=px,
         )
-    suffix = {"yes_no": chosen.yes_no_suffix, "letter": chosen.letter_suffix, "short": chosen.short_suffix}[item.style]
-    suffix = item.details.get("suffix", suffix)
+    suffixes = {"yes_no": protocol.yes_no_suffix, "letter": protocol.letter_suffix, "short": protocol.short_suffix}
+    suffix = item.details.get("suffix", suffixes[item.style])
     listed = f"\n{options(record.choices)}" if record.choices and not item.details.get("options_in_question") else ""
-    prompt = f"{chosen.cot_prefix}{hint + chr(10) if hint else ''}{text}{listed}{suffix}"
-    form = {"yes_no": chosen.yes_no_form, "letter": chosen.letter_form, "short": "generate"}[item.style]
+    prompt = f"{protocol.cot_prefix}{hint + chr(10) if hint else ''}{text}{listed}{suffix}"
+    form = {"yes_no": protocol.yes_no_form, "letter": protocol.letter_form, "short": "generate"}[item.style]
     if form == "likelihood":
         letters = tuple(LETTERS[: len(record.choices)])
-        candidates = letters if item.style == "letter" else (chosen.yes_answer, chosen.no_answer)
+        candidates = letters if item.style == "letter" else (protocol.yes_answer, protocol.no_answer)
         return Query(item.item_id, record.image_ids, prompt, candidates, True, image_px=px)
-    length = max(chosen.max_new_tokens, item.details.get("max_new_tokens", 0))
+    length = max(protocol.max_new_tokens, item.details.get("max_new_tokens", 0))
     return Query(item.item_id, record.image_ids, prompt, max_new_tokens=length, image_px=px)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scramble.evaluation.backends.local import Scorer
+from scramble.evaluation.backends.local import LocalBackend
 from scramble.evaluation.items import Benchmark, limit_items
 from scramble.evaluation.protocols import queries, resolve
 from scramble.evaluation.responses import group_by_images
@@ -20,15 +20,17 @@ def quick_scores(
     batch_tokens: int | None = None,
 ) -> dict[str, float]:
     """Each score of a benchmark in percent, on its first ``limit`` items (whole groups)."""
-    items, chosen = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
-    asked = {item.item_id: queries(item, chosen, benchmark) for item in items}
+    items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
+    asked = {item.item_id: queries(item, resolved, benchmark) for item in items}
     groups = group_by_images(query for found in asked.values() for query in found)
-    scorer = Scorer(loaded, batch_tokens)
-    scorer.check(query for group in groups for query in group)
+    backend = LocalBackend(loaded, batch_tokens)
+    backend.check(query for group in groups for query in group)
     replies = {
         query.query_id: reply
-        for group, answered in zip(groups, scorer.reply(groups, benchmark.images), strict=True)
+        for group, answered in zip(groups, backend.reply(groups, benchmark.images), strict=True)
         for query, reply in zip(group, answered, strict=True)
     }
-    outcomes = [outcome(item, {q.query_id: replies[q.query_id] for q in asked[item.item_id]}, chosen) for item in items]
+    outcomes = [
+        outcome(item, {q.query_id: replies[q.query_id] for q in asked[item.item_id]}, resolved) for item in items
+    ]
     return {name: 100 * sum(u.values) / len(u.values) for name, u in units(benchmark.scoring, outcomes).items()}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scramble.engines import Engine
 from scramble.evaluation import responses
-from scramble.evaluation.items import Answerer, Benchmark, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, ModelBackend, Reply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
 from scramble.evaluation.scoring import results
@@ -30,7 +30,7 @@ from scramble.storage.jsonl import JsonLines
 if TYPE_CHECKING:
     from scramble.models import Loaded
 
-Model: TypeAlias = "Loaded | Answerer"
+Model: TypeAlias = "Loaded | ModelBackend"
 Progress = Callable[[int, int, float], None]
 """Called with queries answered, queries in all, and seconds since the start."""
 
@@ -113,7 +113,7 @@ def evaluate(
     """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
 
     Args:
-        model: the loaded model, one behind an engine (:class:`scramble.evaluation.backends.server.Served`), or a
+        model: the loaded model, one behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`), or a
             function that gives it when some reply is missing.
         protocol: a protocol, its name, or its name with changed settings; ``default`` takes each benchmark's own.
         model_id: see :func:`identify`; replies are keyed by it.
@@ -133,23 +133,23 @@ def evaluate(
     Raises:
         EvaluationError, RecordError: name the item or image. Replies so far stay on disk.
     """
-    loader = _Once(model, batch_tokens)
+    backend = _LazyBackend(model, batch_tokens)
     found = []
     for benchmark in benchmarks:
-        chosen = resolve(protocol, benchmark)
+        resolved = resolve(protocol, benchmark)
         folder = Path(out_folder) / benchmark.name
         kept = folder if replies is None else Path(replies) / benchmark.name
         items = limit_items(benchmark.items, limit)
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
         hashes = _Hashes(benchmark.images)
-        work = _answer(loader, items, benchmark, chosen, kept, model_id, hashes, process, test_groups, report)
+        work = _answer(backend, items, benchmark, resolved, kept, model_id, hashes, process, test_groups, report)
         wait()
         if not score:
             continue
         result, outcomes = rescore(
             benchmark,
-            chosen,
+            resolved,
             kept,
             model_id=model_id,
             limit=limit,
@@ -183,22 +183,22 @@ def rescore(
 
     Raises EvaluationError if a reply is missing (the protocol asks something else).
     """
-    chosen = resolve(protocol, benchmark)
+    resolved = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
     kept = responses.read(folder)
     hashes = _Hashes(benchmark.images) if hashes is None else hashes
     outcomes = []
     for item in items:
         replies: dict[str, Reply] = {}
-        for query in queries(item, chosen, benchmark):
+        for query in queries(item, resolved, benchmark):
             key = responses.query_key(model_id.key, query, hashes)
             if key not in kept:
                 raise EvaluationError(
-                    f"{benchmark.name}: no reply to {query.query_id} under protocol {chosen.name} in {folder}; "
+                    f"{benchmark.name}: no reply to {query.query_id} under protocol {resolved.name} in {folder}; "
                     "run the model on it first"
                 )
             replies[query.query_id] = kept[key]
-        outcomes.append(outcome(item, replies, chosen))
+        outcomes.append(outcome(item, replies, resolved))
     if judge is not None:
         outcomes = judge(outcomes, items, benchmark.images)
     table = judged_scores(scores(benchmark.scoring, outcomes), outcomes)
@@ -213,7 +213,7 @@ def rescore(
         "items": len(items),
         "limit": limit,
     }
-    settings = as_dict(chosen) | grading(items, chosen, judge)
+    settings = as_dict(resolved) | grading(items, resolved, judge)
     model = dataclasses.asdict(model_id)
     return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes
 
@@ -247,22 +247,23 @@ class _Work:
     self_test: dict[str, Any] | None
 
 
-class _Once:
-    """What answers, made at the first call."""
+class _LazyBackend:
+    """The model's backend, built at the first call: a run whose replies are all on disk loads no model."""
 
     def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None) -> None:
         self._model, self._batch_tokens = model, batch_tokens
-        self._answerer: Answerer | None = None
+        self._backend: ModelBackend | None = None
 
-    def __call__(self) -> Answerer:
-        if self._answerer is None:
+    def __call__(self) -> ModelBackend:
+        if self._backend is None:
             model = self._model() if callable(self._model) else self._model
-            if not isinstance(model, Answerer):
-                from scramble.evaluation.backends.local import Scorer  # torch and transformers take seconds to import
+            if not isinstance(model, ModelBackend):
+                # torch and transformers take seconds to import
+                from scramble.evaluation.backends.local import LocalBackend
 
-                model = Scorer(model, self._batch_tokens)
-            self._answerer = model
-        return self._answerer
+                model = LocalBackend(model, self._batch_tokens)
+            self._backend = model
+        return self._backend
 
 
 class _Hashes(dict[str, str]):
@@ -280,10 +281,10 @@ class _Hashes(dict[str, str]):
 
 
 def _answer(
-    loader: _Once,
+    backend: _LazyBackend,
     items: Sequence[Item],
     benchmark: Benchmark,
-    chosen: Protocol,
+    protocol: Protocol,
     folder: Path,
     model_id: ModelId,
     hashes: Mapping[str, str],
@@ -292,7 +293,7 @@ def _answer(
     report: Progress | None,
 ) -> _Work:
     """Ask the model what no file holds an answer to, and append its replies."""
-    asked = [query for item in items for query in queries(item, chosen, benchmark)]
+    asked = [query for item in items for query in queries(item, protocol, benchmark)]
     keys = [responses.query_key(model_id.key, query, hashes) for query in asked]
     key_of = {query.query_id: key for query, key in zip(asked, keys, strict=True)}
     # The same question may belong to several items (POPE's splits share some): it is asked once.
@@ -304,11 +305,11 @@ def _answer(
     if not missing:
         return _Work(times, None)
 
-    answerer = loader()
-    answerer.check(query for query, key in zip(asked, keys, strict=True) if key not in done)
-    size = answerer.chunk_size(groups[0], benchmark.images)
+    answering = backend()
+    answering.check(query for query, key in zip(asked, keys, strict=True) if key not in done)
+    size = answering.chunk_size(groups[0], benchmark.images)
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
-    tested = answerer.self_test(groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None
+    tested = answering.self_test(groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None
     name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
     started, finished = time.perf_counter(), len(unique) - len(missing)
     with JsonLines(folder / name) as file:
@@ -316,7 +317,7 @@ def _answer(
             if all(key_of[query.query_id] in done for group in chunk for query in group):
                 continue
             clock = time.perf_counter()
-            answered = list(answerer.reply(chunk, benchmark.images))
+            answered = list(answering.reply(chunk, benchmark.images))
             times["model_seconds"] += time.perf_counter() - clock
             rows = [
                 responses.row(key_of[query.query_id], query, reply)

@@ -100,7 +100,7 @@ def evaluate(
             asked = [_served(stack, run / folder, engine, arms, process)]
         else:
             asked = list(_local(run, model, arms, adapter))
-        loaded = [load_benchmark(name, **chosen) for name, chosen in benchmarks.items()]
+        loaded = [load_benchmark(name, **settings) for name, settings in benchmarks.items()]
         if is_main_process() and shard is None:
             options["judge"] = _judge(stack, run, judge or {})
         for answers, identity in asked:
@@ -151,7 +151,7 @@ def _served(
 ) -> Any:
     from scramble.engines import ReplyStore, open_engine
     from scramble.evaluation import runner
-    from scramble.evaluation.backends.server import Served
+    from scramble.evaluation.backends.server import EngineBackend
 
     opened = stack.enter_context(open_engine(**engine))
     names = [arms] if isinstance(arms, str) else list(arms)
@@ -159,7 +159,7 @@ def _served(
         raise StageError(f"the engine serves one model, but arms={names} names {len(names)}: run once for each")
     name = names[0] if names[0] != "all" else re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
     store = stack.enter_context(ReplyStore(out / name / "replies", process))
-    return Served(opened, store), runner.identify_served(opened, engine["kind"], name=name)
+    return EngineBackend(opened, store), runner.identify_served(opened, engine["kind"], name=name)
 
 
 class _Models:
@@ -215,8 +215,8 @@ def arms_of(
     trials = [arm for arm in finished if _TRIAL.fullmatch(arm)]
     if arms == "all" and trials:
         say(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
-    chosen = [BASE, *(arm for arm in finished if arm not in trials)]
-    wanted = chosen if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
+    default = [BASE, *(arm for arm in finished if arm not in trials)]
+    wanted = default if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
     if unknown := [arm for arm in wanted if arm != BASE and arm not in finished]:
         raise StageError(
             f"{run}/train has no finished arm {', '.join(unknown)}; it has {', '.join(finished) or 'none'}: "

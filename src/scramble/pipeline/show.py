@@ -43,15 +43,15 @@ def show_batch(
     )
     examples = list(islice(found, 64))
     size = trainer.get("micro_batch_size") or trainer["batch_size"]
-    chosen = [examples[n] for group in group_by_image(examples) for n in group][:size]
+    selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
     encoder, with_rejected = Encoder(loaded, images), needs_pairs(objective["weights"])
-    items, _ = trie_items(encoder, loaded.backbone, chosen, with_rejected)
-    batch = collate(encoder, loaded.backbone, chosen, with_rejected=with_rejected)
+    items, _ = trie_items(encoder, loaded.backbone, selected, with_rejected)
+    batch = collate(encoder, loaded.backbone, selected, with_rejected=with_rejected)
     for item in items:
         _print_item(item, loaded)
     rows, length = batch.tries.input_ids_BL.shape
     say(
-        f"batch: {len(chosen)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
+        f"batch: {len(selected)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
         f"{batch.tries.padding_fraction:.1%} padding, head on {len(batch.tries.rows_R)} positions"
     )
     path = _draw(batch, Path(run) / "batch.png")

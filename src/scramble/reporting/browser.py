@@ -18,7 +18,7 @@ from typing import Any
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.records import Quad, RecordError
+from scramble.records import RecordError, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison, headline, pages
 from scramble.reporting.comparison import RUN_SEPARATOR, Folders, Row, own_baselines, split_run
 from scramble.reporting.figures import PANELS
@@ -302,14 +302,14 @@ def _image(benchmark: Benchmark, image_id: str, pixels: int) -> str:
 def _texts(item: Item) -> dict[str, Any]:
     """Captions with what tells them apart marked, or a question with its options and answer."""
     record = item.record
-    if isinstance(record, (Quad, CaptionChoice)):
-        true = 0 if isinstance(record, Quad) else record.target
+    if isinstance(record, (TwoByTwoItem, CaptionChoice)):
+        true = 0 if isinstance(record, TwoByTwoItem) else record.target
         other = record.captions[1 if true == 0 else 0]
         captions = [
             marked(text, [e.chosen for e in word_edits(text, other if place == true else record.captions[true])])
             for place, text in enumerate(record.captions)
         ]
-        return {"captions": captions, "true": None if isinstance(record, Quad) else true, "question": None}
+        return {"captions": captions, "true": None if isinstance(record, TwoByTwoItem) else true, "question": None}
     options = [f"{letter}. {text}" for letter, text in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", record.choices, strict=False)]
     return {
         "captions": [],
@@ -321,7 +321,7 @@ def _texts(item: Item) -> dict[str, Any]:
 def _detail(item: Item, outcome: Outcome) -> dict[str, Any]:
     """A method's own numbers: the rows of a 2x2 item's scores, captions' scores, or what was answered."""
     scores = outcome.details.get("scores")
-    if isinstance(item.record, Quad) and scores:
+    if isinstance(item.record, TwoByTwoItem) and scores:
         (a, b), (c, d) = scores
         tests = [("image 1", a, b), ("image 2", d, c), ("caption 1", a, c), ("caption 2", d, b)]
         return {"tests": [{"name": n, "own": f"{x:.2f}", "other": f"{y:.2f}", "right": x > y} for n, x, y in tests]}

@@ -93,5 +93,5 @@ def _draw(names: Sequence[str], count: int, seed: str) -> tuple[str, ...]:
     """At most ``count`` of the names, in their order."""
     if len(names) <= count:
         return tuple(names)
-    chosen = sorted(random.Random(seed).sample(range(len(names)), count))
-    return tuple(names[place] for place in chosen)
+    places = sorted(random.Random(seed).sample(range(len(names)), count))
+    return tuple(names[place] for place in places)

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Quad, Question
+from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, TwoByTwoItem
 from scramble.storage.files import StoreError, atomic_path
 
-Record = TypeVar("Record", ImageRecord, PreferencePair, Question, Quad)
+Record = TypeVar("Record", ImageRecord, PreferencePair, Question, TwoByTwoItem)
 
-TABLES: dict[type, str] = {ImageRecord: "images", PreferencePair: "pairs", Question: "questions", Quad: "quads"}
+TABLES: dict[type, str] = {ImageRecord: "images", PreferencePair: "pairs", Question: "questions", TwoByTwoItem: "quads"}
 ROW_GROUP = 100  # rows: small groups keep memory flat when rows hold images
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scramble.records import SPLITS, ImageFile, ImageRecord, Quad, Question
+from scramble.records import SPLITS, ImageFile, ImageRecord, Question, TwoByTwoItem
 from scramble.storage.tables import write_table
 from scramble.world.captions import SIZED, STYLES, captions
 from scramble.world.drawing import SMALLEST, png
@@ -94,7 +94,7 @@ def generate(
         counts[split] = {
             "images": write_table(target, ImageRecord, _images(scenes, squares, seed, look)),
             "questions": write_table(target, Question, asked),
-            "quads": write_table(target, Quad, [quad for quad, _ in squares]) if quads else 0,
+            "quads": write_table(target, TwoByTwoItem, [quad for quad, _ in squares]) if quads else 0,
         }
         taken |= seen
     return {split: counts[split] for split in SPLITS}
@@ -117,7 +117,7 @@ def _scenes(
 
 def _squares(
     split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
-) -> Iterator[tuple[Quad, Square]]:
+) -> Iterator[tuple[TwoByTwoItem, Square]]:
     parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
     if split == "test":  # what training never shows is not looked at before the test either
         parts += [("unseen", True, "train"), ("new-wording", False, "new")]
@@ -136,11 +136,11 @@ def _squares(
                     raise WorldError(f"{split}: no new {kind} item after {_TRIES} tries: ask for fewer")
                 seen.update(scene.signature for scene in square.scenes)
                 tags = ("seen", "new-wording") if tag == "new-wording" else (tag,)
-                yield Quad(item, (f"{item}/0", f"{item}/1"), square.captions, kind, tags), square
+                yield TwoByTwoItem(item, (f"{item}/0", f"{item}/1"), square.captions, kind, tags), square
 
 
 def _images(
-    scenes: Sequence[tuple[str, Scene]], squares: Sequence[tuple[Quad, Square]], seed: int, look: _Look
+    scenes: Sequence[tuple[str, Scene]], squares: Sequence[tuple[TwoByTwoItem, Square]], seed: int, look: _Look
 ) -> Iterator[ImageRecord]:
     for image_id, scene in scenes:
         rng = random.Random(f"{seed}/{image_id}/captions")

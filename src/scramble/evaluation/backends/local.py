@@ -12,7 +12,7 @@ from scramble.records import ImageFile
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
 
 
-class Scorer:
+class LocalBackend:
     """Answers the queries of one loaded model. Holds the prompt encoder, which learns once how images are spliced.
 
     ``batch_tokens`` is how many positions go through one forward pass; None chooses by device.

@@ -12,7 +12,7 @@ from scramble.pixels import png_bytes
 from scramble.records import ImageFile
 
 
-class Served:
+class EngineBackend:
     """Answers queries through an engine; every reply is on disk as it comes, so that a kill loses none.
 
     The server applies its own chat template and image preparation: a result under a protocol is comparable with one of

@@ -33,7 +33,7 @@ from scramble.evaluation.benchmarks.data import (
 )
 from scramble.evaluation.benchmarks.winoground import CHANCE
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.records import Quad
+from scramble.records import TwoByTwoItem
 
 
 def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
@@ -44,7 +44,7 @@ def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, parti
     for key, row in rows:
         first, second = ids("eqben_mini", row, f"row {key}", "image0", "image1")
         one, two = texts("eqben_mini", row, f"row {key}", "caption0", "caption1")
-        quads.append(Quad(key, (first, second), (one, two), str(row.get("subset") or _subset(first))))
+        quads.append(TwoByTwoItem(key, (first, second), (one, two), str(row.get("subset") or _subset(first))))
     return _benchmark("eqben_mini", quads, images or path.parent, check_count("eqben_mini", len(quads), {}, partial))
 
 
@@ -62,7 +62,7 @@ def load_cola(root: str | Path, *, images: str | Path | None = None, partial: bo
         ):
             raise EvaluationError(f"cola: entry {number} of {path} is not [image, caption, image, caption]")
     names = _file_names([row[k] for row in entries for k in (0, 2)])
-    quads = [Quad(str(n), (names[row[0]], names[row[2]]), (row[1], row[3])) for n, row in enumerate(entries)]
+    quads = [TwoByTwoItem(str(n), (names[row[0]], names[row[2]]), (row[1], row[3])) for n, row in enumerate(entries)]
     version = check_count("cola", len(quads), {210: "cola-multiobject-210"}, partial)
     return _benchmark("cola", quads, images or path.parent, version, "cola", {"image": 83.9, "cola_official": 83.9})
 
@@ -78,13 +78,13 @@ def load_naturalbench_retrieval(
         first, second = ids(name, row, f"row {number}", "image_0", "image_1")
         one, two = texts(name, row, f"row {number}", "caption_0", "caption_1")
         key = ids(name, row, f"row {number}", "index")[0] if "index" in row else number
-        quads.append(Quad(key, (first, second), (one, two)))
+        quads.append(TwoByTwoItem(key, (first, second), (one, two)))
     return _benchmark(name, quads, images or path.parent, check_count(name, len(quads), {}, partial))
 
 
 def _benchmark(
     name: str,
-    quads: list[Quad],
+    quads: list[TwoByTwoItem],
     images: str | Path,
     version: str,
     scoring: str = "plain",

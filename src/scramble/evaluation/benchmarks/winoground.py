@@ -26,7 +26,7 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.records import ImageFile, Quad
+from scramble.records import ImageFile, TwoByTwoItem
 
 HUB_ID = "facebook/winoground"
 CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
@@ -77,7 +77,7 @@ def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]])
         *(f"tag:{tag.strip()}" for tag in str(row.get("tag") or "").split(",") if tag.strip()),
         *(f"why-hard:{tag}" for tag in hard.get(key, [])),
     ]
-    return Item(Quad(key, (images[0], images[1]), (first, second)), "quad", tags=tuple(tags))
+    return Item(TwoByTwoItem(key, (images[0], images[1]), (first, second)), "quad", tags=tuple(tags))
 
 
 def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, list[str]]:

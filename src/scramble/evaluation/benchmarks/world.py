@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.records import YES_NO_PROMPT, Quad, Question
+from scramble.records import YES_NO_PROMPT, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table, table_path
 
@@ -22,10 +22,10 @@ CAPTION_PROMPT = "Describe the image."
 
 def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
     """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
-    items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, Quad)]
+    items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, TwoByTwoItem)]
     return Benchmark(
         "world_winoground",
-        _version(root, Quad),
+        _version(root, TwoByTwoItem),
         check_items("world_winoground", items),
         table_images("world_winoground", root, items),
         "plain",
@@ -63,7 +63,7 @@ def load_vqa(root: str | Path) -> Benchmark:
     )
 
 
-def _parts(quad: Quad) -> tuple[str, ...]:
+def _parts(quad: TwoByTwoItem) -> tuple[str, ...]:
     part = quad.tags[-1] if quad.tags else ""
     return (part, f"{quad.kind}/{part}") if part else ()
 
