@@ -86,15 +86,16 @@ def measure_leaks(args: argparse.Namespace) -> None:
     """Blind accuracy before and after refinement, with a classifier that refinement does not use, on other folds."""
     from rich.console import Console
 
-    from scramble.pairs.audit.audit import audit, tables
+    from scramble.pairs.audit.audit import audit
     from scramble.pairs.audit.refine import refine_blind
     from scramble.pairs.audit.text_only import FRESH, blind_accuracy
+    from scramble.reporting.audit_page import audit_tables
 
     console = Console(width=160)
     pairs = pairs_of(args, args.per_caption)
-    console.print("Before refinement", tables(audit(pairs, seed=args.seed))[0])
+    console.print("Before refinement", audit_tables(audit(pairs, seed=args.seed))[0].rich())
     kept = refine_blind(pairs, seed=args.seed)
-    console.print("After refinement", *tables(audit(kept, seed=args.seed))[:2])
+    console.print("After refinement", *(t.rich() for t in audit_tables(audit(kept, seed=args.seed))[:2]))
     print(f"kept {len(kept)} of {len(pairs)} pairs ({100 * len(kept) / len(pairs):.1f} %)")
     for family in ("swap", "replace"):
         before = [p for p in pairs if p.kind.startswith(family)]

@@ -12,7 +12,7 @@ from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import results
 from scramble.pipeline import StageError
 from scramble.pipeline import external_harness as stage
-from scramble.reporting import comparison, table
+from scramble.reporting import comparison, published
 
 MODEL = {"name": "mpo", "path": "/m", "key": "k", "revision": None, "adapter": None}
 
@@ -131,13 +131,13 @@ def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
         ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path / "kit" / arm, MODEL | {"name": arm})
         results.write(tmp_path / arm / "mmstar.lmms-eval", result, outcomes)
     rows = comparison.compare(comparison.find_methods(tmp_path), ["base"])
-    made = table.build(rows)
+    made = published.build(rows)
     column = made.columns[0]
     assert column.title == "mmstar (lmms-eval) average"
     mine = {row.name: row for row in made.rows}["mpo"].cells[column]
     assert (mine.value, mine.protocol) == (87.5, "lmms-eval")
     assert mine.tests["base"]["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)  # 6 won, 1 lost
-    markdown = table.as_markdown(made)
+    markdown = published.as_markdown(made)
     assert "- mmstar (lmms-eval): protocol lmms-eval" in markdown
 
 

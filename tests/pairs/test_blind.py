@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from scramble.formats import read_pairs
-from scramble.pairs.audit.audit import audit, tables
+from scramble.pairs.audit.audit import audit
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.audit.refine import balance_gaps, refine_blind
 from scramble.pairs.audit.text_only import accuracy, blind_accuracy, folds
 from scramble.records import PreferencePair
-from scramble.reporting.audit_page import word_edits, write_page
+from scramble.reporting.audit_page import audit_tables, word_edits, write_page
 
 
 def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", image: str = "") -> PreferencePair:
@@ -136,7 +136,7 @@ def test_audit_of_sugarcrepe_finds_its_length_and_period_leaks(shared):
     assert kinds["swap-attribute"]["same_bag"] > 40
     assert sum(kinds["all"]["length_ratio"]) == 280
     json.dumps(result)
-    assert len(tables(result)) == 3
+    assert len(audit_tables(result)) == 3
 
 
 def test_page_is_self_contained_and_escapes_texts(tmp_path):

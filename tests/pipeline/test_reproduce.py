@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 from scramble.launch.reproduce import SIZES, plan
 from scramble.launch.reproduce import reproduce as make
 from scramble.pipeline import StageError
-from scramble.reporting import reproduced, table
-from scramble.reporting.comparison import Row
-from scramble.reporting.reproduced import Column, Place
+from scramble.reporting import reproduced
+from scramble.reporting.comparison import ScoreRow
+from scramble.reporting.reproduced import PaperColumn, Place
+from scramble.reporting.table import NOT_COMPARABLE
 
 from .conftest import ENVIRONMENT, ROOT, command
 
@@ -82,9 +83,9 @@ def test_every_row_and_column_finds_its_published_number(name: str) -> None:
         assert set(labels) - found <= {"InternVL2-8B"}, f"{place}: {set(labels) - found}"
 
 
-def row(method: str, value: float, protocol: str = "scramble", **more: Any) -> Row:
+def row(method: str, value: float, protocol: str = "scramble", **more: Any) -> ScoreRow:
     given: dict[str, Any] = {"benchmark": "winoground", "score": "group", "seeds": 1, "standard_error": 2.0, "n": 400}
-    return Row(method=method, value=value, protocol=protocol, chance=16.7, **{**given, "differences": {}, **more})
+    return ScoreRow(method=method, value=value, protocol=protocol, chance=16.7, **{**given, "differences": {}, **more})
 
 
 def test_measured_beside_published_by_hand() -> None:
@@ -93,7 +94,7 @@ def test_measured_beside_published_by_hand() -> None:
     place = Place("winoground", "group")
     methods = {"a/base": ("LLaVA-1.5-13B",) * 2, "a/dpo": ("LLaVA-1.5-13B + SCRAMBLe", "LLaVA-1.5-13B")}
     rows = [row("a/base", 35.0), row("a/dpo", 40.0, differences={"base": test})]
-    made = reproduced.beside([Column(place, place)], methods, {"evaluation": rows})
+    made = reproduced.beside([PaperColumn(place, place)], methods, {"evaluation": rows})
     base, tuned = made.rows["LLaVA-1.5-13B"][0], made.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
     assert (base.ours, base.published, base.published_gain) == (35.0, 36.5, None)
     assert (tuned.ours, tuned.published, tuned.comparable) == (40.0, 39.3, True)
@@ -101,11 +102,11 @@ def test_measured_beside_published_by_hand() -> None:
     assert reproduced.ours(tuned) == "40.0 ± 2.0 (+5.0 [+1.0, +9.0] p = 0.020)"
     assert reproduced.published(tuned) == "39.3 (+2.8)"
     other = [row("a/dpo", 40.0, protocol="vqascore_3.0")]
-    made = reproduced.beside([Column(place, place)], methods, {"evaluation": other})
+    made = reproduced.beside([PaperColumn(place, place)], methods, {"evaluation": other})
     cell = made.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
-    assert not cell.comparable and reproduced.published(cell).endswith(table.MARK)
+    assert not cell.comparable and reproduced.published(cell).endswith(NOT_COMPARABLE)
     assert any("protocol 'scramble', ours is 'vqascore_3.0'" in note for note in made.notes)
-    stand_in = Column(Place("world_winoground", "group"), place)
+    stand_in = PaperColumn(Place("world_winoground", "group"), place)
     made = reproduced.beside([stand_in], methods, {"evaluation": [row("a/dpo", 9.0, benchmark="world_winoground")]})
     assert any("world_winoground stands for winoground" in note for note in made.notes)
 
@@ -114,7 +115,7 @@ def test_differences_to_the_control_of_the_same_run() -> None:
     place, test = Place("world_vqa", "accuracy"), {"difference": -1.0, "low": -3.0, "high": 1.0, "p_value": 0.3}
     methods = {name: (name.replace("/", ": "), "captions: base") for name in ("captions/base", "captions/mpo")}
     rows = [row(name, 40.0, benchmark="world_vqa", score="accuracy", differences={"sft": test}) for name in methods]
-    made = reproduced.beside([Column(place, None)], methods, {"evaluation": rows}, baseline="sft")
+    made = reproduced.beside([PaperColumn(place, None)], methods, {"evaluation": rows}, baseline="sft")
     assert made.rows["captions: base"][0].test is None
     assert made.rows["captions: mpo"][0].test == test
 

@@ -13,8 +13,8 @@ from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result, write
 from scramble.pipeline.report import report
-from scramble.reporting import comparison, headline, table
-from scramble.reporting.comparison import Row
+from scramble.reporting import comparison, headline, published
+from scramble.reporting.comparison import ScoreRow
 from scramble.storage.files import write_json
 
 
@@ -36,13 +36,13 @@ def test(difference: float, low: float | None = None, high: float | None = None,
 test.__test__ = False  # type: ignore[attr-defined]
 
 
-def row(score: str, method: str, value: float, benchmark: str = "world_winoground", **more: Any) -> Row:
+def row(score: str, method: str, value: float, benchmark: str = "world_winoground", **more: Any) -> ScoreRow:
     differences = {name: more.pop(name) for name in ("base", "sft") if name in more}
     values = {"seeds": 1, "standard_error": 1.4, "n": 210, "chance": 16.7, "protocol": "world"} | more
-    return Row(benchmark, score, method, value=value, differences=differences, **values)
+    return ScoreRow(benchmark, score, method, value=value, differences=differences, **values)
 
 
-def quickstart() -> list[Row]:
+def quickstart() -> list[ScoreRow]:
     """The numbers of docs/results/world.md."""
     rows = [
         row("group", "base", 50),
@@ -167,8 +167,12 @@ def test_formats_of_a_difference() -> None:
     assert comparison.shown(nothing) == "+100.0 (no interval: one item)"
     assert comparison.shown({**nothing, "low": float("nan"), "high": float("nan"), "n": 9}) == "+100.0 (no interval)"
     assert comparison.sign(nothing) == "" and comparison.sign(test(-1, p=0.01)) == "bad"
-    cell = dataclasses.replace(table.Cell(1.0), tests={"base": nothing})
-    text = table.as_latex(table.Table([table.Column("a", "b")], [table.Row("m", {table.Column("a", "b"): cell})], []))
+    cell = dataclasses.replace(published.ScoreCell(1.0), tests={"base": nothing})
+    text = published.as_latex(
+        published.ScoreTable(
+            [published.ScoreColumn("a", "b")], [published.ModelRow("m", {published.ScoreColumn("a", "b"): cell})], []
+        )
+    )
     assert "nan" not in text and "(+100.0 vs base)" in text
 
 

@@ -1,4 +1,4 @@
-"""A paper's table: the runs it needs, run or reused through the scripts, and measured beside published numbers."""
+"""A paper's table: the runs it needs, run or reused through the scripts, and measured next to published numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from scramble.pipeline.provenance import environment
 from scramble.storage.files import STAGE_FILE, read_json, write_json, write_text
 
 if TYPE_CHECKING:
-    from scramble.reporting.comparison import Row
+    from scramble.reporting.comparison import ScoreRow
+    from scramble.reporting.reproduced import PaperColumn
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 SIZES = ("full", "tiny")
@@ -130,7 +131,7 @@ def reproduce(
     """
     if size not in SIZES:
         raise StageError(f"size={size}: choose {' or '.join(SIZES)}")
-    runs = _chosen(table["runs"], only)
+    runs = _selected(table["runs"], only)
     steps = plan(runs, folder, size=size, seeds=seeds, more=more)
     _tell(steps)
     if list_only:
@@ -146,7 +147,7 @@ def reproduce(
     return _write(table, runs, Path(folder), size, seeds, more)
 
 
-def _chosen(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
+def _selected(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
     """The runs and objectives named by ``only``; naming none of a run's objectives takes them all."""
     if not only:
         return dict(runs)
@@ -222,7 +223,10 @@ def _write(
             "environment": environment(),
         },
     )
-    _print(made.rows, columns, title, made.notes)
+    for shown in reproduced.by_column(made, title):
+        console().print(shown.rich())
+    for note in made.notes:
+        say(f"- {note}")
     say(f"table: {folder / 'table.md'}")
     return folder / "table.md"
 
@@ -240,20 +244,20 @@ def _preface(size: str, seeds: Sequence[int], against: str) -> Iterator[str]:
     )
 
 
-def _column(column: Mapping[str, Any], size: str) -> Any:
-    from scramble.reporting.reproduced import Column, Place
+def _column(column: Mapping[str, Any], size: str) -> PaperColumn:
+    from scramble.reporting.reproduced import PaperColumn, Place
 
     measured, published = column.get(size), column.get("published")
-    return Column(Place(**measured) if measured else None, Place(**published) if published else None)
+    return PaperColumn(Place(**measured) if measured else None, Place(**published) if published else None)
 
 
 def _measured(
     runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str, more: Sequence[str]
-) -> dict[str, list[Row]]:
+) -> dict[str, list[ScoreRow]]:
     """Rows by evaluation folder; methods are keyed ``<run>/<objective>``."""
     from scramble.reporting import comparison
 
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[ScoreRow]] = {}
     for name, run in runs.items():
         for evaluation, overrides in run[size]["evaluations"].items():
             place = folder / name / _results(evaluation, (*overrides, *more))
@@ -262,20 +266,3 @@ def _measured(
                 dataclasses.replace(row, method=f"{name}{KEY_SEPARATOR}{row.method}") for row in rows
             )
     return found
-
-
-def _print(rows: Mapping[str, Sequence[Any]], columns: Sequence[Any], title: str, notes: Sequence[str]) -> None:
-    """A table a column on the terminal: rows do not fit beside each other."""
-    from rich.table import Table
-
-    from scramble.reporting import reproduced
-
-    for place, column in enumerate(columns):
-        shown = Table(title=f"{title}: {column.title}")
-        for head in ("model", "measured", "published"):
-            shown.add_column(head, overflow="fold")
-        for label, cells in rows.items():
-            shown.add_row(label, reproduced.ours(cells[place]), reproduced.published(cells[place]))
-        console().print(shown)
-    for note in notes:
-        say(f"- {note}")

@@ -12,7 +12,7 @@ from scramble.launch.command import job_command, strategy_file
 from scramble.launch.points import CONFIG_FILE, LOG_FILE, STATUS_FILE, LaunchError, Point, make_points, status
 from scramble.launch.pool import Task, run_pool
 from scramble.launch.slurm import submit, under_way, wait_for_jobs
-from scramble.launch.table import write_table
+from scramble.launch.sweep_table import write_table
 from scramble.storage.files import atomic_path, read_json, write_json
 
 TAIL_LINES = 15

@@ -31,9 +31,8 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     """
     from scramble.formats import FormatError
     from scramble.pairs.audit.audit import audit as examine
-    from scramble.pairs.audit.audit import tables
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
-    from scramble.reporting.audit_page import write_page
+    from scramble.reporting.audit_page import audit_tables, write_page
 
     source = Path(pairs)
     if not source.exists():
@@ -44,8 +43,8 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     result = examine(usable, seed=seed)
     write_json(folder / "audit.json", {"file": str(source.resolve()), "rejected_rows": bad.rejected, **result})
     write_page(folder / "audit.html", result, usable, title=f"Audit of {source.name}", seed=seed)
-    for table in tables(result):
-        console().print(table)
+    for table in audit_tables(result):
+        console().print(table.rich())
     if bad.rejected:
         counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
         total = bad.rejected + bad.used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table, table_path
 
 if TYPE_CHECKING:
-    from scramble.reporting.comparison import Row
+    from scramble.reporting.comparison import ScoreRow
     from scramble.reporting.headline import Headline
 
 
@@ -30,7 +30,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     Raises:
         StageError: nothing has been evaluated yet.
     """
-    from scramble.reporting import charts, comparison, figures, headline, table
+    from scramble.reporting import charts, comparison, figures, headline, published
 
     run, data, folder = Path(run), Path(data), Path(run) / "report"
     found = comparison.find_methods(run / "evaluation")
@@ -49,11 +49,11 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     write_json(
         folder / "report.json", {"rows": [dataclasses.asdict(row) for row in rows], "environment": environment()}
     )
-    scores = table.build(rows)
-    write_json(folder / "table.json", table.as_json(scores))
-    write_text(folder / "table.md", table.as_markdown(scores))
-    write_text(folder / "table.tex", table.as_latex(scores))
-    write_text(folder / "report.md", _markdown(run, main, rows, table.as_markdown(scores), baselines, pictures))
+    scores = published.build(rows)
+    write_json(folder / "table.json", published.as_json(scores))
+    write_text(folder / "table.md", published.as_markdown(scores))
+    write_text(folder / "table.tex", published.as_latex(scores))
+    write_text(folder / "report.md", _markdown(run, main, rows, published.as_markdown(scores), baselines, pictures))
     for line in headline.as_text(main):
         say(line)
     say(f"report (all scores, pictures): {folder / 'report.md'}")
@@ -90,7 +90,7 @@ CAPTIONS = {
 
 
 def _markdown(
-    run: Path, main: Headline, rows: Sequence[Row], scores: str, baselines: Sequence[str], pictures: Sequence[Path]
+    run: Path, main: Headline, rows: Sequence[ScoreRow], scores: str, baselines: Sequence[str], pictures: Sequence[Path]
 ) -> str:
     from scramble.reporting import comparison, headline
 
@@ -104,24 +104,17 @@ def _markdown(
         "otherwise.\n",
         scores,
         "## All scores\n",
-        comparison.markdown(rows, baselines),
+        comparison.score_table(rows, baselines).markdown(),
     ]
     return "\n".join(parts)
 
 
-def print_rows(rows: Sequence[Row], baselines: Sequence[str]) -> None:
-    """A table a benchmark on the terminal: whole scores, and group scores by kind. The files hold all of them."""
-    from rich.table import Table
+def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
+    """Print a table per benchmark: whole scores, and group scores by kind. The files hold all of them."""
+    from scramble.reporting.comparison import score_table
 
-    from scramble.reporting import comparison
-
-    for benchmark, found in groupby(rows, key=lambda row: row.benchmark):
-        table = Table(title=f"{benchmark}: percent, differences in points with 95 % intervals")
-        for name in comparison.heads(baselines)[1:]:
-            table.add_column(name, overflow="fold")
-        for score, members in groupby(found, key=lambda row: row.score):
-            if "/" not in score or score.startswith("group/swap"):
-                for row in members:
-                    table.add_row(*comparison.cells(row, baselines)[1:])
-                table.add_section()
-        console().print(table)
+    for benchmark, members in groupby(rows, key=lambda row: row.benchmark):
+        shown = [row for row in members if "/" not in row.score or row.score.startswith("group/swap")]
+        sections = [n for n, (above, below) in enumerate(pairwise(shown), 1) if above.score != below.score]
+        caption = f"{benchmark}: percent, differences in points with 95 % intervals"
+        console().print(score_table(shown, baselines, caption, sections).rich())

@@ -1,4 +1,4 @@
-"""The audit as one self-contained HTML page: the numbers, then pairs with the changed words marked.
+"""The audit for the terminal and as one self-contained HTML page: numbers, then pairs with the changed words marked.
 
 Texts come from anywhere, so everything is escaped by the template; nothing is loaded from the network.
 """
@@ -16,6 +16,7 @@ from scramble.pairs.base import seeded
 from scramble.records import PreferencePair
 from scramble.reporting import pages
 from scramble.reporting.pages.texts import marked, word_edits
+from scramble.reporting.table import Column, Table
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +60,45 @@ def write_page(
         examples=shown,
         kinds=sorted(by_kind),
     )
+
+
+def audit_tables(result: dict[str, Any]) -> list[Table]:
+    """The audit for the terminal: text-only accuracy by kind, faults by rule, vocabulary shift."""
+    names = classifiers(result)
+    blind = Table(
+        _numeric("kind", "pairs", "images")
+        + [Column(name, _accuracy, "right") for name in names]
+        + [Column("same bag %", "{:.0f}".format, "right")],
+        [
+            [kind, row["n"], row["images"], *(row["blind"].get(name) for name in names), row["same_bag"]]
+            for kind, row in result["kinds"].items()
+        ],
+        "Blind accuracy, percent (standard error): 50 is a coin",
+    )
+    rules = Table(
+        _numeric("rule", "pairs") + [Column(fault, "{:.1f}".format, "right") for fault in FAULTS],
+        [[rule, row["n"], *(row[fault] for fault in FAULTS)] for rule, row in result["rules"].items()],
+        "Faults seen in the text, percent of pairs",
+    )
+    sides = ("more_in_chosen", "more_in_rejected")
+    words = Table(
+        [Column(side.replace("_", " "), _words) for side in sides],
+        [[result["vocabulary"][side] for side in sides]],
+        f"Vocabulary shift (total variation {result['vocabulary']['total_variation']:.3f})",
+    )
+    return [blind, rules, words]
+
+
+def _numeric(label: str, *counts: str) -> list[Column]:
+    return [Column(label), *(Column(count, align="right") for count in counts)]
+
+
+def _accuracy(blind: dict[str, float] | None) -> str:
+    return "-" if blind is None else f"{blind['accuracy']:.1f} ({blind['error']:.1f})"
+
+
+def _words(words: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{w['word']} {w['chosen']}/{w['rejected']}" for w in words[:12])
 
 
 def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | None] | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.records import RecordError, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison, headline, pages
-from scramble.reporting.comparison import RUN_SEPARATOR, Folders, Row, own_baselines, split_run
+from scramble.reporting.comparison import RUN_SEPARATOR, Folders, ScoreRow, own_baselines, split_run
 from scramble.reporting.figures import PANELS
 from scramble.reporting.headline import Headline
 from scramble.reporting.pages.texts import marked, word_edits
@@ -139,9 +139,9 @@ def write_browser(
     return {group["benchmark"]: group["reason"] for group in cards if group["reason"]}
 
 
-def _headlines(rows: Sequence[Row], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
+def _headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
     """Each run's headline by the run's name, which is empty where there is one run."""
-    by_run: dict[str, list[Row]] = {}
+    by_run: dict[str, list[ScoreRow]] = {}
     for row in rows:
         run, method = split_run(row.method)
         by_run.setdefault(run, []).append(dataclasses.replace(row, method=method))
@@ -155,7 +155,9 @@ def _headlines(rows: Sequence[Row], sources: Sources, baselines: Sequence[str]) 
 # -------------------------------------------------------------------------------------------------------------- scores
 
 
-def _scores(benchmark: str, rows: Sequence[Row], baselines: Sequence[str], lead: Headline | None) -> dict[str, Any]:
+def _scores(
+    benchmark: str, rows: Sequence[ScoreRow], baselines: Sequence[str], lead: Headline | None
+) -> dict[str, Any]:
     """A benchmark's whole scores after the headline's, and its scores by kind (behind a fold), for the template."""
     leading = lead.score if lead is not None and lead.benchmark == benchmark else ""
     whole = [row for row in rows if row.score == leading]
@@ -170,14 +172,14 @@ def _scores(benchmark: str, rows: Sequence[Row], baselines: Sequence[str], lead:
     }
 
 
-def _by_score(rows: Sequence[Row], baselines: Sequence[str]) -> list[dict[str, Any]]:
+def _by_score(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {"score": score, "rows": [_score_row(row, baselines) for row in found]}
         for score, found in groupby(rows, key=lambda row: row.score)
     ]
 
 
-def _score_row(row: Row, baselines: Sequence[str]) -> dict[str, Any]:
+def _score_row(row: ScoreRow, baselines: Sequence[str]) -> dict[str, Any]:
     error = row.standard_error
     interval = (
         (0.0, 0.0) if error is None else (max(0.0, row.value - 1.96 * error), min(100.0, row.value + 1.96 * error))

@@ -16,6 +16,7 @@ from scramble.evaluation.scoring import results, statistics
 from scramble.evaluation.scoring.aggregation import units
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
+from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
 """A difference with a smaller p-value is shown as a change."""
@@ -27,7 +28,7 @@ Folders = Mapping[str, Mapping[str, Sequence[Path]]]
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One method on one score of one benchmark: mean over its seeds, percent.
 
     ``differences`` holds for each baseline the paired test of
@@ -69,7 +70,7 @@ def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
     return found
 
 
-def compare(found: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[Row]:
+def compare(found: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[ScoreRow]:
     """A row for each benchmark, score and method: base first, then the baselines, then the rest.
 
     Of two baselines only the later one is compared with the earlier one. Methods of several runs, named
@@ -115,7 +116,7 @@ def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
 
 def _rows(
     benchmark: str, method: str, methods: Mapping[str, Sequence[Path]], baselines: Sequence[str], first: Result
-) -> dict[str, Row]:
+) -> dict[str, ScoreRow]:
     folders = methods[method]
     seeds = [results.read(folder) for folder in folders]
     for folder, seed in zip(folders, seeds, strict=True):
@@ -135,7 +136,7 @@ def _rows(
             mean_N = np.mean([seed[score].values for seed in means], axis=0)
             spread = statistics.standard_error(mean_N, means[0][score].clusters)
             error = 100 * spread if np.isfinite(spread) else None
-        rows[score] = Row(
+        rows[score] = ScoreRow(
             benchmark,
             score,
             method,
@@ -175,24 +176,28 @@ def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def heads(baselines: Sequence[str]) -> list[str]:
-    """Column titles of :func:`cells`."""
-    return ["benchmark", "score", "method", "seeds", "n", "%", "chance", *(f"minus {b}" for b in baselines)]
-
-
-def cells(row: Row, baselines: Sequence[str]) -> list[str]:
-    """A row's cells as text: value with standard error, differences with interval and p-value."""
-    error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
-    return [
-        row.benchmark,
-        row.score,
-        row.method,
-        str(row.seeds),
-        str(row.n or ""),
-        f"{row.value:.1f}{error}",
-        "" if row.chance is None else f"{row.chance:.1f}",
-        *(shown(row.differences.get(b)) for b in baselines),
+def score_table(
+    rows: Sequence[ScoreRow], baselines: Sequence[str], caption: str = "", sections: Sequence[int] = ()
+) -> Table:
+    """Value with standard error, and the differences with interval and p-value. With a caption, which names the
+    benchmark, the table has no column for it."""
+    columns = [
+        *map(Column, ("benchmark", "score", "method", "seeds")),
+        Column("n", lambda n: str(n or "")),
+        Column("%", _score),
+        Column("chance", lambda chance: "" if chance is None else f"{chance:.1f}"),
+        *(Column(f"minus {baseline}", shown) for baseline in baselines),
     ]
+    values = [
+        (r.benchmark, r.score, r.method, r.seeds, r.n, r, r.chance, *(r.differences.get(b) for b in baselines))
+        for r in rows
+    ]
+    first = 1 if caption else 0
+    return Table(columns[first:], [row[first:] for row in values], caption, sections=sections)
+
+
+def _score(row: ScoreRow) -> str:
+    return f"{row.value:.1f}" + ("" if row.standard_error is None else f" ± {row.standard_error:.1f}")
 
 
 def shown(test: Mapping[str, Any] | None) -> str:
@@ -227,11 +232,3 @@ def sign(test: Mapping[str, Any]) -> str:
 
 def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-def markdown(rows: Sequence[Row], baselines: Sequence[str]) -> str:
-    """The rows as a Markdown table."""
-    head = heads(baselines)
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(" --- " for _ in head) + "|"]
-    lines += ["| " + " | ".join(cells(row, baselines)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scramble.reporting import table
-from scramble.reporting.comparison import ALPHA, Row, has_interval, points, sign
+from scramble.reporting import published
+from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, points, sign
+from scramble.reporting.table import Column, Table, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8
@@ -56,7 +57,9 @@ class Headline:
     notes: tuple[str, ...]
 
 
-def build(rows: Sequence[Row], baselines: Sequence[str] = ("base", CONTROL), trained: Collection[str] = ()) -> Headline:
+def build(
+    rows: Sequence[ScoreRow], baselines: Sequence[str] = ("base", CONTROL), trained: Collection[str] = ()
+) -> Headline:
     """The headline of measured rows (:func:`scramble.reporting.comparison.compare`, at least one).
 
     Args:
@@ -99,12 +102,12 @@ def as_text(headline: Headline) -> list[str]:
 
 def as_markdown(headline: Headline) -> str:
     """A table with the notes below it."""
-    lines = [f"**{_plain(headline.title)}**", "", "| method | % | difference |", "| --- | ---: | --- |"]
-    lines += [f"| {_plain(row.label)} | {row.value} | {_plain(row.difference)} |" for row in headline.rows]
-    return "\n".join([*lines, "", *(f"- {_plain(note)}" for note in headline.notes)]) + "\n"
+    columns = [Column("method"), Column("%", align="right"), Column("difference")]
+    rows = [(row.label, row.value, row.difference) for row in headline.rows]
+    return f"**{escape_markdown(headline.title)}**\n\n{Table(columns, rows, notes=headline.notes).markdown()}"
 
 
-def lead_first(rows: Sequence[Row], headline: Headline) -> list[Row]:
+def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
     """The rows with the headline's benchmark first."""
     return sorted(rows, key=lambda row: row.benchmark != headline.benchmark)
 
@@ -112,7 +115,7 @@ def lead_first(rows: Sequence[Row], headline: Headline) -> list[Row]:
 # ---------------------------------------------------------------------------------------------------- what is shown
 
 
-def _lead(rows: Sequence[Row], trained: Collection[str]) -> tuple[str, str]:
+def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
     """The score that leads: a 2x2 benchmark's (the trained kind where it scores others too), held-out pairs, any."""
     main = _main_scores(rows)
     for benchmark, score in main.items():
@@ -128,16 +131,16 @@ def _lead(rows: Sequence[Row], trained: Collection[str]) -> tuple[str, str]:
     return benchmark, main[benchmark]
 
 
-def _main_scores(rows: Sequence[Row]) -> dict[str, str]:
+def _main_scores(rows: Sequence[ScoreRow]) -> dict[str, str]:
     """Benchmark -> the one score it is quoted by (of text, image and group the group score)."""
-    return {column.benchmark: column.score for column in table.headlines(rows)}
+    return {column.benchmark: column.score for column in published.headlines(rows)}
 
 
 def _is_kind(score: str, main: str) -> bool:
     return score.startswith(f"{main}/") and score.count("/") == 1
 
 
-def _others(rows: Sequence[Row], benchmark: str, score: str) -> list[Row]:
+def _others(rows: Sequence[ScoreRow], benchmark: str, score: str) -> list[ScoreRow]:
     """Rows of the other main scores and of their kinds."""
     main = _main_scores(rows)
     return [
@@ -148,7 +151,7 @@ def _others(rows: Sequence[Row], benchmark: str, score: str) -> list[Row]:
     ]
 
 
-def _title(shown: Sequence[Row]) -> str:
+def _title(shown: Sequence[ScoreRow]) -> str:
     first = shown[0]
     score, _, kind = first.score.partition("/")
     name, what = first.benchmark, _SCORES.get(score, score)
@@ -172,7 +175,7 @@ def _role(method: str) -> str:
     return {"base": "base model", CONTROL: f"{CONTROL} (supervised control)"}.get(method, method)
 
 
-def _row(row: Row, baselines: Sequence[str]) -> HeadlineRow:
+def _row(row: ScoreRow, baselines: Sequence[str]) -> HeadlineRow:
     value = f"{row.value:.1f}"
     name = next((b for b in reversed(baselines) if b in row.differences), None)
     if name is None:
@@ -188,7 +191,7 @@ def _difference(test: Mapping[str, Any], against: str) -> str:
     return f"{points(test)} against {against}"
 
 
-def _fit(shown: Sequence[Row], baselines: Sequence[str], count: int) -> tuple[list[Row], int]:
+def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
     """The baselines and the best others, at most ``count`` (at least 3) and one less if some are left out."""
     if len(shown) <= max(count, 3):
         return list(shown), 0
@@ -199,7 +202,7 @@ def _fit(shown: Sequence[Row], baselines: Sequence[str], count: int) -> tuple[li
 # -------------------------------------------------------------------------------------------------------- in words
 
 
-def _changes(others: Sequence[Row], baselines: Sequence[str], lead: str) -> list[str]:
+def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) -> list[str]:
     """What else got worse or better than the first baseline, beyond chance."""
     tested = [
         (row, name, row.differences[name])
@@ -234,14 +237,14 @@ def _listed(found: Mapping[str, Sequence[tuple[float, str]]]) -> str:
     return ", ".join(parts) + (f", and {more} more" if more > 0 else "") + "."
 
 
-def _name(row: Row, lead: str) -> str:
+def _name(row: ScoreRow, lead: str) -> str:
     kind = row.score.partition("/")[2]
     if row.benchmark == lead:
         return _kind(kind) if kind else "all kinds together"
     return f"{row.benchmark} {_kind(kind)}" if kind else row.benchmark
 
 
-def _caveats(shown: Sequence[Row], baselines: Sequence[str]) -> list[str]:
+def _caveats(shown: Sequence[ScoreRow], baselines: Sequence[str]) -> list[str]:
     notes = []
     arms = [row for row in shown if row.method not in ("base", CONTROL)]
     n = min((row.n for row in shown if row.n), default=0)
@@ -256,7 +259,3 @@ def _caveats(shown: Sequence[Row], baselines: Sequence[str]) -> list[str]:
         over = f"items and {seeds} training seeds" if seeds > 1 else "the items; one training seed each"
         notes.append(f"In brackets: 95 % intervals, over {over}.")
     return notes
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -9,7 +9,7 @@ from typing import Any
 
 import scramble
 from scramble.formats.card import HOMEPAGE, cell, citations
-from scramble.reporting.comparison import Row, shown
+from scramble.reporting.comparison import ScoreRow, shown
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
@@ -32,7 +32,7 @@ class Trained:
 def model_card(
     name: str,
     trained: Trained,
-    rows: Sequence[Row],
+    rows: Sequence[ScoreRow],
     *,
     license: str = "other",
     base: str | None = None,
@@ -124,7 +124,7 @@ def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _score(row: Row, rows: Sequence[Row]) -> list[str]:
+def _score(row: ScoreRow, rows: Sequence[ScoreRow]) -> list[str]:
     base = next((r for r in rows if (r.benchmark, r.score, r.method) == (row.benchmark, row.score, "base")), None)
     error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
     return [

@@ -1,4 +1,4 @@
-"""A paper's table: what was measured here beside what the paper printed, row by row and column by column."""
+"""A paper's table: what was measured here next to what the paper printed, row by row and column by column."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scramble.reporting import table
-from scramble.reporting.comparison import Row, shown
+from scramble.reporting.comparison import ScoreRow, shown
+from scramble.reporting.published import not_as_published, published_numbers
+from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 KITS = ("lmms-eval", "vlmevalkit")
 
@@ -27,7 +28,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Column:
+class PaperColumn:
     """A column: what is measured (None: nothing at this size) and what was published (None: nothing)."""
 
     measured: Place | None
@@ -42,7 +43,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PaperCell:
     """One row's numbers in one column, percent or the published unit; ``test`` is ours against the baseline's row."""
 
     ours: float | None = None
@@ -55,21 +56,21 @@ class Cell:
 
 
 @dataclass
-class Reproduced:
+class PaperTable:
     """The table: cells by row label and column, and the notes below it."""
 
-    columns: list[Column]
-    rows: dict[str, list[Cell]] = field(default_factory=dict)
+    columns: list[PaperColumn]
+    rows: dict[str, list[PaperCell]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
 def beside(
-    columns: Sequence[Column],
+    columns: Sequence[PaperColumn],
     methods: Mapping[str, tuple[str, str]],
-    measured: Mapping[str, Sequence[Row]],
+    measured: Mapping[str, Sequence[ScoreRow]],
     *,
     baseline: str = "base",
-) -> Reproduced:
+) -> PaperTable:
     """Put measured and published numbers beside each other.
 
     Args:
@@ -81,7 +82,7 @@ def beside(
     Raises:
         ReproductionError: a column with neither a measured nor a published place.
     """
-    made = Reproduced(list(columns))
+    made = PaperTable(list(columns))
     notes: dict[str, None] = {}
     for column in columns:
         if column.measured is None and column.published is None:
@@ -93,14 +94,14 @@ def beside(
 
 
 def _cell(
-    column: Column,
+    column: PaperColumn,
     key: str,
     label: str,
     compared: str,
-    measured: Mapping[str, Sequence[Row]],
+    measured: Mapping[str, Sequence[ScoreRow]],
     baseline: str,
     notes: dict[str, None],
-) -> Cell:
+) -> PaperCell:
     row = None if column.measured is None else _row(column.measured, key, measured)
     entry = None if column.published is None else _entry(column.published, label)
     other = None if column.published is None or compared == label else _entry(column.published, compared)
@@ -109,7 +110,7 @@ def _cell(
     if row is not None:
         notes[f"{column.title}: measured under protocol {row.protocol}, n = {row.n}"] = None
     if entry is not None:
-        source = table.published()["sources"][entry["source"]]
+        source = published_numbers()["sources"][entry["source"]]
         notes[f"published: {source['title']} {source['url']}".strip()] = None
         if entry.get("note"):
             notes[f"published {entry['benchmark']}: {entry['note']}"] = None
@@ -117,9 +118,9 @@ def _cell(
         reason = _why_not(column, row, entry)
         comparable = not reason
         if reason:
-            notes[f"{table.MARK} {column.title}: not comparable with the published number, {reason}"] = None
+            notes[f"{NOT_COMPARABLE} {column.title}: not comparable with the published number, {reason}"] = None
     test = None if row is None or compared == label else row.differences.get(baseline)
-    return Cell(
+    return PaperCell(
         None if row is None else row.value,
         None if row is None else row.standard_error,
         test,
@@ -130,7 +131,7 @@ def _cell(
     )
 
 
-def _row(place: Place, key: str, measured: Mapping[str, Sequence[Row]]) -> Row | None:
+def _row(place: Place, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> ScoreRow | None:
     names = (place.benchmark, *(f"{place.benchmark} ({kit})" for kit in KITS))
     found = [row for row in measured.get(place.folder, ()) if row.method == key and row.benchmark in names]
     exact = [row for row in found if row.score == place.score]
@@ -139,7 +140,7 @@ def _row(place: Place, key: str, measured: Mapping[str, Sequence[Row]]) -> Row |
 
 
 def _entry(place: Place, label: str) -> Mapping[str, Any] | None:
-    for entry in table.published()["scores"]:
+    for entry in published_numbers()["scores"]:
         if (entry["model"], entry["benchmark"], entry["score"]) != (label, place.benchmark, place.score):
             continue
         if place.protocol in (None, entry["protocol"]):
@@ -147,38 +148,50 @@ def _entry(place: Place, label: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _why_not(column: Column, row: Row, entry: Mapping[str, Any]) -> str:
+def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> str:
     assert column.measured is not None and column.published is not None
     if column.measured.benchmark != column.published.benchmark:
         return f"{column.measured.benchmark} stands for {column.published.benchmark} here"
-    return table.not_as_published(row, entry)
+    return not_as_published(row, entry)
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def as_markdown(made: Reproduced, title: str) -> str:
+def as_markdown(made: PaperTable, title: str) -> str:
     """Each column twice: ours ± standard error with the paired difference, and the published number with its gain."""
-    heads = ["model"]
+    columns = [Column("model")]
     for column in made.columns:
-        heads += [f"{column.title}, measured" if column.measured else f"{column.title}, not measured", _printed(column)]
-    heads = [head for head in heads if head]
-    lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for label, cells in made.rows.items():
-        texts = []
-        for column, cell in zip(made.columns, cells, strict=True):
-            texts.append(ours(cell))
-            if column.published is not None:
-                texts.append(published(cell))
-        lines.append(f"| {label} | " + " | ".join(texts) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in made.notes)]) + "\n"
+        measured = "measured" if column.measured else "not measured"
+        columns.append(Column(f"{column.title}, {measured}", ours, "right"))
+        if column.published is not None:
+            columns.append(Column(f"published {column.published.benchmark}", published, "right"))
+    rows = [
+        [label]
+        + [
+            cell
+            for column, cell in zip(made.columns, cells, strict=True)
+            for _ in range(1 if column.published is None else 2)
+        ]
+        for label, cells in made.rows.items()
+    ]
+    return f"# {title}\n\n{Table(columns, rows, notes=made.notes).markdown()}"
 
 
-def _printed(column: Column) -> str:
-    return "" if column.published is None else f"published {column.published.benchmark}"
+def by_column(made: PaperTable, title: str) -> list[Table]:
+    """A table per column, for the terminal: all columns side by side do not fit."""
+    columns = [Column("model"), Column("measured", ours), Column("published", published)]
+    return [
+        Table(
+            columns,
+            [(label, cells[place], cells[place]) for label, cells in made.rows.items()],
+            f"{title}: {column.title}",
+        )
+        for place, column in enumerate(made.columns)
+    ]
 
 
-def ours(cell: Cell) -> str:
+def ours(cell: PaperCell) -> str:
     """A measured number as text: value, standard error, paired difference with interval and p-value."""
     if cell.ours is None:
         return "–"
@@ -186,9 +199,9 @@ def ours(cell: Cell) -> str:
     return text if cell.test is None else f"{text} ({shown(cell.test)})"
 
 
-def published(cell: Cell) -> str:
+def published(cell: PaperCell) -> str:
     """A published number as text with its gain over the compared row; marked where ours is not comparable with it."""
     if cell.published is None:
         return "–"
     gain = "" if cell.published_gain is None else f" ({cell.published_gain:+.1f})"
-    return f"{cell.published:g}{gain}" + ("" if cell.comparable or cell.ours is None else f" {table.MARK}")
+    return f"{cell.published:g}{gain}" + ("" if cell.comparable or cell.ours is None else f" {NOT_COMPARABLE}")

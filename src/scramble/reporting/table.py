@@ -1,291 +1,124 @@
-"""The comparison table: a run's headline scores beside published numbers; Markdown, LaTeX and JSON.
-
-A cell compares with the first method of its column only if data version, items and protocol agree; a published number
-only if it was measured under the same named protocol, on all items, and graded by rule. Others carry a mark, and the
-notes say why.
-"""
+"""The one table of the reports: columns, rows and a caption, as Markdown, as LaTeX or on the terminal."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from scramble.evaluation.scoring import statistics
-from scramble.reporting import comparison
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
-MARK = "≁"
+NOT_COMPARABLE = "≁"
 """Marks a number that is not comparable with the runs of its column."""
 
-HEADLINES = (("text", "image", "group"), ("g_acc",), ("pair_accuracy",), ("f1_mean",), ("accuracy_macro",), ("f1",))
-"""The scores that a benchmark is quoted by: the first of these that it has, else its first score."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One score of one benchmark."""
-
-    benchmark: str
-    score: str
-
-    @property
-    def title(self) -> str:
-        return f"{self.benchmark} {self.score}"
-
-
-@dataclass
-class Cell:
-    """A score in percent (or the unit of its source) with what is known of it.
-
-    ``tests`` holds by baseline the paired test, and by ``model [source]`` the unpaired one against a published number.
-    """
-
-    value: float
-    standard_error: float | None = None
-    n: int | None = None
-    protocol: str = ""
-    comparable: bool = True
-    reason: str = ""
-    tests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass
-class Row:
-    """One method of ours, or a published model with its source."""
-
-    name: str
-    cells: dict[Column, Cell]
-    source: str = ""
-
-
-@dataclass
-class Table:
-    """Rows in order: methods, then published models."""
-
-    columns: list[Column]
-    rows: list[Row]
-    notes: list[str]
-
-
-def published() -> Mapping[str, Any]:
-    """Published numbers with sources: ``sources`` by key, and ``scores``."""
-    return json.loads(files("scramble.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
-
-
-def build(
-    measured: Sequence[comparison.Row], columns: Sequence[Column] | None = None, *, with_published: bool = True
-) -> Table:
-    """The table of measured rows (:func:`scramble.reporting.comparison.compare`).
-
-    Args:
-        columns: which scores; None takes each benchmark's headline.
-        with_published: add the published models that have one of the columns' scores.
-    """
-    columns = list(columns or headlines(measured))
-    rows: dict[str, Row] = {}
-    notes: dict[str, None] = {}
-    for found in measured:
-        column = Column(found.benchmark, found.score)
-        if column not in columns:
-            continue
-        rows.setdefault(found.method, Row(found.method, {})).cells[column] = Cell(
-            found.value,
-            found.standard_error,
-            found.n,
-            _protocol(found),
-            not found.reason,
-            found.reason,
-            dict(found.differences),
-        )
-        notes[f"{found.benchmark}: protocol {_protocol(found)}"] = None
-        if found.reason:
-            notes[f"{MARK} {found.method}, {found.benchmark}: {found.reason}"] = None
-    others = _published_rows(columns, measured, rows, notes) if with_published else []
-    return Table(columns, [*rows.values(), *others], list(notes))
-
-
-def headlines(measured: Sequence[comparison.Row]) -> list[Column]:
-    """The scores that each benchmark is quoted by."""
-    scores: dict[str, dict[str, None]] = {}
-    for row in measured:
-        scores.setdefault(row.benchmark, {})[row.score] = None
-    columns = []
-    for benchmark, found in scores.items():
-        plain = [score for score in found if "/" not in score] or list(found)
-        wanted = next((h for h in HEADLINES if all(score in found for score in h)), tuple(plain[:1]))
-        columns += [Column(benchmark, score) for score in wanted]
-    return columns
-
-
-def _protocol(row: comparison.Row) -> str:
-    parts = [row.protocol, row.grading, f"first {row.limit} items" if row.limit else ""]
-    return ", ".join(part for part in parts if part)
-
-
-def _published_rows(
-    columns: Sequence[Column], measured: Sequence[comparison.Row], ours: Mapping[str, Row], notes: dict[str, None]
-) -> list[Row]:
-    """Published models; the cells of ours get a test against each number that compares with them."""
-    data = published()
-    first = {Column(row.benchmark, row.score): row for row in reversed(measured)}
-    places = {_place(column, first[column]): column for column in columns}
-    rows: dict[tuple[str, str], Row] = {}
-    for entry in data["scores"]:
-        column = places.get((entry["benchmark"], entry["score"])) or places.get((entry["benchmark"], ""))
-        if column is None:
-            continue
-        source = data["sources"][entry["source"]]
-        reason = not_as_published(first[column], entry)
-        row = rows.setdefault((entry["model"], entry["source"]), Row(entry["model"], {}, entry["source"]))
-        row.cells[column] = Cell(entry["value"], None, None, entry["protocol"], not reason, reason)
-        notes[f"[{entry['source']}] {source['title']} {source['url']}".strip()] = None
-        note = entry.get("note", "") or ("" if source["status"] == "primary" else source["status"])
-        if note:
-            notes[f"[{entry['source']}] {column.title}: {note}"] = None
-        if reason:
-            notes[
-                f"{MARK} published numbers were measured as their sources say; not comparable with ours: "
-                f"{column.benchmark}, {reason}"
-            ] = None
-            continue
-        for mine in ours.values():
-            if (cell := mine.cells.get(column)) and cell.comparable and cell.standard_error:
-                cell.tests[f"{entry['model']} [{entry['source']}]"] = _against(cell, entry["value"])
-    return list(rows.values())
-
-
-def _place(column: Column, row: comparison.Row) -> tuple[str, str]:
-    """Benchmark and score as published numbers name them. Kits name scores in their own way, so theirs is left open."""
-    if row.source == "scramble":
-        return column.benchmark, column.score
-    return column.benchmark.removesuffix(f" ({row.source})"), ""
-
-
-def not_as_published(row: comparison.Row, entry: Mapping[str, Any]) -> str:
-    """Why a measured row does not compare with a published entry, or "" if it does."""
-    if row.limit is not None:
-        return f"ours are the first {row.limit} items only"
-    if row.grading:
-        return f"graded otherwise (ours: {row.grading})"
-    if entry["protocol"] != row.protocol:
-        return f"protocol {entry['protocol']!r}, ours is {row.protocol!r}"
-    return ""
-
-
-def _against(cell: Cell, value: float) -> dict[str, Any]:
-    """Ours minus a published number. Its standard error is not published; on the same items it is taken to be ours."""
-    assert cell.standard_error is not None
-    error = 2**0.5 * cell.standard_error
-    difference = cell.value - value
-    return {
-        "difference": difference,
-        "standard_error": error,
-        "low": difference - 1.96 * error,
-        "high": difference + 1.96 * error,
-        "p_value": statistics.unpaired(difference, error),
-        "test": "unpaired z",
-    }
-
-
-# ------------------------------------------------------------------------------------------------------------- writing
-
-
-def as_json(table: Table) -> dict[str, Any]:
-    """The whole table as plain JSON."""
-    return {
-        "columns": [dataclasses.asdict(column) for column in table.columns],
-        "rows": [
-            {
-                "name": row.name,
-                "source": row.source,
-                "cells": {column.title: dataclasses.asdict(cell) for column, cell in row.cells.items()},
-            }
-            for row in table.rows
-        ],
-        "notes": table.notes,
-    }
-
-
-def as_markdown(table: Table) -> str:
-    """Markdown: value ± standard error and the notes, then a table of the differences with interval and p-value."""
-    lines = [
-        "| model | " + " | ".join(column.title for column in table.columns) + " |",
-        "| --- |" + " ---: |" * len(table.columns),
-    ]
-    for row in table.rows:
-        texts = [_plain(_name(row)), *(_text(row.cells.get(column)) for column in table.columns)]
-        lines.append(f"| {' | '.join(texts)} |")
-    lines += ["", *(f"- {note}" for note in table.notes)]
-    tests = [
-        f"| {_plain(row.name)} | {_plain(other)} | {column.title} | {comparison.shown(test)} | {test['test']} |"
-        for row in table.rows
-        for column, cell in row.cells.items()
-        for other, test in cell.tests.items()
-    ]
-    if tests:
-        heads = ["| model | minus | score | points, 95 % interval | test |", "| --- | --- | --- | --- | --- |"]
-        lines += ["", *heads, *tests]
-    return "\n".join(lines) + "\n"
-
-
-def as_latex(table: Table) -> str:
-    """A LaTeX tabular (booktabs): value ± standard error, and the difference to each baseline with its p-value."""
-    lines = [
-        r"\begin{tabular}{l" + "r" * len(table.columns) + "}",
-        r"\toprule",
-        "model & " + " & ".join(_latex(column.title) for column in table.columns) + r" \\",
-        r"\midrule",
-    ]
-    published_yet = False
-    for row in table.rows:
-        if row.source and not published_yet:
-            lines.append(r"\midrule")
-            published_yet = True
-        texts = (_latex(_text(row.cells.get(c), tests=True)) for c in table.columns)
-        lines.append(f"{_latex(_name(row))} & " + " & ".join(texts) + r" \\")
-    notes = [f"% {note}" for note in table.notes]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
-
-
-def _name(row: Row) -> str:
-    return f"{row.name} [{row.source}]" if row.source else row.name
-
-
-def _text(cell: Cell | None, tests: bool = False) -> str:
-    if cell is None:
-        return "–"
-    text = f"{cell.value:.1f}"
-    if cell.standard_error is not None:
-        text += f" ± {cell.standard_error:.1f}"
-    for other, test in cell.tests.items() if tests else ():
-        if "[" not in other:  # against a baseline; published numbers have rows of their own
-            p = "" if test["p_value"] is None else f", p {_p(test['p_value'])}"
-            text += f" ({test['difference']:+.1f} vs {other}{p})"
-    return text if cell.comparable else f"{text} {MARK}"
-
-
-def _p(value: float) -> str:
-    return f"= {value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
+# LaTeX's special characters, and those of our own texts that its default fonts lack.
 _LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
     "&": r"\&",
     "%": r"\%",
     "_": r"\_",
     "#": r"\#",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
     "±": r"$\pm$",
     "–": "--",
     "<": "$<$",
-    MARK: r"$^{\nsim}$",
+    ">": "$>$",
+    NOT_COMPARABLE: r"$^{\nsim}$",
 }
 
 
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+def escape_markdown(text: str) -> str:
+    """Text that stays in its cell: no bar ends it, no line break ends its row."""
+    return " ".join(text.splitlines()).replace("|", "\\|")
+
+
+def escape_latex(text: str) -> str:
+    """Text whose characters LaTeX prints as they are."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
+
+
+def plain(value: Any) -> str:
+    """A cell without a format of its own: nothing for None, four significant digits of a float."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title, the text of its values, and the side that they are set at (None: the renderer's default)."""
+
+    title: str
+    format: Callable[[Any], str] = plain
+    align: Literal["left", "right"] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values, one per column.
+
+    Attributes:
+        caption: the title on the terminal.
+        notes: lines below the table.
+        sections: row numbers in front of which LaTeX and the terminal draw a rule.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    notes: Sequence[str] = ()
+    sections: Sequence[int] = ()
+
+    def texts(self) -> list[list[str]]:
+        """The cells as text, unescaped."""
+        return [[column.format(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
+
+    def markdown(self) -> str:
+        """A Markdown table, and the notes as a list below it."""
+        rules = {"left": ":---", "right": "---:", None: "---"}
+        lines = [
+            [escape_markdown(column.title) for column in self.columns],
+            [rules[column.align] for column in self.columns],
+            *([escape_markdown(text) for text in row] for row in self.texts()),
+        ]
+        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return text + "".join(["\n", *(f"- {note}\n" for note in self.notes)] if self.notes else [])
+
+    def latex(self) -> str:
+        """A LaTeX tabular (booktabs); the notes follow as comments."""
+        alignment = "".join("r" if column.align == "right" else "l" for column in self.columns)
+        lines = [
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            _latex_row(c.title for c in self.columns),
+            r"\midrule",
+        ]
+        for number, row in enumerate(self.texts()):
+            lines += [r"\midrule"] * (number in self.sections)
+            lines.append(_latex_row(row))
+        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
+
+    def rich(self) -> RichTable:
+        """The table for the terminal; long texts are wrapped, and brackets in them are no markup."""
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(title=escape(self.caption) or None)
+        for column in self.columns:
+            table.add_column(Text(column.title), justify=column.align or "left", overflow="fold")
+        for number, row in enumerate(self.texts()):
+            if number in self.sections:
+                table.add_section()
+            table.add_row(*map(Text, row))
+        return table
+
+
+def _latex_row(texts: Iterable[str]) -> str:
+    return " & ".join(map(escape_latex, texts)) + r" \\"

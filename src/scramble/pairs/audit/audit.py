@@ -1,14 +1,14 @@
 """The audit of a set of pairs: how much of the preference can be learnt without the image, and what is wrong with it.
 
 Works on any pairs, made here or not (:func:`scramble.formats.read_pairs` reads SugarCrepe's files and
-TRL's). The result is plain JSON; :func:`tables` prints it and :mod:`scramble.reporting.audit_page` draws it.
+TRL's). The result is plain JSON; :mod:`scramble.reporting.audit_page` prints and draws it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scramble.pairs.audit.faults import FAULTS, faults
 from scramble.pairs.audit.text_only import (
@@ -22,9 +22,6 @@ from scramble.pairs.audit.text_only import (
     plain,
 )
 from scramble.records import PreferencePair
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RATIO_EDGES = (0.0, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, float("inf"))
 
@@ -144,30 +141,3 @@ def classifiers(result: dict[str, Any]) -> list[str]:
     """The classifiers that an audit holds numbers of, in their usual order."""
     present = {name for kind in result["kinds"].values() for name in kind["blind"]}
     return [name for name in (*CLASSIFIERS, FRESH, "language model") if name in present]
-
-
-def tables(result: dict[str, Any]) -> list[Table]:
-    """The audit as ``rich`` tables: blind accuracy by kind, faults by rule, vocabulary shift."""
-    from rich.table import Table
-
-    names = classifiers(result)
-    blind = Table(title="Blind accuracy, percent (standard error): 50 is a coin")
-    for column in ("kind", "pairs", "images", *names, "same bag %"):
-        blind.add_column(column, justify="left" if column == "kind" else "right")
-    for kind, row in result["kinds"].items():
-        cells = [f"{b['accuracy']:.1f} ({b['error']:.1f})" if (b := row["blind"].get(name)) else "-" for name in names]
-        blind.add_row(kind, str(row["n"]), str(row["images"]), *cells, f"{row['same_bag']:.0f}")
-    rules = Table(title="Faults seen in the text, percent of pairs")
-    for column in ("rule", "pairs", *FAULTS):
-        rules.add_column(column, justify="left" if column == "rule" else "right")
-    for rule, row in result["rules"].items():
-        rules.add_row(rule, str(row["n"]), *(f"{row[fault]:.1f}" for fault in FAULTS))
-    words = Table(title=f"Vocabulary shift (total variation {result['vocabulary']['total_variation']:.3f})")
-    for column in ("more in chosen", "more in rejected"):
-        words.add_column(column)
-    sides = [
-        ", ".join(f"{w['word']} {w['chosen']}/{w['rejected']}" for w in result["vocabulary"][side][:12])
-        for side in ("more_in_chosen", "more_in_rejected")
-    ]
-    words.add_row(*sides)
-    return [blind, rules, words]

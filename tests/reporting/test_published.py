@@ -10,7 +10,8 @@ import pytest
 
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.runner import evaluate, identify
-from scramble.reporting import comparison, table
+from scramble.reporting import comparison, published
+from scramble.reporting.table import NOT_COMPARABLE
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def measured(runs, baselines=("base",)):
 
 
 def test_runs_and_their_tests(runs):
-    made = table.build(measured(runs))
+    made = published.build(measured(runs))
     titles = [column.title for column in made.columns]
     assert titles == ["world_vqa accuracy"] + [f"world_winoground {s}" for s in ("text", "image", "group")]
     base, mpo, yes = made.rows
@@ -40,14 +41,14 @@ def test_runs_and_their_tests(runs):
     assert not yes.cells[group].comparable
     assert yes.cells[group].tests == {}
     assert any("yes, world_winoground: different protocols" in note for note in made.notes)
-    text = table.as_markdown(made)
+    text = published.as_markdown(made)
     assert "| mpo | base | world_winoground group | +0.0 [+0.0, +0.0] p = 1.000 | McNemar exact |" in text
-    assert table.MARK in text
-    latex = table.as_latex(made)
+    assert NOT_COMPARABLE in text
+    latex = published.as_latex(made)
     assert latex.count(r"\\") == 4
     assert "(+0.0 vs base, p = 1.000)" in latex
     assert r"world\_winoground" in latex
-    assert table.as_json(made)["rows"][1]["cells"]["world_winoground group"]["protocol"] == "world"
+    assert published.as_json(made)["rows"][1]["cells"]["world_winoground group"]["protocol"] == "world"
 
 
 def as_published(runs, tmp_path, **changes):
@@ -64,7 +65,7 @@ def as_published(runs, tmp_path, **changes):
 
 
 def test_published_rows_say_whether_they_compare(runs, tmp_path):
-    made = table.build(as_published(runs, tmp_path), [table.Column("winoground", "group")])
+    made = published.build(as_published(runs, tmp_path), [published.ScoreColumn("winoground", "group")])
     rows = {row.name: row.cells[made.columns[0]] for row in made.rows}
     assert rows["LLaVA-1.5-13B + SCRAMBLe"].value == 39.3
     assert rows["LLaVA-1.5-13B + SCRAMBLe"].comparable
@@ -75,12 +76,14 @@ def test_published_rows_say_whether_they_compare(runs, tmp_path):
     assert test["difference"] == pytest.approx(10)
     assert test["p_value"] == pytest.approx(0.00468, abs=1e-4)  # z = 10 / (2.5 * sqrt 2)
     assert not any("GPT-4o" in name for name in rows["mine"].tests)
-    assert "| mine | LLaVA-1.5-13B + SCRAMBLe [scramble-poster] | winoground group | +10.0 " in table.as_markdown(made)
+    assert "| mine | LLaVA-1.5-13B + SCRAMBLe [scramble-poster] | winoground group | +10.0 " in published.as_markdown(
+        made
+    )
 
 
 @pytest.mark.parametrize(("changes", "why"), [({"limit": 20}, "first 20 items"), ({"grading": "by x"}, "by x")])
 def test_parts_and_other_graders_compare_with_nothing_published(runs, tmp_path, changes, why):
-    made = table.build(as_published(runs, tmp_path, **changes), [table.Column("winoground", "group")])
+    made = published.build(as_published(runs, tmp_path, **changes), [published.ScoreColumn("winoground", "group")])
     others = [row.cells[made.columns[0]] for row in made.rows if row.source]
     assert others and not any(cell.comparable for cell in others)
     assert all(why in cell.reason for cell in others)
@@ -118,7 +121,7 @@ def test_scores_that_are_no_means_are_tested_too():
 
 
 def test_published_numbers_have_sources():
-    data = table.published()
+    data = published.published_numbers()
     assert len(data["scores"]) > 200
     for entry in data["scores"]:
         assert entry["source"] in data["sources"], entry

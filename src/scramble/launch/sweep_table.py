@@ -8,6 +8,7 @@ from typing import Any
 
 from scramble.console import console, say
 from scramble.launch.points import Point, status
+from scramble.reporting.table import Column, Table
 from scramble.storage.files import atomic_path, read_json, write_json, write_text
 
 # In the order in which they are looked for, as columns and as the plot's number.
@@ -20,11 +21,10 @@ def write_table(points: Sequence[Point], folder: Path) -> None:
     rows = [_row(point) for point in points]
     numbers = _columns(rows)
     write_json(folder / f"{name}.json", rows)
-    heads = [*_varied(rows), "status", *numbers, "seconds"]
-    cells = [_cells(row, heads) for row in rows]
-    lines = ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)]
-    write_text(folder / f"{name}.md", f"# Sweep of {name}\n\n" + "\n".join(lines) + "\n")
-    _print(heads, cells)
+    titles = [*_varied(rows), "status", *numbers, "seconds"]
+    table = Table([Column(title) for title in titles], [_values(row, titles) for row in rows], "sweep")
+    write_text(folder / f"{name}.md", f"# Sweep of {name}\n\n{table.markdown()}")
+    console().print(table.rich())
     if numbers and any(numbers[0] in row["numbers"] for row in rows):
         _plot(rows, numbers[0], folder / f"{name}.png")
     say(f"sweep: {folder / f'{name}.md'}")
@@ -60,27 +60,9 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [*watched, *(name for name in PREFERRED if name in known)]
 
 
-def _cells(row: dict[str, Any], heads: Sequence[str]) -> list[str]:
+def _values(row: dict[str, Any], titles: Sequence[str]) -> list[Any]:
     values = {**row["varied"], "status": row["status"], **row["numbers"], "seconds": row["seconds"]}
-    return [_text(values.get(head)) for head in heads]
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="sweep")
-    for head in heads:
-        table.add_column(Text(head), overflow="fold")
-    for line in cells:
-        table.add_row(*map(Text, line))
-    console().print(table)
+    return [values.get(title) for title in titles]
 
 
 def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:

@@ -1,0 +1,266 @@
+"""The main table of a run: its headline scores next to published numbers.
+
+A cell compares with the first method of its column only if data version, items and protocol agree; a published number
+only if it was measured under the same named protocol, on all items, and graded by rule. Others carry a mark, and the
+notes say why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from scramble.evaluation.scoring import statistics
+from scramble.reporting.comparison import ScoreRow, shown
+from scramble.reporting.table import NOT_COMPARABLE, Column, Table
+
+HEADLINES = (("text", "image", "group"), ("g_acc",), ("pair_accuracy",), ("f1_mean",), ("accuracy_macro",), ("f1",))
+"""The scores that a benchmark is quoted by: the first of these that it has, else its first score."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreColumn:
+    """One score of one benchmark."""
+
+    benchmark: str
+    score: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.benchmark} {self.score}"
+
+
+@dataclass
+class ScoreCell:
+    """A score in percent (or the unit of its source) with what is known of it.
+
+    ``tests`` holds by baseline the paired test, and by ``model [source]`` the unpaired one against a published number.
+    """
+
+    value: float
+    standard_error: float | None = None
+    n: int | None = None
+    protocol: str = ""
+    comparable: bool = True
+    reason: str = ""
+    tests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class ModelRow:
+    """One method of ours, or a published model with its source."""
+
+    name: str
+    cells: dict[ScoreColumn, ScoreCell]
+    source: str = ""
+
+
+@dataclass
+class ScoreTable:
+    """Rows in order: methods, then published models."""
+
+    columns: list[ScoreColumn]
+    rows: list[ModelRow]
+    notes: list[str]
+
+
+def published_numbers() -> Mapping[str, Any]:
+    """Published numbers with sources: ``sources`` by key, and ``scores``."""
+    return json.loads(files("scramble.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
+
+
+def build(
+    measured: Sequence[ScoreRow],
+    columns: Sequence[ScoreColumn] | None = None,
+    *,
+    with_published: bool = True,
+) -> ScoreTable:
+    """The table of measured rows (:func:`scramble.reporting.comparison.compare`).
+
+    Args:
+        columns: which scores; None takes each benchmark's headline.
+        with_published: add the published models that have one of the columns' scores.
+    """
+    columns = list(columns or headlines(measured))
+    rows: dict[str, ModelRow] = {}
+    notes: dict[str, None] = {}
+    for found in measured:
+        column = ScoreColumn(found.benchmark, found.score)
+        if column not in columns:
+            continue
+        rows.setdefault(found.method, ModelRow(found.method, {})).cells[column] = ScoreCell(
+            found.value,
+            found.standard_error,
+            found.n,
+            _protocol(found),
+            not found.reason,
+            found.reason,
+            dict(found.differences),
+        )
+        notes[f"{found.benchmark}: protocol {_protocol(found)}"] = None
+        if found.reason:
+            notes[f"{NOT_COMPARABLE} {found.method}, {found.benchmark}: {found.reason}"] = None
+    others = _published_rows(columns, measured, rows, notes) if with_published else []
+    return ScoreTable(columns, [*rows.values(), *others], list(notes))
+
+
+def headlines(measured: Sequence[ScoreRow]) -> list[ScoreColumn]:
+    """The scores that each benchmark is quoted by."""
+    scores: dict[str, dict[str, None]] = {}
+    for row in measured:
+        scores.setdefault(row.benchmark, {})[row.score] = None
+    columns = []
+    for benchmark, found in scores.items():
+        plain = [score for score in found if "/" not in score] or list(found)
+        wanted = next((h for h in HEADLINES if all(score in found for score in h)), tuple(plain[:1]))
+        columns += [ScoreColumn(benchmark, score) for score in wanted]
+    return columns
+
+
+def _protocol(row: ScoreRow) -> str:
+    parts = [row.protocol, row.grading, f"first {row.limit} items" if row.limit else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _published_rows(
+    columns: Sequence[ScoreColumn],
+    measured: Sequence[ScoreRow],
+    ours: Mapping[str, ModelRow],
+    notes: dict[str, None],
+) -> list[ModelRow]:
+    """Published models; the cells of ours get a test against each number that compares with them."""
+    data = published_numbers()
+    first = {ScoreColumn(row.benchmark, row.score): row for row in reversed(measured)}
+    places = {_place(column, first[column]): column for column in columns}
+    rows: dict[tuple[str, str], ModelRow] = {}
+    for entry in data["scores"]:
+        column = places.get((entry["benchmark"], entry["score"])) or places.get((entry["benchmark"], ""))
+        if column is None:
+            continue
+        source = data["sources"][entry["source"]]
+        reason = not_as_published(first[column], entry)
+        row = rows.setdefault((entry["model"], entry["source"]), ModelRow(entry["model"], {}, entry["source"]))
+        row.cells[column] = ScoreCell(entry["value"], None, None, entry["protocol"], not reason, reason)
+        notes[f"[{entry['source']}] {source['title']} {source['url']}".strip()] = None
+        note = entry.get("note", "") or ("" if source["status"] == "primary" else source["status"])
+        if note:
+            notes[f"[{entry['source']}] {column.title}: {note}"] = None
+        if reason:
+            notes[
+                f"{NOT_COMPARABLE} published numbers were measured as their sources say; not comparable with ours: "
+                f"{column.benchmark}, {reason}"
+            ] = None
+            continue
+        for mine in ours.values():
+            if (cell := mine.cells.get(column)) and cell.comparable and cell.standard_error:
+                cell.tests[f"{entry['model']} [{entry['source']}]"] = _against(cell, entry["value"])
+    return list(rows.values())
+
+
+def _place(column: ScoreColumn, row: ScoreRow) -> tuple[str, str]:
+    """Benchmark and score as published numbers name them. Kits name scores in their own way, so theirs is left open."""
+    if row.source == "scramble":
+        return column.benchmark, column.score
+    return column.benchmark.removesuffix(f" ({row.source})"), ""
+
+
+def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
+    """Why a measured row does not compare with a published entry, or "" if it does."""
+    if row.limit is not None:
+        return f"ours are the first {row.limit} items only"
+    if row.grading:
+        return f"graded otherwise (ours: {row.grading})"
+    if entry["protocol"] != row.protocol:
+        return f"protocol {entry['protocol']!r}, ours is {row.protocol!r}"
+    return ""
+
+
+def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
+    """Ours minus a published number. Its standard error is not published; on the same items it is taken to be ours."""
+    assert cell.standard_error is not None
+    error = 2**0.5 * cell.standard_error
+    difference = cell.value - value
+    return {
+        "difference": difference,
+        "standard_error": error,
+        "low": difference - 1.96 * error,
+        "high": difference + 1.96 * error,
+        "p_value": statistics.unpaired(difference, error),
+        "test": "unpaired z",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def as_json(table: ScoreTable) -> dict[str, Any]:
+    """The whole table as plain JSON."""
+    return {
+        "columns": [dataclasses.asdict(column) for column in table.columns],
+        "rows": [
+            {
+                "name": row.name,
+                "source": row.source,
+                "cells": {column.title: dataclasses.asdict(cell) for column, cell in row.cells.items()},
+            }
+            for row in table.rows
+        ],
+        "notes": table.notes,
+    }
+
+
+def as_markdown(scores: ScoreTable) -> str:
+    """Value ± standard error with the notes, then a table of the differences with interval and p-value."""
+    tests = [
+        (row.name, other, column.title, test, test["test"])
+        for row in scores.rows
+        for column, cell in row.cells.items()
+        for other, test in cell.tests.items()
+    ]
+    titles = ("model", "minus", "score")
+    columns = [*map(Column, titles), Column("points, 95 % interval", shown), Column("test")]
+    return _table(scores, _text).markdown() + (f"\n{Table(columns, tests).markdown()}" if tests else "")
+
+
+def as_latex(scores: ScoreTable) -> str:
+    """A LaTeX tabular: value ± standard error, and the difference to each baseline with its p-value."""
+    return _table(scores, _text_with_tests).latex()
+
+
+def _table(scores: ScoreTable, text: Callable[[ScoreCell | None], str]) -> Table:
+    """Methods, then published models below a rule."""
+    return Table(
+        [Column("model", _name), *(Column(column.title, text, "right") for column in scores.columns)],
+        [[row, *(row.cells.get(column) for column in scores.columns)] for row in scores.rows],
+        notes=scores.notes,
+        sections=[number for number, row in enumerate(scores.rows) if row.source][:1],
+    )
+
+
+def _name(row: ModelRow) -> str:
+    return f"{row.name} [{row.source}]" if row.source else row.name
+
+
+def _text(cell: ScoreCell | None, tests: str = "") -> str:
+    if cell is None:
+        return "–"
+    error = "" if cell.standard_error is None else f" ± {cell.standard_error:.1f}"
+    return f"{cell.value:.1f}{error}{tests}" + ("" if cell.comparable else f" {NOT_COMPARABLE}")
+
+
+def _text_with_tests(cell: ScoreCell | None) -> str:
+    """With the tests against baselines; published numbers, whose names have brackets, have rows of their own."""
+    tests = ""
+    for other, test in cell.tests.items() if cell is not None else ():
+        if "[" not in other:
+            p = "" if test["p_value"] is None else f", p {_p(test['p_value'])}"
+            tests += f" ({test['difference']:+.1f} vs {other}{p})"
+    return _text(cell, tests)
+
+
+def _p(value: float) -> str:
+    return f"= {value:.3f}" if value >= 0.001 else "< 0.001"

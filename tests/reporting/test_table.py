@@ -1,0 +1,66 @@
+"""The one table: the same rows in Markdown, LaTeX and on the terminal, whatever characters they hold."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from scramble.reporting.table import NOT_COMPARABLE, Column, Table
+
+TABLE = Table(
+    [
+        Column("model"),
+        Column("acc_%", lambda x: f"{x:.1f} ± 0.5 {NOT_COMPARABLE}", "right"),
+        Column("p", align="right"),
+    ],
+    [["a|b", 40.0, 0.123456], ["{x} [bold]", 50.0, None], ["two\nlines ~^$#\\", 60.0, 3]],
+    "My [table]",
+    ["a note"],
+    sections=[2],
+)
+
+
+def test_markdown() -> None:
+    assert TABLE.markdown() == (
+        "| model | acc_% | p |\n"
+        "| --- | ---: | ---: |\n"
+        "| a\\|b | 40.0 ± 0.5 ≁ | 0.1235 |\n"
+        "| {x} [bold] | 50.0 ± 0.5 ≁ |  |\n"
+        "| two lines ~^$#\\ | 60.0 ± 0.5 ≁ | 3 |\n"
+        "\n"
+        "- a note\n"
+    )
+
+
+def test_latex() -> None:
+    """Every character that LaTeX would act on is escaped; rules are booktabs'."""
+    assert TABLE.latex() == (
+        "\\begin{tabular}{lrr}\n"
+        "\\toprule\n"
+        "model & acc\\_\\% & p \\\\\n"
+        "\\midrule\n"
+        "a|b & 40.0 $\\pm$ 0.5 $^{\\nsim}$ & 0.1235 \\\\\n"
+        "\\{x\\} [bold] & 50.0 $\\pm$ 0.5 $^{\\nsim}$ &  \\\\\n"
+        "\\midrule\n"
+        "two lines \\textasciitilde{}\\textasciicircum{}\\$\\#\\textbackslash{}"
+        " & 60.0 $\\pm$ 0.5 $^{\\nsim}$ & 3 \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+        "% a note\n"
+    )
+
+
+def test_terminal() -> None:
+    """Brackets are text, not markup; the section has a rule in front of it."""
+    file = io.StringIO()
+    Console(file=file, width=80).print(TABLE.rich())
+    text = file.getvalue()
+    assert "My [table]" in text and "{x} [bold]" in text and "a|b" in text
+    assert text.count("├") == 1
+
+
+def test_a_row_of_another_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Table([Column("a")], [[1, 2]]).markdown()
