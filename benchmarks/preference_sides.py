@@ -289,12 +289,12 @@ def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str
     large bf16 product on a GPU; and the tokens of a step, each sequence counted whole."""
     from floor import count_products, floor_seconds, matrix_rate
 
-    from scramble.training.collator import Encoder, trie_items
+    from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.flops import operations
 
     encoder = Encoder(loaded, data[1], cache_bytes=0)
     some = data[0][: args.images * args.captions]
-    items, _ = trie_items(encoder, loaded.backbone, some, with_rejected=True)
+    items, _ = TrieCollator(encoder, with_rejected=True).items(some)
     parts = count_products(loaded.backbone, items)
     first = items[0].sequences[0]
     found: dict[str, Any] = {

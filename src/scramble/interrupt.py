@@ -58,6 +58,17 @@ def leave_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def outlast_signals() -> None:
+    """In a worker process that the parent still needs after a signal to the whole job: a batch system sends its signals
+    to all processes, and the parent saves before it ends its workers.
+
+    The first SIGTERM is passed over, the second ends the worker: the parent's own way to end one that does not return.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
 @contextmanager
 def deferred(lost: Words = lambda: "what was done since the last checkpoint is lost") -> Iterator[None]:
     """Within the block a request is only noted, see :func:`asked`; ``lost`` says what a second Ctrl-C costs."""

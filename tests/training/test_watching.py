@@ -22,7 +22,7 @@ from scramble.storage.jsonl import read_jsonl
 from scramble.training import train
 from scramble.training.callbacks import ProgressBar
 from scramble.training.checkpoint import Best
-from scramble.training.collator import Encoder, collate
+from scramble.training.collator import Encoder, TrieCollator
 from scramble.training.data import load_examples
 from scramble.training.flops import OperationMeter, decoder_products, operations, tower_products, visible_pairs
 from scramble.training.monitoring import Warnings, memory_use, peak_flops
@@ -95,7 +95,7 @@ def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind
     else:
         set_trained(loaded, vision=kind == "all")
     examples, images = load_examples(data, ("pairs",), "")
-    batch = collate(Encoder(loaded, images), loaded.backbone, list(examples)[:4], with_rejected=True)
+    batch = TrieCollator(Encoder(loaded, images), with_rejected=True)(list(examples)[:4])
     tries, backbone = batch.tries, loaded.backbone
     policy = make_policy(loaded, gradient_checkpointing=False)
     policy.train()

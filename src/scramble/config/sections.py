@@ -178,6 +178,8 @@ class Trainer(Section):
     reference: Literal["cache", "step"]
     image_features: Text | None
     image_memory: Whole
+    dataloader_num_workers: Whole | None
+    dataloader_prefetch_factor: Count | None
     log_every: Count
     save_every: Count
     keep: Count
@@ -206,6 +208,11 @@ class Trainer(Section):
             yield f"{at}.train_vision=true needs {at}.lora=null: with LoRA the vision tower is frozen"
         if self.image_features is not None and self.train_vision:
             yield f"{at}.image_features={self.image_features} needs a frozen vision tower: set {at}.train_vision=false"
+        if self.dataloader_prefetch_factor is not None and self.dataloader_num_workers == 0:
+            yield (
+                f"{at}.dataloader_prefetch_factor={self.dataloader_prefetch_factor} needs workers: set it to null, or "
+                f"{at}.dataloader_num_workers above 0"
+            )
         if self.best is not None and not self.best.startswith("val/"):
             yield f"{at}.best={self.best} must be a number of the held-out pairs (val/loss, val/rewards/accuracies)"
         if self.evaluate_every != 200 and self.watch is not None:

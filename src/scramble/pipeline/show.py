@@ -31,7 +31,7 @@ def show_batch(
     """
     from scramble.models import load
     from scramble.pipeline.train import make_model
-    from scramble.training.collator import Encoder, collate, trie_items
+    from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.data import group_by_image, load_examples
     from scramble.training.losses import needs_pairs
 
@@ -44,9 +44,9 @@ def show_batch(
     examples = list(islice(found, 64))
     size = trainer.get("micro_batch_size") or trainer["batch_size"]
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
-    encoder, with_rejected = Encoder(loaded, images), needs_pairs(objective["weights"])
-    items, _ = trie_items(encoder, loaded.backbone, selected, with_rejected)
-    batch = collate(encoder, loaded.backbone, selected, with_rejected=with_rejected)
+    collator = TrieCollator(Encoder(loaded, images), needs_pairs(objective["weights"]))
+    items, _ = collator.items(selected)
+    batch = collator(selected)
     for item in items:
         _print_item(item, loaded)
     rows, length = batch.tries.input_ids_BL.shape

@@ -20,7 +20,16 @@ from scramble.storage.tables import read_table, table_path
 from scramble.training.checkpoint_paths import newest_step
 
 # Options of the trainer that change what is written and when, and not what is trained.
-OPERATION = ("log_every", "save_every", "keep", "image_memory", "best", "peak_tflops")
+OPERATION = (
+    "log_every",
+    "save_every",
+    "keep",
+    "image_memory",
+    "dataloader_num_workers",
+    "dataloader_prefetch_factor",
+    "best",
+    "peak_tflops",
+)
 
 
 def train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +13,15 @@ from torch import Tensor
 from scramble.models import Loaded, Prompt
 from scramble.records import ImageFile, RecordError
 from scramble.training.data import Example, image_size
-from scramble.trie.backbone import Backbone, ImageInputs
+from scramble.trie.backbone import ImageInputs
 from scramble.trie.engine import block_tokens
 from scramble.trie.pack import TrieBatch, TrieItem, pack
 
 
 class Encoder:
     """Token ids and pixels of examples, by the model's own processor; recent prompts stay in memory.
+
+    Holds the processor and three facts about tokens, not the model: it can be pickled and sent to worker processes.
 
     Args:
         loaded: model, processor and family.
@@ -28,17 +31,28 @@ class Encoder:
     Attributes:
         known: prompts that need no encoding, by image ids and text.
         vocab_size: rows of the output head.
+        feature_tokens, block_tokens: see :class:`scramble.trie.backbone.Backbone`.
     """
 
     def __init__(self, loaded: Loaded, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
         self.family, self.processor = loaded.family, loaded.processor
         self.images = images
         self.vocab_size = int(loaded.backbone.head.weight.shape[0])
+        self.feature_tokens, self.block_tokens = loaded.backbone.feature_tokens, block_tokens(loaded.backbone)
         self.known: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
         self._prompts: OrderedDict[tuple[tuple[str, ...], str], Prompt] = OrderedDict()
         self._free = cache_bytes
         self._completions: dict[str, list[int]] = {}
         self._lengths: dict[tuple[str, tuple[tuple[int, int], ...]], int] = {}
+        self._cache_bytes = cache_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        empty = {"_prompts": OrderedDict(), "_free": self._cache_bytes, "_completions": {}, "_lengths": {}}
+        return self.__dict__ | empty
+
+    def share_memory_limit(self, processes: int) -> None:
+        """Keep only this process's share of ``cache_bytes``: called in each of several workers."""
+        self._free -= self._cache_bytes - self._cache_bytes // processes
 
     def prompt(self, example: Example) -> Prompt:
         """Ids and tower inputs of an example's prompt. Raises RecordError naming the example and its image."""
@@ -58,6 +72,10 @@ class Encoder:
         while self._free < 0 and len(self._prompts) > 1:
             self._free += _num_bytes(self._prompts.popitem(last=False)[1])
         return prompt
+
+    def prompts(self, examples: Mapping[str, Example]) -> dict[str, Prompt]:
+        """Prompts under the keys of their examples."""
+        return {key: self.prompt(example) for key, example in examples.items()}
 
     def completion(self, text: str) -> list[int]:
         """Ids of an answer and its end of turn."""
@@ -150,62 +168,74 @@ class PairBatch:
     ref_P2: Tensor | None
     example_ids: tuple[str, ...]
 
+    def pin_memory(self) -> PairBatch:
+        """The batch in page-locked memory, from which a GPU copies while it computes (called by ``DataLoader``)."""
+        pinned = [None if tensor is None else tensor.pin_memory() for tensor in (self.rejected_P, self.ref_P2)]
+        return PairBatch(self.tries.pin_memory(), self.chosen_P.pin_memory(), *pinned, self.example_ids)
 
-def trie_items(
-    encoder: Encoder, backbone: Backbone, examples: Sequence[Example], with_rejected: bool
-) -> tuple[list[TrieItem], list[list[int]]]:
-    """The tries of some examples, and the numbers of the examples in each, in the order of its sequences.
 
-    Examples whose prompts agree up to the last image token share a trie; each contributes its chosen and then, where
-    wanted, its rejected answer.
+@dataclass(frozen=True)
+class TrieCollator:
+    """Examples to micro-batches of tries, for training, validation and the reference. Can be pickled.
+
+    Attributes:
+        encoder: token ids and pixels.
+        with_rejected: whether each example contributes its rejected answer besides its chosen one.
+        reference: two log-probabilities (nats) per example id, None where the step computes or needs none.
+        row_tokens: tokens per row of a batch; None: the longest trie.
     """
-    image_tokens = backbone.feature_tokens | block_tokens(backbone)
-    shared_images: dict[tuple[str, ...], ImageInputs | None] = {}
-    members: dict[tuple[object, ...], list[int]] = {}
-    prompts = [encoder.prompt(example) for example in examples]
-    for number, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-        shared_images.setdefault(example.image_ids, prompt.images)
-        is_image = [token in image_tokens for token in prompt.input_ids]
-        stop = len(is_image) - is_image[::-1].index(True) if any(is_image) else len(is_image)
-        members.setdefault((example.image_ids, *prompt.input_ids[:stop]), []).append(number)
-    items = []
-    for numbers in members.values():
-        sequences: list[list[int]] = []
-        scored: list[list[bool]] = []
-        for number in numbers:
-            example, ids = examples[number], prompts[number].input_ids
-            answers = [example.chosen, example.rejected] if with_rejected else [example.chosen]
-            for answer in answers:
-                completion = encoder.completion(answer or "")
-                sequences.append(ids + completion)
-                scored.append([False] * len(ids) + [True] * len(completion))
-        name = ", ".join(examples[number].example_id for number in numbers)
-        items.append(TrieItem(sequences, scored, shared_images[examples[numbers[0]].image_ids], name))
-    return items, list(members.values())
 
+    encoder: Encoder
+    with_rejected: bool
+    reference: Mapping[str, tuple[float, float]] | None = None
+    row_tokens: int | None = None
 
-def collate(
-    encoder: Encoder,
-    backbone: Backbone,
-    examples: Sequence[Example],
-    *,
-    with_rejected: bool,
-    reference: Mapping[str, tuple[float, float]] | None = None,
-    row_tokens: int | None = None,
-) -> PairBatch:
-    """The micro-batch of some examples; ``reference`` holds two log-probabilities (nats) an example id."""
-    items, members = trie_items(encoder, backbone, examples, with_rejected)
-    per_example = 2 if with_rejected else 1
-    first = torch.empty(len(examples), dtype=torch.long)
-    for place, number in enumerate(number for numbers in members for number in numbers):
-        first[number] = per_example * place
-    tries = pack(
-        items,
-        feature_tokens=backbone.feature_tokens,
-        block_tokens=block_tokens(backbone),
-        vocab_size=backbone.head.weight.shape[0],
-        row_tokens=row_tokens,
-    )
-    ids = tuple(example.example_id for example in examples)
-    ref = None if reference is None else torch.tensor([reference[name] for name in ids], dtype=torch.float32)
-    return PairBatch(tries, first, first + 1 if with_rejected else None, ref, ids)
+    def items(self, examples: Sequence[Example]) -> tuple[list[TrieItem], list[list[int]]]:
+        """The tries of some examples, and the numbers of the examples in each, in the order of its sequences.
+
+        Examples whose prompts agree up to the last image token share a trie; each contributes its chosen and then,
+        where wanted, its rejected answer.
+        """
+        encoder = self.encoder
+        image_tokens = encoder.feature_tokens | encoder.block_tokens
+        shared_images: dict[tuple[str, ...], ImageInputs | None] = {}
+        members: dict[tuple[object, ...], list[int]] = {}
+        prompts = [encoder.prompt(example) for example in examples]
+        for number, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+            shared_images.setdefault(example.image_ids, prompt.images)
+            is_image = [token in image_tokens for token in prompt.input_ids]
+            stop = len(is_image) - is_image[::-1].index(True) if any(is_image) else len(is_image)
+            members.setdefault((example.image_ids, *prompt.input_ids[:stop]), []).append(number)
+        items = []
+        for numbers in members.values():
+            sequences: list[list[int]] = []
+            scored: list[list[bool]] = []
+            for number in numbers:
+                example, ids = examples[number], prompts[number].input_ids
+                answers = [example.chosen, example.rejected] if self.with_rejected else [example.chosen]
+                for answer in answers:
+                    completion = encoder.completion(answer or "")
+                    sequences.append(ids + completion)
+                    scored.append([False] * len(ids) + [True] * len(completion))
+            name = ", ".join(examples[number].example_id for number in numbers)
+            items.append(TrieItem(sequences, scored, shared_images[examples[numbers[0]].image_ids], name))
+        return items, list(members.values())
+
+    def __call__(self, examples: Sequence[Example]) -> PairBatch:
+        """The micro-batch of some examples."""
+        items, members = self.items(examples)
+        per_example = 2 if self.with_rejected else 1
+        first = torch.empty(len(examples), dtype=torch.long)
+        for place, number in enumerate(number for numbers in members for number in numbers):
+            first[number] = per_example * place
+        tries = pack(
+            items,
+            feature_tokens=self.encoder.feature_tokens,
+            block_tokens=self.encoder.block_tokens,
+            vocab_size=self.encoder.vocab_size,
+            row_tokens=self.row_tokens,
+        )
+        ids = tuple(example.example_id for example in examples)
+        known = self.reference
+        ref = None if known is None else torch.tensor([known[name] for name in ids], dtype=torch.float32)
+        return PairBatch(tries, first, first + 1 if self.with_rejected else None, ref, ids)

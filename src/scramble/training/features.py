@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scramble.storage.hashing import content_key, file_key
 from scramble.storage.jsonl import JsonLines, read_jsonl
 from scramble.training.collator import Encoder
 from scramble.training.data import Example, image_size
+from scramble.training.dataloader import IN_PROCESS, Workers, data_loader, results
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.engine import encode_images
 
@@ -53,6 +55,7 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
     """Prompts (by image ids and text) whose images are features, read from a filled cache (memory-mapped)."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, width: int) -> None:
+        self._source = (folder, dtype, width)
         self._ids: dict[PromptKey, list[int]] = {}
         self._places: dict[tuple[str, ...], tuple[np.memmap[Any, Any], int, int]] = {}
         self._dtype, self._width = dtype, width
@@ -65,6 +68,9 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
                 images = tuple(row["images"])
                 self._places[images] = (numbers, row["offset"], row["count"])
                 self._ids.update({(images, text): ids for text, ids in row["prompts"].items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedPrompts, self._source  # the file is mapped anew, not copied
 
     def __getitem__(self, key: PromptKey) -> Prompt:
         ids = self._ids[key]
@@ -81,7 +87,12 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
 
 
 def cached_prompts(
-    parent: str | Path, parts: Mapping[str, str], examples: Sequence[Example], encoder: Encoder, backbone: Backbone
+    parent: str | Path,
+    parts: Mapping[str, str],
+    examples: Sequence[Example],
+    encoder: Encoder,
+    backbone: Backbone,
+    workers: Workers = IN_PROCESS,
 ) -> CachedPrompts:
     """The prompts of some examples with their images' features, computed where they are missing.
 
@@ -92,6 +103,7 @@ def cached_prompts(
         parts: digests of what the features depend on (weights, processor, precision, images, prompts).
         examples: what is trained on; text-only ones have no features.
         encoder, backbone: what computes the features.
+        workers: how the images are prepared.
 
     Raises:
         StoreError: the disk has no room for them, or the folder cannot be written.
@@ -110,7 +122,7 @@ def cached_prompts(
             known = {tuple(row["images"]) for index in folder.glob("index-*.jsonl") for row in read_jsonl(index)}
             missing = [prompts for images, prompts in wanted.items() if images not in known]
             barrier()
-            _fill(folder, missing[rank() :: world_size()], encoder, backbone)
+            _fill(folder, missing[rank() :: world_size()], encoder, backbone, workers)
             barrier()
             if rank() == 0:
                 files = {path.name: file_key(path) for path in sorted(folder.glob("*-*.*"))}
@@ -142,14 +154,17 @@ def _check_room(
 
 
 @torch.no_grad()
-def _fill(folder: Path, missing: list[dict[str, Example]], encoder: Encoder, backbone: Backbone) -> None:
+def _fill(
+    folder: Path, missing: list[dict[str, Example]], encoder: Encoder, backbone: Backbone, workers: Workers
+) -> None:
     if not missing:
         return
     path, dtype = folder / f"features-{rank()}.bin", backbone.head.weight.dtype
     with JsonLines(folder / f"index-{rank()}.jsonl") as index, path.open("ab") as file:
+        prepared = results(data_loader(missing, encoder.prompts, encoder, workers))
         for start in range(0, len(missing), IMAGES_A_PASS):
             chunk = missing[start : start + IMAGES_A_PASS]
-            prompts = [{text: encoder.prompt(example) for text, example in prompts.items()} for prompts in chunk]
+            prompts = list(islice(prepared, len(chunk)))
             features = encode_images(backbone, [next(iter(by_text.values())).images for by_text in prompts])
             rows = []
             for examples, by_text, tensor in zip(chunk, prompts, features, strict=True):

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from scramble.training.data import TABLES
+from scramble.training.dataloader import default_num_workers
 from scramble.training.losses import needs_pairs, reads
 
 REFERENCES = ("cache", "step")
@@ -78,6 +79,8 @@ def training_arguments(
     log_every: int,
     save_every: int,
     seed: int,
+    dataloader_num_workers: int | None,
+    dataloader_prefetch_factor: int | None,
 ) -> TrainingArguments:
     """transformers' arguments; the number of steps is set once the data is known. Starts the process group."""
     cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
@@ -107,6 +110,9 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
     )
+    workers = dataloader_num_workers
+    args.dataloader_num_workers = default_num_workers(args.device) if workers is None else workers
+    args.dataloader_prefetch_factor = dataloader_prefetch_factor
     # One process trains on one GPU: with several in sight, transformers would reach for torch's DataParallel.
     args._n_gpu = min(args.n_gpu, 1)
     return args

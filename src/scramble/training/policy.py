@@ -44,7 +44,7 @@ class Policy(nn.Module):
         Returns:
             Sums over scored tokens (Q,) in nats, numbers of scored tokens (Q,), and the reference's sums (Q,) or None.
         """
-        tries = tries.to(self.backbone.head.weight.device)
+        tries = tries.to(self.backbone.head.weight.device, non_blocking=True)  # pinned by the data loader
         features = encode_images(self.backbone, tries.images)
         reference = None
         if with_reference:

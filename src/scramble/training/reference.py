@@ -8,7 +8,7 @@ killed run goes on where it stopped; ``complete.json`` closes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, op
 from scramble.storage.files import read_json, write_json
 from scramble.storage.hashing import content_key
 from scramble.storage.jsonl import JsonLines, read_jsonl
-from scramble.training.collator import Encoder, trie_items
+from scramble.training.collator import Encoder, TrieCollator
 from scramble.training.data import Example, group_by_image
+from scramble.training.dataloader import IN_PROCESS, Workers, data_loader, results
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import NonFiniteError
+from scramble.trie.pack import TrieItem
 from scramble.trie.score import iter_scores
 
 ITEMS_A_LINE = 32
+
+Tries = tuple[list[TrieItem], list[list[int]]]  # as TrieCollator.items returns them
 
 
 def cache_parts(
@@ -56,6 +60,7 @@ def reference_logps(
     backbone: Backbone,
     *,
     batch_tokens: int = 4096,
+    workers: Workers = IN_PROCESS,
 ) -> dict[str, tuple[float, float]]:
     """Log-probabilities (nats) of chosen and rejected under the model as it is now, from the cache or computed into it.
 
@@ -66,7 +71,8 @@ def reference_logps(
         parts: from :func:`cache_parts`.
         examples: all pairs of the data set.
         encoder, backbone: what computes the missing ones, in evaluation mode and without gradient.
-        batch_tokens: positions a batch.
+        batch_tokens: positions per batch.
+        workers: how the tries are built.
 
     Raises:
         CacheError: the folder holds another cache (copied or renamed), or a closed cache was altered.
@@ -78,7 +84,7 @@ def reference_logps(
         if (cache / COMPLETE_FILE).exists():
             _check_complete(cache, known, missing)
         else:
-            _fill(cache, missing, encoder, backbone, batch_tokens)
+            _fill(cache, missing, encoder, backbone, batch_tokens, workers)
             barrier()
             known = _read(cache)
             if rank() == 0:
@@ -87,15 +93,25 @@ def reference_logps(
     return {name: known[name] for name in wanted}
 
 
-def _fill(folder: Path, missing: list[Example], encoder: Encoder, backbone: Backbone, batch_tokens: int) -> None:
+def _fill(
+    folder: Path,
+    missing: list[Example],
+    encoder: Encoder,
+    backbone: Backbone,
+    batch_tokens: int,
+    workers: Workers,
+) -> None:
     groups = group_by_image(missing)[rank() :: world_size()]
     if not groups:
         return
+    collator = TrieCollator(encoder, with_rejected=True)
+    examples = [[missing[n] for n in group] for group in groups]
+    tries = results(data_loader(examples, collator.items, encoder, workers))
     training = {module: module.training for module in backbone.model.modules()}
     backbone.model.eval()
     try:
         with JsonLines(folder / f"part-{rank()}.jsonl") as part:
-            rows = _score_pairs(encoder, backbone, [[missing[n] for n in group] for group in groups], batch_tokens)
+            rows = _score_pairs(backbone, examples, tries, batch_tokens)
             while chunk := list(islice(rows, ITEMS_A_LINE)):
                 part.append({name: values for row in chunk for name, values in row.items()})
     except NonFiniteError as error:
@@ -106,14 +122,13 @@ def _fill(folder: Path, missing: list[Example], encoder: Encoder, backbone: Back
 
 
 def _score_pairs(
-    encoder: Encoder, backbone: Backbone, groups: list[list[Example]], batch_tokens: int
+    backbone: Backbone, groups: Sequence[list[Example]], tries: Iterable[Tries], batch_tokens: int
 ) -> Iterator[dict[str, tuple[float, float]]]:
     """Log-probabilities of chosen and rejected by example id, trie by trie."""
     names: list[list[str]] = []
 
     def items() -> Iterator[Any]:
-        for group in groups:
-            group_items, members = trie_items(encoder, backbone, group, with_rejected=True)
+        for group, (group_items, members) in zip(groups, tries, strict=True):
             names.extend([group[n].example_id for n in numbers] for numbers in members)
             yield from group_items
 

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from scramble import interrupt
 from scramble.models import Loaded
@@ -29,8 +30,9 @@ from scramble.training.callbacks import (
 )
 from scramble.training.checkpoint import Best, newest
 from scramble.training.checkpoint_paths import newest_step
-from scramble.training.collator import Encoder, PairBatch, check_examples, collate
+from scramble.training.collator import Encoder, TrieCollator, check_examples
 from scramble.training.data import Data, Example, group_by_image, load_examples, report_refused
+from scramble.training.dataloader import Workers, data_loader, results, worker_failures_explained
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.training.flops import OperationMeter
 from scramble.training.losses import needs_pairs, resolve_objective
@@ -92,6 +94,8 @@ def train(
     reference_batch_tokens: int = 4096,
     image_features: str | Path | None = None,
     image_memory: int = 512,
+    dataloader_num_workers: int | None = None,
+    dataloader_prefetch_factor: int | None = None,
     val_data: Data | None = None,
     evaluate: Callable[[Loaded], Mapping[str, float]] | None = None,
     evaluate_every: int = 200,
@@ -139,7 +143,11 @@ def train(
         reference_batch_tokens: positions a batch while filling it.
         image_features: folder in which a frozen tower's features are kept, so that it runs once an image and not once
             an epoch; None keeps none.
-        image_memory: megabytes of processed images that a process keeps in memory, the least recently used go first.
+        image_memory: megabytes of processed images that a process keeps in memory (its workers share them out), the
+            least recently used go first.
+        dataloader_num_workers: worker processes that build batches ahead; 0 builds them in this process, None decides
+            by the machine. The batches are the same.
+        dataloader_prefetch_factor: batches that a worker builds ahead; None is torch's 2.
         val_data: held-out pairs whose loss and margins are logged as ``val/...``.
         evaluate: called with the model in evaluation mode by the main process; its numbers are logged.
         evaluate_every: steps between calls of both, besides the first and the last.
@@ -158,6 +166,7 @@ def train(
         DataError: no usable rows, or too many refused ones.
         ModelError: LoRA targets, adapter or family that do not fit.
         StoreError: a run folder made with other settings, a damaged cache, a full disk.
+        WorkerError: the system killed a data loading worker.
         NonFiniteError: NaN or infinity, with step and pairs.
         Stopped: a signal asked for it (see ``interrupt``); the last step is saved.
         ValueError: options that are unknown or do not go together.
@@ -183,6 +192,8 @@ def train(
         log_every=log_every,
         save_every=save_every,
         seed=seed,
+        dataloader_num_workers=dataloader_num_workers,
+        dataloader_prefetch_factor=dataloader_prefetch_factor,
     )
     world, main = args.world_size, args.process_index == 0
     micro = micro_batch_size or max(1, batch_size // world)
@@ -230,30 +241,38 @@ def train(
         if image_features is not None:
             kept = feature_parts(parts, examples)
             with as_in_a_step:
-                encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone)
+                encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone, Workers.of(args))
         seconds["features"] += time.perf_counter() - began
         if not from_cache:
             return examples, refused, encoder, None
         began = time.perf_counter()
         folder = reference_cache or out / "reference"
         with as_in_a_step:
-            known = reference_logps(folder, parts, examples, encoder, backbone, batch_tokens=reference_batch_tokens)
+            known = reference_logps(
+                folder,
+                parts,
+                examples,
+                encoder,
+                backbone,
+                batch_tokens=reference_batch_tokens,
+                workers=Workers.of(args),
+            )
         seconds["reference"] += time.perf_counter() - began
         return examples, refused, encoder, known
 
     seconds = {"features": 0.0, "reference": 0.0}
     prepare_started = time.perf_counter()
-    examples, refused, encoder, known = prepare(data, use, with_rejected)
-    validation: Callable[[], Iterator[PairBatch]] | None = None
-    if val_data is not None:
-        val_paired = "pairs" in use  # a supervised run, too, is asked how likely it finds the rejected answers
-        val_examples, _, val_encoder, val_known = prepare(val_data, ("pairs",) if val_paired else use, val_paired)
-        val_chunks = _validation_chunks(val_examples, micro, args.process_index, world)
-
-        def validation() -> Iterator[PairBatch]:
-            for chunk in val_chunks:
-                some = [val_examples[n] for n in chunk]
-                yield collate(val_encoder, backbone, some, with_rejected=val_paired, reference=val_known)
+    validation: DataLoader[Any] | None = None
+    with worker_failures_explained(lambda: "the same command reuses what the caches hold"):
+        examples, refused, encoder, known = prepare(data, use, with_rejected)
+        if val_data is not None:
+            val_paired = "pairs" in use  # a supervised run, too, is asked how likely it finds the rejected answers
+            val_examples, _, val_encoder, val_known = prepare(val_data, ("pairs",) if val_paired else use, val_paired)
+            val_chunks = _validation_chunks(val_examples, micro, args.process_index, world)
+            val_collator = TrieCollator(val_encoder, val_paired, val_known)
+            validation = data_loader(
+                val_examples, val_collator, val_encoder, Workers.of(args), batch_sampler=val_chunks
+            )
 
     prepare_seconds = time.perf_counter() - prepare_started
 
@@ -331,14 +350,8 @@ def train(
     trainer = PreferenceTrainer(
         make_policy(loaded, backbone, gradient_checkpointing=gradient_checkpointing),
         args,
-        make_batch=lambda numbers: collate(
-            encoder,
-            backbone,
-            [examples[n] for n in numbers],
-            with_rejected=with_rejected,
-            reference=known,
-            row_tokens=row_tokens,
-        ),
+        examples=examples,
+        collator=TrieCollator(encoder, with_rejected, known, row_tokens),
         order=micro_batches,
         weights=weights,
         options=options,
@@ -357,7 +370,7 @@ def train(
     check_shared_out(trainer.accelerator, watched=evaluate is not None)
 
     def watching() -> dict[str, float]:
-        numbers = trainer.evaluate_pairs(validation()) if validation is not None else {}
+        numbers = trainer.evaluate_pairs(results(validation)) if validation is not None else {}
         return {**numbers, **(evaluate(loaded) if evaluate is not None and main else {})}
 
     watch.work = watching
@@ -373,7 +386,7 @@ def train(
             return f"all {step} steps so far are lost, there is no checkpoint yet, and the same command starts over"
         return f"{step - saved} steps since the checkpoint of step {saved} are lost, and the same command resumes there"
 
-    with interrupt.deferred(lost):
+    with interrupt.deferred(lost), worker_failures_explained(lost):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     if stop.reason is not None:
         raise interrupt.Stopped(

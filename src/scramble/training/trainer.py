@@ -17,14 +17,16 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.training.checkpoint import prune, seal, working_path
-from scramble.training.collator import PairBatch
+from scramble.training.collator import PairBatch, TrieCollator
+from scramble.training.data import Example
+from scramble.training.dataloader import Workers, data_loader, unwrap
 from scramble.training.flops import OperationMeter
 from scramble.training.losses import PairLogps, combine, needs_pairs, reads, weighted_sum
 from scramble.training.monitoring import memory_use
@@ -37,19 +39,6 @@ SHIFT_FILE, STATE_FILE, WEIGHTS_FOLDER = "delta.json", "trainer_state.json", "we
 LOG_FILE = "log-{rank}.json"
 
 
-class Numbers(Dataset[int]):
-    """The numbers 0 to n - 1; the collator turns those of a micro-batch into tries."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
 class PreferenceTrainer(Trainer):
     """Trains a :class:`Policy` on micro-batches of tries.
 
@@ -59,8 +48,9 @@ class PreferenceTrainer(Trainer):
     Args:
         policy: the model; what it trains is what requires a gradient.
         args: transformers' arguments; the run is one "epoch" of ``args.max_steps`` steps.
-        make_batch: turns example numbers into a micro-batch.
-        order: this process's micro-batches.
+        examples: what is trained on.
+        collator: turns examples into a micro-batch.
+        order: this process's micro-batches, as numbers of examples.
         weights: the objective, loss name to weight.
         options: what the losses read besides log-probabilities (``beta``, ``label_smoothing``, ...).
         shift: the reward shift, read by ``bco_pair``.
@@ -82,7 +72,8 @@ class PreferenceTrainer(Trainer):
         policy: Policy,
         args: TrainingArguments,
         *,
-        make_batch: Callable[[Sequence[int]], PairBatch],
+        examples: Sequence[Example],
+        collator: TrieCollator,
         order: MicroBatches,
         weights: Mapping[str, float],
         options: Mapping[str, Any],
@@ -97,7 +88,7 @@ class PreferenceTrainer(Trainer):
         meter: OperationMeter | None = None,
         peak_flops: float | None = None,
     ) -> None:
-        self.make_batch, self.order = make_batch, order
+        self.examples, self.collator, self.order = examples, collator, order
         self.weights, self.options, self.shift = dict(weights), dict(options), shift
         self.in_step_reference = in_step_reference
         self.save_weights, self.load_weights = save_weights, load_weights
@@ -115,20 +106,17 @@ class PreferenceTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------------- batches
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches in the sampler's order, which already deals them out to processes. In process, and with its
-        own generator, so that reading data takes nothing from the random state that a checkpoint restores."""
-        return DataLoader(
-            Numbers(self.order.num_pairs),
-            batch_sampler=self.order,
-            collate_fn=self._timed_batch,
-            generator=torch.Generator(),
+        """Micro-batches in the sampler's order, which already deals them out to processes."""
+        return data_loader(
+            self.examples, self.collator, self.collator.encoder, Workers.of(self.args), batch_sampler=self.order
         )
 
-    def _timed_batch(self, numbers: list[int]) -> dict[str, PairBatch]:
+    def get_batch_samples(self, *args: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of a step. Times the wait for them; raises the error of one that cannot be built."""
         start = time.perf_counter()
-        batch = self.make_batch(numbers)
+        elements, count = super().get_batch_samples(*args)
         self._data_seconds += time.perf_counter() - start
-        return {"batch": batch}
+        return [{"batch": unwrap(element)} for element in elements], count
 
     # ---------------------------------------------------------------------------------------------------------- step
 
@@ -162,15 +150,15 @@ class PreferenceTrainer(Trainer):
         except NonFiniteError as error:
             raise NonFiniteError(f"step {self.state.global_step + 1}: {error}") from error
         device = sums_Q.device
-        chosen_P = batch.chosen_P.to(device)
+        chosen_P = batch.chosen_P.to(device, non_blocking=True)
         if batch.rejected_P is None:
             zeros = torch.zeros_like(sums_Q[chosen_P])
             return PairLogps(sums_Q[chosen_P], zeros, zeros, zeros, counts_Q[chosen_P], zeros)
-        rejected_P = batch.rejected_P.to(device)
+        rejected_P = batch.rejected_P.to(device, non_blocking=True)
         if ref_Q is not None:
             ref_chosen, ref_rejected = ref_Q[chosen_P], ref_Q[rejected_P]
         elif batch.ref_P2 is not None:
-            ref_chosen, ref_rejected = batch.ref_P2.to(device).unbind(1)
+            ref_chosen, ref_rejected = batch.ref_P2.to(device, non_blocking=True).unbind(1)
         else:  # an objective without a reference
             ref_chosen = ref_rejected = torch.zeros_like(sums_Q[chosen_P])
         return PairLogps(

@@ -112,7 +112,9 @@ def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> l
     if not distinct:
         return [None] * len(images)
     device = backbone.head.weight.device
-    inputs = [{name: tensor.to(device) for name, tensor in image.items()} for image in distinct.values()]
+    inputs = [
+        {name: tensor.to(device, non_blocking=True) for name, tensor in image.items()} for image in distinct.values()
+    ]
     if vision_is_trained(backbone):
         encoded = backbone.encode_images(inputs)
     else:

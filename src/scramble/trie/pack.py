@@ -6,7 +6,7 @@ M scored tokens, Q sequences.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -83,10 +83,13 @@ class TrieBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrieBatch:
         """The batch with all its tensors, images included, on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
+    def pin_memory(self) -> TrieBatch:
+        """The batch with all its tensors, images included, in page-locked memory."""
+        return self._map(Tensor.pin_memory)
 
+    def _map(self, move: Callable[[Tensor], Tensor]) -> TrieBatch:
         changes: dict[str, object] = {
             field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
         }

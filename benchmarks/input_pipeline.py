@@ -1,0 +1,181 @@
+"""Images per second from file to batch: decoding, the family's processor and the trie, with 0, 1 and 2 workers.
+
+    python benchmarks/input_pipeline.py --images 16 --rounds 3 --json input.json
+
+The processors have the settings of the released models (InternVL3: 12 tiles of 448 px; Molmo-7B: 12 crops of 336 px;
+LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px); the models behind them are tiny and do not run. Every image is a JPEG file
+of its own with one pair about it, in batches of two. Sides, which take turns in one process:
+
+- decode: Pillow's decoder and the conversion to upright RGB;
+- resize: decode, and the resizing that the processor cannot do without (Molmo only);
+- processor: decode, and transformers' or our image processor on the image, nothing else: the floor;
+- 0, 1, 2 workers: what training does, ``TrieCollator`` in a ``DataLoader``, the start of the workers included.
+
+Images per second are by the clock, and on a machine with other work they say little; milliseconds are processor time
+per image of all processes, which other work hardly moves. "against floor" compares processor time of 0 workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from shapes import noise_image
+
+SIZES = {"640x480": (640, 480), "1920x1080": (1920, 1080)}
+PROMPT = "Describe the image in one sentence."
+CHOSEN, REJECTED = "A black dog chases a white cat.", "A white dog chases a black cat."
+MODELS: dict[str, dict[str, Any]] = {
+    "internvl": {"image_size": 448, "patch_size": 14, "max_tiles": 12},
+    "molmo": {"image_size": 336, "patch_size": 14, "max_crops": 12},
+    "llava": {"image_size": 336},
+    "smolvlm": {"image_size": 512},
+}
+
+
+def photograph(seed: int, width: int, height: int) -> bytes:
+    """A JPEG file with the size, and about the bytes, of a photograph: enlarged noise, fine noise over it."""
+    coarse = noise_image(seed, 48).resize((width, height), Image.Resampling.BICUBIC)
+    fine = noise_image(seed + 1, 256).resize((width, height), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    Image.blend(coarse, fine, 0.15).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def load_family(family: str, folder: Path) -> Any:
+    """A tiny model of a family whose processor has the released settings."""
+    from scramble.models import load
+    from scramble.models.tiny import save_tiny
+
+    loaded = load(save_tiny(family, folder / family, [PROMPT, CHOSEN, REJECTED], 0, **MODELS[family]), device="cpu")
+    if family == "smolvlm":
+        loaded.processor.image_processor.size = {"longest_edge": 2048}
+        loaded.processor.image_processor.max_image_size = {"longest_edge": 512}
+    return loaded
+
+
+def sides_of(loaded: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    from scramble.training.collator import Encoder, TrieCollator
+    from scramble.training.data import Example
+    from scramble.training.dataloader import Workers, data_loader, results
+
+    examples = [Example(name, (name,), PROMPT, CHOSEN, REJECTED) for name in files]
+    pairs = [[n, n + 1] for n in range(0, len(examples) - 1, 2)]
+    processor = loaded.processor.image_processor
+
+    def decoded(file: Any) -> Any:
+        return loaded.family.image_options.apply(file.open())
+
+    def build(number: int) -> None:
+        collator = TrieCollator(Encoder(loaded, files, cache_bytes=0), with_rejected=True)
+        for _ in results(data_loader(examples, collator, collator.encoder, Workers(number), pairs)):
+            pass
+
+    sides: dict[str, Callable[[], object]] = {"decode": lambda: [decoded(file) and None for file in files.values()]}
+    if loaded.family.name == "molmo":
+        sides["resize"] = lambda: [resize_alone(processor, decoded(file)) for file in files.values()]
+    sides["processor"] = lambda: [processor(decoded(file)) and None for file in files.values()]
+    return sides | {f"{n} workers": lambda n=n: build(n) for n in workers}  # type: ignore[misc]
+
+
+def resize_alone(processor: Any, image: Image.Image) -> None:
+    """The two resized views that Molmo's crops are cut from."""
+    import numpy as np
+
+    from scramble.models.molmo.image_processing_molmo import resize_and_pad
+
+    pixels = np.array(image)
+    rows, cols = processor.tiling(image.height, image.width)
+    side, window, margins = processor.base_image_input_size[0], processor._window, processor._margins
+    resize_and_pad(pixels, rows * window + margins, cols * window + margins)
+    resize_and_pad(pixels, side, side)
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of the children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def measure(sides: dict[str, Callable[[], object]], rounds: int, images: int) -> dict[str, dict[str, float]]:
+    """Median images per second and processor milliseconds per image of each side; sides take turns."""
+    clock: dict[str, list[float]] = {name: [] for name in sides}
+    used: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, run in sides.items():
+            start, start_used = time.perf_counter(), processor_seconds()
+            run()
+            if number:  # the first round warms up
+                clock[name].append(time.perf_counter() - start)
+                used[name].append(processor_seconds() - start_used)
+    return {
+        name: {
+            "images_per_second": images / statistics.median(clock[name]),
+            "processor_ms": 1e3 * statistics.median(used[name]) / images,
+        }
+        for name in sides
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    from scramble.records import ImageFile
+
+    found: dict[str, Any] = {}
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.images} images, {args.rounds} rounds")
+    with tempfile.TemporaryDirectory() as name:
+        for family in args.families:
+            loaded = load_family(family, Path(name))
+            for size in args.sizes:
+                files = {f"{n}.jpg": ImageFile(photograph(n, *SIZES[size]), f"{n}.jpg") for n in range(args.images)}
+                rows = measure(sides_of(loaded, files, args.workers), args.rounds, args.images)
+                found[f"{family} {size}"] = rows
+                for side, row in rows.items():
+                    print(
+                        f"{family:9} {size:10} {side:10} {row['images_per_second']:7.1f} images/s "
+                        f"{row['processor_ms']:7.1f} ms of processor time per image"
+                    )
+                print(f"{'':21}{summary(rows)}", flush=True)
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1))
+
+
+def summary(rows: dict[str, dict[str, float]]) -> str:
+    """The ratios that matter, in words."""
+
+    def ratio(one: str, other: str, value: str) -> str:
+        return f"{rows[one][value] / rows[other][value]:.2f}"
+
+    parts = []
+    if "0 workers" in rows:
+        parts.append(f"against floor {ratio('0 workers', 'processor', 'processor_ms')}")
+    if "resize" in rows:
+        parts.append(f"processor against resize {ratio('processor', 'resize', 'processor_ms')}")
+    if {"1 workers", "2 workers"} <= rows.keys():
+        parts.append(f"two workers against one {ratio('2 workers', '1 workers', 'images_per_second')} by the clock")
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Batches built in worker processes: the same as without, errors in the user's words, signals, dead workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scramble.models import Loaded, load
+from scramble.records import ImageFile, PreferencePair, RecordError
+from scramble.storage.image_table import ImageTable
+from scramble.storage.jsonl import read_jsonl
+from scramble.storage.tables import read_table
+from scramble.training import train
+from scramble.training.collator import Encoder, PairBatch, TrieCollator
+from scramble.training.data import Example, pair_examples
+from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, results
+from scramble.training.monitoring import MEASURED
+
+LORA = {"r": 4, "alpha": 8}
+CHUNKS = [[0, 5, 1], [2, 3], [9, 8, 7, 6], [4], [10, 11], [12, 13, 14, 15]]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny: Path) -> Loaded:
+    return load(tiny)
+
+
+@pytest.fixture
+def collator(loaded: Loaded, data: Path) -> TrieCollator:
+    return TrieCollator(Encoder(loaded, ImageTable(data)), with_rejected=True)
+
+
+def examples_of(data: Path) -> list[Example]:
+    return list(pair_examples(read_table(data, PreferencePair)))
+
+
+def tensors(batch: PairBatch) -> dict[str, Any]:
+    """All that a batch holds, by name, images by item."""
+    tries = {field.name: getattr(batch.tries, field.name) for field in fields(batch.tries)}
+    images = {f"{n} {name}": t for n, image in enumerate(tries.pop("images")) for name, t in (image or {}).items()}
+    return {**tries, **images, "chosen": batch.chosen_P, "rejected": batch.rejected_P, "ids": batch.example_ids}
+
+
+def assert_same(ours: PairBatch, theirs: PairBatch) -> None:
+    one, other = tensors(ours), tensors(theirs)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+        assert same, name
+
+
+def test_batches_are_those_of_one_process_in_the_same_order(collator: TrieCollator, data: Path) -> None:
+    examples = examples_of(data)
+    expected = [collator([examples[n] for n in chunk]) for chunk in CHUNKS]
+    loader = data_loader(examples, collator, collator.encoder, Workers(2, prefetch_factor=1), CHUNKS)
+    for ours, theirs in zip(results(loader), expected, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_two_answers_about_an_image_share_its_pixels_after_the_journey(collator: TrieCollator, data: Path) -> None:
+    """The engine encodes an image once if it is the same object in several tries."""
+    first, second, *_ = examples_of(data)
+    other_prompt = Example("other", first.image_ids, f"Look. {first.prompt}", second.chosen, second.rejected)
+    [batch] = results(data_loader([first, other_prompt], collator, collator.encoder, Workers(1), [[0, 1]]))
+    assert len({id(image) for image in batch.tries.images}) == 1
+
+
+def test_the_collator_can_be_pickled(collator: TrieCollator, data: Path) -> None:
+    """Workers that are not forked (macOS, Python 3.14) receive it so."""
+    some = examples_of(data)[:3]
+    expected = collator(some)
+    dumped = pickle.dumps(collator)
+    assert len(dumped) < 200_000  # a tokenizer, and neither weights nor pixels
+    assert_same(pickle.loads(dumped)(some), expected)
+
+
+def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path, tmp_path: Path) -> None:
+    """Whole runs without and with workers; then the last checkpoint is lost and the run resumes, with workers."""
+    options: dict[str, Any] = {
+        "objective": "mpo",
+        "lora": LORA,
+        "steps": 6,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "log_every": 2,
+        "save_every": 4,
+        "val_data": data,
+        "evaluate_every": 3,
+        "device": "cpu",
+    }
+
+    def run(name: str, workers: int) -> tuple[list[Any], bytes, str | None]:
+        summary = train(load(tiny), data, tmp_path / name, dataloader_num_workers=workers, **options)
+        rows = [
+            {k: v for k, v in r.items() if k not in MEASURED} for r in read_jsonl(tmp_path / name / "metrics.jsonl")
+        ]
+        return rows, (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes(), summary["resumed_from"]
+
+    without = run("without", 0)
+    assert run("with", 2) == without
+    shutil.rmtree(tmp_path / "with/checkpoints/step-00000006")
+    assert run("with", 2) == (*without[:2], "step-00000004")
+
+
+@pytest.mark.parametrize("workers", [IN_PROCESS, Workers(2)])
+def test_an_image_that_cannot_be_decoded_is_named(loaded: Loaded, data: Path, workers: Workers) -> None:
+    """At its turn, and not when a worker meets it ahead of time."""
+    table, examples = ImageTable(data), examples_of(data)
+    images = dict(table) | {"i2": ImageFile(table["i2"].read()[:-60], "photo.png")}
+    collator = TrieCollator(Encoder(loaded, images), with_rejected=True)
+    batches = results(data_loader(examples, collator, collator.encoder, workers, [[0], [1], [4], [6]]))
+    assert [next(batches).example_ids for _ in range(2)] == [("p0-0",), ("p0-1",)]
+    with pytest.raises(RecordError, match=r"^example p2-0: .*photo\.png") as caught:
+        next(batches)
+    assert "\n" not in str(caught.value) and "worker" not in str(caught.value)
+
+
+def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, data: Path, tmp_path: Path) -> None:
+    steps = iter(range(100))
+
+    def kill(_: Loaded) -> dict[str, float]:
+        if next(steps) == 3:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signal.SIGKILL)
+        return {}
+
+    with pytest.raises(
+        WorkerError, match=r"killed by signal: Killed\): .*memory.*; 1 steps since the checkpoint"
+    ) as caught:
+        train(
+            load(tiny),
+            data,
+            tmp_path,
+            objective="sft",
+            lora=LORA,
+            steps=60,
+            batch_size=2,
+            save_every=2,
+            evaluate=kill,
+            evaluate_every=1,
+            device="cpu",
+            dataloader_num_workers=1,
+        )
+    assert "\n" not in str(caught.value) and "trainer.dataloader_num_workers" in str(caught.value)
+    assert (tmp_path / "checkpoints" / "step-00000002").exists()
+
+
+def test_workers_outlast_the_signals_of_a_job(collator: TrieCollator, data: Path) -> None:
+    """A terminal and a batch system signal all processes; the main one saves first and needs its workers until then."""
+    batches = results(
+        data_loader(examples_of(data), collator, collator.encoder, Workers(1, 1), [[n] for n in range(8)])
+    )
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(worker.pid or 0, number)
+    assert len(list(batches)) == 7
+    worker.join(20)
+    assert worker.exitcode == 0
