@@ -48,6 +48,17 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
 
 
 @pytest.mark.full
+def test_the_input_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "input.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "input_pipeline.py"), "--json", str(out), "--images", "2"]
+    command += ["--families", "molmo", "--sizes", "640x480", "--rounds", "1", "--workers", "0", "2"]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    [rows] = json.loads(out.read_text()).values()
+    assert rows.keys() == {"decode", "resize", "processor", "0 workers", "2 workers"}
+    assert all(row["images_per_second"] > 0 and row["processor_ms"] > 0 for row in rows.values())
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(("shape", "sides"), [("tiny", {"scramble", "trl"}), ("molmo-tiny", {"scramble", "rows"})])
 def test_the_step_benchmark_runs(shape: str, sides: set[str], tmp_path: Path) -> None:
     out = tmp_path / "step.json"

@@ -170,8 +170,13 @@ class PairBatch:
 
     def pin_memory(self) -> PairBatch:
         """The batch in page-locked memory, from which a GPU copies while it computes (called by ``DataLoader``)."""
-        pinned = [None if tensor is None else tensor.pin_memory() for tensor in (self.rejected_P, self.ref_P2)]
-        return PairBatch(self.tries.pin_memory(), self.chosen_P.pin_memory(), *pinned, self.example_ids)
+        return PairBatch(
+            self.tries.pin_memory(),
+            self.chosen_P.pin_memory(),
+            None if self.rejected_P is None else self.rejected_P.pin_memory(),
+            None if self.ref_P2 is None else self.ref_P2.pin_memory(),
+            self.example_ids,
+        )
 
 
 @dataclass(frozen=True)

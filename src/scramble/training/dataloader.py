@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
 import shutil
@@ -124,8 +123,7 @@ def worker_failures_explained(cost: Callable[[], str]) -> Iterator[None]:
             yield
         except (ConnectionError, EOFError, FileNotFoundError):
             # What reading a batch from a worker that is just being killed can raise before the signal arrives here.
-            if multiprocessing.active_children():
-                time.sleep(SIGNAL_SECONDS)
+            time.sleep(SIGNAL_SECONDS)
             raise
     except RuntimeError as error:
         found = re.search(r"DataLoader worker \(pid[^)]*\)[^.]*", str(error))

@@ -78,12 +78,17 @@ def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarr
     return canvas, mask
 
 
-def to_patches(crops: np.ndarray, patch_size: int) -> np.ndarray:
-    """(C, h, w, channels) to (C, P, patch_size * patch_size * channels), patches row by row."""
-    count, height, width, channels = crops.shape
+def to_patches(crops: Sequence[np.ndarray], patch_size: int) -> np.ndarray:
+    """C crops (h, w, channels) to (C, P, patch_size * patch_size * channels), patches row by row.
+
+    Crops may be views of one canvas: their pixels are copied once.
+    """
+    height, width, channels = crops[0].shape
     rows, cols = height // patch_size, width // patch_size
-    grid = crops.reshape(count, rows, patch_size, cols, patch_size, channels).transpose(0, 1, 3, 2, 4, 5)
-    return grid.reshape(count, rows * cols, patch_size * patch_size * channels)
+    patches = np.empty((len(crops), rows, cols, patch_size, patch_size, channels), dtype=crops[0].dtype)
+    for patch, crop in zip(patches, crops, strict=True):
+        patch[...] = crop.reshape(rows, patch_size, cols, patch_size, channels).transpose(0, 2, 1, 3, 4)
+    return patches.reshape(len(crops), rows * cols, patch_size * patch_size * channels)
 
 
 def to_rgb(image: Any) -> np.ndarray:
@@ -235,22 +240,26 @@ class MolmoImageProcessor(BaseImageProcessor):
         side, window = self.base_image_input_size[0], self._window
         canvas, mask = resize_and_pad(pixels, rows * window + self._margins, cols * window + self._margins)
         corners = [(row * window, col * window) for row in range(rows) for col in range(cols)]
-        crops = [resize_and_pad(pixels, side, side)[0]]
-        crops += [canvas[y : y + side, x : x + side] for y, x in corners]
-        images_CPx = to_patches(self._normalise(np.stack(crops)), self.image_patch_size)
+        whole = resize_and_pad(pixels, side, side)[0]
+        # Before the cut: crops overlap, and a pixel of the canvas would be normalised in each of them.
+        self._normalise(canvas)
+        self._normalise(whole)
+        crops = [canvas[y : y + side, x : x + side] for y, x in corners]
+        images_CPx = to_patches([whole, *crops], self.image_patch_size)
 
-        masks = np.stack([mask[y : y + side, x : x + side] for y, x in corners])[..., None]
+        masks = [mask[y : y + side, x : x + side, None] for y, x in corners]
         masks_CP = to_patches(masks, self.image_patch_size).mean(axis=-1, dtype=np.float32)
         # The released processor appends the global view's row although that view comes first; the weights know it so.
         masks_CP = np.concatenate([masks_CP, np.full_like(masks_CP[:1], -1)])
         return {"images": images_CPx, "image_masks": masks_CP, "tilings": (rows, cols)}
 
-    def _normalise(self, crops: np.ndarray) -> np.ndarray:
+    def _normalise(self, canvas: np.ndarray) -> None:
+        """Normalise a canvas (h, w, 3) in place."""
         if not self.do_normalize:
-            return crops
-        crops -= np.array(self.image_mean, dtype=np.float32)
-        crops /= np.array(self.image_std, dtype=np.float32)
-        return crops
+            return
+        rows = canvas.reshape(len(canvas), -1)  # numpy is slow where it broadcasts over an inner axis of three
+        rows -= np.tile(np.array(self.image_mean, dtype=np.float32), canvas.shape[1])
+        rows /= np.tile(np.array(self.image_std, dtype=np.float32), canvas.shape[1])
 
     def preprocess(self, images: Any, max_crops: int | None = None, **kwargs: Any) -> BatchFeature:
         """One image or a list of them: lists of ``images`` float32 (C, P, pixels), ``image_masks`` (C, P), ``tilings``.
