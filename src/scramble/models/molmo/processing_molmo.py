@@ -156,9 +156,9 @@ class MolmoProcessor(ProcessorMixin):
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
         ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
         row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
-        row["images"] = np.concatenate(prepared["images"]) if images else None
-        row["image_masks"] = np.concatenate(prepared["image_masks"]) if images else None
-        row["image_input_idx"] = np.concatenate(positions) if images else None
+        row["images"] = _joined(prepared["images"]) if images else None
+        row["image_masks"] = _joined(prepared["image_masks"]) if images else None
+        row["image_input_idx"] = _joined(positions) if images else None
         return row
 
     def _tokenise(
@@ -216,10 +216,18 @@ class MolmoProcessor(ProcessorMixin):
         )
 
 
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of several images along their crops; those of one image as they are, since pixels are many."""
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
 def _collate(rows: Sequence[dict[str, Any]], pad_id: int, side: str) -> dict[str, np.ndarray]:
     """Rows padded to one length and one number of crops; positions follow the text when it is padded on the left."""
     if side not in ("left", "right"):
         raise ValueError(f"padding_side must be 'left' or 'right', got {side!r}")
+    if len(rows) == 1:  # nothing to pad, so nothing to copy
+        present = [key for key, value in rows[0].items() if value is not None]
+        return {key: np.asarray(rows[0][key])[None] for key in present}
     length = max(len(row["input_ids"]) for row in rows)
     batch = {
         "input_ids": np.full((len(rows), length), pad_id, dtype=np.int64),
