@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from scramble.pairs.base import seeded
-from scramble.pairs.captions.assemble import build_pairs
+from scramble.pairs.base import Skip, seeded
+from scramble.pairs.captions.assemble import caption_pairs
 from scramble.pairs.captions.rules.generator import RuleGenerator
+from scramble.pairs.method import collect
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 from scramble.storage.jsonl import read_jsonl
 
@@ -42,7 +43,9 @@ def images_of(path: Path) -> Iterator[ImageRecord]:
 def pairs_of(args: argparse.Namespace, per_caption: int, kinds: list[str] | None = None) -> list[PreferencePair]:
     """All pairs of a captions file."""
     generator = RuleGenerator(args.pipeline)
-    return list(build_pairs(images_of(args.captions), generator, per_caption=per_caption, seed=args.seed, kinds=kinds))
+    images = images_of(args.captions)
+    pairs, _ = collect(caption_pairs(images, generator, per_caption=per_caption, seed=args.seed, kinds=kinds))
+    return pairs
 
 
 def measure_yield(args: argparse.Namespace) -> None:
@@ -50,14 +53,16 @@ def measure_yield(args: argparse.Namespace) -> None:
     captions = sum(len(image.captions) for image in images_of(args.captions))
     skipped: Counter[str] = Counter()
     swapped, any_, kinds, rules = set(), set(), Counter(), Counter()
-    pairs = build_pairs(
+    pairs = caption_pairs(
         images_of(args.captions),
         RuleGenerator(args.pipeline),
         per_caption=1000,
         seed=args.seed,
-        on_skip=lambda row: skipped.update([row["reason"]]),
     )
     for pair in pairs:
+        if isinstance(pair, Skip):
+            skipped[pair.reason] += 1
+            continue
         key = pair.pair_id.rsplit("-", 1)[0]
         any_.add(key)
         kinds[pair.kind] += 1
@@ -132,14 +137,15 @@ def measure_speed(args: argparse.Namespace) -> None:
             pass
         parse.append(time.process_time() - start)
         start = time.process_time()
-        pairs = sum(1 for _ in build_pairs(images, generator, seed=args.seed))
+        pairs = sum(isinstance(p, PreferencePair) for p in caption_pairs(images, generator, seed=args.seed))
         whole.append(time.process_time() - start)
     share = 100 * (min(whole) / min(parse) - 1)
     print(f"{len(texts)} captions, {pairs} pairs, one process")
     print(f"parse alone: {len(texts) / min(parse):.0f} captions a CPU second; parse, rules and validation: ", end="")
     print(f"{len(texts) / min(whole):.0f}; rules and validation add {share:.1f} % to the parse")
     for size in (2_000, args.captions_max):
-        count = sum(1 for _ in build_pairs(_repeated(images, size), generator, seed=args.seed))
+        stream = caption_pairs(_repeated(images, size), generator, seed=args.seed)
+        count = sum(isinstance(p, PreferencePair) for p in stream)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"after {size} captions ({count} pairs): peak memory {peak:.0f} MiB", flush=True)
 

@@ -14,12 +14,13 @@ from collections import Counter
 from typing import Any
 
 from scramble.pairs.audit.audit import audit
-from scramble.pairs.rationales.assemble_rationales import build_pairs
+from scramble.pairs.method import collect
+from scramble.pairs.rationales.assemble_rationales import rationale_pairs
 from scramble.pairs.rationales.cases import Case, Settings
 from scramble.pairs.rationales.check import faults
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.world_rationales import WorldInterventions, label
-from scramble.records import PreferencePair, Question
+from scramble.records import Question
 from scramble.scenegraphs import read_graph
 from scramble.storage.files import write_json
 from scramble.world.graphs import scene_graph
@@ -55,18 +56,11 @@ def main() -> None:
     cases, graphs = draw(options.scenes, options.seed)
     settings = Settings(edits={options.edits: 1.0}, balance=options.balance)
     seen = Cooccurrence([label(node) for node in case.graph.nodes] for case in cases)
-    skipped: Counter[str] = Counter()
     started = time.process_time()
-    pairs: list[PreferencePair] = list(
-        build_pairs(
-            cases,
-            WorldInterventions(settings, seen),
-            per_question=options.per_question,
-            seed=options.seed,
-            on_skip=lambda row: skipped.update([row["reason"]]),
-        )
-    )
+    interventions = WorldInterventions(settings, seen)
+    pairs, skips = collect(rationale_pairs(cases, interventions, per_question=options.per_question, seed=options.seed))
     seconds = time.process_time() - started
+    skipped = Counter(skip.reason for skip in skips)
     question = {case.question.question_id: case.question.question for case in cases}
     wrong = [
         f"{pair.pair_id}: {fault}"

@@ -38,6 +38,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     from scramble.models.loading import ATTENTION, DTYPES
     from scramble.pairs.answers.prompts import STYLES
     from scramble.pairs.rationales import KINDS as INTERVENTIONS
+    from scramble.pairs.registry import METHODS
     from scramble.sources import BUNDLES, SOURCES
     from scramble.training import train
     from scramble.training.losses import LOSSES
@@ -55,6 +56,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     assert names(sections.QuestionKind) == set(questions.KINDS)
     assert names(sections.AnswerRule) == set(RULES) and names(sections.AskStyle) == set(STYLES)
     assert names(sections.Intervention) == set(INTERVENTIONS)
+    assert {*data_sections.METHODS, "mix"} == set(METHODS)
     assert names(sections.Handover) == set(handover.FORMATS)
     takes = inspect.signature(train).parameters
     assert set(hints(sections.Trainer)) - {"watch"} <= set(takes)
@@ -158,6 +160,14 @@ def test_hints_name_keys_that_exist() -> None:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             values: Any = OmegaConf.to_container(compose("train"), resolve=True)
         assert right in known_keys(values, CLASSES["train"])
+
+
+def test_a_key_that_moved_is_named() -> None:
+    for root in ("generate", "train"):
+        (clause,) = faults(root, ["negatives=correctness", "negatives.options.shard=[0,2]"])
+        assert clause == (
+            "negatives.options.shard: there is no such key; write shard=i/n, as in scripts/generate.py shard=0/4"
+        )
 
 
 @pytest.mark.parametrize(

@@ -55,25 +55,27 @@ def check(cfg: DictConfig, root: str = "train") -> None:
 
 
 def check_negatives(negatives: dict[str, Any]) -> None:
-    from scramble.pairs.answers import methods as folder
+    """The method takes the settings; what it hands on to others is bound to their parameters."""
     from scramble.pairs.answers.correctness import CorrectnessPairs
     from scramble.pairs.answers.dropout_ntp import DropoutNTP
-    from scramble.pairs.captions.assemble import build_pairs
+    from scramble.pairs.captions.assemble import caption_pairs
+    from scramble.pairs.captions.chain_of_thought import CotGenerator
+    from scramble.pairs.captions.rules.generator import RuleGenerator
+    from scramble.pairs.captions.world_swaps import WorldNegatives
+    from scramble.pairs.registry import make_method
 
-    method, known = negatives["method"], {"method", "options", "engine", "refine", "audit"}
-    if method == "mix":
-        assert set(negatives) - {"parts", "weights"} <= known
-        for part in negatives["parts"].values():
-            check_negatives(part)
-    elif method in folder.METHODS:
-        own, cls = {
-            "correctness": (folder.correctness, CorrectnessPairs),
-            "dropout_ntp": (folder.dropout_ntp, DropoutNTP),
-        }[method]
-        options = parameters(folder.folder_pairs) | parameters(own) | parameters(cls)
-        assert set(negatives) <= known and set(negatives["options"]) <= options
-    elif method != "given":
-        assert set(negatives) <= parameters(build_pairs) | known
+    method = make_method(negatives, seed=0)
+    makers: dict[str, Any] = {"correctness": CorrectnessPairs, "dropout_ntp": DropoutNTP}
+    generators: dict[str, Any] = {"world": WorldNegatives, "rules": RuleGenerator, "cot": CotGenerator}
+    name = negatives["method"]
+    for part in negatives.get("parts", {}).values():
+        check_negatives(part)
+    if name in makers:
+        assert set(method._options) <= parameters(makers[name])
+    if name in generators:
+        shared = {"method", "options", "engine", "refine", "audit"}
+        assert set(negatives) <= parameters(caption_pairs) | shared
+        assert set(negatives.get("options") or {}) <= parameters(generators[name])
 
 
 @pytest.mark.parametrize("debug", [(), ("+debug=tiny",)], ids=["real", "tiny"])

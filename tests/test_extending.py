@@ -16,7 +16,8 @@ from scramble.models.families import registry
 from scramble.models.families.llava import Llava
 from scramble.models.tiny import save_tiny
 from scramble.pairs.base import Caption, Negative, Skip
-from scramble.pairs.captions.assemble import build_pairs
+from scramble.pairs.captions.assemble import caption_pairs
+from scramble.pairs.method import collect
 from scramble.records import ImageRecord
 from scramble.storage.tables import read_table
 from scramble.training import losses
@@ -53,7 +54,7 @@ class Mine(Llava):
 def test_a_generator(tmp_path: Path) -> None:
     world.generate(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
     images = list(read_table(tmp_path / "train", ImageRecord))
-    pairs = list(build_pairs(images, Shout(), surface=False))
+    pairs, _ = collect(caption_pairs(images, Shout(), surface=False))
     assert len(pairs) == sum(len(image.captions) for image in images)
     assert {pair.kind for pair in pairs} == {"shout"} and all("!" in pair.rejected for pair in pairs)
 

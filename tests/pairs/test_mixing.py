@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from scramble.pairs.mixing import MixError, mix
+from scramble.pairs.method import PairMethodError
+from scramble.pairs.mixing import mix
 from scramble.records import PreferencePair
 
 
@@ -29,7 +30,7 @@ def test_shares() -> None:
 
 
 def test_shares_that_cannot_be_had() -> None:
-    with pytest.raises(MixError, match="part b has weight 0"):
+    with pytest.raises(PairMethodError, match="part b has weight 0"):
         mix({"a": pairs(2), "b": pairs(2)}, {"a": 1, "b": 0})
-    with pytest.raises(MixError, match="part b has no pairs"):
+    with pytest.raises(PairMethodError, match="part b has no pairs"):
         mix({"a": pairs(2), "b": []}, {"a": 1, "b": 1})

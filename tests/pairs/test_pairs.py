@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from scramble.pairs.base import Caption, Negative, Skip, changed_span
-from scramble.pairs.captions.assemble import build_pairs
+from scramble.pairs.captions.assemble import caption_pairs
 from scramble.pairs.captions.surface import normalise, problem
+from scramble.pairs.method import collect
 from scramble.records import Edit, ImageFile, ImageRecord
 
 BAD = {
@@ -32,9 +33,9 @@ BAD = {
 
 @pytest.mark.parametrize(("text", "reason"), BAD.items())
 def test_bad_captions_are_skipped_with_a_reason(generator, text, reason):
-    rows: list[dict] = []
     image = ImageRecord("7", ImageFile(path="7.jpg"), (text, "A cat on a table."))
-    pairs = list(build_pairs([image], generator, on_skip=rows.append))
+    pairs, skips = collect(caption_pairs([image], generator))
+    rows = [skip.row() for skip in skips]
     assert problem(text) == reason
     assert [(row["caption"], row["reason"]) for row in rows] == [(0, reason)]
     assert len(rows[0]["text"]) <= 500
@@ -80,22 +81,21 @@ def test_another_caption_saves_from_a_false_negative():
         Negative("A pet dog sleeps.", "swap-object", "r"),
         Negative("A horse on a bed.", "replace-object", "r"),
     ]
-    (pair,) = build_pairs([image("A cat on a bed.", "a pet dog sleeps")], Fixed(answer, Skip("done")), per_caption=9)
+    made = caption_pairs([image("A cat on a bed.", "a pet dog sleeps")], Fixed(answer, Skip("done")), per_caption=9)
+    (pair,), _ = collect(made)
     assert pair.rejected == "A horse on a bed."
     assert pair.source == "test"
 
 
 def test_every_caption_without_a_pair_is_reported():
-    rows: list[dict] = []
-    found = list(
-        build_pairs(
+    pairs, skips = collect(
+        caption_pairs(
             [image("A cat on a bed.", "A cat on a mat.", "A cat in a box.")],
             Fixed([], Skip("abstained"), [Negative("A cat on a bed.", "swap-object", "r")]),
-            on_skip=rows.append,
         )
     )
-    assert found == []
-    assert [row["reason"] for row in rows] == [
+    assert pairs == []
+    assert [skip.reason for skip in skips] == [
         "no candidate",
         "abstained",
         "all candidates supported by another caption",
@@ -103,7 +103,7 @@ def test_every_caption_without_a_pair_is_reported():
 
 
 def test_sloppy_negatives_take_the_normal_form():
-    (pair,) = build_pairs([image("a cat on a bed")], Fixed([Negative("a bed on a cat .", "swap-object", "r")]))
+    (pair,) = caption_pairs([image("a cat on a bed")], Fixed([Negative("a bed on a cat .", "swap-object", "r")]))
     assert (pair.chosen, pair.rejected) == ("A cat on a bed.", "A bed on a cat.")
     (edit,) = pair.edits
     assert pair.chosen[slice(*edit.chosen)] == "cat on a bed"
@@ -112,19 +112,19 @@ def test_sloppy_negatives_take_the_normal_form():
 
 def test_one_caption_an_image_by_seed_and_by_similarity(generator):
     record = image("A cat on a table.", "A dog on a bench.", "A man on a horse.")
-    drawn = {next(build_pairs([record], generator, captions_per_image="one", seed=s)).pair_id[2] for s in range(20)}
+    drawn = {next(caption_pairs([record], generator, captions_per_image="one", seed=s)).pair_id[2] for s in range(20)}
     assert drawn == {"0", "1", "2"}
-    (pair,) = build_pairs(
+    (pair,) = caption_pairs(
         [record], generator, captions_per_image="clip", similarity=lambda image, texts: [0.1, 0.3, 0.2]
     )
     assert pair.chosen == "A dog on a bench."
     with pytest.raises(ValueError, match="similarity"):
-        list(build_pairs([record], generator, captions_per_image="clip"))
+        list(caption_pairs([record], generator, captions_per_image="clip"))
 
 
 def test_yes_no_questions():
     answer = [Negative("A bed on a cat.", "swap-object", "r", (Edit((2, 5), (2, 5)),))]
-    yes, no = build_pairs([image("A cat on a bed.")], Fixed(answer), form="yes-no")
+    yes, no = caption_pairs([image("A cat on a bed.")], Fixed(answer), form="yes-no")
     assert yes.prompt == "Does the image show 'A cat on a bed'? Please answer yes or no."
     assert (yes.chosen, yes.rejected) == ("Yes", "No")
     assert no.prompt == "Does the image show 'A bed on a cat'? Please answer yes or no."
@@ -137,8 +137,8 @@ def test_pairs_do_not_depend_on_the_order_of_images(generator):
         ImageRecord(str(i), ImageFile(path=f"{i}.jpg"), (text,))
         for i, text in enumerate(["A cat on a table.", "Two dogs near a red car.", "A man riding a brown horse."])
     ]
-    forward = list(build_pairs(records, generator, per_caption=2, seed=3))
-    backward = list(build_pairs(records[::-1], generator, per_caption=2, seed=3))
+    forward = list(caption_pairs(records, generator, per_caption=2, seed=3))
+    backward = list(caption_pairs(records[::-1], generator, per_caption=2, seed=3))
     assert sorted(forward, key=lambda p: p.pair_id) == sorted(backward, key=lambda p: p.pair_id)
 
 
@@ -157,5 +157,5 @@ def test_caption_index_and_text_reach_the_generator():
                 seen.append(caption)
                 yield caption, []
 
-    list(build_pairs([image("", "a cat on a bed")], Spy()))
+    list(caption_pairs([image("", "a cat on a bed")], Spy()))
     assert seen == [Caption("1", 1, "A cat on a bed.", None)]

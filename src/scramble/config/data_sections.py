@@ -257,7 +257,7 @@ class Given(Negatives):
 
 @dataclass(frozen=True)
 class CaptionNegatives(Negatives):
-    """Hard negatives of captions; see :func:`scramble.pairs.captions.assemble.build_pairs`."""
+    """Hard negatives of captions; see :func:`scramble.pairs.captions.assemble.caption_pairs`."""
 
     prompt: Text = "caption:"
     per_caption: Count = 1
@@ -390,16 +390,10 @@ class Sampled(Section):
     limit: Count | None = None
     kinds: Annotated[list[Text], NOT_EMPTY] | None = None
     replies: Text | None = None
-    shard: tuple[Whole, Count] = (0, 1)
     temperature: Temperature = 1.0
     top_k: Whole | None = 50
     top_p: TopP = 1.0
     max_tokens: Count = 1024
-
-    def faults(self, at: str) -> Iterator[str]:
-        """A share is one of those that there are."""
-        if self.shard[0] >= self.shard[1]:
-            yield f"{at}.shard={show(self.shard)} must be [i,n] with i from 0 to n - 1"
 
 
 @dataclass(frozen=True)

@@ -614,6 +614,8 @@ def key_hint(name: str, known: Iterable[str]) -> str:
     """The existing keys nearest to an unknown one: its own name elsewhere first, then what looks like it."""
     known = list(known)
     group, _, leaf = name.rpartition(".")
+    if name.endswith(".options.shard"):
+        return "write shard=i/n, as in scripts/generate.py shard=0/4"
     # The recommended values are defaults of settings, which are the ones to set.
     same = [key for key in known if key.rpartition(".")[2] == leaf and not key.startswith("recommended.")]
     siblings = near(leaf, [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == group])

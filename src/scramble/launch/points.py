@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.launch.names import name_arm, slug, what_varies
-from scramble.pipeline.generate import input_keys, model_keys
+from scramble.pipeline.inputs import input_keys, model_keys
 from scramble.pipeline.train import OPERATION, model_content
 from scramble.storage.files import STAGE_FILE, StoreError, read_json
 from scramble.storage.hashing import content_key, file_key

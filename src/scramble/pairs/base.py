@@ -1,4 +1,4 @@
-"""What every method that makes hard negatives shares: captions in, candidates out, a seeded choice.
+"""What pair methods share: the reason of a skip, captions in and candidates out, a seeded choice.
 
 A *generator* reads a stream of captions and yields, for each one in order, all the negatives it can make of it. It
 draws nothing at random: the stage that builds pairs (:mod:`scramble.pairs.captions.assemble`) makes the one seeded
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scramble.records import Edit
@@ -45,9 +45,17 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why a caption has no negative, in a few words that can be counted (``"abstained"``, ``"no candidate"``)."""
+    """Why something gives no pair, in a few words that can be counted (``"abstained"``, ``"no candidate"``).
+
+    ``item`` is what ``skipped.jsonl`` says of it: ids and the beginning of the text.
+    """
 
     reason: str
+    item: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """The row of ``skipped.jsonl``."""
+        return {**self.item, "reason": self.reason}
 
 
 class Generator(Protocol):

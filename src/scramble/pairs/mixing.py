@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from scramble.pairs.base import seeded
+from scramble.pairs.base import Skip, seeded
+from scramble.pairs.method import WHOLE, PairMethod, PairMethodError, collect
 from scramble.records import PreferencePair
 
 
-class MixError(ValueError):
-    """Weights that cannot be kept. The message names the part."""
+class MixedPairs(PairMethod):
+    """The pairs of several methods, made one after the other and held in memory (text only).
+
+    Args:
+        parts: method by name.
+        weights: see :func:`mix`.
+        options: ignored; a mix has none of its own, its parts have.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        shard: tuple[int, int] = WHOLE,
+        parts: Mapping[str, PairMethod],
+        weights: Mapping[str, float] | None = None,
+        options: object = None,
+    ) -> None:
+        super().__init__(seed=seed, shard=shard)
+        self._parts, self._weights = parts, weights
+        self._counts: dict[str, Any] = {}
+
+    @property
+    def asks_model(self) -> bool:
+        return any(part.asks_model for part in self._parts.values())
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        made: dict[str, list[PreferencePair]] = {}
+        for name, part in self._parts.items():
+            with part:  # one engine at a time
+                made[name], skips = collect(part.pairs(split))
+                self._counts[name] = {"pairs": len(made[name]), **part.totals()}
+            yield from (replace(skip, reason=f"{name}: {skip.reason}") for skip in skips)
+        if split.name != "train":  # a part may be for training alone
+            made = {name: pairs for name, pairs in made.items() if pairs}
+        yield from mix(made, self._weights, seed=self.seed)
+
+    def totals(self) -> dict[str, Any]:
+        """Pairs and totals of each part."""
+        return {"parts": self._counts}
+
+    def store_replies(self, split: Path) -> int:
+        """Ask the models of the parts that have one."""
+        items = 0
+        for part in self._parts.values():
+            if part.asks_model:
+                with part:
+                    items += part.store_replies(split)
+        return items
 
 
 def mix(
@@ -23,16 +73,18 @@ def mix(
             a pair, drawn by the seed. None takes all pairs.
 
     Raises:
-        MixError: a weight that is not positive, or a part with a weight and no pairs.
+        PairMethodError: a weight that is not positive, or a part with a weight and no pairs.
     """
     counts = {name: len(pairs) for name, pairs in parts.items()}
     if weights is not None:
         if bad := [name for name in parts if not weights.get(name, 0) > 0]:
-            raise MixError(
+            raise PairMethodError(
                 f"part {bad[0]} has weight {weights.get(bad[0])}: weights must be above 0; leave the part out"
             )
         if empty := [name for name, count in counts.items() if not count]:
-            raise MixError(f"part {empty[0]} has no pairs, so no mix has its share: leave it out, or weights=null")
+            raise PairMethodError(
+                f"part {empty[0]} has no pairs, so no mix has its share: leave it out, or weights=null"
+            )
         whole = sum(weights[name] for name in parts)
         total = min(count * whole / weights[name] for name, count in counts.items())
         counts = {name: min(counts[name], round(total * weights[name] / whole)) for name in parts}

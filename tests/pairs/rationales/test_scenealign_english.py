@@ -14,7 +14,8 @@ import pytest
 from loopback import Loopback
 
 from scramble.engines import EngineError, ReplyStore, open_engine
-from scramble.pairs.rationales.assemble_rationales import build_pairs
+from scramble.pairs.method import collect
+from scramble.pairs.rationales.assemble_rationales import rationale_pairs
 from scramble.pairs.rationales.cases import Case, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.english import WordInterventions
@@ -29,11 +30,8 @@ SEEN = Cooccurrence([["dog", "bench", "cat", "man"], ["horse", "man"], ["dog", "
 def made(
     found: list[Case], interventions: WordInterventions, per_question: int = 4
 ) -> tuple[list[PreferencePair], Counter[str]]:
-    skipped: Counter[str] = Counter()
-    pairs = build_pairs(
-        found, interventions, per_question=per_question, on_skip=lambda row: skipped.update([row["reason"]])
-    )
-    return list(pairs), skipped
+    pairs, skips = collect(rationale_pairs(found, interventions, per_question=per_question))
+    return pairs, Counter(skip.reason for skip in skips)
 
 
 def test_mentions_are_aligned_with_objects(english: SceneGraph) -> None:
@@ -145,9 +143,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         whole, _ = made(english_cases, interventions, 2)
     needed = server.asked.total()
     with model(server, tmp_path / "cut") as interventions:
-        stream = build_pairs(english_cases, interventions, per_question=2, on_skip=lambda row: None)
+        stream = rationale_pairs(english_cases, interventions, per_question=2)
         for pair in stream:
-            if pair.kind == "rationale-replace":
+            if isinstance(pair, PreferencePair) and pair.kind == "rationale-replace":
                 break  # the process ends here
         stream.close()
     stored = len((tmp_path / "cut" / "replies.jsonl").read_text().splitlines())

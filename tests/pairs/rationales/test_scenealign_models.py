@@ -12,11 +12,12 @@ from loopback import Loopback
 from PIL import Image
 
 from scramble.engines import ReplyStore, open_engine
-from scramble.pairs.rationales.assemble_rationales import build_pairs
+from scramble.pairs.method import collect
+from scramble.pairs.rationales.assemble_rationales import rationale_pairs
 from scramble.pairs.rationales.cases import Case, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.language_model import EngineInterventions
-from scramble.pairs.rationales.method import graphs_of_captions, graphs_of_model
+from scramble.pairs.rationales.rationale_method import graphs_of_captions, graphs_of_model
 from scramble.records import ImageFile, ImageRecord
 from scramble.scenegraphs import read_graph
 from scramble.scenegraphs.describe import PROMPT, describe
@@ -63,13 +64,13 @@ def test_a_random_model_goes_the_whole_way_and_is_refused(
     tiny: Path, english_cases: list[Case], tmp_path: Path
 ) -> None:
     problems: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
     with open_engine("transformers", path=str(tiny), batch_size=2) as engine, ReplyStore(tmp_path) as store:
         assert list(describe([picture("red"), picture("blue")], engine, store, problems, max_tokens=6)) == [None, None]
         interventions = EngineInterventions(
             Settings(kinds={"replace": 1.0}), Cooccurrence([["dog", "man"]]), engine, store, max_tokens=6
         )
-        pairs = list(build_pairs(english_cases[:2], interventions, on_skip=lambda r: skipped.update([r["reason"]])))
+        pairs, skips = collect(rationale_pairs(english_cases[:2], interventions))
+        skipped = Counter(skip.reason for skip in skips)
         assert interventions.totals()["rewriter"]["asked"] == 4
     assert problems.total() == 2 and set(problems) <= {"no JSON object in the reply"}
     assert pairs == [] and skipped.total() == 2

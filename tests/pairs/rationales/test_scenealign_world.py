@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 
 from scramble.grading import rationales
+from scramble.pairs.base import Skip
+from scramble.pairs.method import collect
 from scramble.pairs.rationales import KINDS
-from scramble.pairs.rationales.assemble_rationales import build_pairs, cases
+from scramble.pairs.rationales.assemble_rationales import cases, rationale_pairs
 from scramble.pairs.rationales.cases import Case, SceneAlignError, Settings
 from scramble.pairs.rationales.check import faults
 from scramble.pairs.rationales.graph_edits import Cooccurrence, apply
@@ -23,15 +25,9 @@ from scramble.scenegraphs.world import derive
 def pairs_of(
     found: Iterable[Case], seen: Cooccurrence, settings: Settings | None = None, per_question: int = 4, seed: int = 0
 ) -> tuple[list[PreferencePair], Counter[str]]:
-    skipped: Counter[str] = Counter()
-    made = build_pairs(
-        found,
-        WorldInterventions(settings or Settings(), seen),
-        per_question=per_question,
-        seed=seed,
-        on_skip=lambda row: skipped.update([row["reason"]]),
-    )
-    return list(made), skipped
+    interventions = WorldInterventions(settings or Settings(), seen)
+    pairs, skips = collect(rationale_pairs(found, interventions, per_question=per_question, seed=seed))
+    return pairs, Counter(skip.reason for skip in skips)
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +176,10 @@ def test_images_without_a_usable_graph_are_skipped() -> None:
         ImageRecord("3", ImageFile(path="x"), graph=good),
     ]
     questions = [Question(str(n), ids, "?", "a") for n, ids in enumerate([("1",), ("2",), ("3",), ("4",), ("1", "2")])]
-    reasons: Counter[str] = Counter()
     problems: Counter[str] = Counter()
-    found = list(cases(images, questions, lambda row: reasons.update([row["reason"]]), problems))
-    assert [case.image_id for case in found] == ["3"]
+    found = list(cases(images, questions, problems))
+    assert [case.image_id for case in found if isinstance(case, Case)] == ["3"]
+    reasons = Counter(skip.reason for skip in found if isinstance(skip, Skip))
     assert problems == {"duplicate id": 1, "relation without subject, predicate or object": 1}
     assert reasons == {
         "image without a scene graph": 1,

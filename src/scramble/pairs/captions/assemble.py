@@ -1,7 +1,7 @@
-"""The stage that turns images with captions into preference pairs: choose captions, ask a generator, choose negatives.
+"""From images with captions to preference pairs: choose captions, ask a generator, choose negatives.
 
-Streamed from end to end: memory does not grow with the data. Every caption that gives no pair is reported with a
-reason; nothing is dropped in silence.
+Streamed from end to end: memory does not grow with the data. Every caption that gives no pair is yielded as a
+:class:`Skip` with its reason.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from scramble.pairs.base import Caption, Generator, Negative, Skip, changed_span, choose, seeded
+from scramble.pairs.captions.similarity import load_similarity
 from scramble.pairs.captions.surface import normalise, problem
 from scramble.records import YES_NO_PROMPT, ImageRecord, PreferencePair
 
 CAPTION_PROMPT = "caption:"  # SCRAMBLe's prompt, after the image
 
 Similarity = Callable[[ImageRecord, Sequence[str]], Sequence[float]]
-OnSkip = Callable[[dict[str, Any]], None]
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def build_pairs(
+def caption_pairs(
     images: Iterable[ImageRecord],
     generator: Generator,
     *,
@@ -35,14 +35,14 @@ def build_pairs(
     kinds: Sequence[str] | None = None,
     similarity: Similarity | str | None = None,
     surface: bool = True,
-    on_skip: OnSkip | None = None,
-) -> Iterator[PreferencePair]:
+) -> Iterator[PreferencePair | Skip]:
     """Preference pairs of a stream of images: the caption preferred over a hard negative of it.
 
     Args:
         images: the images, in any order; each with its true captions.
-        generator: makes the candidates (:class:`scramble.pairs.captions.rules.generator.RuleGenerator`, an LLM, the
-        world). prompt: the question both sides answer.
+        generator: makes the candidates (:class:`scramble.pairs.captions.rules.generator.RuleGenerator`, a language
+            model, the world).
+        prompt: the question both sides answer.
         per_caption: negatives drawn per caption, at most.
         seed: seed of all choices; a caption's draw depends on the seed and the caption alone.
         captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or the one most alike by ``similarity``.
@@ -52,8 +52,10 @@ def build_pairs(
             (:func:`scramble.pairs.captions.similarity.load_similarity`).
         surface: write both sides in one form (:func:`scramble.pairs.captions.surface.normalise`); off for text made by
             a grammar, whose surface is one already.
-        on_skip: called with ``{"image_id", "caption", "text", "reason"}`` for each caption that gives no pair.
 
+    Returns:
+        Pairs in the order of the captions, and for each caption without one a :class:`Skip` with ``image_id``,
+        ``caption`` (its index) and ``text``.
     Raises:
         ValueError: for ``captions_per_image="clip"`` without ``similarity``, or an unknown choice.
     """
@@ -62,30 +64,31 @@ def build_pairs(
     if captions_per_image == "clip" and similarity is None:
         raise ValueError("captions_per_image=clip needs a similarity model (negatives.similarity=<CLIP or SigLIP>)")
     if isinstance(similarity, str):
-        from scramble.pairs.captions.similarity import load_similarity
-
         similarity = load_similarity(similarity) if captions_per_image == "clip" else None
-    rank, skip = similarity, on_skip or (lambda row: None)
+    rank = similarity
     contexts: deque[_Witness] = deque()  # of the captions that the generator has drawn but not answered
+    unusable: deque[Skip] = deque()  # met while the generator drew captions; yielded before its next answer
 
     def captions() -> Iterator[Caption]:
         for image in images:
             witness = _Witness(
                 image, {normalise(text).casefold() for text in image.captions}, [_stems(t) for t in image.captions]
             )
-            for index in _usable(image, captions_per_image, seed, rank, skip):
+            for index in _usable(image, captions_per_image, seed, rank, unusable):
                 contexts.append(witness)
                 text = image.captions[index]
                 yield Caption(image.image_id, index, normalise(text) if surface else text, image.graph)
 
     for caption, answer in generator.negatives(captions()):
+        while unusable:
+            yield unusable.popleft()
         witness = contexts.popleft()
         if isinstance(answer, Skip):
-            skip(_row(caption, answer.reason))
+            yield _skip(caption, answer.reason)
             continue
         candidates, reason = _admissible(caption, witness, answer, kinds, surface)
         if not candidates:
-            skip(_row(caption, reason))
+            yield _skip(caption, reason)
             continue
         drawn = choose(candidates, per_caption, seed, caption.image_id, caption.index, caption.text)
         for number, negative in enumerate(drawn):
@@ -94,6 +97,7 @@ def build_pairs(
                 yield pair
             if form != "caption":
                 yield from yes_no_pairs(pair)
+    yield from unusable
 
 
 def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[PreferencePair, PreferencePair]:
@@ -113,13 +117,15 @@ def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[P
     return ask(pair.chosen, "Yes", "No", "yes"), ask(pair.rejected, "No", "Yes", "no")
 
 
-def _usable(image: ImageRecord, which: str, seed: int, similarity: Similarity | None, skip: OnSkip) -> list[int]:
-    """The places of the captions to use, in order."""
+def _usable(
+    image: ImageRecord, which: str, seed: int, similarity: Similarity | None, unusable: deque[Skip]
+) -> list[int]:
+    """The places of the captions to use, in order. Those that no method can use are added to ``unusable``."""
     usable = []
     for index, text in enumerate(image.captions):
         reason = problem(text)
         if reason:
-            skip({"image_id": image.image_id, "caption": index, "text": text[:500], "reason": reason})
+            unusable.append(Skip(reason, {"image_id": image.image_id, "caption": index, "text": text[:500]}))
         else:
             usable.append(index)
     if len(usable) < 2 or which == "all":
@@ -189,5 +195,5 @@ def _pair(caption: Caption, negative: Negative, prompt: str, seed: int, source: 
     )
 
 
-def _row(caption: Caption, reason: str) -> dict[str, Any]:
-    return {"image_id": caption.image_id, "caption": caption.index, "text": caption.text, "reason": reason}
+def _skip(caption: Caption, reason: str) -> Skip:
+    return Skip(reason, {"image_id": caption.image_id, "caption": caption.index, "text": caption.text})

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from scramble.grading import rationales
-from scramble.pairs.base import changed_span, seeded
+from scramble.pairs.base import Skip, changed_span, seeded
 from scramble.pairs.rationales import KINDS
 from scramble.pairs.rationales.cases import Case, NotPossible, Perturbed, SceneAlignError, Settings
 from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
 
-OnSkip = Callable[[dict[str, Any]], None]
 PREFIX = "rationale-"  # of the pairs' kinds, beside those of caption pairs
 
 
@@ -34,8 +33,8 @@ class Interventions(Protocol):
 
 
 def cases(
-    images: Iterable[ImageRecord], questions: Iterable[Question], on_skip: OnSkip, problems: Counter[str]
-) -> Iterator[Case]:
+    images: Iterable[ImageRecord], questions: Iterable[Question], problems: Counter[str]
+) -> Iterator[Case | Skip]:
     """Each question with the graph of its image. Questions are held in memory (text), images are streamed.
 
     Args:
@@ -46,7 +45,7 @@ def cases(
         if len(question.image_ids) == 1:
             by_image.setdefault(question.image_ids[0], []).append(question)
         else:
-            on_skip(_row(question, f"question about {len(question.image_ids)} images"))
+            yield _skip(question, f"question about {len(question.image_ids)} images")
     for image in images:
         asked = by_image.pop(image.image_id, ())
         if not asked:
@@ -58,49 +57,53 @@ def cases(
             graph, reason = None, "unusable scene graph"
         for question in asked:
             if graph is None:
-                on_skip(_row(question, reason))
+                yield _skip(question, reason)
             else:
                 yield Case(image.image_id, question, graph, image.source)
     for asked in by_image.values():
         for question in asked:
-            on_skip(_row(question, "question about an image that is not there"))
+            yield _skip(question, "question about an image that is not there")
 
 
-def build_pairs(
-    found: Iterable[Case],
+def rationale_pairs(
+    found: Iterable[Case | Skip],
     interventions: Interventions,
     *,
     prompt: str = rationales.ASK,
     per_question: int = 1,
     seed: int = 0,
-    on_skip: OnSkip,
     misses: Counter[str] | None = None,
-) -> Iterator[PreferencePair]:
+) -> Iterator[PreferencePair | Skip]:
     """Pairs of a stream of cases; a question's draw depends on the seed and the question alone.
 
     Args:
         prompt: what is asked, with ``{question}`` in it.
         per_question: pairs a question, each of another kind.
-        on_skip: called with ``{"image_id", "question", "text", "reason"}`` for each question that gives no pair.
         misses: how often a kind was drawn and the question had no room for it, by reason.
+    Returns:
+        Pairs, and for each question without one a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text``.
     Raises:
         SceneAlignError: more pairs a question than kinds.
     """
-    drawn = _perturbations(found, interventions, per_question, seed, on_skip, misses)
+    skips: deque[Skip] = deque()  # met while a language model, which reads ahead, drew perturbations
+    drawn = _perturbations(found, interventions, per_question, seed, skips, misses)
     rewritten = getattr(interventions, "rewritten", None)  # a language model that words what was drawn
     for case, result in rewritten(drawn) if rewritten else drawn:
+        while skips:
+            yield skips.popleft()
         if isinstance(result, str):
-            on_skip(_row(case.question, result))
+            yield _skip(case.question, result)
         else:
             yield _pair(case, result, prompt, seed)
+    yield from skips
 
 
 def _perturbations(
-    found: Iterable[Case],
+    found: Iterable[Case | Skip],
     interventions: Interventions,
     per_question: int,
     seed: int,
-    on_skip: OnSkip,
+    skips: deque[Skip],
     misses: Counter[str] | None,
 ) -> Iterator[tuple[Case, Perturbed]]:
     settings = interventions.settings
@@ -108,10 +111,13 @@ def _perturbations(
     if not 1 <= per_question <= len(wanted):
         raise SceneAlignError(f"per_question={per_question}: from 1 to the number of kinds drawn ({len(wanted)})")
     for case in found:
+        if isinstance(case, Skip):
+            skips.append(case)
+            continue
         try:
             told = interventions.prepare(case)
         except NotPossible as error:
-            on_skip(_row(case.question, str(error)))
+            skips.append(_skip(case.question, str(error)))
             continue
         rng = seeded(seed, "scenealign", case.image_id, case.question.question_id)
         made, reasons = 0, []
@@ -128,7 +134,7 @@ def _perturbations(
         if misses is not None:
             misses.update(reasons)
         if not made:
-            on_skip(_row(case.question, "no intervention possible"))
+            skips.append(_skip(case.question, "no intervention possible"))
 
 
 def _order(wanted: list[str], settings: Settings, rng: random.Random) -> list[str]:
@@ -160,6 +166,6 @@ def _pair(case: Case, perturbed: Perturbed, prompt: str, seed: int) -> Preferenc
     )
 
 
-def _row(question: Question, reason: str) -> dict[str, Any]:
+def _skip(question: Question, reason: str) -> Skip:
     image_id = question.image_ids[0] if question.image_ids else ""
-    return {"image_id": image_id, "question": question.question_id, "text": question.question[:500], "reason": reason}
+    return Skip(reason, {"image_id": image_id, "question": question.question_id, "text": question.question[:500]})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback import Loopback
 
-from scramble.pairs.answers.methods import DataEngineError, folder_pairs
+from scramble.pairs.method import PairMethodError, collect
+from scramble.pairs.registry import make_method
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
 from scramble.storage.tables import read_table, write_table
 
@@ -32,16 +32,15 @@ def answer(payload: dict[str, Any]) -> str:
     ]
 
 
-def run(server: Loopback, folder: Path, **options: Any) -> tuple[list[PreferencePair], dict[str, Any], list[Any]]:
+def run(
+    server: Loopback, folder: Path, method: str = "correctness", shard: tuple[int, int] = (0, 1), **options: Any
+) -> tuple[list[PreferencePair], dict[str, Any], list[Any]]:
     server.answer_to = answer
-    skipped: list[Any] = []
-    settings = {"method": "correctness", "styles": ["steps"], "samples": 12, "seed": 0, **options}
-    with ExitStack() as stack:
-        engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
-        pairs, counted = folder_pairs(folder, stack, skipped.append, engine=engine, **settings)
-        found = list(pairs)
-        counts = counted()
-    return found, counts, skipped
+    engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
+    options = {"styles": ["steps"], "samples": 12, **options} if method == "correctness" else options
+    with make_method({"method": method, "engine": engine, "options": options}, seed=0, shard=shard) as made:
+        pairs, skips = collect(made.pairs(folder))
+        return pairs, made.totals(), [skip.row() for skip in skips]
 
 
 def test_format_pairs_have_a_table_of_their_own(server: Loopback, train: Path) -> None:
@@ -62,6 +61,33 @@ def test_limits(server: Loopback, train: Path) -> None:
     assert run(server, train, splits=["val"])[0] == [] and len(server.payloads) == 36
 
 
+def test_shards_of_a_mix_ask_for_the_replies_of_the_whole_job(server: Loopback, train: Path) -> None:
+    """Each part's questions are divided; the world's captions, which ask no model, are made in the whole job alone."""
+    server.answer_to = answer
+    engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
+    options = {"styles": ["steps"], "samples": 12}
+    parts = {
+        "right": {"method": "correctness", "engine": engine, "options": options, "refine": {}},
+        "few": {"method": "correctness", "engine": engine, "options": {**options, "limit": 2}},
+        "given": {"method": "given"},
+    }
+    write_table(train, PreferencePair, [PreferencePair("p", ("red",), "?", "yes", "no", "k")])
+    items = []
+    for number in range(2):
+        with make_method({"method": "mix", "parts": parts}, seed=0, shard=(number, 2)) as method:
+            assert method.asks_model
+            items.append(method.store_replies(train))
+    assert sum(items) == 8 + 2 and len(server.payloads) == 96 and not (train / "format").exists()
+    parts["right"].pop("refine")
+    with make_method({"method": "mix", "parts": parts}, seed=0) as method:
+        pairs, skips = collect(method.pairs(train))
+        counts = method.totals()["parts"]
+    assert len(server.payloads) == 96 and all(skip.reason.startswith(("right: ", "few: ")) for skip in skips)
+    assert {pair.pair_id.partition("/")[0] for pair in pairs} == set(parts)
+    assert counts["right"]["pairs"] > counts["few"]["pairs"] > counts["given"]["pairs"] == 1
+    assert not make_method({"method": "given"}, seed=0).asks_model
+
+
 def test_shards_share_their_replies(server: Loopback, train: Path, tmp_path: Path) -> None:
     parts = [run(server, train, shard=(n, 2), replies=tmp_path / "replies")[0] for n in range(2)]
     assert len(server.payloads) == 96 and all(parts)
@@ -71,12 +97,12 @@ def test_shards_share_their_replies(server: Loopback, train: Path, tmp_path: Pat
 
 
 def test_settings_that_do_not_fit(server: Loopback, train: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataEngineError, match=r"give negatives\.engine"), ExitStack() as stack:
-        folder_pairs(train, stack, print, method="correctness", seed=0)
-    with pytest.raises(DataEngineError, match="format_pairs='maybe'"):
+    with pytest.raises(PairMethodError, match=r"give negatives\.engine"):
+        make_method({"method": "correctness"}, seed=0)
+    with pytest.raises(PairMethodError, match="format_pairs='maybe'"):
         run(server, train, format_pairs="maybe")
-    with pytest.raises(DataEngineError, match=r"ask=\['captions'\]"):
-        run(server, train, method="dropout_ntp", ask=["captions"], styles=None)
+    with pytest.raises(PairMethodError, match=r"ask=\['captions'\]"):
+        run(server, train, method="dropout_ntp", ask=["captions"])
     (train / "questions.parquet").unlink()
-    with pytest.raises(DataEngineError, match="has no questions"):
+    with pytest.raises(PairMethodError, match="has no questions"):
         run(server, train)

@@ -1,0 +1,186 @@
+"""MPO's data engine as two pair methods: a data set folder's images and questions become pairs of answers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scramble.console import track
+from scramble.engines import Engine, ReplyStore, open_engine
+from scramble.pairs.answers.correctness import CorrectnessPairs
+from scramble.pairs.answers.dropout_ntp import DropoutNTP, describe
+from scramble.pairs.base import Skip, seeded
+from scramble.pairs.method import WHOLE, PairMethod, PairMethodError
+from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.storage.image_table import ImageTable
+from scramble.storage.tables import open_table, read_table, table_path
+
+FORMAT = "format"  # folder next to a split's tables, for the pairs that are about form alone
+
+
+class AnswerMethod(PairMethod):
+    """Pairs of answers that a model gives to the questions of a split.
+
+    Args:
+        engine: kind and options, see :func:`scramble.engines.open_engine`.
+        options: of the method; those of all are in :meth:`_set_shared_options`.
+    Raises:
+        PairMethodError: no engine, no questions, or options that do not fit.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        shard: tuple[int, int] = WHOLE,
+        engine: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(seed=seed, shard=shard)
+        if engine is None:
+            raise PairMethodError(
+                f"negatives={self.name} samples from a model: give negatives.engine (kind, path or model)"
+            )
+        self._engine = engine
+        self._maker: CorrectnessPairs | DropoutNTP | None = None
+        self._options = self._set_shared_options(**(options or {}))
+
+    def _set_shared_options(
+        self,
+        *,
+        splits: Sequence[str] = ("train", "val"),
+        limit: int | None = None,
+        kinds: Sequence[str] | None = None,
+        replies: str | Path | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """
+        Args:
+            splits: the splits to sample for; the others get no pairs.
+            limit: at most this many questions per split, drawn by the seed.
+            kinds: if given, only questions of these kinds.
+            replies: folder of the replies, shared by several runs; the split's own by default.
+        Returns:
+            The other options.
+        """
+        self._splits, self._limit, self._kinds, self._replies = splits, limit, kinds, replies
+        return options
+
+    @property
+    def asks_model(self) -> bool:
+        return True
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        if split.name not in self._splits:
+            return
+        engine = self._stack.enter_context(open_engine(**self._engine))
+        folder = split / "replies" if self._replies is None else Path(self._replies) / split.name
+        yield from self._make(split, engine, self._stack.enter_context(ReplyStore(folder, self.shard)))
+
+    def totals(self) -> dict[str, Any]:
+        """Requests, tokens and cost of the engine, and what became of the questions."""
+        return {} if self._maker is None else {"engine": self._maker.totals()}
+
+    @abstractmethod
+    def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
+        """The pairs of the selected questions."""
+
+    @abstractmethod
+    def _questions(self, split: Path) -> Iterator[Question]:
+        """All that can be asked of a split."""
+
+    def _selected(self, split: Path) -> Iterator[Question]:
+        questions = [q for q in self._questions(split) if self._kinds is None or q.kind in self._kinds]
+        if self._limit is not None and len(questions) > self._limit:
+            rng = seeded(self.seed, "questions", split.name)
+            questions = [questions[place] for place in sorted(rng.sample(range(len(questions)), self._limit))]
+        questions = list(self.share(questions, lambda question: question.question_id))
+        return track(questions, f"{self.name} for {split.name}")
+
+
+class CorrectnessAnswers(AnswerMethod):
+    """Right answers preferred to wrong ones, see :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
+
+    Its option ``format_pairs`` says what becomes of pairs about form alone: ``apart`` (a table of their own,
+    ``<split>/format/``), ``with`` (among the others) or ``drop``.
+    """
+
+    name = "correctness"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._format_pairs = self._options.pop("format_pairs", "apart")
+        if self._format_pairs not in ("apart", "with", "drop"):
+            raise PairMethodError(f"format_pairs={self._format_pairs!r}: choose apart, with or drop")
+        self._num_apart: int | None = None
+
+    def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
+        self._maker = maker = CorrectnessPairs(engine, store, seed=self.seed, **self._options)
+        apart = None
+        if self._format_pairs == "apart" and self.shard == WHOLE:  # several shards would write one file
+            apart = self._stack.enter_context(open_table(split / FORMAT, PreferencePair))
+        for question, result in maker.pairs(self._selected(split), ImageTable(split)):
+            if isinstance(result, Skip):
+                yield _about(question, result)
+                continue
+            yield from result.correctness
+            if self._format_pairs == "with":
+                yield from result.format
+            elif apart is not None:
+                for pair in result.format:
+                    apart.write(pair)
+        self._num_apart = None if apart is None else apart.count
+
+    def _questions(self, split: Path) -> Iterator[Question]:
+        return _questions_of(split)
+
+    def totals(self) -> dict[str, Any]:
+        """As for both methods, and the number of format pairs in their own table."""
+        return super().totals() | ({} if self._num_apart is None else {"format_pairs": self._num_apart})
+
+
+class DropoutAnswers(AnswerMethod):
+    """Answers preferred to their continuation without the image, see
+    :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`.
+
+    Its option ``ask`` names what is asked: ``questions`` (the split's), ``images`` (each image is asked the option
+    ``prompt``), or both.
+    """
+
+    name = "dropout_ntp"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._ask = self._options.pop("ask", ("questions",))
+        self._prompt = self._options.pop("prompt", "Describe the image.")
+        if not self._ask or set(self._ask) - {"questions", "images"}:
+            raise PairMethodError(f"ask={list(self._ask)}: name questions, images or both")
+
+    def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
+        self._maker = maker = DropoutNTP(engine, store, seed=self.seed, **self._options)
+        for question, result in maker.pairs(self._selected(split), ImageTable(split)):
+            yield _about(question, result) if isinstance(result, Skip) else result
+
+    def _questions(self, split: Path) -> Iterator[Question]:
+        if "questions" in self._ask:
+            yield from _questions_of(split)
+        if "images" in self._ask:
+            described = (image for image in read_table(split, ImageRecord) if image.captions)
+            yield from describe(described, self._prompt)
+
+
+def _questions_of(split: Path) -> Iterator[Question]:
+    if not table_path(split, Question).exists():
+        raise PairMethodError(
+            f"{split} has no questions: they come with data=world, or from a file of yours (data=questions)"
+        )
+    return read_table(split, Question)
+
+
+def _about(question: Question, skip: Skip) -> Skip:
+    return replace(skip, item={"question": question.question_id, "text": question.question[:500]})

@@ -1,0 +1,53 @@
+"""Any method's pairs after refinement: what classifiers without the image recognise is dropped from training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scramble.pairs.audit.refine import kind_groups, refine_blind
+from scramble.pairs.base import Skip
+from scramble.pairs.method import PairMethod, collect
+from scramble.records import PreferencePair
+
+
+class RefinedPairs(PairMethod):
+    """The training pairs of a method, refined; the other splits as they are. Holds the training pairs in memory.
+
+    Args:
+        method: makes the pairs.
+        options: see :func:`scramble.pairs.audit.refine.refine_blind`.
+    """
+
+    def __init__(self, method: PairMethod, **options: Any) -> None:
+        super().__init__(seed=method.seed, shard=method.shard)
+        self._method, self._options = self._stack.enter_context(method), options
+        self._counts: dict[str, Any] = {}
+
+    @property
+    def asks_model(self) -> bool:
+        return self._method.asks_model
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        stream = self._method.pairs(split)
+        if split.name != "train":
+            yield from stream
+            return
+        pairs, skips = collect(stream)
+        yield from skips
+        groups, sizes = kind_groups(pairs), Counter(pair.kind for pair in pairs)
+        small = {
+            "refined_together": {kind: sizes[kind] for kind in groups.pooled},
+            "not_refined": {kind: sizes[kind] for kind in groups.left_alone},
+        }
+        self._counts = {"pairs_before_refinement": len(pairs), **{key: kinds for key, kinds in small.items() if kinds}}
+        yield from refine_blind(pairs, seed=self.seed, **self._options)
+
+    def totals(self) -> dict[str, Any]:
+        """Pairs before refinement, kinds too small to refine one by one, and the method's own totals."""
+        return self._counts | self._method.totals()
+
+    def store_replies(self, split: Path) -> int:
+        return self._method.store_replies(split)

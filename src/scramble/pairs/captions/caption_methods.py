@@ -1,0 +1,112 @@
+"""The methods that prefer a caption to a hard negative of it: the embedded world's, by rule, by a language model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.console import track
+from scramble.engines import ReplyStore, open_engine
+from scramble.pairs.base import Generator, Skip
+from scramble.pairs.captions.assemble import caption_pairs
+from scramble.pairs.captions.chain_of_thought import CotGenerator
+from scramble.pairs.captions.rules.generator import RuleGenerator
+from scramble.pairs.captions.world_swaps import WorldNegatives
+from scramble.pairs.method import WHOLE, PairMethod, PairMethodError
+from scramble.records import ImageRecord, PreferencePair
+from scramble.storage.tables import read_table
+from scramble.world.grammar import GrammarError
+
+
+class CaptionMethod(PairMethod):
+    """Captions preferred to hard negatives that a generator makes of them.
+
+    Args:
+        options: of the generator, see the subclasses.
+        assembly: how captions and negatives become pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        shard: tuple[int, int] = WHOLE,
+        options: Mapping[str, Any] | None = None,
+        **assembly: Any,
+    ) -> None:
+        super().__init__(seed=seed, shard=shard)
+        self._options, self._assembly = dict(options or {}), assembly
+
+    @abstractmethod
+    def generator(self, split: Path) -> Generator:
+        """What makes the negatives of a split."""
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        generator = self.generator(split)
+        images = self.share(read_table(split, ImageRecord), lambda image: image.image_id)
+        watched = track(images, f"negatives for {split.name}")
+        yield from caption_pairs(watched, generator, seed=self.seed, **self._assembly)
+
+
+class WorldCaptions(CaptionMethod):
+    """Options: see :class:`scramble.pairs.captions.world_swaps.WorldNegatives`."""
+
+    def generator(self, split: Path) -> Generator:
+        return WorldNegatives(**self._options)
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        try:
+            yield from super().pairs(split)
+        except GrammarError as error:
+            raise PairMethodError(
+                f"{error}. negatives.method=world reads the embedded world's captions only: choose negatives=rules for "
+                "English captions"
+            ) from error
+
+
+class RuleCaptions(CaptionMethod):
+    """Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`."""
+
+    def generator(self, split: Path) -> Generator:
+        return RuleGenerator(**self._options)
+
+
+class CotCaptions(CaptionMethod):
+    """Options: see :class:`scramble.pairs.captions.chain_of_thought.CotGenerator`.
+
+    Args:
+        engine: kind and options, see :func:`scramble.engines.open_engine`; so is the option ``cleaner``.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        shard: tuple[int, int] = WHOLE,
+        engine: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        **assembly: Any,
+    ) -> None:
+        super().__init__(seed=seed, shard=shard, options=options, **assembly)
+        if engine is None:
+            raise PairMethodError("negatives=cot asks a language model: give negatives.engine (kind, model, base_url)")
+        self._engine = engine
+        self._generator: CotGenerator | None = None
+
+    @property
+    def asks_model(self) -> bool:
+        return True
+
+    def generator(self, split: Path) -> Generator:
+        options, enter = dict(self._options), self._stack.enter_context
+        engine = enter(open_engine(**self._engine))
+        if options.get("cleaner"):
+            options["cleaner"] = enter(open_engine(**options["cleaner"]))
+        self._generator = CotGenerator(engine, enter(ReplyStore(split / "replies", self.shard)), **options)
+        return self._generator
+
+    def totals(self) -> dict[str, Any]:
+        """Requests, tokens and cost of the engines, and what became of the captions."""
+        return {} if self._generator is None else {"engine": self._generator.totals()}

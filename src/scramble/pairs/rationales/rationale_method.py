@@ -1,0 +1,199 @@
+"""SceneAlign as a pair method: images with graphs and questions with rationales become pairs of rationales."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.engines import Engine, ReplyStore, open_engine
+from scramble.grading import rationales
+from scramble.pairs.base import Skip
+from scramble.pairs.method import WHOLE, PairMethod
+from scramble.pairs.rationales import KINDS
+from scramble.pairs.rationales.assemble_rationales import Interventions, cases, rationale_pairs
+from scramble.pairs.rationales.cases import SceneAlignError, Settings
+from scramble.pairs.rationales.graph_edits import Cooccurrence
+from scramble.pairs.rationales.interventions.english import WordInterventions
+from scramble.pairs.rationales.interventions.language_model import EngineInterventions
+from scramble.pairs.rationales.interventions.world_rationales import WorldInterventions, label
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
+from scramble.scenegraphs import GraphError, Node, read_graph
+from scramble.scenegraphs.captions import load_caption_parser, merged, parse_captions
+from scramble.scenegraphs.describe import describe
+from scramble.storage.tables import read_table, table_path
+
+GRAPHS = ("given", "captions", "engine")
+REWRITES = ("template", "words", "engine")
+
+
+class SceneAlignRationales(PairMethod):
+    """Rationales preferred to those of an edited scene graph.
+
+    Args:
+        engine: of ``rewrite="engine"`` and ``graphs="engine"``: kind and options, see
+            :func:`scramble.engines.open_engine`.
+        prompt: what is asked, with ``{question}`` in it.
+        options: see :meth:`_set_options`.
+    Raises:
+        SceneAlignError: settings that do not go together, or a folder without questions.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        shard: tuple[int, int] = WHOLE,
+        engine: Mapping[str, Any] | None = None,
+        prompt: str = rationales.ASK,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(seed=seed, shard=shard)
+        self._engine, self._prompt = engine, prompt
+        self._set_options(**(options or {}))
+        if self.asks_model and engine is None:
+            raise SceneAlignError("a model is to be asked: give negatives.engine (kind, model, base_url)")
+        self._problems: Counter[str] = Counter()
+        self._misses: Counter[str] = Counter()
+        self._interventions: Interventions | None = None
+
+    def _set_options(
+        self,
+        *,
+        rewrite: str = "template",
+        graphs: str = "given",
+        pipeline: str | None = None,
+        kinds: Mapping[str, float] | None = None,
+        per_question: int = 1,
+        edits: Mapping[int, float] | None = None,
+        distance: tuple[int, int] | None = None,
+        answer: str = "follow",
+        balance: str = "pad",
+        **wording: Any,
+    ) -> None:
+        """
+        Args:
+            rewrite: ``template`` (the embedded world), ``words`` (rules) or ``engine`` (a language model).
+            graphs: ``given``; for images that come without one also ``captions`` (parsed by a spaCy ``pipeline``) or
+                ``engine`` (a multimodal model is asked).
+            per_question: pairs per question, each of another kind.
+            kinds, edits, distance, answer, balance: see :class:`scramble.pairs.rationales.cases.Settings`.
+            wording: options of the rewriting, see ``WordInterventions`` and ``EngineInterventions``.
+        """
+        if rewrite not in REWRITES:
+            raise SceneAlignError(f"no rewriting is called {rewrite!r}: choose among {', '.join(REWRITES)}")
+        if graphs not in GRAPHS:
+            raise SceneAlignError(f"no source of graphs is called {graphs!r}: choose among {', '.join(GRAPHS)}")
+        if rewrite == "template" and wording:
+            raise SceneAlignError(f"rewrite=template has no option {min(wording)!r}")
+        self._rewrite, self._graphs, self._pipeline = rewrite, graphs, pipeline
+        self._per_question, self._wording = per_question, wording
+        weights = None if kinds is None else {k: float(w) for k, w in kinds.items() if w is not None}
+        self._settings = Settings(
+            kinds=dict.fromkeys(KINDS, 1.0) if weights is None else weights,
+            edits={1: 1.0} if edits is None else {int(n): float(w) for n, w in edits.items()},
+            distance=None if distance is None else (distance[0], distance[1]),
+            answer=answer,
+            balance=balance,
+        )
+
+    @property
+    def asks_model(self) -> bool:
+        return "engine" in (self._rewrite, self._graphs)
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        if not table_path(split, Question).exists():
+            raise SceneAlignError(
+                f"{split} has no questions: rationales come with questions (data=world, data=gqa, or a "
+                "questions.parquet)"
+            )
+        asked = self._open(split) if self.asks_model else None
+        self._interventions = self._make_interventions(split, asked)
+        # By image, so that no two shards ask for the graph of one image.
+        questions = list(self.share(read_table(split, Question), lambda q: (*q.image_ids, q.question_id)[0]))
+        wanted = {name for question in questions for name in question.image_ids}
+        images: Iterator[ImageRecord]
+        images = (record for record in read_table(split, ImageRecord) if record.image_id in wanted)
+        if self._graphs == "captions":
+            images = graphs_of_captions(images, self._pipeline)
+        elif asked is not None and self._graphs == "engine":
+            images = graphs_of_model(images, *asked, self._problems)
+        yield from rationale_pairs(
+            cases(images, questions, self._problems),
+            self._interventions,
+            prompt=self._prompt,
+            per_question=self._per_question,
+            seed=self.seed,
+            misses=self._misses,
+        )
+
+    def totals(self) -> dict[str, Any]:
+        """Defects of graphs, kinds that questions had no room for, and of an engine its requests, tokens and cost."""
+        totals = getattr(self._interventions, "totals", None)
+        return {
+            "graph_defects": dict(self._problems.most_common()),
+            "kinds_without_room": dict(self._misses.most_common()),
+            **({"engine": totals()} if totals else {}),
+        }
+
+    def _open(self, split: Path) -> tuple[Engine, ReplyStore]:
+        assert self._engine is not None  # the constructor refuses a model to ask without an engine
+        enter = self._stack.enter_context
+        return enter(open_engine(**self._engine)), enter(ReplyStore(split / "replies", self.shard))
+
+    def _make_interventions(self, split: Path, asked: tuple[Engine, ReplyStore] | None) -> Interventions:
+        if self._rewrite == "template":
+            return WorldInterventions(self._settings, seen_together(split, label))
+        seen = seen_together(split, lambda node: node.name)
+        if self._rewrite == "engine" and asked is not None:
+            return EngineInterventions(self._settings, seen, *asked, **self._wording)
+        return WordInterventions(self._settings, seen, **self._wording)
+
+
+def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = None) -> Iterator[ImageRecord]:
+    """Images without a scene graph get the one that their captions give: what has one name is one object."""
+    nlp = load_caption_parser(pipeline)
+    for image in images:
+        if image.graph is None and image.captions:
+            graph = merged(parsed.graph for parsed in parse_captions(image.captions, nlp))
+            image = dataclasses.replace(image, graph=graph.to_json() if graph.nodes else None)
+        yield image
+
+
+def graphs_of_model(
+    images: Iterable[ImageRecord], engine: Engine, store: ReplyStore, problems: Counter[str]
+) -> Iterator[ImageRecord]:
+    """Images without a scene graph get the one that a model reports of them."""
+    waiting: deque[ImageRecord] = deque()
+
+    def without() -> Iterator[ImageFile]:
+        for image in images:
+            waiting.append(image)
+            if image.graph is None:
+                yield image.image
+
+    for graph in describe(without(), engine, store, problems):
+        while waiting[0].graph is not None:
+            yield waiting.popleft()
+        yield dataclasses.replace(waiting.popleft(), graph=None if graph is None else graph.to_json())
+    yield from waiting
+
+
+def seen_together(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
+    """What is seen together in the training images (in the folder's own where there is no training split)."""
+    train = folder.parent / "train"
+    source = train if table_path(train, ImageRecord).exists() else folder
+
+    def scenes() -> Iterator[list[str]]:
+        for record in read_table(source, ImageRecord):
+            if record.graph is None:
+                continue
+            try:
+                graph = read_graph(record.graph, Counter())
+            except GraphError:
+                continue  # reported where its questions are skipped
+            yield [label(node) for node in graph.nodes]
+
+    return Cooccurrence(scenes())

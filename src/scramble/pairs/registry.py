@@ -1,0 +1,65 @@
+"""All pair methods by name. To add one: subclass :class:`scramble.pairs.method.PairMethod`, and add a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.pairs.answers.answer_methods import CorrectnessAnswers, DropoutAnswers
+from scramble.pairs.audit.refined_pairs import RefinedPairs
+from scramble.pairs.base import Skip
+from scramble.pairs.captions.caption_methods import CotCaptions, RuleCaptions, WorldCaptions
+from scramble.pairs.method import WHOLE, PairMethod, PairMethodError
+from scramble.pairs.mixing import MixedPairs
+from scramble.pairs.rationales.rationale_method import SceneAlignRationales
+from scramble.records import PreferencePair
+from scramble.storage.tables import read_table, table_path
+
+
+class GivenPairs(PairMethod):
+    """The pairs that came with the data.
+
+    Args:
+        ignored: settings that an experiment made for another method; they have no effect.
+    """
+
+    def __init__(self, *, seed: int, shard: tuple[int, int] = WHOLE, **ignored: Any) -> None:
+        super().__init__(seed=seed, shard=shard)
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        if not table_path(split, PreferencePair).exists():
+            raise PairMethodError(
+                f"{split} has no pairs of its own: negatives=given needs data that come with pairs (data=mmpr, "
+                "data=scramble_release); choose another method"
+            )
+        yield from read_table(split, PreferencePair)
+
+
+METHODS: dict[str, type[PairMethod]] = {
+    "world": WorldCaptions,
+    "rules": RuleCaptions,
+    "cot": CotCaptions,
+    "scenealign": SceneAlignRationales,
+    "correctness": CorrectnessAnswers,
+    "dropout_ntp": DropoutAnswers,
+    "mix": MixedPairs,
+    "given": GivenPairs,
+}
+
+
+def make_method(negatives: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
+    """The pair method of a configuration's section ``negatives``, with its refinement and, for a mix, its parts.
+
+    Raises:
+        PairMethodError: no method has this name, or its settings do not go together.
+    """
+    settings = {key: value for key, value in negatives.items() if key not in ("method", "refine", "audit")}
+    name, refine = negatives["method"], negatives.get("refine")
+    if name not in METHODS:
+        raise PairMethodError(f"no method of negatives is called {name!r}: choose among {', '.join(METHODS)}")
+    if name == "mix":
+        parts = settings["parts"].items()
+        settings["parts"] = {part: make_method(section, seed=seed, shard=shard) for part, section in parts}
+    method = METHODS[name](seed=seed, shard=shard, **settings)
+    return method if refine is None else RefinedPairs(method, **refine)

@@ -1,0 +1,97 @@
+"""The images of a data set: drawn by the embedded world, or imported and divided into splits."""
+
+from __future__ import annotations
+
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.console import say, track
+from scramble.records import SPLITS, ImageRecord
+from scramble.storage.tables import TABLES, open_table, read_table
+
+if TYPE_CHECKING:
+    from scramble.sources.bundles import Bundle
+
+
+def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Write the images, and what comes with them (questions, 2x2 items, pairs), by split.
+
+    Returns:
+        Counts per split, and of real images ``rejected_rows``.
+    """
+    data = dict(data)
+    kind = data.pop("kind")
+    if kind == "world":
+        from scramble import world
+
+        return world.generate(folder, seed=seed, **data)
+    return _import(folder, kind, data, seed)
+
+
+def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Real images into splits, what shares an image into one; see :class:`scramble.sources.splits.Groups`.
+
+    Everything is read into one place first: only at the end is it known what belongs together.
+    """
+    from scramble import sources
+    from scramble.sources.splits import Groups
+
+    fractions = {"val": data.pop("val_fraction"), "test": data.pop("test_fraction")}
+    path, allowed = data.pop("path"), data.pop("max_rejected")
+    if kind == "mmpr":
+        data["seed"] = seed
+    tables = [ImageRecord, *(sources.BUNDLES[kind].tables if kind in sources.BUNDLES else ())]
+    groups = Groups()
+    places: dict[type, array[int]] = {table: array("q") for table in tables}  # the group of each record
+    written: set[str] = set()
+    incoming = folder / "incoming"
+    shutil.rmtree(incoming, ignore_errors=True)  # of a run that was killed
+    try:
+        with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
+            writers = {table: stack.enter_context(open_table(incoming, table)) for table in tables}
+            for bundle in track(_bundles(kind, path, bad, data), "reading rows"):
+                group = groups.add(bundle.key, {image.image_id: image.image for image in bundle.images})
+                new = {image.image_id: image for image in bundle.images if image.image_id not in written}
+                for record in (*new.values(), *bundle.pairs, *bundle.questions):
+                    writers[type(record)].write(record)
+                    places[type(record)].append(group)
+                written |= new.keys()
+        if duplicates := groups.duplicates():
+            say(f"data: {duplicates:,} images have the same bytes as another one; each such group is in one split")
+        split_of = groups.assign(fractions, seed)
+        counts: dict[str, Any] = {split: {} for split in SPLITS}
+        for table in tables:
+            for split, count in _distribute(incoming, folder, table, places[table], split_of).items():
+                counts[split]["images" if table is ImageRecord else TABLES[table]] = count
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+    return counts | {"rejected_rows": bad.rejected}
+
+
+def _bundles(kind: str, path: str, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
+    """The input as bundles: images that come alone are one each."""
+    from scramble import sources
+    from scramble.sources.bundles import Bundle
+
+    if kind in sources.BUNDLES:  # pairs or questions come with the images
+        yield from sources.BUNDLES[kind].read(path, bad, **data)
+        sources.check(kind, path, bad)
+        return
+    for image in sources.read(kind, path, bad=bad, **data):
+        yield Bundle(image.image_id, (image,))
+
+
+def _distribute(
+    incoming: Path, folder: Path, table: type, places: Sequence[int], split_of: Sequence[str]
+) -> dict[str, int]:
+    """Write the records of one table into the splits of their groups, in order; returns how many each got."""
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(open_table(folder / split, table)) for split in SPLITS}
+        records: Iterable[Any] = read_table(incoming, table)
+        for record, group in zip(records, places, strict=True):
+            writers[split_of[group]].write(record)
+        return {split: writer.count for split, writer in writers.items()}

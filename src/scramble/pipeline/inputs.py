@@ -1,0 +1,42 @@
+"""What a data set is made from, as content keys: changed files and models are changed inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.storage.hashing import content_key, file_key
+
+
+def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
+    """Content keys of the files that the data comes from: a changed caption file is a changed input."""
+    if data.get("kind") == "mmpr":
+        from scramble.formats import mmpr
+
+        return mmpr.content_keys(data["path"], data.get("root"))
+    paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
+    files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
+    folders = {key: Path(path) for key, path in paths.items() if Path(path).is_dir()}
+    listed = {
+        key: content_key([(str(f.relative_to(path)), f.stat().st_size) for f in sorted(path.rglob("*")) if f.is_file()])
+        for key, path in folders.items()
+    }
+    texts = {
+        f"{key}/{f.name}": file_key(f)
+        for key, path in folders.items()
+        for f in sorted(path.iterdir())
+        if f.suffix in (".jsonl", ".json", ".csv")
+    }
+    return {key: file_key(path) for key, path in files.items()} | listed | texts
+
+
+def model_keys(negatives: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
+    """Content keys of the local models that negatives are sampled from: another model is another input."""
+    found: dict[str, str] = {}
+    for key, value in negatives.items():
+        if isinstance(value, Mapping):
+            found |= model_keys(value, folder_key)
+        elif key in ("path", "adapter") and isinstance(value, str) and Path(value).is_dir():
+            found[value] = folder_key(value)
+    return found
