@@ -111,7 +111,7 @@ def test_the_judge_of_pairs_finds_what_is_wrong(scenes: dict[str, tuple[Case, di
         lines = pair.rejected.split("\n")
         broken = {
             "more is false": replace(pair, rejected="\n".join(["there are no objects", *lines[1:]])),
-            "nothing is wrong": replace(pair, rejected=pair.chosen + " "),
+            "nothing is wrong": replace(pair, rejected=pair.chosen.partition("\n")[0] + "\n" + pair.chosen),
             "chosen is false": replace(pair, chosen="\n".join(["there are no objects", *pair.chosen.split("\n")[1:]])),
             "another answer": replace(pair, rejected="\n".join([*lines[:-1], "Final answer: maybe"])),
         }
