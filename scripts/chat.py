@@ -18,7 +18,6 @@ SECTIONS = ("model", "image", "text", "adapter", "max_new_tokens", "temperature"
 @stage_main("chat", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.console import say
     from scramble.models import load
     from scramble.models.chat import answer
     from scramble.records import ImageFile
@@ -30,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     loaded = load(**options | {"adapter": values["adapter"] or options["adapter"]})
 
     def ask(text: str) -> None:
-        say(
+        print(
             answer(
                 loaded,
                 text,

@@ -18,7 +18,6 @@ SECTIONS = ("run", "model", "adapter", "out", "dtype")
 @stage_main("export", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.console import say
     from scramble.models.export import export
     from scramble.pipeline import StageError, check_arm
 
@@ -31,7 +30,7 @@ def main(cfg: DictConfig) -> None:
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]
     )
     what = "without an adapter" if values["adapter"] is None else f"with {values['adapter']} merged in"
-    say(f"{model['path']} {what}: {folder}")
+    print(f"{model['path']} {what}: {folder}")
 
 
 if __name__ == "__main__":

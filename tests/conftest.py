@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from scramble.console import log_to_terminal
+
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def messages() -> None:
+    """What the library logs is printed, as in a script."""
+    log_to_terminal()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ to the user: it is printed as one line and the script ends with status 1. Any ot
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
 from scramble.config.roots import ConfigError, check_root, validate
+from scramble.console import log_to_run, log_to_terminal
 from scramble.project import shipped
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ConfigError", "plain", "stage_main", "start", "start_sweep"]
 
 Main = Callable[["DictConfig"], None]
+log = logging.getLogger(__name__)
 
 
 def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
@@ -42,6 +46,8 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
         def guarded(cfg: DictConfig) -> None:
             with errors_as_messages():
                 validate(cfg, root, sections)
+                log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
+                log.debug("%s", shlex.join(sys.argv))
                 if cfg.get("launcher", {}).get("kind", "inline") == "inline":
                     main(cfg)
                 else:
@@ -61,15 +67,19 @@ def errors_as_messages() -> Iterator[None]:
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
     # Silence third-party FutureWarnings.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
+    log_to_terminal()
     interrupt.listen()
     try:
         yield
     except interrupt.Stopped as stopped:
+        log.debug("%s", stopped)  # to the run's file only, as are the next two
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
     except Exception as error:
         if not _is_message(error):
+            log.debug("failed", exc_info=True)
             raise
+        log.debug("error: %s", error)
         sys.exit(f"error: {error}")
 
 

@@ -1,27 +1,92 @@
-"""What stages say on the terminal: lines, progress bars and tables; bars only where a person watches."""
+"""What reaches the terminal: the one logging channel, tables, progress bars (bars only where a person watches).
+
+Library code calls ``logging.getLogger(__name__)``; scripts call :func:`log_to_terminal` and :func:`log_to_run` once.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from pathlib import Path
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+LOG_FILE = "log.txt"
+LONG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+PACKAGE = logging.getLogger("scramble")
+log = logging.getLogger(__name__)
 
-def console() -> Console:
-    """The terminal: 120 columns where there is none, so that logs do not wrap."""
+
+class Terminal(logging.Handler):
+    """Short form: results on standard output as they are, warnings on standard error with their level.
+
+    The streams are looked up for each record, since tests and notebooks replace them.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno < logging.WARNING:
+                print(self.format(record), file=sys.stdout, flush=True)
+            else:
+                print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+class RunFile(logging.Handler):
+    """Long form, appended to ``log.txt`` of a run folder.
+
+    Records wait until the folder exists: a command that was mistyped must not make one. A folder that cannot be written
+    gets no file, since a finished run may be read-only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(logging.DEBUG)
+        self.folder, self.waiting = folder, list[str]()
+        self.setFormatter(logging.Formatter(LONG))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.waiting.append(self.format(record) + "\n")
+        if self.folder.is_dir():
+            try:
+                # Opened for each record: jobs of a sweep append to one file, and the folder may be moved meanwhile.
+                with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
+                    file.write("".join(self.waiting))
+            except OSError:
+                pass
+            self.waiting.clear()
+
+
+def log_to_terminal() -> None:
+    """Configure the package's logger; of several processes of a job only the first reports what is not a warning."""
+    PACKAGE.setLevel(logging.DEBUG)
+    for handler in PACKAGE.handlers[:]:
+        PACKAGE.removeHandler(handler)
+    terminal = Terminal(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    PACKAGE.addHandler(terminal)
+
+
+def log_to_run(folder: str | Path | None) -> None:
+    """From now on records go to ``log.txt`` of this run folder as well, and no longer to an earlier run's; None: to no
+    file."""
+    for handler in PACKAGE.handlers[:]:
+        if isinstance(handler, RunFile):
+            PACKAGE.removeHandler(handler)
+    if folder is not None and os.environ.get("RANK", "0") == "0":
+        PACKAGE.addHandler(RunFile(Path(folder)))
+
+
+def show(table: Any) -> None:
+    """Log one of rich's tables, drawn for the terminal's width (120 columns where there is none)."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-
-
-def say(line: str) -> None:
-    """Print one line (no markup: captions and paths may hold brackets)."""
-    print(line, flush=True)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, color_system=None)
+    with console.capture() as drawn:
+        console.print(table)
+    log.info(drawn.get().rstrip("\n"))
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

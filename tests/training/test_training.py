@@ -78,14 +78,16 @@ def test_a_finished_run_is_not_trained_again(base: Path, data: Path, tmp_path: P
     assert again["resumed_from"] == "step-00000004" and again["last"] == first["last"]
 
 
-def test_a_damaged_checkpoint_is_passed_over(base: Path, data: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(
+    base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     options: dict[str, Any] = {"lora": LORA, "steps": 6, "batch_size": 4, "save_every": 2, "keep": 3, "device": "cpu"}
     train(load(base), data, tmp_path, **options)
     expected = rows(tmp_path)
     optimizer = tmp_path / "checkpoints" / "step-00000006" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match=r"step-00000006 is damaged \(optimizer.pt has changed\)"):
-        summary = train(load(base), data, tmp_path, **options)
+    summary = train(load(base), data, tmp_path, **options)
+    assert "step-00000006 is damaged (optimizer.pt has changed)" in caplog.text
     assert summary["resumed_from"] == "step-00000004" and rows(tmp_path) == expected
 
 
@@ -345,7 +347,9 @@ def test_text_only_pairs(base: Path, data: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
-def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_used_are_listed(
+    base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     images = ImageTable(data)
     good = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(6)]
     bad = [
@@ -359,12 +363,11 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
     options: dict[str, Any] = {"lora": LORA, "steps": 1, "batch_size": 2, "device": "cpu", "max_length": 200}
     with pytest.raises(DataError, match=r"6 of 12 rows refused, listed in .*rejected_rows\.jsonl"):
         train(load(base), (good + bad, images), tmp_path, **options)
-    with pytest.warns(UserWarning, match="6 of 12 rows refused"):
-        train(load(base), (good + bad, images), tmp_path, **options, max_refused=0.5)
-    with pytest.warns(UserWarning, match=r"1 of 7 rows refused, listed in .*rejected_rows_val\.jsonl"):
-        train(
-            load(base), (good, images), tmp_path / "val", **options, val_data=([*good, bad[0]], images), max_refused=0.5
-        )
+    train(load(base), (good + bad, images), tmp_path, **options, max_refused=0.5)
+    assert "6 of 12 rows refused" in caplog.text
+    validation = ([*good, bad[0]], images)
+    train(load(base), (good, images), tmp_path / "val", **options, val_data=validation, max_refused=0.5)
+    assert f"1 of 7 rows refused, listed in {tmp_path / 'val' / 'rejected_rows_val.jsonl'}" in caplog.text
     assert [row["id"] for row in read_jsonl(tmp_path / "val" / "rejected_rows_val.jsonl")] == ["long"]
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
     assert list(refused) == ["long", "lost", "same", "good0", "placeholder", "empty"]
@@ -378,7 +381,7 @@ def test_rows_that_cannot_be_used_are_listed(base: Path, data: Path, tmp_path: P
     [("a blue <im_col>", "'<im_col>', which molmo reads as a control token"), ("a blue zebra", "output head")],
 )
 def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
-    answer: str, reason: str, data: Path, tmp_path: Path
+    answer: str, reason: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Molmo's image tokens have no row in the head, nor has a word that the tokenizer got later; the run goes on."""
     from scramble.models.tiny import save_tiny
@@ -388,8 +391,8 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     loaded.processor.tokenizer.add_tokens(["zebra"])
     examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
     examples.append(Example("special", ("i1",), "Describe the image.", "a red", answer))
-    with pytest.warns(UserWarning, match="1 of 5 rows refused"):
-        train(loaded, (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2, device="cpu")
+    train(loaded, (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2, device="cpu")
+    assert "1 of 5 rows refused" in caplog.text
     [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
     assert row["id"] == "special" and reason in row["reason"]
 
@@ -556,10 +559,11 @@ def test_options_that_do_not_go_together(
         train(load(base), data, tmp_path, device="cpu", **options)
 
 
-def test_lora_dropout_is_allowed_with_one_warning(base: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="share tokens here, and with them dropout masks") as caught:
-        train(load(base), data, tmp_path, lora={**LORA, "dropout": 0.1}, steps=1, batch_size=2, device="cpu")
-    assert sum("dropout masks" in str(w.message) for w in caught) == 1
+def test_lora_dropout_is_allowed_with_one_warning(
+    base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(load(base), data, tmp_path, lora={**LORA, "dropout": 0.1}, steps=1, batch_size=2, device="cpu")
+    assert caplog.text.count("share tokens here, and with them dropout masks") == 1
 
 
 def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path) -> None:

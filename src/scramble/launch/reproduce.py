@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shlex
 import sys
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import console, say
+from scramble.console import show
 from scramble.launch.pool import Task, run_pool
 from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import results_folder
@@ -21,6 +22,8 @@ from scramble.storage.files import STAGE_FILE, read_json, write_json, write_text
 if TYPE_CHECKING:
     from scramble.reporting.comparison import ScoreRow
     from scramble.reporting.reproduced import PaperColumn
+
+log = logging.getLogger(__name__)
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 SIZES = ("full", "tiny")
@@ -169,12 +172,12 @@ def _tell(steps: Sequence[Step]) -> None:
     for step in steps:
         missing = len(step.missing())
         state = "finished" if not missing else f"{len(step.makes) - missing} of {len(step.makes)} finished"
-        say(f"{step.run}, {step.title}: {state}")
-        say(f"    {step.line()}")
+        log.info(f"{step.run}, {step.title}: {state}")
+        log.info(f"    {step.line()}")
 
 
 def _run(step: Step) -> None:
-    say(f"running: {step.line()}")
+    log.info(f"running: {step.line()}")
     started = time.monotonic()
     codes: list[int] = []
     # In the pool, where a Ctrl-C lets the command save: subprocess.run would kill it.
@@ -183,7 +186,7 @@ def _run(step: Step) -> None:
         lacking = ", ".join(map(str, step.missing()[:3]))
         reason = f"ended with status {codes[0]}" if codes[0] else f"left {lacking} unfinished"
         raise StageError(f"{step.line()}\n{reason}; what is finished is kept, the same command resumes from there")
-    say(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
+    log.info(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -224,10 +227,10 @@ def _write(
         },
     )
     for shown in reproduced.by_column(made, title):
-        console().print(shown.rich())
+        show(shown.rich())
     for note in made.notes:
-        say(f"- {note}")
-    say(f"table: {folder / 'table.md'}")
+        log.info(f"- {note}")
+    log.info(f"table: {folder / 'table.md'}")
     return folder / "table.md"
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import say
 from scramble.launch.points import LaunchError
 from scramble.launch.sweep import launch
 from scramble.storage.files import STAGE_FILE, read_json
@@ -15,6 +15,8 @@ from scramble.storage.files import STAGE_FILE, read_json
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.trial import Trial
+
+log = logging.getLogger(__name__)
 
 
 # Not in the configuration's file: what is given there would be merged with it.
@@ -65,14 +67,14 @@ def search(
 
     def tell(_: Any, trial: Any) -> None:
         if trial.value is not None:
-            say(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
+            log.info(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
 
     while finished() < trials:
         # A seed for each trial: a search that goes on asks for what an uninterrupted one would have asked for.
         study.sampler = optuna.samplers.TPESampler(seed=100_000 * cfg.seed + len(study.trials))
         study.optimize(run, n_trials=1, callbacks=[tell])
     best = study.best_trial
-    say(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
+    log.info(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
     return {"value": best.value, "params": best.params, "arm": f"trial{best.number:03d}-seed{cfg.seed}"}
 
 

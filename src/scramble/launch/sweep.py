@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.interrupt import EXIT_STOPPED
 from scramble.launch.command import job_command, strategy_file
 from scramble.launch.points import CONFIG_FILE, LOG_FILE, STATUS_FILE, LaunchError, Point, make_points, status
@@ -14,6 +14,8 @@ from scramble.launch.pool import Task, run_pool
 from scramble.launch.slurm import submit, under_way, wait_for_jobs
 from scramble.launch.sweep_table import write_table
 from scramble.storage.files import atomic_path, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 TAIL_LINES = 15
 
@@ -44,12 +46,12 @@ def launch(
     for point in open_points:
         _write_config(point)
     if skipped := len(points) - len(open_points):
-        say(f"{skipped} of {len(points)} jobs are finished or under way already")
+        log.info(f"{skipped} of {len(points)} jobs are finished or under way already")
     if open_points and launcher["kind"] == "local":
         _run_here(open_points, launcher, alone=len(points) == 1)
     elif open_points:
         jobs = submit(open_points, launcher, folder / "submitit")
-        say(f"submitted {', '.join(str(job.job_id) for job in jobs)}; logs in {folder}")
+        log.info(f"submitted {', '.join(str(job.job_id) for job in jobs)}; logs in {folder}")
         if launcher["wait"]:
             wait_for_jobs(jobs, lambda n: _settle(open_points[n]), slurm=launcher["cluster"] == "slurm")
     if len(points) > 1:
@@ -80,7 +82,9 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
         jobs = min(jobs, len(devices))
     tasks = [Task(job_command(point, launcher), None if alone else point.folder / LOG_FILE, {}) for point in points]
     if not alone:
-        say(f"{len(tasks)} jobs, {min(jobs, len(tasks))} at a time; logs in {points[0].folder.parent}/*/{LOG_FILE}")
+        log.info(
+            f"{len(tasks)} jobs, {min(jobs, len(tasks))} at a time; logs in {points[0].folder.parent}/*/{LOG_FILE}"
+        )
     for point in points:  # what an earlier attempt noted is no news of this one
         note = status(point)
         write_json(point.folder / STATUS_FILE, {"status": "new", "attempt": note.get("attempt", 0)})
@@ -88,7 +92,7 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
     def ended(number: int, code: int) -> None:
         _settle(points[number], code)
         if not alone:
-            say(f"{points[number].label}: {status(points[number])['status']}")
+            log.info(f"{points[number].label}: {status(points[number])['status']}")
 
     run_pool(tasks, jobs, devices, ended)
 

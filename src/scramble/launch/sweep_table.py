@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.console import console, say
+from scramble.console import show
 from scramble.launch.points import Point, status
 from scramble.reporting.table import Column, Table
 from scramble.storage.files import atomic_path, read_json, write_json, write_text
+
+log = logging.getLogger(__name__)
 
 # In the order in which they are looked for, as columns and as the plot's number.
 PREFERRED = ("val/rewards/accuracies", "val/loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
@@ -24,10 +27,10 @@ def write_table(points: Sequence[Point], folder: Path) -> None:
     titles = [*_varied(rows), "status", *numbers, "seconds"]
     table = Table([Column(title) for title in titles], [_values(row, titles) for row in rows], "sweep")
     write_text(folder / f"{name}.md", f"# Sweep of {name}\n\n{table.markdown()}")
-    console().print(table.rich())
+    show(table.rich())
     if numbers and any(numbers[0] in row["numbers"] for row in rows):
         _plot(rows, numbers[0], folder / f"{name}.png")
-    say(f"sweep: {folder / f'{name}.md'}")
+    log.info(f"sweep: {folder / f'{name}.md'}")
 
 
 def _row(point: Point) -> dict[str, Any]:

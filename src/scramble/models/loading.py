@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from scramble.models.hub import (
 )
 from scramble.models.images import ImageOptions
 from scramble.project import shipped
+
+log = logging.getLogger(__name__)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
@@ -193,7 +196,7 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{path}: {_several(missing, 'tensor')} missing from the weight files")
     if unexpected := sorted(report["unexpected_keys"]):
-        warnings.warn(f"{path}: {_several(unexpected, 'tensor')} not used by the model", stacklevel=2)
+        log.warning(f"{path}: {_several(unexpected, 'tensor')} not used by the model")
     return model
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import console, say
+from scramble.console import show
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
 
 if TYPE_CHECKING:
     from scramble.records import PreferencePair
     from scramble.sources import BadRows
+
+log = logging.getLogger(__name__)
 
 AUDITS = Path("runs", "audits")
 
@@ -44,17 +47,17 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     write_json(folder / "audit.json", {"file": str(source.resolve()), "rejected_rows": bad.rejected, **result})
     write_page(folder / "audit.html", result, usable, title=f"Audit of {source.name}", seed=seed)
     for table in audit_tables(result):
-        console().print(table.rich())
+        show(table.rich())
     if bad.rejected:
         counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
         total = bad.rejected + bad.used
-        say(f"audit: {bad.rejected} of {total} rows cannot be used and are left out ({counts}); see {bad.path}")
+        log.info(f"audit: {bad.rejected} of {total} rows cannot be used and are left out ({counts}); see {bad.path}")
     if not result["kinds"]["all"]["blind"]:
-        say(
+        log.info(
             f"audit: {len(usable)} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
             f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
         )
-    say(f"audit: {folder / 'audit.html'}")
+    log.info(f"audit: {folder / 'audit.html'}")
     return result
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import say
 from scramble.pipeline import StageError
 from scramble.records import RecordError
 from scramble.storage.files import StoreError
 
 if TYPE_CHECKING:
     from scramble.evaluation.items import Benchmark
+
+log = logging.getLogger(__name__)
 
 
 def browse(
@@ -73,8 +75,8 @@ def browse(
         reasons=reasons,
     )
     for name, reason in reasons.items() if items else ():
-        say(f"browser: no items of {name}: {reason}")
-    say(f"browser (scores, curves, items that changed): {page}")
+        log.info(f"browser: no items of {name}: {reason}")
+    log.info(f"browser (scores, curves, items that changed): {page}")
     return page
 
 

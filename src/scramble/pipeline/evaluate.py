@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
-from scramble.console import counter, say
 from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.provenance import environment
 from scramble.storage.files import STAGE_FILE, read_json
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from scramble.evaluation.judge import Judge
     from scramble.evaluation.scoring.results import Result
     from scramble.models import Loaded
+
+log = logging.getLogger(__name__)
 
 BASE = "base"
 _TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
@@ -111,14 +113,14 @@ def evaluate(
             )
             if is_main_process() and shard is None:
                 for benchmark, result in zip(loaded, results[arm], strict=True):
-                    say(f"{arm}: {_headline(result)}")
+                    log.info(f"{arm}: {_headline(result)}")
                     _hand_over(handover, benchmark, out / benchmark.name, limit, arm)
     if shard is not None:
-        say(f"shard {shard[0]}/{shard[1]}: answered; without shard the same command scores")
+        log.info(f"shard {shard[0]}/{shard[1]}: answered; without shard the same command scores")
     elif is_main_process():
         _compare([run / place / arm / b.name for arm in results for b in loaded], baselines)
         if limit is not None:
-            say(
+            log.info(
                 f"limit={limit}: partial results, in {run / place} and in no report; without limit all items are scored"
             )
     return results
@@ -214,7 +216,7 @@ def arms_of(
     ]
     trials = [arm for arm in finished if _TRIAL.fullmatch(arm)]
     if arms == "all" and trials:
-        say(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
+        log.info(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
     default = [BASE, *(arm for arm in finished if arm not in trials)]
     wanted = default if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
     if unknown := [arm for arm in wanted if arm != BASE and arm not in finished]:
@@ -289,7 +291,7 @@ def _hand_over(formats: Sequence[str], benchmark: Benchmark, folder: Path, limit
     for name in formats:
         items = limit_items(benchmark.items, limit)
         path = handover.write(name, folder, arm, benchmark.name, items, results.read_outcomes(folder))
-        say(f"{arm}: {benchmark.name} for {name}: {path or 'it has no format for such items'}")
+        log.info(f"{arm}: {benchmark.name} for {name}: {path or 'it has no format for such items'}")
 
 
 def _compare(folders: Sequence[Path], baselines: Sequence[str]) -> None:

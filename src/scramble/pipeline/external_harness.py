@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import BASE, arms_of
 from scramble.pipeline.stage import run_stage
 from scramble.storage.files import write_text
+
+log = logging.getLogger(__name__)
 
 
 def bridge(
@@ -84,9 +86,9 @@ def bridge(
         for result, outcomes in kits.read_results(kit, out, described):
             read[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{kit}")
             results.write(read[arm][-1], result, outcomes)
-            say(f"{arm}: {result.benchmark['name']} read from {kit}: {_first(result.scores)}")
+            log.info(f"{arm}: {result.benchmark['name']} read from {kit}: {_first(result.scores)}")
         if not read[arm]:
-            say(f"{arm}: run `sh {shlex.quote(str(script))}` in {kit}'s environment, then this command again")
+            log.info(f"{arm}: run `sh {shlex.quote(str(script))}` in {kit}'s environment, then this command again")
     return read
 
 

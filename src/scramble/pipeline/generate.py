@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import say
 from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.images import make_images
 from scramble.pipeline.inputs import input_keys, model_keys
@@ -117,7 +116,7 @@ def generate_shard(
     for split in _splits(folder):
         with make_method(negatives, seed=seed, shard=shard) as method:
             num_items += method.store_replies(split)
-    say(f"shard {shard[0]}/{shard[1]}: asked about {num_items:,} images or questions; the replies are stored")
+    log.info(f"shard {shard[0]}/{shard[1]}: asked about {num_items:,} images or questions; the replies are stored")
     return num_items
 
 
@@ -164,23 +163,23 @@ def _report(folder: Path, summary: Mapping[str, Any], *, reused: bool) -> None:
     for split, counts in summary["splits"].items():
         numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items() if isinstance(count, int) and count)
         empty = f"no images; data.{split}_fraction gives it more"
-        say(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
+        log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
         if reused:  # a sweep would repeat all of it for each arm
             return
     _report_small_kinds(summary["splits"].get("train", {}))
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
-            say(f"data, {split}: without a pair: {reasons}; see {folder / split / 'skipped.jsonl'}")
+            log.info(f"data, {split}: without a pair: {reasons}; see {folder / split / 'skipped.jsonl'}")
     if accuracies := summary.get("blind"):
         best = max(accuracies, key=accuracies.__getitem__)
-        say(
+        log.info(
             f"audit: a text-only classifier picks the chosen text {accuracies[best]:.0f} % of the time "
             f"(50 % = chance); see {folder / 'audit.html'}"
         )
         log.info("audit: text-only accuracy in percent, by classifier: %s", accuracies)
     if summary["rejected_rows"]:
-        say(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
+        log.info(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:
@@ -194,7 +193,7 @@ def _report_small_kinds(counts: Mapping[str, Any]) -> None:
             if kinds := numbers.get(what):
                 clauses.append(f"{does}: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
         if clauses:
-            say(
+            log.info(
                 f"data, train: kinds{part} with fewer than {MIN_PAIRS} pairs or {FOLDS} images are too small to refine "
                 f"one by one; {'; '.join(clauses)}"
             )

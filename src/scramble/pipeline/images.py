@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,12 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import say, track
+from scramble.console import track
 from scramble.records import SPLITS, ImageRecord
 from scramble.storage.tables import TABLES, open_table, read_table
 
 if TYPE_CHECKING:
     from scramble.sources.bundles import Bundle
+
+log = logging.getLogger(__name__)
 
 
 def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
                     places[type(record)].append(group)
                 written |= new.keys()
         if duplicates := groups.duplicates():
-            say(f"data: {duplicates:,} images have the same bytes as another one; each such group is in one split")
+            log.info(f"data: {duplicates:,} images have the same bytes as another one; each such group is in one split")
         split_of = groups.assign(fractions, seed)
         counts: dict[str, Any] = {split: {} for split in SPLITS}
         for table in tables:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scramble.console import console, say
+from scramble.console import show
 from scramble.pipeline import StageError
 from scramble.pipeline.provenance import environment
 from scramble.records import PreferencePair
@@ -19,6 +20,8 @@ from scramble.storage.tables import read_table, table_path
 if TYPE_CHECKING:
     from scramble.reporting.comparison import ScoreRow
     from scramble.reporting.headline import Headline
+
+log = logging.getLogger(__name__)
 
 
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
@@ -55,8 +58,8 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     write_text(folder / "table.tex", published.as_latex(scores))
     write_text(folder / "report.md", _markdown(run, main, rows, published.as_markdown(scores), baselines, pictures))
     for line in headline.as_text(main):
-        say(line)
-    say(f"report (all scores, pictures): {folder / 'report.md'}")
+        log.info(line)
+    log.info(f"report (all scores, pictures): {folder / 'report.md'}")
     return folder / "report.md"
 
 
@@ -76,7 +79,7 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
         return []
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
-        say(
+        log.info(
             f"{path.name}: no installed font has all letters of {number} captions; boxes stand for them "
             "(install one, for example Noto Sans, and run scripts/report.py again)"
         )
@@ -117,4 +120,4 @@ def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
         shown = [row for row in members if "/" not in row.score or row.score.startswith("group/swap")]
         sections = [n for n, (above, below) in enumerate(pairwise(shown), 1) if above.score != below.score]
         caption = f"{benchmark}: percent, differences in points with 95 % intervals"
-        console().print(score_table(shown, baselines, caption, sections).rich())
+        show(score_table(shown, baselines, caption, sections).rich())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.pipeline import StageError, check_arm
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_text
 from scramble.storage.tables import read_table
+
+log = logging.getLogger(__name__)
 
 KINDS = ("adapter", "model", "data")
 SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")
@@ -69,7 +71,7 @@ def share(
         if out.exists():
             out.rmdir()
         folder.rename(out)
-    say(f"shared {what}: {out}")
+    log.info(f"shared {what}: {out}")
     if push_to_hub is not None:
         _push(out, push_to_hub, "dataset" if what == "data" else "model", private)
     return out
@@ -194,4 +196,4 @@ def _push(folder: Path, repository: str, kind: str, private: bool) -> None:
             f"{folder} is written but was not pushed to {repository}: {str(error).splitlines()[0]}. "
             "Log in (hf auth login, or HF_TOKEN) and run the command with another out=..."
         ) from error
-    say(f"pushed: {done}")
+    log.info(f"pushed: {done}")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import say
 from scramble.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from scramble.models import Loaded
     from scramble.training.collator import PairBatch
     from scramble.trie.pack import TrieItem
+
+log = logging.getLogger(__name__)
 
 
 def show_batch(
@@ -50,19 +52,21 @@ def show_batch(
     for item in items:
         _print_item(item, loaded)
     rows, length = batch.tries.input_ids_BL.shape
-    say(
+    log.info(
         f"batch: {len(selected)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
         f"{batch.tries.padding_fraction:.1%} padding, head on {len(batch.tries.rows_R)} positions"
     )
     path = _draw(batch, Path(run) / "batch.png")
-    say(f"tiles and attention mask: {path}")
+    log.info(f"tiles and attention mask: {path}")
     return path
 
 
 def _print_item(item: TrieItem, loaded: Loaded) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in (item.images or {}).items()}
     tokens = sum(map(len, item.sequences))
-    say(f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens as rows of their own; images {shapes}")
+    log.info(
+        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens as rows of their own; images {shapes}"
+    )
     tokenizer, image_ids = loaded.processor.tokenizer, loaded.backbone.feature_tokens
 
     def words(ids: Sequence[int]) -> str:
@@ -87,7 +91,7 @@ def _print_item(item: TrieItem, loaded: Loaded) -> None:
                 for marked, group in groupby(range(start, stop), key=lambda place: scored[place])
                 for run in [list(group)]
             ]
-            say("  " * indent + f"{stop - start:5d}  " + "".join(parts))
+            log.info("  " * indent + f"{stop - start:5d}  " + "".join(parts))
         branches: dict[int, list[int]] = {}
         for n in numbers:
             if len(item.sequences[n]) > stop:

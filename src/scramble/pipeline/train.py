@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scramble import interrupt
-from scramble.console import say
 from scramble.pipeline import is_main_process
 from scramble.pipeline.provenance import environment
 from scramble.pipeline.stage import run_stage
@@ -18,6 +18,8 @@ from scramble.storage.hashing import file_key
 from scramble.storage.locks import locked, wait_for
 from scramble.storage.tables import read_table, table_path
 from scramble.training.checkpoint_paths import newest_step
+
+log = logging.getLogger(__name__)
 
 # Options of the trainer that change what is written and when, and not what is trained.
 OPERATION = (
@@ -101,7 +103,7 @@ def train(
         )
 
     if is_main_process() and state == "running":
-        say(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
+        log.info(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
     with interrupt.keeping(lambda: f"the same command {resumes()}"):
         summary, how = run_stage(folder, config, work, main=is_main_process())
     if not is_main_process():
@@ -109,7 +111,7 @@ def train(
     last = summary["last"]
     numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
     done = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
-    say(f"{arm}: {done}; {numbers} -> {folder}")
+    log.info(f"{arm}: {done}; {numbers} -> {folder}")
     return summary
 
 
@@ -155,7 +157,7 @@ def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
     loaded = load(path, dtype="float32", device="cpu")
     figures = teach_vision(loaded, seed=seed, **lessons)
     loaded.model.save_pretrained(path)
-    say(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} in what lies in a cell")
+    log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} in what lies in a cell")
 
 
 def _texts(folder: Path) -> Iterator[str]:
@@ -188,7 +190,7 @@ def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         train_vision=bool(options.get("train_vision")),
         gradient_checkpointing=options["gradient_checkpointing"],
     )
-    say(need.line())
+    log.info(need.line())
     need.check()
 
 

@@ -6,16 +6,18 @@ Local files are read in place (:mod:`scramble.sources.tables`), hub ids are stre
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.tables import LocalTable, one_line, open_local
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -111,7 +113,7 @@ def _records(
 def _say_what_is_shared(path: str | Path, images: dict[str, _Image]) -> None:
     shared = [image.rows for image in images.values() if image.rows > 1]
     if shared:
-        say(
+        log.info(
             f"data: {path}: {sum(shared):,} rows share {len(shared):,} images (the same bytes or path); each image is "
             "one, with the captions of all its rows"
         )

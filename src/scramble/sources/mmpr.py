@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.formats import mmpr, rows
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_text, exists, find_image, image_fault, image_name, load_image
@@ -18,6 +18,8 @@ from scramble.formats.provenance import FormatError
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
 from scramble.storage.jsonl import json_values
+
+log = logging.getLogger(__name__)
 
 
 def bundles(
@@ -81,12 +83,12 @@ def _tell_what_is_left_aside(sets: list[_Set]) -> None:
     for one in sets:
         entry = one.entry
         if entry.length is not None and entry.length != len(one.lines):
-            say(f"mmpr: set {entry.name} has {len(one.lines)} rows, its meta.json says {entry.length}")
+            log.info(f"mmpr: set {entry.name} has {len(one.lines)} rows, its meta.json says {entry.length}")
         if entry.data_augment:
-            say(f"mmpr: set {entry.name} asks for data_augment, which is not done")
+            log.info(f"mmpr: set {entry.name} asks for data_augment, which is not done")
     patches = {one.entry.max_dynamic_patch for one in sets} - {None}
     if patches:
-        say(f"mmpr: max_dynamic_patch is {sorted(patches)}; all sets are cut by model.max_tiles")  # type: ignore[type-var]
+        log.info(f"mmpr: max_dynamic_patch is {sorted(patches)}; all sets are cut by model.max_tiles")  # type: ignore[type-var]
 
 
 class _Images:

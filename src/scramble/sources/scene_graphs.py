@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_id, load_image
 from scramble.records import ImageRecord, Question, RecordError
@@ -15,6 +15,8 @@ from scramble.scenegraphs import GraphError
 from scramble.scenegraphs.files import read_graphs
 from scramble.sources.bundles import Bundle
 from scramble.storage.files import StoreError, read_json
+
+log = logging.getLogger(__name__)
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -78,7 +80,7 @@ def bundles(
             record = ImageRecord(image_id, image, source=source, graph=graph)
             yield Bundle(image_id, (record,), questions=tuple(asked.get(image_id, ())))
         if left := sum(len(asked[image_id]) for image_id in asked.keys() - with_graph):
-            say(f"data: {left:,} questions are about images without a scene graph in {graphs} and are left out")
+            log.info(f"data: {left:,} questions are about images without a scene graph in {graphs} and are left out")
 
     try:
         yield from islice(stream(), limit)

@@ -6,6 +6,7 @@ for patterns, and reads a folder's splits as one where it is given the files. So
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scramble.console import say
 from scramble.formats.bad_rows import SourceError
 from scramble.storage.files import StoreError, read_json
+
+log = logging.getLogger(__name__)
 
 BATCH = 64  # rows in memory at a time: they may hold photographs
 
@@ -99,7 +101,7 @@ def _say_what_is_missing(path: Path, files: list[Path]) -> None:
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
-            say(f"data: {path} has {count} of the {int(total)} files of {name}; only these are read")
+            log.info(f"data: {path} has {count} of the {int(total)} files of {name}; only these are read")
 
 
 def one_line(error: BaseException) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scramble.storage.files import StoreError
+
+log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 
@@ -31,7 +33,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
-            warnings.warn(f"{folder} cannot be locked ({error.strerror}): start one job on it at a time", stacklevel=3)
+            log.warning(f"{folder} cannot be locked ({error.strerror}): start one job on it at a time")
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import uuid
@@ -16,9 +17,10 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from scramble import interrupt
-from scramble.console import say
 from scramble.storage.files import write_text
 from scramble.storage.jsonl import JsonLines, read_jsonl
+
+log = logging.getLogger(__name__)
 
 
 def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:
@@ -109,7 +111,7 @@ class ProgressBar(TrainerCallback):
         seconds = time.monotonic() - began
         left = seconds / max(1, state.global_step - first) * (state.max_steps - state.global_step)
         numbers = "".join(f", {name} {value}" for name, value in shown.items())
-        say(
+        log.info(
             f"{self.label}: step {state.global_step} of {state.max_steps}{numbers}, {seconds:.0f} s"
             + (f", about {left:.0f} s left" if left else "")
         )

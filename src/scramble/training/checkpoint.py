@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from transformers.training_args import TrainingArguments
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.storage.hashing import file_key
 from scramble.training.checkpoint_paths import checkpoint_path, working_path
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -47,7 +49,7 @@ def newest(folder: str | Path, settings: Mapping[str, Any]) -> Path | None:
     for path in sorted(Path(folder).glob("step-*"), reverse=True):
         fault = damage(path)
         if fault is not None:
-            warnings.warn(f"checkpoint {path} is damaged ({fault}); going back to the one before it", stacklevel=2)
+            log.warning(f"checkpoint {path} is damaged ({fault}); going back to the one before it")
             continue
         made_with = read_json(path / MANIFEST)["settings"]
         changed = sorted(k for k in {*made_with, *settings} if made_with.get(k) != settings.get(k))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import warnings
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +14,8 @@ from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, R
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import JsonLines
 from scramble.storage.tables import read_table
+
+log = logging.getLogger(__name__)
 
 Data = str | Path | tuple[Sequence["Example"], Mapping[str, ImageFile]]
 """A data set folder, or examples with their images by id."""
@@ -124,7 +126,7 @@ def report_refused(
         raise DataError(
             f"{message}. More than the allowed {max_refused:.0%}: fix the data or raise trainer.max_refused"
         )
-    warnings.warn(message, stacklevel=3)
+    log.warning(message)
 
 
 def group_by_image(examples: Sequence[Example]) -> list[list[int]]:

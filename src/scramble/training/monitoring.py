@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ import torch
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from scramble.console import say
 from scramble.storage.jsonl import JsonLines
 from scramble.training.callbacks import cut_rows
+
+log = logging.getLogger(__name__)
 
 # Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets; the first that fits counts.
 PEAK_TFLOPS = {
@@ -134,7 +136,7 @@ class Warnings(TrainerCallback):
         self._said.add(warning)
         with JsonLines(self.path) as file:
             file.append({"step": step, "warning": warning, **numbers, "text": text})
-        say(f"warning, step {step}: {warning}: {text}")
+        log.info(f"warning, step {step}: {warning}: {text}")
 
 
 class LogAtStart(TrainerCallback):

@@ -7,8 +7,8 @@ every trained parameter in it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
-import warnings
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from scramble.models import Loaded, ModelError
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
 from scramble.trie.pack import TrieBatch
+
+log = logging.getLogger(__name__)
 
 
 class Policy(nn.Module):
@@ -104,10 +106,7 @@ def add_lora(
     targets = targets or loaded.family.lora_targets
     check_lora_targets(loaded.backbone, targets)
     if dropout > 0:
-        warnings.warn(
-            f"LoRA dropout {dropout}: the sequences of an image share tokens here, and with them dropout masks",
-            stacklevel=2,
-        )
+        log.warning(f"LoRA dropout {dropout}: the sequences of an image share tokens here, and with them dropout masks")
     set_seed(seed)
     config = LoraConfig(
         r=r,

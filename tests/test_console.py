@@ -1,0 +1,62 @@
+"""The one logging channel: short on the terminal, long in the run's file, and no folder made by a message."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from scramble.console import LOG_FILE, log_to_run, log_to_terminal
+
+log = logging.getLogger("scramble.somewhere")
+
+
+@pytest.fixture(autouse=True)
+def channel() -> object:
+    log_to_terminal()
+    yield
+    log_to_run(None)
+
+
+def test_results_go_to_stdout_and_warnings_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    log.debug("a detail")
+    log.info("loss 0.5 of [brackets] and 100%")
+    log.warning("a row was refused")
+    printed = capsys.readouterr()
+    assert printed.out == "loss 0.5 of [brackets] and 100%\n" and printed.err == "warning: a row was refused\n"
+
+
+def test_the_run_has_a_log_in_long_form_once_its_folder_exists(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    log_to_run(run)
+    log.info("before there is a folder")
+    assert not run.exists()
+    run.mkdir()
+    log.debug("a detail")
+    log_to_run(tmp_path / "another")
+    log.info("not in this run's")
+    first, second = (run / LOG_FILE).read_text().splitlines()
+    assert first.endswith("INFO scramble.somewhere: before there is a folder") and second.endswith("a detail")
+
+
+def test_other_processes_of_a_job_only_warn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    log_to_terminal()
+    log_to_run(tmp_path)
+    log.info("said by the first process already")
+    log.warning("a fault of this process")
+    printed = capsys.readouterr()
+    assert printed.out == "" and "a fault of this process" in printed.err and not (tmp_path / LOG_FILE).exists()
+
+
+def test_library_code_prints_nothing_itself() -> None:
+    """``print`` is for scripts, the terminal's handler and what ends a process."""
+    src = Path(__file__).resolve().parents[1] / "src" / "scramble"
+    allowed = {"console.py", "app.py", "help.py", "cli.py"}
+    for path in src.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines() if line.strip().startswith(("print(", "warnings.warn("))]
+        assert not lines or path.name in allowed, f"{path}: {lines}"
