@@ -143,6 +143,13 @@ def start(main: Callable[..., None]) -> None:
 
     root = Path(sys.argv[0]).stem
     with errors_as_messages(), explained(root, sys.argv[1:]):
+        if asked := {"--help", "-h"} & set(sys.argv[1:]):
+            from scramble.config.help import help_text
+
+            overrides = [argument for argument in sys.argv[1:] if argument not in asked]
+            about = sys.modules[main.__module__].__doc__ or ""
+            print(help_text(root, main.sections, overrides, about))  # type: ignore[attr-defined]
+            return
         main()
 
 

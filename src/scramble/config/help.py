@@ -1,0 +1,163 @@
+"""``--help`` of the scripts: every key with its sentence and its value, read from the comments of ``configs/``."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.config.binding import join, show
+from scramble.config.roots import ROOTS, known_keys
+from scramble.config.sections import CONFIGS
+
+WIDTH = 120
+SHARED = ("name", "launcher", "dry_run")  # what every script reads besides its own sections
+FLAGS = """\
+-m runs a sweep over values that are separated by commas; --cfg job prints the configuration; --help with other
+arguments shows their keys and values. Values with commas, spaces or brackets are quoted: 'key="a, b"'."""
+
+
+def help_text(root: str, sections: Collection[str], arguments: Sequence[str], about: str) -> str:
+    """The help of a script.
+
+    Args:
+        root: the script's name.
+        sections: what it reads of its configuration.
+        arguments: overrides beside ``--help``: the keys and values of the choices that they make are shown.
+        about: the script's own words.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(root, list(arguments), return_hydra_config=True)
+    choices = {str(key): value for key, value in cfg.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
+    sentences = _sentences(root, choices)
+    shown = [str(key) for key in cfg if key != "hydra" and (key in sections or key in SHARED)]
+    if root in ("reproduce", "audit"):
+        shown = [str(key) for key in cfg if key != "hydra"]
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
+    lines = [about.strip(), "", *textwrap.wrap(" ".join(FLAGS.split()), WIDTH)]
+    lines += ["", "Choices, as in data=coco (in brackets: what is chosen):", *_choices(choices, shown)]
+    lines += ["", "Keys and their values:"]
+    last, present = None, []
+    for key, raw in (leaf for section in shown for leaf in _leaves(values[section], section)):
+        present.append(key)
+        sentence = next((sentences[k] for k in _upwards(key) if k in sentences), None)
+        if sentence != last:
+            lines += ["", *_comment(sentence)]
+        last = sentence
+        lines.append(f"{key}={_value(cfg, key, raw)}")
+    known = known_keys({section: values[section] for section in shown}, ROOTS[root])
+    set_keys = {above for key in present for above in _upwards(key)}
+    unset = [k for k, kind in known.items() if kind is not None and k.partition(".")[0] in shown and k not in set_keys]
+    if unset:
+        lines += ["", *textwrap.wrap("Also, written with a plus (+key=value): " + ", ".join(unset), WIDTH)]
+    if others := [str(key) for key in cfg if key != "hydra" and key not in shown and key != "recommended"]:
+        lines += ["", f"Accepted and not read by this script: {', '.join(others)}."]
+    return "\n".join(lines)
+
+
+def _choices(choices: Mapping[str, Any], shown: Sequence[str]) -> Iterator[str]:
+    added = [f"+{name}" for name in ("experiment", "debug") if name not in choices and "model" in choices]
+    for key in [*choices, *added]:
+        group, _, place = key.lstrip("+").partition("@")
+        if not (CONFIGS / group).is_dir() or not (
+            key in added or group in ("experiment", "debug", "table") or (place or group).partition(".")[0] in shown
+        ):
+            continue
+        names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+        now = f" [{show(choices[key])}]" if key in choices else ""
+        listed = f"{key}=...{now} {', '.join(names)}"
+        yield from textwrap.wrap(listed, WIDTH, initial_indent="  ", subsequent_indent="      ")
+
+
+def _upwards(key: str) -> Iterator[str]:
+    """A key and those of the mappings that it is in."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
+
+
+def _comment(sentence: str | None) -> list[str]:
+    return textwrap.wrap(sentence or "", WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def _leaves(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, join(at, name))
+    else:
+        yield at, value
+
+
+def _value(cfg: Any, key: str, raw: Any) -> str:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if raw == "???":
+        return "(must be given)"
+    try:
+        value = OmegaConf.select(cfg, key)
+        return show(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+    except OmegaConfBaseException:  # it refers to a key that must be given
+        return show(raw)
+
+
+# ------------------------------------------------------------------------------------------------------------- comments
+
+
+def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> the comment above it; of keys that follow each other without one, the first one's stands for all."""
+    found: dict[str, str] = {}
+    files = [(CONFIGS / "base.yaml", ""), (CONFIGS / f"{root}.yaml", "")]
+    if root == "study":
+        files.insert(1, (CONFIGS / "train.yaml", ""))
+    for key, chosen in choices.items():
+        group, _, place = key.partition("@")
+        for name in chosen if isinstance(chosen, list) else [chosen]:
+            if name is not None and (CONFIGS / group).is_dir():
+                files += [(file, place or group) for file in _with_defaults(CONFIGS / group / f"{name}.yaml")]
+    for file, place in files:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        # A file that repeats a key without a comment keeps the words of the one that it starts from.
+        found |= {join("" if "@package _global_" in text else place, key): words for key, words in _comments(text)}
+    return found
+
+
+def _with_defaults(file: Path) -> list[Path]:
+    """A choice's file after the files of its own group that its defaults name."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    block = re.search(r"^defaults:\n((?:[ ]*- .*\n)+)", text, re.M)
+    names = re.findall(r"^[ ]*- (\w+)\s*$", block[1], re.M) if block else []
+    return [
+        *(each for name in names if name != "_self_" for each in _with_defaults(file.with_name(f"{name}.yaml"))),
+        file,
+    ]
+
+
+def _comments(text: str) -> Iterator[tuple[str, str]]:
+    path: list[tuple[int, str]] = []  # indentation and name of the mappings around a line
+    pending: list[str] = []
+    above: dict[int, str] = {}  # indentation -> the words that hold for keys that follow
+    for line in text.splitlines():
+        bare = line.strip()
+        if not bare:
+            pending, above = [], {}
+        elif bare.startswith("#"):
+            if not re.match(r"#\s{2,}|# @package|# Root of ", bare):  # commands and tables say nothing of a key
+                pending.append(bare.lstrip("# "))
+        elif match := re.match(r"( *)(\w+):(\s+[^#]*)?(?:#\s*(.*))?$", line):
+            indent, name = len(match[1]), match[2]
+            path = [each for each in path if each[0] < indent]
+            above = {depth: words for depth, words in above.items() if depth <= indent}
+            if pending or match[4]:
+                above[indent] = " ".join(pending) or match[4]
+            if indent in above:
+                yield ".".join([*(name for _, name in path), name]), above[indent]
+            path.append((indent, name))
+            pending = []
+        else:
+            pending = []

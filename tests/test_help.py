@@ -1,0 +1,51 @@
+"""``--help``: every key with its sentence and value, for what is chosen beside it, in the project's words only."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scramble.config.help import help_text
+from scramble.config.roots import ROOTS
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def sections(root: str) -> tuple[str, ...]:
+    """What a script reads, by its own main."""
+    spec = importlib.util.spec_from_file_location(f"script_{root}", SCRIPTS / f"{root}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: tuple[str, ...] = module.main.sections
+    return found
+
+
+@pytest.mark.parametrize("root", sorted(ROOTS))
+def test_every_script_lists_its_keys(root: str) -> None:
+    text = help_text(root, sections(root), [], "What it is for.")
+    assert text.startswith("What it is for.") and "Powered by Hydra" not in text
+    keys = [line.partition("=")[0] for line in text.partition("Keys and their values:")[2].splitlines() if "=" in line]
+    assert len([key for key in keys if not key.startswith(("#", "Also"))]) >= 3
+    assert all(len(line) <= 120 or "=" in line for line in text.splitlines())
+
+
+def test_values_and_sentences_are_those_of_the_choices() -> None:
+    text = help_text("train", sections("train"), ["data=image_folder", "objective=dpo", "trainer.epochs=2"], "")
+    assert "# Length of the run; steps wins over epochs.\ntrainer.epochs=2\ntrainer.steps=null\n" in text
+    assert "# The folder, or the caption file itself.\ndata.path=(must be given)" in text
+    assert "# LoRA on the language model; null trains all of its weights.\ntrainer.lora.r=32\n" in text
+    assert "data.embed=true" in text, "keys of the files that a choice starts from"
+    assert "  data=... [image_folder] coco, gqa" in text and "data.n_train" not in text
+
+
+def test_help_runs_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "generate.py"), "data=world_tiny", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "data.n_train=24" in done.stdout and not list(tmp_path.iterdir())
+    wrong = subprocess.run([*command[:2], "data=wrld", "-h"], cwd=tmp_path, capture_output=True, text=True)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: no data is called 'wrld'"), wrong.stderr
