@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
+from scramble.config.record import recall, remember
 from scramble.config.roots import ConfigError, check_root, validate
 from scramble.console import log_to_run, log_to_terminal
-from scramble.project import shipped
+from scramble.project import shipped_values
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,15 +45,32 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def guarded(cfg: DictConfig) -> None:
+            from hydra.core.hydra_config import HydraConfig
+
             with errors_as_messages():
-                validate(cfg, root, sections)
-                log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
-                log.debug("%s", shlex.join(sys.argv))
+                if not HydraConfig.initialized():  # a job: its configuration was completed where it was started
+                    run(cfg, [])
+                    return
+                overrides = list(HydraConfig.get().overrides.task)
+                line = recall(cfg, root, overrides)
+                run(cfg, overrides, line)
+
+        def run(cfg: DictConfig, overrides: Sequence[str], line: str | None = None) -> None:
+            validate(cfg, root, sections)
+            log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
+            log.debug("%s", shlex.join(sys.argv))
+            if line:
+                log.info(line)
+            remember(cfg, root, overrides)
+            try:
                 if cfg.get("launcher", {}).get("kind", "inline") == "inline":
                     main(cfg)
                 else:
                     _launch([cfg], [[]], Path(cfg.run.dir) / "jobs")
+            finally:
+                remember(cfg, root, overrides)  # the folder is there by now
 
+        guarded.run = run  # type: ignore[attr-defined]
         guarded.root, guarded.sections = root, sections  # type: ignore[attr-defined]
         return guarded
 
@@ -95,22 +113,27 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     """
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
+        taken = [recall(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
         # A fault of every point is reported once.
         if found := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
             raise ConfigError(found)
         if any(cfg.launcher.kind != "inline" for cfg in configs):
+            log_to_run(configs[0].run.dir)
+            for line in dict.fromkeys(filter(None, taken)):
+                log.info(line)
             _launch(configs, overrides, folder)
             return
     from omegaconf import OmegaConf, open_dict
 
     from scramble.launch.names import name_arm, what_varies
 
-    for cfg, varied in zip(configs, what_varies(overrides), strict=True):
+    for cfg, changed, varied, line in zip(configs, overrides, what_varies(overrides), taken, strict=True):
         point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         known = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
         with open_dict(point):
             point.run.arm = name_arm(known, varied)["run"]["arm"]
-        main(point)
+        with errors_as_messages():
+            main.run(point, changed, line)  # type: ignore[attr-defined]
 
 
 def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
@@ -177,16 +200,7 @@ def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
         raise ConfigError(f"these keys have no value: {', '.join(missing)}. Give them on the command line: {example}")
-    return {s: _shipped(_value(cfg, s)) for s in sections}
-
-
-def _shipped(value: Any) -> Any:
-    """Paths of files that ship with the project, wherever the script was started."""
-    if isinstance(value, dict):
-        return {key: _shipped(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_shipped(each) for each in value]
-    return shipped(value) if isinstance(value, str) else value
+    return {s: shipped_values(_value(cfg, s)) for s in sections}
 
 
 def _value(cfg: DictConfig, section: str) -> Any:

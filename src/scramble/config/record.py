@@ -1,0 +1,171 @@
+"""A run folder remembers what it was made with: later stages take it from there, and contradictions are refused.
+
+The data's settings are in ``stage.json`` of the data folder, each arm's objective in that of the arm, and the model in
+``run.json``. Values are plain and resolved, so that a changed experiment file does not change a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scramble.config.binding import ConfigError
+from scramble.project import shipped_values
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
+from scramble.storage.hashing import differing_keys
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RECORD_FILE = "run.json"
+DATA = ("data", "negatives", "data_seed")
+# What makes it another model; the other keys say how it is loaded, which may differ from stage to stage.
+MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
+BINDING = (*DATA, "model")  # an arm may differ from the others in its objective
+MAKERS = ("generate", "train", "study")
+
+
+def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
+    """Fill ``cfg`` from the record of its run folder, in place, where the command line does not say otherwise.
+
+    Args:
+        cfg: a composed configuration.
+        root: the script's name.
+        overrides: the command line.
+
+    Returns:
+        One line that says what was taken; None if nothing was.
+    Raises:
+        ConfigError: the command line contradicts the record; the message lists the differences.
+    """
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    if "run" not in cfg:
+        return None
+    taken, refused = {}, []
+    try:
+        name, run, data = cfg.name, Path(cfg.run.dir), Path(cfg.run.data)
+        for section, recorded in (_data_record(data) | _model_record(run)).items():
+            composed, given = _plain(cfg, section), _given(overrides, section, root)
+            if section == "recommended":  # it belongs to the model
+                given = [section] if _given(overrides, "model", root) == ["model"] else given
+            new, differences = _merged(section, recorded, composed, given)
+            if differences and section in BINDING:
+                if section != "model" or _objectives(run):  # without an arm nothing was made with the model
+                    refused += differences
+            elif new != composed:
+                taken[section] = new
+    except OmegaConfBaseException:
+        return None  # the check of the configuration says what has no value
+    if refused:
+        raise ConfigError(
+            f"{run} was made with other settings: {', '.join(refused)}. Leave these out, or choose another run folder "
+            "(name=... or run.dir=...) or remove this one"
+        )
+    if not taken:
+        return None
+    with open_dict(cfg):  # these three may be made of what changes, and the folder stays the one that was named
+        cfg.name, cfg.run.dir, cfg.run.data = name, str(run), str(data)
+        for section, value in taken.items():
+            cfg[section] = OmegaConf.create(value) if isinstance(value, dict) else value
+    listed = [f"{section}={_label(value)}" for section, value in taken.items() if section != "recommended"]
+    return f"{run}: {', '.join(listed)} as recorded in the run folder" if listed else None
+
+
+def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
+    """Note the run's model in its folder, if there is one: ``generate`` what it was given, ``train`` what it uses."""
+    run = Path(cfg.run.dir) if "run" in cfg else Path()
+    if root not in ("generate", "train") or not run.is_dir():
+        return
+    record = old = _read(run)
+    if "model" not in old or not _objectives(run):
+        if root == "train" or _given(overrides, "model", root):
+            record = record | {section: _plain(cfg, section) for section in ("model", "recommended")}
+        if _given(overrides, "objective", root):
+            record = record | {"objective": _plain(cfg, "objective")}
+    if record != old:
+        write_json(run / RECORD_FILE, record)
+
+
+def _data_record(data: Path) -> dict[str, Any]:
+    stage = _read(data, STAGE_FILE)
+    if stage.get("status") not in ("running", "finished") or not {"data", "negatives", "seed"} <= set(stage["config"]):
+        return {}
+    config = stage["config"]
+    return {"data": config["data"], "negatives": config["negatives"], "data_seed": config["seed"]}
+
+
+def _model_record(run: Path) -> dict[str, Any]:
+    record, objectives = _read(run), _objectives(run)
+    if objectives:  # of several different ones the command line must name the one that is meant
+        record.pop("objective", None)
+        if all(objective == objectives[0] for objective in objectives):
+            record["objective"] = objectives[0]
+    return record
+
+
+def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
+    try:
+        return dict(read_json(folder / name)) if (folder / name).is_file() else {}
+    except StoreError:
+        return {}  # the stage that reads it says what is wrong
+
+
+def _objectives(run: Path) -> list[Any]:
+    """The objectives of the run's arms, but for arms that failed."""
+    stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
+    return [stage["config"]["objective"] for stage in stages if stage.get("status") in ("running", "finished")]
+
+
+def _plain(cfg: DictConfig, section: str) -> Any:
+    from omegaconf import Container, OmegaConf
+
+    value = cfg[section]
+    return shipped_values(OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value)
+
+
+def _given(overrides: Sequence[str], section: str, root: str) -> list[str]:
+    """Keys of a section that the command line gives, the section itself where all of it counts as given.
+
+    An experiment counts where something is made with it. Stages that only read the run follow its record.
+    """
+    found = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key == section or (key in ("experiment", "debug") and root in MAKERS):
+            return [section]
+        if key.startswith(f"{section}."):
+            found.append(key.partition("@")[0])
+    return found
+
+
+def _merged(section: str, recorded: Any, composed: Any, given: Sequence[str]) -> tuple[Any, list[str]]:
+    """The section's value, and how what is given differs from the record."""
+    if not given:
+        return recorded, []
+    if not isinstance(recorded, Mapping):
+        return composed, [] if composed == recorded else [f"{section} ({recorded} -> {composed})"]
+    if given == [section]:
+        new = composed
+    else:
+        new = dict(recorded)
+        for key in given:
+            top = key.split(".")[1]
+            if top in composed:  # within a mapping the command line changed one value: the others are the record's
+                new[top] = _replaced(recorded.get(top), composed[top], key.split(".")[2:])
+    sides = [{k: v for k, v in side.items() if section != "model" or k in MODEL_KEYS} for side in (recorded, new)]
+    return new, differing_keys(sides[0], sides[1], f"{section}.") if section in BINDING else []
+
+
+def _replaced(recorded: Any, composed: Any, path: Sequence[str]) -> Any:
+    if not path or not isinstance(recorded, Mapping) or not isinstance(composed, Mapping) or path[0] not in composed:
+        return composed
+    return {**recorded, path[0]: _replaced(recorded.get(path[0]), composed[path[0]], path[1:])}
+
+
+def _label(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return str(value.get("name") or value.get("kind") or value.get("method") or "")
