@@ -19,7 +19,7 @@ LEVELS = (
     ("reporting",),
     ("pipeline",),
     ("launch",),
-    ("config", "app"),
+    ("config", "app", "cli", "__main__"),
 )
 
 

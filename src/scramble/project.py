@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder of a clone; an installed copy has no ``data`` there."""
+_CLONE = Path(__file__).resolve().parents[2]
+ROOT = _CLONE if (_CLONE / "configs" / "base.yaml").is_file() else Path(__file__).resolve().parent / "shipped"
+"""Where ``configs``, ``scripts`` and ``data`` are: the folder of a clone, or what a wheel holds (see setup.py)."""
 CONFIGS = ROOT / "configs"
+SCRIPTS = ROOT / "scripts"
 
 
 def shipped(path: str) -> str:

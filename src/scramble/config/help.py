@@ -10,7 +10,7 @@ from typing import Any
 
 from scramble.config.binding import join, show
 from scramble.config.roots import ROOTS, known_keys
-from scramble.config.sections import CONFIGS
+from scramble.project import CONFIGS
 
 WIDTH = 120
 SHARED = ("name", "launcher", "dry_run")  # what every script reads besides its own sections

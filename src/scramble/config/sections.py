@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from scramble.config.binding import (
     NOT_EMPTY,
@@ -25,9 +25,6 @@ from scramble.config.binding import (
     show,
 )
 from scramble.project import CONFIGS
-
-if TYPE_CHECKING:
-    pass
 
 # A test compares the names below with those of the code that reads them (tests/test_config.py): importing that code
 # here would load torch before a mistyped key can be reported.

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from scramble.launch.points import CONFIG_FILE, LaunchError, Point
+from scramble.project import CONFIGS
 
-STRATEGIES = Path(__file__).resolve().parents[3] / "configs" / "accelerate"
+STRATEGIES = CONFIGS / "accelerate"
 PORT = 29500
 
 

@@ -17,6 +17,7 @@ from scramble.launch.pool import Task, run_pool
 from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import results_folder
 from scramble.pipeline.provenance import environment
+from scramble.project import SCRIPTS
 from scramble.storage.files import STAGE_FILE, read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 SIZES = ("full", "tiny")
 KEY_SEPARATOR = "/"
 

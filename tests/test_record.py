@@ -1,0 +1,128 @@
+"""What a run folder remembers: the name is enough, and contradictions are refused by their differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from scramble.config.binding import ConfigError
+from scramble.config.record import recall, remember
+from scramble.config.sections import CONFIGS
+from scramble.storage.files import read_json, write_json
+
+OWN = ["data=image_folder", "data.path=photos", "negatives=rules", "negatives.per_caption=2"]
+
+
+def composed(root: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(root, list(overrides))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose data is made of photographs and that was given a model at that stage."""
+    overrides = [*OWN, "model=smolvlm_256m", "name=mine", f"run.dir={tmp_path}"]
+    cfg = composed("generate", *overrides)
+    made: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = {"data": made["data"], "negatives": made["negatives"], "seed": 0, "inputs": {}}
+    write_json(tmp_path / "data" / "stage.json", {"status": "finished", "config": config, "summary": {}})
+    remember(cfg, "generate", overrides)
+    return tmp_path
+
+
+def arm(run: Path, name: str, objective: str, status: str = "finished") -> None:
+    cfg = composed("train", f"objective={objective}")
+    config = {"objective": OmegaConf.to_container(cfg.objective, resolve=True)}
+    write_json(run / "train" / name / "stage.json", {"status": status, "config": config})
+
+
+@pytest.mark.parametrize("root", ["train", "evaluate", "report", "browse", "export", "share", "chat", "bridge"])
+def test_the_name_is_enough(run: Path, root: str) -> None:
+    overrides = ["name=mine", f"run.dir={run}"]
+    cfg = composed(root, *overrides)
+    line = recall(cfg, root, overrides)
+    assert line is not None and line.startswith(f"{run}: data=image_folder, negatives=rules, model=smolvlm_256m as")
+    assert cfg.data.path == "photos" and cfg.negatives.per_caption == 2 and cfg.model.name == "smolvlm_256m"
+    assert cfg.trainer.learning_rate == cfg.recommended.learning_rate == 1e-5, "recommended values go with the model"
+    assert cfg.run.dir == str(run) and cfg.run.data == str(run / "data")
+
+
+def test_a_run_without_a_record_is_left_alone(tmp_path: Path) -> None:
+    overrides = [f"run.dir={tmp_path / 'none'}", "data=coco"]  # data.path has no value either
+    cfg = composed("train", *overrides)
+    before = OmegaConf.to_container(cfg)
+    assert recall(cfg, "train", overrides) is None and OmegaConf.to_container(cfg) == before
+    remember(cfg, "train", overrides)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "difference"),
+    [
+        (["data=image_folder", "data.path=others"], "data.path (photos -> others)"),
+        (["negatives.per_caption=3"], "negatives.per_caption (2 -> 3)"),
+        (["data_seed=1"], "data_seed (0 -> 1)"),
+        (["data=image_folder", "data.path=photos", "data.limit=5"], "data.limit (None -> 5)"),
+    ],
+)
+def test_a_contradiction_is_refused_by_its_differences_alone(run: Path, given: list[str], difference: str) -> None:
+    overrides = ["name=mine", f"run.dir={run}", *given]
+    with pytest.raises(ConfigError) as refused:
+        recall(composed("evaluate", *overrides), "evaluate", overrides)
+    assert str(refused.value).startswith(f"{run} was made with other settings: {difference}. Leave these out")
+
+
+def test_the_same_command_line_again_is_no_contradiction(run: Path) -> None:
+    overrides = [*OWN, "model=smolvlm_256m", f"run.dir={run}"]
+    assert recall(composed("train", *overrides), "train", overrides) is None
+
+
+def test_a_model_binds_once_an_arm_was_trained_and_how_it_is_loaded_never(run: Path) -> None:
+    overrides = [f"run.dir={run}", "model=tiny_internvl"]
+    cfg = composed("train", *overrides)
+    recall(cfg, "train", overrides)
+    assert cfg.model.name == "tiny_internvl" and cfg.recommended.learning_rate == 5e-4
+    arm(run, "dpo-seed0", "dpo", status="failed")
+    recall(composed("train", *overrides), "train", overrides)
+    arm(run, "dpo-seed0", "dpo")
+    with pytest.raises(ConfigError, match=r"model.family \(smolvlm -> internvl\), model.name"):
+        recall(composed("evaluate", *overrides), "evaluate", overrides)
+    overrides = [f"run.dir={run}", "model.device=cpu"]
+    cfg = composed("evaluate", *overrides)
+    recall(cfg, "evaluate", overrides)
+    assert (cfg.model.name, cfg.model.device) == ("smolvlm_256m", "cpu")
+
+
+def test_the_objective_is_that_of_the_arms_unless_they_differ(run: Path) -> None:
+    arm(run, "dpo-seed0", "dpo")
+    overrides = [f"run.dir={run}"]
+    cfg = composed("export", *overrides)
+    recall(cfg, "export", overrides)
+    assert cfg.run.arm == "dpo-seed0" and cfg.adapter == f"{run}/train/dpo-seed0/adapter"
+    other = composed("train", *overrides, "objective=sft")
+    recall(other, "train", [*overrides, "objective=sft"])
+    assert other.objective.name == "sft", "another arm of the same run"
+    arm(run, "sft-seed0", "sft")
+    cfg = composed("export", *overrides)
+    recall(cfg, "export", overrides)
+    assert cfg.objective.name == "mpo", "the configuration's own choice"
+
+
+def test_an_experiment_counts_as_given_where_something_is_made(run: Path) -> None:
+    overrides = ["+experiment=quickstart", f"run.dir={run}"]
+    with pytest.raises(ConfigError, match="was made with other settings: data"):
+        recall(composed("train", *overrides), "train", overrides)
+    cfg = composed("report", *overrides)
+    recall(cfg, "report", overrides)
+    assert cfg.data.kind == "image_folder"
+
+
+def test_the_record_holds_what_was_given(tmp_path: Path) -> None:
+    remember(composed("generate", f"run.dir={tmp_path}"), "generate", [])
+    assert not (tmp_path / "run.json").exists(), "a default that nobody chose binds nobody"
+    remember(composed("train", f"run.dir={tmp_path}"), "train", [])
+    assert read_json(tmp_path / "run.json")["model"]["name"] == "tiny_internvl"
