@@ -57,6 +57,13 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
 
         def run(cfg: DictConfig, overrides: Sequence[str], line: str | None = None) -> None:
             validate(cfg, root, sections)
+            if cfg.get("dry_run"):
+                from scramble.pipeline.plan import plan
+
+                if line:
+                    log.info(line)
+                plan(root, shipped_values(_resolved(cfg)))
+                return
             log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
             log.debug("%s", shlex.join(sys.argv))
             if line:
@@ -117,7 +124,7 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
         # A fault of every point is reported once.
         if found := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
             raise ConfigError(found)
-        if any(cfg.launcher.kind != "inline" for cfg in configs):
+        if any(cfg.launcher.kind != "inline" and not cfg.dry_run for cfg in configs):
             log_to_run(configs[0].run.dir)
             for line in dict.fromkeys(filter(None, taken)):
                 log.info(line)

@@ -78,6 +78,7 @@ class Root(Section):
     objective: Objective
     trainer: Trainer
     launcher: Launcher
+    dry_run: bool
 
 
 @dataclass(frozen=True)

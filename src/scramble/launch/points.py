@@ -85,7 +85,7 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
 
     ``folder_key`` gives the content key of a model's folder; points of a sweep share one that reads each once.
     """
-    parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "wandb", "show_batch")}
+    parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "wandb", "show_batch", "dry_run")}
     if "trainer" in parts:
         parts["trainer"] = {k: v for k, v in config["trainer"].items() if k not in OPERATION}
     parts["inputs"] = input_keys(config["data"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
+from scramble.console import counter
 from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.provenance import environment
 from scramble.storage.files import STAGE_FILE, read_json

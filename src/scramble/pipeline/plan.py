@@ -1,0 +1,140 @@
+"""``dry_run=true``: what a command would do, and what it would reuse; nothing is made, loaded or downloaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.pipeline import StageError
+from scramble.pipeline.train import OPERATION
+from scramble.storage.files import STAGE_FILE, read_json
+from scramble.storage.hashing import differing_keys
+from scramble.training.checkpoint_paths import newest_step
+
+log = logging.getLogger(__name__)
+
+
+def plan(root: str, values: Mapping[str, Any]) -> None:
+    """Log the plan of one command.
+
+    Args:
+        root: the script's name.
+        values: its whole configuration as plain values.
+
+    Raises:
+        StageError: a folder of the run holds work with other settings, as the command itself would report.
+    """
+    run = Path(values["run"]["dir"])
+    if root in ("generate", "train", "study"):
+        _plan_data(values)
+    if root in ("train", "study"):
+        _plan_arm(values)
+    elif root == "evaluate":
+        _plan_scores(values)
+    elif root != "generate":
+        log.info(f"plan: {root} reads {run}{'' if run.is_dir() else ' (which does not exist yet)'} and trains nothing")
+    log.info("plan: dry_run=true, so nothing was done")
+
+
+def _plan_data(values: Mapping[str, Any]) -> None:
+    folder, data, negatives = Path(values["run"]["data"]), values["data"], values["negatives"]
+    stage = _stage(folder, {"data": data, "negatives": negatives, "seed": values["data_seed"]})
+    if stage is not None and stage["status"] == "finished":
+        log.info(f"plan: data in {folder} is finished and reused: {_pairs(stage):,} training pairs")
+        return
+    how = "is resumed" if stage is not None else "is made"
+    log.info(f"plan: data {how} in {folder}: data={data['kind']}, negatives of method {negatives['method']}")
+
+
+def _plan_arm(values: Mapping[str, Any]) -> None:
+    run, trainer, model = values["run"], values["trainer"], values["model"]
+    folder = Path(run["dir"]) / "train" / run["arm"]
+    operation = dict.fromkeys(OPERATION)
+    config = {"objective": values["objective"], "trainer": {**trainer, **operation}, "seed": values["seed"]}
+    stage = _stage(folder, config, operation)
+    if stage is not None and stage["status"] == "finished":
+        log.info(f"plan: arm {run['arm']} is finished and reused: {folder}")
+        return
+    step = newest_step(folder / "checkpoints")
+    start = "" if step is None else f", from the checkpoint of step {step}"
+    log.info(f"plan: arm {run['arm']} is trained for {_steps(values)}{start}: {folder}")
+    if model.get("new") is not None:
+        log.info(f"plan: a new {model['family']} model is made at {model['path']}")
+        return
+    from scramble.models.family import ModelError
+    from scramble.models.preflight import preflight
+
+    lora = trainer.get("lora") or {}
+    try:
+        need = preflight(
+            model["path"],
+            revision=model.get("revision"),
+            dtype=model.get("dtype") or "auto",
+            quantize=model.get("quantize"),
+            lora_r=lora.get("r"),
+            train_vision=bool(trainer.get("train_vision")),
+            gradient_checkpointing=trainer["gradient_checkpointing"],
+        )
+    except ModelError as error:
+        log.warning(f"plan: memory and disk cannot be estimated: {error}")
+        return
+    log.info(f"plan: {need.line()}")
+    weights = 4 * need.trained  # float32, as adapters are; AdamW keeps two moments of the same size
+    checkpoints = 3 * weights * trainer["keep"]
+    log.info(
+        f"plan: about {(weights + checkpoints) / 1e6:,.0f} MB of disk in {folder} (trained weights, {trainer['keep']} "
+        "checkpoints with the optimizer's state)"
+    )
+
+
+def _steps(values: Mapping[str, Any]) -> str:
+    trainer, stage = values["trainer"], Path(values["run"]["data"]) / STAGE_FILE
+    if trainer["steps"] is not None:
+        return f"{trainer['steps']:,} steps of {trainer['batch_size']} pairs"
+    if not stage.is_file() or read_json(stage)["status"] != "finished" or trainer.get("use", ["pairs"]) != ["pairs"]:
+        return f"{trainer['epochs']:g} epochs, in steps of {trainer['batch_size']} pairs"
+    pairs = _pairs(read_json(stage))
+    from scramble.training.sampler import num_steps
+
+    steps = num_steps(pairs, trainer["batch_size"], trainer["epochs"], trainer["order"])
+    # About: rows that training refuses are not known yet.
+    return f"about {steps:,} steps ({trainer['epochs']:g} epochs of {pairs:,} pairs, {trainer['batch_size']} per step)"
+
+
+def _plan_scores(values: Mapping[str, Any]) -> None:
+    from scramble.pipeline.evaluate import arms_of, results_folder
+
+    run, benchmarks = Path(values["run"]["dir"]), list(values["benchmark"])
+    folder = run / results_folder(values["folder"], values["limit"])
+    if values["engine"] is not None:
+        arms = [values["arms"]] if isinstance(values["arms"], str) else values["arms"]
+    else:
+        arms = list(arms_of(run, values["model"], values["arms"], values["adapter"]))
+    for arm in arms:
+        scored = [name for name in benchmarks if (folder / arm / name / "result.json").is_file()]
+        open_ones = [name for name in benchmarks if name not in scored]
+        reused = f"; its results on {', '.join(scored)} are on disk, and reused if nothing changed" if scored else ""
+        log.info(f"plan: {arm} is scored on {', '.join(open_ones) or 'no further benchmark'}{reused}: {folder / arm}")
+
+
+def _stage(folder: Path, config: Mapping[str, Any], operation: Mapping[str, Any] | None = None) -> Any:
+    """The stage's record, None where there is none that counts."""
+    file = folder / STAGE_FILE
+    stage = read_json(file) if file.is_file() else None
+    if stage is None or stage["status"] == "failed":
+        return None
+    known = {key: stage["config"].get(key) for key in config}
+    if operation is not None and isinstance(known["trainer"], dict):
+        known["trainer"] = {**known["trainer"], **operation}
+    if changed := differing_keys(known, config):
+        raise StageError(
+            f"{folder} was made with another configuration: {', '.join(changed)}. "
+            "Choose another run folder (name=... or run.dir=...) or remove this one"
+        )
+    return stage
+
+
+def _pairs(stage: Mapping[str, Any]) -> int:
+    return int(stage["summary"]["splits"].get("train", {}).get("pairs", 0))
