@@ -126,8 +126,8 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
             raise ConfigError(found)
         if any(cfg.launcher.kind != "inline" and not cfg.dry_run for cfg in configs):
             log_to_run(configs[0].run.dir)
-            for line in dict.fromkeys(filter(None, taken)):
-                log.info(line)
+            for told in dict.fromkeys(filter(None, taken)):
+                log.info(told)
             _launch(configs, overrides, folder)
             return
     from omegaconf import OmegaConf, open_dict

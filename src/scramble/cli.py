@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import runpy
 import sys
+from collections.abc import Iterable
 
 from scramble.project import SCRIPTS
 
@@ -31,7 +32,7 @@ def _version() -> str:
     return f"scramble {scramble.__version__}"
 
 
-def _overview(known: dict[str, object]) -> str:
+def _overview(known: Iterable[str]) -> str:
     lines = ["scramble COMMAND [key=value ...]; scramble COMMAND --help lists the keys of a command.", ""]
     for name in known:
         words = ast.get_docstring(ast.parse((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"))) or ""

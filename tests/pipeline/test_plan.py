@@ -14,7 +14,8 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     assert f"plan: data is made in {run / 'data'}: data=world" in planned
     assert f"plan: arm sft-seed0 is trained for 1 epochs, in steps of 4 pairs: {run / 'train' / 'sft-seed0'}" in planned
     assert "GiB of memory" in planned and "MB of disk" in planned
-    assert not run.exists()
+    assert not (run / "data").exists() and not (run / "train").exists()
+    assert not (run / "run.json").exists() and not (run / "log.txt").exists()
     script("generate", *tiny)
     before = sorted(tmp_path.rglob("*"))
     planned = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.batch_size=4").stdout
