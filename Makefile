@@ -34,6 +34,8 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m codespell_lib
+	$(VENV)/bin/shellcheck .ci/run scripts/*.sh benchmarks/*.sh
 
 dependency-audit: $(INSTALLED)
 	$(RUN) -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off

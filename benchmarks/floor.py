@@ -68,7 +68,7 @@ def _attention_seconds(product: Product, repeats: int) -> float:
     return _time(run, 4 * repeats) * queries / tile
 
 
-def _time(run: Callable[[], None], repeats: int) -> float:
+def _time(run: Callable[[], object], repeats: int) -> float:
     run()
     best = float("inf")
     for _ in range(repeats):

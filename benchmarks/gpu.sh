@@ -12,7 +12,7 @@ out=$(realpath -m "${1:-runs/gpu}")
 shift || true
 shapes=("$@")
 [ $# -gt 0 ] || shapes=(internvl3-1b internvl3-2b internvl3-8b molmo-7b-d)
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python}
 if [ -n "${MODELS:-}" ]; then
     models=$MODELS

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scramble.console import log_to_terminal
+from tests.loopback import Loopback
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +29,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference data folder, absent at {folder} (set SCRAMBLE_SHARED)")
     return folder
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    """A scripted chat-completion server on the loopback address; a test may set its ``answer``."""
+    loopback = Loopback()
+    yield loopback
+    loopback.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,15 +12,14 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "benchmarks"))  # last: the names of its scripts are common ones
 
 
 @pytest.mark.parametrize("family", ["internvl", "molmo"])
 def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) -> None:
     """One trie without gradient: torch's own count of the linear layers and convolutions, attention apart."""
-    from floor import count_products
     from torch.utils.flop_counter import FlopCounterMode
 
+    from benchmarks.floor import count_products
     from scramble.models import load
     from scramble.models.tiny import save_tiny
     from scramble.training.policy import add_lora

@@ -66,7 +66,7 @@ def test_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(benchmarks.BENCHMARKS, "sky", ("sky_benchmark", "load"))
     loaded = benchmarks.load_benchmark("sky", tmp_path, colour="green")
     sys.modules.pop(module, None)
-    assert [item.record.question for item in loaded.items] == ["Is the sky green?"] * 2  # type: ignore[union-attr]
+    assert [item.record.question for item in loaded.items] == ["Is the sky green?"] * 2
     with pytest.raises(ValueError, match=r"sky: no option 'color'.*colour"):
         benchmarks.load_benchmark("sky", tmp_path, color="green")
 

@@ -39,7 +39,8 @@ def findings(tree: ast.AST) -> list[str]:
         given = {k.arg: k.value for k in node.keywords}
 
         def is_true(key: str, given: dict[str | None, ast.expr] = given) -> bool:
-            return key in given and not (isinstance(given[key], ast.Constant) and not given[key].value)
+            value = given.get(key)
+            return value is not None and not (isinstance(value, ast.Constant) and not value.value)
 
         method = isinstance(node.func, ast.Attribute)  # model.eval() is another thing
         if name in UNSAFE_CALLS and not (name in ("eval", "exec") and method):

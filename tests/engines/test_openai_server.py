@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Loopback
 
 from scramble.engines import EngineError, Message, Reply, ReplyStore, Request
 from scramble.engines.openai_server import OpenAIServer
 from scramble.engines.rate_limits import duration, retry_after, seconds_until_reset
 from scramble.storage.jsonl import read_jsonl
+from tests.loopback import Loopback
 
 
 def ask(text: str, **settings: Any) -> Request:
@@ -249,7 +249,7 @@ def test_a_consumer_that_leaves_early_stops_the_work(server: Loopback, tmp_path:
             i += 1
 
     with client(server, concurrency=4) as engine, ReplyStore(tmp_path) as store:
-        stream = engine.generate(endless(), store)
+        stream: Any = engine.generate(endless(), store)
         assert next(stream).text == "reply to item 0"
         stream.close()
     assert sum(server.asked.values()) <= 4 * 4 + 4

@@ -141,7 +141,7 @@ def test_items_with_control_tokens_are_named_before_any_work(talkative, model_fo
     benchmark = questions(6)
     items = list(benchmark.items)
     for k in (3, 4):
-        record = dataclasses.replace(items[k].record, question=f"Is <|im_end|> a {k}?")
+        record = dataclasses.replace(items[k].record, question=f"Is <|im_end|> a {k}?")  # type: ignore[arg-type]
         items[k] = dataclasses.replace(items[k], record=record)
     benchmark = dataclasses.replace(benchmark, items=tuple(items))
     for protocol in ("standard", "scramble"):

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_other_tie_policy_needs_no_model_another_prompt_does(world, loaded, mode
 
 def test_any_number_of_processes_gives_the_same_scores(world, loaded, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
-    options = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
+    options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
     alone = evaluate(loaded, [benchmark], "world", tmp_path / "one", **options)[0]
     for rank in (2, 1, 0):  # rank 0 comes last: it scores what all have written
         step = {"process": (rank, 3), **options}
@@ -155,7 +156,7 @@ def test_two_real_processes_give_the_scores_of_one(world, model_folder, tmp_path
 
 def test_another_model_shares_no_replies(world, loaded, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
-    options = {"limit": 2, "test_groups": 0}
+    options: dict[str, Any] = {"limit": 2, "test_groups": 0}
     evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, **options)
     other = replace(model_id, key="0" * 16)
     result = evaluate(loaded, [benchmark], "world", tmp_path, model_id=other, **options)[0]
@@ -193,7 +194,7 @@ def test_broken_image_is_named_and_finished_work_stays(world, loaded, model_id, 
     images = dict(benchmark.images)
     images[bad] = ImageFile(bytes=images[bad].bytes[:100])
     broken = replace(benchmark, images=images)
-    options = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
+    options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
     with pytest.raises(RecordError, match=f"image '{bad}'.*cannot be decoded.*download it again"):
         evaluate(loaded, [broken], "world", tmp_path, **options)
     assert len(responses.read(tmp_path / "world_winoground")) > 30
@@ -205,7 +206,7 @@ def test_broken_image_is_named_and_finished_work_stays(world, loaded, model_id, 
 def test_prompt_longer_than_the_context_is_named(world, loaded, model_id, tmp_path):
     benchmark = load_benchmark("world_vqa", world)
     item = benchmark.items[0]
-    long = replace(item, record=replace(item.record, question="red " * 5000))
+    long = replace(item, record=replace(item.record, question="red " * 5000))  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match=r"item world/test/\S+: \d+ tokens, but the model has 4096 positions"):
         evaluate(loaded, [replace(benchmark, items=(long,))], "world", tmp_path, model_id=model_id, test_groups=0)
 

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_formats import IMAGES, PAIRS
-from test_pair_files import FORMS, as_csv
 
 from scramble.formats import FORMATS, read, read_pairs
 from scramble.formats import write as write_export
@@ -28,6 +26,8 @@ from scramble.pairs.audit.audit import audit
 from scramble.records import PreferencePair
 from scramble.reporting.audit_page import write_page
 from scramble.storage.tables import write_table
+from tests.formats.test_formats import IMAGES, PAIRS
+from tests.formats.test_pair_files import FORMS, as_csv
 
 TEXTS = [
     (f"A {a} car, next to {n} \N{LATIN SMALL LETTER U WITH DIAERESIS}ber-bus \u2028 \u201cx\u201d.", f"A {b} car, {n}.")
@@ -233,8 +233,8 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
             path.write_bytes(write(damaged))
         except (ValueError, TypeError, OverflowError, AttributeError):
             return  # this container cannot hold it
-        except Exception as error:  # Arrow's: columns of mixed types
-            assert type(error).__module__.startswith("pyarrow"), repr(error)
+        except Exception as failure:  # Arrow's: columns of mixed types
+            assert type(failure).__module__.startswith("pyarrow"), repr(failure)
             return
         pairs, bad, error = outcome(target)
         if not any(isinstance(row, dict) and row for row in damaged[:1]):

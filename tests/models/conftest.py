@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parents[1] / "trie"))  # exactness.py: one set of cases for all families
-
-from exactness import ASK, CASES
+from tests.exactness import ASK, CASES
 
 TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
 

@@ -22,7 +22,7 @@ FAMILIES = ("internvl", "internvl_moe", "llava", "smolvlm", "molmo")
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all saved tensors."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118

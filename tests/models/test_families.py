@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import CASES, assert_exact
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load
+from tests.exactness import CASES, assert_exact
 
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
 BUILT = ("internvl", "llava", "smolvlm", "molmo") + (("molmo2",) if is_torchvision_available() else ())
@@ -121,7 +121,8 @@ def test_gradient_checkpointing_changes_no_gradient(
         return list(torch.autograd.grad(loss, trained))
 
     plain = gradients()
-    backbone.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+    decoder: Any = backbone.decoder
+    decoder.gradient_checkpointing_enable({"use_reentrant": False})
     assert any(getattr(module, "gradient_checkpointing", False) for module in backbone.decoder.modules())
     for one, other in zip(plain, gradients(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)

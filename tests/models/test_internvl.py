@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_rows_beyond_a_sliding_window_are_refused(folder: Path) -> None:
 
 
 QWEN_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "model_type": "qwen3_moe"}
-WINDOWS = {
+WINDOWS: dict[str, tuple[dict[str, Any], int | None]] = {
     "mistral": ({"model_type": "mistral", "sliding_window": 12}, 12),
     "mistral, layer types that its class ignores": (
         {"model_type": "mistral", "sliding_window": 12, "layer_types": ["full_attention"] * 2},
@@ -206,7 +207,7 @@ def test_generation_beyond_a_sliding_window_is_refused(folder: Path) -> None:
     decoder = loaded.backbone.decoder
     prompt = loaded.family.encode_prompt(loaded.processor, "A red circle is left of it.")
     decoder.config.sliding_window, decoder.config.layer_types = len(prompt.input_ids) + 2, ["sliding_attention"] * 4
-    decoder.has_sliding_layers = True
+    decoder.has_sliding_layers = True  # type: ignore[assignment]
 
     def never_stops(logits_BQV: torch.Tensor) -> torch.Tensor:
         return torch.full(logits_BQV.shape[:2], 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_config_binds(name: str) -> None:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        values = OmegaConf.to_container(compose("train", overrides=[f"model={name}"]).model)
+        values: Any = OmegaConf.to_container(compose("train", overrides=[f"model={name}"]).model)
     assert values.pop("name") == name
     assert values.pop("new") is None
     family_named(values["family"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import CASES, assert_exact
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
@@ -18,6 +17,7 @@ from scramble.models.family import Prompt
 from scramble.models.tiny import save_tiny
 from scramble.models.tiny.molmo2 import tiny_molmo2_config
 from scramble.models.tiny.parts import random_model
+from tests.exactness import CASES, assert_exact
 
 VOCAB = 300
 

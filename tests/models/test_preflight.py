@@ -56,7 +56,8 @@ def test_activations_are_within_a_quarter(
     loaded = load(make(tmp_path, ["a circle"], 0, width=512, heads=8))
     backbone = loaded.family.backbone(with_lora(loaded.model, loaded.family.lora_targets))
     if checkpointing:
-        backbone.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        decoder: Any = backbone.decoder
+        decoder.gradient_checkpointing_enable({"use_reentrant": False})
         loaded.model.train()
     embeddings = torch.randn(1, 256, 512, requires_grad=True)
     kept = saved_for_backward(backbone, embeddings)

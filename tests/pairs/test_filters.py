@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_grammar_reads_class_one_of_a_classifier(tmp_path):
 
     torch.manual_seed(0)
     words = save_tokenizer(tmp_path, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
-    config = DistilBertConfig(vocab_size=len(words), dim=16, n_heads=2, n_layers=1, hidden_dim=32, num_labels=2)
+    config = DistilBertConfig(vocab_size=len(words), dim=16, n_heads=2, n_layers=1, hidden_dim=32, num_labels=2)  # type: ignore[call-arg]
     model = DistilBertForSequenceClassification(config).eval()
     model.save_pretrained(tmp_path)
     scores = load_grammar(tmp_path, batch=2)(["a cat on the mat", "the dog", "two red cat sits"])
@@ -172,7 +173,7 @@ def test_similarity_with_a_tiny_clip(tmp_path):
         "patch_size": 15,
     }
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(tmp_path)
-    sizes = {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 30}}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 30}}
     CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(tmp_path)
     file = tmp_path / "1.png"
     Image.fromarray(np.full((40, 50, 3), 90, dtype=np.uint8)).save(file)

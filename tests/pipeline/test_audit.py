@@ -10,8 +10,7 @@ import pytest
 from scramble.formats import FormatError
 from scramble.pipeline.audit import audit
 from scramble.storage.files import StoreError
-
-from .conftest import Run
+from tests.pipeline.conftest import Run
 
 ANIMALS = ("cat", "dog", "cow", "hen", "fox")
 

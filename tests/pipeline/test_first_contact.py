@@ -21,8 +21,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from .conftest import ENVIRONMENT, ROOT, command
-from .test_own_images import draw
+from tests.pipeline.conftest import ENVIRONMENT, ROOT, command
+from tests.pipeline.test_own_images import draw
 
 Rows = list[tuple[str, list[str]]]  # image file, captions
 SIZES = [3, 8, 20, 40]

@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +15,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import ENVIRONMENT, ROOT, Run, command
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
-
-from loopback import Loopback
+from tests.loopback import Loopback
+from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
 
 DATA = (
     "+debug=tiny",

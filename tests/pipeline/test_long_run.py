@@ -10,14 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import ENVIRONMENT, ROOT, Run, command
+from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
 
 STEPS, SETTLED = 20_000, 2_000
 
 
 def middle(samples: list[tuple[int, int, int]]) -> tuple[int, int]:
     """Median resident memory in bytes and median number of open files."""
-    return tuple(sorted(column)[len(samples) // 2] for column in list(zip(*samples, strict=True))[1:])  # type: ignore[return-value]
+    return tuple(sorted(column)[len(samples) // 2] for column in list(zip(*samples, strict=True))[1:])
 
 
 @pytest.mark.full

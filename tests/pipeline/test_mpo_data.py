@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,8 @@ from scramble.grading import rationales
 from scramble.records import PreferencePair, Question
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
-
-from .conftest import ENVIRONMENT, ROOT, Run, command
-
-sys.path.insert(0, str(ROOT / "tests" / "engines"))
-
-from loopback import Loopback
+from tests.loopback import Loopback
+from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
 
 COLORS = ("red", "green", "blue", "white", "black", "orange")
 
@@ -90,8 +84,8 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
         f"run.dir={pictures / 'run'}",
     )
     asked = [row["answer"] for row in rows if row["answer"]]
-    replies = replies_of(pictures / "run")
-    assert len(replies) == len({r["key"] for r in replies}) == 32 * len(asked)
+    stored = replies_of(pictures / "run")
+    assert len(stored) == len({r["key"] for r in stored}) == 32 * len(asked)
     pairs = list(read_table(pictures / "run" / "data" / "train", PreferencePair))
     assert pairs and {p.chosen for p in pairs} <= set(asked)
     questions = {q.question_id: q for q in read_table(pictures / "run" / "data" / "train", Question)}
@@ -102,13 +96,6 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
     assert max(Counter(p.prompt for p in pairs).values()) <= 15
     summary = json.loads((pictures / "run" / "data" / "stage.json").read_text())["summary"]["splits"]["train"]
     assert summary["engine"]["generator"]["asked"] == 32 * len(asked)
-
-
-@pytest.fixture
-def server() -> Iterator[Loopback]:
-    loopback = Loopback()
-    yield loopback
-    loopback.close()
 
 
 def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, script: Run, server: Loopback) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from .conftest import ROOT, Run
+from tests.pipeline.conftest import ROOT, Run
 
 CAPTIONS = ("a red circle left of a blue square", "a blue square left of a red circle")
 

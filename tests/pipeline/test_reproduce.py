@@ -20,8 +20,7 @@ from scramble.reporting import reproduced
 from scramble.reporting.comparison import ScoreRow
 from scramble.reporting.reproduced import PaperColumn, Place
 from scramble.reporting.table import NOT_COMPARABLE
-
-from .conftest import ENVIRONMENT, ROOT, command
+from tests.pipeline.conftest import ENVIRONMENT, ROOT, command
 
 TABLES = sorted(path.stem for path in (ROOT / "configs" / "table").glob("*.yaml"))
 SECRETS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from tests.pipeline.conftest import Run
 
 TINY = ("+experiment=quickstart", "+debug=tiny", "negatives.audit=false", "objective=dpo", "trainer.steps=1")
 

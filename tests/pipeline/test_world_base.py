@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from tests.pipeline.conftest import Run
 
 
 @pytest.mark.full

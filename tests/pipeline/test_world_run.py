@@ -15,12 +15,8 @@ import pytest
 from PIL import Image
 
 from scramble.training.monitoring import MEASURED
-
-from .conftest import ENVIRONMENT, ROOT, Run, command
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
-
-from loopback import Loopback
+from tests.loopback import Loopback
+from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
 
 STEPS = 60
 TINY = ("+debug=tiny", f"trainer.steps={STEPS}", "trainer.save_every=5", "trainer.log_every=5")

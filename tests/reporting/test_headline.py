@@ -37,8 +37,8 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 
 def row(score: str, method: str, value: float, benchmark: str = "world_winoground", **more: Any) -> ScoreRow:
-    differences = {name: more.pop(name) for name in ("base", "sft") if name in more}
-    values = {"seeds": 1, "standard_error": 1.4, "n": 210, "chance": 16.7, "protocol": "world"} | more
+    differences: dict[str, Any] = {name: more.pop(name) for name in ("base", "sft") if name in more}
+    values: dict[str, Any] = {"seeds": 1, "standard_error": 1.4, "n": 210, "chance": 16.7, "protocol": "world"} | more
     return ScoreRow(benchmark, score, method, value=value, differences=differences, **values)
 
 
@@ -84,7 +84,7 @@ def test_all_kinds_lead_where_all_or_others_were_trained(trained: list[str]) -> 
 
 
 def test_held_out_pairs_of_one_arm_without_a_control() -> None:
-    pairs = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
+    pairs: dict[str, Any] = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
     rows = [row("accuracy", "base", 61.5, **pairs), row("accuracy", "mpo", 70.1, **pairs, base=test(8.6))]
     assert headline.as_text(headline.build(rows)) == [
         "Held-out pairs: true caption likelier than the false one, percent of 24 items (guessing: 50.0)",

@@ -28,7 +28,7 @@ from scramble.storage.files import StoreError, write_json
 from scramble.storage.tables import read_table
 
 ARM = "mpo-seed0"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": {"path": "me/base-model"},
     "objective": {"name": "mpo", "weights": {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}, "beta": 0.1},
     "trainer": {"batch_size": 8, "learning_rate": 1e-5, "lora": {"r": 4, "alpha": 8}},

@@ -159,7 +159,7 @@ def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[
         return [question.question for bundle in bundles for question in bundle.questions], bad
     if kind in ("gqa", "visual_genome"):
         if kind == "gqa":
-            whole = {str(number): {"objects": {}} for number in range(ROWS)}
+            whole: dict[str, Any] = {str(number): {"objects": {}} for number in range(ROWS)}
             (file.parent / "graphs.json").write_text(json.dumps(whole))
         asked = "asked.json" if kind == "gqa" else None
         found = sources.BUNDLES[kind].read(

@@ -156,8 +156,8 @@ def test_streams_lazily_and_stops_at_the_limit(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- coco
 
 
-def write_coco(root: Path, annotations: list[dict[str, Any]], missing: tuple[int, ...] = ()) -> None:
-    images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (9, 25)]
+def write_coco(root: Path, annotations: list[Any], missing: tuple[int, ...] = ()) -> None:
+    images: list[dict[str, Any]] = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (9, 25)]
     write_images(root / "val2017", *(image["file_name"] for image in images if image["id"] not in missing))
     (root / "annotations").mkdir()
     content = {"info": {}, "licenses": [], "images": images, "annotations": annotations}
@@ -259,7 +259,7 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     ]
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=0.5)
-    options = {"images": tmp_path / "train2017"}
+    options: dict[str, Any] = {"images": tmp_path / "train2017"}
     found = list(read_with_pairs(tmp_path / "release.json", bad, **options))
     assert [image.image_id for image, _ in found] == ["000000000009", "000000000025"]
     assert found[0][0].captions == ("A dog on a mat.",)
@@ -369,7 +369,7 @@ def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None
 
     for folder in ("VG_100K", "VG_100K_2"):
         write_images(tmp_path / folder, "1.jpg", f"{folder}.jpg")
-    graphs = [{"image_id": name, "objects": []} for name in (1, "VG_100K", 0)]
+    graphs: list[dict[str, Any]] = [{"image_id": name, "objects": []} for name in (1, "VG_100K", 0)]
     (tmp_path / "graphs.json").write_text(json.dumps(graphs))
     asked = [
         {
@@ -425,7 +425,7 @@ def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_
     (tmp_path / "graphs.json").write_text(json.dumps([{"image_id": 1, "objects": []}]))
     asked = {str(n): {"imageId": n, "question": f"What {n}?", "answer": "x"} for n in (1, 2, 3)}
     (tmp_path / "questions.json").write_text(json.dumps(asked))
-    files = {"graphs": "graphs.json", "questions": "questions.json"}
+    files: dict[str, Any] = {"graphs": "graphs.json", "questions": "questions.json"}
     (bundle,) = scene_graphs.bundles(tmp_path, BadRows(), **files)
     assert [question.question for question in bundle.questions] == ["What 1?"]
     said = " ".join(capsys.readouterr().out.split())

@@ -27,7 +27,7 @@ from scramble.training.policy import add_lora
 from scramble.trie.engine import NonFiniteError
 
 RUN = Path(__file__).with_name("run_training.py")
-LORA = {"r": 8, "alpha": 16}
+LORA: dict[str, Any] = {"r": 8, "alpha": 16}
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

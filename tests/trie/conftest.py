@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import ASK, CASES
 from PIL import Image
+
+from tests.exactness import ASK, CASES
 
 TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
 

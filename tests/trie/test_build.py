@@ -10,6 +10,7 @@ sequences 1 2 3 4, 1 2 3 5 6 and 1 2 7, all but the first token scored: 4, 6 and
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_bad_input(sequences: list[list[int]], scored: list[list[bool]], message
 
 
 def test_two_way_block_must_be_shared() -> None:
-    kept = {"feature_tokens": frozenset({8}), "block_tokens": frozenset({7, 8})}
+    kept: dict[str, Any] = {"feature_tokens": frozenset({8}), "block_tokens": frozenset({7, 8})}
     trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, **kept)
     assert trie.block.tolist() == [True, True, False]
     with pytest.raises(TrieError, match="item 'y', sequence 0: its image block is not shared"):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import CASES, make_items
 from PIL import Image
 from torch import nn
 
@@ -25,6 +24,7 @@ from scramble.trie import (
 )
 from scramble.trie import engine as engine_module
 from scramble.trie.last_layer import only_predicting
+from tests.exactness import CASES, make_items
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_score_of_option_letters_adds_up_to_one(loaded: Any, images: list[Image.
     assert torch.tensor([s.sum for s in scores]).exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
-MIXTURES = {
+MIXTURES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16},
     "mixtral": {"num_local_experts": 4},
     "gpt_oss": {"num_local_experts": 4, "layer_types": ["full_attention"] * 2},  # its block returns router scores, too

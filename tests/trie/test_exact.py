@@ -3,8 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from exactness import CASES, assert_exact
 from PIL import Image
+
+from tests.exactness import CASES, assert_exact
 
 
 @pytest.mark.parametrize("name", CASES)

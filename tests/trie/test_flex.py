@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import CASES, make_items, plain_logprobs
 from PIL import Image
 
 from scramble.trie import TrieItem, enable_gradient_checkpointing, logprobs, pack
+from tests.exactness import CASES, make_items, plain_logprobs
 
 
 def compare(loaded: Any, items: list[TrieItem], expected: torch.Tensor, row_tokens: int | None, atol: float) -> None:

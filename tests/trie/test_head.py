@@ -40,7 +40,12 @@ def test_frozen_head_keeps_nothing_of_the_vocabularys_size() -> None:
     hidden = torch.randn(rows, width, requires_grad=True)
     weight = torch.randn(vocab, width)
     saved: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         found = head_logprobs(hidden, weight, None, range(rows + 1), torch.arange(rows), torch.arange(rows))
     assert max(t.numel() for t in saved if t is not weight and t.data_ptr() != weight.data_ptr()) == rows * width
     found.sum().backward()

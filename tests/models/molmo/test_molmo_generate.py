@@ -13,7 +13,7 @@ from scramble.models.molmo import MolmoForCausalLM, MolmoProcessor
 PROMPTS = (" User: describe the image Assistant:", " User: is there a circle in this image of many shapes Assistant:")
 
 
-def answers(model: MolmoForCausalLM, batch: Any, **options: Any) -> list[list[int]]:
+def answers(model: Any, batch: Any, **options: Any) -> list[list[int]]:
     length = batch["input_ids"].shape[1]
     ids = model.generate(**batch, do_sample=False, max_new_tokens=12, eos_token_id=None, pad_token_id=0, **options)
     return ids[:, length:].tolist()
@@ -80,7 +80,8 @@ def test_embeddings_can_start_a_generation(
         features = lively.get_image_features(batch["images"], batch["image_masks"])
         embeds = lively.get_input_embeddings()(batch["input_ids"])
         embeds = lively.model.add_image_features(embeds, features, batch["image_input_idx"])
-    ids = lively.generate(
+    generator: Any = lively
+    ids = generator.generate(
         inputs_embeds=embeds,
         attention_mask=batch["attention_mask"],
         do_sample=False,

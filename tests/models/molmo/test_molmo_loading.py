@@ -69,7 +69,8 @@ def test_auto_classes_take_the_native_ones_despite_the_remote_code(
         (AutoModelForCausalLM, MolmoForCausalLM),
         (AutoModel, MolmoModel),
     ):
-        model, report = auto.from_pretrained(release, trust_remote_code=trust, output_loading_info=True)
+        loader: Any = auto
+        model, report = loader.from_pretrained(release, trust_remote_code=trust, output_loading_info=True)
         assert type(model) is cls
         assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     batch = processor(images=images[0], text=TEXT)

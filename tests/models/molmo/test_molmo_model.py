@@ -55,7 +55,12 @@ def test_defaults_are_7b_d() -> None:
 
 def test_72b_is_the_same_design_at_qwen2_72b_size() -> None:
     """Qwen2-72B's 72.7 billion parameters, a tower and projector of 0.6 billion."""
-    sizes = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+    sizes: dict[str, Any] = {
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    }
     config = MolmoConfig(**sizes, intermediate_size=2 * 29568, layer_norm_eps=1e-5)
     with torch.device("meta"):
         model = MolmoForCausalLM(config)
@@ -67,7 +72,12 @@ def test_72b_is_the_same_design_at_qwen2_72b_size() -> None:
 
 def test_each_embedding_table_serves_its_ids() -> None:
     """Ids 0 and 1 are in the first table, 2 and 3 in the second; -1 reads row 0; 4 and -2 are in neither."""
-    sizes = {"vocab_size": 2, "embedding_size": 2, "additional_vocab_size": 2, "image_patch_token_id": 3}
+    sizes: dict[str, Any] = {
+        "vocab_size": 2,
+        "embedding_size": 2,
+        "additional_vocab_size": 2,
+        "image_patch_token_id": 3,
+    }
     config = MolmoConfig(**sizes, hidden_size=4, num_attention_heads=1, num_key_value_heads=1)
     table = MolmoEmbedding(config)
     table.embedding.data = torch.arange(8.0).view(2, 4)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import CASES, assert_exact
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from scramble.models.molmo import MolmoConfig, MolmoForCausalLM, MolmoImageProce
 from scramble.models.molmo.family import Molmo
 from scramble.models.molmo.modeling_molmo_vision import MolmoVisionBackbone
 from scramble.models.molmo.tiny import save_tiny_molmo
+from tests.exactness import CASES, assert_exact
 
 TEXTS = ["describe the image", "a red circle above a blue square"]
 
@@ -54,7 +54,12 @@ def pooled_plainly(backbone: MolmoVisionBackbone, states_PX: Tensor, side: int) 
 @pytest.mark.parametrize("side", [3, 5, 7, 4])
 def test_zeros_enter_mean_and_attention(side: int) -> None:
     torch.manual_seed(side)
-    vision = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     vision |= {"image_size": 6 * side, "patch_size": 6, "feature_layers": [-1, -2], "initializer_range": 0.3}
     config = MolmoConfig(hidden_size=64, intermediate_size=128, num_attention_heads=4, vision_config=vision)
     backbone = MolmoVisionBackbone(config).double().eval()

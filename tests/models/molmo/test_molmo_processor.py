@@ -55,7 +55,7 @@ def test_recorded_cases_with_the_released_tokenizer(case: int, shared: Path, rel
     assert list(batch["images"][0].shape) == facts["images_shape"]
     assert_pixels_are_recorded(batch["images"][0], recorded, facts["pixel_sample_step"])
 
-    content = [{"type": "image"}, {"type": "text", "text": facts["prompt"]}]
+    content: Any = [{"type": "image"}, {"type": "text", "text": facts["prompt"]}]
     templated = released.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     assert released(images=image, text=templated)["input_ids"][0].tolist() == recorded["input_ids"].tolist()
     if facts["max_crops"] == 12:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import CASES, assert_exact
 from PIL import Image
 
 from scramble.models.molmo import MolmoForCausalLM, MolmoProcessor
 from scramble.models.molmo.family import Molmo
 from scramble.models.molmo.tiny import save_tiny_molmo
+from tests.exactness import CASES, assert_exact
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import io
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "engines"))
-
-from loopback import Loopback
 
 from scramble.records import ImageFile
 
@@ -21,13 +14,6 @@ def picture(color: str, format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (48, 48), color).save(buffer, format)
     return buffer.getvalue()
-
-
-@pytest.fixture
-def server() -> Iterator[Loopback]:
-    loopback = Loopback()
-    yield loopback
-    loopback.close()
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Loopback
 
 from scramble.pairs.method import PairMethodError, collect
 from scramble.pairs.registry import make_method
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question
 from scramble.storage.tables import read_table, write_table
+from tests.loopback import Loopback
 
 
 @pytest.fixture

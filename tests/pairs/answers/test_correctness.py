@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Loopback
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.pairs.answers.correctness import CorrectnessPairs, Found, contained
 from scramble.pairs.base import Skip
 from scramble.records import ImageFile, Question
+from tests.loopback import Loopback
 
 RIGHT = "Step {n}.\nNext.\nFinal answer: 5"
 SCRIPT = [
@@ -27,7 +27,7 @@ SCRIPT = [
 def run(
     server: Loopback, folder: Path, questions: list[Question], images: dict[str, ImageFile], **options: Any
 ) -> tuple[CorrectnessPairs, list[tuple[Question, Found | Skip]]]:
-    options = {"styles": ["steps"], "samples": 10, "max_tokens": 64} | options
+    options = {"styles": ["steps"], "samples": 10, "max_tokens": 64, **options}
     with OpenAIServer("m", server.url, concurrency=1) as engine, ReplyStore(folder) as store:
         maker = CorrectnessPairs(engine, store, **options)
         return maker, list(maker.pairs(questions, images))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Loopback
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.pairs.answers.dropout_ntp import DropoutNTP, first_words, joined
 from scramble.pairs.base import Skip
 from scramble.records import ImageFile, PreferencePair, Question
+from tests.loopback import Loopback
 
 ANSWER = "A red circle is left of a\nblue square."  # nine words
 
@@ -83,4 +83,4 @@ def test_cutting_and_joining() -> None:
     assert joined("a b", "c") == "a b c"  # a server that cuts the space off
     assert joined("a b", "a b c") == "a b c"  # one that says the beginning again
     with pytest.raises(ValueError, match=r"start_ratio=1.0.*\[0, 1\)"):
-        DropoutNTP(None, None, start_ratio=1.0)  # type: ignore[arg-type]
+        DropoutNTP(None, None, start_ratio=1.0)

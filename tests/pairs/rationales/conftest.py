@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "engines"))
 
 from scramble.pairs.rationales.cases import Case
 from scramble.records import Question

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from loopback import Loopback
 
 from scramble.engines import EngineError, ReplyStore, open_engine
 from scramble.pairs.method import collect
@@ -23,6 +23,7 @@ from scramble.pairs.rationales.interventions.language_model import EngineInterve
 from scramble.records import PreferencePair
 from scramble.scenegraphs import SceneGraph
 from scramble.scenegraphs.alignment import mentions
+from tests.loopback import Loopback
 
 SEEN = Cooccurrence([["dog", "bench", "cat", "man"], ["horse", "man"], ["dog", "sofa", "chair"], ["tree", "bench"]])
 
@@ -115,10 +116,9 @@ def model(server: Loopback, folder: Path) -> Iterator[EngineInterventions]:
 
 
 @pytest.fixture
-def server() -> Iterator[Loopback]:
-    loopback = Loopback(answer=obedient)
-    yield loopback
-    loopback.close()
+def server(server: Loopback) -> Loopback:
+    server.answer = obedient
+    return server
 
 
 def test_a_model_words_the_changes_and_its_replies_are_asked_for_once(
@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         whole, _ = made(english_cases, interventions, 2)
     needed = server.asked.total()
     with model(server, tmp_path / "cut") as interventions:
-        stream = rationale_pairs(english_cases, interventions, per_question=2)
+        stream: Any = rationale_pairs(english_cases, interventions, per_question=2)
         for pair in stream:
             if isinstance(pair, PreferencePair) and pair.kind == "rationale-replace":
                 break  # the process ends here

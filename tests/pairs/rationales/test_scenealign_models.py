@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from loopback import Loopback
 from PIL import Image
 
 from scramble.engines import ReplyStore, open_engine
@@ -21,6 +20,7 @@ from scramble.pairs.rationales.rationale_method import graphs_of_captions, graph
 from scramble.records import ImageFile, ImageRecord
 from scramble.scenegraphs import read_graph
 from scramble.scenegraphs.describe import PROMPT, describe
+from tests.loopback import Loopback
 
 
 def picture(colour: str) -> ImageFile:

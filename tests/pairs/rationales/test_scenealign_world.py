@@ -198,7 +198,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         {"distance": (2, 1)},
     ):
         with pytest.raises(SceneAlignError):
-            Settings(**options)  # type: ignore[arg-type]
+            Settings(**options)
     with pytest.raises(SceneAlignError, match="per_question=3"):
         pairs_of([], Cooccurrence([]), Settings(kinds={"swap": 1, "replace": 1}), per_question=3)
 

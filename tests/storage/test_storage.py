@@ -28,7 +28,7 @@ def png(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
     return buffer.getvalue()
 
 
-RECORDS = [
+RECORDS: list[Any] = [
     ImageRecord("a", ImageFile(bytes=png()), ("a red box", "a box"), "test", {"objects": [{"name": "box"}]}),
     PreferencePair(
         "p",
@@ -49,7 +49,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)
-def test_round_trip(record: object, tmp_path: Path) -> None:
+def test_round_trip(record: Any, tmp_path: Path) -> None:
     many = [record] * 205  # more than two row groups
     assert write_table(tmp_path, type(record), many) == 205
     assert list(read_table(tmp_path, type(record))) == many
@@ -271,7 +271,7 @@ def test_image_table_is_shared_by_processes_and_threads_and_keeps_memory_flat(tm
     data = {f"i{n}": bytes([n % 256]) * 10_000 for n in range(450)}
     write_table(tmp_path, ImageRecord, (ImageRecord(name, ImageFile(value)) for name, value in data.items()))
     table = ImageTable(tmp_path)
-    table.GROUP_CACHE = 2_500_000  # type: ignore[misc]  # two groups of a hundred
+    table.GROUP_CACHE = 2_500_000  # two groups of a hundred
     names = list(data) * 2
     with ThreadPoolExecutor(4) as pool:
         assert [image.bytes for image in pool.map(table.__getitem__, names)] == [data[name] for name in names]

@@ -29,7 +29,7 @@ from scramble.training.monitoring import Warnings, memory_use, peak_flops
 from scramble.training.policy import add_lora, make_policy, set_trained
 from scramble.trie.pack import TrieItem, pack
 
-LORA = {"r": 8, "alpha": 16}
+LORA: dict[str, Any] = {"r": 8, "alpha": 16}
 
 
 def feed(callback: Any, rows: list[dict[str, float]], start: int = 0) -> None:

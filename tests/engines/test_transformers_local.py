@@ -135,7 +135,7 @@ def test_samples_of_a_question_share_its_image(sighted: Path, monkeypatch: pytes
     """One image through the tower for eight samples, and each sample is what it is when asked for alone."""
     requests = [ask("what", picture("red"), temperature=1.0, top_k=50, sample=i) for i in range(8)]
     engine = TransformersEngine(sighted, batch_size=8)
-    tower = engine._loaded.backbone.model.get_submodule("model.vision_tower")  # type: ignore[union-attr]
+    tower = engine._loaded.backbone.model.get_submodule("model.vision_tower")
     seen: list[int] = []
     tower.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(kwargs.get("pixel_values", args[0] if args else ()))), with_kwargs=True
@@ -154,7 +154,9 @@ def test_an_answer_that_has_been_begun_goes_on(blind: Path, sighted: Path, sees:
     images = (picture("red"),) if sees else ()
     first = tokenizer(begun, add_special_tokens=False)["input_ids"]
     if engine._loaded is not None:
-        prompt = engine._loaded.family.encode_prompt(engine._processor, text, [ImageFile(images[0]).open()])
+        prompt = engine._loaded.family.encode_prompt(
+            engine._processor, text, [ImageFile(image).open() for image in images]
+        )
         inputs = engine._loaded.family.generation_inputs(
             Prompt([*prompt.input_ids, *first], prompt.images), engine._model
         )

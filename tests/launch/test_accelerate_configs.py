@@ -17,7 +17,7 @@ from scramble.launch.command import job_command, strategy_file
 from scramble.launch.names import name_arm, slug, what_varies
 from scramble.launch.points import LaunchError, Point, make_points
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
 
 

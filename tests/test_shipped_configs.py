@@ -111,5 +111,5 @@ def test_shipped_objectives_are_known_losses() -> None:
     from scramble.training.losses import resolve_objective
 
     for name in GROUPS["objective"]:
-        weights = OmegaConf.to_container(composed("train", f"objective={name}").objective.weights)
+        weights: Any = OmegaConf.to_container(composed("train", f"objective={name}").objective.weights)
         assert resolve_objective(weights) == weights

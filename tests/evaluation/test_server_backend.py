@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
-
-from loopback import Loopback
 
 from scramble.engines import EngineError, ReplyStore
 from scramble.engines.openai_server import OpenAIServer
@@ -41,13 +35,6 @@ def questions(*faults: str) -> Benchmark:
     )
     images = {f"i{k}": picture(k) for k in range((len(faults) + 1) // 2)}
     return Benchmark("pope", "test", items, images, "pope")
-
-
-@pytest.fixture
-def server():
-    loopback = Loopback()
-    yield loopback
-    loopback.close()
 
 
 def run(server, folder, benchmark, protocol="standard", **options):

@@ -5,17 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import sys
 import zipfile
 from contextlib import contextmanager
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
-
-from loopback import Loopback
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
@@ -26,6 +20,7 @@ from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.records import ImageFile, Question, TwoByTwoItem
+from tests.loopback import Loopback
 
 
 def grade_by_length(text: str) -> str:
@@ -35,10 +30,9 @@ def grade_by_length(text: str) -> str:
 
 
 @pytest.fixture
-def server():
-    loopback = Loopback(answer=grade_by_length)
-    yield loopback
-    loopback.close()
+def server(server: Loopback) -> Loopback:
+    server.answer = grade_by_length
+    return server
 
 
 @contextmanager

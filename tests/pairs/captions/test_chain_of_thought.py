@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Loopback
 
 from scramble.engines import Reply, ReplyStore
 from scramble.engines.openai_server import OpenAIServer
@@ -23,6 +21,7 @@ from scramble.pairs.captions.chain_of_thought import (
     read_clean,
 )
 from scramble.pairs.captions.surface import normalise
+from tests.loopback import Loopback
 
 TYPO = "a brown dog chase a white cat"
 # caption -> what the model writes after its reasoning, or its whole reply (starting with "!")
@@ -62,10 +61,9 @@ def model(prompt: str) -> str:
 
 
 @pytest.fixture
-def server() -> Iterator[Loopback]:
-    loopback = Loopback(answer=model)
-    yield loopback
-    loopback.close()
+def server(server: Loopback) -> Loopback:
+    server.answer = model
+    return server
 
 
 @pytest.fixture
