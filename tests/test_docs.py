@@ -96,6 +96,35 @@ def test_links_between_the_guides_lead_somewhere() -> None:
     assert not broken, "\n".join(broken)
 
 
+def test_paths_in_the_guides_exist() -> None:
+    """Files, folders and modules of the project in backquotes; pages of results keep the paths that they measured.
+
+    A path starts at the root, in src, in the package, or in the folder of the path before it; a pattern matches a file.
+    """
+    package = ROOT / "src" / "scramble"
+    tops = {"src", "tests", "benchmarks", "docs", "scripts", "scramble"}
+    missing = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        if page.parent.name == "results":
+            continue
+        folder = ROOT
+        for name in re.findall(r"`([\w*./-]+)`", page.read_text(encoding="utf-8")):
+            first = name.partition("/")[0]
+            path = name
+            if module := re.match(r"scramble\.[a-z_]+", name):  # what follows may be a function
+                path = module[0].replace(".", "/") + "*"
+            elif not (first in tops or re.fullmatch(r"test_\w+\.py", name)) and not (
+                (package / first).is_dir() and name.endswith((".py", "/"))
+            ):
+                continue
+            hits = [hit for start in (ROOT, package.parent, package, folder) for hit in start.glob(path)]
+            if hits:
+                folder = hits[0].parent
+            else:
+                missing.append(f"{page.relative_to(ROOT)}: {name}")
+    assert not missing, "\n".join(missing)
+
+
 def test_every_guide_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert [p.name for p in (ROOT / "docs").glob("*.md") if p.name != "README.md" and f"({p.name})" not in index] == []
