@@ -198,7 +198,7 @@ def test_hydra_and_python_read_the_same_protocol(name):
         composed = compose("evaluate", [f"protocol={name}"]).protocol
         half = compose("evaluate", [f"protocol={name}", "protocol.tie_policy=half"]).protocol
     assert OmegaConf.to_container(composed) == as_dict(named_protocol(name))
-    assert resolve(OmegaConf.to_container(half), benchmark([])).name == f"{name}[tie_policy=half]"
+    assert resolve(OmegaConf.to_container(half), benchmark([])).name == f"{name}[tie_policy=half]"  # type: ignore[arg-type]
 
 
 def test_protocol_errors_and_marks():
