@@ -71,7 +71,7 @@ def check_negatives(negatives: dict[str, Any]) -> None:
     for part in negatives.get("parts", {}).values():
         check_negatives(part)
     if name in makers:
-        assert set(method._options) <= parameters(makers[name])
+        assert set(method._options) <= parameters(makers[name])  # type: ignore[attr-defined]
     if name in generators:
         shared = {"method", "options", "engine", "refine", "audit"}
         assert set(negatives) <= parameters(caption_pairs) | shared

@@ -78,7 +78,7 @@ def test_shards_of_a_mix_ask_for_the_replies_of_the_whole_job(server: Loopback, 
             assert method.asks_model
             items.append(method.store_replies(train))
     assert sum(items) == 8 + 2 and len(server.payloads) == 96 and not (train / "format").exists()
-    parts["right"].pop("refine")
+    parts["right"].pop("refine")  # type: ignore[attr-defined]
     with make_method({"method": "mix", "parts": parts}, seed=0) as method:
         pairs, skips = collect(method.pairs(train))
         counts = method.totals()["parts"]
