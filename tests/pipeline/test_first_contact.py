@@ -267,7 +267,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "overrides", "words"),
     [
-        ("train", ["data=image_folder", "data.path=nowhere", "negatives=rules"], "nowhere"),
+        ("train", ["data=image_folder", "data.path=nowhere", "negatives=world"], "nowhere"),
         ("train", ["trainer.learning_rate=fast"], "trainer.learning_rate"),
         ("train", ["objective.beta=-1"], "objective.beta"),
         ("evaluate", ["name=no_such_run"], "no_such_run"),

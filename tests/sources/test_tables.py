@@ -225,7 +225,7 @@ def test_local_files_are_read_without_the_cache(tmp_path: Path) -> None:
     write(tmp_path / "run [1]" / "x.parquet", *COLORS)
     code = (
         "import sys; from scramble.records import *; from scramble.sources import read\n"
-        "from scramble.store import ImageTable, write_table\n"
+        "from scramble.storage.image_table import ImageTable; from scramble.storage.tables import write_table\n"
         "images = list(read('hf', sys.argv[1] + '/x.parquet')); write_table(sys.argv[1], ImageRecord, images)\n"
         "table = ImageTable(sys.argv[1]); assert all(table[i.image_id] == i.image for i in images)\n"
         "assert list(table) == [i.image_id for i in images] and len(table) == 6"

@@ -6,6 +6,7 @@ The data's settings are in ``stage.json`` of the data folder, each arm's objecti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
             composed, given = _plain(cfg, section), _given(overrides, section, root)
             if section == "recommended":  # it belongs to the model
                 given = [section] if _given(overrides, "model", root) == ["model"] else given
+            if root == "chat" and section == "model" and given:
+                continue  # chat may try any model, an exported one of this run too
             new, differences = _merged(section, recorded, composed, given)
             if differences and section in BINDING:
                 if section != "model" or _objectives(run):  # without an arm nothing was made with the model
@@ -155,7 +158,11 @@ def _merged(section: str, recorded: Any, composed: Any, given: Sequence[str]) ->
             top = key.split(".")[1]
             if top in composed:  # within a mapping the command line changed one value: the others are the record's
                 new[top] = _replaced(recorded.get(top), composed[top], key.split(".")[2:])
-    sides = [{k: v for k, v in side.items() if section != "model" or k in MODEL_KEYS} for side in (recorded, new)]
+    keys = MODEL_KEYS if section == "model" else {*recorded, *new}
+    if section == "model" and new.get("new") is not None:
+        keys = [key for key in keys if key != "path"]  # it lies in the run folder, wherever that was moved to
+    # Through JSON, as the record went: its keys are texts.
+    sides = json.loads(json.dumps([{k: v for k, v in side.items() if k in keys} for side in (recorded, new)]))
     return new, differing_keys(sides[0], sides[1], f"{section}.") if section in BINDING else []
 
 

@@ -44,7 +44,7 @@ def json_value(value: Any) -> Any:
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys whose values differ between two nested configurations, as ``key (old -> new)``."""
     found = []
-    for key in sorted({*old, *new}):
+    for key in sorted({*old, *new}, key=str):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differing_keys(a, b, f"{prefix}{key}.")
