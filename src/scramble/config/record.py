@@ -158,9 +158,9 @@ def _merged(section: str, recorded: Any, composed: Any, given: Sequence[str]) ->
             top = key.split(".")[1]
             if top in composed:  # within a mapping the command line changed one value: the others are the record's
                 new[top] = _replaced(recorded.get(top), composed[top], key.split(".")[2:])
-    keys = MODEL_KEYS if section == "model" else {*recorded, *new}
+    keys = set(MODEL_KEYS) if section == "model" else {*recorded, *new}
     if section == "model" and new.get("new") is not None:
-        keys = [key for key in keys if key != "path"]  # it lies in the run folder, wherever that was moved to
+        keys.discard("path")  # it lies in the run folder, wherever that was moved to
     # Through JSON, as the record went: its keys are texts.
     sides = json.loads(json.dumps([{k: v for k, v in side.items() if k in keys} for side in (recorded, new)]))
     return new, differing_keys(sides[0], sides[1], f"{section}.") if section in BINDING else []
