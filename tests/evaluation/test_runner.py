@@ -242,3 +242,18 @@ def test_identity_follows_content(model_folder, tmp_path):
     assert identify(model_folder, dtype="bfloat16").key != identify(model_folder).key
     with pytest.raises(EvaluationError, match="no model at nowhere/model"):
         identify("nowhere/model")
+
+
+def test_the_batch_check_reaches_the_terminal_only_where_it_finds_a_difference(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from scramble.pipeline.evaluate import _report_self_test
+
+    with caplog.at_level("DEBUG", logger="scramble"):
+        for difference, texts in ((9.5e-7, 0), (0.25, 0), (0.0, 2)):
+            _report_self_test("base: pope", {"max_logprob_difference": difference, "texts_differ": texts})
+        _report_self_test("base: pope", None)
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "INFO", "INFO"]
+    assert caplog.messages[0] == (
+        "base: pope: batch-invariance check: max log-prob difference 9.5e-07 nats, 0 generations differ"
+    )

@@ -46,8 +46,10 @@ def own(folder: Path, run: Path, *more: str) -> tuple[str, ...]:
 def test_the_whole_pipeline_on_an_image_folder(folder: Path, tmp_path: Path, script: Run) -> None:
     overrides = own(folder, tmp_path)
     script("train", *overrides, "objective=mpo")
-    script("evaluate", *overrides, "benchmark=[heldout_pairs]")
+    scored = script("evaluate", *overrides, "benchmark=[heldout_pairs]").stdout
+    assert "protocol caption_sum" in scored and "world" not in scored
     script("report", *overrides)
+    assert "Published numbers" not in (tmp_path / "report" / "report.md").read_text()
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
     accuracy = {row["method"]: row for row in rows if row["score"] == "accuracy"}
     assert accuracy.keys() == {"base", "mpo"}

@@ -44,7 +44,9 @@ def test_one_command_scores_base_and_adapters_and_compares_them(finished: Path) 
     for arm in ("base", "sft-seed0", "mpo-seed0"):
         for benchmark in ("world_winoground", "world_vqa"):
             assert f"{arm}: {benchmark} " in printed
-    assert printed.count("batch 1 against n: ") == 6
+    assert "batch-invariance" not in printed
+    checks = [line for line in (finished / "log.txt").read_text().splitlines() if "batch-invariance check: " in line]
+    assert len(checks) == 6 and all(line.endswith(" nats, 0 generations differ") for line in checks)
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
     group = {row[1]: row for row in cells if row[0] == "group"}
     assert group.keys() == {"base", "sft", "mpo"}

@@ -128,7 +128,7 @@ def test_it_stays_within_its_lines_whatever_the_number_of_arms_and_changes() -> 
     lines = headline.as_text(headline.build(rows))
     assert len(lines) <= headline.MAX_LINES
     assert "  mpo-19" in "\n".join(lines) and "19 more arms are in the report." in lines
-    assert all("and 11 more." in line for line in lines if line.startswith("Got "))
+    assert all("and 11 more scores." in line for line in lines if line.startswith("Got "))
     assert max(map(len, lines)) < 250
 
 
@@ -137,14 +137,16 @@ def test_only_the_base() -> None:
     assert lines[2:] == ["Only the base model was scored: train an arm with scripts/train.py, then evaluate again."]
 
 
-@pytest.mark.parametrize("n", [1, 2, 7])
-def test_a_report_of_few_items_holds_no_nan(tmp_path: Path, n: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """One item has no interval: text says so, JSON holds null."""
+@pytest.mark.parametrize(("name", "n"), [("pope", 1), ("gqa", 2), ("pope", 7)])
+def test_a_report_of_few_items_holds_no_nan(
+    tmp_path: Path, name: str, n: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of fewer than ten items text shows the count, and no error of 0.0; JSON holds null where one item gives none."""
     for method in ("base", "sft-seed0", "mpo-seed0"):
         found = [Outcome(str(k), "", "", (), str(k), {"accuracy": 1.0}, "a", "a") for k in range(n)]
-        benchmark = {"name": "pope", "version": "v", "scoring": "plain", "items": n, "limit": None}
+        benchmark = {"name": name, "version": "v", "scoring": "plain", "items": n, "limit": None}
         result = Result(benchmark, {"path": "x", "name": method}, {"name": "p"}, scores("plain", found), rates(found))
-        write(tmp_path / "evaluation" / method / "pope", result, found)
+        write(tmp_path / "evaluation" / method / name, result, found)
     report(tmp_path, tmp_path / "data")
     printed = capsys.readouterr().out
     assert f"percent of {n} item" in printed
@@ -156,16 +158,23 @@ def test_a_report_of_few_items_holds_no_nan(tmp_path: Path, n: int, capsys: pyte
         tuple(r["differences"]) for r in json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
     }
     assert differences == {(), ("base",), ("base", "sft")}  # and no mirror image, base minus sft
-    if n == 1:
-        assert "+0.0 (no interval: one item)" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert f"| +0.0 (n = {n}: too few for an interval) |" in text and f"(n = {n}) |" in text
+    assert "±" not in text and "p = " not in text and "comparisons" not in text
+    assert ("Published numbers are listed" in text) == (name == "gqa")  # of POPE's accuracy there are none
 
 
 def test_formats_of_a_difference() -> None:
     assert comparison.shown(None) == ""
     assert comparison.shown(test(1.25, 0, 2.5, 0.0004)) == "+1.2 [+0.0, +2.5] p < 0.001"
     nothing = {**test(100), "low": None, "high": None, "p_value": None, "n": 1}
-    assert comparison.shown(nothing) == "+100.0 (no interval: one item)"
-    assert comparison.shown({**nothing, "low": float("nan"), "high": float("nan"), "n": 9}) == "+100.0 (no interval)"
+    assert comparison.shown(nothing) == "+100.0 (n = 1: too few for an interval)"
+    no_spread = {**nothing, "low": float("nan"), "high": float("nan"), "n": 10}
+    assert comparison.shown(no_spread) == "+100.0 (no interval)"
+    # One item of two became wrong: t(1) = 12.7 standard errors of 50 points reach far beyond what a difference can be.
+    assert comparison.shown(test(-50, -685.3, 585.3) | {"n": 2}) == "-50.0 (n = 2: too few for an interval)"
+    assert comparison.points(test(-50, -185.3, 85.3)) == "-50.0 [-100.0, +85.3]"
+    assert comparison.sign(test(-50, p=0.01) | {"n": 9}) == "" and not comparison.has_interval(test(1) | {"n": 9})
     assert comparison.sign(nothing) == "" and comparison.sign(test(-1, p=0.01)) == "bad"
     cell = dataclasses.replace(published.ScoreCell(1.0), tests={"base": nothing})
     text = published.as_latex(
@@ -174,6 +183,27 @@ def test_formats_of_a_difference() -> None:
         )
     )
     assert "nan" not in text and "(+100.0 vs base)" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((100.0, 0.0, 2), "100.0 (n = 2)"),
+        ((50.0, 50.0, 9), "50.0 (n = 9)"),
+        ((50.0, 16.7, 10), "50.0 ± 16.7"),
+        ((100.0, 0.0, 40), "100.0 (n = 40)"),
+        ((61.2, None, 40), "61.2"),
+        ((61.2, 1.5, None), "61.2 ± 1.5"),
+    ],
+)
+def test_a_score_of_few_items_or_without_spread_shows_their_number(values: tuple[Any, ...], text: str) -> None:
+    assert comparison.score_text(*values) == text
+
+
+def test_parts_of_scores_are_explained_where_they_occur() -> None:
+    parts = comparison.part_notes([row("group/swap-object/unseen", "mpo", 50), row("group/swap-size", "mpo", 50)])
+    assert parts == ["unseen: combinations of colour and shape that training never shows"]
+    assert comparison.score_table([row("group", "mpo", 50)], ["base"]).notes == []
 
 
 def test_the_trained_kinds_are_read_from_the_data_sets_settings(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_model_card_says_what_it_must(run: Path, tmp_path: Path) -> None:
     text = card.text
     # By hand: 20 of 40 right, standard error 50 / sqrt(39) = 8.0; the base has 10 of 40.
     assert "| pope | accuracy | 40 | 50.0 ± 8.0 | 25.0 | +25.0 [" in text
-    assert "| objective | 0.8 sigmoid + 0.2 bco_pair + 1 sft |" in text and "| learning rate | 1e-05 |" in text
+    assert "| objective | mpo (0.8 sigmoid + 0.2 bco_pair + 1 sft) |" in text and "| learning rate | 1e-05 |" in text
     assert "images" in text and "tells chosen from rejected" in text and "Look twice." in text
     for what in ("## Limits", "2504.04740", "2411.10442", "2601.05600", "commit abcdef0123"):
         assert what in text, what

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from scramble.reporting.table import NOT_COMPARABLE, Column, Table
+from scramble.reporting.table import NOT_COMPARABLE, Column, Table, listed_counts, objective_text
 
 TABLE = Table(
     [
@@ -64,3 +64,11 @@ def test_terminal() -> None:
 def test_a_row_of_another_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
         Table([Column("a")], [[1, 2]]).markdown()
+
+
+def test_counts_and_objectives_in_words() -> None:
+    counts = {"images": 1037, "pairs": 46, "pairs_before_refinement": 72, "quads": 3, "questions": 0, "skipped": {}}
+    assert listed_counts(counts) == "1,037 images, 46 pairs (72 before refinement), 3 2x2 items"
+    assert listed_counts({"images": 0}) == ""
+    assert objective_text({"name": "dpo", "weights": {"sigmoid": 1.0}}) == "dpo"
+    assert objective_text({"name": "mpo", "weights": {"sigmoid": 0.8, "sft": 1.0}}) == "mpo (0.8 sigmoid + 1 sft)"

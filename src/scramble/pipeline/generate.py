@@ -160,8 +160,10 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _report(folder: Path, summary: Mapping[str, Any], *, reused: bool) -> None:
+    from scramble.reporting.table import listed_counts
+
     for split, counts in summary["splits"].items():
-        numbers = ", ".join(f"{count:,} {what}" for what, count in counts.items() if isinstance(count, int) and count)
+        numbers = listed_counts(counts)
         empty = f"no images; data.{split}_fraction gives it more"
         log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
         if reused:  # a sweep would repeat all of it for each arm
@@ -177,7 +179,8 @@ def _report(folder: Path, summary: Mapping[str, Any], *, reused: bool) -> None:
             f"audit: a text-only classifier picks the chosen text {accuracies[best]:.0f} % of the time "
             f"(50 % = chance); see {folder / 'audit.html'}"
         )
-        log.info("audit: text-only accuracy in percent, by classifier: %s", accuracies)
+        listed = ", ".join(f"{name} {accuracy:.1f} %" for name, accuracy in accuracies.items())
+        log.debug(f"audit: text-only accuracy by classifier: {listed}")
     if summary["rejected_rows"]:
         log.info(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
 

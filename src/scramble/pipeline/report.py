@@ -20,6 +20,7 @@ from scramble.storage.tables import read_table, table_path
 if TYPE_CHECKING:
     from scramble.reporting.comparison import ScoreRow
     from scramble.reporting.headline import Headline
+    from scramble.reporting.published import ScoreTable
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     write_json(folder / "table.json", published.as_json(scores))
     write_text(folder / "table.md", published.as_markdown(scores))
     write_text(folder / "table.tex", published.as_latex(scores))
-    write_text(folder / "report.md", _markdown(run, main, rows, published.as_markdown(scores), baselines, pictures))
+    write_text(folder / "report.md", _markdown(run, main, rows, scores, baselines, pictures))
     for line in headline.as_text(main):
         log.info(line)
     log.info(f"report (all scores, pictures): {folder / 'report.md'}")
@@ -93,19 +94,24 @@ CAPTIONS = {
 
 
 def _markdown(
-    run: Path, main: Headline, rows: Sequence[ScoreRow], scores: str, baselines: Sequence[str], pictures: Sequence[Path]
+    run: Path,
+    main: Headline,
+    rows: Sequence[ScoreRow],
+    scores: ScoreTable,
+    baselines: Sequence[str],
+    pictures: Sequence[Path],
 ) -> str:
-    from scramble.reporting import comparison, headline
+    from scramble.reporting import comparison, headline, published
 
+    beside = " Published numbers are listed next to ours; those marked were measured otherwise."
     parts = [
         f"# Report of {run.name}\n",
         headline.as_markdown(main),
         *(f"{CAPTIONS[picture.stem]}:\n\n![{picture.stem}]({picture.name})\n" for picture in pictures),
         "## Main scores\n",
         "Scores in percent, plus or minus a standard error over items; differences to baselines are paired by item "
-        "(and seed), with 95 % intervals. Published numbers are listed next to ours; those marked were measured "
-        "otherwise.\n",
-        scores,
+        f"(and seed), with 95 % intervals.{beside if any(row.source for row in scores.rows) else ''}\n",
+        published.as_markdown(scores),
         "## All scores\n",
         comparison.score_table(rows, baselines).markdown(),
     ]
@@ -120,4 +126,7 @@ def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
         shown = [row for row in members if "/" not in row.score or row.score.startswith("group/swap")]
         sections = [n for n, (above, below) in enumerate(pairwise(shown), 1) if above.score != below.score]
         caption = f"{benchmark}: percent, differences in points with 95 % intervals"
-        show(score_table(shown, baselines, caption, sections).rich())
+        table = score_table(shown, baselines, caption, sections)
+        show(table.rich())
+        for note in table.notes:
+            log.info(f"  {note}")

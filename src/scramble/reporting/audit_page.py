@@ -73,7 +73,7 @@ def audit_tables(result: dict[str, Any]) -> list[Table]:
             [kind, row["n"], row["images"], *(row["blind"].get(name) for name in names), row["same_bag"]]
             for kind, row in result["kinds"].items()
         ],
-        "Blind accuracy, percent (standard error): 50 is a coin",
+        "Text-only accuracy, percent (standard error); 50 is chance",
     )
     rules = Table(
         _numeric("rule", "pairs") + [Column(fault, "{:.1f}".format, "right") for fault in FAULTS],

@@ -24,6 +24,7 @@ from scramble.reporting.comparison import RUN_SEPARATOR, Folders, ScoreRow, own_
 from scramble.reporting.figures import PANELS
 from scramble.reporting.headline import Headline
 from scramble.reporting.pages.texts import marked, word_edits
+from scramble.reporting.table import listed_counts, objective_text
 from scramble.storage.files import STAGE_FILE, read_json
 from scramble.storage.jsonl import read_jsonl
 
@@ -169,6 +170,7 @@ def _scores(
         "scores": _by_score(whole, baselines),
         "parts": _by_score([row for row in rows if "/" in row.score and row.score != leading], baselines),
         "reasons": sorted({f"{row.method}: {row.reason}" for row in rows if row.reason}),
+        "notes": comparison.part_notes(rows),
     }
 
 
@@ -181,14 +183,13 @@ def _by_score(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> list[dict[s
 
 def _score_row(row: ScoreRow, baselines: Sequence[str]) -> dict[str, Any]:
     error = row.standard_error
-    interval = (
-        (0.0, 0.0) if error is None else (max(0.0, row.value - 1.96 * error), min(100.0, row.value + 1.96 * error))
-    )
+    margin = None if error is None or comparison.is_few(row.n) else 1.96 * error
+    interval = (0.0, 0.0) if margin is None else (max(0.0, row.value - margin), min(100.0, row.value + margin))
     return {
         "method": row.method,
         "seeds": row.seeds,
         "value": f"{row.value:.1f}",
-        "error": "" if error is None else f"± {error:.1f}",
+        "error": comparison.uncertainty(error, row.n),
         "place": round(min(max(row.value, 0), 100), 2),
         "low": round(interval[0], 2),
         "width": round(interval[1] - interval[0], 2),
@@ -340,14 +341,13 @@ def _arm(name: str, folder: Path) -> dict[str, Any]:
     stage = read_json(folder / STAGE_FILE)
     config, summary = stage["config"], stage.get("summary") or {}
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
-    weights = config.get("objective", {}).get("weights", {})
     lora = (config.get("trainer", {}).get("lora") or {}).get("r")
     return {
         "name": name,
         "status": stage["status"],
         "cells": {
             "model": config.get("model", {}).get("path", ""),
-            "objective": " + ".join(f"{weight:g} {loss}" for loss, weight in weights.items()),
+            "objective": objective_text(config.get("objective", {})),
             "beta": config.get("objective", {}).get("beta", ""),
             "steps": summary.get("steps", ""),
             "batch": config.get("trainer", {}).get("batch_size", ""),
@@ -364,10 +364,7 @@ def _arm(name: str, folder: Path) -> dict[str, Any]:
 def _data(name: str, folder: Path) -> dict[str, Any]:
     stage = read_json(folder / STAGE_FILE)
     summary = stage.get("summary") or {}
-    splits = {
-        split: ", ".join(f"{count} {what}" for what, count in found.items() if isinstance(count, int) and count)
-        for split, found in summary.get("splits", {}).items()
-    }
+    splits = {split: listed_counts(found) for split, found in summary.get("splits", {}).items()}
     return {
         "name": name,
         "kind": stage["config"].get("data", {}).get("kind", ""),

@@ -20,6 +20,14 @@ from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
 """A difference with a smaller p-value is shown as a change."""
+MIN_ITEMS = 10
+"""Of fewer items neither errors nor intervals nor p-values are shown: at n = 2 a t interval reaches beyond 100 %."""
+PARTS = {
+    "seen": "combinations of colour and shape that training shows",
+    "unseen": "combinations of colour and shape that training never shows",
+    "new-wording": "wordings that training never uses",
+}
+"""The embedded world's parts of a test set, which end the names of scores (``group/swap-object/unseen``)."""
 RUN_SEPARATOR = ": "
 """Between run and method in the methods' names where several runs are compared."""
 
@@ -184,7 +192,7 @@ def score_table(
     columns = [
         *map(Column, ("benchmark", "score", "method", "seeds")),
         Column("n", lambda n: str(n or "")),
-        Column("%", _score),
+        Column("%", lambda row: score_text(row.value, row.standard_error, row.n)),
         Column("chance", lambda chance: "" if chance is None else f"{chance:.1f}"),
         *(Column(f"minus {baseline}", shown) for baseline in baselines),
     ]
@@ -193,39 +201,61 @@ def score_table(
         for r in rows
     ]
     first = 1 if caption else 0
-    return Table(columns[first:], [row[first:] for row in values], caption, sections=sections)
+    return Table(columns[first:], [row[first:] for row in values], caption, part_notes(rows), sections)
 
 
-def _score(row: ScoreRow) -> str:
-    return f"{row.value:.1f}" + ("" if row.standard_error is None else f" ± {row.standard_error:.1f}")
+def part_notes(rows: Sequence[ScoreRow]) -> list[str]:
+    """What the parts mean that the rows' scores name."""
+    named = {part for row in rows for part in row.score.split("/")[1:]}
+    return [f"{part}: {meaning}" for part, meaning in PARTS.items() if part in named]
+
+
+def score_text(value: float, standard_error: float | None, n: int | None) -> str:
+    """A score with its uncertainty."""
+    return f"{value:.1f} {uncertainty(standard_error, n)}".rstrip()
+
+
+def uncertainty(standard_error: float | None, n: int | None) -> str:
+    """A standard error as text. The number of items takes its place where there are few, or where all have the same
+    value: an error of 0.0 would claim certainty."""
+    if n is not None and (is_few(n) or standard_error == 0):
+        return f"(n = {n})"
+    return "" if standard_error is None else f"± {standard_error:.1f}"
+
+
+def is_few(n: int | None) -> bool:
+    """Whether there are too few items for the normal approximation behind errors, intervals and p-values."""
+    return n is not None and n < MIN_ITEMS
 
 
 def shown(test: Mapping[str, Any] | None) -> str:
-    """A difference in points with its interval and p-value; what one item cannot give is left out."""
+    """A difference in points with its interval and p-value; what few items cannot give is left out."""
     if test is None:
         return ""
     p = test["p_value"]
-    if not _is_number(p):
+    if not _is_number(p) or is_few(test.get("n")):
         return points(test)
     return f"{points(test)} " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
 
 
 def points(test: Mapping[str, Any]) -> str:
-    """A difference in points with its interval."""
+    """A difference in points with its interval, which ends where differences of percentages end."""
     text = f"{test['difference']:+.1f}"
+    if is_few(test.get("n")):
+        return f"{text} (n = {test['n']}: too few for an interval)"
     if not has_interval(test):
-        return f"{text} (no interval: one item)" if test.get("n") == 1 else f"{text} (no interval)"
-    return f"{text} [{test['low']:+.1f}, {test['high']:+.1f}]"
+        return f"{text} (no interval)"
+    return f"{text} [{max(test['low'], -100):+.1f}, {min(test['high'], 100):+.1f}]"
 
 
 def has_interval(test: Mapping[str, Any]) -> bool:
-    """Whether a difference has an interval: that of a single item, or of a single cluster of items, has none."""
-    return _is_number(test["low"]) and _is_number(test["high"])
+    """Whether a difference has an interval: that of few items, or of a single cluster of items, has none."""
+    return _is_number(test["low"]) and _is_number(test["high"]) and not is_few(test.get("n"))
 
 
 def sign(test: Mapping[str, Any]) -> str:
     """``good`` or ``bad`` where a difference is larger than chance explains, else empty."""
-    if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA:
+    if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")):
         return ""
     return "good" if test["difference"] > 0 else "bad"
 

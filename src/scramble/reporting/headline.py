@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.reporting import published
-from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, points, sign
+from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, is_few, points, sign
 from scramble.reporting.table import Column, Table, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
@@ -74,7 +74,7 @@ def build(
     notes = [*_changes(others, baselines, benchmark), *_caveats(shown, baselines)]
     kept, left_out = _fit(shown, baselines, MAX_LINES - 1 - len(notes))
     if left_out:
-        notes.insert(0, f"{left_out} more arms are in the report.")
+        notes.insert(0, f"{_more(left_out, 'arm')} {'is' if left_out == 1 else 'are'} in the report.")
     return Headline(
         benchmark,
         score,
@@ -208,7 +208,7 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
         (row, name, row.differences[name])
         for row in others
         for name in [next((b for b in baselines if b in row.differences), None)]
-        if name is not None
+        if name is not None and not is_few(row.n)
     ]
     if not tested:
         return []
@@ -232,9 +232,13 @@ def _listed(found: Mapping[str, Sequence[tuple[float, str]]]) -> str:
         by_size = sorted(found[name], key=lambda change: -abs(change[0]))
         changes = [f"{method} {difference:+.1f}" for difference, method in by_size[:MAX_METHODS]]
         more = len(by_size) - MAX_METHODS
-        parts.append(f"{name} ({', '.join([*changes, f'{more} more arms'] if more > 0 else changes)})")
+        parts.append(f"{name} ({', '.join([*changes, _more(more, 'arm')] if more > 0 else changes)})")
     more = len(largest) - MAX_CHANGES
-    return ", ".join(parts) + (f", and {more} more" if more > 0 else "") + "."
+    return ", ".join(parts) + (f", and {_more(more, 'score')}" if more > 0 else "") + "."
+
+
+def _more(count: int, what: str) -> str:
+    return f"{count} more {what}{'' if count == 1 else 's'}"
 
 
 def _name(row: ScoreRow, lead: str) -> str:

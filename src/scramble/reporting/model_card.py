@@ -9,7 +9,8 @@ from typing import Any
 
 import scramble
 from scramble.formats.card import HOMEPAGE, cell, citations
-from scramble.reporting.comparison import ScoreRow, shown
+from scramble.reporting.comparison import ScoreRow, score_text, shown
+from scramble.reporting.table import listed_counts, objective_text
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
@@ -95,7 +96,7 @@ def _settings(trained: Trained) -> list[tuple[str, str]]:
     objective, trainer = trained.config["objective"], trained.config["trainer"]
     lora = trainer.get("lora")
     found = {
-        "objective": " + ".join(f"{weight:g} {loss}" for loss, weight in objective["weights"].items()),
+        "objective": objective_text(objective),
         "beta": objective.get("beta"),
         "steps": trained.summary.get("steps"),
         "pairs a step": trainer.get("batch_size"),
@@ -119,19 +120,18 @@ def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source": cell(config["data"].get("kind", "")),
         "method": cell(config["negatives"].get("method", "")),
-        "counts": ", ".join(f"{n} {what}" for what, n in train.items() if isinstance(n, int) and n),
+        "counts": listed_counts(train),
         "blind": {cell(k): v for k, v in blind.items() if isinstance(v, (int, float))},
     }
 
 
 def _score(row: ScoreRow, rows: Sequence[ScoreRow]) -> list[str]:
     base = next((r for r in rows if (r.benchmark, r.score, r.method) == (row.benchmark, row.score, "base")), None)
-    error = "" if row.standard_error is None else f" ± {row.standard_error:.1f}"
     return [
         cell(row.benchmark),
         cell(row.score),
         str(row.n or ""),
-        f"{row.value:.1f}{error}",
+        score_text(row.value, row.standard_error, row.n),
         "" if base is None else f"{base.value:.1f}",
         shown(row.differences.get("base")),
     ]

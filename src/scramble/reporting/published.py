@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from scramble.evaluation.scoring import statistics
-from scramble.reporting.comparison import ScoreRow, shown
+from scramble.reporting.comparison import ScoreRow, is_few, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 HEADLINES = (("text", "image", "group"), ("g_acc",), ("pair_accuracy",), ("f1_mean",), ("accuracy_macro",), ("f1",))
@@ -248,8 +248,9 @@ def _name(row: ModelRow) -> str:
 def _text(cell: ScoreCell | None, tests: str = "") -> str:
     if cell is None:
         return "–"
-    error = "" if cell.standard_error is None else f" ± {cell.standard_error:.1f}"
-    return f"{cell.value:.1f}{error}{tests}" + ("" if cell.comparable else f" {NOT_COMPARABLE}")
+    return (
+        score_text(cell.value, cell.standard_error, cell.n) + tests + ("" if cell.comparable else f" {NOT_COMPARABLE}")
+    )
 
 
 def _text_with_tests(cell: ScoreCell | None) -> str:
@@ -257,7 +258,7 @@ def _text_with_tests(cell: ScoreCell | None) -> str:
     tests = ""
     for other, test in cell.tests.items() if cell is not None else ():
         if "[" not in other:
-            p = "" if test["p_value"] is None else f", p {_p(test['p_value'])}"
+            p = "" if test["p_value"] is None or is_few(test.get("n")) else f", p {_p(test['p_value'])}"
             tests += f" ({test['difference']:+.1f} vs {other}{p})"
     return _text(cell, tests)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scramble.reporting.comparison import ScoreRow, shown
+from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.published import not_as_published, published_numbers
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
@@ -48,6 +48,7 @@ class PaperCell:
 
     ours: float | None = None
     standard_error: float | None = None
+    n: int | None = None
     test: Mapping[str, Any] | None = None
     protocol: str = ""
     published: float | None = None
@@ -123,6 +124,7 @@ def _cell(
     return PaperCell(
         None if row is None else row.value,
         None if row is None else row.standard_error,
+        None if row is None else row.n,
         test,
         "" if row is None else row.protocol,
         None if entry is None else entry["value"],
@@ -195,7 +197,7 @@ def ours(cell: PaperCell) -> str:
     """A measured number as text: value, standard error, paired difference with interval and p-value."""
     if cell.ours is None:
         return "–"
-    text = f"{cell.ours:.1f}" + ("" if cell.standard_error is None else f" ± {cell.standard_error:.1f}")
+    text = score_text(cell.ours, cell.standard_error, cell.n)
     return text if cell.test is None else f"{text} ({shown(cell.test)})"
 
 

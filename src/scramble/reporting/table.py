@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +47,27 @@ def plain(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def listed_counts(counts: Mapping[str, Any]) -> str:
+    """What a split holds, from the summary of the data's stage: ``37 images, 46 pairs (72 before refinement)``."""
+    numbers = {key: count for key, count in counts.items() if isinstance(count, int) and count}
+    before = numbers.pop("pairs_before_refinement", None)
+    texts = [f"{count:,} {_COUNTED.get(key, key)}" for key, count in numbers.items()]
+    if before is not None and "pairs" in numbers:
+        texts[list(numbers).index("pairs")] += f" ({before:,} before refinement)"
+    return ", ".join(texts)
+
+
+def objective_text(objective: Mapping[str, Any]) -> str:
+    """An objective by its name, with its weighted losses where it has several: ``mpo (0.8 sigmoid + 1 sft)``."""
+    weights = objective.get("weights", {})
+    losses = " + ".join(f"{weight:g} {loss}" for loss, weight in weights.items())
+    name = str(objective.get("name", ""))
+    return name if name and len(weights) < 2 else f"{name} ({losses})".strip()
+
+
+_COUNTED = {"quads": "2x2 items", "format_pairs": "pairs about form"}
 
 
 @dataclass(frozen=True)

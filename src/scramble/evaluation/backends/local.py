@@ -35,7 +35,7 @@ class LocalBackend:
                 refused.append(f"item {query.query_id}: {error}")
         if refused:
             raise EvaluationError(
-                f"{refused[0]}{f'; and {len(refused) - 1} more' if len(refused) > 1 else ''}. Such a text cannot be "
+                f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. Such a text cannot be "
                 "scored as plain text: take the characters, or the item, out of the benchmark's file"
             )
 

@@ -33,6 +33,6 @@ def load(root: str | Path) -> Benchmark:
         table_images("heldout_pairs", root, items),
         "plain",
         chance={"accuracy": 50.0},
-        default_protocol="world",
+        default_protocol="caption_sum",
         caption_prompt=prompts.pop() if prompts else None,
     )

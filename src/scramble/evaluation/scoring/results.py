@@ -11,7 +11,7 @@ protocol       every setting of the protocol, name and version among them; ``gra
 scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent, ``n`` units, ``chance``
                and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings
 rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unscored``, and rates in [0, 1]
-self_test      batch 1 against n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``; null if not run
+self_test      batch 1 against batch n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``; null if not run
 environment    package versions, git commit, platform, hardware
 times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now`` (of this call, the rest was on disk)
 source         ``scramble``, or the kit whose result file was read
