@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.pipeline.stage import run_stage
+from scramble.pipeline.stage import ANOTHER_ARM, run_stage
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, RecordError, TwoByTwoItem
 from scramble.storage.files import StoreError, atomic_path, read_json
 from scramble.storage.hashing import content_key, file_key
@@ -240,7 +240,9 @@ def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"model\.path \(a -> b\), seed \(1 -> 2\)") as caught:
         run_stage(tmp_path / "x", {"seed": 1, "model": {"path": "a"}}, lambda _: {})
         run_stage(tmp_path / "x", {"seed": 2, "model": {"path": "b"}}, lambda _: {})
-    assert "Choose another run folder" in str(caught.value)
+    assert "Choose another run folder (name=... or run.dir=...), leave the settings" in str(caught.value)
+    with pytest.raises(StoreError, match=r"Choose another arm \(run.arm=...\), leave"):
+        run_stage(tmp_path, {"seed": 2}, work, instead=ANOTHER_ARM)
     assert read_json(tmp_path / "stage.json")["config"] == {"seed": 1}
 
 

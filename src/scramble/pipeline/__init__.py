@@ -9,7 +9,7 @@ import difflib
 import os
 from pathlib import Path
 
-from scramble.storage.files import STAGE_FILE, read_json
+from scramble.reporting.arms import finished_arms
 
 
 class StageError(ValueError):
@@ -24,8 +24,7 @@ def check_arm(run: str | Path, arm: str) -> Path:
     """
     run = Path(run)
     folder = run / "train" / arm
-    markers = sorted((run / "train").glob(f"*/{STAGE_FILE}"))
-    finished = [marker.parent.name for marker in markers if read_json(marker)["status"] == "finished"]
+    finished = finished_arms(run)
     if arm in finished:
         return folder
     if finished:

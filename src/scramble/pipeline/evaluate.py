@@ -14,7 +14,7 @@ from scramble import interrupt
 from scramble.console import counter
 from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.provenance import environment
-from scramble.storage.files import STAGE_FILE, read_json
+from scramble.reporting.arms import finished_arms, is_trial, unfinished_note
 
 if TYPE_CHECKING:
     from scramble.evaluation.items import Benchmark
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 BASE = "base"
 BATCH_TOLERANCE = 1e-2
 """Nats by which a log-probability may depend on the batch unreported: float32 stays below 1e-4, bfloat16 may not."""
-_TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
 
 
 def results_folder(folder: str, limit: int | None) -> str:
@@ -213,12 +212,10 @@ def arms_of(
     run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None
 ) -> dict[str, dict[str, str]]:
     """Arm -> ``path`` of its model, and of its ``adapter`` if it has one."""
-    finished = [
-        path.parent.name
-        for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"), key=_order)
-        if read_json(path)["status"] == "finished"
-    ]
-    trials = [arm for arm in finished if _TRIAL.fullmatch(arm)]
+    finished = finished_arms(run)
+    trials = [arm for arm in finished if is_trial(arm)]
+    if arms == "all" and (note := unfinished_note(run)) is not None:
+        log.info(note)
     if arms == "all" and trials:
         log.info(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
     default = [BASE, *(arm for arm in finished if arm not in trials)]
@@ -236,11 +233,6 @@ def arms_of(
         if found.setdefault(name, {"path": base, "adapter": path}).get("adapter") != path:
             raise StageError(f"two arms would be called {name}: rename the folder of {path}")
     return found
-
-
-def _order(marker: Path) -> list[tuple[int, str]]:
-    """By name, numbers as numbers: seed2 before seed10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", marker.parent.name)]
 
 
 def _where(run: Path, arm: str, base: str) -> dict[str, str]:

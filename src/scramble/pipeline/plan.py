@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.pipeline import StageError
+from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
 from scramble.pipeline.train import OPERATION
 from scramble.storage.files import STAGE_FILE, read_json
 from scramble.storage.hashing import differing_keys
@@ -129,10 +130,7 @@ def _stage(folder: Path, config: Mapping[str, Any], operation: Mapping[str, Any]
     if operation is not None and isinstance(known["trainer"], dict):
         known["trainer"] = {**known["trainer"], **operation}
     if changed := differing_keys(known, config):
-        raise StageError(
-            f"{folder} was made with another configuration: {', '.join(changed)}. "
-            "Choose another run folder (name=... or run.dir=...) or remove this one"
-        )
+        raise StageError(other_settings(folder, changed, ANOTHER_RUN if operation is None else ANOTHER_ARM))
     return stage
 
 

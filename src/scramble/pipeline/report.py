@@ -34,14 +34,15 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     Raises:
         StageError: nothing has been evaluated yet.
     """
-    from scramble.reporting import charts, comparison, figures, headline, published
+    from scramble.reporting import arms, charts, comparison, figures, headline, published
 
     run, data, folder = Path(run), Path(data), Path(run) / "report"
     found = comparison.find_methods(run / "evaluation")
     if not found:
         raise StageError(f"{run}/evaluation holds no results: run scripts/evaluate.py with the same settings first")
     rows = comparison.compare(found, baselines)
-    main = headline.build(rows, baselines, headline.trained_kinds(data))
+    folders = [path for methods in found.values() for paths in methods.values() for path in paths]
+    main = headline.build(rows, baselines, headline.trained_kinds(data), arms.arm_notes(folders))
     rows = headline.lead_first(rows, main)
     pictures = []
     metrics = {path.parent.name: list(read_jsonl(path)) for path in sorted((run / "train").glob("*/metrics.jsonl"))}

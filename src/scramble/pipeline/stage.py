@@ -7,7 +7,7 @@ finished work and is not done again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,17 @@ from scramble.storage.hashing import differing_keys, json_value
 from scramble.storage.locks import locked
 from scramble.storage.tables import TABLES
 
+ANOTHER_RUN = "another run folder (name=... or run.dir=...)"
+ANOTHER_ARM = "another arm (run.arm=...)"
+
 
 def run_stage(
-    folder: str | Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, main: bool = True
+    folder: str | Path,
+    config: Mapping[str, Any],
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    main: bool = True,
+    instead: str = ANOTHER_RUN,
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
@@ -28,7 +36,7 @@ def run_stage(
     killed in between is called again and picks up what it finds in its folder. The folder of work that failed can be
     taken by another configuration. Of several processes that do one stage together, only the ``main`` one writes
     ``stage.json``. Of several jobs that want one folder at the same time, the first works and the others wait for its
-    result.
+    result. ``instead`` says in a refusal what to choose for the other configuration.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -38,24 +46,28 @@ def run_stage(
     folder = Path(folder)
     marker = folder / STAGE_FILE
     if not main or (marker.exists() and read_json(marker)["status"] == "finished"):  # read-only folders can be reused
-        return _do_stage(folder, config, work, main=main)
+        return _do_stage(folder, config, work, main=main, instead=instead)
     with locked(folder):
-        return _do_stage(folder, config, work, main=True)
+        return _do_stage(folder, config, work, main=True, instead=instead)
+
+
+def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
+    """The refusal of a folder that was made with other settings: what differs, and what to choose ``instead``."""
+    return (
+        f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, leave the settings as "
+        "they were, or remove this one"
+    )
 
 
 def _do_stage(
-    folder: Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, main: bool
+    folder: Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, main: bool, instead: str
 ) -> tuple[dict[str, Any], str]:
     marker = folder / STAGE_FILE
     config = json.loads(json.dumps(config, default=json_value))
     found = read_json(marker) if marker.exists() else None
     if found is not None and found["config"] != config:
         if found["status"] != "failed":
-            changed = ", ".join(differing_keys(found["config"], config))
-            raise StoreError(
-                f"{folder} was made with another configuration: {changed}. "
-                "Choose another run folder (name=... or run.dir=...) or remove this one"
-            )
+            raise StoreError(other_settings(folder, differing_keys(found["config"], config), instead))
         found = None
         if main:  # what failed is being mended: the tables of that attempt go; replies and other people's files stay
             for name in TABLES.values():

@@ -11,7 +11,7 @@ from typing import Any
 from scramble import interrupt
 from scramble.pipeline import is_main_process
 from scramble.pipeline.provenance import environment
-from scramble.pipeline.stage import run_stage
+from scramble.pipeline.stage import ANOTHER_ARM, run_stage
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.storage.files import STAGE_FILE, read_json, write_json
 from scramble.storage.hashing import file_key
@@ -70,6 +70,8 @@ def train(
         from scramble.training import train as fit
 
         if is_main_process():
+            if state == "running":
+                log.info(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
             write_json(folder / "environment.json", environment())
         options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
         watch = options.pop("watch", None)
@@ -102,10 +104,8 @@ def train(
             "starts over, there is no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
         )
 
-    if is_main_process() and state == "running":
-        log.info(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
     with interrupt.keeping(lambda: f"the same command {resumes()}"):
-        summary, how = run_stage(folder, config, work, main=is_main_process())
+        summary, how = run_stage(folder, config, work, main=is_main_process(), instead=ANOTHER_ARM)
     if not is_main_process():
         return summary
     last = summary["last"]

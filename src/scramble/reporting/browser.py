@@ -20,6 +20,7 @@ from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.records import RecordError, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison, headline, pages
+from scramble.reporting.arms import arm_notes
 from scramble.reporting.comparison import RUN_SEPARATOR, Folders, ScoreRow, own_baselines, split_run
 from scramble.reporting.figures import PANELS
 from scramble.reporting.headline import Headline
@@ -149,7 +150,14 @@ def _headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[s
     found = {}
     for run, own in by_run.items():
         folder = sources.data.get(run) if run else next(iter(sources.data.values()), None)
-        found[run] = headline.build(own, baselines, headline.trained_kinds(folder))
+        results_of_run = [
+            path
+            for methods in sources.folders.values()
+            for method, paths in methods.items()
+            if split_run(method)[0] == run
+            for path in paths
+        ]
+        found[run] = headline.build(own, baselines, headline.trained_kinds(folder), arm_notes(results_of_run))
     return found
 
 

@@ -58,7 +58,10 @@ class Headline:
 
 
 def build(
-    rows: Sequence[ScoreRow], baselines: Sequence[str] = ("base", CONTROL), trained: Collection[str] = ()
+    rows: Sequence[ScoreRow],
+    baselines: Sequence[str] = ("base", CONTROL),
+    trained: Collection[str] = (),
+    arm_notes: Sequence[str] = (),
 ) -> Headline:
     """The headline of measured rows (:func:`scramble.reporting.comparison.compare`, at least one).
 
@@ -67,11 +70,12 @@ def build(
             them that it has a difference to, and what got worse is said against the first.
         trained: the kinds of negatives that the arms were trained on; empty if all or unknown. Of a 2x2 benchmark that
             scores other kinds too, the first trained kind leads.
+        arm_notes: what the rows do not show of the run's arms, see :func:`scramble.reporting.arms.arm_notes`.
     """
     benchmark, score = _lead(rows, trained)
     shown = [row for row in rows if (row.benchmark, row.score) == (benchmark, score)]
     others = _others(rows, benchmark, score)
-    notes = [*_changes(others, baselines, benchmark), *_caveats(shown, baselines)]
+    notes = [*_changes(others, baselines, benchmark), *_caveats(shown, baselines), *arm_notes]
     kept, left_out = _fit(shown, baselines, MAX_LINES - 1 - len(notes))
     if left_out:
         notes.insert(0, f"{_more(left_out, 'arm')} {'is' if left_out == 1 else 'are'} in the report.")

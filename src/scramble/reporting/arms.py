@@ -1,0 +1,75 @@
+"""The arms of a run folder: which are finished, and what a reader of their scores must know about the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scramble.storage.files import STAGE_FILE, read_json
+from scramble.training.checkpoint_paths import newest_step
+
+_TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
+
+
+def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
+    """Arm -> the record of its training, by name, numbers as numbers: seed2 before seed10."""
+    markers = sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
+    return {marker.parent.name: dict(read_json(marker)) for marker in markers}
+
+
+def _order(marker: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", marker.parent.name)]
+
+
+def finished_arms(run: str | Path) -> list[str]:
+    """The arms whose training has ended."""
+    return [arm for arm, stage in arm_stages(run).items() if stage["status"] == "finished"]
+
+
+def is_trial(arm: str) -> bool:
+    """Whether an arm is a trial of a study."""
+    return _TRIAL.fullmatch(arm) is not None
+
+
+def unfinished_note(run: str | Path) -> str | None:
+    """One line that names the arms whose training has not ended and how to finish them; None if all have."""
+    open_arms = [arm for arm, stage in arm_stages(run).items() if stage["status"] != "finished" and not is_trial(arm)]
+    if not open_arms:
+        return None
+    steps = [newest_step(Path(run) / "train" / arm / "checkpoints") for arm in open_arms]
+    listed = ", ".join(
+        f"{arm} ({'no checkpoint' if step is None else f'checkpoint of step {step}'})"
+        for arm, step in zip(open_arms, steps, strict=True)
+    )
+    return (
+        f"Left out, because training is not finished: {listed}. The same scripts/train.py command finishes it; "
+        f"{Path(run) / 'log.txt'} has it."
+    )
+
+
+def arm_notes(results: Iterable[Path]) -> list[str]:
+    """What result folders ``<run>/evaluation/<arm>/<benchmark>`` of one run do not show of its arms.
+
+    These are arms without scores, and different numbers of training steps: a longer training is not a better method.
+    """
+    folders = list(results)
+    if not folders:
+        return []
+    run, scored = folders[0].parents[2], {folder.parent.name for folder in folders}
+    notes = [note for note in [unfinished_note(run)] if note is not None]
+    if absent := [arm for arm in finished_arms(run) if arm not in scored and not is_trial(arm)]:
+        notes.append(f"Trained but not evaluated: {', '.join(absent)}. Run scripts/evaluate.py again.")
+    steps = {
+        arm: stage["summary"]["steps"]
+        for arm, stage in arm_stages(run).items()
+        if arm in scored and stage["status"] == "finished" and "steps" in stage["summary"]
+    }
+    fewest, most = (choose(steps, key=steps.__getitem__, default="") for choose in (min, max))
+    if steps and steps[fewest] != steps[most]:
+        notes.append(
+            f"The arms were trained for different numbers of steps, from {steps[fewest]:,} ({fewest}) to "
+            f"{steps[most]:,} ({most}): set trainer.steps to train all of them for the same number."
+        )
+    return notes

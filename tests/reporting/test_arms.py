@@ -1,0 +1,41 @@
+"""What a report says of the arms behind its scores: unfinished, not evaluated, trained for different lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.reporting.arms import arm_notes, finished_arms, unfinished_note
+from scramble.storage.files import write_json
+
+
+def arm(run: Path, name: str, steps: int | None) -> Path:
+    """An arm that was trained for this many steps (None: not finished); its result folder."""
+    summary = {"status": "running"} if steps is None else {"status": "finished", "summary": {"steps": steps}}
+    write_json(run / "train" / name / "stage.json", {"config": {}, **summary})
+    return run / "evaluation" / name / "pope"
+
+
+def test_a_run_whose_arms_are_alike_needs_no_note(tmp_path: Path) -> None:
+    base = tmp_path / "evaluation" / "base" / "pope"
+    scored = [base, *(arm(tmp_path, name, 400) for name in ("mpo-seed10", "mpo-seed2", "sft-seed0"))]
+    arm(tmp_path, "trial000-seed0", 7)  # a study's trials are named on purpose or left out
+    arm(tmp_path, "trial001-seed0", None)
+    assert finished_arms(tmp_path) == ["mpo-seed2", "mpo-seed10", "sft-seed0", "trial000-seed0"]
+    assert unfinished_note(tmp_path) is None
+    assert arm_notes(scored) == arm_notes([]) == []
+
+
+def test_unfinished_unscored_and_unequal_arms_are_named(tmp_path: Path) -> None:
+    scored = [arm(tmp_path, "dpo-seed0", 2), arm(tmp_path, "mpo-seed0", 1000), arm(tmp_path, "mpo-seed1", 400)]
+    arm(tmp_path, "ipo-seed0", 400)
+    arm(tmp_path, "rso-seed0", None)
+    arm(tmp_path, "sft-seed0", None)
+    (tmp_path / "train" / "sft-seed0" / "checkpoints" / "step-00000049").mkdir(parents=True)
+    unfinished, absent, steps = arm_notes(scored)
+    assert (
+        "not finished: rso-seed0 (no checkpoint), sft-seed0 (checkpoint of step 49). The same scripts/train"
+        in unfinished
+    )
+    assert str(tmp_path / "log.txt") in unfinished
+    assert absent.startswith("Trained but not evaluated: ipo-seed0.")
+    assert steps.startswith("The arms were trained for different numbers of steps, from 2 (dpo-seed0) to 1,000 (mpo-")
