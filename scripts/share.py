@@ -3,7 +3,7 @@
 python scripts/share.py +experiment=quickstart                            the arm's adapter
 python scripts/share.py +experiment=quickstart what=model                 merged into its base
 python scripts/share.py +experiment=quickstart what=data                  the training pairs, images embedded
-python scripts/share.py +experiment=quickstart push_to_hub=me/mine      private unless private=false
+python scripts/share.py +experiment=quickstart push_to_hub=me/mine        private unless private=false
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,7 +125,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
         give(run, tmp_path / "out", "weights")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
-    with pytest.raises(StoreError, match=r"full is in use: choose another folder"):
+    with pytest.raises(StoreError, match=r"full is in use and holds something else: choose another folder"):
         give(run, tmp_path / "full")
     with pytest.raises(StageError, match=r"has no finished arm dpo-seed0; name one of mpo-seed0 \(run.arm=...\)"):
         share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
@@ -209,3 +210,28 @@ def test_a_push_that_fails_keeps_the_folder(run: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"adapter is written but was not pushed to me/mine"):
         give(run, tmp_path / "adapter", push_to_hub="me/mine")  # no connection in tests
     assert (tmp_path / "adapter" / "README.md").is_file()
+    with pytest.raises(StageError, match=r"not pushed to me/mine.*run the command again"):
+        give(run, tmp_path / "adapter", push_to_hub="me/mine")  # the folder is no obstacle
+
+
+def test_the_same_again_is_reused_and_each_arm_has_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shared(arm: str, what: str, notes: str = "") -> Path:
+        return share(run, arm, run / "data", what=what, model={"path": "me/base-model"}, name="mine", notes=notes)
+
+    other = run / "train" / "dpo-seed0"
+    shutil.copytree(run / "train" / ARM, other)
+    try:
+        folders = [shared(ARM, "adapter"), shared("dpo-seed0", "adapter"), shared(ARM, "data")]
+        assert folders == [run / "share" / part for part in (f"{ARM}/adapter", "dpo-seed0/adapter", "data")]
+        files = [path for folder in folders for path in folder.iterdir()]
+        before = [path.stat().st_mtime_ns for path in files]
+        capsys.readouterr()
+        assert [shared(ARM, "adapter"), shared("dpo-seed0", "adapter"), shared(ARM, "data")] == folders
+        assert [path.stat().st_mtime_ns for path in files] == before
+        assert capsys.readouterr().out.count("(finished already)") == 3
+        with pytest.raises(StoreError, match="is in use and holds something else"):
+            shared(ARM, "adapter", notes="Another card.")
+        assert "Another card" not in (folders[0] / "README.md").read_text()
+    finally:
+        shutil.rmtree(other)
+        shutil.rmtree(run / "share")

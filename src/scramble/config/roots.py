@@ -378,7 +378,7 @@ class ShareRoot(Root):
     """``share.yaml``."""
 
     what: Literal["adapter", "model", "data"]
-    out: Text
+    out: Text | None
     card_name: Text | int
     license: Text
     dtype: Dtype

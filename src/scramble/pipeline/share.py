@@ -13,6 +13,7 @@ from typing import Any
 from scramble.pipeline import StageError, check_arm
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_text
+from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def share(
     run: str | Path,
     arm: str,
     data: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     what: str,
     model: Mapping[str, Any],
@@ -39,7 +40,10 @@ def share(
 ) -> Path:
     """Write ``out``: an adapter, a merged model or a data set, with its card as ``README.md``.
 
+    The same again finds the folder and writes nothing; a push that failed can so be repeated.
+
     Args:
+        out: folder to write; None is ``<run>/share/data``, or ``<run>/share/<arm>/<what>``.
         what: ``adapter`` (the arm's adapter), ``model`` (merged into its base), ``data`` (the training pairs as parquet
             with images, which ``datasets`` opens).
         model: the base's ``path`` and ``revision``.
@@ -49,13 +53,12 @@ def share(
 
     Raises:
         StageError: the arm or data is not finished, a file that must not be shared, the hub's refusal.
-        StoreError: ``out`` holds something already.
+        StoreError: ``out`` holds something else already.
     """
-    run, data, out = Path(run), Path(data), Path(out)
+    run, data = Path(run), Path(data)
     if what not in KINDS:
         raise StageError(f"what={what}: choose one of {', '.join(KINDS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out} is in use: choose another folder (out=...) or remove it")
+    out = run / "share" / ("data" if what == "data" else f"{arm}/{what}") if out is None else Path(out)
     if push_to_hub is not None:
         _check_repository(push_to_hub)
     if what != "data":
@@ -68,10 +71,13 @@ def share(
             card = _model(run, arm, data, folder, what == "adapter", model, name, license, dtype, notes)
         write_text(folder / "README.md", card)
         check_files(folder)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    log.info(f"shared {what}: {out}")
+        if is_new := not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            if out.exists():
+                out.rmdir()
+            folder.rename(out)
+        elif file_key(out) != file_key(folder):
+            raise StoreError(f"{out} is in use and holds something else: choose another folder (out=...) or remove it")
+    log.info(f"shared {what}: {out}{'' if is_new else ' (finished already)'}")
     if push_to_hub is not None:
         _push(out, push_to_hub, "dataset" if what == "data" else "model", private)
     return out
@@ -194,6 +200,6 @@ def _push(folder: Path, repository: str, kind: str, private: bool) -> None:
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         raise StageError(
             f"{folder} is written but was not pushed to {repository}: {str(error).splitlines()[0]}. "
-            "Log in (hf auth login, or HF_TOKEN) and run the command with another out=..."
+            "Log in (hf auth login, or HF_TOKEN) and run the command again"
         ) from error
     log.info(f"pushed: {done}")
