@@ -1,17 +1,26 @@
 """Try a model out on an image of yours, with or without an adapter.
 
 python scripts/chat.py model=internvl3_1b image=photo.jpg text="Describe the image."
+python scripts/chat.py name=mine image=photo.jpg                            a run's trained arm
+python scripts/chat.py name=mine run.arm=dpo-seed0 image=photo.jpg          one of several; run.arm=base is none
 python scripts/chat.py model=molmo_7b_d adapter=runs/molmo_dpo/train/dpo-seed0/adapter image=photo.jpg
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("model", "image", "text", "adapter", "max_new_tokens", "temperature", "seed")
+SECTIONS = ("run", "model", "image", "text", "adapter", "max_new_tokens", "temperature", "seed")
+
+
+log = logging.getLogger("scramble.chat")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="chat")
@@ -26,7 +35,9 @@ def main(cfg: DictConfig) -> None:
     files = [str(file) for file in files if file is not None]  # image=null asks without an image
     images = [ImageFile(path=file).open() for file in files]
     options = {k: v for k, v in values["model"].items() if k not in ("name", "new")}
-    loaded = load(**options | {"adapter": values["adapter"] or options["adapter"]})
+    options |= _talks_with(values["run"], options, values["adapter"])
+    log.info(f"model: {options['path']}" + (f" with {options['adapter']}" if options["adapter"] else ""))
+    loaded = load(**options)
 
     def ask(text: str) -> None:
         print(
@@ -48,6 +59,24 @@ def main(cfg: DictConfig) -> None:
             ask(text)
     except (EOFError, KeyboardInterrupt):
         pass
+
+
+def _talks_with(run: Mapping[str, Any], model: Mapping[str, Any], adapter: str | None) -> dict[str, Any]:
+    """Path and adapter of the model: the adapter or the model that the command line names, else the run's arm."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from scramble.config.record import names_model
+    from scramble.pipeline import BASE, arm_model, choose_arm
+    from scramble.reporting.arms import unfinished_note
+
+    if adapter is not None:
+        return {"adapter": adapter}
+    if run["arm"] is None and HydraConfig.initialized() and names_model(HydraConfig.get().overrides.task):
+        return {}
+    arm = choose_arm(run["dir"], run["arm"])
+    if run["arm"] is None and (note := unfinished_note(run["dir"])) is not None:
+        log.info(note)
+    return {} if arm == BASE else {"adapter": None, **arm_model(run["dir"], arm, model["path"])}
 
 
 if __name__ == "__main__":

@@ -97,6 +97,18 @@ def test_a_model_binds_once_an_arm_was_trained_and_how_it_is_loaded_never(run: P
     assert (cfg.model.name, cfg.model.device) == ("smolvlm_256m", "cpu")
 
 
+def test_a_chat_takes_the_model_that_is_named_and_else_the_run_s(run: Path) -> None:
+    for more, name, device in (
+        (["model=tiny_internvl"], "tiny_internvl", None),
+        (["model.path=elsewhere"], "tiny_internvl", None),
+        (["model.device=cpu"], "smolvlm_256m", "cpu"),
+    ):
+        overrides = [f"run.dir={run}", *more]
+        cfg = composed("chat", *overrides)
+        recall(cfg, "chat", overrides)
+        assert (cfg.model.name, cfg.model.device) == (name, device)
+
+
 def test_the_objective_is_that_of_the_arms_unless_they_differ(run: Path) -> None:
     arm(run, "dpo-seed0", "dpo")
     overrides = [f"run.dir={run}"]

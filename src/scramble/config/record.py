@@ -52,7 +52,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
             composed, given = _plain(cfg, section), _given(overrides, section, root)
             if section == "recommended":  # it belongs to the model
                 given = [section] if _given(overrides, "model", root) == ["model"] else given
-            if root == "chat" and section == "model" and given:
+            if root == "chat" and section == "model" and names_model(overrides):
                 continue  # chat may try any model, an exported one of this run too
             new, differences = _merged(section, recorded, composed, given)
             if differences and section in BINDING:
@@ -142,6 +142,12 @@ def _given(overrides: Sequence[str], section: str, root: str) -> list[str]:
         if key.startswith(f"{section}."):
             found.append(key.partition("@")[0])
     return found
+
+
+def names_model(overrides: Sequence[str]) -> bool:
+    """Whether the command line says which model; how one is loaded (``model.device=cpu``) does not."""
+    keys = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    return not keys.isdisjoint({"model", *(f"model.{key}" for key in MODEL_KEYS)})
 
 
 def _merged(section: str, recorded: Any, composed: Any, given: Sequence[str]) -> tuple[Any, list[str]]:

@@ -49,6 +49,7 @@ from scramble.config.sections import (
     Objective,
     Recommended,
     Run,
+    RunToTry,
     Seed,
     Seeds,
     ShardText,
@@ -400,6 +401,7 @@ class Export(Root):
 class Chat(Root):
     """``chat.yaml``."""
 
+    run: RunToTry  # type: ignore[assignment]
     image: Text | list[Text | None] | None
     text: str | int | float | bool | None
     adapter: Text | None

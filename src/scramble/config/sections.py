@@ -111,6 +111,15 @@ class Run(Section):
 
 
 @dataclass(frozen=True)
+class RunToTry(Section):
+    """Where a run is, of which an arm is tried out."""
+
+    dir: Text
+    data: Text
+    arm: Text | None
+
+
+@dataclass(frozen=True)
 class Wandb(Section):
     """Weights & Biases."""
 

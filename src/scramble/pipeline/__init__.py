@@ -9,7 +9,10 @@ import difflib
 import os
 from pathlib import Path
 
-from scramble.reporting.arms import finished_arms
+from scramble.reporting.arms import finished_arms, is_trial
+
+BASE = "base"
+"""The arm that is the model itself."""
 
 
 class StageError(ValueError):
@@ -36,6 +39,32 @@ def check_arm(run: str | Path, arm: str) -> Path:
     runs = " or ".join(str(run.parent / name) for name in near)
     hint = f"did you mean {runs}? (name=... or run.dir=...)" if near else "name a run (name=...) or train it first"
     raise StageError(f"there is no run {run}: {hint}")
+
+
+def choose_arm(run: str | Path, arm: str | None) -> str:
+    """The arm that is named, else the run's only finished one; ``base``, the model itself, where there is none.
+
+    Raises:
+        StageError: there are several, or the one that is named is not finished; the message names the finished ones.
+    """
+    if arm is None:
+        arms = [name for name in finished_arms(run) if not is_trial(name)]
+        if len(arms) > 1:
+            raise StageError(f"{run} has several arms: name one of base, {', '.join(arms)} (run.arm=...)")
+        arm = next(iter(arms), BASE)
+    if arm != BASE:
+        check_arm(run, arm)
+    return arm
+
+
+def arm_model(run: str | Path, arm: str, base: str) -> dict[str, str]:
+    """``path`` of an arm's model, and of its ``adapter`` if it has one."""
+    folder = Path(run) / "train" / arm
+    if arm == BASE:
+        return {"path": base}
+    if (folder / "model").is_dir():
+        return {"path": str(folder / "model")}
+    return {"path": base, "adapter": str(folder / "adapter")}
 
 
 def is_main_process() -> bool:

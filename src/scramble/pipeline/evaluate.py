@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
 from scramble.console import counter
-from scramble.pipeline import StageError, is_main_process
+from scramble.pipeline import BASE, StageError, arm_model, is_main_process
 from scramble.pipeline.provenance import environment
 from scramble.reporting.arms import finished_arms, is_trial, unfinished_note
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BASE = "base"
 BATCH_TOLERANCE = 1e-2
 """Nats by which a log-probability may depend on the batch unreported: float32 stays below 1e-4, bfloat16 may not."""
 
@@ -226,22 +225,13 @@ def arms_of(
             "train it first (scripts/train.py), or name others (arms=[...])"
         )
     base = str(model["path"])
-    found = {arm: _where(run, arm, base) for arm in wanted}
+    found = {arm: arm_model(run, arm, base) for arm in wanted}
     given = [adapter] if isinstance(adapter, str) else list(adapter or ())
     for path in [*given, *([model["adapter"]] if model.get("adapter") else [])]:
         name = Path(path).parent.name if Path(path).name == "adapter" else Path(path).name
         if found.setdefault(name, {"path": base, "adapter": path}).get("adapter") != path:
             raise StageError(f"two arms would be called {name}: rename the folder of {path}")
     return found
-
-
-def _where(run: Path, arm: str, base: str) -> dict[str, str]:
-    if arm == BASE:
-        return {"path": base}
-    folder = run / "train" / arm
-    if (folder / "model").is_dir():
-        return {"path": str(folder / "model")}
-    return {"path": base, "adapter": str(folder / "adapter")}
 
 
 def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.pipeline import StageError
-from scramble.pipeline.evaluate import BASE, arms_of
+from scramble.pipeline import BASE, StageError
+from scramble.pipeline.evaluate import arms_of
 from scramble.pipeline.stage import run_stage
 from scramble.storage.files import write_text
 
