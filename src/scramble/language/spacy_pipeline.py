@@ -35,8 +35,8 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str) -> Any:
         nlp = spacy.load(name, exclude=["ner", "senter", *unused])
     except OSError as error:
         raise PipelineError(
-            f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}`, or "
-            "set `pipeline` to an installed one or its folder"
+            f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}` "
+            "(offline: see docs/own_data.md), or set negatives.options.pipeline to an installed one or its folder"
         ) from error
     if missing := [part for part in needs if not any(part in loaded for loaded in nlp.pipe_names)]:
         raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: use another one")
