@@ -15,7 +15,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends git gcc g++ && 
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY scripts/install.sh scripts/
 COPY src/scramble/__init__.py src/scramble/
-RUN TORCH=$TORCH sh scripts/install.sh
+RUN TORCH=$TORCH EXTRAS=cluster,study,math sh scripts/install.sh
 
 COPY . .
 ENTRYPOINT ["/opt/scramble/bin/python"]

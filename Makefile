@@ -1,10 +1,11 @@
 # Two commands do everything on a fresh machine:
 #   make quickstart   make a virtual environment, install, run the main job (about 8 minutes on two cores)
-#   make test         install if needed, run the tests
+#   make test         install if needed, with the tools of development, run the tests
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-dev
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: quickstart quickstart-short test test-full lint dependency-audit install clean
@@ -23,28 +24,33 @@ quickstart-short: $(INSTALLED)
 	$(RUN) scripts/browse.py +experiment=quickstart +debug=short
 
 # One thread a worker: the workers fill the cores, and sums come out the same on every machine.
-test: $(INSTALLED)
+test: $(DEVELOPMENT)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile
 
 # Everything, slow checks included (up to 80 minutes on two cores).
-test-full: $(INSTALLED)
+test-full: $(DEVELOPMENT)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile -m "full or not full"
 
-lint: $(INSTALLED)
+lint: $(DEVELOPMENT)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m codespell_lib
 	$(VENV)/bin/shellcheck .ci/run scripts/*.sh benchmarks/*.sh
 
-dependency-audit: $(INSTALLED)
+dependency-audit: $(DEVELOPMENT)
 	$(RUN) -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
-install: $(INSTALLED)
+install: $(DEVELOPMENT)
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
 	touch $(INSTALLED)
+
+# What the tests, the linters and the optional parts need on top of it.
+$(DEVELOPMENT): $(INSTALLED)
+	PYTHON=$(PYTHON) VENV=$(VENV) EXTRAS=dev sh scripts/install.sh
+	touch $(DEVELOPMENT)
 
 clean:
 	rm -rf $(VENV) runs

@@ -2,11 +2,13 @@
 # Make a virtual environment and install the project with the build of torch that this machine needs.
 #   PYTHON   interpreter to use (3.11 to 3.13; default python3)
 #   VENV     where the environment goes (default .venv)
+#   EXTRAS   optional parts of the project, as pyproject.toml names them (EXTRAS=dev, EXTRAS=cluster,study; default none)
 #   TORCH    cpu | cuda | auto (default: cuda where nvidia-smi lists a GPU, else cpu)
 set -eu
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 torch=${TORCH:-auto}
+extras=${EXTRAS:-}
 
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
     echo "SCRAMBLe needs Python 3.11 to 3.13; $python is $("$python" -V 2>&1). Name another one: make PYTHON=python3.11 ..." >&2
@@ -33,5 +35,5 @@ else
     "$venv/bin/pip" install --quiet "torch==$version"
 fi
 echo "Installing SCRAMBLe and its libraries ..."
-"$venv/bin/pip" install --quiet --constraint constraints.txt --editable '.[dev]'
+"$venv/bin/pip" install --quiet --constraint constraints.txt --editable ".${extras:+[$extras]}"
 echo "Installed into $venv."

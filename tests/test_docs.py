@@ -88,6 +88,19 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.parametrize(
+    ("target", "extras"), [("quickstart", [""]), ("quickstart-short", [""]), ("test", ["", "EXTRAS=dev "])]
+)
+def test_the_quickstart_installs_what_it_needs_and_the_tests_the_rest(
+    target: str, extras: list[str], tmp_path: Path
+) -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", target, f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    installs = [line for line in planned.stdout.splitlines() if line.endswith("sh scripts/install.sh")]
+    assert installs == [f"PYTHON=python3 VENV={tmp_path} {extra}sh scripts/install.sh" for extra in extras]
+
+
 def test_links_between_the_guides_lead_somewhere() -> None:
     broken = []
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
