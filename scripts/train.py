@@ -21,10 +21,11 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.pipeline.generate import generate
     from scramble.pipeline.show import show_batch
-    from scramble.pipeline.train import train
+    from scramble.pipeline.train import check_model, train
 
     run, wandb, show = values.pop("run"), values.pop("wandb"), values.pop("show_batch")
     data, negatives, data_seed = values.pop("data"), values.pop("negatives"), values.pop("data_seed")
+    check_model(run["dir"], run["arm"], values["model"])
     generate(run["data"], data=data, negatives=negatives, seed=data_seed)
     if show:
         show_batch(run["dir"], run["data"], **values)

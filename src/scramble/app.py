@@ -69,11 +69,18 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
             if line:
                 log.info(line)
             remember(cfg, root, overrides)
+            is_new = "run" in cfg and not Path(cfg.run.dir).exists()
             try:
                 if cfg.get("launcher", {}).get("kind", "inline") == "inline":
                     main(cfg)
                 else:
                     _launch([cfg], [[]], Path(cfg.run.dir) / "jobs")
+            except Exception:
+                if is_new:
+                    from scramble.pipeline.stage import discard_if_empty
+
+                    discard_if_empty(Path(cfg.run.dir))
+                raise
             finally:
                 remember(cfg, root, overrides)  # the folder is there by now
 
@@ -172,7 +179,7 @@ def start(main: Callable[..., None]) -> None:
     from scramble.config.overrides import explained
 
     root = Path(sys.argv[0]).stem
-    with errors_as_messages(), explained(root, sys.argv[1:]):
+    with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if asked := {"--help", "-h"} & set(sys.argv[1:]):
             from scramble.config.help import help_text
 

@@ -134,6 +134,11 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
         ("evaluate", ("run.dir={tmp}", "arms=[mpo-seed7]"), "mpo-seed7"),
         ("evaluate", ("run.dir={tmp}", "benchmark=[winogrand]"), "winoground"),
         ("report", ("run.dir={tmp}",), "scripts/evaluate.py"),
+        (
+            "chat",
+            ("prompt=x", "image=null"),
+            "no such key; the configuration has name, seed, run, model, launcher, dry_run, image, text, ",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -143,6 +148,50 @@ def test_bad_settings_get_one_clear_message(
     done = script(name, *(o.format(tmp=tmp_path / "run") for o in overrides), status=1)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("generate", ("data=image_folder", "data.path={tmp}/absent", "negatives=world"), "absent does not exist"),
+        ("train", ("data=world_tiny", "model=internvl3_1b", "model.path={tmp}/absent"), "there is no such folder"),
+        (
+            "train",
+            ("data=world_tiny", "model=internvl3_1b", "model.path=nobody/nothing"),
+            "'hf download nobody/nothing",
+        ),
+        ("train", ("data=world_tiny", "model=internvl3_1b", "model.path={tmp}"), "holds no config.json"),
+        (
+            "generate",
+            ("data=world_tiny", "negatives=cot", "engine@negatives.engine=vllm", "negatives.engine.path={tmp}/absent"),
+            "negatives.engine.path={tmp}/absent: there is no such folder",
+        ),
+        (
+            "generate",
+            ("data=world_tiny", "negatives=correctness", "model=internvl3_1b", "model.path=nobody/nothing"),
+            "set negatives.engine.path=FOLDER",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_missing_data_and_models_are_found_before_any_work_and_leave_no_run(
+    name: str, overrides: tuple[str, ...], message: str, tmp_path: Path, script: Run
+) -> None:
+    run = tmp_path / "run"
+    done = script(name, *(o.format(tmp=tmp_path) for o in overrides), f"run.dir={run}", status=1)
+    assert message.format(tmp=tmp_path) in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == "" and not run.exists()
+
+
+def test_a_run_folder_that_was_there_or_holds_work_stays(folder: Path, tmp_path: Path, script: Run) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    script("generate", "data=image_folder", "data.path=absent", "negatives=world", f"run.dir={run}", status=1)
+    assert (run / "log.txt").exists()
+    rows = ('{"image": "none.png", "caption": "a red circle"}',)
+    copy = broken(folder, tmp_path, *rows)
+    script("generate", *own(copy, tmp_path / "other", "data.max_rejected=0"), status=1)
+    assert (tmp_path / "other" / "data" / "rejected_rows.jsonl").stat().st_size > 0
 
 
 def test_lora_that_touches_the_tower_or_nothing_is_refused(folder: Path, tmp_path: Path, script: Run) -> None:

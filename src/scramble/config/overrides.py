@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 from scramble.config.binding import ConfigError, hint
+from scramble.config.help import SHARED
 from scramble.config.roots import ROOTS, check_root, key_hint, known_keys
 from scramble.project import CONFIGS
 
 
 @contextmanager
-def explained(root: str, arguments: Sequence[str]) -> Iterator[None]:
+def explained(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> Iterator[None]:
     """Within the block, which calls Hydra's main, its errors about the command line become a ConfigError.
 
     Args:
         root: the script's name.
         arguments: its command line, without the script.
+        sections: what the script reads of its configuration: only such keys are proposed for a misspelt one; empty
+            for all.
     """
     import os
 
@@ -33,7 +36,7 @@ def explained(root: str, arguments: Sequence[str]) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         if _raised_by_a_stage(error):
             raise
-        raise ConfigError(faults(root, arguments) or [_first_lines(error)]) from error
+        raise ConfigError(faults(root, arguments, sections) or [_first_lines(error)]) from error
 
 
 def _raised_by_a_stage(error: BaseException) -> bool:
@@ -49,7 +52,7 @@ def _first_lines(error: BaseException) -> str:
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
 
-def faults(root: str, arguments: Sequence[str]) -> list[str]:
+def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> list[str]:
     """One clause for each argument that cannot be: it does not parse, or names a group's choice or a key that does not
     exist. What is wrong besides with the settings that can be is added, so that all faults come in one message."""
     from hydra import compose, initialize_config_dir
@@ -78,7 +81,7 @@ def faults(root: str, arguments: Sequence[str]) -> list[str]:
                 compose(root, [*accepted, text])
                 accepted.append(text)
             except (HydraException, OmegaConfBaseException) as error:
-                found.append(_refused(text, error, compose(root, accepted), root))
+                found.append(_refused(text, error, compose(root, accepted), root, sections))
         try:
             cfg = compose(root, accepted)
         except (HydraException, OmegaConfBaseException) as error:
@@ -179,7 +182,7 @@ def _unknown_choice(argument: str) -> str | None:
     return None
 
 
-def _refused(text: str, error: Exception, cfg: Any, root: str) -> str:
+def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collection[str]) -> str:
     from omegaconf import OmegaConf
 
     key = text.partition("=")[0].lstrip("+~")
@@ -192,5 +195,6 @@ def _refused(text: str, error: Exception, cfg: Any, root: str) -> str:
         keys = known_keys(values, ROOTS[root])
         if key in keys:  # a key that no file sets: Hydra wants to be told that it is meant
             return f"{text}: {key} is not set yet, so write +{text}"
-        return f"{key}: there is no such key; {key_hint(key, keys)}"
+        read = [k for k in keys if k.partition(".")[0] in (*sections, *SHARED)] if sections and "." not in key else keys
+        return f"{key}: there is no such key; {key_hint(key, read)}"
     return f"{text}: {_first_lines(error)}"

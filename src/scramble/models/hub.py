@@ -44,12 +44,12 @@ def native_id(path: str) -> str:
     return path
 
 
-def is_folder(path: str) -> bool:
-    """Whether ``path`` is a local folder. Raises ModelError if it reads like one that is missing."""
+def is_folder(path: str, key: str = "model.path") -> bool:
+    """Whether ``path``, the value of a ``key``, is a local folder. Raises ModelError if it reads like a missing one."""
     if Path(path).expanduser().is_dir():
         return True
     if path.startswith(("/", ".", "~", "data/", "runs/")) or path.count("/") != 1:
-        raise ModelError(f"model.path={path}: there is no such folder, and a hub id reads owner/name")
+        raise ModelError(f"{key}={path}: there is no such folder, and a hub id reads owner/name")
     return False
 
 
@@ -61,15 +61,23 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
             a quantised checkpoint.
     """
     native_id(path)
-    if is_folder(path):
-        file = Path(path).expanduser() / "config.json"
-        if not file.is_file():
-            raise ModelError(f"{path} holds no config.json: it is not a saved model")
-    else:
-        file = _fetch_config(path, revision)
-    values = _read_object(file, "download the model again")
+    values = _read_object(find_config(path, revision), "download the model again")
     _check_config(values, path)
     return values
+
+
+def find_config(path: str, revision: str | None = None, key: str = "model.path") -> Path:
+    """The ``config.json`` of a folder or, fetched if need be, of a hub id; ``key`` is the setting that holds ``path``.
+
+    Raises:
+        ModelError: there is none: a missing folder, an unknown or gated id, no connection.
+    """
+    if not is_folder(path, key):
+        return _fetch_config(path, revision, key)
+    file = Path(path).expanduser() / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{path} holds no config.json: it is not a saved model")
+    return file
 
 
 def _read_object(file: Path, remedy: str) -> dict[str, Any]:
@@ -82,7 +90,7 @@ def _read_object(file: Path, remedy: str) -> dict[str, Any]:
     return values
 
 
-def _fetch_config(path: str, revision: str | None) -> Path:
+def _fetch_config(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from transformers.utils import cached_file
 
@@ -92,7 +100,7 @@ def _fetch_config(path: str, revision: str | None) -> Path:
             get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=10)
         return Path(str(cached_file(path, "config.json", revision=revision)))
     except (OSError, errors.HTTPError) as error:
-        raise explain(error, path, revision) from error
+        raise explain(error, path, revision, key) from error
 
 
 def _check_config(values: dict[str, Any], path: str) -> None:
@@ -110,7 +118,7 @@ def _check_config(values: dict[str, Any], path: str) -> None:
         )
 
 
-def explain(error: BaseException, path: str, revision: str | None = None) -> ModelError:
+def explain(error: BaseException, path: str, revision: str | None = None, key: str = "model.path") -> ModelError:
     """The ModelError for what transformers or huggingface_hub raised while fetching ``path``."""
     from huggingface_hub import errors as hub
 
@@ -131,13 +139,13 @@ def explain(error: BaseException, path: str, revision: str | None = None) -> Mod
     if has(hub.RevisionNotFoundError):
         return ModelError(f"{path} has no revision {revision!r}: set model.revision to one of its branches or commits")
     if has(hub.RepositoryNotFoundError):
-        return ModelError(f"the hub has no model {path} (or it is private): check model.path, or point it at a folder")
+        return ModelError(f"the hub has no model {path} (or it is private): check {key}, or point it at a folder")
     unanswered = any(isinstance(link, hub.HTTPError) and not isinstance(link, hub.HfHubHTTPError) for link in chain)
     if unanswered or has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return ModelError(
             f"{at} could not be fetched (no connection) and is not in the cache: on a machine with a connection run "
             f"'hf download {path}{f' --revision {revision}' if revision else ''} --local-dir FOLDER', then set "
-            "model.path=FOLDER"
+            f"{key}=FOLDER"
         )
     if has(hub.EntryNotFoundError):
         return ModelError(f"{at} lacks a file that every model has: {_one_line(error)}")

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from scramble.reporting.arms import finished_arms, is_trial
+from scramble.storage.files import STAGE_FILE
 
 BASE = "base"
 """The arm that is the model itself."""
@@ -34,7 +35,7 @@ def check_arm(run: str | Path, arm: str) -> Path:
         raise StageError(f"{run} has no finished arm {arm}; name one of {', '.join(finished)} (run.arm=...)")
     if run.is_dir():
         raise StageError(f"{run} has no finished arm: train one first (scripts/train.py)")
-    others = [path.name for path in run.parent.iterdir() if path.is_dir()] if run.parent.is_dir() else []
+    others = sorted({file.parents[2].name for file in run.parent.glob(f"*/train/*/{STAGE_FILE}")})
     near = difflib.get_close_matches(run.name, others, n=3)
     runs = " or ".join(str(run.parent / name) for name in near)
     hint = f"did you mean {runs}? (name=... or run.dir=...)" if near else "name a run (name=...) or train it first"

@@ -54,6 +54,7 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
 def _make_data_set(folder: Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int) -> dict[str, Any]:
     from scramble.pairs.registry import GivenPairs, make_method
 
+    _check_engines(negatives, "negatives")
     counts = make_images(folder, data, seed)
     summary = {"rejected_rows": counts.pop("rejected_rows", 0), "splits": counts}
     for split in _splits(folder):
@@ -64,6 +65,19 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], negatives: Mapping[
     if negatives.get("audit", True):
         summary["blind"] = _audit(folder, seed)
     return summary
+
+
+def _check_engines(settings: Mapping[str, Any], key: str) -> None:
+    """Raise ModelError if a model that negatives are sampled from in this process cannot be read: before the images are
+    made, which takes longer."""
+    for name, value in settings.items():
+        if not isinstance(value, Mapping):
+            continue
+        if value.get("kind") in ("transformers", "vllm") and "path" in value:
+            from scramble.models.hub import find_config
+
+            find_config(value["path"], value.get("revision"), f"{key}.{name}.path")
+        _check_engines(value, f"{key}.{name}")
 
 
 def _splits(folder: Path) -> Iterator[Path]:
@@ -108,6 +122,7 @@ def generate_shard(
         raise StageError(
             f"shard: negatives of method {negatives['method']} ask no model and are made in one job; leave shard out"
         )
+    _check_engines(negatives, "negatives")
     folder = Path(folder)
     # The first shard that comes makes the images; the others wait for it.
     wanted = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}

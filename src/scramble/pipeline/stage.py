@@ -7,14 +7,16 @@ finished work and is not done again.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from scramble.console import LOG_FILE
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys, json_value
-from scramble.storage.locks import locked
+from scramble.storage.locks import LOCK_FILE, locked
 from scramble.storage.tables import TABLES
 
 ANOTHER_RUN = "another run folder (name=... or run.dir=...)"
@@ -57,6 +59,16 @@ def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
         f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, leave the settings as "
         "they were, or remove this one"
     )
+
+
+def discard_if_empty(run: Path) -> None:
+    """Remove a run folder in which a command made nothing before it failed, so that it is not taken for a run: it holds
+    no more than the log, locks, records of failed stages and empty files."""
+    for file in (path for path in run.rglob("*") if not path.is_dir()):
+        failed = file.name == STAGE_FILE and read_json(file)["status"] == "failed"
+        if not (failed or file.name in (LOG_FILE, LOCK_FILE) or file.stat().st_size == 0):
+            return
+    shutil.rmtree(run, ignore_errors=True)
 
 
 def _do_stage(

@@ -115,6 +115,25 @@ def train(
     return summary
 
 
+def check_model(run: str | Path, arm: str, model: Mapping[str, Any]) -> None:
+    """Before any data is made for an arm that is still to be trained: can its model be loaded?
+
+    Raises:
+        ModelError: its configuration, the weights of a local folder, or its adapter's configuration cannot be read.
+    """
+    marker = Path(run) / "train" / arm / STAGE_FILE
+    finished = marker.exists() and read_json(marker)["status"] == "finished"  # is reused, without the model
+    if finished or model.get("new") is not None:
+        return
+    from scramble.models.hub import check_adapter_config, check_weights, is_folder, read_config
+
+    read_config(model["path"], model.get("revision"))
+    if is_folder(model["path"]):
+        check_weights(Path(model["path"]).expanduser())
+    if model.get("adapter"):
+        check_adapter_config(model["adapter"])
+
+
 def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
     """The model's settings; a local folder counts by its content, so that a retrained base is another base."""
     content = dict(model)
