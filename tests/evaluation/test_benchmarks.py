@@ -16,6 +16,7 @@ from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_i
 from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
 from scramble.evaluation.scoring.outcomes import outcome
+from tests.evaluation import benchmark_files
 from tests.evaluation.benchmark_files import eqben_mini, sugarcrepe
 
 SAMPLE = {"partial": True}
@@ -226,11 +227,79 @@ def test_vqa_from_official_json(tmp_path):
         load_benchmark("vqav2", tmp_path, **SAMPLE)
 
 
+@pytest.mark.parametrize("says", [True, False], ids=["by content", "by name"])
+def test_official_vqa_files_of_other_splits_are_left_alone(tmp_path, says):
+    for split, key, image in (("train", 1, 41), ("val", 2, 42), ("test2015", 3, 43)):
+        year = split if split == "test2015" else f"{split}2014"
+        names = [f"{split}_questions.json", f"{split}_notes.json"] if not says else [f"q{key}.json", f"r{key}.json"]
+        subtype = {"data_subtype": year} if says else {}
+        asked = {"question_id": key, "image_id": image, "question": "What?"}
+        write_json(tmp_path / names[0], {**subtype, "questions": [asked]})
+        noted = {"question_id": key, "image_id": image, "answers": [{"answer": "red"}] * 10}
+        write_json(tmp_path / names[1], {**subtype, "annotations": [noted]})
+        draw(tmp_path, f"COCO_{year}_{image:012d}.jpg")
+    assert [item.item_id for item in load_benchmark("vqav2", tmp_path, **SAMPLE).items] == ["2"]
+    assert [item.item_id for item in load_benchmark("vqav2", tmp_path, split="test").items] == ["3"]
+
+
+def test_questions_and_annotations_must_agree_on_the_image(tmp_path):
+    write_json(tmp_path / "questions.json", {"questions": [{"question_id": 1, "image_id": 42, "question": "What?"}]})
+    write_json(tmp_path / "notes.json", {"annotations": [{"question_id": 1, "image_id": 43, "answers": ["red"]}]})
+    draw(tmp_path, "COCO_val2014_000000000042.jpg", "COCO_val2014_000000000043.jpg")
+    with pytest.raises(
+        EvaluationError, match=r"question 1 is about image 42 in questions.json and about image 43 in an"
+    ):
+        load_benchmark("vqav2", tmp_path, **SAMPLE)
+
+
+def test_an_answer_that_is_no_number_is_refused(tmp_path):
+    row = {"question_id": 5, "image_id": "abc", "question": "what Brand?", "answers": ["nokia", float("nan")]}
+    write_json(tmp_path / "TextVQA_0.5.1_val.json", {"data": [row]})
+    draw(tmp_path, "abc.jpg")
+    with pytest.raises(EvaluationError, match="textvqa: question 5: nan is no answer"):
+        load_benchmark("textvqa", tmp_path)
+
+
+def test_a_pope_line_without_an_id_is_named_by_its_place(tmp_path):
+    folder, options = benchmark_files.pope(tmp_path)
+    file = folder / "coco_pope_random.json"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    del rows[1]["question_id"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(EvaluationError, match=r"pope: entry 1 of .*coco_pope_random.json has no question_id"):
+        load_benchmark("pope", folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "key", "other"),
+    [
+        ("winoground", "examples.jsonl", "caption_1", "caption_0"),
+        ("winoground", "examples.jsonl", "image_1", "image_0"),
+        ("sugarcrepe", "swap_obj.json", "negative_caption", "caption"),
+    ],
+)
+def test_equal_captions_or_images_are_reported(name, file, key, other, tmp_path, caplog):
+    folder, options = getattr(benchmark_files, name)(tmp_path)
+    load_benchmark(name, folder, **options)
+    assert not caplog.messages
+    path = next(folder.rglob(file))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    content = [json.loads(line) for line in lines] if file.endswith("l") else json.loads("".join(lines))
+    row = content[0] if isinstance(content, list) else next(iter(content.values()))
+    row[key] = row[other]
+    text = "".join(json.dumps(r) + "\n" for r in content) if isinstance(content, list) else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+    count = len(load_benchmark(name, folder, **options).items)
+    assert f"{name}: 1 of {count} items have two equal captions or images (first: " in caplog.text
+
+
 def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
     question = {"question_id": 7, "image_id": 42, "question": "What colour?"}
     write_json(tmp_path / "v2_OpenEnded_mscoco_test2015_questions.json", {"questions": [question]})
     draw(tmp_path, "COCO_test2015_000000000042.jpg")
-    with pytest.raises(EvaluationError, match=r"1 of 1 images are missing"):
+    with pytest.raises(
+        EvaluationError, match=r"no questions of the split val but v2_OpenEnded_mscoco_test2015.*\(test\)"
+    ):
         load_benchmark("vqav2", tmp_path, **SAMPLE)
     benchmark = load_benchmark("vqav2", tmp_path, split="test")
     assert benchmark.version == "vqav2-test-n1"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from scramble.records import ImageFile, Question, TwoByTwoItem
+
+log = logging.getLogger(__name__)
 
 
 class EvaluationError(ValueError):
@@ -136,6 +139,11 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
                 f"{name}: item id {item.item_id!r} appears twice; the data is damaged or joined twice"
             )
         seen.add(item.item_id)
+    if alike := [item.item_id for item in items if _has_equal_sides(item)]:
+        log.warning(
+            f"{name}: {len(alike)} of {len(items)} items have two equal captions or images (first: {alike[0]!r}): no "
+            "model can get them right; is the data damaged?"
+        )
     if group_size:
         sizes: dict[str, int] = {}
         for item in items:
@@ -146,6 +154,14 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
                 f"(first: {', '.join(map(repr, bad[:3]))}); download the data again"
             )
     return items
+
+
+def _has_equal_sides(item: Item) -> bool:
+    """Whether an item asks to distinguish a caption, or an image, from itself."""
+    if isinstance(item.record, Question):
+        return False
+    captions = {" ".join(caption.split()) for caption in item.record.captions}
+    return len(captions) < len(item.record.captions) or len(set(item.image_ids)) < len(item.image_ids)
 
 
 def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:

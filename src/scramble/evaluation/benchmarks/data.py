@@ -117,7 +117,7 @@ def hub_rows_and_images(
     rows = []
     for number, row in enumerate(text_rows(name, data)):
         column = image_id if row.get(image_id) is not None else "question_id"
-        (image,) = ids(name, row, f"row {number}", column)
+        image, _ = ids(name, row, f"row {number}", column, "question_id")
         rows.append({**row, "image_name": images.add(image, number, "image")})
     return rows, images
 

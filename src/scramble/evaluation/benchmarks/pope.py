@@ -33,11 +33,11 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     """The three parts; ``images`` is the COCO val2014 folder (default: ``root``)."""
     files: Mapping[str, ImageFile]
     if root is not None and (listing := _lists(Path(root))):
-        rows = [
-            {**row, "category": category, "image_name": ids("pope", row, f"entry {number} of {path}", "image")[0]}
-            for category, path in listing
-            for number, row in enumerate(json_rows("pope", path))
-        ]
+        rows = []
+        for category, path in listing:
+            for number, row in enumerate(json_rows("pope", path)):
+                image, _ = ids("pope", row, f"entry {number} of {path}", "image", "question_id")
+                rows.append({**row, "category": category, "image_name": image})
         files = FolderImages("pope", Path(images or root), [row["image_name"] for row in rows])
         text, label = "text", "label"
     else:

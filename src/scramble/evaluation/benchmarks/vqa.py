@@ -14,6 +14,7 @@ Compared with a reference implementation: accuracies on recorded outputs of five
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,16 +93,31 @@ def _annotated(
 
 
 def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
-    """Rows of the official JSON files: questions and annotations apart, or TextVQA's ``data`` with both."""
+    """Rows of a split's official JSON files: questions and annotations apart, or TextVQA's ``data`` with both."""
     questions: dict[str, dict[str, Any]] = {}
+    others: set[str] = set()
     for path in sorted(root.glob("*.json")):
         content = load_json(name, path)
         found = [
             content[k] for k in ("questions", "annotations", "data") if isinstance(content, dict) and content.get(k)
         ]
+        if found and (other := _split_of(path, content)) not in (None, split):
+            others.add(f"{path.name} ({other})")
+            continue
         for number, row in enumerate(json_rows(name, path, found[0]) if found else ()):
             (key,) = ids(name, row, f"entry {number} of {path.name}", "question_id")
-            questions.setdefault(key, {}).update(row)
+            known = questions.setdefault(key, {})
+            if "image_id" in known.keys() & row.keys() and str(known["image_id"]) != str(row["image_id"]):
+                raise EvaluationError(
+                    f"{name}: question {key} is about image {row['image_id']} in {path.name} and about image "
+                    f"{known['image_id']} in another file of {root}: questions and annotations are not of one version"
+                )
+            known.update(row)
+    if not questions and others:
+        raise EvaluationError(
+            f"{name}: {root} has no questions of the split {split} but {', '.join(sorted(others))}; check "
+            f"benchmark.{name}.root"
+        )
     if not questions:
         raise EvaluationError(f"{name}: no JSON file in {root} has questions, annotations or data")
     for key, row in questions.items():
@@ -109,6 +125,13 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
         # Only TextVQA's ids are file names (of Open Images); some of them happen to be all digits.
         row["image_name"] = image if name == "textvqa" or not image.isdecimal() else coco_name(split, image)
     return list(questions.values())
+
+
+def _split_of(path: Path, content: Mapping[str, Any]) -> str | None:
+    """The split of an official file, ``train``, ``val`` or ``test``: as the file says, else by its name."""
+    said = str(content.get("data_subtype") or content.get("dataset_type") or path.stem)
+    found = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", said.lower().replace("validation", "val"))
+    return found[1] if found else None
 
 
 def coco_name(split: str, image_id: str) -> str:
@@ -140,7 +163,7 @@ def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if not isinstance(given, list):
         raise EvaluationError(f"{name}: {where}: answers is {given!r:.60} and not a list")
     answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in given]
-    if bad := [answer for answer in answers if isinstance(answer, bool) or not isinstance(answer, (str, int, float))]:
+    if bad := [a for a in answers if isinstance(a, bool) or not isinstance(a, (str, int, float)) or a != a]:  # NaN
         raise EvaluationError(f"{name}: {where}: {bad[0]!r:.60} is no answer")
     return tuple(str(answer) for answer in answers)
 
