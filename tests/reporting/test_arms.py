@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.reporting.arms import arm_notes, finished_arms, unfinished_note
+from scramble.reporting.arms import arm_notes, finished_arms, shown_arms, unfinished_note
 from scramble.storage.files import write_json
 
 
@@ -39,3 +39,11 @@ def test_unfinished_unscored_and_unequal_arms_are_named(tmp_path: Path) -> None:
     assert str(tmp_path / "log.txt") in unfinished
     assert absent.startswith("Trained but not evaluated: ipo-seed0.")
     assert steps.startswith("The arms were trained for different numbers of steps, from 2 (dpo-seed0) to 1,000 (mpo-")
+
+
+def test_trials_of_a_study_are_shown_only_where_they_were_evaluated(tmp_path: Path) -> None:
+    for name in ("mpo-seed10", "mpo-seed2", "trial000-seed0", "trial001-seed0"):
+        arm(tmp_path, name, 400)
+    shown = shown_arms(tmp_path, [tmp_path / "evaluation" / "trial001-seed0" / "pope"])
+    assert list(shown) == ["mpo-seed2", "mpo-seed10", "trial001-seed0"]
+    assert shown["mpo-seed2"] == tmp_path / "train" / "mpo-seed2"

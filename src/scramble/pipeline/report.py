@@ -45,7 +45,8 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     main = headline.build(rows, baselines, headline.trained_kinds(data), arms.arm_notes(folders))
     rows = headline.lead_first(rows, main)
     pictures = []
-    metrics = {path.parent.name: list(read_jsonl(path)) for path in sorted((run / "train").glob("*/metrics.jsonl"))}
+    files = {arm: path / "metrics.jsonl" for arm, path in arms.shown_arms(run, folders).items()}
+    metrics = {arm: list(read_jsonl(file)) for arm, file in files.items() if file.exists()}
     if metrics:
         methods = [row.method for row in rows] + [charts.method_of(arm) for arm in metrics]
         pictures.append(figures.training_curves(metrics, folder / "training.png", charts.colour_numbers(methods)))

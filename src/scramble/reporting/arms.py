@@ -33,6 +33,12 @@ def is_trial(arm: str) -> bool:
     return _TRIAL.fullmatch(arm) is not None
 
 
+def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
+    """Arm -> its training folder, for curves and settings: all but trials of a study that have no result folder."""
+    scored = {folder.parent.name for folder in results}
+    return {arm: Path(run) / "train" / arm for arm in arm_stages(run) if arm in scored or not is_trial(arm)}
+
+
 def unfinished_note(run: str | Path) -> str | None:
     """One line that names the arms whose training has not ended and how to finish them; None if all have."""
     open_arms = [arm for arm, stage in arm_stages(run).items() if stage["status"] != "finished" and not is_trial(arm)]

@@ -20,7 +20,7 @@ from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.records import RecordError, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison, headline, pages
-from scramble.reporting.arms import arm_notes
+from scramble.reporting.arms import arm_notes, shown_arms
 from scramble.reporting.comparison import RUN_SEPARATOR, Folders, ScoreRow, own_baselines, split_run
 from scramble.reporting.figures import PANELS
 from scramble.reporting.headline import Headline
@@ -55,10 +55,12 @@ def gather(runs: Mapping[Path, Path]) -> Sources:
     data: dict[str, Path] = {}
     for run, name in run_names(list(runs)).items():
         prefix = f"{name}{RUN_SEPARATOR}" if len(runs) > 1 else ""
+        results_of_run: list[Path] = []
         for benchmark, methods in comparison.find_methods(run / "evaluation").items():
             for method, found in methods.items():
                 folders.setdefault(benchmark, {})[prefix + method] = found
-        arms |= {prefix + path.parent.name: path.parent for path in sorted((run / "train").glob(f"*/{STAGE_FILE}"))}
+                results_of_run += found
+        arms |= {prefix + arm: path for arm, path in shown_arms(run, results_of_run).items()}
         if (runs[run] / STAGE_FILE).exists():
             data[name] = runs[run]
     return Sources(folders, arms, data)
