@@ -37,6 +37,11 @@ def test_an_unquoted_comma_is_refused_by_row_number(tmp_path: Path) -> None:
     assert "3 fields for 2 columns" in bad.first and "row 2" in bad.first and "double quotes" in bad.first
 
 
+def test_delimiters_at_the_ends_of_rows_are_no_fields(tmp_path: Path) -> None:
+    rows, refused, _ = table(tmp_path, 'image,caption\n0.png,A dog.,\n1.png,"A cat, asleep.", ,\n2.png,A dog, a cat,\n')
+    assert rows == [(2, "0.png", "A dog."), (3, "1.png", "A cat, asleep.")] and refused == [4]
+
+
 @pytest.mark.parametrize("space", ["", " ", "   "])
 def test_white_space_around_quotes_and_names_is_no_text(tmp_path: Path, space: str) -> None:
     text = f'image{space},{space}caption{space}\n"0.png"{space},{space}"A dog, seen from ""above""."{space}\n'

@@ -246,7 +246,7 @@ BAD: dict[str, Any] = {
         "rejected": [user("q"), said("r")],
     },
     "chosen holds half a character (a lone surrogate)": {"prompt": "p", "chosen": "\ud83d", "rejected": "r"},
-    "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3},
+    "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3.5},
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
     "provenance: kind is 3": {"prompt": "p", "chosen": "c", "rejected": "r", "provenance": {"pair_id": "a", "kind": 3}},
@@ -349,3 +349,15 @@ def test_images_known_by_name_id_or_bytes_alone_are_counted(tmp_path: Path) -> N
     pq.write_table(table, tmp_path / "x.parquet")
     one, two, again = (pair.image_ids for pair in read_pairs(tmp_path / "x.parquet"))
     assert one == again and one != two and len(one) == 1
+
+
+@pytest.mark.parametrize(("key", "values"), [("image", (12, 13)), ("images", (12, 13)), ("image", ([12], [13]))])
+def test_numbers_name_images(tmp_path: Path, key: str, values: tuple[Any, ...]) -> None:
+    """COCO's ids, for example: the audit opens no image and needs only to know which rows share one."""
+    file = tmp_path / "pairs.jsonl"
+    rows = [{key: value, "prompt": "x", "chosen": "a dog", "rejected": "a cat"} for value in (*values, values[0])]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [pair.image_ids for pair in read_pairs(file)] == [("12",), ("13",), ("12",)]
+    file.write_text(json.dumps({**rows[0], key: True}) + "\n")
+    with pytest.raises(FormatError, match="image is neither"):
+        list(read_pairs(file))

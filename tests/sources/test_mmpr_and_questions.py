@@ -55,7 +55,7 @@ def release(tmp_path: Path) -> Path:
             {"question": "?", "chosen": "c", "rejected": "c"},
             "{no json",
             "[]",
-            {"image": 7, "question": "?", **good},
+            {"image": 7.5, "question": "?", **good},
             {"image": [None], "question": "?", **good},
         ],
     )

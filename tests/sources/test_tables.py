@@ -55,6 +55,23 @@ def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, 
         texts(tmp_path / "d", split="nonsense")
 
 
+@pytest.mark.parametrize("name", ["{}/train-00000-of-00001.parquet", "{}/train/0.parquet", "data/{}/train.parquet"])
+def test_two_configurations_are_not_one_data_set(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name.format("en"), "red")
+    write(tmp_path / name.format("fr"), "red", captions=["Un carré rouge."])
+    with pytest.raises(SourceError, match=r"in 2 folders, .*: .*en, .*fr\. Name one") as found:
+        texts(tmp_path)
+    named = str(found.value).rpartition("data.path=")[2].rstrip(")")
+    assert texts(Path(named)) == ["A red square."]
+
+
+def test_parts_of_one_split_in_folders_of_their_own_are_one(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "part1" / "0.parquet", "red")
+    write(tmp_path / "train" / "part2" / "0.parquet", "green")
+    write(tmp_path / "test" / "0.parquet", "blue")
+    assert texts(tmp_path) == ["A red square.", "A green square."]
+
+
 def test_other_names_of_splits_and_files_without_one(tmp_path: Path) -> None:
     write(tmp_path / "data" / "val-00000-of-00002.parquet", "red")
     write(tmp_path / "data" / "val-00001-of-00002.parquet", "green")

@@ -136,6 +136,8 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
         fields = [field.strip(' "\t\r\n') for field in line.split(delimiter)]
         if len(fields) >= width and _names_an_image(fields[place], like=row[place] if place < len(row) else ""):
             raise csv.Error("a quote does not close")
+    if len(row) > width and not any(field.strip() for field in row[width:]):
+        row = row[:width]  # delimiters at the ends of rows, as some programs write them, without one in the header
     if len(row) > width:
         raise csv.Error(f"{len(row)} fields for {width} columns (put a text that holds {delimiter!r} in double quotes)")
     if len(row) < width:

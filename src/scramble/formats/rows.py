@@ -199,9 +199,9 @@ def parsed_pair(parsed: Parsed, image_ids: tuple[str, ...]) -> PreferencePair:
 
 
 def images_of(row: Mapping[str, Any]) -> list[Any]:
-    """The images of a row, from ``images`` or ``image``: paths, or mappings with ``bytes`` or ``path``."""
+    """The images of a row, from ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
-    if isinstance(images, (str, bytes, Mapping)):
+    if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
         return [images]
     if not isinstance(images, list):
         raise FormatError("image is neither a path nor a list of paths")

@@ -92,8 +92,27 @@ def open_local(path: Path, split: str) -> LocalTable:
         )
     wanted = next((name for name in splits if _is(split, {name})), None)
     files = splits[wanted] if wanted is not None else _refuse(path, split, sorted(splits))
+    _check_one_configuration(path, files)
     _say_what_is_missing(path, files)
     return LocalTable(path, files)
+
+
+def _check_one_configuration(path: Path, files: list[Path]) -> None:
+    """Raise SourceError if a split's files are in several folders that each have such a split: the hub's data sets keep
+    configurations (other captions of the same images, say) like that, and these are not one table."""
+    folders = sorted({_above_split(file.relative_to(path)) for file in files})
+    if len(folders) > 1:
+        named = ", ".join(str(folder) for folder in folders)
+        raise SourceError(
+            f"{path} has this split in {len(folders)} folders, which may be configurations of one data set: {named}. "
+            f"Name one of them (data.path={path / folders[0]})"
+        )
+
+
+def _above_split(file: Path) -> Path:
+    """The folder above the first part of a relative path that names a split; the top where no part does."""
+    parts = file.parts
+    return next((Path(*parts[:n]) for n in range(len(parts)) if _split_of(Path(parts[n])) is not None), Path())
 
 
 def _say_what_is_missing(path: Path, files: list[Path]) -> None:
