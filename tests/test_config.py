@@ -102,6 +102,11 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("generate", "data.kind=wrold", "did you mean world?"),
         ("generate", "negatives.per_caption=0", "negatives.per_caption=0 must be at least 1"),
         ("generate", "negatives.kinds=[swap-objects]", "did you mean swap-object?"),
+        (
+            "chat",
+            "model={square_padding: true, resize: 336}",
+            "model.square_padding=true and model.resize=336 exclude each other: set model.square_padding=false or",
+        ),
         ("generate", "negatives.method=rule", "did you mean rules?"),
         ("generate", "shard=4/4", "shard=4/4 must be i/n"),
         ("evaluate", "baselines=[basse]", "baselines=basse: no method is called so; did you mean base?"),

@@ -72,6 +72,8 @@ def test_image_placeholder_in_text_is_refused(name: str, tiny: Callable[[str], P
 
 @pytest.mark.parametrize("name", BUILT)
 def test_square_padding_and_resizing(name: str, tiny: Callable[[str], Path]) -> None:
+    with pytest.raises(ValueError, match="square_padding=true and resize=336 exclude each other"):
+        load(tiny(name), square_padding=True, resize=336)
     wide = Image.new("RGB", (90, 30), "red")
     loaded = load(tiny(name), square_padding=True)
     padded = loaded.family.image_options.apply(wide)

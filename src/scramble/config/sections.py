@@ -268,6 +268,14 @@ class Model(Section):
     resize: Count | None
     new: dict[str, Any] | None
 
+    def faults(self, at: str) -> Iterator[str]:
+        """An image is padded to a square or stretched to one."""
+        if self.square_padding and self.resize is not None:
+            yield (
+                f"{at}.square_padding=true and {at}.resize={self.resize} exclude each other: set "
+                f"{at}.square_padding=false or {at}.resize=null"
+            )
+
 
 @dataclass(frozen=True)
 class Recommended(Section):

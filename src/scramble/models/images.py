@@ -23,10 +23,19 @@ class ImageOptions:
     Attributes:
         resize: stretch to a square of this many pixels (SCRAMBLe's evaluation: 336), or None.
         square_padding: pad the shorter side to a square with the mean colour (LLaVA-1.5's training), instead.
+
+    Raises:
+        ValueError: both at once.
     """
 
     resize: int | None = None
     square_padding: bool = False
+
+    def __post_init__(self) -> None:
+        if self.square_padding and self.resize is not None:
+            raise ValueError(
+                f"square_padding=true and resize={self.resize} exclude each other: a stretched image is square already"
+            )
 
     def apply(self, image: Image.Image) -> Image.Image:
         """The image as upright RGB (:mod:`scramble.pixels`), no side under 4 px, with the options applied."""
