@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +165,42 @@ def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
 ) -> None:
     train(load(base), data, tmp_path, objective="dpo", lora=LORA, steps=60, batch_size=2, log_every=1, device="cpu")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo: step ")]
-    assert lines[0].startswith("dpo: step 1 of 60, loss 0.693, margin") and " left" in lines[0]
+    assert lines[0].startswith("dpo: step 1 of 60, loss 0.693, margin") and " left" not in lines[0]
+    assert " left" in lines[len(lines) // 2] and " left" not in lines[-1]
     assert lines[-1].startswith("dpo: step 60 of 60, loss ") and len(lines) == ProgressBar.LINES + 1
+
+
+def test_the_time_left_is_that_of_recent_steps_without_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first step of 100 s, then steps of 2 s: after 6 of 406 steps 5 are measured, and 400 x 2 s are left."""
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    monkeypatch.setattr(ProgressBar, "LINES", 406)
+    bar = ProgressBar("dpo")
+    state, args = TrainerState(is_world_process_zero=True, max_steps=406), TrainingArguments("unused", use_cpu=True)
+    bar.on_train_begin(args, state, TrainerControl())
+    for seconds in (100, 2, 2, 2, 2, 2):
+        clock += seconds
+        state.global_step += 1
+        bar.on_step_end(args, state, TrainerControl())
+        bar.on_log(args, state, TrainerControl(), logs={"loss": 0.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "dpo: step 1 of 406, loss 0.500, 100 s" and not any("left" in line for line in lines[:5])
+    assert lines[5] == "dpo: step 6 of 406, loss 0.500, 110 s, about 800 s left"
+
+
+def test_a_run_of_few_steps_says_how_to_lengthen_it(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few: dict[str, Any] = {"objective": "sft", "lora": LORA, "device": "cpu", "batch_size": 16}
+    summary = train(load(base), data, tmp_path / "short", **few)
+    steps = -(-summary["examples"] // 16)
+    assert summary["steps"] == steps < 20
+    expected = f"only {steps} steps for {summary['examples']} examples: set trainer.epochs or trainer.steps"
+    assert expected in capsys.readouterr().err
+    train(load(base), data, tmp_path / "chosen", steps=2, **few)
+    assert "only 2 steps" not in capsys.readouterr().err
 
 
 def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data: Path, tmp_path: Path) -> None:

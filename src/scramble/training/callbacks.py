@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,23 +68,29 @@ class ProgressBar(TrainerCallback):
     """Steps, loss and margin: a bar on a terminal; elsewhere a line now and then, :data:`LINES` over a run."""
 
     LINES = 20
+    RECENT = 200  # steps whose pace counts: by default one evaluation is among them
+    FEW = 5  # steps that say too little
 
     def __init__(self, label: str) -> None:
         self.label = label
         self._bar: Any = None
         self._part: int | None = None  # the part of the run that the last line was about
-        self._started = (0.0, 0)  # time and step at which this process began
+        self._started = 0.0  # when this process began
+        self._step_ends: deque[float] = deque(
+            maxlen=self.RECENT + 1
+        )  # so the first step, which warms up, is not measured
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._started = (time.monotonic(), state.global_step)
+        self._started = time.monotonic()
         if state.is_world_process_zero and sys.stderr.isatty():
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._step_ends.append(time.monotonic())
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
@@ -107,14 +114,17 @@ class ProgressBar(TrainerCallback):
         if part == self._part and self._part is not None:
             return
         self._part = part
-        began, first = self._started
-        seconds = time.monotonic() - began
-        left = seconds / max(1, state.global_step - first) * (state.max_steps - state.global_step)
+        left = self._seconds_left(state.max_steps - state.global_step)
         numbers = "".join(f", {name} {value}" for name, value in shown.items())
         log.info(
-            f"{self.label}: step {state.global_step} of {state.max_steps}{numbers}, {seconds:.0f} s"
-            + (f", about {left:.0f} s left" if left else "")
+            f"{self.label}: step {state.global_step} of {state.max_steps}{numbers}, "
+            f"{time.monotonic() - self._started:.0f} s" + (f", about {left:.0f} s left" if left else "")
         )
+
+    def _seconds_left(self, steps: int) -> float | None:
+        """What ``steps`` steps take at the pace of the recent ones; None while there are too few of them."""
+        measured = len(self._step_ends) - 1
+        return None if measured < self.FEW else (self._step_ends[-1] - self._step_ends[0]) / measured * steps
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -57,6 +57,9 @@ from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
 
+FEW_STEPS = 20
+"""Fewer steps, where nobody has set their number, are reported: the warm-up alone takes a first one at rate 0."""
+
 
 def train(
     loaded: Loaded,
@@ -278,6 +281,10 @@ def train(
 
     groups = group_by_image(examples)
     total = steps or num_steps(len(examples), batch_size, epochs, order)
+    if main and steps is None and total < FEW_STEPS:
+        log.warning(
+            f"only {total} steps for {len(examples)} examples: set trainer.epochs or trainer.steps to train longer"
+        )
     micro_batches = MicroBatches(
         groups,
         micro,
