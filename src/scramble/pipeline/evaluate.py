@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scramble import interrupt
 from scramble.console import counter
 from scramble.pipeline import BASE, StageError, arm_model, is_main_process
-from scramble.pipeline.provenance import environment
+from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.reporting.arms import finished_arms, is_trial, unfinished_note
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def evaluate(
         "score": shard is None,
     }
     results: dict[str, list[Result]] = {}
+    if is_main_process() and engine is None:
+        log_slow_threads()
     with ExitStack() as stack:
         stack.enter_context(
             interrupt.keeping(lambda: "replies so far are kept, and the same command asks for the rest")

@@ -10,7 +10,7 @@ from typing import Any
 
 from scramble import interrupt
 from scramble.pipeline import is_main_process
-from scramble.pipeline.provenance import environment
+from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.storage.files import STAGE_FILE, read_json, write_json
@@ -73,6 +73,7 @@ def train(
             if state == "running":
                 log.info(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
             write_json(folder / "environment.json", environment())
+            log_slow_threads()
         options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
         watch = options.pop("watch", None)
         if model.get("new") is not None:
