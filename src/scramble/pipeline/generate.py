@@ -47,7 +47,7 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[
         wait_for(marker, lambda: marker.exists() and read_json(marker)["status"] == "finished")
     summary, how = run_stage(folder, config, partial(_make_data_set, data=data, negatives=negatives, seed=seed))
     if is_main_process():
-        _report(Path(folder), summary, reused=how == "reused")
+        _report(Path(folder), summary, data["kind"], reused=how == "reused")
     return summary
 
 
@@ -174,7 +174,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------------------- console
 
 
-def _report(folder: Path, summary: Mapping[str, Any], *, reused: bool) -> None:
+def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool) -> None:
     from scramble.reporting.table import listed_counts
 
     for split, counts in summary["splits"].items():
@@ -183,6 +183,7 @@ def _report(folder: Path, summary: Mapping[str, Any], *, reused: bool) -> None:
         log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
         if reused:  # a sweep would repeat all of it for each arm
             return
+    _report_few_test_pairs(summary["splits"].get("test", {}), "n_test" if kind == "world" else "test_fraction")
     _report_small_kinds(summary["splits"].get("train", {}))
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
@@ -198,6 +199,15 @@ def _report(folder: Path, summary: Mapping[str, Any], *, reused: bool) -> None:
         log.debug(f"audit: text-only accuracy by classifier: {listed}")
     if summary["rejected_rows"]:
         log.info(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
+
+
+def _report_few_test_pairs(counts: Mapping[str, Any], key: str) -> None:
+    """Print that the test split has too few pairs to conclude anything from, and the key that gives it more."""
+    from scramble.reporting.headline import FEW_ITEMS
+
+    pairs = counts.get("pairs")
+    if pairs is not None and counts.get("images") and pairs < FEW_ITEMS:
+        log.info(f"data, test: fewer than {FEW_ITEMS} pairs show no difference between models: raise data.{key}")
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:

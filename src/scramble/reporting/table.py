@@ -51,7 +51,10 @@ def plain(value: Any) -> str:
 
 def listed_counts(counts: Mapping[str, Any]) -> str:
     """What a split holds, from the summary of the data's stage: ``37 images, 46 pairs (72 before refinement)``."""
-    numbers = {key: count for key, count in counts.items() if isinstance(count, int) and count}
+    has_images = bool(counts.get("images"))  # a split of images without a pair says so
+    numbers = {
+        k: count for k, count in counts.items() if isinstance(count, int) and (count or (k == "pairs" and has_images))
+    }
     before = numbers.pop("pairs_before_refinement", None)
     texts = [f"{count:,} {_COUNTED.get(key, key)}" for key, count in numbers.items()]
     if before is not None and "pairs" in numbers:
