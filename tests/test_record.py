@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scramble.config.binding import ConfigError
-from scramble.config.record import recall, remember
+from scramble.config.record import complete, recall, remember
 from scramble.config.sections import CONFIGS
 from scramble.storage.files import read_json, write_json
 
@@ -95,6 +95,26 @@ def test_a_model_binds_once_an_arm_was_trained_and_how_it_is_loaded_never(run: P
     cfg = composed("evaluate", *overrides)
     recall(cfg, "evaluate", overrides)
     assert (cfg.model.name, cfg.model.device) == ("smolvlm_256m", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        ([], ["heldout_pairs"]),
+        (["benchmark=[world_vqa]"], ["world_vqa"]),
+        (["+benchmark.world_vqa.rot=x"], ["world_winoground", "world_vqa"]),  # as given: the check says what is wrong
+    ],
+)
+def test_data_of_one_s_own_are_scored_on_their_own_pairs(run: Path, overrides: list[str], names: list[str]) -> None:
+    given = [f"run.dir={run}", *overrides]
+    cfg = composed("evaluate", *given)
+    complete(cfg, "evaluate", given)
+    assert list(cfg.benchmark) == names
+    if names == ["heldout_pairs"]:
+        assert cfg.benchmark.heldout_pairs.root == f"{run}/data/test"
+    world = composed("evaluate", "run.dir=none")
+    complete(world, "evaluate", ["run.dir=none"])
+    assert list(world.benchmark) == ["world_winoground", "world_vqa"]
 
 
 def test_a_chat_takes_the_model_that_is_named_and_else_the_run_s(run: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
-from scramble.config.record import recall, remember
+from scramble.config.record import complete, remember
 from scramble.config.roots import ConfigError, check_root, validate
 from scramble.console import log_to_run, log_to_terminal
 from scramble.project import shipped_values
@@ -52,7 +52,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
                     run(cfg, [])
                     return
                 overrides = list(HydraConfig.get().overrides.task)
-                line = recall(cfg, root, overrides)
+                line = complete(cfg, root, overrides)
                 run(cfg, overrides, line)
 
         def run(cfg: DictConfig, overrides: Sequence[str], line: str | None = None) -> None:
@@ -127,7 +127,7 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     """
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
-        taken = [recall(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
+        taken = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
         # A fault of every point is reported once.
         if found := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
             raise ConfigError(found)

@@ -308,3 +308,13 @@ def test_a_missing_image_of_our_own_tables_is_named(tmp_path: Path) -> None:
     write_table(tmp_path, PreferencePair, [PreferencePair("p", ("1",), "Describe.", "a", "b", "swap")])
     with pytest.raises(EvaluationError, match=r"heldout_pairs: 1 images are missing from .*first: '1'"):
         load_benchmark("heldout_pairs", tmp_path)
+
+
+def test_a_split_without_a_table_is_answered_with_the_benchmark_that_fits(tmp_path: Path) -> None:
+    for name in ("world_winoground", "world_vqa"):
+        with pytest.raises(EvaluationError, match=rf"{name}: .* is missing; .*\(benchmark=\[heldout_pairs\], trainer"):
+            load_benchmark(name, tmp_path)
+    for _ in ("absent", "empty"):
+        with pytest.raises(EvaluationError, match=r"has no pairs: generate with a larger data.test_fraction, or name"):
+            load_benchmark("heldout_pairs", tmp_path)
+        write_table(tmp_path, PreferencePair, [])

@@ -46,7 +46,7 @@ def own(folder: Path, run: Path, *more: str) -> tuple[str, ...]:
 def test_the_whole_pipeline_on_an_image_folder(folder: Path, tmp_path: Path, script: Run) -> None:
     overrides = own(folder, tmp_path)
     script("train", *overrides, "objective=mpo")
-    scored = script("evaluate", *overrides, "benchmark=[heldout_pairs]").stdout
+    scored = script("evaluate", *overrides).stdout  # the benchmark follows from the data
     assert "protocol caption_sum" in scored and "world" not in scored
     script("report", *overrides)
     assert "Published numbers" not in (tmp_path / "report" / "report.md").read_text()
@@ -115,6 +115,12 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     assert train["not_refined"] and sum(train["not_refined"].values()) == train["pairs"]
     kind, count = next(iter(train["not_refined"].items()))
     assert f"not refined: {kind} ({count})" in done.stdout
+    assert (
+        "data, test: no images; data.test_fraction gives it more" in done.stdout and "fewer than 30" not in done.stdout
+    )
+    few = script("generate", *own(small, tmp_path / "few", "negatives.refine={}", "data.test_fraction=0.4")).stdout
+    assert "data, test: 1 images, " in few
+    assert "data, test: fewer than 30 pairs show no difference between models: raise data.test_fraction" in few
     none = ("data.val_fraction=0", "data.test_fraction=1")
     done = script("generate", *own(small, tmp_path / "empty", *none), status=1)
     assert "the training split gets none of the images; data.val_fraction=0 data.test_fraction=0" in done.stderr

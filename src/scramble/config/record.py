@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.config.binding import ConfigError
-from scramble.project import shipped_values
+from scramble.project import CONFIGS, shipped_values
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys
 
@@ -25,6 +25,16 @@ DATA = ("data", "negatives", "data_seed")
 MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
 BINDING = (*DATA, "model")  # an arm may differ from the others in its objective
 MAKERS = ("generate", "train", "study")
+
+
+def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
+    """:func:`recall`, and then the benchmarks that the data have, unless the command line names some."""
+    line = recall(cfg, root, overrides)
+    if root == "evaluate" and cfg.data.kind != "world" and not _given(overrides, "benchmark", root):
+        from omegaconf import OmegaConf
+
+        cfg.benchmark = {"heldout_pairs": OmegaConf.load(CONFIGS / "benchmark" / "heldout_pairs.yaml")}
+    return line
 
 
 def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:

@@ -17,10 +17,17 @@ from scramble.storage.tables import read_table, table_path
 
 def load(root: str | Path) -> Benchmark:
     """The pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt."""
-    pairs = list(read_table(root, PreferencePair))
+    if not table_path(root, PreferencePair).exists() or not (pairs := list(read_table(root, PreferencePair))):
+        raise EvaluationError(
+            f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or name other benchmarks "
+            "(benchmark=[...])"
+        )
     prompts = {pair.prompt for pair in pairs}
     if len(prompts) > 1:
-        raise EvaluationError(f"{root}: pairs with {len(prompts)} different prompts cannot be one caption benchmark")
+        raise EvaluationError(
+            f"{root}: pairs with {len(prompts)} different prompts cannot be one caption benchmark; "
+            "name others (benchmark=[...])"
+        )
     items = [
         Item(CaptionChoice(p.pair_id, p.image_ids[0], (p.chosen, p.rejected), kind=p.kind), "captions")
         for p in pairs

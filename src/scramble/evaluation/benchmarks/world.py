@@ -14,7 +14,7 @@ from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import YES_NO_PROMPT, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key
-from scramble.storage.tables import read_table, table_path
+from scramble.storage.tables import Record, read_table, table_path
 
 TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
 CAPTION_PROMPT = "Describe the image."
@@ -22,7 +22,10 @@ CAPTION_PROMPT = "Describe the image."
 
 def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
     """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
-    items = [Item(replace(quad, tags=()), "quad", tags=_parts(quad)) for quad in read_table(root, TwoByTwoItem)]
+    items = [
+        Item(replace(quad, tags=()), "quad", tags=_parts(quad))
+        for quad in _rows("world_winoground", root, TwoByTwoItem)
+    ]
     return Benchmark(
         "world_winoground",
         _version(root, TwoByTwoItem),
@@ -36,9 +39,19 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
     )
 
 
+def _rows(name: str, root: str | Path, table: type[Record]) -> list[Record]:
+    """The rows of a table that the world's data sets have. Raises EvaluationError if this one does not."""
+    if not table_path(root, table).exists():
+        raise EvaluationError(
+            f"{name}: {table_path(root, table)} is missing; data that are not the embedded world's are scored on their "
+            "own pairs (benchmark=[heldout_pairs], trainer.watch.benchmarks=[heldout_pairs])"
+        )
+    return list(read_table(root, table))
+
+
 def load_vqa(root: str | Path) -> Benchmark:
     """The questions (``questions.parquet``) of a split's folder, answered from the closed list of their kind."""
-    questions = list(read_table(root, Question))
+    questions = _rows("world_vqa", root, Question)
     answers: dict[str, set[str]] = {}
     for question in questions:
         if not question.answer:
