@@ -10,14 +10,16 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
-from scramble.records import PreferencePair
+from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table, table_path
 
 
 def load(root: str | Path) -> Benchmark:
     """The pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt."""
-    if not table_path(root, PreferencePair).exists() or not (pairs := list(read_table(root, PreferencePair))):
+    is_empty = table_path(root, ImageRecord).exists() and not table_path(root, PreferencePair).exists()
+    pairs = [] if is_empty else list(read_table(root, PreferencePair))
+    if not pairs:
         raise EvaluationError(
             f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or name other benchmarks "
             "(benchmark=[...])"

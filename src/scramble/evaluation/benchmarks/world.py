@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.records import YES_NO_PROMPT, Question, TwoByTwoItem
+from scramble.records import YES_NO_PROMPT, ImageRecord, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import Record, read_table, table_path
 
@@ -40,8 +40,8 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
 
 
 def _rows(name: str, root: str | Path, table: type[Record]) -> list[Record]:
-    """The rows of a table that the world's data sets have. Raises EvaluationError if this one does not."""
-    if not table_path(root, table).exists():
+    """The rows of a table that the world's data sets have. Raises EvaluationError for a data set without it."""
+    if table_path(root, ImageRecord).exists() and not table_path(root, table).exists():
         raise EvaluationError(
             f"{name}: {table_path(root, table)} is missing; data that are not the embedded world's are scored on their "
             "own pairs (benchmark=[heldout_pairs], trainer.watch.benchmarks=[heldout_pairs])"
