@@ -55,7 +55,9 @@ def newest(folder: str | Path, settings: Mapping[str, Any]) -> Path | None:
         changed = sorted(k for k in {*made_with, *settings} if made_with.get(k) != settings.get(k))
         if changed:
             listed = ", ".join(f"{key}: {made_with.get(key)!r} there, {settings.get(key)!r} here" for key in changed)
-            raise StoreError(f"{path} was made with other settings ({listed}): choose another folder (run.arm=...) or remove it")
+            raise StoreError(
+                f"{path} was made with other settings ({listed}): choose another folder (run.arm=...) or remove it"
+            )
         return path
     return None
 
