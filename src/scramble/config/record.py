@@ -112,6 +112,9 @@ def _data_record(data: Path) -> dict[str, Any]:
 
 def _model_record(run: Path) -> dict[str, Any]:
     record, objectives = _read(run), _objectives(run)
+    model = record.get("model") or {}
+    if model.get("new") is not None and (moved := run / Path(model["path"]).name).is_dir():
+        record["model"] = {**model, "path": str(moved)}  # made in the run folder, wherever that was moved to
     if objectives:  # of several different ones the command line must name the one that is meant
         record.pop("objective", None)
         if all(objective == objectives[0] for objective in objectives):
