@@ -58,11 +58,11 @@ def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, 
 @pytest.mark.parametrize("name", ["{}/train-00000-of-00001.parquet", "{}/train/0.parquet", "data/{}/train.parquet"])
 def test_two_configurations_are_not_one_data_set(tmp_path: Path, name: str) -> None:
     write(tmp_path / name.format("en"), "red")
-    write(tmp_path / name.format("fr"), "red", captions=["Un carré rouge."])
-    with pytest.raises(SourceError, match=r"in 2 folders, .*: .*en, .*fr\. Name one") as found:
+    write(tmp_path / name.format("de"), "red", captions=["Ein rotes Quadrat."])
+    with pytest.raises(SourceError, match=r"in 2 folders, .*: .*de, .*en\. Name one") as found:
         texts(tmp_path)
     named = str(found.value).rpartition("data.path=")[2].rstrip(")")
-    assert texts(Path(named)) == ["A red square."]
+    assert texts(Path(named)) == ["Ein rotes Quadrat."]
 
 
 def test_parts_of_one_split_in_folders_of_their_own_are_one(tmp_path: Path) -> None:
