@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "wandb", "seed", "show_batch")
+SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "peft", "show_batch")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -23,14 +23,14 @@ def main(cfg: DictConfig) -> None:
     from scramble.pipeline.show import show_batch
     from scramble.pipeline.train import check_model, train
 
-    run, wandb, show = values.pop("run"), values.pop("wandb"), values.pop("show_batch")
+    run, show = values.pop("run"), values.pop("show_batch")
     data, negatives, data_seed = values.pop("data"), values.pop("negatives"), values.pop("data_seed")
     check_model(run["dir"], run["arm"], values["model"])
     generate(run["data"], data=data, negatives=negatives, seed=data_seed)
     if show:
-        show_batch(run["dir"], run["data"], **values)
+        show_batch(run["dir"], run["data"], model=values["model"], trainer=values["trainer"])
     else:
-        train(run["dir"], run["arm"], run["data"], wandb=wandb, **values)
+        train(run["dir"], run["arm"], run["data"], **values)
 
 
 if __name__ == "__main__":

@@ -71,20 +71,20 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
 @pytest.mark.parametrize(
     ("root", "override", "clause"),
     [
-        ("train", "objective.beta=-1", "objective.beta=-1 must be above 0"),
+        ("train", "trainer.beta=-1", "trainer.beta=-1 must be above 0"),
         ("train", "+objective.weights.sigmod=1", "must be one of sigmoid"),
-        ("train", "trainer.epochs=-1", "trainer.epochs=-1 must be above 0"),
-        ("train", "trainer.steps=0", "trainer.steps=0 must be at least 1, or null"),
-        ("train", "trainer.steps=abc", "trainer.steps=abc must be a whole number, or null"),
+        ("train", "trainer.num_train_epochs=-1", "trainer.num_train_epochs=-1 must be above 0"),
+        ("train", "trainer.max_steps=0", "trainer.max_steps=0 must be at least 1, or null"),
+        ("train", "trainer.max_steps=abc", "trainer.max_steps=abc must be a whole number, or null"),
         ("train", "trainer.learning_rate=fast", "trainer.learning_rate=fast must be a number"),
         ("train", "trainer.learning_rate=nan", "trainer.learning_rate=nan must be a finite number"),
         ("train", "trainer.learning_rate=-1", "trainer.learning_rate=-1 must be above 0"),
-        ("train", "trainer.schedule=cosin", "(did you mean cosine?)"),
-        ("train", "trainer.batch_size=0", "trainer.batch_size=0 must be at least 1"),
-        ("train", "trainer.micro_batch_size=5", "trainer.batch_size=32 must be a multiple"),
-        ("train", "trainer.lora.r=0", "trainer.lora.r=0 must be at least 1"),
-        ("train", "+trainer.lora.targets=[q_proj,v_proj]", "trainer.lora.targets=[q_proj,v_proj] must be text"),
-        ("train", "trainer.autocast=1", "trainer.autocast=1 must be true or false"),
+        ("train", "trainer.lr_scheduler_type=cosin", "(did you mean cosine?)"),
+        ("train", "trainer.global_batch_size=0", "trainer.global_batch_size=0 must be at least 1"),
+        ("train", "trainer.per_device_train_batch_size=5", "trainer.global_batch_size=32 must be a multiple"),
+        ("train", "peft.r=0", "peft.r=0 must be at least 1"),
+        ("train", "+peft.target_modules=[q_proj,v_proj]", "peft.target_modules=[q_proj,v_proj] must be text"),
+        ("train", "trainer.bf16=1", "trainer.bf16=1 must be true or false"),
         ("train", "+trainer.lerning_rate=1", "did you mean trainer.learning_rate?"),
         ("train", "trainer.watch={benchmarks: [world_vq], every: 5}", "no benchmark is called world_vq"),
         ("train", "trainer.best=loss", "trainer.best=loss must be a number of the held-out pairs"),
@@ -124,7 +124,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("export", "dtype=int8", "dtype=int8 must be one of"),
         ("study", "study.trials=0", "study.trials=0 must be at least 1"),
         ("study", "study.space={trainer.lr: [1]}", "the configuration has no key trainer.lr"),
-        ("study", "study.space={objective.beta: [-1]}", "objective.beta=-1 must be above 0"),
+        ("study", "study.space={trainer.beta: [-1]}", "trainer.beta=-1 must be above 0"),
         ("reproduce", "table=mpo_main", ""),
         ("audit", "seed=x", "seed=x must be a whole number"),
     ],
@@ -139,11 +139,11 @@ def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
 
 
 def test_all_faults_come_in_one_message() -> None:
-    clauses = found("evaluate", "trainer.steps=0", "objective.beta=-1", "baselines=[basse]", "+x=1")
+    clauses = found("evaluate", "trainer.max_steps=0", "trainer.beta=-1", "baselines=[basse]", "+x=1")
     assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [
         "x",
-        "objective.beta",
-        "trainer.steps",
+        "trainer.beta",
+        "trainer.max_steps",
         "baselines",
     ]
     assert str(ConfigError(clauses)).startswith(f"{len(clauses)} settings are wrong: x: there is no such key")
@@ -154,11 +154,11 @@ def test_all_faults_come_in_one_message() -> None:
 
 def test_hints_name_keys_that_exist() -> None:
     for argument, right in (
-        ("trainer.r=3", "trainer.lora.r"),
+        ("trainer.r=3", "peft.r"),
         ("trainer.lr=1", "trainer.learning_rate"),
         ("learning_rate=1", "trainer.learning_rate"),
         ("trainer.learnin_rate=1", "trainer.learning_rate"),
-        ("beta=1", "objective.beta"),
+        ("beta=1", "trainer.beta"),
     ):
         (clause,) = faults("train", [argument])
         assert clause.endswith(f"did you mean {right}?") or f"did you mean {right} or " in clause
@@ -209,8 +209,8 @@ def test_a_path_that_hydra_cannot_read_comes_back_quoted(path: str) -> None:
 
 
 def test_a_sweep_without_m_and_a_list_that_is_torn() -> None:
-    (clause,) = faults("train", ["objective.beta=0.1,0.2"])
+    (clause,) = faults("train", ["trainer.beta=0.1,0.2"])
     assert "add -m" in clause
-    assert faults("train", ["-m", "objective.beta=0.1,0.2"]) == []
+    assert faults("train", ["-m", "trainer.beta=0.1,0.2"]) == []
     (clause,) = faults("train", ["trainer.watch={benchmarks: [world_vqa"])
     assert "not a mapping that can be read" in clause

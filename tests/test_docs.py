@@ -163,7 +163,7 @@ def runnable(page: Path) -> list[str]:
 
 
 SHORT = {
-    "+experiment=quickstart": ["+debug=short", "trainer.steps=4"],
+    "+experiment=quickstart": ["+debug=short", "trainer.max_steps=4"],
 }
 
 

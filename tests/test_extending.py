@@ -84,7 +84,7 @@ def test_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         return (beta * logps.margin - 1) ** 2
 
     monkeypatch.setitem(losses.LOSSES, "squared", (squared, frozenset({"beta"})))
-    weights = losses.resolve_objective({"squared": 2.0})
+    weights = losses.check_weights(["squared"], [2.0])
     assert losses.needs_pairs(weights)
     zeros, ones = torch.zeros(3), torch.ones(3)
     logps = losses.PairLogps(ones, zeros, zeros, zeros, ones, ones)

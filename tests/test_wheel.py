@@ -59,7 +59,7 @@ def test_the_installed_command_lists_scripts_and_keys(site: Path, tmp_path: Path
 
 @pytest.mark.full
 def test_the_installed_command_runs_the_stages_with_the_shipped_model(site: Path, tmp_path: Path) -> None:
-    short = ("name=mine", "data=world_tiny", "trainer.steps=2", "trainer.batch_size=4")
+    short = ("name=mine", "data=world_tiny", "trainer.max_steps=2", "trainer.global_batch_size=4")
     for arguments in (
         ("train", *short, "objective=dpo"),
         ("train", "-m", *short, "objective=dpo,sft", "launcher=local"),

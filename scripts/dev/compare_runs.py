@@ -115,14 +115,13 @@ def evaluation(folder: Path, args: argparse.Namespace) -> None:
 SCENARIOS = (quickstart, molmo_dpo, llava_mpo_two_processes, resumed, sft_captions, rules, evaluation)
 
 # The keys of the checkout in which this runs; the compared commit may have others.
-if (ROOT / "configs" / "negatives").is_dir():
-    PAIRS, RULES_MODEL = "negatives", "negatives.options.pipeline"
-    MORE_STEPS: tuple[str, ...] = ("trainer.steps=12",)
-    CAPTIONS: tuple[str, ...] = ("+trainer.use=[captions]",)
+PAIRS = "negatives" if (ROOT / "configs" / "negatives").is_dir() else "pairs"
+RULES_MODEL = f"{PAIRS}.options.pipeline"
+if "max_steps" in (ROOT / "configs" / "trainer" / "default.yaml").read_text(encoding="utf-8"):
+    MORE_STEPS: tuple[str, ...] = ("trainer.max_steps=12",)
+    CAPTIONS: tuple[str, ...] = ("trainer.tables=[captions]",)
 else:
-    PAIRS, RULES_MODEL = "pairs", "pairs.options.pipeline"
-    MORE_STEPS = ("trainer.max_steps=12",)
-    CAPTIONS = ("trainer.tables=[captions]",)
+    MORE_STEPS, CAPTIONS = ("trainer.steps=12",), ("+trainer.use=[captions]",)
 
 
 def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -148,6 +147,23 @@ def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
             )
 
 
+def renamed(old: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an old commit under the names of TRL; tokens become those of the run so far."""
+    found, tokens = {}, dict[str, float]()
+    for key, value in old.items():
+        start, _, name = key.rpartition(": ")
+        for before, after in (("val/", "eval_"), ("eval/", "eval_")):
+            name = after + name.removeprefix(before) if name.startswith(before) else name
+        name = {"delta": "reward_shift", "eval_delta": "eval_reward_shift"}.get(name, name)
+        name = name.replace("data/blind_accuracy", "data/text_only_accuracy")
+        if name == "tokens":
+            run = start.partition(": step")[0]
+            tokens[run] = tokens.get(run, 0.0) + float(value)
+            name, value = "num_tokens", repr(tokens[run])
+        found[f"{start}: {name}"] = value
+    return found
+
+
 def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:16]
 
@@ -169,12 +185,10 @@ def record(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """A table of what is equal; every difference below it."""
     before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
-    renamed = dict(item.split("=", 1) for item in args.rename)
     differences = []
     print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")
     for name, old in before.items():
-        for left, right in renamed.items():
-            old = {key.replace(left, right): value for key, value in old.items()}
+        old = renamed(old)
         new = after.get(name, {})
         both = [key for key in old if key in new]
         different = [key for key in both if old[key] != new[key]]
@@ -198,7 +212,6 @@ def main() -> None:
     comparing = commands.add_parser("compare")
     comparing.add_argument("before")
     comparing.add_argument("after")
-    comparing.add_argument("--rename", nargs="*", default=[], metavar="OLD=NEW", help="names of numbers that changed")
     comparing.set_defaults(run=compare)
     args = parser.parse_args()
     args.run(args)

@@ -178,6 +178,7 @@ def start(main: Callable[..., None]) -> None:
         return
     from scramble.config.overrides import explained
 
+    sys.argv[1:] = map(addable, sys.argv[1:])
     root = Path(sys.argv[0]).stem
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if asked := {"--help", "-h"} & set(sys.argv[1:]):
@@ -188,6 +189,16 @@ def start(main: Callable[..., None]) -> None:
             print(help_text(root, main.sections, overrides, about))  # type: ignore[attr-defined]
             return
         main()
+
+
+# Sections that take every field of another library's class, those too that no file of ``configs/`` gives a value.
+OPEN_SECTIONS = ("trainer.", "peft.", "model.quantization.")
+
+
+def addable(argument: str) -> str:
+    """An argument that Hydra may add where it would ask for a plus: ``trainer.adam_beta2=0.95``."""
+    key = argument.lstrip("+")
+    return f"++{key}" if key.startswith(OPEN_SECTIONS) else argument
 
 
 def _is_message(error: Exception) -> bool:

@@ -116,9 +116,9 @@ def test_the_slurm_launcher_has_what_submitit_takes() -> None:
 
 
 def test_arms_are_named_by_what_varies() -> None:
-    points = [["objective=dpo", f"objective.beta={beta}", f"seed={seed}"] for beta in (0.05, 0.1) for seed in (0, 1)]
+    points = [["objective=dpo", f"trainer.beta={beta}", f"seed={seed}"] for beta in (0.05, 0.1) for seed in (0, 1)]
     varied = what_varies(points)
-    assert varied[1] == {"objective.beta": "0.05", "seed": "1"}
+    assert varied[1] == {"trainer.beta": "0.05", "seed": "1"}
     config = {"run": {"arm": "dpo-seed1", "dir": "r"}, "objective": {"name": "dpo"}, "seed": 1}
     assert name_arm(config, varied[1])["run"] == {"arm": "dpo-beta0.05-seed1", "dir": "r"}
     assert name_arm({**config, "run": {"arm": "mine"}}, varied[1])["run"]["arm"] == "mine"

@@ -223,7 +223,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
     out = tmp_path / "run"
     source = captions_jsonl(material, tmp_path / "source", 40)
     own = ("+debug=tiny", *source, *material.negatives, "data.val_fraction=0.1", "data.test_fraction=0.2")
-    own = (*own, f"run.dir={out}", "objective=dpo", "trainer.steps=40", "trainer.save_every=10")
+    own = (*own, f"run.dir={out}", "objective=dpo", "trainer.max_steps=40", "trainer.save_steps=10")
     process = subprocess.Popen(
         command("train", *own),
         cwd=ROOT,
@@ -269,7 +269,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
     [
         ("train", ["data=image_folder", "data.path=nowhere", "negatives=world"], "nowhere"),
         ("train", ["trainer.learning_rate=fast"], "trainer.learning_rate"),
-        ("train", ["objective.beta=-1"], "objective.beta"),
+        ("train", ["trainer.beta=-1"], "trainer.beta"),
         ("evaluate", ["name=no_such_run"], "no_such_run"),
         ("report", ["name=no_such_run"], "no_such_run"),
         ("browse", ["name=no_such_run"], "no_such_run"),

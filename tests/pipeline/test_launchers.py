@@ -28,7 +28,7 @@ DATA = (
     "data.quads_test=1",
 )
 HANGS = 3600  # seconds after which a job hangs, also on a busy machine
-TRAIN = ("+debug=tiny", "trainer.steps=12", "trainer.save_every=4", "trainer.log_every=4", "objective=dpo")
+TRAIN = ("+debug=tiny", "trainer.max_steps=12", "trainer.save_steps=4", "trainer.logging_steps=4", "objective=dpo")
 
 
 def notes(jobs: Path) -> dict[str, dict[str, Any]]:
@@ -107,7 +107,7 @@ def test_a_sweep_runs_again_only_what_failed_or_was_killed(tmp_path: Path, scrip
 @pytest.mark.full
 def test_a_sweep_of_training_runs_again_only_what_failed_or_was_killed(tmp_path: Path, script: Run) -> None:
     betas = ("0.05", "0.1", "0.2")
-    overrides = (*TRAIN, f"run.dir={tmp_path}", "launcher=local", f"objective.beta={','.join(betas)}", "seed=0,1")
+    overrides = (*TRAIN, f"run.dir={tmp_path}", "launcher=local", f"trainer.beta={','.join(betas)}", "seed=0,1")
     points = [f"beta{beta}-seed{seed}" for beta in betas for seed in (0, 1)]
     printed = sweep_with_one_failure_and_one_kill(
         script, "train", overrides, tmp_path / "jobs", tmp_path / "train" / "dpo-beta0.2-seed1", "beta0.1-seed0", points
@@ -120,9 +120,9 @@ def test_a_sweep_of_training_runs_again_only_what_failed_or_was_killed(tmp_path:
         assert last["step"] == 12
         training = [json.loads(line) for line in metrics if '"loss"' in line]
         assert row["numbers"]["loss"] == training[-1]["loss"]
-        assert f"dpo-beta{row['varied']['objective.beta']}-seed{row['varied']['seed']}" == row["arm"]
+        assert f"dpo-beta{row['varied']['trainer.beta']}-seed{row['varied']['seed']}" == row["arm"]
     table = (tmp_path / "jobs" / "train.md").read_text()
-    assert "| objective.beta | seed | status |" in table and table.count("finished") == 6
+    assert "| trainer.beta | seed | status |" in table and table.count("finished") == 6
     assert (tmp_path / "jobs" / "train.png").stat().st_size > 5000
     assert "finished" in printed
 
@@ -131,8 +131,8 @@ def test_points_that_would_share_a_folder_are_refused(tmp_path: Path, script: Ru
     for name, overrides, message in (
         ("generate", ("data.n_train=8,9",), "would both write"),
         ("train", ("data.n_train=8,9", "run.arm='a${data.n_train}'"), "need different data in the one folder"),
-        ("train", ("objective.beta=0.1,0.2", "objective=dpo", "run.arm=mine"), "would both write"),
-        ("train", ("objective.beta=0.1,0.2", "objective=dpo", "launcher.strategy=ddq"), "ddp, fsdp2, zero2, zero3"),
+        ("train", ("trainer.beta=0.1,0.2", "objective=dpo", "run.arm=mine"), "would both write"),
+        ("train", ("trainer.beta=0.1,0.2", "objective=dpo", "launcher.strategy=ddq"), "ddp, fsdp2, zero2, zero3"),
     ):
         refused = script(name, "-m", *DATA, f"run.dir={tmp_path}", "launcher=local", *overrides, status=1)
         assert message in refused.stderr and "Traceback" not in refused.stderr
@@ -140,7 +140,7 @@ def test_points_that_would_share_a_folder_are_refused(tmp_path: Path, script: Ru
 
 
 def test_arms_of_a_sweep_in_this_process_are_named_by_what_varies(tmp_path: Path, script: Run) -> None:
-    overrides = (*DATA, f"run.dir={tmp_path}", "trainer.steps=1", "objective=dpo", "objective.beta=0.1,0.2")
+    overrides = (*DATA, f"run.dir={tmp_path}", "trainer.max_steps=1", "objective=dpo", "trainer.beta=0.1,0.2")
     script("train", "-m", *overrides)
     assert {path.name for path in (tmp_path / "train").iterdir()} == {"dpo-beta0.1-seed0", "dpo-beta0.2-seed0"}
 
@@ -244,7 +244,7 @@ def test_slurm_gets_one_array_with_the_resources_asked_for(tmp_path: Path, clust
         "+experiment=molmo_dpo",
         f"data.path={tmp_path / 'coco'}",
         f"run.dir={tmp_path / 'run'}",
-        "objective.beta=0.05,0.1,0.3",
+        "trainer.beta=0.05,0.1,0.3",
         "launcher=slurm",
         "launcher.partition=gpu",
         "launcher.num_processes=8",
@@ -320,9 +320,9 @@ def test_a_job_that_slurm_warns_saves_and_goes_on(tmp_path: Path, script: Run) -
     """
     import psutil
 
-    overrides = (*TRAIN, "trainer.steps=400", "launcher=slurm", "launcher.cluster=local")
+    overrides = (*TRAIN, "trainer.max_steps=400", "launcher=slurm", "launcher.cluster=local")
     whole = tmp_path / "whole"
-    script("train", *TRAIN, "trainer.steps=400", f"run.dir={whole}")
+    script("train", *TRAIN, "trainer.max_steps=400", f"run.dir={whole}")
     run = tmp_path / "run"
     arm = run / "train" / "dpo-seed0"
     waiting = subprocess.Popen(command("train", *overrides, f"run.dir={run}"), cwd=ROOT, env=ENVIRONMENT)

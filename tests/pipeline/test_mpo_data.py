@@ -198,9 +198,9 @@ def test_the_worlds_base_makes_pairs_of_its_own_answers_and_trains_on_them(tmp_p
         "objective=mpo",
         "negatives.parts.correctness.options.samples=8",
         f"run.dir={tmp_path}",
-        "trainer.steps=2",
-        "trainer.batch_size=8",
-        "trainer.log_every=1",
+        "trainer.max_steps=2",
+        "trainer.global_batch_size=8",
+        "trainer.logging_steps=1",
     )
     pairs = list(read_table(tmp_path / "data" / "train", PreferencePair))
     questions = {q.question_id: q for q in read_table(tmp_path / "data" / "train", Question)}

@@ -202,7 +202,7 @@ def test_a_run_folder_that_was_there_or_holds_work_stays(folder: Path, tmp_path:
 
 def test_lora_that_touches_the_tower_or_nothing_is_refused(folder: Path, tmp_path: Path, script: Run) -> None:
     for pattern, message in (("q_proj|v_proj", "tower"), ("no_such_layer", "no_such_layer")):
-        overrides = own(folder, tmp_path / message, f"+trainer.lora.targets='.*({pattern})'")
+        overrides = own(folder, tmp_path / message, f"+peft.target_modules='.*({pattern})'")
         done = script("train", *overrides, status=1)
         assert message in done.stderr and "Traceback" not in done.stderr
 

@@ -9,7 +9,7 @@ from .conftest import Run
 
 def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: Run) -> None:
     run = tmp_path / "run"
-    tiny = ("data=world_tiny", f"run.dir={run}", "trainer.batch_size=4", "trainer.keep=2")
+    tiny = ("data=world_tiny", f"run.dir={run}", "trainer.global_batch_size=4", "trainer.save_total_limit=2")
     planned = script("train", "-m", *tiny, "objective=dpo,sft", "dry_run=true").stdout
     assert f"plan: data is made in {run / 'data'}: data=world" in planned
     assert f"plan: arm sft-seed0 is trained for 1 epochs, in steps of 4 pairs: {run / 'train' / 'sft-seed0'}" in planned
@@ -18,7 +18,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     assert not (run / "run.json").exists() and not (run / "log.txt").exists()
     script("generate", *tiny)
     before = sorted(tmp_path.rglob("*"))
-    planned = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.batch_size=4").stdout
+    planned = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.global_batch_size=4").stdout
     assert "data=world" in planned and "is finished and reused" in planned
     assert "is trained for about " in planned and " pairs, 4 per step)" in planned
     scores = script("evaluate", f"run.dir={run}", "dry_run=true").stdout

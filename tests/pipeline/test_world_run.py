@@ -19,7 +19,7 @@ from tests.loopback import Loopback
 from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
 
 STEPS = 60
-TINY = ("+debug=tiny", f"trainer.steps={STEPS}", "trainer.save_every=5", "trainer.log_every=5")
+TINY = ("+debug=tiny", f"trainer.max_steps={STEPS}", "trainer.save_steps=5", "trainer.logging_steps=5")
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -204,8 +204,8 @@ def test_the_same_command_again_reuses_finished_work(finished: Path, script: Run
 
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Path, script: Run) -> None:
-    other = script("train", *TINY, f"run.dir={finished}", "objective=mpo", "objective.beta=0.3", status=1)
-    assert "objective.beta (1.0 -> 0.3)" in other.stderr
+    other = script("train", *TINY, f"run.dir={finished}", "objective=mpo", "trainer.beta=0.3", status=1)
+    assert "trainer.beta (1.0 -> 0.3)" in other.stderr
     assert "Traceback" not in other.stderr
     other = script("train", *TINY, f"run.dir={finished}", "data.n_train=30", status=1)
     assert "data.n_train (24 -> 30)" in other.stderr
@@ -307,7 +307,7 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
 
 def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp_path: Path, script: Run) -> None:
     """Before the first checkpoint: saved at the step it was in. Twice: ended at once, and what is lost is said."""
-    overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo", "trainer.save_every=1000", "trainer.log_every=1")
+    overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo", "trainer.save_steps=1000", "trainer.logging_steps=1")
     shutil.copytree(finished / "data", tmp_path / "data")
     shutil.copytree(finished / "new_model", tmp_path / "new_model")
     arm = tmp_path / "train" / "mpo-seed0"
@@ -388,7 +388,7 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
 
 def test_two_processes_share_one_run_folder_and_give_the_losses_of_one(tmp_path: Path, script: Run) -> None:
     """Four examples a step either way: two micro-batches of two on one process, or one on each of two."""
-    short = (*TINY, "trainer.steps=6", "objective=mpo")
+    short = (*TINY, "trainer.max_steps=6", "objective=mpo")
     script("train", *short, f"run.dir={tmp_path / 'one'}")
     script("train", *short, f"run.dir={tmp_path / 'two'}", "launcher=accelerate", "launcher.num_processes=2")
     (job,) = (tmp_path / "two" / "jobs").iterdir()

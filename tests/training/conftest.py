@@ -79,18 +79,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model after a few seconds of captions: a base that knows their words."""
     from scramble.models import load
-    from scramble.training import train
+    from tests.training.settings import fit
 
-    summary = train(
+    summary = fit(
         load(tiny),
         data,
         tmp_path_factory.mktemp("base"),
         objective="sft",
         train_vision=True,
-        steps=60,
-        batch_size=8,
+        max_steps=60,
+        global_batch_size=8,
         learning_rate=3e-3,
-        device="cpu",
     )
     return Path(summary["model"])
 

@@ -16,7 +16,8 @@ from itertools import count
 from typing import Any
 
 from scramble.models import load
-from scramble.training import train
+from scramble.training.callbacks import ScoreBenchmarks
+from tests.training.settings import fit
 
 
 def share_out_on_cpu() -> None:
@@ -49,8 +50,8 @@ def main() -> None:
         return {}
 
     if kill_at is not None:
-        options |= {"evaluate": evaluate, "evaluate_every": 1}
-    summary = train(load(options.pop("model")), options.pop("data"), options.pop("out"), device="cpu", **options)
+        options |= {"callbacks": [ScoreBenchmarks(evaluate)], "eval_steps": 1}
+    summary = fit(load(options.pop("model")), options.pop("data"), options.pop("out"), **options)
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps(summary))
 

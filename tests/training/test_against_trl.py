@@ -12,8 +12,8 @@ from scramble.records import PreferencePair
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
-from scramble.training import train
 from scramble.training.losses import LOSSES
+from tests.training.settings import fit
 
 LEARNING_RATE, BATCH, BETA, SEED = 1e-3, 4, 1.0, 7
 SMOOTHING = {"exo_pair": 1e-3, "robust": 0.1, "aot": 0.1, "aot_unpaired": 0.05}
@@ -78,25 +78,25 @@ def our_losses(
     base: Path, data: Path, out: Path, losses: list[str], weights: list[float], steps: int, **options: Any
 ) -> list[float]:
     """The loss that this trainer logs at each step, with TRL's order and definitions."""
-    train(
+    fit(
         load(base),
         data,
         out,
-        objective=dict(zip(losses, weights, strict=True)),
+        loss_type=losses,
+        loss_weights=weights,
         beta=BETA,
-        delta="none",
+        reward_shift="none",
         sft_mean="batch",
         label_smoothing=max(SMOOTHING.get(name, 0.0) for name in losses),
-        order="pairs",
-        lora={"r": 8, "alpha": 16},
-        steps=steps,
-        batch_size=BATCH,
+        group_by_image=False,
+        peft={"r": 8, "lora_alpha": 16},
+        max_steps=steps,
+        global_batch_size=BATCH,
         learning_rate=LEARNING_RATE,
-        schedule="cosine",
-        warmup=0.1,
-        log_every=1,
+        lr_scheduler_type="cosine",
+        warmup_ratio=0.1,
+        logging_steps=1,
         seed=SEED,
-        device="cpu",
         **options,
     )
     return [row["loss"] for row in read_jsonl(out / "metrics.jsonl")]
@@ -109,7 +109,9 @@ def largest_difference(a: list[float], b: list[float]) -> float:
 
 @pytest.mark.parametrize("reference", ["cache", "step"])
 def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_path: Path, reference: str) -> None:
-    ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 50, reference=reference)
+    ours = our_losses(
+        base, data, tmp_path / "ours", ["sigmoid"], [1.0], 50, precompute_ref_log_probs=reference == "cache"
+    )
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 50)
     assert min(ours) < 0.68  # from log 2: it did train
     assert largest_difference(ours, theirs) < 1e-4

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from scramble.models import load
 from scramble.storage.jsonl import read_jsonl
-from scramble.training import train
 from scramble.training.monitoring import MEASURED
+from tests.training.settings import fit
 
-RUN = Path(__file__).with_name("run_training.py")
+ROOT = Path(__file__).parents[2]
+RUN = "tests.training.run_training"
 HANGS = 3600  # seconds after which processes are waiting for each other, and not for a busy machine
 
 
@@ -31,10 +32,11 @@ def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> 
         "--standalone",
         "--nproc_per_node",
         str(processes),
-        str(RUN),
+        "-m",
+        RUN,
         json.dumps(options),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
     assert (result.returncode != 0) == killed, result.stderr[-3000:]
 
 
@@ -43,23 +45,23 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
     """MPO with its delta, micro-batches of 2: one process accumulates two, two processes take one each."""
     options: dict[str, Any] = {
         "objective": "mpo",
-        "steps": 12,
-        "batch_size": 4,
-        "micro_batch_size": 2,
+        "max_steps": 12,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 2,
         "learning_rate": 1e-3,
-        "log_every": 1,
+        "logging_steps": 1,
         "seed": 5,
-        "lora": {"r": 8, "alpha": 16},
-        "val_data": str(data),
-        "evaluate_every": 6,
+        "peft": {"r": 8, "lora_alpha": 16},
+        "eval_data": str(data),
+        "eval_steps": 6,
     }
     if kind == "model":
-        options |= {"lora": None, "train_vision": True, "learning_rate": 1e-4}
-    train(load(base), data, tmp_path / "one", device="cpu", **options)
+        options |= {"peft": None, "train_vision": True, "learning_rate": 1e-4}
+    fit(load(base), data, tmp_path / "one", **options)
     launch(options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two")}, 2)
     one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
     assert [row["step"] for row in one] == [row["step"] for row in two]
-    for key in ("loss", "delta", "rewards/margins", "val/loss"):
+    for key in ("loss", "reward_shift", "rewards/margins", "eval_loss"):
         values = [[row[key] for row in rows if key in row] for rows in (one, two)]
         assert values[0] and values[0][-1] != values[0][0]
         torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
@@ -71,15 +73,15 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     """The tower is trained, and half of the micro-batches have no image; one and two processes agree."""
     options: dict[str, Any] = {
         "objective": "sft",
-        "steps": 8,
-        "batch_size": 2,
-        "micro_batch_size": 1,
+        "max_steps": 8,
+        "global_batch_size": 2,
+        "per_device_train_batch_size": 1,
         "learning_rate": 1e-4,
-        "log_every": 1,
-        "lora": None,
+        "logging_steps": 1,
+        "peft": None,
         "train_vision": True,
-        "use": ["captions", "questions"],
-        "order": "pairs",
+        "tables": ["captions", "questions"],
+        "group_by_image": False,
     }
     from scramble.records import ImageRecord, Question
     from scramble.storage.tables import read_table, write_table
@@ -88,7 +90,7 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     folder = tmp_path / "data"
     write_table(folder, ImageRecord, images)
     write_table(folder, Question, [Question(f"q{n}", (), "Describe the image.", f"red {n}") for n in range(8)])
-    train(load(base), folder, tmp_path / "one", device="cpu", **options)
+    fit(load(base), folder, tmp_path / "one", **options)
     launch(options | {"model": str(base), "data": str(folder), "out": str(tmp_path / "two")}, 2)
     losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
@@ -103,13 +105,13 @@ def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path
         "model": str(base),
         "data": str(data),
         "objective": "mpo",
-        "steps": 12,
-        "batch_size": 8,
-        "micro_batch_size": 2,
+        "max_steps": 12,
+        "global_batch_size": 8,
+        "per_device_train_batch_size": 2,
         "learning_rate": 1e-3,
-        "log_every": 5,
-        "save_every": 4,
-        "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
+        "logging_steps": 5,
+        "save_steps": 4,
+        "peft": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1},
     }
     launch(options | {"out": str(tmp_path / "whole")}, 2)
     launch(options | {"out": str(tmp_path / "killed"), "kill_at": 7}, 2, killed=True)
@@ -135,10 +137,11 @@ def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedPro
         "2",
         "--main_process_port",
         "0",
-        str(RUN),
+        "-m",
+        RUN,
         json.dumps(options),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
 
 
 @pytest.mark.full
@@ -147,25 +150,25 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
     """Weights shared out to two CPU processes: same losses, a checkpoint that resumes, and whole weights at the end."""
     options: dict[str, Any] = {
         "objective": "mpo",
-        "steps": 8,
-        "batch_size": 4,
-        "micro_batch_size": 2,
+        "max_steps": 8,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 2,
         "learning_rate": 1e-3,
-        "log_every": 1,
-        "save_every": 4,
+        "logging_steps": 1,
+        "save_steps": 4,
         "seed": 5,
-        "lora": {"r": 8, "alpha": 16},
-        "val_data": str(data),
-        "best": "val/loss",
+        "peft": {"r": 8, "lora_alpha": 16},
+        "eval_data": str(data),
+        "best": "eval_loss",
     }
     if kind == "model":
-        options |= {"lora": None, "learning_rate": 1e-4}
-    train(load(base), data, tmp_path / "one", device="cpu", **options)
+        options |= {"peft": None, "learning_rate": 1e-4}
+    fit(load(base), data, tmp_path / "one", **options)
     shared_out = options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two"), "share_out": True}
     done = launch_with("fsdp2", shared_out)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
-    for key in ("loss", "delta", "rewards/margins", "val/loss"):
+    for key in ("loss", "reward_shift", "rewards/margins", "eval_loss"):
         values = [[row[key] for row in rows if key in row] for rows in (one, two)]
         torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
     # Without its last checkpoint and its result the run goes on from the one before, to the same numbers.
@@ -185,5 +188,5 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
 
 
 def test_fsdp_where_it_cannot_be_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
-    done = launch_with("fsdp2", {"model": str(base), "data": str(data), "out": str(tmp_path / "out"), "steps": 1})
+    done = launch_with("fsdp2", {"model": str(base), "data": str(data), "out": str(tmp_path / "out"), "max_steps": 1})
     assert done.returncode != 0 and "FSDP was asked for and accelerate runs MULTI_CPU" in done.stderr

@@ -12,16 +12,15 @@ import torch
 from scramble.models import Loaded, load
 from scramble.storage.cache_folder import CacheError
 from scramble.storage.jsonl import read_jsonl
-from scramble.training import train
+from tests.training.settings import fit
 
 OPTIONS: dict[str, Any] = {
     "objective": "mpo",
-    "lora": {"r": 8, "alpha": 16},
-    "steps": 12,
-    "batch_size": 8,
+    "peft": {"r": 8, "lora_alpha": 16},
+    "max_steps": 12,
+    "global_batch_size": 8,
     "learning_rate": 1e-3,
-    "log_every": 1,
-    "device": "cpu",
+    "logging_steps": 1,
 }
 
 
@@ -47,17 +46,17 @@ def test_same_training_with_one_tower_pass_an_image(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """16 images, three epochs: 16 images through the tower at first, none in a second run of the sweep."""
-    train(load(base), data, tmp_path / "plain", **OPTIONS)
+    fit(load(base), data, tmp_path / "plain", **OPTIONS)
     loaded, images = counted(base)
     with caplog.at_level(logging.INFO, "scramble"):
-        train(loaded, data, tmp_path / "kept", image_features=tmp_path / "features", val_data=data, **OPTIONS)
+        fit(loaded, data, tmp_path / "kept", feature_cache_dir=str(tmp_path / "features"), eval_data=data, **OPTIONS)
     assert sum(images) == 16
     # 16 images of at most 18 tokens (start, 16 features, end), 128 wide, 4 bytes each
     assert "image features of 16 prompts: at most 0.1 MB" in caplog.text
     size = sum(path.stat().st_size for path in (tmp_path / "features").rglob("features-*.bin"))
     assert size == 16 * 16 * 128 * 4
     loaded, images = counted(base)
-    train(loaded, data, tmp_path / "again", image_features=tmp_path / "features", **OPTIONS)
+    fit(loaded, data, tmp_path / "again", feature_cache_dir=str(tmp_path / "features"), **OPTIONS)
     assert not images
     kept = [row["loss"] for row in read_jsonl(tmp_path / "kept" / "metrics.jsonl") if "loss" in row]
     torch.testing.assert_close(torch.tensor(kept), losses(tmp_path / "plain"), atol=1e-5, rtol=0)
@@ -67,22 +66,22 @@ def test_same_training_with_one_tower_pass_an_image(
 def test_a_cache_that_stopped_half_way_goes_on_and_a_changed_one_is_refused(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
-    options = OPTIONS | {"objective": "sft", "steps": 2, "image_features": tmp_path / "features"}
-    train(load(base), data, tmp_path / "whole", **options)
+    options = OPTIONS | {"objective": "sft", "max_steps": 2, "feature_cache_dir": str(tmp_path / "features")}
+    fit(load(base), data, tmp_path / "whole", **options)
     [folder] = (tmp_path / "features").iterdir()
     index, numbers = folder / "index-0.jsonl", folder / "features-0.bin"
     lines = index.read_text().splitlines(keepends=True)
     index.write_text("".join(lines[:10]) + lines[10][:30])  # killed while writing the eleventh row
     (folder / "complete.json").unlink()
     loaded, images = counted(base)
-    train(loaded, data, tmp_path / "resumed", **options)
+    fit(loaded, data, tmp_path / "resumed", **options)
     assert sum(images) == 6
     torch.testing.assert_close(losses(tmp_path / "resumed"), losses(tmp_path / "whole"), atol=1e-6, rtol=0)
     numbers.write_bytes(numbers.read_bytes()[:-4])
     with pytest.raises(CacheError, match=r"features-0.bin has changed: remove the folder"):
-        train(load(base), data, tmp_path / "again", **options)
+        fit(load(base), data, tmp_path / "again", **options)
 
 
 def test_a_trained_tower_has_none(base: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a tower that is trained has no features to keep"):
-        train(load(base), data, tmp_path, objective="sft", train_vision=True, image_features=tmp_path, device="cpu")
+    with pytest.raises(ValueError, match="needs a frozen vision tower"):
+        fit(load(base), data, tmp_path, objective="sft", train_vision=True, feature_cache_dir=str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scramble.training import losses
-from scramble.training.losses import LOSSES, PairLogps, combine, reads, resolve_objective, weighted_sum
+from scramble.training.losses import LOSSES, PairLogps, combine, check_weights, reads, weighted_sum
 
 
 def logps(h_chosen: list[float], h_rejected: list[float], tokens: tuple[int, int] = (4, 2)) -> PairLogps:
@@ -89,10 +89,13 @@ def test_sft_by_answer_and_by_batch() -> None:
         losses.sft(pairs, sft_mean="token")
 
 
+MPO = {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
+
+
 def test_mpo_adds_up() -> None:
     """0.8 * 0.126928 + 0.2 * 0.820075 + 1.0 * 8/4: policy log-probability of chosen is 2 - 10 = -8 over 4 tokens."""
-    weights = resolve_objective("mpo")
-    means = combine(weights, APART, {"beta": 0.5, "shift": 1.0, "sft_mean": "answer", "tau": 0.05})
+    weights = MPO
+    means = combine(weights, APART, {"beta": 0.5, "shift": 1.0, "sft_mean": "answer", "discopop_tau": 0.05})
     total = weighted_sum(weights, means)
     torch.testing.assert_close(total, torch.tensor(0.8 * 0.126928 + 0.2 * 0.820075 + 2.0), atol=5e-6, rtol=0)
 
@@ -122,26 +125,49 @@ def test_robust_refuses_half() -> None:
 
 
 def test_objectives() -> None:
-    assert resolve_objective("mpo") == {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
-    assert resolve_objective("dpo") == resolve_objective("sigmoid") == {"sigmoid": 1.0}
-    assert resolve_objective({"ipo": 2, "sft": 0.5}) == {"ipo": 2.0, "sft": 0.5}
-    assert losses.needs_pairs(resolve_objective("mpo")) and not losses.needs_pairs(resolve_objective("sft"))
-    assert reads(resolve_objective("mpo"), "shift") and not reads(resolve_objective("dpo"), "shift")
+    assert check_weights(["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1]) == MPO
+    assert check_weights(["ipo", "sft"]) == {"ipo": 1.0, "sft": 1.0}
+    assert losses.needs_pairs(MPO) and not losses.needs_pairs({"sft": 1.0})
+    assert reads(MPO, "shift") and not reads({"sigmoid": 1.0}, "shift")
 
 
 @pytest.mark.parametrize(
-    ("objective", "message"),
+    ("loss_type", "loss_weights", "message"),
     [
-        ("dop", "objective 'dop' is unknown"),
-        ({"sigmod": 1}, "loss 'sigmod' is unknown"),
-        ({"sigmoid": math.nan}, "weight of loss 'sigmoid' is nan"),
-        ({}, "no loss"),
-        ({"sigmoid": 0}, "no loss"),
+        (["sigmod"], None, "loss 'sigmod' is unknown"),
+        (["sigmoid"], [math.nan], "weight of loss 'sigmoid' is nan"),
+        ([], None, "no loss"),
+        (["sigmoid"], [0], "no loss"),
+        (["sigmoid", "sft"], [1.0], "one weight per loss"),
+        (["sft", "sft"], None, "names a loss twice"),
     ],
 )
-def test_bad_objectives_are_named(objective: object, message: str) -> None:
+def test_bad_objectives_are_named(loss_type: list[str], loss_weights: list[float] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        resolve_objective(objective)  # type: ignore[arg-type]
+        check_weights(loss_type, loss_weights)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "alpha", "expected"),
+    [
+        ("reverse_kl", 0.5, 0.693147),
+        ("forward_kl", 0.5, 0.5),
+        ("js_divergence", 0.5, 0.287682),
+        ("alpha_divergence", 0.5, 0.585786),
+        ("alpha_divergence", 1.0, 0.693147),
+    ],
+)
+def test_divergences_by_hand_at_a_ratio_of_two(divergence: str, alpha: float, expected: float) -> None:
+    found = losses.f_derivative(torch.tensor(2.0).log(), divergence, alpha)
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_pairs_are_weighed_within_the_mean() -> None:
+    """Two pairs with losses log 2 and weights 1 and 0: half of log 2."""
+    zeros, ones = torch.zeros(2), torch.ones(2)
+    logps = PairLogps(zeros, zeros, zeros, zeros, ones, ones)
+    means = combine({"sigmoid": 1.0}, logps, {"beta": 0.5}, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(means["sigmoid"], torch.tensor(math.log(2) / 2))
 
 
 TOKENS = (4, 2)
@@ -213,7 +239,7 @@ def test_values_and_gradients_are_right_however_large_the_margin(name: str, beta
             pairs = logps([h_chosen], [h_rejected], TOKENS)
             chosen, rejected = pairs.policy_chosen.requires_grad_(), pairs.policy_rejected.requires_grad_()
             function, keys = LOSSES[name]
-            options = {"beta": beta, "label_smoothing": EPS, "tau": TAU, "shift": SHIFT, "sft_mean": "answer"}
+            options = {"beta": beta, "label_smoothing": EPS, "discopop_tau": TAU, "shift": SHIFT, "sft_mean": "answer"}
             loss = function(pairs, **{key: options[key] for key in keys})
             gradients = torch.autograd.grad(loss.sum(), (chosen, rejected), allow_unused=True)
             with mpmath.workdps(60):

@@ -18,19 +18,17 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from scramble import interrupt
 from scramble.models import load
-from scramble.storage.files import read_json
 from scramble.storage.jsonl import read_jsonl
-from scramble.training import train
-from scramble.training.callbacks import ProgressBar
-from scramble.training.checkpoint import Best
+from scramble.training.callbacks import DataFacts, ProgressLines
 from scramble.training.collator import Encoder, TrieCollator
 from scramble.training.data import load_examples
 from scramble.training.flops import OperationMeter, decoder_products, operations, tower_products, visible_pairs
 from scramble.training.monitoring import Warnings, memory_use, peak_flops
-from scramble.training.policy import add_lora, make_policy, set_trained
+from scramble.training.policy import Policy, add_lora, set_trained
 from scramble.trie.pack import TrieItem, pack
+from tests.training.settings import fit
 
-LORA: dict[str, Any] = {"r": 8, "alpha": 16}
+LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16}
 
 
 def feed(callback: Any, rows: list[dict[str, float]], start: int = 0) -> None:
@@ -68,22 +66,23 @@ def test_falling_chosen_answers_and_saturated_margins_are_said_once(
     assert capsys.readouterr().out.count("warning, step") == 2
 
 
-def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
-    written: list[Path] = []
-
-    def save(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "weights").write_text(str(len(written)))
-        written.append(folder)
-
-    best = Best("val/loss", tmp_path / "best", save)
-    feed(best, [{"val/loss": 0.5}, {"loss": 0.1}, {"val/loss": 0.6}, {"val/loss": 0.4}, {"val/loss": 0.4}])
-    assert read_json(tmp_path / "best" / "best.json") == {"number": "val/loss", "value": 0.4, "step": 4}
-    assert (tmp_path / "best" / "weights").read_text() == "1" and len(written) == 2
-    feed(Best("val/loss", tmp_path / "best", save), [{"val/loss": 0.45}, {"val/loss": 0.3}], start=4)
-    assert read_json(tmp_path / "best" / "best.json")["step"] == 6 and len(written) == 3
-    with pytest.raises(ValueError, match="held-out pairs"):
-        Best("eval/winoground/group", tmp_path / "best", save)
+def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Path, tmp_path: Path) -> None:
+    """A learning rate so high that the first evaluation after step 0 is the best: its weights are the result."""
+    options: dict[str, Any] = {"peft": LORA, "global_batch_size": 4, "learning_rate": 0.03}
+    options |= {"save_steps": 2, "eval_steps": 2, "save_total_limit": 1, "warmup_ratio": 0.0, "eval_data": data}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "logps/chosen"}
+    made = fit(load(base), data, tmp_path / "best", max_steps=8, **options, **best)
+    found = {
+        row["step"]: row["eval_logps/chosen"]
+        for row in read_jsonl(tmp_path / "best" / "metrics.jsonl")
+        if "eval_loss" in row
+    }
+    step = max((step for step in found if step), key=lambda step: found[step])
+    assert step < 8
+    folder = tmp_path / "best" / "checkpoints"
+    assert {path.name for path in folder.glob("step-*")} == {f"step-{step:08d}", "step-00000008"}
+    result = (Path(made["adapter"]) / "adapter_model.safetensors").read_bytes()
+    assert result == (folder / f"step-{step:08d}" / "weights" / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["adapter", "decoder", "all"])
@@ -92,19 +91,19 @@ def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind
     backward, whatever is trained. Attention apart, which torch counts over whole rows, hidden pairs included."""
     loaded = load(base)
     if kind == "adapter":
-        loaded = replace(loaded, model=add_lora(loaded, **LORA))
+        loaded = replace(loaded, model=add_lora(loaded, LORA))
     else:
         set_trained(loaded, vision=kind == "all")
     examples, images = load_examples(data, ("pairs",), "")
     batch = TrieCollator(Encoder(loaded, images), with_rejected=True)(list(examples)[:4])
     tries, backbone = batch.tries, loaded.backbone
-    policy = make_policy(loaded, gradient_checkpointing=False)
+    policy = Policy(loaded, backbone)
     policy.train()
     sizes = {"tokens": tries.num_tokens, "predicting": len(tries.rows_R), "visible": visible_pairs(tries)}
     parts = {**tower_products(backbone, tries.images), **decoder_products(backbone, **sizes)}
     assert tries.input_ids_BL.numel() == tries.num_tokens  # no padding, which torch counts, too
     with FlopCounterMode(display=False) as counter:
-        policy(tries)[0].sum().backward()
+        policy(tries).sums_Q.sum().backward()
     counts = counter.get_flop_counts()["Global"]
     measured = sum(n for op, n in counts.items() if "attention" not in str(op) and "bmm" not in str(op))
     assert operations((linear, Counter()) for linear, _ in parts.values()) == measured
@@ -163,11 +162,21 @@ def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytes
 def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
     base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(load(base), data, tmp_path, objective="dpo", lora=LORA, steps=60, batch_size=2, log_every=1, device="cpu")
+    fit(
+        load(base),
+        data,
+        tmp_path,
+        objective="dpo",
+        peft=LORA,
+        max_steps=60,
+        global_batch_size=2,
+        logging_steps=1,
+        run_name="dpo",
+    )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo: step ")]
     assert lines[0].startswith("dpo: step 1 of 60, loss 0.693, margin") and " left" not in lines[0]
     assert " left" in lines[len(lines) // 2] and " left" not in lines[-1]
-    assert lines[-1].startswith("dpo: step 60 of 60, loss ") and len(lines) == ProgressBar.LINES + 1
+    assert lines[-1].startswith("dpo: step 60 of 60, loss ") and len(lines) == ProgressLines.LINES + 1
 
 
 def test_the_time_left_is_that_of_recent_steps_without_the_first(
@@ -176,15 +185,15 @@ def test_the_time_left_is_that_of_recent_steps_without_the_first(
     """A first step of 100 s, then steps of 2 s: after 6 of 406 steps 5 are measured, and 400 x 2 s are left."""
     clock = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
-    monkeypatch.setattr(ProgressBar, "LINES", 406)
-    bar = ProgressBar("dpo")
+    monkeypatch.setattr(ProgressLines, "LINES", 406)
+    lines_of = ProgressLines("dpo")
     state, args = TrainerState(is_world_process_zero=True, max_steps=406), TrainingArguments("unused", use_cpu=True)
-    bar.on_train_begin(args, state, TrainerControl())
+    lines_of.on_train_begin(args, state, TrainerControl())
     for seconds in (100, 2, 2, 2, 2, 2):
         clock += seconds
         state.global_step += 1
-        bar.on_step_end(args, state, TrainerControl())
-        bar.on_log(args, state, TrainerControl(), logs={"loss": 0.5})
+        lines_of.on_step_end(args, state, TrainerControl())
+        lines_of.on_log(args, state, TrainerControl(), logs={"loss": 0.5})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "dpo: step 1 of 406, loss 0.500, 100 s" and not any("left" in line for line in lines[:5])
     assert lines[5] == "dpo: step 6 of 406, loss 0.500, 110 s, about 800 s left"
@@ -193,32 +202,31 @@ def test_the_time_left_is_that_of_recent_steps_without_the_first(
 def test_a_run_of_few_steps_says_how_to_lengthen_it(
     base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few: dict[str, Any] = {"objective": "sft", "lora": LORA, "device": "cpu", "batch_size": 16}
-    summary = train(load(base), data, tmp_path / "short", **few)
+    few: dict[str, Any] = {"objective": "sft", "peft": LORA, "global_batch_size": 16}
+    summary = fit(load(base), data, tmp_path / "short", **few)
     steps = -(-summary["examples"] // 16)
     assert summary["steps"] == steps < 20
-    expected = f"only {steps} steps for {summary['examples']} examples: set trainer.epochs or trainer.steps"
+    expected = f"only {steps} steps for {summary['examples']} examples: set trainer.num_train_epochs or trainer.max_st"
     assert expected in capsys.readouterr().err
-    train(load(base), data, tmp_path / "chosen", steps=2, **few)
+    fit(load(base), data, tmp_path / "chosen", max_steps=2, **few)
     assert "only 2 steps" not in capsys.readouterr().err
 
 
 def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data: Path, tmp_path: Path) -> None:
-    train(
+    fit(
         load(base),
         data,
         tmp_path,
         objective="dpo",
-        lora=LORA,
-        steps=3,
-        batch_size=4,
-        log_every=1,
-        device="cpu",
+        peft=LORA,
+        max_steps=3,
+        global_batch_size=4,
+        logging_steps=1,
         peak_tflops=1.0,
-        facts={"data/blind_accuracy/length": 51.0},
+        callbacks=[DataFacts({"data/text_only_accuracy/length": 51.0})],
     )
     rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
-    assert rows[0] == {"step": 0, "data/blind_accuracy/length": 51.0, "epoch": 0.0}
+    assert rows[0] == {"step": 0, "data/text_only_accuracy/length": 51.0, "epoch": 0.0}
     assert len(rows) == 4
     for found in rows[1:]:
         assert 0 < found["mfu"] < 1 and found["memory/resident_gib"] > 0

@@ -17,10 +17,12 @@ from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import read_table
 from scramble.training.collator import Encoder
 from scramble.training.data import Example, pair_examples
-from scramble.training.reference import cache_parts, reference_logps
-from scramble.training.weights import adapter_key, processor_key, weights_key
+from scramble.training.dataset import PairDataset
+from scramble.training.reference import StartingModel, reference_logps
+from scramble.training.weights import adapter_key, weights_key
 from scramble.trie.pack import TrieItem
 from scramble.trie.score import score
+from tests.training.settings import LORA, config
 
 
 class Setting:
@@ -40,20 +42,15 @@ class Setting:
 
         self.backbone.encode_images = counted  # type: ignore[method-assign]
 
+    def data(self, examples: list[Example] | None = None, images: Any = None) -> PairDataset:
+        encoder = Encoder(self.loaded, self.images if images is None else images)
+        return PairDataset(self.examples if examples is None else examples, [], encoder, with_rejected=True)
+
     def parts(self, **changes: Any) -> dict[str, str]:
-        values: dict[str, Any] = {
-            "weights": weights_key(self.backbone.model),
-            "adapter": adapter_key(self.backbone.model),
-            "processor": processor_key(self.loaded),
-            "precision": "float32",
-            "examples": self.examples,
-            "images": self.images,
-        }
-        return cache_parts(**(values | changes))
+        return StartingModel.of(self.loaded, config()).cache_parts(self.data(**changes))
 
     def logps(self, folder: Path, parts: dict[str, str] | None = None) -> dict[str, tuple[float, float]]:
-        encoder = Encoder(self.loaded, self.images)
-        return reference_logps(folder, parts or self.parts(), self.examples, encoder, self.backbone, batch_tokens=256)
+        return reference_logps(folder, parts or self.parts(), self.data(), self.backbone, batch_tokens=256)
 
 
 @pytest.fixture
@@ -127,7 +124,7 @@ def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
     loaded = load(base)
     bare = weights_key(loaded.backbone.model)
     assert adapter_key(loaded.backbone.model) is None
-    add_lora(loaded, r=4, alpha=8, seed=0)
+    add_lora(loaded, LORA)
     assert weights_key(loaded.backbone.model) == bare and adapter_key(loaded.backbone.model) is not None
 
 

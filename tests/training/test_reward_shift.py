@@ -55,5 +55,5 @@ def test_a_checkpoint_restores_it_exactly() -> None:
 def test_another_definition_is_refused() -> None:
     with pytest.raises(ValueError, match="'earlier', this run's is 'inclusive'"):
         RewardShift("inclusive").load_state_dict(RewardShift("earlier").state_dict())
-    with pytest.raises(ValueError, match="delta='ema' is unknown"):
+    with pytest.raises(ValueError, match="reward_shift='ema' is unknown"):
         RewardShift("ema")

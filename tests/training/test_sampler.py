@@ -44,7 +44,7 @@ def test_the_seed_decides() -> None:
 
 def test_pairs_order_is_that_of_transformers() -> None:
     """transformers' seedable sampler permutes with a generator seeded by seed + epoch; short batch at the end."""
-    batches = list(MicroBatches([[n] for n in range(10)], 4, steps=6, order="pairs", seed=7))
+    batches = list(MicroBatches([[n] for n in range(10)], 4, steps=6, group_by_image=False, seed=7))
     expected = []
     for epoch in range(2):
         permutation = torch.randperm(10, generator=torch.Generator().manual_seed(7 + epoch)).tolist()
@@ -53,15 +53,13 @@ def test_pairs_order_is_that_of_transformers() -> None:
 
 
 def test_number_of_steps() -> None:
-    assert num_steps(10, 4, 2, "images") == 5 and num_steps(10, 4, 2, "pairs") == 6
-    assert num_steps(3, 32, 1, "images") == 1
+    assert num_steps(10, 4, 2, True) == 5 and num_steps(10, 4, 2, False) == 6
+    assert num_steps(3, 32, 1, True) == 1
 
 
-def test_bad_orders_are_named() -> None:
-    with pytest.raises(ValueError, match="order='random' is unknown"):
-        MicroBatches(GROUPS, 4, steps=1, order="random")
+def test_a_short_batch_for_several_micro_batches_is_refused() -> None:
     with pytest.raises(ValueError, match="divisible by the batch"):
-        MicroBatches(GROUPS, 3, steps=1, order="pairs", accumulation=2)
+        MicroBatches(GROUPS, 3, steps=1, group_by_image=False, accumulation=2)
 
 
 def test_a_large_data_set_is_ordered_in_linear_time() -> None:

@@ -20,14 +20,16 @@ from scramble.storage.files import StoreError
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
-from scramble.training import train
+from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.data import DataError, Example
 from scramble.training.monitoring import MEASURED
 from scramble.training.policy import add_lora
 from scramble.trie.engine import NonFiniteError
+from tests.training.settings import fit
 
-RUN = Path(__file__).with_name("run_training.py")
-LORA: dict[str, Any] = {"r": 8, "alpha": 16}
+ROOT = Path(__file__).parents[2]
+RUN = [sys.executable, "-m", "tests.training.run_training"]
+LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16}
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 
 def run(options: dict[str, Any], *, code: int = 0) -> str:
-    result = subprocess.run([sys.executable, str(RUN), json.dumps(options)], capture_output=True, text=True)
+    result = subprocess.run([*RUN, json.dumps(options)], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == code, result.stderr[-2000:]
     return result.stderr
 
@@ -51,17 +53,17 @@ def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_pa
         "model": str(base),
         "data": str(data),
         "objective": "mpo",
-        "steps": 20,
-        "batch_size": 4,
-        "micro_batch_size": 2,
+        "max_steps": 20,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 2,
         "learning_rate": 1e-3,
-        "log_every": 5,
-        "save_every": 4,
+        "logging_steps": 5,
+        "save_steps": 4,
         "seed": 3,
-        "lora": {**LORA, "dropout": 0.1},
+        "peft": {**LORA, "lora_dropout": 0.1},
     }
     if kind == "model":
-        options |= {"lora": None, "train_vision": True, "objective": "sft", "save_every": 8}
+        options |= {"peft": None, "train_vision": True, "objective": "sft", "save_steps": 8}
     run(options | {"out": str(tmp_path / "whole")})
     run(options | {"out": str(tmp_path / "killed"), "kill_at": 11}, code=-9)
     assert not (tmp_path / "killed" / "model").exists() and not (tmp_path / "killed" / "adapter").exists()
@@ -72,29 +74,35 @@ def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_pa
 
 
 def test_a_finished_run_is_not_trained_again(base: Path, data: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"lora": LORA, "steps": 4, "batch_size": 4, "device": "cpu"}
-    first = train(load(base), data, tmp_path, **options)
-    again = train(load(base), data, tmp_path, **options)
+    options: dict[str, Any] = {"peft": LORA, "max_steps": 4, "global_batch_size": 4}
+    first = fit(load(base), data, tmp_path, **options)
+    again = fit(load(base), data, tmp_path, **options)
     assert again["resumed_from"] == "step-00000004" and again["last"] == first["last"]
 
 
 def test_a_damaged_checkpoint_is_passed_over(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options: dict[str, Any] = {"lora": LORA, "steps": 6, "batch_size": 4, "save_every": 2, "keep": 3, "device": "cpu"}
-    train(load(base), data, tmp_path, **options)
+    options: dict[str, Any] = {
+        "peft": LORA,
+        "max_steps": 6,
+        "global_batch_size": 4,
+        "save_steps": 2,
+        "save_total_limit": 3,
+    }
+    fit(load(base), data, tmp_path, **options)
     expected = rows(tmp_path)
     optimizer = tmp_path / "checkpoints" / "step-00000006" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:1000])
-    summary = train(load(base), data, tmp_path, **options)
+    summary = fit(load(base), data, tmp_path, **options)
     assert "step-00000006 is damaged (optimizer.pt has changed)" in caplog.text
     assert summary["resumed_from"] == "step-00000004" and rows(tmp_path) == expected
 
 
 def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
-    train(load(base), data, tmp_path, lora=LORA, steps=2, batch_size=4, device="cpu")
+    fit(load(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4)
     with pytest.raises(StoreError, match=r"other settings \(learning_rate: 1e-05 there, 0.001 here\)"):
-        train(load(base), data, tmp_path, lora=LORA, steps=2, batch_size=4, device="cpu", learning_rate=1e-3)
+        fit(load(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4, learning_rate=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------ the work
@@ -120,21 +128,20 @@ def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
         return {}
 
     tower.forward = counted
-    train(
+    fit(
         loaded,
         data,
         tmp_path,
         objective="mpo",
-        lora=LORA,
-        steps=50,
-        batch_size=4,
-        reference="step",
-        order="images",
+        peft=LORA,
+        max_steps=50,
+        global_batch_size=4,
+        precompute_ref_log_probs=False,
+        group_by_image=True,
         gradient_checkpointing=True,
-        evaluate=count_hooks,
-        evaluate_every=1,
-        log_every=1,
-        device="cpu",
+        callbacks=[ScoreBenchmarks(count_hooks)],
+        eval_steps=1,
+        logging_steps=1,
     )
     assert [row["images"] for row in rows(tmp_path)] == [2] * 50
     assert sum(images) == 2 * 50  # each image of a micro-batch once, reference included
@@ -146,38 +153,38 @@ def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
 ) -> None:
     options: dict[str, Any] = {
         "objective": "mpo",
-        "lora": LORA,
-        "steps": 8,
-        "batch_size": 4,
+        "peft": LORA,
+        "max_steps": 8,
+        "global_batch_size": 4,
         "learning_rate": 1e-3,
-        "log_every": 1,
-        "device": "cpu",
+        "logging_steps": 1,
     }
-    train(load(base), data, tmp_path / "plain", **options)
-    train(load(base), data, tmp_path / "other", **options, gradient_checkpointing=True, reference="step")
+    fit(load(base), data, tmp_path / "plain", **options)
+    fit(load(base), data, tmp_path / "other", **options, gradient_checkpointing=True, precompute_ref_log_probs=False)
     for a, b in zip(rows(tmp_path / "plain"), rows(tmp_path / "other"), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["delta"] == pytest.approx(b["delta"], abs=1e-5)
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["reward_shift"] == pytest.approx(
+            b["reward_shift"], abs=1e-5
+        )
 
 
 def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
     """The same batch in one, two and four micro-batches trains alike, delta included."""
     losses = []
     for micro in (4, 2, 1):
-        train(
+        fit(
             load(base),
             data,
             tmp_path / str(micro),
             objective="mpo",
-            lora=LORA,
-            steps=6,
-            batch_size=4,
-            micro_batch_size=micro,
-            order="pairs",
+            peft=LORA,
+            max_steps=6,
+            global_batch_size=4,
+            per_device_train_batch_size=micro,
+            group_by_image=False,
             learning_rate=1e-3,
-            log_every=1,
-            device="cpu",
+            logging_steps=1,
         )
-        losses.append([(row["loss"], row["delta"]) for row in rows(tmp_path / str(micro))])
+        losses.append([(row["loss"], row["reward_shift"]) for row in rows(tmp_path / str(micro))])
     torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.tensor(losses[2]), torch.tensor(losses[0]), atol=1e-5, rtol=0)
 
@@ -185,29 +192,28 @@ def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
 def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "objective": "mpo",
-        "lora": {**LORA, "dropout": 0.1},
-        "steps": 6,
-        "batch_size": 4,
+        "peft": {**LORA, "lora_dropout": 0.1},
+        "max_steps": 6,
+        "global_batch_size": 4,
         "learning_rate": 1e-3,
-        "log_every": 1,
-        "device": "cpu",
+        "logging_steps": 1,
     }
-    train(load(base), data, tmp_path / "without", **options)
-    train(
+    fit(load(base), data, tmp_path / "without", **options)
+    fit(
         load(base),
         data,
         tmp_path / "with",
         **options,
-        val_data=data,
-        evaluate_every=2,
-        evaluate=lambda loaded: {"score": torch.rand(()).item()},
+        eval_data=data,
+        eval_steps=2,
+        callbacks=[ScoreBenchmarks(lambda loaded: {"score": torch.rand(()).item()})],
     )
     logged = rows(tmp_path / "with")
     assert [row for row in logged if "loss" in row] == rows(tmp_path / "without")
-    watched = [row for row in logged if "val/loss" in row]
+    watched = [row for row in logged if "eval_loss" in row]
     assert [row["step"] for row in watched] == [0, 2, 4, 6] and all("score" in row for row in watched)
-    assert watched[0]["val/rewards/margins"] == pytest.approx(0, abs=1e-5)
-    assert watched[0]["val/loss/sigmoid"] == pytest.approx(0.693147, abs=1e-5)
+    assert watched[0]["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert watched[0]["eval_loss/sigmoid"] == pytest.approx(0.693147, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ["molmo", "llava", "smolvlm"])
@@ -219,21 +225,20 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
     model = save_tiny(family, tmp_path / "model", texts, 0)
     options: dict[str, Any] = {
         "objective": "mpo",
-        "lora": LORA,
-        "steps": 3,
-        "batch_size": 4,
+        "peft": LORA,
+        "max_steps": 3,
+        "global_batch_size": 4,
         "learning_rate": 1e-3,
-        "log_every": 1,
-        "device": "cpu",
+        "logging_steps": 1,
     }
-    train(load(model), data, tmp_path / "plain", **options)
-    train(
+    fit(load(model), data, tmp_path / "plain", **options)
+    fit(
         load(model),
         data,
         tmp_path / "other",
         **options,
-        reference="step",
-        image_features=tmp_path / "features",
+        precompute_ref_log_probs=False,
+        feature_cache_dir=str(tmp_path / "features"),
         gradient_checkpointing=True,
     )
     losses = [torch.tensor([row["loss"] for row in rows(tmp_path / name)]) for name in ("plain", "other")]
@@ -243,19 +248,20 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
 # ---------------------------------------------------------------------------------------------------------- objectives
 
 
-@pytest.mark.parametrize("objective", ["dpo", "mpo", {"sppo_hard": 1.0}])
-def test_preference_objectives_widen_the_margin(base: Path, data: Path, tmp_path: Path, objective: Any) -> None:
-    train(
+@pytest.mark.parametrize("objective", [{"objective": "dpo"}, {"objective": "mpo"}, {"loss_type": ["sppo_hard"]}])
+def test_preference_objectives_widen_the_margin(
+    base: Path, data: Path, tmp_path: Path, objective: dict[str, Any]
+) -> None:
+    fit(
         load(base),
         data,
         tmp_path,
-        objective=objective,
-        lora=LORA,
-        steps=40,
-        batch_size=8,
+        **objective,
+        peft=LORA,
+        max_steps=40,
+        global_batch_size=8,
         learning_rate=5e-3,
-        log_every=1,
-        device="cpu",
+        logging_steps=1,
     )
     logged = rows(tmp_path)
     assert abs(logged[0]["rewards/margins"]) < 1e-5
@@ -264,16 +270,15 @@ def test_preference_objectives_widen_the_margin(base: Path, data: Path, tmp_path
 
 def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(base / "model.safetensors")
-    train(
+    fit(
         load(base),
         data,
         tmp_path,
         objective="dpo",
-        steps=30,
-        batch_size=8,
+        max_steps=30,
+        global_batch_size=8,
         learning_rate=2e-3,
-        log_every=1,
-        device="cpu",
+        logging_steps=1,
     )
     after = load_file(tmp_path / "model" / "model.safetensors")
     logged = rows(tmp_path)
@@ -285,18 +290,17 @@ def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path
 
 def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(tiny / "model.safetensors")
-    summary = train(
+    summary = fit(
         load(tiny),
         data,
         tmp_path,
         objective="sft",
-        use=["captions"],
+        tables=["captions"],
         train_vision=True,
-        steps=10,
-        batch_size=8,
+        max_steps=10,
+        global_batch_size=8,
         learning_rate=3e-3,
-        log_every=1,
-        device="cpu",
+        logging_steps=1,
     )
     after = load_file(tmp_path / "model" / "model.safetensors")
     assert all(not torch.equal(before[n], after[n]) for n in after if n.endswith("vision_tower.layernorm.weight"))
@@ -307,9 +311,9 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
 
 def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -> None:
     """An SFT adapter is the start and the reference of a DPO run: its first loss is log 2."""
-    options: dict[str, Any] = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "log_every": 1, "device": "cpu"}
-    first = train(load(base), data, tmp_path / "sft", objective="sft", lora=LORA, **options)
-    train(load(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
+    options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
+    first = fit(load(base), data, tmp_path / "sft", objective="sft", peft=LORA, **options)
+    fit(load(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
     logged = rows(tmp_path / "dpo")
     assert logged[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     last_of_sft = rows(tmp_path / "sft")[-1]["logps_per_token/chosen"]
@@ -320,27 +324,26 @@ def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -
 def test_a_supervised_run_is_asked_about_rejected_answers(
     base: Path, data: Path, tmp_path: Path, use: list[str]
 ) -> None:
-    train(
+    fit(
         load(base),
         data,
         tmp_path,
         objective="sft",
-        use=use,
-        lora=LORA,
-        steps=2,
-        batch_size=8,
-        val_data=data,
-        device="cpu",
+        tables=use,
+        peft=LORA,
+        max_steps=2,
+        global_batch_size=8,
+        eval_data=data,
     )
-    watched = [row for row in rows(tmp_path) if "val/loss" in row]
-    assert watched[0]["val/logps/rejected"] < 0 and 0 <= watched[0]["val/logps/accuracies"] <= 1
-    assert "val/rewards/margins" not in watched[0] and "logps/rejected" not in rows(tmp_path)[1]
+    watched = [row for row in rows(tmp_path) if "eval_loss" in row]
+    assert watched[0]["eval_logps/rejected"] < 0 and 0 <= watched[0]["eval_logps/accuracies"] <= 1
+    assert "eval_rewards/margins" not in watched[0] and "logps/rejected" not in rows(tmp_path)[1]
 
 
 def test_text_only_pairs(base: Path, data: Path, tmp_path: Path) -> None:
     pairs = read_table(data, PreferencePair)
     examples = [Example(p.pair_id, (), p.prompt, p.chosen, p.rejected) for p in pairs]
-    train(load(base), (examples, {}), tmp_path, lora=LORA, steps=4, batch_size=8, log_every=1, device="cpu")
+    fit(load(base), (examples, {}), tmp_path, peft=LORA, max_steps=4, global_batch_size=8, logging_steps=1)
     assert [row["images"] for row in rows(tmp_path)] == [0] * 4
 
 
@@ -360,13 +363,13 @@ def test_rows_that_cannot_be_used_are_listed(
         Example("placeholder", ("i1",), "Describe <IMG_CONTEXT>.", "red", "blue"),
         Example("empty", ("i1",), "Describe the image.", "a red", " "),
     ]
-    options: dict[str, Any] = {"lora": LORA, "steps": 1, "batch_size": 2, "device": "cpu", "max_length": 200}
+    options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2, "max_length": 200}
     with pytest.raises(DataError, match=r"6 of 12 rows refused, listed in .*rejected_rows\.jsonl"):
-        train(load(base), (good + bad, images), tmp_path, **options)
-    train(load(base), (good + bad, images), tmp_path, **options, max_refused=0.5)
+        fit(load(base), (good + bad, images), tmp_path, **options)
+    fit(load(base), (good + bad, images), tmp_path, **options, max_rejected_fraction=0.5)
     assert "6 of 12 rows refused" in caplog.text
     validation = ([*good, bad[0]], images)
-    train(load(base), (good, images), tmp_path / "val", **options, val_data=validation, max_refused=0.5)
+    fit(load(base), (good, images), tmp_path / "val", **options, eval_data=validation, max_rejected_fraction=0.5)
     assert f"1 of 7 rows refused, listed in {tmp_path / 'val' / 'rejected_rows_val.jsonl'}" in caplog.text
     assert [row["id"] for row in read_jsonl(tmp_path / "val" / "rejected_rows_val.jsonl")] == ["long"]
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
@@ -391,7 +394,7 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     loaded.processor.tokenizer.add_tokens(["zebra"])
     examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
     examples.append(Example("special", ("i1",), "Describe the image.", "a red", answer))
-    train(loaded, (examples, ImageTable(data)), tmp_path / "out", lora=LORA, steps=1, batch_size=2, device="cpu")
+    fit(loaded, (examples, ImageTable(data)), tmp_path / "out", peft=LORA, max_steps=1, global_batch_size=2)
     assert "1 of 5 rows refused" in caplog.text
     [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
     assert row["id"] == "special" and reason in row["reason"]
@@ -404,12 +407,12 @@ def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp
         "model": str(base),
         "data": str(data),
         "out": str(tmp_path),
-        "lora": LORA,
+        "peft": LORA,
         "objective": "sft",
-        "steps": 4,
-        "batch_size": 4,
-        "save_every": 2,
-        "log_every": 1,
+        "max_steps": 4,
+        "global_batch_size": 4,
+        "save_steps": 2,
+        "logging_steps": 1,
     }
     run(options | {"kill_at": 3}, code=-9)
     message = run(options | {"file_limit": limit}, code=1)
@@ -422,12 +425,12 @@ def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp
 def test_a_folder_that_cannot_be_written(base: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*file/out"):
-        train(load(base), data, tmp_path / "file" / "out", lora=LORA, device="cpu")
+        fit(load(base), data, tmp_path / "file" / "out", peft=LORA)
 
 
 def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
-        train(load(base), ([], {}), tmp_path, lora=LORA, device="cpu")
+        fit(load(base), ([], {}), tmp_path, peft=LORA)
 
 
 @pytest.mark.parametrize(("reference", "where"), [("step", "step 1"), ("cache", "the reference model, before .*")])
@@ -436,65 +439,71 @@ def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path, refere
     with torch.no_grad():
         loaded.model.model.language_model.layers[0].mlp.up_proj.weight[0] = float("nan")
     with pytest.raises(NonFiniteError, match=where + r": log-probabilities are not finite .*p\d+-\d"):
-        train(loaded, data, tmp_path, lora=LORA, steps=2, batch_size=2, reference=reference, device="cpu")
+        fit(
+            loaded,
+            data,
+            tmp_path,
+            peft=LORA,
+            max_steps=2,
+            global_batch_size=2,
+            precompute_ref_log_probs=reference == "cache",
+        )
 
 
 def test_nan_in_a_gradient_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> None:
     """The third gradient breaks: two steps are done, and the second one's checkpoint stays."""
     wrapped, calls = load(base), count()
-    wrapped.model = add_lora(wrapped, **LORA)
+    wrapped.model = add_lora(wrapped, LORA)
     weight = next(p for n, p in wrapped.model.named_parameters() if "lora_B" in n)
     weight.register_hook(lambda gradient: gradient * (float("nan") if next(calls) == 2 else 1))
     with pytest.raises(NonFiniteError, match=r"step 3: the gradient's norm is nan; its examples: p\d+-\d, p\d+-\d"):
-        train(wrapped, data, tmp_path, steps=4, batch_size=2, save_every=1, device="cpu")
+        fit(wrapped, data, tmp_path, max_steps=4, global_batch_size=2, save_steps=1)
     assert (tmp_path / "checkpoints" / "step-00000002").exists()
 
 
 def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"lora": LORA, "steps": 1, "batch_size": 2, "device": "cpu"}
-    options["reference_cache"] = tmp_path / "cache"
-    train(load(base), data, tmp_path / "first", **options)
+    options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2}
+    options["reference_cache_dir"] = str(tmp_path / "cache")
+    fit(load(base), data, tmp_path / "first", **options)
     part = next((tmp_path / "cache").rglob("part-0.jsonl"))
     part.write_text(part.read_text()[:200])
     with pytest.raises(StoreError, match="a file was cut or edited; remove the folder"):
-        train(load(base), data, tmp_path / "second", **options)
+        fit(load(base), data, tmp_path / "second", **options)
     shutil.rmtree(tmp_path / "cache")
-    train(load(base), data, tmp_path / "second", **options)
+    fit(load(base), data, tmp_path / "second", **options)
     assert rows(tmp_path / "second") == rows(tmp_path / "first")
 
 
 def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_path: Path) -> None:
     """With bfloat16 autocast the fresh adapter's first loss is log 2: the reference is computed the same way."""
-    train(
+    fit(
         load(base),
         data,
         tmp_path / "out",
-        lora=LORA,
-        steps=1,
-        batch_size=4,
-        autocast=True,
+        peft=LORA,
+        max_steps=1,
+        global_batch_size=4,
+        bf16=True,
         beta=10.0,
-        image_features=tmp_path / "features",
-        device="cpu",
+        feature_cache_dir=str(tmp_path / "features"),
     )
     assert rows(tmp_path / "out")[0]["loss"] == pytest.approx(0.693147, abs=0.02)
 
 
 def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"step \d+: .*check the learning rate"):
-        train(
+        fit(
             load(base),
             data,
             tmp_path,
-            lora=LORA,
-            steps=20,
-            batch_size=2,
+            peft=LORA,
+            max_steps=20,
+            global_batch_size=2,
             learning_rate=1e30,
-            warmup=0,
-            save_every=1,
-            device="cpu",
+            warmup_ratio=0.0,
+            save_steps=1,
         )
     assert list((tmp_path / "checkpoints").glob("step-*"))
     assert not (tmp_path / "adapter").exists()
@@ -503,52 +512,54 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (r".*\.query_key_value", "match no linear layer"),
-        (r".*\.(q_proj|v_proj)", "touch the vision tower or projector"),
-        (r"(.*language_model.*q_proj|lm_head)", r"touch the output head \(lm_head\)"),
-        (r"(", "no regular expression"),
+        (r".*\.query_key_value", "matches no linear layer"),
+        (r".*\.(q_proj|v_proj)", "touches the vision tower or projector"),
+        (r"(.*language_model.*q_proj|lm_head)", r"touches the output head \(lm_head\)"),
+        (r"(", "not a regular expression"),
     ],
 )
 def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        train(load(base), data, tmp_path, lora={**LORA, "targets": targets}, device="cpu")
+        fit(load(base), data, tmp_path, peft={**LORA, "target_modules": targets})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lora": LORA}, "the model already has an adapter; go on from it with lora=null"),
-        ({"reference": "step"}, "only for a fresh adapter"),
-        ({"train_vision": True}, "the tower is frozen"),
+        ({"peft": LORA}, "peft must be null: the model already has an adapter"),
+        ({"precompute_ref_log_probs": False}, "only for a fresh adapter"),
+        ({"train_vision": True}, "the vision tower is frozen"),
     ],
 )
 def test_options_that_do_not_go_with_an_adapter(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     wrapped = load(base)
-    wrapped.model = add_lora(wrapped, **LORA)
+    wrapped.model = add_lora(wrapped, LORA)
     with pytest.raises(ValueError, match=message):
-        train(wrapped, data, tmp_path, device="cpu", **options)
+        fit(wrapped, data, tmp_path, **options)
 
 
 def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Path, tmp_path: Path) -> None:
-    made = train(load(base), data, tmp_path / "a", objective="sft", lora=LORA, steps=1, batch_size=2, device="cpu")
+    made = fit(load(base), data, tmp_path / "a", objective="sft", peft=LORA, max_steps=1, global_batch_size=2)
     with pytest.raises(ModelError, match=r"was trained on .* not on this model"):
-        train(load(tiny, adapter=made["adapter"]), data, tmp_path / "b", objective="sft", device="cpu")
+        fit(load(tiny, adapter=made["adapter"]), data, tmp_path / "b", objective="sft")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reference": "step"}, "only for a fresh adapter"),
-        ({"reference": "none"}, "reference='none' is unknown"),
-        ({"use": ["captions"]}, "only objective 'sft' can"),
-        ({"use": ["images"]}, "name at least one of"),
-        ({"lora": LORA, "train_vision": True}, "the tower is frozen"),
-        ({"lora": {"rank": 8}}, "lora has no option 'rank'"),
-        ({"batch_size": 6, "micro_batch_size": 4}, "not a multiple of micro_batch_size"),
-        ({"delta": "ema"}, "delta='ema' is unknown"),
-        ({"objective": "dop"}, "objective 'dop' is unknown"),
+        ({"precompute_ref_log_probs": False}, "only for a fresh adapter"),
+        ({"tables": ["captions"]}, "only the loss sft can"),
+        ({"tables": ["images"]}, "name at least one of"),
+        ({"peft": LORA, "train_vision": True}, "the vision tower is frozen"),
+        ({"peft": {"rank": 8}}, "peft: .*unexpected keyword argument 'rank'"),
+        (
+            {"global_batch_size": 6, "per_device_train_batch_size": 4},
+            "not a multiple of trainer.per_device_train_batch_size",
+        ),
+        ({"reward_shift": "ema"}, "reward_shift='ema' is unknown"),
+        ({"loss_type": ["dop"]}, "loss 'dop' is unknown"),
         ({"label_smoothing": 0.1}, "none of sigmoid reads it"),
     ],
 )
@@ -556,17 +567,18 @@ def test_options_that_do_not_go_together(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        train(load(base), data, tmp_path, device="cpu", **options)
+        fit(load(base), data, tmp_path, **options)
 
 
 def test_lora_dropout_is_allowed_with_one_warning(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(load(base), data, tmp_path, lora={**LORA, "dropout": 0.1}, steps=1, batch_size=2, device="cpu")
+    fit(load(base), data, tmp_path, peft={**LORA, "lora_dropout": 0.1}, max_steps=1, global_batch_size=2)
     assert caplog.text.count("share tokens here, and with them dropout masks") == 1
 
 
-def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path) -> None:
-    train(load(base), data, tmp_path, lora=LORA, steps=2, batch_size=2, device="cpu", wandb={"mode": "offline"})
+def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    fit(load(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=2, report_to=["wandb"])
     assert list((tmp_path / "wandb").glob("offline-run-*")) and (tmp_path / "wandb_id.txt").exists()
     shutil.rmtree(tmp_path / "wandb")

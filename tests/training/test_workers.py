@@ -19,13 +19,14 @@ from scramble.records import ImageFile, PreferencePair, RecordError
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
-from scramble.training import train
+from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.collator import Encoder, PairBatch, TrieCollator
 from scramble.training.data import Example, pair_examples
 from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, results
 from scramble.training.monitoring import MEASURED
+from tests.training.settings import fit
 
-LORA = {"r": 4, "alpha": 8}
+LORA = {"r": 4, "lora_alpha": 8}
 CHUNKS = [[0, 5, 1], [2, 3], [9, 8, 7, 6], [4], [10, 11], [12, 13, 14, 15]]
 
 
@@ -87,19 +88,18 @@ def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path,
     """Whole runs without and with workers; then the last checkpoint is lost and the run resumes, with workers."""
     options: dict[str, Any] = {
         "objective": "mpo",
-        "lora": LORA,
-        "steps": 6,
-        "batch_size": 4,
-        "micro_batch_size": 2,
-        "log_every": 2,
-        "save_every": 4,
-        "val_data": data,
-        "evaluate_every": 3,
-        "device": "cpu",
+        "peft": LORA,
+        "max_steps": 6,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 2,
+        "logging_steps": 2,
+        "save_steps": 4,
+        "eval_data": data,
+        "eval_steps": 3,
     }
 
     def run(name: str, workers: int) -> tuple[list[Any], bytes, str | None]:
-        summary = train(load(tiny), data, tmp_path / name, dataloader_num_workers=workers, **options)
+        summary = fit(load(tiny), data, tmp_path / name, dataloader_num_workers=workers, **options)
         rows = [
             {k: v for k, v in r.items() if k not in MEASURED} for r in read_jsonl(tmp_path / name / "metrics.jsonl")
         ]
@@ -136,18 +136,17 @@ def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, d
     with pytest.raises(
         WorkerError, match=r"killed by signal: Killed\): .*memory.*; 1 steps since the checkpoint"
     ) as caught:
-        train(
+        fit(
             load(tiny),
             data,
             tmp_path,
             objective="sft",
-            lora=LORA,
-            steps=60,
-            batch_size=2,
-            save_every=2,
-            evaluate=kill,
-            evaluate_every=1,
-            device="cpu",
+            peft=LORA,
+            max_steps=60,
+            global_batch_size=2,
+            save_steps=2,
+            callbacks=[ScoreBenchmarks(kill)],
+            eval_steps=1,
             dataloader_num_workers=1,
         )
     assert "\n" not in str(caught.value) and "trainer.dataloader_num_workers" in str(caught.value)

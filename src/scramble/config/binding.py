@@ -83,6 +83,16 @@ class Section:
         if found := found or list(self.faults(self.name_in_config)):
             raise ConfigError(found)
 
+    @classmethod
+    def further(cls) -> Mapping[str, Any]:
+        """Annotations of fields beyond the dataclass's own, looked up once a key is none of those."""
+        return {}
+
+    @classmethod
+    def renamed(cls) -> Mapping[str, str]:
+        """Names that users bring from elsewhere, with what to use instead."""
+        return {}
+
     def faults(self, at: str) -> Iterator[str]:
         """What is wrong with values that are allowed one by one; ``at`` is the section's own key."""
         return iter(())
@@ -100,7 +110,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def join(at: str, name: object) -> str:
-    """A key below another: ``trainer`` and ``lora`` give ``trainer.lora``."""
+    """A key below another: ``trainer`` and ``lora`` give ``peft``."""
     return f"{at}.{name}" if at else str(name)
 
 
@@ -232,8 +242,12 @@ def _check_section(value: Any, cls: type[Section], at: str, besides: tuple[str, 
     if not isinstance(value, Mapping):
         return [f"{at}={show(value)} must be a group of settings; set {_one_of(at, hints(cls))}"]
     known = hints(cls)
+    if any(name not in known for name in value):
+        known = {**cls.further(), **known}
+    instead = cls.renamed()
     found = [
-        f"{join(at, name)}: there is no such key; {_key_hint(str(name), known, at, besides)}"
+        f"{join(at, name)}: there is no such key; "
+        + (f"use {instead[name]}" if name in instead else _key_hint(str(name), known, at, besides))
         for name in value
         if name not in known
     ]

@@ -15,6 +15,7 @@ from scramble.config.binding import ConfigError
 from scramble.project import CONFIGS, shipped_values
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys
+from scramble.training.fields import LOSS_FIELDS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,7 +60,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     try:
         name, run, data = cfg.name, Path(cfg.run.dir), Path(cfg.run.data)
         for section, recorded in (_data_record(data) | _model_record(run)).items():
-            composed, given = _plain(cfg, section), _given(overrides, section, root)
+            composed, given = _composed(cfg, section), _given(overrides, section, root)
             if section == "recommended":  # it belongs to the model
                 given = [section] if _given(overrides, "model", root) == ["model"] else given
             if root == "chat" and section == "model" and names_model(overrides):
@@ -82,7 +83,11 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     with open_dict(cfg):  # these three may be made of what changes, and the folder stays the one that was named
         cfg.name, cfg.run.dir, cfg.run.data = name, str(run), str(data)
         for section, value in taken.items():
-            cfg[section] = OmegaConf.create(value) if isinstance(value, dict) else value
+            if section == "objective":  # a name, and what its file writes into the trainer's section
+                cfg.objective = {"name": value["name"]}
+                cfg.trainer.update({key: item for key, item in value.items() if key != "name"})
+            else:
+                cfg[section] = OmegaConf.create(value) if isinstance(value, dict) else value
     listed = [f"{section}={_label(value)}" for section, value in taken.items() if section != "recommended"]
     return f"{run}: {', '.join(listed)} as recorded in the run folder" if listed else None
 
@@ -95,9 +100,9 @@ def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
     record = old = _read(run)
     if "model" not in old or not _objectives(run):
         if root == "train" or _given(overrides, "model", root):
-            record = record | {section: _plain(cfg, section) for section in ("model", "recommended")}
+            record = record | {section: _composed(cfg, section) for section in ("model", "recommended")}
         if _given(overrides, "objective", root):
-            record = record | {"objective": _plain(cfg, "objective")}
+            record = record | {"objective": _composed(cfg, "objective")}
     if record != old:
         write_json(run / RECORD_FILE, record)
 
@@ -132,7 +137,19 @@ def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
 def _objectives(run: Path) -> list[Any]:
     """The objectives of the run's arms, but for arms that failed."""
     stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
-    return [stage["config"]["objective"] for stage in stages if stage.get("status") in ("running", "finished")]
+    configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "finished")]
+    return [_objective(config["objective"], config["trainer"]) for config in configs]
+
+
+def _objective(objective: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """An objective's name with the fields of the trainer that make it."""
+    return {"name": objective["name"], **{key: trainer[key] for key in LOSS_FIELDS if key in trainer}}
+
+
+def _composed(cfg: DictConfig, section: str) -> Any:
+    if section == "objective":
+        return _objective(_plain(cfg, "objective"), _plain(cfg, "trainer"))
+    return _plain(cfg, section)
 
 
 def _plain(cfg: DictConfig, section: str) -> Any:
@@ -152,6 +169,9 @@ def _given(overrides: Sequence[str], section: str, root: str) -> list[str]:
         key = override.partition("=")[0].lstrip("+~")
         if key == section or (key in ("experiment", "debug") and root in MAKERS):
             return [section]
+        start, _, leaf = key.partition(".")
+        if section == "objective" and start == "trainer" and leaf in LOSS_FIELDS:
+            found.append(f"objective.{leaf}")
         if key.startswith(f"{section}."):
             found.append(key.partition("@")[0])
     return found

@@ -55,9 +55,8 @@ from scramble.config.sections import (
     ShardText,
     Temperature,
     Texts,
-    Trainer,
-    Wandb,
 )
+from scramble.config.trainer import Peft, Trainer
 from scramble.project import CONFIGS
 
 # ---------------------------------------------------------------------------------------------- the roots
@@ -71,13 +70,13 @@ class Root(Section):
     seed: Seed
     data_seed: Seed
     run: Run
-    wandb: Wandb
     data: Data
     negatives: Method
     model: Model
     recommended: Recommended
     objective: Objective
     trainer: Trainer
+    peft: Peft | None
     launcher: Launcher
     dry_run: bool
 
@@ -101,22 +100,21 @@ class Train(Root):
 
     def faults(self, at: str) -> Iterator[str]:
         """Settings of several sections that do not go together."""
-        trainer, model, weights = self.trainer, self.model, self.objective["weights"]  # type: ignore[index]
-        trainer, model = dict(trainer), dict(model)  # type: ignore[call-overload]
-        use, pairs = trainer.get("use", ["pairs"]), set(weights) != {"sft"}
-        if pairs and set(use) != {"pairs"}:
-            yield f"trainer.use={show(use)} must be [pairs]: the other tables have no rejected answers"
-        if pairs and trainer["reference"] == "step" and (model["adapter"] or not trainer["lora"]):
+        trainer, model, peft = dict(self.trainer), dict(self.model), self.peft  # type: ignore[call-overload]
+        pairs = set(trainer["loss_type"]) != {"sft"}
+        if pairs and not trainer["precompute_ref_log_probs"] and (model["adapter"] or peft is None):
             yield (
-                "trainer.reference=step must be cache: it takes the reference with the adapters off, which is the "
-                "starting model only for a fresh adapter (trainer.lora)"
+                "trainer.precompute_ref_log_probs=false must be true: else the reference is computed with the adapter "
+                "off, which is the starting model only for a fresh adapter (peft.r)"
             )
-        if trainer["lora"] and model["adapter"]:
-            yield f"trainer.lora must be null: model.adapter={model['adapter']} is trained on, or merge it first"
+        if peft is not None and model["adapter"]:
+            yield f"peft must be null: model.adapter={model['adapter']} is trained on, or merge it first"
+        if peft is not None and trainer["train_vision"]:
+            yield "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen"
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
             yield "model.attn_implementation=flash_attention_2 must be sdpa: it takes no masks, so it is for chat only"
         if not _starts_elsewhere(self):
-            yield from _wandb_key(dict(self.wandb))  # type: ignore[call-overload]
+            yield from _wandb_key(trainer["report_to"])
         yield from _data_faults(self)
 
 
@@ -149,9 +147,12 @@ def _data_faults(root: Root) -> Iterator[str]:
         )
 
 
-def _wandb_key(wandb: Mapping[str, Any]) -> Iterator[str]:
+def _wandb_key(report_to: str | Sequence[str]) -> Iterator[str]:
     """Weights & Biases asks for a key on a terminal and fails without one: better before the work than after it."""
-    if wandb.get("mode") != "online" or os.environ.get("WANDB_API_KEY"):
+    named = [report_to] if isinstance(report_to, str) else report_to
+    if "wandb" not in named or os.environ.get("WANDB_API_KEY"):
+        return
+    if os.environ.get("WANDB_MODE", "online") in ("offline", "disabled", "dryrun"):
         return
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
@@ -161,8 +162,8 @@ def _wandb_key(wandb: Mapping[str, Any]) -> Iterator[str]:
         known = None
     if not known:
         yield (
-            "wandb.mode=online needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY, or "
-            "choose wandb.mode=offline"
+            "trainer.report_to=[wandb] needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY, or "
+            "WANDB_MODE=offline"
         )
 
 
@@ -591,7 +592,7 @@ def _no_value(keys: Sequence[str]) -> str:
 
 
 def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
-    """Every key that a configuration has or may have, with its annotation (None for a group): ``trainer.lora.r``."""
+    """Every key that a configuration has or may have, with its annotation (None for a group): ``peft.r``."""
     found: dict[str, Any] = {}
     for name, kind in hints(cls).items():
         key, value = join(at, name), values.get(name) if isinstance(values, Mapping) else None
@@ -617,6 +618,8 @@ def key_hint(name: str, known: Iterable[str]) -> str:
     """The existing keys nearest to an unknown one: its own name elsewhere first, then what looks like it."""
     known = list(known)
     group, _, leaf = name.rpartition(".")
+    if group == "wandb" or name == "wandb":
+        return "use trainer.report_to=[wandb] with the environment variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY"
     if name.endswith(".options.shard"):
         return "write shard=i/n, as in scripts/generate.py shard=0/4"
     # The recommended values are defaults of settings, which are the ones to set.

@@ -28,7 +28,7 @@ def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[st
 
 
 def slug(varied: Mapping[str, str]) -> str:
-    """What varies, as part of a folder's name: ``objective.beta=0.1`` becomes ``beta0.1``."""
+    """What varies, as part of a folder's name: ``trainer.beta=0.1`` becomes ``beta0.1``."""
     parts = (
         f"{key.rpartition('.')[2]}{'-' if not value[:1].isdigit() else ''}{value}" for key, value in varied.items()
     )

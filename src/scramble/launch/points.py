@@ -11,7 +11,7 @@ from typing import Any
 
 from scramble.launch.names import name_arm, slug, what_varies
 from scramble.pipeline.inputs import input_keys, model_keys
-from scramble.pipeline.train import OPERATION, model_content
+from scramble.pipeline.train import model_content, trainer_content
 from scramble.storage.files import STAGE_FILE, StoreError, read_json
 from scramble.storage.hashing import content_key, file_key
 
@@ -85,9 +85,9 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
 
     ``folder_key`` gives the content key of a model's folder; points of a sweep share one that reads each once.
     """
-    parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "wandb", "show_batch", "dry_run")}
+    parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "show_batch", "dry_run")}
     if "trainer" in parts:
-        parts["trainer"] = {k: v for k, v in config["trainer"].items() if k not in OPERATION}
+        parts["trainer"] = trainer_content(config["trainer"])
     parts["inputs"] = input_keys(config["data"])
     if "negatives" in parts:
         parts["inputs"] |= model_keys(parts["negatives"], folder_key)

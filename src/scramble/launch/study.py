@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # Not in the configuration's file: what is given there would be merged with it.
 SPACE: Mapping[str, Any] = {
-    "objective.beta": {"low": 0.02, "high": 0.5, "log": True},
+    "trainer.beta": {"low": 0.02, "high": 0.5, "log": True},
     "trainer.learning_rate": {"low": 1e-6, "high": 1e-4, "log": True},
 }
 

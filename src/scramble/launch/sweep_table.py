@@ -9,13 +9,14 @@ from typing import Any
 
 from scramble.console import show
 from scramble.launch.points import Point, status
+from scramble.reporting.charts import is_benchmark_score
 from scramble.reporting.table import Column, Table
 from scramble.storage.files import atomic_path, read_json, write_json, write_text
 
 log = logging.getLogger(__name__)
 
 # In the order in which they are looked for, as columns and as the plot's number.
-PREFERRED = ("val/rewards/accuracies", "val/loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
+PREFERRED = ("eval_rewards/accuracies", "eval_loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
 
 
 def write_table(points: Sequence[Point], folder: Path) -> None:
@@ -59,7 +60,7 @@ def _varied(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     known = dict.fromkeys(name for row in rows for name in row["numbers"])
-    watched = [name for name in known if name.startswith("eval/")]
+    watched = [name for name in known if is_benchmark_score(name)]
     return [*watched, *(name for name in PREFERRED if name in known)]
 
 

@@ -114,7 +114,7 @@ def _check_config(values: dict[str, Any], path: str) -> None:
         method = named or "an unnamed method"
         raise ModelError(
             f"{path} is a quantised checkpoint ({method}); it cannot be tuned and merged: name the "
-            "unquantised one and set model.quantize=nf4 to quantise it while loading"
+            "unquantised one and set model.quantization.load_in_4bit=true to quantise it while loading"
         )
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,11 @@ class Loaded:
     adapter: str | None = None
 
     @property
+    def has_adapter(self) -> bool:
+        """Whether the model is wrapped by PEFT."""
+        return self.model is not self.backbone.model
+
+    @property
     def backbone(self) -> FamilyBackbone:
         """The unwrapped model as the trie engine sees it; adapters live in its layers."""
         return self.family.backbone(self.model)
@@ -62,7 +67,7 @@ def load(
     attn_implementation: str = "sdpa",
     device: str | None = None,
     adapter: str | Path | None = None,
-    quantize: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
     max_tiles: int | None = None,
     square_padding: bool = False,
     resize: int | None = None,
@@ -78,7 +83,7 @@ def load(
             masks, so no tries).
         device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` spreads the layers over what is there.
         adapter: folder or hub id of a LoRA adapter to put on.
-        quantize: ``nf4`` holds the decoder's weights in 4 bits (QLoRA; needs a GPU and bitsandbytes).
+        quantization: fields of :class:`transformers.BitsAndBytesConfig` (QLoRA; needs a GPU and bitsandbytes).
         max_tiles: most tiles an image is cut into, for families that tile.
         square_padding, resize: see :class:`scramble.models.images.ImageOptions`.
 
@@ -86,7 +91,7 @@ def load(
         ModelError: with the name of what is wrong and the way out.
     """
     path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else shipped(path)
-    _check_arguments(dtype, attn_implementation, device, quantize)
+    _check_arguments(dtype, attn_implementation, device, quantization)
     kind = identify(path, revision)
     if family not in (None, kind.name):
         raise ModelError(f"{path} is of family {kind.name}, not {family}: set model.path and model.family together")
@@ -103,11 +108,11 @@ def load(
     }
     if device == "auto":
         options["device_map"] = "auto"
-    if quantize:
-        options |= _quantization(kind, device)
+    if quantization is not None:
+        options |= _quantization(kind, quantization, device)
     model = load_model(path, revision, **options)
     kind.check_processor(processor, model.config)
-    if device not in (None, "auto") and not quantize:
+    if device not in (None, "auto") and quantization is None:
         model = model.to(device)
     if adapter is not None:
         model = put_on_adapter(model, str(adapter), path)
@@ -247,7 +252,7 @@ def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) ->
         raise ModelError(f"{complaint}: {_several(unexpected, 'tensor')} of its weights have no place in the model")
 
 
-def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantize: str | None) -> None:
+def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantization: Any) -> None:
     if dtype not in DTYPES:
         raise ModelError(f"model.dtype={dtype}: choose one of {', '.join(DTYPES)}")
     if attn_implementation not in ATTENTION:
@@ -258,24 +263,19 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
         raise ModelError(
             f"device={device}, but torch sees no CUDA GPU: use device=cpu, or install a CUDA build of torch"
         )
-    if quantize not in (None, "nf4"):
-        raise ModelError(f"model.quantize={quantize}: choose nf4 or null")
-    if quantize and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
-        raise ModelError(f"model.quantize={quantize} needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
+    if quantization is not None and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
+        raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
 
 
-def _quantization(family: Family, device: str | None) -> dict[str, Any]:
+def _quantization(family: Family, fields: Mapping[str, Any], device: str | None) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     # Tower, projector and head stay whole: they are small, and images are encoded once.
     whole = [path.rpartition(".")[2] for path in (*family.vision, family.head)]
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        bnb_4bit_use_double_quant=True,
-        llm_int8_skip_modules=whole,
-    )
+    try:
+        config = BitsAndBytesConfig(**{"llm_int8_skip_modules": whole, **fields})
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"model.quantization: {error}") from error
     return {"quantization_config": config, "device_map": {"": device or "cuda"} if device != "auto" else "auto"}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def preflight(
     *,
     revision: str | None = None,
     dtype: str = "auto",
-    quantize: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
     train: bool = True,
     lora_r: int | None = 32,
     lora_targets: str | None = None,
@@ -105,7 +106,7 @@ def preflight(
     """What a job with this model needs; only its config is read (and, with a connection, its page on the hub).
 
     Args:
-        path, revision, dtype, quantize: see :func:`scramble.models.load`.
+        path, revision, dtype, quantization: see :func:`scramble.models.load`.
         train: False for scoring and chat.
         lora_r: rank of LoRA; None trains the whole language model.
         lora_targets: default the family's.
@@ -126,8 +127,9 @@ def preflight(
     weight_bytes = saved_bytes if dtype == "auto" else BYTES[dtype]
     layers = _linear(model, family.lora_targets)
     adapted = _linear(model, lora_targets) if lora_targets else layers
-    quantised = sum(m.weight.numel() for m in layers) if quantize else 0
-    memory: dict[str, float] = {"weights": (parameters - quantised) * weight_bytes + quantised * NF4_BYTES}
+    quantised = sum(m.weight.numel() for m in layers) if quantization else 0
+    quantised_bytes = 1.0 if (quantization or {}).get("load_in_8bit") else NF4_BYTES
+    memory: dict[str, float] = {"weights": (parameters - quantised) * weight_bytes + quantised * quantised_bytes}
     trained = 0
     if train:
         trained, held = _trained(model, family, adapted, lora_r, train_vision, weight_bytes)
@@ -148,7 +150,7 @@ def preflight(
         download=download,
         disk_free=float(shutil.disk_usage(_existing(_cache_folder())).free),
         gated=gated,
-        advice=_advice(train, lora_r, quantize, gradient_checkpointing, weight_bytes),
+        advice=_advice(train, lora_r, bool(quantization), gradient_checkpointing, weight_bytes),
     )
 
 
@@ -237,7 +239,7 @@ def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | No
 
 
 def _advice(
-    train: bool, lora_r: int | None, quantize: str | None, gradient_checkpointing: bool, weight_bytes: int
+    train: bool, lora_r: int | None, quantized: bool, gradient_checkpointing: bool, weight_bytes: int
 ) -> tuple[str, ...]:
     ways = []
     if weight_bytes == 4:
@@ -245,10 +247,10 @@ def _advice(
     if train and not gradient_checkpointing:
         ways.append("trainer.gradient_checkpointing=true")
     if train and lora_r is None:
-        ways.append("LoRA instead of all weights (trainer.lora.r=32)")
-    ways.append("fewer pairs a pass (trainer.micro_batch_size) or image tiles (model.max_tiles)")
-    if not quantize:
-        ways.append("model.quantize=nf4")
+        ways.append("LoRA instead of all weights (peft.r=32)")
+    ways.append("fewer pairs per pass (trainer.per_device_train_batch_size) or image tiles (model.max_tiles)")
+    if not quantized:
+        ways.append("model.quantization.load_in_4bit=true")
     ways.append("a smaller model")
     return tuple(ways)
 

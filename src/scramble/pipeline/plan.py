@@ -9,7 +9,7 @@ from typing import Any
 
 from scramble.pipeline import StageError
 from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
-from scramble.pipeline.train import OPERATION
+from scramble.pipeline.train import needs, trainer_content
 from scramble.storage.files import STAGE_FILE, read_json
 from scramble.storage.hashing import differing_keys
 from scramble.training.checkpoint_paths import newest_step
@@ -52,9 +52,8 @@ def _plan_data(values: Mapping[str, Any]) -> None:
 def _plan_arm(values: Mapping[str, Any]) -> None:
     run, trainer, model = values["run"], values["trainer"], values["model"]
     folder = Path(run["dir"]) / "train" / run["arm"]
-    operation = dict.fromkeys(OPERATION)
-    config = {"objective": values["objective"], "trainer": {**trainer, **operation}, "seed": values["seed"]}
-    stage = _stage(folder, config, operation)
+    config = {"objective": values["objective"], "trainer": trainer_content(trainer), "peft": values["peft"]}
+    stage = _stage(folder, config, ANOTHER_ARM)
     if stage is not None and stage["status"] == "finished":
         log.info(f"plan: arm {run['arm']} is finished and reused: {folder}")
         return
@@ -65,43 +64,37 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
         log.info(f"plan: a new {model['family']} model is made at {model['path']}")
         return
     from scramble.models.family import ModelError
-    from scramble.models.preflight import preflight
 
-    lora = trainer.get("lora") or {}
     try:
-        need = preflight(
-            model["path"],
-            revision=model.get("revision"),
-            dtype=model.get("dtype") or "auto",
-            quantize=model.get("quantize"),
-            lora_r=lora.get("r"),
-            train_vision=bool(trainer.get("train_vision")),
-            gradient_checkpointing=trainer["gradient_checkpointing"],
-        )
+        need = needs(model, trainer, values["peft"])
     except ModelError as error:
         log.warning(f"plan: memory and disk cannot be estimated: {error}")
         return
     log.info(f"plan: {need.line()}")
     weights = 4 * need.trained  # float32, as adapters are; AdamW keeps two moments of the same size
-    checkpoints = 3 * weights * trainer["keep"]
+    kept = trainer["save_total_limit"] or 1
+    checkpoints = 3 * weights * kept
     log.info(
-        f"plan: about {(weights + checkpoints) / 1e6:,.0f} MB of disk in {folder} (trained weights, {trainer['keep']} "
-        "checkpoints with the optimizer's state)"
+        f"plan: about {(weights + checkpoints) / 1e6:,.0f} MB of disk in {folder} (trained weights, {kept} checkpoints "
+        "with the optimizer's state)"
     )
 
 
 def _steps(values: Mapping[str, Any]) -> str:
     trainer, stage = values["trainer"], Path(values["run"]["data"]) / STAGE_FILE
-    if trainer["steps"] is not None:
-        return f"{trainer['steps']:,} steps of {trainer['batch_size']} pairs"
-    if not stage.is_file() or read_json(stage)["status"] != "finished" or trainer.get("use", ["pairs"]) != ["pairs"]:
-        return f"{trainer['epochs']:g} epochs, in steps of {trainer['batch_size']} pairs"
+    batch, epochs = trainer["global_batch_size"], trainer["num_train_epochs"]
+    if batch is None:
+        batch = (trainer["per_device_train_batch_size"] or 8) * (trainer["gradient_accumulation_steps"] or 1)
+    if trainer["max_steps"] > 0:
+        return f"{trainer['max_steps']:,} steps of {batch} pairs"
+    if not stage.is_file() or read_json(stage)["status"] != "finished" or trainer["tables"] != ["pairs"]:
+        return f"{epochs:g} epochs, in steps of {batch} pairs"
     pairs = _pairs(read_json(stage))
     from scramble.training.sampler import num_steps
 
-    steps = num_steps(pairs, trainer["batch_size"], trainer["epochs"], trainer["order"])
+    steps = num_steps(pairs, batch, epochs, trainer["group_by_image"])
     # About: rows that training refuses are not known yet.
-    return f"about {steps:,} steps ({trainer['epochs']:g} epochs of {pairs:,} pairs, {trainer['batch_size']} per step)"
+    return f"about {steps:,} steps ({epochs:g} epochs of {pairs:,} pairs, {batch} per step)"
 
 
 def _plan_scores(values: Mapping[str, Any]) -> None:
@@ -120,17 +113,15 @@ def _plan_scores(values: Mapping[str, Any]) -> None:
         log.info(f"plan: {arm} is scored on {', '.join(open_ones) or 'no further benchmark'}{reused}: {folder / arm}")
 
 
-def _stage(folder: Path, config: Mapping[str, Any], operation: Mapping[str, Any] | None = None) -> Any:
+def _stage(folder: Path, config: Mapping[str, Any], instead: str = ANOTHER_RUN) -> Any:
     """The stage's record, None where there is none that counts."""
     file = folder / STAGE_FILE
     stage = read_json(file) if file.is_file() else None
     if stage is None or stage["status"] == "failed":
         return None
     known = {key: stage["config"].get(key) for key in config}
-    if operation is not None and isinstance(known["trainer"], dict):
-        known["trainer"] = {**known["trainer"], **operation}
     if changed := differing_keys(known, config):
-        raise StageError(other_settings(folder, changed, ANOTHER_RUN if operation is None else ANOTHER_ARM))
+        raise StageError(other_settings(folder, changed, instead))
     return stage
 
 

@@ -23,9 +23,7 @@ def show_batch(
     data: str | Path,
     *,
     model: Mapping[str, Any],
-    objective: Mapping[str, Any],
     trainer: Mapping[str, Any],
-    seed: int,
 ) -> Path:
     """Print the first micro-batch (tokens, tries, padding) and draw ``<run>/batch.png``; nothing is trained.
 
@@ -35,18 +33,18 @@ def show_batch(
     from scramble.pipeline.train import make_model
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.data import group_by_image, load_examples
-    from scramble.training.losses import needs_pairs
+    from scramble.training.losses import check_weights, needs_pairs
 
     if model.get("new") is not None:
-        make_model(model["path"], Path(data), model["family"], model["new"], seed)
+        make_model(model["path"], Path(data), model["family"], model["new"], trainer["seed"])
     loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
-    found, images = load_examples(
-        Path(data) / "train", trainer.get("use", ("pairs",)), trainer.get("caption_prompt", "Describe the image.")
-    )
+    found, images = load_examples(Path(data) / "train", trainer["tables"], trainer["caption_prompt"])
     examples = list(islice(found, 64))
-    size = trainer.get("micro_batch_size") or trainer["batch_size"]
+    size = trainer["per_device_train_batch_size"] or trainer["global_batch_size"] or 8
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
-    collator = TrieCollator(Encoder(loaded, images), needs_pairs(objective["weights"]))
+    collator = TrieCollator(
+        Encoder(loaded, images), needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
+    )
     items, _ = collator.items(selected)
     batch = collator(selected)
     for item in items:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble import interrupt
-from scramble.pipeline import is_main_process
+from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
 from scramble.records import ImageRecord, PreferencePair, Question
@@ -18,20 +18,9 @@ from scramble.storage.hashing import file_key
 from scramble.storage.locks import locked, wait_for
 from scramble.storage.tables import read_table, table_path
 from scramble.training.checkpoint_paths import newest_step
+from scramble.training.fields import OPERATION
 
 log = logging.getLogger(__name__)
-
-# Options of the trainer that change what is written and when, and not what is trained.
-OPERATION = (
-    "log_every",
-    "save_every",
-    "keep",
-    "image_memory",
-    "dataloader_num_workers",
-    "dataloader_prefetch_factor",
-    "best",
-    "peak_tflops",
-)
 
 
 def train(
@@ -42,8 +31,7 @@ def train(
     model: Mapping[str, Any],
     objective: Mapping[str, Any],
     trainer: Mapping[str, Any],
-    seed: int,
-    wandb: Mapping[str, Any] | None = None,
+    peft: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Train one arm into ``<run>/train/<arm>``: an adapter (or a whole model), metrics and checkpoints.
 
@@ -52,49 +40,52 @@ def train(
         arm: name of the arm.
         data: data set folder made by :func:`generate`.
         model: ``name``, ``path`` and loading options, see :func:`scramble.models.load`.
-        objective: ``name`` and the loss's options, see :func:`scramble.training.train`.
-        trainer: everything else that :func:`scramble.training.train` takes, and ``watch``: benchmarks of the
-            validation split to score while training (``every`` steps, ``limit`` items each).
+        objective: ``name`` of the loss.
+        trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``: benchmarks of the validation
+            split to score at each evaluation (``limit`` items each).
+        peft: fields of ``peft.LoraConfig``, None for no fresh adapter.
     """
     data = Path(data)
     config = {
         "model": model_content(model),
         "objective": dict(objective),
-        "trainer": {k: v for k, v in trainer.items() if k not in OPERATION},
-        "seed": seed,
+        "trainer": trainer_content(trainer),
+        "peft": None if peft is None else dict(peft),
         "data": file_key(data / STAGE_FILE),
     }
 
     def work(folder: Path) -> dict[str, Any]:
         from scramble.models import load
+        from scramble.training import PreferenceConfig
         from scramble.training import train as fit
+        from scramble.training.callbacks import DataFacts, ScoreBenchmarks
 
         if is_main_process():
             if state == "running":
                 log.info(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
             write_json(folder / "environment.json", environment())
             log_slow_threads()
-        options = dict(trainer) | {k: v for k, v in objective.items() if k not in ("name", "weights")}
+        options = dict(trainer)
         watch = options.pop("watch", None)
         if model.get("new") is not None:
-            make_model(model["path"], data, model["family"], model["new"], seed)
+            make_model(model["path"], data, model["family"], model["new"], options["seed"])
         elif is_main_process():
-            _preflight(model, options)
-        loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
-        val = data / "val" if "pairs" in options.get("use", ("pairs",)) and _has_pairs(data / "val") else None
-        return fit(
-            loaded,
-            data / "train",
-            folder,
-            objective=objective["weights"],
-            seed=seed,
-            wandb=wandb,
-            val_data=val,
-            reference_cache=Path(run) / "reference",
-            facts=_blind(data),
+            log_needs(model, options, peft)
+        args = PreferenceConfig(
             **options,
-            **(_watch(data / "val", **watch) if watch else {}),
+            peft=None if peft is None else dict(peft),
+            reference_cache_dir=str(Path(run) / "reference"),
+            run_name=options.get("run_name") or f"{Path(run).name}/{arm}",
         )
+        vlm = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
+        val = data / "val" if "pairs" in args.tables and _has_pairs(data / "val") else None
+        callbacks: list[Any] = [DataFacts(_text_only_accuracy(data))]
+        if watch:
+            callbacks.append(ScoreBenchmarks(_scorer(data / "val", **watch)))
+        summary = fit(vlm, data / "train", folder, args, eval_data=val, callbacks=callbacks)
+        if args.push_to_hub and is_main_process():
+            push(folder, args)
+        return summary
 
     folder = Path(run) / "train" / arm
     state = read_json(folder / STAGE_FILE)["status"] if (folder / STAGE_FILE).exists() else None
@@ -197,41 +188,69 @@ def _has_pairs(folder: Path) -> bool:
     return next(_rows(folder, PreferencePair), None) is not None
 
 
-def _preflight(model: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Say what the job will need, and refuse it where it cannot fit, before anything heavy is loaded."""
-    from scramble.models.preflight import preflight
+def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what is trained: those that only decide what is written, and when, are left out."""
+    return {name: value for name, value in trainer.items() if name not in OPERATION and name != "watch"}
 
-    need = preflight(
-        model["path"],
-        revision=model.get("revision"),
-        dtype=model.get("dtype") or "auto",
-        quantize=model.get("quantize"),
-        lora_r=(options.get("lora") or {}).get("r"),
-        train_vision=bool(options.get("train_vision")),
-        gradient_checkpointing=options["gradient_checkpointing"],
-    )
+
+def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
+    """Say what the job will need, and refuse it where it cannot fit, before anything heavy is loaded."""
+    need = needs(model, trainer, peft)
     log.info(need.line())
     need.check()
 
 
-def _blind(data: Path) -> dict[str, float]:
-    """How often classifiers that do not see the image tell chosen from rejected, in percent, from the data's audit."""
+def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
+    """Memory and disk that training takes, from the model's configuration alone. Raises ModelError if it has none."""
+    from scramble.models.preflight import preflight
+
+    return preflight(
+        model["path"],
+        revision=model.get("revision"),
+        dtype=model.get("dtype") or "auto",
+        quantization=model.get("quantization"),
+        lora_r=None if peft is None else peft.get("r"),
+        train_vision=bool(trainer.get("train_vision")),
+        gradient_checkpointing=trainer["gradient_checkpointing"],
+    )
+
+
+def push(folder: Path, args: Any) -> None:
+    """Upload the result of an arm (``trainer.push_to_hub``). Raises StageError if the hub refuses; the result stays."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    result = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
+    api = HfApi(token=args.hub_token)
+    try:
+        api.create_repo(args.hub_model_id, private=args.hub_private_repo, exist_ok=True)
+        api.upload_folder(repo_id=args.hub_model_id, folder_path=result, revision=args.hub_revision)
+    except (OSError, HfHubHTTPError) as error:
+        raise StageError(
+            f"{result} is finished, but could not be uploaded to {args.hub_model_id} ({' '.join(str(error).split())[:200]}): "
+            "try again with scripts/share.py push_to_hub=..."
+        ) from error
+    log.info(f"uploaded {result} to {args.hub_model_id}")
+
+
+def _text_only_accuracy(data: Path) -> dict[str, float]:
+    """How often classifiers that do not see the image pick the chosen answer, in percent, from the data's audit."""
     summary = read_json(data / STAGE_FILE)["summary"]
-    return {f"data/blind_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
+    return {f"data/text_only_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
 
 
-def _watch(folder: Path, benchmarks: Sequence[str], every: int, limit: int | None) -> dict[str, Any]:
-    """Options of the trainer that score benchmarks of the validation split every so many steps."""
+def _scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) -> Callable[[Any], dict[str, float]]:
+    """What scores benchmarks of the validation split while a model is trained."""
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.quick import quick_scores
 
     loaded_benchmarks = [load_benchmark(name, folder) for name in benchmarks]
 
-    def evaluate(loaded: Any) -> dict[str, float]:
+    def score(vlm: Any) -> dict[str, float]:
         return {
-            f"eval/{benchmark.name}/{score}": value
+            f"eval_{benchmark.name}/{score}": value
             for benchmark in loaded_benchmarks
-            for score, value in quick_scores(loaded, benchmark, limit=limit).items()
+            for score, value in quick_scores(vlm, benchmark, limit=limit).items()
         }
 
-    return {"evaluate": evaluate, "evaluate_every": every}
+    return score

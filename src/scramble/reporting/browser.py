@@ -221,9 +221,9 @@ def _difference(test: Mapping[str, Any] | None) -> dict[str, str] | None:
 def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.Chart]:
     """One chart a quantity of ``metrics.jsonl``, one line an arm; benchmarks watched while training come last."""
     rows = {arm: list(read_jsonl(folder / "metrics.jsonl")) for arm, folder in arms.items()}
-    watched = sorted({key for found in rows.values() for row in found for key in row if key.startswith("eval/")})
+    watched = sorted({key for found in rows.values() for row in found for key in row if charts.is_benchmark_score(key)})
     panels = [(key, f"{title}, training batches") for key, title in CURVES]
-    panels += [(key, charts.watched_label(key)) for key in watched if key.count("/") == 2]
+    panels += [(key, charts.watched_label(key)) for key in watched if key.count("/") == 1]
     by_arm = {arm: colours[charts.method_of(arm)] for arm in arms}
     drawn = (
         charts.line_chart(
@@ -351,17 +351,17 @@ def _arm(name: str, folder: Path) -> dict[str, Any]:
     stage = read_json(folder / STAGE_FILE)
     config, summary = stage["config"], stage.get("summary") or {}
     environment = read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
-    lora = (config.get("trainer", {}).get("lora") or {}).get("r")
+    trainer, lora = config.get("trainer", {}), (config.get("peft") or {}).get("r")
     return {
         "name": name,
         "status": stage["status"],
         "cells": {
             "model": config.get("model", {}).get("path", ""),
-            "objective": objective_text(config.get("objective", {})),
-            "beta": config.get("objective", {}).get("beta", ""),
+            "objective": objective_text(config),
+            "beta": trainer.get("beta", ""),
             "steps": summary.get("steps", ""),
-            "batch": config.get("trainer", {}).get("batch_size", ""),
-            "learning rate": config.get("trainer", {}).get("learning_rate", ""),
+            "batch": trainer.get("global_batch_size", ""),
+            "learning rate": trainer.get("learning_rate", ""),
             "LoRA": "" if lora is None else f"r {lora}",
             "examples": summary.get("examples", ""),
             "seconds": round(summary["seconds"]) if "seconds" in summary else "",

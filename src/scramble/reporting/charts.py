@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scramble.evaluation.benchmarks import BENCHMARKS
+
 WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
 MOST_POINTS = 240  # more than a line of 340 units can show
@@ -50,8 +52,14 @@ def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
 
 
 def watched_label(key: str) -> str:
-    """The title of a benchmark's score that was watched while training (``eval/<benchmark>/<score>``)."""
-    return key.removeprefix("eval/").replace("/", " ") + ", validation"
+    """The title of a benchmark's score that was watched while training (``eval_<benchmark>/<score>``)."""
+    return key.removeprefix("eval_").replace("/", " ") + ", validation"
+
+
+def is_benchmark_score(key: str) -> bool:
+    """Whether a logged number is a score of a benchmark (``eval_<benchmark>/<score>``), not one of held-out pairs."""
+    start, slash, _ = key.partition("/")
+    return bool(slash) and start.startswith("eval_") and start.removeprefix("eval_") in BENCHMARKS
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,10 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 def _is_watched(key: str) -> bool:
     """Whether a column is a headline of a benchmark watched while training: a whole score, or a group score by swap."""
-    start, *parts = key.split("/")  # eval, benchmark, score, kind
-    if start != "eval" or len(parts) < 2 or parts[1] not in ("group", "accuracy"):
+    _, *parts = key.split("/")  # eval_<benchmark>, score, kind
+    if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):
         return False
-    return len(parts) == 2 or (len(parts) == 3 and parts[2].startswith("swap-"))
+    return len(parts) == 1 or (len(parts) == 2 and parts[1].startswith("swap-"))
 
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -57,7 +57,7 @@ def model_card(
         base_model=path,
         library_name="peft" if trained.adapter else "transformers",
         pipeline_tag="image-text-to-text",
-        tags=["preference-tuning", *sorted(trained.config["objective"]["weights"]), "scramble"],
+        tags=["preference-tuning", *sorted(trained.config["trainer"]["loss_type"]), "scramble"],
         model_name=name,
         eval_results=[
             EvalResult(
@@ -93,18 +93,17 @@ def model_card(
 
 
 def _settings(trained: Trained) -> list[tuple[str, str]]:
-    objective, trainer = trained.config["objective"], trained.config["trainer"]
-    lora = trainer.get("lora")
+    trainer, lora = trained.config["trainer"], trained.config.get("peft")
     found = {
-        "objective": objective_text(objective),
-        "beta": objective.get("beta"),
+        "objective": objective_text(trained.config),
+        "beta": trainer.get("beta"),
         "steps": trained.summary.get("steps"),
-        "pairs a step": trainer.get("batch_size"),
+        "pairs per step": trainer.get("global_batch_size"),
         "learning rate": trainer.get("learning_rate"),
-        "schedule": trainer.get("schedule"),
-        "LoRA": None if lora is None else f"r {lora.get('r')}, alpha {lora.get('alpha')}",
+        "schedule": trainer.get("lr_scheduler_type"),
+        "LoRA": None if lora is None else f"r {lora.get('r')}, alpha {lora.get('lora_alpha')}",
         "trained parameters": trained.summary.get("trained_parameters"),
-        "training seed": trained.config.get("seed"),
+        "training seed": trainer.get("seed"),
     }
     return [
         (key, cell(f"{value:g}" if isinstance(value, float) else value))

@@ -62,12 +62,13 @@ def listed_counts(counts: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def objective_text(objective: Mapping[str, Any]) -> str:
-    """An objective by its name, with its weighted losses where it has several: ``mpo (0.8 sigmoid + 1 sft)``."""
-    weights = objective.get("weights", {})
-    losses = " + ".join(f"{weight:g} {loss}" for loss, weight in weights.items())
-    name = str(objective.get("name", ""))
-    return name if name and len(weights) < 2 else f"{name} ({losses})".strip()
+def objective_text(config: Mapping[str, Any]) -> str:
+    """An arm's objective by its name, with its losses where it has several: ``mpo (0.8 sigmoid + 1 sft)``."""
+    trainer, name = config.get("trainer", {}), str(config.get("objective", {}).get("name", ""))
+    losses = trainer.get("loss_type") or []
+    weights = trainer.get("loss_weights") or [1.0] * len(losses)
+    text = " + ".join(f"{weight:g} {loss}" for loss, weight in zip(losses, weights, strict=True))
+    return name if name and len(losses) < 2 else f"{name} ({text})".strip()
 
 
 _COUNTED = {"quads": "2x2 items", "format_pairs": "pairs about form"}

@@ -1,14 +1,15 @@
-"""What watches a run: metrics.jsonl, progress, Weights & Biases, periodic evaluation."""
+"""Callbacks for what transformers' own do not do: metrics.jsonl, lines of progress, stopping on a signal."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
+import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ class MetricsFile(TrainerCallback):
             self._file.close()
 
 
-class ProgressBar(TrainerCallback):
-    """Steps, loss and margin: a bar on a terminal; elsewhere a line now and then, :data:`LINES` over a run."""
+class ProgressLines(TrainerCallback):
+    """A line with step, loss and margin now and then, :data:`LINES` over a run, where no progress bar is shown."""
 
     LINES = 20
     RECENT = 200  # steps whose pace counts: by default one evaluation is among them
@@ -73,26 +74,18 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self._bar: Any = None
         self._part: int | None = None  # the part of the run that the last line was about
         self._started = 0.0  # when this process began
-        self._step_ends: deque[float] = deque(
-            maxlen=self.RECENT + 1
-        )  # so the first step, which warms up, is not measured
+        # Ends of steps, so that the first one, which warms up, is not measured.
+        self._step_ends: deque[float] = deque(maxlen=self.RECENT + 1)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._started = time.monotonic()
-        if state.is_world_process_zero and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._step_ends.append(time.monotonic())
-        if self._bar is not None:
-            self._bar.update(state.global_step - self._bar.n)
 
     def on_log(
         self,
@@ -106,9 +99,6 @@ class ProgressBar(TrainerCallback):
             return
         found = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
         shown = {name: f"{value:.3f}" for name, value in found.items() if value is not None}
-        if self._bar is not None:
-            self._bar.set_postfix(shown)
-            return
         # Log rows come every few steps; a line stands for the first of them and for each twentieth of the run.
         part = state.global_step * self.LINES // state.max_steps
         if part == self._part and self._part is not None:
@@ -126,103 +116,75 @@ class ProgressBar(TrainerCallback):
         measured = len(self._step_ends) - 1
         return None if measured < self.FEW else (self._step_ends[-1] - self._step_ends[0]) / measured * steps
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+
+@contextmanager
+def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
+    """Within the block transformers' Weights & Biases callback continues the run of ``folder``, or begins one there.
+
+    Its name and id go through the environment, where wandb looks for them; mode, project and entity are the user's.
+    """
+    if "wandb" not in args.report_to:
+        yield
+        return
+    id_file = folder / "wandb_id.txt"
+    if args.process_index == 0 and not id_file.exists():
+        write_text(id_file, uuid.uuid4().hex[:8])
+    added = {"WANDB_DIR": str(folder), "WANDB_RESUME": "allow"}
+    if id_file.exists():
+        added["WANDB_RUN_ID"] = id_file.read_text(encoding="utf-8")
+    before = {name: os.environ.get(name) for name in added}
+    os.environ |= added
+    try:
+        yield
+    finally:
+        import wandb
+
+        wandb.finish()  # the next arm of a sweep is another run
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-class WeightsAndBiases(TrainerCallback):
-    """Logged rows to Weights & Biases; a resumed run goes on in the same W&B run (its id is kept in the run folder).
+class ScoreBenchmarks(TrainerCallback):
+    """Adds scores to every evaluation: the main process computes them, all processes see them.
 
     Args:
-        mode: ``offline`` or ``online``.
-        folder: the run folder; offline data goes to ``folder/wandb``.
-        project, entity, name: as W&B shows them; ``entity`` None is the user's own.
-        config: what is recorded as the run's configuration.
+        score: from the model (a :class:`scramble.models.Loaded`) to numbers by name.
     """
 
-    def __init__(
-        self,
-        mode: str,
-        folder: str | Path,
-        project: str,
-        name: str | None,
-        config: Mapping[str, Any],
-        entity: str | None = None,
-    ) -> None:
-        self.mode, self.folder, self.project, self.name, self.config = mode, Path(folder), project, name, dict(config)
-        self.entity = entity
-        self._run: Any = None
+    def __init__(self, score: Callable[[Any], Mapping[str, float]]) -> None:
+        self.score = score
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            import wandb
-
-            id_file = self.folder / "wandb_id.txt"
-            run_id = id_file.read_text() if id_file.exists() else uuid.uuid4().hex[:8]
-            write_text(id_file, run_id)
-            self._run = wandb.init(
-                mode=self.mode,  # type: ignore[arg-type]
-                dir=self.folder,
-                project=self.project,
-                entity=self.entity,
-                name=self.name,
-                id=run_id,
-                resume="allow",
-                config=self.config,
-            )
-
-    def on_log(
+    def on_evaluate(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
+        metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._run is not None and logs:
-            self._run.log(dict(logs), step=state.global_step)
+        scores = [dict(self.score(kwargs["model"].vlm)) if state.is_world_process_zero else {}]
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast_object_list(scores)
+        if metrics is not None:
+            metrics |= scores[0]
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+
+class DataFacts(TrainerCallback):
+    """Adds what is known of the data set to the first evaluation of a run."""
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self.numbers = dict(numbers)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
-        if self._run is not None:
-            self._run.finish()
-
-
-class Every(TrainerCallback):
-    """Calls ``work`` at step 0, every ``steps`` steps and after the last, and logs the numbers it returns.
-
-    ``work`` runs without gradient and with the policy in evaluation mode; random state and modes are as before after.
-    """
-
-    def __init__(self, steps: int, work: Callable[[], Mapping[str, float]]) -> None:
-        self.steps, self.work = steps, work
-        self.log: Callable[[dict[str, float]], None] | None = None  # the trainer's, set once it exists
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step == 0:
-            self._do(kwargs["model"])
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
-            self._do(kwargs["model"])
-
-    def _do(self, model: torch.nn.Module) -> None:
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        with torch.random.fork_rng(), torch.no_grad():
-            numbers = dict(self.work())
-        for module, mode in modes.items():
-            module.training = mode
-        if self.log is not None and numbers:
-            self.log(numbers)
+        if metrics is not None and state.global_step == 0:
+            metrics |= self.numbers
 
 
 class LogLastStep(TrainerCallback):

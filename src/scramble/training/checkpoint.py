@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
-from transformers.training_args import TrainingArguments
 
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.storage.hashing import file_key
@@ -41,8 +38,10 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
     return final
 
 
-def newest(folder: str | Path, settings: Mapping[str, Any]) -> Path | None:
+def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path | None:
     """The newest checkpoint that is whole, or None. A damaged one is passed over with a warning.
+
+    A setting that is absent on one side has its default there.
 
     Raises StoreError if it was made with other settings, naming those that differ.
     """
@@ -51,10 +50,10 @@ def newest(folder: str | Path, settings: Mapping[str, Any]) -> Path | None:
         if fault is not None:
             log.warning(f"checkpoint {path} is damaged ({fault}); going back to the one before it")
             continue
-        made_with = read_json(path / MANIFEST)["settings"]
-        changed = sorted(k for k in {*made_with, *settings} if made_with.get(k) != settings.get(k))
+        there, here = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
+        changed = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
         if changed:
-            listed = ", ".join(f"{key}: {made_with.get(key)!r} there, {settings.get(key)!r} here" for key in changed)
+            listed = ", ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed)
             raise StoreError(
                 f"{path} was made with other settings ({listed}): choose another folder (run.arm=...) or remove it"
             )
@@ -76,59 +75,14 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def prune(folder: str | Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints, and what killed runs left half-written."""
+def prune(folder: str | Path, keep: int | None, best_step: int | None = None) -> None:
+    """Remove all but the newest ``keep`` checkpoints (None: none) and that of ``best_step``, and what killed runs left
+    half-written."""
     for path in Path(folder).glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in sorted(Path(folder).glob("step-*"), reverse=True)[keep:]:
+    best = None if best_step is None else checkpoint_path(folder, best_step)
+    old = [] if keep is None else sorted(Path(folder).glob("step-*"), reverse=True)[keep:]
+    for path in old:
+        if path == best:
+            continue
         shutil.rmtree(path, ignore_errors=True)
-
-
-class Best(TrainerCallback):
-    """Keeps the weights of the evaluation that came out best, on held-out pairs and not on a benchmark.
-
-    Args:
-        number: what is compared: ``val/loss`` (lower is better) or another ``val/...`` (higher is better).
-        folder: where the weights go, with ``best.json``: number, value, step.
-        save: writes the weights into a folder; every process calls it, the main one writes.
-
-    Raises:
-        ValueError: a number that is not of the held-out pairs.
-    """
-
-    RECORD = "best.json"
-
-    def __init__(self, number: str, folder: Path, save: Callable[[Path], None]) -> None:
-        if not number.startswith("val/"):
-            raise ValueError(f"best={number!r}: choose by held-out pairs (val/loss, val/rewards/accuracies, ...)")
-        self.number, self.folder, self.save = number, folder, save
-        self.value: float | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        record = self.folder / self.RECORD
-        if record.exists() and (found := read_json(record))["step"] <= state.global_step:
-            self.value = found["value"] if found["number"] == self.number else None
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        value = (logs or {}).get(self.number)
-        sign = -1 if self.number.endswith("loss") else 1
-        if value is None or (self.value is not None and sign * value <= sign * self.value):
-            return
-        self.value = value
-        working = self.folder.with_name(f".{self.folder.name}")
-        if state.is_world_process_zero:
-            shutil.rmtree(working, ignore_errors=True)
-        self.save(working)
-        if state.is_world_process_zero:
-            write_json(working / self.RECORD, {"number": self.number, "value": value, "step": state.global_step})
-            shutil.rmtree(self.folder, ignore_errors=True)
-            working.rename(self.folder)

@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 Data = str | Path | tuple[Sequence["Example"], Mapping[str, ImageFile]]
 """A data set folder, or examples with their images by id."""
 
-TABLES = ("pairs", "captions", "questions", "rationales")
 EXIF_ORIENTATION = 0x0112
 
 
@@ -83,7 +82,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 def load_examples(
     data: Data, use: Sequence[str], caption_prompt: str
 ) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
-    """The examples of the named tables (of :data:`TABLES`) of a data set, and its images.
+    """The examples of the named tables (see ``PreferenceConfig.tables``) of a data set, and its images.
 
     Raises StoreError if a table is missing or broken.
     """
@@ -124,7 +123,7 @@ def report_refused(
     message = f"{len(refused)} of {kept + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
     if (len(refused) > 1 and share > max_refused) or not kept:
         raise DataError(
-            f"{message}. More than the allowed {max_refused:.0%}: fix the data or raise trainer.max_refused"
+            f"{message}. More than the allowed {max_refused:.0%}: fix the data or raise trainer.max_rejected_fraction"
         )
     log.warning(message)
 

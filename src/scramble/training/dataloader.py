@@ -41,17 +41,20 @@ class Workers:
         number: worker processes; 0: this process, when a batch is needed.
         prefetch_factor: batches that each worker builds ahead; None: torch's 2.
         pin_memory: hand batches over in page-locked memory, for a GPU.
+        multiprocessing_context: how workers start (fork, spawn, forkserver); None: the platform's way.
     """
 
     number: int = 0
     prefetch_factor: int | None = None
     pin_memory: bool = False
+    multiprocessing_context: str | None = None
 
     @classmethod
     def of(cls, args: TrainingArguments) -> Workers:
         """As transformers' arguments have it."""
         pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
-        return cls(args.dataloader_num_workers, args.dataloader_prefetch_factor, pin_memory)
+        context = args.dataloader_multiprocessing_context
+        return cls(args.dataloader_num_workers, args.dataloader_prefetch_factor, pin_memory, context)
 
 
 IN_PROCESS = Workers()
@@ -95,6 +98,7 @@ def data_loader(
         prefetch_factor=workers.prefetch_factor if workers.number else None,
         worker_init_fn=_Start(encoder) if workers.number else None,
         pin_memory=workers.pin_memory,
+        multiprocessing_context=workers.multiprocessing_context if workers.number else None,
         generator=torch.Generator(),
         **batches,
     )
@@ -132,7 +136,7 @@ def worker_failures_explained(cost: Callable[[], str]) -> Iterator[None]:
         raise WorkerError(
             f"a data loading worker is gone ({found[0].strip()}): most often memory, or shared memory "
             f"({SHARED_MEMORY}), ran out; {cost()}. Lower trainer.dataloader_num_workers (0 builds batches in the main "
-            "process), trainer.dataloader_prefetch_factor or trainer.image_memory"
+            "process), trainer.dataloader_prefetch_factor or trainer.image_cache_mb"
         ) from error
 
 

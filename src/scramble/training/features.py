@@ -24,6 +24,7 @@ from scramble.storage.jsonl import JsonLines, read_jsonl
 from scramble.training.collator import Encoder
 from scramble.training.data import Example, image_size
 from scramble.training.dataloader import IN_PROCESS, Workers, data_loader, results
+from scramble.training.dataset import PairDataset
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.engine import encode_images
 
@@ -89,8 +90,7 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
 def cached_prompts(
     parent: str | Path,
     parts: Mapping[str, str],
-    examples: Sequence[Example],
-    encoder: Encoder,
+    data: PairDataset,
     backbone: Backbone,
     workers: Workers = IN_PROCESS,
 ) -> CachedPrompts:
@@ -101,8 +101,8 @@ def cached_prompts(
     Args:
         parent: where caches live; this one takes ``parent/<key of parts>``.
         parts: digests of what the features depend on (weights, processor, precision, images, prompts).
-        examples: what is trained on; text-only ones have no features.
-        encoder, backbone: what computes the features.
+        data: what is trained on; text-only examples have no features.
+        backbone: what computes the features.
         workers: how the images are prepared.
 
     Raises:
@@ -110,7 +110,7 @@ def cached_prompts(
         CacheError: the folder holds another cache, or files of a finished one were changed.
     """
     wanted: dict[tuple[str, ...], dict[str, Example]] = {}
-    for example in examples:
+    for example in data:
         if example.image_ids:
             wanted.setdefault(example.image_ids, {})[example.prompt] = example
     head = backbone.head.weight
@@ -118,11 +118,11 @@ def cached_prompts(
         if (folder / COMPLETE_FILE).exists():
             _check_complete(folder)
         else:
-            _check_room(folder, wanted, encoder, head)
+            _check_room(folder, wanted, data.encoder, head)
             known = {tuple(row["images"]) for index in folder.glob("index-*.jsonl") for row in read_jsonl(index)}
             missing = [prompts for images, prompts in wanted.items() if images not in known]
             barrier()
-            _fill(folder, missing[rank() :: world_size()], encoder, backbone, workers)
+            _fill(folder, missing[rank() :: world_size()], data.encoder, backbone, workers)
             barrier()
             if rank() == 0:
                 files = {path.name: file_key(path) for path in sorted(folder.glob("*-*.*"))}
@@ -131,9 +131,9 @@ def cached_prompts(
         return CachedPrompts(folder, head.dtype, head.shape[1])
 
 
-def feature_parts(parts: Mapping[str, str], examples: Sequence[Example]) -> dict[str, str]:
+def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
     """Digests of all that the features depend on, by name, from those of the reference cache."""
-    prompts = content_key(sorted({(e.image_ids, e.prompt) for e in examples if e.image_ids}))
+    prompts = content_key(sorted({(e.image_ids, e.prompt) for e in data if e.image_ids}))
     return {**{name: parts[name] for name in ("weights", "processor", "precision", "images")}, "prompts": prompts}
 
 

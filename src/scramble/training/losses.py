@@ -16,7 +16,7 @@ TRL 1.16 is the tested reference for every name in :data:`LOSSES` (``bco_pair`` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,8 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    An objective without a rejected answer or a reference (``sft``) fills those fields with zeros.
+    An objective without a rejected answer or a reference (``sft``) fills those fields with zeros. The divergence, one of
+    :data:`F_DIVERGENCES`, decides what the losses of DPO's kind compare.
     """
 
     policy_chosen: Tensor
@@ -36,6 +37,8 @@ class PairLogps(NamedTuple):
     ref_rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
+    f_divergence_type: str = "reverse_kl"
+    f_alpha_divergence_coef: float = 0.5
 
     @property
     def h_chosen(self) -> Tensor:
@@ -48,9 +51,41 @@ class PairLogps(NamedTuple):
         return self.policy_rejected - self.ref_rejected
 
     @property
+    def f_chosen(self) -> Tensor:
+        """f'(t) of the divergence at the chosen answers' ratio, log t = h_c (P,)."""
+        return f_derivative(self.h_chosen, self.f_divergence_type, self.f_alpha_divergence_coef)
+
+    @property
+    def f_rejected(self) -> Tensor:
+        """f'(t) of the divergence at the rejected answers' ratio, log t = h_r (P,)."""
+        return f_derivative(self.h_rejected, self.f_divergence_type, self.f_alpha_divergence_coef)
+
+    @property
     def margin(self) -> Tensor:
-        """Margin of the log-ratios, m = h_c - h_r (P,), nats."""
-        return self.h_chosen - self.h_rejected
+        """m = f'_c - f'_r (P,); with the reverse KL divergence the margin of the log-ratios h_c - h_r, nats."""
+        return self.f_chosen - self.f_rejected
+
+
+F_DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+
+
+def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha: float = 0.5) -> Tensor:
+    """f'(t), up to a constant, for log t = ``log_ratio`` (any shape), which f-DPO puts in place of log t.
+
+    Wang et al. 2024 (2309.16240), table 1: reverse KL log t; forward KL 1 - 1/t; Jensen-Shannon log(2t / (1 + t));
+    alpha (t^(alpha - 1) - 1) / (alpha - 1), exponents clamped at 80 as in TRL so that float32 stays finite.
+    By hand at t = 2: 0.693147; 0.5; log(4/3) = 0.287682; alpha 0.5: (2^-0.5 - 1) / -0.5 = 0.585786.
+    Raises ValueError for an unknown divergence.
+    """
+    if f_divergence_type == "reverse_kl" or (f_divergence_type == "alpha_divergence" and abs(alpha - 1) < 1e-6):
+        return log_ratio
+    if f_divergence_type == "forward_kl":
+        return 1 - torch.exp(-log_ratio)
+    if f_divergence_type == "js_divergence":
+        return math.log(2) + F.logsigmoid(log_ratio)
+    if f_divergence_type == "alpha_divergence":
+        return (torch.exp(((alpha - 1) * log_ratio).clamp(max=80.0)) - 1) / (alpha - 1)
+    raise ValueError(f"f_divergence_type={f_divergence_type!r}: choose one of {', '.join(F_DIVERGENCES)}")
 
 
 def sigmoid(logps: PairLogps, beta: float) -> Tensor:
@@ -173,18 +208,20 @@ def apo_down(logps: PairLogps, beta: float) -> Tensor:
 
     By hand: h_c = h_r = 0 gives 1; beta 0.5, h_c = 2, h_r = -2: 0.731059 + 0.119203 = 0.850262.
     """
-    return torch.sigmoid(beta * logps.h_chosen) + 1 - torch.sigmoid(beta * logps.margin)
+    margin = logps.h_chosen - logps.h_rejected
+    return torch.sigmoid(beta * logps.h_chosen) + 1 - torch.sigmoid(beta * margin)
 
 
-def discopop(logps: PairLogps, beta: float, tau: float = 0.05) -> Tensor:
-    """(1 - w) log(1 + e^-z) + w e^-z with z = beta m, w = sigma(z / tau). DiscoPOP, Lu et al. 2024 (2406.08414), eq. 5.
+def discopop(logps: PairLogps, beta: float, discopop_tau: float = 0.05) -> Tensor:
+    """(1 - w) log(1 + e^-z) + w e^-z with z = beta m, w = sigma(z / tau), tau = ``discopop_tau``.
+    DiscoPOP, Lu et al. 2024 (2406.08414), eq. 5.
 
     By hand: m = 0 gives (log 2 + 1)/2 = 0.846574.
     """
     z = beta * logps.margin
-    weight = torch.sigmoid(z / tau)
+    weight = torch.sigmoid(z / discopop_tau)
     # w e^-z in one exponent: below z = -88 e^-z is infinite in float32, w is zero, and their product NaN.
-    return -F.logsigmoid(z) * (1 - weight) + torch.exp(F.logsigmoid(z / tau) - z)
+    return -F.logsigmoid(z) * (1 - weight) + torch.exp(F.logsigmoid(z / discopop_tau) - z)
 
 
 def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
@@ -211,7 +248,7 @@ def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
 
 
 def _per_token_margin(logps: PairLogps) -> Tensor:
-    return logps.h_chosen / logps.chosen_tokens - logps.h_rejected / logps.rejected_tokens
+    return logps.f_chosen / logps.chosen_tokens - logps.f_rejected / logps.rejected_tokens
 
 
 def _smoothed_logistic(z_P: Tensor, label_smoothing: float) -> Tensor:
@@ -232,36 +269,33 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "aot_unpaired": (aot_unpaired, frozenset({"beta", "label_smoothing"})),
     "apo_zero": (apo_zero, frozenset({"beta"})),
     "apo_down": (apo_down, frozenset({"beta"})),
-    "discopop": (discopop, frozenset({"beta", "tau"})),
+    "discopop": (discopop, frozenset({"beta", "discopop_tau"})),
     "sigmoid_norm": (sigmoid_norm, frozenset({"beta"})),
     "sft": (sft, frozenset({"sft_mean"})),
 }
 
-# Named objectives: weights of their losses. MPO: Wang et al. 2024 (2411.10442).
-OBJECTIVES: dict[str, dict[str, float]] = {
-    "sft": {"sft": 1.0},
-    "dpo": {"sigmoid": 1.0},
-    "mpo": {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0},
-}
 
+def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None = None) -> dict[str, float]:
+    """Weight by loss. Without weights every loss counts 1, as in TRL.
 
-def resolve_objective(objective: str | Mapping[str, float]) -> dict[str, float]:
-    """Loss weights of a named objective, of a single loss, or of a mapping from loss to weight.
-
-    Raises ValueError naming an unknown name, an empty mapping or a weight that is not finite.
+    Raises ValueError naming a loss that is unknown or named twice, a weight that is not finite, or weights that are not
+    as many as the losses or are all 0.
     """
-    if isinstance(objective, str):
-        if objective not in OBJECTIVES and objective not in LOSSES:
-            raise ValueError(f"objective {objective!r} is unknown: choose one of {sorted({*OBJECTIVES, *LOSSES})}")
-        return dict(OBJECTIVES.get(objective) or {objective: 1.0})
-    weights = {str(name): float(weight) for name, weight in objective.items()}
-    for name, weight in weights.items():
+    values = [1.0] * len(loss_type) if loss_weights is None else [float(weight) for weight in loss_weights]
+    if len(values) != len(loss_type):
+        raise ValueError(
+            f"trainer.loss_weights={values}: give one weight per loss of trainer.loss_type={list(loss_type)}"
+        )
+    for name, weight in zip(loss_type, values, strict=True):
         if name not in LOSSES:
-            raise ValueError(f"loss {name!r} is unknown: choose among {sorted(LOSSES)}")
+            raise ValueError(f"trainer.loss_type: loss {name!r} is unknown: choose among {', '.join(sorted(LOSSES))}")
         if not math.isfinite(weight):
-            raise ValueError(f"the weight of loss {name!r} is {weight}")
+            raise ValueError(f"trainer.loss_weights: the weight of loss {name!r} is {weight}")
+    if len(set(loss_type)) != len(loss_type):
+        raise ValueError(f"trainer.loss_type={list(loss_type)} names a loss twice")
+    weights = dict(zip(loss_type, values, strict=True))
     if not any(weights.values()):
-        raise ValueError("the objective has no loss with a weight other than 0")
+        raise ValueError("trainer.loss_type holds no loss with a weight other than 0")
     return weights
 
 
@@ -271,16 +305,25 @@ def needs_pairs(weights: Mapping[str, float]) -> bool:
 
 
 def reads(weights: Mapping[str, float], option: str) -> bool:
-    """Whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``tau``, ``shift``, ...)."""
+    """Whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``discopop_tau``, ``shift``, ...)."""
     return any(option in LOSSES[name][1] for name in weights)
 
 
-def combine(weights: Mapping[str, float], logps: PairLogps, options: Mapping[str, object]) -> dict[str, Tensor]:
-    """Mean over pairs of each loss of an objective (scalars, unweighted), each given the options it reads."""
+def combine(
+    weights: Mapping[str, float],
+    logps: PairLogps,
+    options: Mapping[str, object],
+    pair_weights_P: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Mean over pairs of each loss of an objective (scalars, unweighted), each given the options it reads.
+
+    ``pair_weights_P`` weighs the pairs within each mean (WPO).
+    """
     means = {}
     for name in weights:
         function, keys = LOSSES[name]
-        means[name] = function(logps, **{key: options[key] for key in keys if key in options}).mean()
+        losses_P = function(logps, **{key: options[key] for key in keys if key in options})
+        means[name] = (losses_P if pair_weights_P is None else losses_P * pair_weights_P).mean()
     return means
 
 

@@ -137,17 +137,3 @@ class Warnings(TrainerCallback):
         with JsonLines(self.path) as file:
             file.append({"step": step, "warning": warning, **numbers, "text": text})
         log.info(f"warning, step {step}: {warning}: {text}")
-
-
-class LogAtStart(TrainerCallback):
-    """Numbers that belong to a run from its start, logged once: what is known of its data set."""
-
-    def __init__(self, numbers: Mapping[str, float]) -> None:
-        self.numbers = dict(numbers)
-        self.log: Any = None  # the trainer's, set once it exists
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step == 0 and self.numbers:
-            self.log(dict(self.numbers))

@@ -9,17 +9,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scramble.models import Loaded, ModelError
+from scramble.training.config import PreferenceConfig
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
 from scramble.trie.pack import TrieBatch
 
 log = logging.getLogger(__name__)
+
+
+class PolicyLogps(NamedTuple):
+    """What the policy and its reference give to the M scored tokens and Q sequences of a batch, in nats.
+
+    A tuple of tensors, so that the wrappers of distributed training find them.
+
+    Attributes:
+        tokens_M, sums_Q: log-probabilities of tokens, and their sums over each sequence.
+        counts_Q: scored tokens of each sequence.
+        reference_M: the reference's log-probabilities of the tokens, where they were asked for.
+        entropy_M, log_sum_squares_M: of the next-token distribution at each token, where they were asked for.
+    """
+
+    tokens_M: Tensor
+    sums_Q: Tensor
+    counts_Q: Tensor
+    reference_M: Tensor | None = None
+    reference_Q: Tensor | None = None
+    entropy_M: Tensor | None = None
+    log_sum_squares_M: Tensor | None = None
 
 
 class Policy(nn.Module):
@@ -28,35 +52,51 @@ class Policy(nn.Module):
     A frozen tower stays in evaluation mode whatever mode is asked for.
     """
 
-    def __init__(self, model: nn.Module, backbone: Backbone) -> None:
+    def __init__(self, vlm: Loaded, backbone: Backbone) -> None:
         super().__init__()
-        self.model = model  # the transformers model, PEFT-wrapped if it has an adapter
+        self.vlm = vlm
+        self.model: nn.Module = vlm.model  # the transformers model, PEFT-wrapped if it has an adapter
         self.backbone = backbone
         # What FSDP shares out one by one: the layers that the model names and has (a tiny or text-only one lacks some).
-        present = {type(module).__name__ for module in model.modules()}
-        self._no_split_modules = sorted(set(getattr(model, "_no_split_modules", None) or ()) & present)
+        present = {type(module).__name__ for module in self.model.modules()}
+        self._no_split_modules = sorted(set(getattr(self.model, "_no_split_modules", None) or ()) & present)
 
-    def forward(self, tries: TrieBatch, with_reference: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding of tokens, to which transformers adds NEFTune's noise."""
+        return self.vlm.backbone.model.get_input_embeddings()
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute the language model's layers in the backward pass; called by transformers, whose options the
+        configuration refuses."""
+        enable_gradient_checkpointing(self.backbone)
+
+    def forward(self, tries: TrieBatch, with_reference: bool = False, with_statistics: bool = False) -> PolicyLogps:
         """Log-probabilities of the batch's Q sequences.
 
         Args:
             tries: the batch, on any device.
             with_reference: also score with the adapters off, without gradient, on the same image features.
-
-        Returns:
-            Sums over scored tokens (Q,) in nats, numbers of scored tokens (Q,), and the reference's sums (Q,) or None.
+            with_statistics: also entropy and sum of squared probabilities at each scored token.
         """
         tries = tries.to(self.backbone.head.weight.device, non_blocking=True)  # pinned by the data loader
         features = encode_images(self.backbone, tries.images)
         reference = None
         if with_reference:
             with torch.no_grad(), self._adapters_off():
-                reference = logprobs(self.backbone, tries, features).sums_Q
-        policy = logprobs(self.backbone, tries, features)
+                reference = logprobs(self.backbone, tries, features)
+        policy = logprobs(self.backbone, tries, features, with_statistics=with_statistics)
         sums = policy.sums_Q
         if self.training and not any(image is not None for image in tries.images):
             sums = sums + self._untouched_vision()
-        return sums, policy.counts_Q, reference
+        return PolicyLogps(
+            policy.tokens_M,
+            sums,
+            policy.counts_Q,
+            None if reference is None else reference.tokens_M,
+            None if reference is None else reference.sums_Q,
+            policy.entropy_M,
+            policy.log_sum_squares_M,
+        )
 
     def train(self, mode: bool = True) -> Policy:
         """Training mode for what is trained; a frozen tower keeps evaluation mode."""
@@ -86,60 +126,79 @@ def turn_off_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def add_lora(
-    loaded: Loaded, *, r: int, alpha: float, dropout: float = 0.0, targets: str | None = None, seed: int = 0
-) -> nn.Module:
+def choose_trained_weights(vlm: Loaded, args: PreferenceConfig) -> Loaded:
+    """The model with its trained weights marked: a fresh adapter, the adapter it has, or all weights."""
+    if args.peft is not None:
+        return replace(vlm, model=add_lora(vlm, args.peft, args.seed))
+    if vlm.has_adapter:
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    else:
+        set_trained(vlm, vision=args.train_vision)
+    return vlm
+
+
+def add_lora(vlm: Loaded, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
     """The model with a fresh LoRA adapter on its language model; everything else frozen.
 
     Args:
-        loaded: the base model, without adapter.
-        r, alpha, dropout: rank, scale (alpha / r) and dropout of LoRA.
-        targets: regular expression over module names, default the family's.
+        vlm: the base model, without adapter.
+        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's, and ``all-linear`` means
+            the same.
         seed: of the adapter's initial weights; with it they equal those that TRL draws.
 
     Raises:
-        ModelError: the expression matches nothing, or touches the tower, the projector or the output head.
+        ModelError: a field that PEFT does not know, or targets that match nothing or touch the tower, the projector or
+            the output head.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    targets = targets or loaded.family.lora_targets
-    check_lora_targets(loaded.backbone, targets)
-    if dropout > 0:
-        log.warning(f"LoRA dropout {dropout}: the sequences of an image share tokens here, and with them dropout masks")
+    fields = {"bias": "none", **peft}
+    if fields.get("target_modules") in (None, "all-linear"):
+        fields["target_modules"] = vlm.family.lora_targets
+    check_lora_targets(vlm.backbone, fields["target_modules"])
+    if fields.get("lora_dropout"):
+        log.warning(
+            f"LoRA dropout {fields['lora_dropout']}: the sequences of an image share tokens here, and with them "
+            "dropout masks"
+        )
     set_seed(seed)
-    config = LoraConfig(
-        r=r,
-        lora_alpha=alpha,  # type: ignore[arg-type]
-        lora_dropout=dropout,
-        target_modules=targets,
-        bias="none",
-    )
-    config.base_model_name_or_path, config.revision = loaded.path, loaded.revision
-    return get_peft_model(loaded.model, config)
-
-
-def check_lora_targets(backbone: Backbone, targets: str) -> None:
-    """Raise ModelError unless ``targets`` (a regular expression over whole module names) names linear layers of the
-    language model and nothing else."""
     try:
-        pattern = re.compile(targets)
+        config = LoraConfig(**fields)
+        config.base_model_name_or_path, config.revision = vlm.path, vlm.revision
+        return get_peft_model(vlm.model, config)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ModelError(f"peft: {' '.join(str(error).split())}") from error
+
+
+def check_lora_targets(backbone: Backbone, targets: str | Sequence[str]) -> None:
+    """Raise ModelError unless ``targets`` name linear layers of the language model and nothing else.
+
+    As in PEFT, a text is a regular expression over whole module names, and a list holds last parts of names.
+    """
+    try:
+        pattern = re.compile(targets if isinstance(targets, str) else "|".join(map(re.escape, targets)))
     except re.error as error:
-        raise ModelError(f"the LoRA targets {targets!r} are no regular expression: {error}") from error
+        raise ModelError(f"peft.target_modules={targets} is not a regular expression: {error}") from error
     outside = {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
     outside[id(backbone.head)] = "output head"
-    matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
+    names = {
+        name: name if isinstance(targets, str) else name.rpartition(".")[2]
+        for name, _ in backbone.model.named_modules()
+    }
+    matched = [(name, m) for name, m in backbone.model.named_modules() if pattern.fullmatch(names[name])]
     if not any(isinstance(module, nn.Linear) for _, module in matched):
         linear = next((n for n, m in backbone.decoder.named_modules() if isinstance(m, nn.Linear)), "")
         raise ModelError(
-            f"the LoRA targets {targets!r} match no linear layer of {type(backbone.model).__name__}; its language "
+            f"peft.target_modules={targets} matches no linear layer of {type(backbone.model).__name__}; its language "
             f"model has layers such as '...{linear}'"
         )
     for name, module in matched:
         if id(module) in outside:
             raise ModelError(
-                f"the LoRA targets {targets!r} touch the {outside[id(module)]} ({name}): anchor the expression on the "
-                "language model"
+                f"peft.target_modules={targets} touches the {outside[id(module)]} ({name}): anchor a regular "
+                "expression on the language model"
             )
 
 
@@ -149,11 +208,3 @@ def set_trained(loaded: Loaded, *, vision: bool) -> None:
     if not vision:
         for module in loaded.backbone.vision:
             module.requires_grad_(False)
-
-
-def make_policy(loaded: Loaded, backbone: Backbone | None = None, *, gradient_checkpointing: bool) -> Policy:
-    """The policy around a model whose trained weights are chosen; ``backbone`` may read image features from a cache."""
-    backbone = backbone or loaded.backbone
-    if gradient_checkpointing:
-        enable_gradient_checkpointing(backbone)
-    return Policy(loaded.model, backbone)

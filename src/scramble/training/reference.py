@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.records import ImageFile
+from scramble.models import Loaded
 from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
 from scramble.storage.files import read_json, write_json
 from scramble.storage.hashing import content_key
 from scramble.storage.jsonl import JsonLines, read_jsonl
 from scramble.training.collator import Encoder, TrieCollator
+from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example, group_by_image
 from scramble.training.dataloader import IN_PROCESS, Workers, data_loader, results
+from scramble.training.dataset import PairDataset
+from scramble.training.weights import adapter_key, processor_key, weights_key
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import NonFiniteError
 from scramble.trie.pack import TrieItem
@@ -31,32 +35,49 @@ ITEMS_A_LINE = 32
 Tries = tuple[list[TrieItem], list[list[int]]]  # as TrieCollator.items returns them
 
 
-def cache_parts(
-    *,
-    weights: str,
-    adapter: str | None,
-    processor: str,
-    precision: str,
-    examples: Sequence[Example],
-    images: Mapping[str, ImageFile],
-) -> dict[str, str]:
-    """Digests of all that the reference log-probabilities depend on, by name."""
-    image_ids = sorted({image_id for example in examples for image_id in example.image_ids})
-    return {
-        "weights": weights,
-        "adapter": adapter or "none",
-        "processor": processor,
-        "precision": precision,
-        "pairs": content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in examples]),
-        "images": content_key([[image_id, images[image_id].sha256] for image_id in image_ids]),
-    }
+@dataclass(frozen=True)
+class StartingModel:
+    """What identifies the model that a run starts from, which is its reference.
+
+    Attributes:
+        weights, adapter: digests of the base's weights and of the adapter that it comes with.
+        processor: digest of processor, tokenizer and chat template.
+        precision: in which log-probabilities are computed.
+    """
+
+    weights: str
+    adapter: str | None
+    processor: str
+    precision: str
+
+    @classmethod
+    def of(cls, vlm: Loaded, args: PreferenceConfig) -> StartingModel:
+        """Of a model before anything is changed in it."""
+        model: Any = vlm.backbone.model
+        kernel, device = model.config._attn_implementation, args.device.type
+        precision = f"{vlm.backbone.head.weight.dtype}, {kernel}, {device}" + (", autocast" if args.bf16 else "")
+        return cls(weights_key(model), adapter_key(model), processor_key(vlm), precision)
+
+    def settings(self, data: PairDataset) -> dict[str, Any]:
+        """What a checkpoint of a run on this model and data must have been made with, beside the run's settings."""
+        return {"base": self.weights, "adapter": self.adapter, "precision": self.precision, "data": data.texts_key}
+
+    def cache_parts(self, data: PairDataset) -> dict[str, str]:
+        """Digests of all that reference log-probabilities of a data set depend on, by name."""
+        return {
+            "weights": self.weights,
+            "adapter": self.adapter or "none",
+            "processor": self.processor,
+            "precision": self.precision,
+            "pairs": data.texts_key,
+            "images": data.images_key,
+        }
 
 
 def reference_logps(
     folder: str | Path,
     parts: Mapping[str, str],
-    examples: Sequence[Example],
-    encoder: Encoder,
+    data: PairDataset,
     backbone: Backbone,
     *,
     batch_tokens: int = 4096,
@@ -67,24 +88,24 @@ def reference_logps(
     Every process of a distributed run must call it; each computes its share of what is missing.
 
     Args:
-        folder: where caches live; this one takes ``folder/<key of parts>``.
-        parts: from :func:`cache_parts`.
-        examples: all pairs of the data set.
-        encoder, backbone: what computes the missing ones, in evaluation mode and without gradient.
+        folder: where caches are kept; this one takes ``folder/<key of parts>``.
+        parts: from :meth:`StartingModel.cache_parts`.
+        data: all pairs of the data set.
+        backbone: computes the missing ones, in evaluation mode and without gradient.
         batch_tokens: positions per batch.
         workers: how the tries are built.
 
     Raises:
         CacheError: the folder holds another cache (copied or renamed), or a closed cache was altered.
     """
-    wanted = [example.example_id for example in examples]
+    wanted = [example.example_id for example in data]
     with open_cache(folder, parts) as cache:
         known = _read(cache)
-        missing = [example for example in examples if example.example_id not in known]
+        missing = [example for example in data if example.example_id not in known]
         if (cache / COMPLETE_FILE).exists():
             _check_complete(cache, known, missing)
         else:
-            _fill(cache, missing, encoder, backbone, batch_tokens, workers)
+            _fill(cache, missing, data.encoder, backbone, batch_tokens, workers)
             barrier()
             known = _read(cache)
             if rank() == 0:

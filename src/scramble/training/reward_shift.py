@@ -24,7 +24,7 @@ class RewardShift:
 
     def __init__(self, kind: str = "earlier", device: torch.device | str = "cpu") -> None:
         if kind not in KINDS:
-            raise ValueError(f"delta={kind!r} is unknown: choose one of {KINDS}")
+            raise ValueError(f"reward_shift={kind!r} is unknown: choose one of {KINDS}")
         self.kind = kind
         self._seen = torch.zeros(2, dtype=torch.float64, device=device)  # sum of rewards, number of rewards
         self._step = torch.zeros_like(self._seen)

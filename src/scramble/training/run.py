@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from transformers.trainer_callback import TrainerCallback
 
 from scramble import interrupt
 from scramble.models import Loaded
 from scramble.storage.files import StoreError
-from scramble.storage.hashing import content_key
 from scramble.training.callbacks import (
-    Every,
     LogLastStep,
     MetricsFile,
-    ProgressBar,
+    ProgressLines,
+    ScoreBenchmarks,
     StopWhenAsked,
-    WeightsAndBiases,
+    wandb_run,
 )
-from scramble.training.checkpoint import Best, newest
 from scramble.training.checkpoint_paths import newest_step
-from scramble.training.collator import Encoder, TrieCollator, check_examples
-from scramble.training.data import Data, Example, group_by_image, load_examples, report_refused
-from scramble.training.dataloader import Workers, data_loader, results, worker_failures_explained
+from scramble.training.collator import TrieCollator
+from scramble.training.config import PreferenceConfig
+from scramble.training.data import Data, group_by_image
+from scramble.training.dataloader import Workers, worker_failures_explained
+from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
-from scramble.training.flops import OperationMeter
-from scramble.training.losses import needs_pairs, resolve_objective
-from scramble.training.monitoring import LogAtStart, Warnings, peak_flops
-from scramble.training.options import check_options, check_shared_out, training_arguments
-from scramble.training.policy import add_lora, make_policy, set_trained, turn_off_dropout
-from scramble.training.reference import cache_parts, reference_logps
-from scramble.training.reward_shift import RewardShift
-from scramble.training.sampler import MicroBatches, num_steps
+from scramble.training.losses import needs_pairs
+from scramble.training.monitoring import Warnings
+from scramble.training.policy import Policy, choose_trained_weights, turn_off_dropout
+from scramble.training.reference import StartingModel, reference_logps
+from scramble.training.sampler import num_steps
 from scramble.training.trainer import PreferenceTrainer
-from scramble.training.weights import (
-    adapter_key,
-    check_base,
-    export,
-    gathered,
-    load_trained,
-    processor_key,
-    save_trained,
-    weights_key,
-)
+from scramble.training.weights import check_base
 from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -62,105 +48,24 @@ FEW_STEPS = 20
 
 
 def train(
-    loaded: Loaded,
+    vlm: Loaded,
     data: Data,
     out: str | Path,
+    args: PreferenceConfig,
     *,
-    objective: str | Mapping[str, float] = "dpo",
-    beta: float = 0.1,
-    label_smoothing: float = 0.0,
-    tau: float = 0.05,
-    delta: str = "earlier",
-    sft_mean: str = "answer",
-    use: Sequence[str] = ("pairs",),
-    caption_prompt: str = "Describe the image.",
-    lora: Mapping[str, Any] | None = None,
-    train_vision: bool = False,
-    device: str | None = None,
-    autocast: bool = False,
-    max_length: int | None = None,
-    epochs: float = 1.0,
-    steps: int | None = None,
-    batch_size: int = 32,
-    micro_batch_size: int | None = None,
-    row_tokens: int | None = None,
-    order: str = "images",
-    learning_rate: float = 1e-5,
-    schedule: str = "cosine",
-    warmup: float = 0.03,
-    weight_decay: float = 0.0,
-    adam_betas: tuple[float, float] = (0.9, 0.999),
-    max_grad_norm: float = 1.0,
-    gradient_checkpointing: bool = False,
-    reference: str = "cache",
-    reference_cache: str | Path | None = None,
-    reference_batch_tokens: int = 4096,
-    image_features: str | Path | None = None,
-    image_memory: int = 512,
-    dataloader_num_workers: int | None = None,
-    dataloader_prefetch_factor: int | None = None,
-    val_data: Data | None = None,
-    evaluate: Callable[[Loaded], Mapping[str, float]] | None = None,
-    evaluate_every: int = 200,
-    log_every: int = 10,
-    save_every: int = 200,
-    keep: int = 2,
-    best: str | None = None,
-    peak_tflops: float | None = None,
-    facts: Mapping[str, float] | None = None,
-    seed: int = 0,
-    data_seed: int | None = None,
-    max_refused: float = 0.05,
-    wandb: Mapping[str, Any] | None = None,
+    eval_data: Data | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
-    """Train a model and write the result to ``out``; a run that was killed goes on from its last checkpoint.
+    """Train a model and write the result to ``out``; an interrupted run resumes from its last checkpoint.
 
     Args:
-        loaded: the model to start from, see :func:`scramble.models.load`. The model with the adapter it comes with is
-            the reference.
+        vlm: the model to start from, see :func:`scramble.models.load`. With the adapter it comes with, it is the
+            reference.
         data: data set folder (tables of images, pairs, questions), or examples and images.
         out: run folder: ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/``, ``rejected_rows.jsonl``.
-        objective: ``sft``, ``dpo``, ``mpo``, a loss of :data:`scramble.training.losses.LOSSES`, or weights by loss.
-        beta, label_smoothing, tau: see the losses.
-        delta: reward shift of ``bco_pair``: ``earlier`` (the paper), ``inclusive`` or ``none`` (TRL); see ``shift``.
-        sft_mean: ``answer`` (the paper: mean over the tokens of each chosen answer) or ``batch`` (TRL).
-        use: which tables of the folder to train on: ``pairs``, and for ``sft`` also ``captions`` and ``questions``.
-        caption_prompt: the prompt of a caption.
-        lora: ``r``, ``alpha`` and where wanted ``dropout`` and ``targets`` (regular expression) of a fresh LoRA adapter
-            on the language model; None trains the adapter that the model comes with, else all weights of the language
-            model.
-        train_vision: without an adapter: train tower and projector too.
-        device: ``cpu``, ``cuda`` or None for what is there.
-        autocast: bfloat16 autocast over float32 weights.
-        max_length: tokens of prompt and answer; a longer row is refused, never cut. Default the model's own limit.
-        epochs, steps: length of the run; ``steps`` wins.
-        batch_size: pairs an optimizer step, all processes together.
-        micro_batch_size: pairs a forward pass; default the batch's share of a process.
-        row_tokens: tokens a row of a batch may hold; default the longest trie.
-        order: ``images`` keeps the pairs of an image together, ``pairs`` is TRL's order.
-        learning_rate, schedule, warmup, weight_decay, adam_betas, max_grad_norm: AdamW and its schedule; ``warmup``
-            is a fraction of the run below 1 and a number of steps from 1 on.
-        gradient_checkpointing: recompute the language model's layers in the backward pass.
-        reference: ``cache`` computes reference log-probabilities once, on disk; ``step`` in each step, adapters off.
-        reference_cache: where caches live; share it between runs. Default ``out/reference``.
-        reference_batch_tokens: positions a batch while filling it.
-        image_features: folder in which a frozen tower's features are kept, so that it runs once an image and not once
-            an epoch; None keeps none.
-        image_memory: megabytes of processed images that a process keeps in memory (its workers share them out), the
-            least recently used go first.
-        dataloader_num_workers: worker processes that build batches ahead; 0 builds them in this process, None decides
-            by the machine. The batches are the same.
-        dataloader_prefetch_factor: batches that a worker builds ahead; None is torch's 2.
-        val_data: held-out pairs whose loss and margins are logged as ``val/...``.
-        evaluate: called with the model in evaluation mode by the main process; its numbers are logged.
-        evaluate_every: steps between calls of both, besides the first and the last.
-        log_every, save_every: steps. keep: checkpoints kept.
-        best: number of the held-out pairs (``val/loss``, say) by which the best weights are kept in ``best/``.
-        peak_tflops: TFLOP/s of the device, for the MFU; None knows those of common GPUs.
-        facts: numbers known beforehand (of the data set, say), logged once.
-        seed: of the adapter's weights, of dropout, and of the order unless ``data_seed`` is given.
-        max_refused: largest fraction of rows that may be refused before the run stops; a single row never stops it.
-        wandb: ``mode`` (``disabled``, ``offline``, ``online``), ``project``, ``entity``, ``name``.
+        args: settings.
+        eval_data: held-out pairs whose loss and rewards are logged as ``eval_...``.
+        callbacks: transformers' callbacks; one may add numbers to ``metrics`` in ``on_evaluate``.
 
     Returns:
         A summary: steps, examples, refused rows, last logged numbers, seconds, and where the result is.
@@ -172,220 +77,53 @@ def train(
         WorkerError: the system killed a data loading worker.
         NonFiniteError: NaN or infinity, with step and pairs.
         Stopped: a signal asked for it (see ``interrupt``); the last step is saved.
-        ValueError: options that are unknown or do not go together.
+        ValueError: settings that do not go together.
     """
     started = time.perf_counter()
-    out = Path(out)
+    out, args = _make_folder(Path(out)), copy.copy(args)
+    args.output_dir = str(out / "checkpoints")
     _quiet()
-    _make_folder(out)
-    weights = resolve_objective(objective)
-    with_rejected = needs_pairs(weights)
-    has_adapter = loaded.model is not loaded.backbone.model
-    check_options(weights, use, reference, has_adapter, lora, train_vision, image_features, label_smoothing)
-    args = training_arguments(
-        out,
-        device=device,
-        autocast=autocast,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        adam_betas=adam_betas,
-        max_grad_norm=max_grad_norm,
-        log_every=log_every,
-        save_every=save_every,
-        seed=seed,
-        dataloader_num_workers=dataloader_num_workers,
-        dataloader_prefetch_factor=dataloader_prefetch_factor,
-    )
-    world, main = args.world_size, args.process_index == 0
-    micro = micro_batch_size or max(1, batch_size // world)
-    if batch_size % (micro * world):
-        raise ValueError(f"batch_size={batch_size} is not a multiple of micro_batch_size={micro} x {world} processes")
+    check_model(vlm, args)
+    start = StartingModel.of(vlm, args)
+    if vlm.adapter is not None:
+        check_base(vlm.adapter, start.weights)
+    turn_off_dropout(vlm.backbone.model)
+    vlm = choose_trained_weights(vlm, args)
+    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised weights stay where they are
+        vlm.model.to(args.device)
 
-    base_key, start_adapter = weights_key(loaded.backbone.model), adapter_key(loaded.backbone.model)
-    if loaded.adapter is not None:
-        check_base(loaded.adapter, base_key)
-    turn_off_dropout(loaded.backbone.model)
-    loaded = _choose_trained(loaded, lora, train_vision, seed)
-    if getattr(loaded.backbone.model, "quantization_method", None) is None:  # quantised weights stay where they are
-        loaded.model.to(args.device)
-
-    backbone: Backbone = loaded.backbone
-    config: Any = backbone.model.config
-    if image_features is not None:
-        backbone = cast(Backbone, FeatureBackbone(backbone))
-
-    as_in_a_step = torch.autocast(args.device.type, torch.bfloat16, enabled=autocast)
-
-    def prepare(
-        source: Data, tables: Sequence[str], paired: bool
-    ) -> tuple[list[Example], list[dict[str, str]], Encoder, Any]:
-        """Usable examples of a data set, the refused rows, what encodes them, and their reference log-probabilities."""
-        found, images = load_examples(source, tables, caption_prompt)
-        encoder = Encoder(loaded, images, image_memory * 1_000_000)
-        limit = max_length or loaded.family.max_length(config)
-        examples, refused = check_examples(encoder, found, needs_rejected=paired, max_length=limit)
-        listed = out / ("rejected_rows.jsonl" if source is data else "rejected_rows_val.jsonl")
-        report_refused(listed, refused, len(examples), max_refused, write=main)
-        from_cache = with_rejected and reference == "cache"
-        if not from_cache and image_features is None:
-            return examples, refused, encoder, None
-        parts = cache_parts(
-            weights=base_key,
-            adapter=start_adapter,
-            processor=processor_key(loaded),
-            precision=f"{backbone.head.weight.dtype}, {config._attn_implementation}, {args.device.type}"
-            + (", autocast" if autocast else ""),
-            examples=examples,
-            images=images,
-        )
-        began = time.perf_counter()
-        if image_features is not None:
-            kept = feature_parts(parts, examples)
-            with as_in_a_step:
-                encoder.known = cached_prompts(image_features, kept, examples, encoder, backbone, Workers.of(args))
-        seconds["features"] += time.perf_counter() - began
-        if not from_cache:
-            return examples, refused, encoder, None
-        began = time.perf_counter()
-        folder = reference_cache or out / "reference"
-        with as_in_a_step:
-            known = reference_logps(
-                folder,
-                parts,
-                examples,
-                encoder,
-                backbone,
-                batch_tokens=reference_batch_tokens,
-                workers=Workers.of(args),
-            )
-        seconds["reference"] += time.perf_counter() - began
-        return examples, refused, encoder, known
-
-    seconds = {"features": 0.0, "reference": 0.0}
-    prepare_started = time.perf_counter()
-    validation: DataLoader[Any] | None = None
+    prepared = Prepared(vlm, args, start, out)
     with worker_failures_explained(lambda: "the same command reuses what the caches hold"):
-        examples, refused, encoder, known = prepare(data, use, with_rejected)
-        if val_data is not None:
-            val_paired = "pairs" in use  # a supervised run, too, is asked how likely it finds the rejected answers
-            val_examples, _, val_encoder, val_known = prepare(val_data, ("pairs",) if val_paired else use, val_paired)
-            val_chunks = _validation_chunks(val_examples, micro, args.process_index, world)
-            val_collator = TrieCollator(val_encoder, val_paired, val_known)
-            validation = data_loader(
-                val_examples, val_collator, val_encoder, Workers.of(args), batch_sampler=val_chunks
-            )
+        train_set, collator = prepared.read(data, out / "rejected_rows.jsonl", args.tables, needs_pairs(args.weights))
+        eval_set, eval_collator = None, None
+        if eval_data is not None:
+            # A supervised run, too, is asked how likely it finds the rejected answers.
+            paired = "pairs" in args.tables
+            tables = ["pairs"] if paired else args.tables
+            eval_set, eval_collator = prepared.read(eval_data, out / "rejected_rows_val.jsonl", tables, paired)
+    prepare_seconds = time.perf_counter() - started
 
-    prepare_seconds = time.perf_counter() - prepare_started
-
-    groups = group_by_image(examples)
-    total = steps or num_steps(len(examples), batch_size, epochs, order)
-    if main and steps is None and total < FEW_STEPS:
-        log.warning(
-            f"only {total} steps for {len(examples)} examples: set trainer.epochs or trainer.steps to train longer"
-        )
-    micro_batches = MicroBatches(
-        groups,
-        micro,
-        total,
-        order=order,
-        seed=seed if data_seed is None else data_seed,
-        accumulation=batch_size // (micro * world),
-        rank=args.process_index,
-        world_size=world,
-    )
-    args.max_steps, args.per_device_train_batch_size = total, micro
-    args.gradient_accumulation_steps = batch_size // (micro * world)
-    options = {"beta": beta, "label_smoothing": label_smoothing, "tau": tau, "sft_mean": sft_mean}
-    settings = {
-        "model": base_key,
-        "adapter": start_adapter,
-        "lora": dict(lora) if lora else None,
-        "train_vision": train_vision,
-        "objective": weights,
-        **options,
-        "delta": delta,
-        "reference": reference,
-        "data": content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in examples]),
-        "steps": total,
-        "batch_size": batch_size,
-        "micro_batch_size": micro,
-        "order": order,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "warmup": warmup,
-        "weight_decay": weight_decay,
-        "adam_betas": list(adam_betas),
-        "max_grad_norm": max_grad_norm,
-        "seed": seed,
-        "data_seed": data_seed,
-        "dtype": str(loaded.backbone.head.weight.dtype),
-        "autocast": autocast,
-    }
-    settings = json.loads(json.dumps(settings))
-
-    watch, stop = Every(evaluate_every, dict), StopWhenAsked()
-    start = LogAtStart(facts or {})
-    callbacks = [
-        MetricsFile(out / "metrics.jsonl"),
-        LogLastStep(),
-        ProgressBar(_label(objective, out)),
-        start,
-        watch,
-        stop,
-    ]
-    if with_rejected:
-        callbacks.append(Warnings(out / "warnings.jsonl", beta))
-
-    def save_weights(folder: Path) -> None:
-        state = gathered(loaded)
-        if main:
-            save_trained(loaded, folder, base_key, state)
-
-    if best is not None:
-        if val_data is None:
-            raise ValueError(f"best={best!r}: there are no validation pairs to choose by; set trainer.best=null")
-        callbacks.append(Best(best, out / "best", save_weights))
-    if wandb and wandb.get("mode", "disabled") != "disabled":
-        callbacks.append(
-            WeightsAndBiases(
-                wandb["mode"], out, wandb.get("project", "scramble"), wandb.get("name"), settings, wandb.get("entity")
-            )
-        )
-    peak, in_step = peak_flops(args.device, peak_tflops), with_rejected and reference == "step"
+    plan_steps(args, len(train_set), has_eval=eval_set is not None or bool(callbacks))
+    stop = StopWhenAsked()
+    ours = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
+    if args.disable_tqdm:
+        ours.append(ProgressLines(args.run_name or out.name))
+    if needs_pairs(args.weights):
+        ours.append(Warnings(out / "warnings.jsonl", args.beta))
     trainer = PreferenceTrainer(
-        make_policy(loaded, backbone, gradient_checkpointing=gradient_checkpointing),
+        Policy(vlm, prepared.backbone),
         args,
-        examples=examples,
-        collator=TrieCollator(encoder, with_rejected, known, row_tokens),
-        order=micro_batches,
-        weights=weights,
-        options=options,
-        shift=RewardShift(delta, args.device),
-        in_step_reference=in_step,
-        save_weights=save_weights,
-        load_weights=lambda folder: load_trained(loaded, folder),
-        settings=settings,
-        keep=keep,
-        batches_per_epoch=len(examples) / micro,
-        callbacks=callbacks,
-        meter=None if peak is None else OperationMeter(backbone, in_step_reference=in_step),
-        peak_flops=peak,
+        collator,
+        train_set,
+        eval_set,
+        eval_collator,
+        settings=start.settings(train_set) | args.settings(),
+        callbacks=[*ours, *callbacks],
     )
-
-    check_shared_out(trainer.accelerator, watched=evaluate is not None)
-
-    def watching() -> dict[str, float]:
-        numbers = trainer.evaluate_pairs(results(validation)) if validation is not None else {}
-        return {**numbers, **(evaluate(loaded) if evaluate is not None and main else {})}
-
-    watch.work = watching
-    watch.log = start.log = trainer.log
-    resume = newest(str(args.output_dir), settings)
-    if resume is not None:
-        log.info("%s: resuming from %s", out, resume.name)
-        trainer.restore(resume)
+    check_sharding(trainer.accelerator, scores_benchmarks=any(isinstance(c, ScoreBenchmarks) for c in callbacks))
+    checkpoint = trainer.restore()
+    if checkpoint is not None:
+        log.info("%s: resuming from %s", out, checkpoint.name)
 
     def lost() -> str:
         step, saved = trainer.state.global_step, newest_step(str(args.output_dir))
@@ -393,43 +131,141 @@ def train(
             return f"all {step} steps so far are lost, there is no checkpoint yet, and the same command starts over"
         return f"{step - saved} steps since the checkpoint of step {saved} are lost, and the same command resumes there"
 
-    with interrupt.deferred(lost), worker_failures_explained(lost):
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    with wandb_run(args, out), interrupt.deferred(lost), worker_failures_explained(lost):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if stop.reason is not None:
         raise interrupt.Stopped(
-            f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {total}; the same command resumes "
-            "from there"
+            f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {args.max_steps}; the same command "
+            "resumes from there"
         )
-
-    kind = "adapter" if loaded.model is not loaded.backbone.model else "model"
-    state = gathered(loaded)
-    if main:
-        export(loaded, out / kind, base_key, state)
-    trainer.accelerator.wait_for_everyone()
+    result = trainer.export(out)
     return {
         "steps": trainer.state.global_step,
-        "examples": len(examples),
-        "images": len(groups),
-        "refused": len(refused),
-        "objective": weights,
-        "trained_parameters": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
-        "resumed_from": None if resume is None else resume.name,
+        "examples": len(train_set),
+        "images": len(group_by_image(train_set)),
+        "refused": len(train_set.refused),
+        "objective": args.weights,
+        "trained_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "resumed_from": None if checkpoint is None else checkpoint.name,
         "prepare_seconds": round(prepare_seconds, 3),
-        "features_seconds": round(seconds["features"], 3),
-        "reference_seconds": round(seconds["reference"], 3),
+        "features_seconds": round(prepared.seconds["features"], 3),
+        "reference_seconds": round(prepared.seconds["reference"], 3),
         "seconds": round(time.perf_counter() - started, 3),
         "last": trainer.last_log,
-        kind: str(out / kind),
+        result.name: str(result),
     }
 
 
-def _make_folder(out: Path) -> None:
+class Prepared:
+    """Reads data sets for a run, with the caches that belong to its starting model.
+
+    Attributes:
+        backbone: the model as the engine sees it; it takes image features from the cache where there is one.
+        seconds: spent on filling caches.
+    """
+
+    def __init__(self, vlm: Loaded, args: PreferenceConfig, start: StartingModel, out: Path) -> None:
+        self.vlm, self.args, self.start = vlm, args, start
+        cached = args.feature_cache_dir is not None
+        self.backbone: Backbone = cast(Backbone, FeatureBackbone(vlm.backbone)) if cached else vlm.backbone
+        self.reference_folder = Path(args.reference_cache_dir or out / "reference")
+        self.seconds = {"features": 0.0, "reference": 0.0}
+
+    def read(
+        self, source: Data, refused_file: Path, tables: Sequence[str], with_rejected: bool
+    ) -> tuple[PairDataset, TrieCollator]:
+        """The usable examples of a data set, and what makes batches of them, reference log-probabilities included."""
+        args = self.args
+        data = PairDataset.read(
+            source, self.vlm, args, tables=tables, with_rejected=with_rejected, refused_file=refused_file
+        )
+        wants_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
+        reference: Mapping[str, tuple[float, float]] | None = None
+        if wants_reference or args.feature_cache_dir is not None:
+            parts = self.start.cache_parts(data)
+            with torch.autocast(args.device.type, torch.bfloat16, enabled=bool(args.bf16)):
+                if args.feature_cache_dir is not None:
+                    began = time.perf_counter()
+                    data.encoder.known = cached_prompts(
+                        args.feature_cache_dir, feature_parts(parts, data), data, self.backbone, Workers.of(args)
+                    )
+                    self.seconds["features"] += time.perf_counter() - began
+                if wants_reference:
+                    began = time.perf_counter()
+                    reference = reference_logps(
+                        self.reference_folder,
+                        parts,
+                        data,
+                        self.backbone,
+                        batch_tokens=args.reference_batch_tokens,
+                        workers=Workers.of(args),
+                    )
+                    self.seconds["reference"] += time.perf_counter() - began
+        return data, TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
+
+
+def check_model(vlm: Loaded, args: PreferenceConfig) -> None:
+    """Raise ValueError for settings that do not go with the model."""
+    if args.peft is not None and vlm.has_adapter:
+        raise ValueError("peft must be null: the model already has an adapter, which is trained on; or merge it first")
+    if vlm.has_adapter and args.train_vision:
+        raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
+    in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
+    if in_step and (vlm.has_adapter or args.peft is None):
+        raise ValueError(
+            "trainer.precompute_ref_log_probs=false computes the reference with the adapter off, which is the starting "
+            "model only for a fresh adapter (peft.r): set it to true"
+        )
+
+
+def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> None:
+    """Fill in what depends on the data: the number of steps, and epochs as steps.
+
+    transformers sees the whole run as one epoch of ``max_steps`` steps, so that batches may run on across epochs.
+    """
+    batch = args.global_batch_size or 1
+    epoch = num_steps(num_examples, batch, 1.0, args.group_by_image)
+    if args.max_steps <= 0:
+        args.max_steps = num_steps(num_examples, batch, args.num_train_epochs, args.group_by_image)
+        if args.process_index == 0 and args.max_steps < FEW_STEPS:
+            log.warning(
+                f"only {args.max_steps} steps for {num_examples} examples: set trainer.num_train_epochs or "
+                "trainer.max_steps to train longer"
+            )
+    for kind in ("logging", "save", "eval"):
+        if getattr(args, f"{kind}_strategy") == "epoch":
+            setattr(args, f"{kind}_strategy", type(getattr(args, f"{kind}_strategy"))("steps"))
+            setattr(args, f"{kind}_steps", epoch)
+    if not has_eval:
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "trainer.load_best_model_at_end=true: there are no held-out pairs to choose by; set it to false"
+            )
+        args.eval_on_start = False
+        args.eval_strategy = type(args.eval_strategy)("no")
+
+
+def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
+    """Raise ValueError if weights were to be sharded (FSDP, ZeRO-3) and are not, or if something cannot work so."""
+    kind = accelerator.distributed_type.value
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and kind != "FSDP":
+        raise ValueError(f"FSDP was asked for and accelerate runs {kind}: it needs two GPUs or more; use strategy ddp")
+    plugin = accelerator.state.deepspeed_plugin
+    if scores_benchmarks and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
+        raise ValueError(
+            "trainer.watch: benchmarks are scored by one process, which under FSDP and ZeRO-3 has a share of the "
+            "weights: set trainer.watch=null (the held-out pairs are still scored), or use ddp or zero2"
+        )
+
+
+def _make_folder(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
-        (out / ".writable").unlink()
+        (out / ".writable").unlink(missing_ok=True)  # another process may have removed it
     except OSError as error:
         raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
+    return out
 
 
 def _quiet() -> None:
@@ -440,31 +276,3 @@ def _quiet() -> None:
 
         disable_progress_bars()
         transformers_logging.disable_progress_bar()
-
-
-def _label(objective: str | Mapping[str, float], out: Path) -> str:
-    """The objective's name; of weights the run folder's, which a stage names by the arm."""
-    return objective if isinstance(objective, str) else out.name
-
-
-def _validation_chunks(examples: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
-    """This process's share of the validation micro-batches, images together; every process takes as many."""
-    numbers = list(chain.from_iterable(group_by_image(examples)))
-    chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    return chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
-
-
-# --------------------------------------------------------------------------------------------------------------- model
-
-
-def _choose_trained(loaded: Loaded, lora: Mapping[str, Any] | None, train_vision: bool, seed: int) -> Loaded:
-    """The model with its trained weights marked: a fresh adapter, the adapter it has, or all weights."""
-    model: nn.Module = loaded.model
-    if lora:
-        model = add_lora(loaded, seed=seed, **lora)
-    elif loaded.model is not loaded.backbone.model:
-        for name, parameter in loaded.model.named_parameters():
-            parameter.requires_grad_("lora_" in name)
-    else:
-        set_trained(loaded, vision=train_vision)
-    return replace(loaded, model=model)

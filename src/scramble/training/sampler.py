@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-ORDERS = ("images", "pairs")
 LOOK_AHEAD = 64  # images: how far to look for one whose pairs fill a micro-batch exactly
 
 
-def num_steps(num_pairs: int, batch_size: int, epochs: float, order: str) -> int:
+def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bool) -> int:
     """Optimizer steps in ``epochs`` passes over the pairs.
 
-    ``images``: batches are always full and run on across epochs. ``pairs``: the last batch of an epoch may be short.
+    Grouped by image, batches are always full and run on across epochs; else the last batch of an epoch may be short.
     """
-    if order == "images":
+    if group_by_image:
         return max(1, math.ceil(epochs * num_pairs / batch_size))
     return max(1, math.ceil(epochs * math.ceil(num_pairs / batch_size)))
 
@@ -33,13 +32,12 @@ class MicroBatches(Sampler[list[int]]):
         groups: pair indices of each image (pairs of one image share its pass through the model).
         size: pairs in a micro-batch.
         steps: optimizer steps of the run.
-        order: ``images`` shuffles images and keeps the pairs of one together (an image is split only where nothing
-            within reach fits); ``pairs`` shuffles pairs one by one exactly as transformers' and TRL's trainers do for
-            this seed.
+        group_by_image: shuffle images and keep the pairs of one together (an image is split only where nothing within
+            reach fits); else shuffle pairs one by one exactly as transformers' and TRL's trainers do for this seed.
         seed: of the order; epoch e is shuffled with ``seed + e``.
 
     Raises:
-        ValueError: for an unknown order, or if ``pairs`` leaves a short batch that several micro-batches would share.
+        ValueError: pairs one by one leave a short batch that several micro-batches would share.
     """
 
     def __init__(
@@ -48,23 +46,21 @@ class MicroBatches(Sampler[list[int]]):
         size: int,
         steps: int,
         *,
-        order: str = "images",
+        group_by_image: bool = True,
         seed: int = 0,
         accumulation: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if order not in ORDERS:
-            raise ValueError(f"order={order!r} is unknown: choose one of {ORDERS}")
         self.groups = [list(group) for group in groups]
         self.num_pairs = sum(map(len, self.groups))
         per_step = accumulation * world_size
-        if order == "pairs" and per_step > 1 and self.num_pairs % (size * per_step):
+        if not group_by_image and per_step > 1 and self.num_pairs % (size * per_step):
             raise ValueError(
-                f"order='pairs' needs a number of pairs divisible by the batch ({size * per_step}) when a step has "
-                f"several micro-batches, and there are {self.num_pairs}: use order='images'"
+                f"trainer.group_by_image=false needs a number of pairs divisible by the batch ({size * per_step}) when a "
+                f"step has several micro-batches, and there are {self.num_pairs}: use trainer.group_by_image=true"
             )
-        self.size, self.order, self.seed = size, order, seed
+        self.size, self.group_by_image, self.seed = size, group_by_image, seed
         self.rank, self.world_size = rank, world_size
         self.length = steps * accumulation
 
@@ -72,7 +68,7 @@ class MicroBatches(Sampler[list[int]]):
         return self.length
 
     def __iter__(self) -> Iterator[list[int]]:
-        stream = self._by_image() if self.order == "images" else self._by_pair()
+        stream = self._by_image() if self.group_by_image else self._by_pair()
         for index in range(self.length * self.world_size):
             batch = next(stream)
             if index % self.world_size == self.rank:

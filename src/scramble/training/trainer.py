@@ -5,11 +5,14 @@ Suffixes: P pairs of a micro-batch, Q sequences.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +21,33 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from trl.models.activation_offloading import get_act_offloading_ctx_manager
 
+from scramble.models import Loaded
 from scramble.storage.files import StoreError, read_json, write_json
-from scramble.training.checkpoint import prune, seal, working_path
+from scramble.training.checkpoint import newest, prune, seal
+from scramble.training.checkpoint_paths import checkpoint_path, working_path
 from scramble.training.collator import PairBatch, TrieCollator
-from scramble.training.data import Example
-from scramble.training.dataloader import Workers, data_loader, unwrap
+from scramble.training.config import PreferenceConfig, defaults
+from scramble.training.data import Example, group_by_image
+from scramble.training.dataloader import Workers, data_loader, results, unwrap
+from scramble.training.dataset import PairDataset
 from scramble.training.flops import OperationMeter
 from scramble.training.losses import PairLogps, combine, needs_pairs, reads, weighted_sum
-from scramble.training.monitoring import memory_use
-from scramble.training.policy import Policy
+from scramble.training.monitoring import memory_use, peak_flops
+from scramble.training.policy import Policy, PolicyLogps
 from scramble.training.reward_shift import RewardShift
 from scramble.training.sampler import MicroBatches
+from scramble.training.token_weights import length_desensitised, wpo_weights
+from scramble.training.weights import export, gathered, load_trained, save_trained
 from scramble.trie.engine import NonFiniteError
 
-SHIFT_FILE, STATE_FILE, WEIGHTS_FOLDER = "delta.json", "trainer_state.json", "weights"
+log = logging.getLogger(__name__)
+
+SHIFT_FILE, STATE_FILE, WEIGHTS_FOLDER = "reward_shift.json", "trainer_state.json", "weights"
 LOG_FILE = "log-{rank}.json"
 
 
@@ -47,22 +59,13 @@ class PreferenceTrainer(Trainer):
 
     Args:
         policy: the model; what it trains is what requires a gradient.
-        args: transformers' arguments; the run is one "epoch" of ``args.max_steps`` steps.
-        examples: what is trained on.
-        collator: turns examples into a micro-batch.
-        order: this process's micro-batches, as numbers of examples.
-        weights: the objective, loss name to weight.
-        options: what the losses read besides log-probabilities (``beta``, ``label_smoothing``, ...).
-        shift: the reward shift, read by ``bco_pair``.
-        in_step_reference: compute the reference in the step, adapters off, instead of reading it from the batch.
-        save_weights: writes the trained weights into a folder; every process calls it, the main one writes.
-        load_weights: reads them back.
+        args: the run's settings; the run is one "epoch" of ``args.max_steps`` steps.
+        data_collator: turns examples into a micro-batch.
+        train_dataset: what is trained on.
+        eval_dataset: held-out pairs, None for none.
+        eval_collator: turns those into a micro-batch.
         settings: what a checkpoint must have been made with to be resumed.
-        keep: checkpoints kept.
-        batches_per_epoch: micro-batches (of all processes) that make one pass over the data, for the log.
         callbacks: transformers' callbacks.
-        meter: counts operations, for the MFU.
-        peak_flops: operations a second that a device can do.
     """
 
     loss_is_scaled_for_ga = False
@@ -70,35 +73,49 @@ class PreferenceTrainer(Trainer):
     def __init__(
         self,
         policy: Policy,
-        args: TrainingArguments,
-        *,
-        examples: Sequence[Example],
-        collator: TrieCollator,
-        order: MicroBatches,
-        weights: Mapping[str, float],
-        options: Mapping[str, Any],
-        shift: RewardShift,
-        in_step_reference: bool,
-        save_weights: Callable[[Path], None],
-        load_weights: Callable[[Path], None],
-        settings: Mapping[str, Any],
-        keep: int,
-        batches_per_epoch: float,
-        callbacks: list[TrainerCallback],
-        meter: OperationMeter | None = None,
-        peak_flops: float | None = None,
+        args: PreferenceConfig,
+        data_collator: TrieCollator,
+        train_dataset: PairDataset,
+        eval_dataset: PairDataset | None = None,
+        eval_collator: TrieCollator | None = None,
+        settings: Mapping[str, Any] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.examples, self.collator, self.order = examples, collator, order
-        self.weights, self.options, self.shift = dict(weights), dict(options), shift
-        self.in_step_reference = in_step_reference
-        self.save_weights, self.load_weights = save_weights, load_weights
-        self.settings, self.keep, self.batches_per_epoch = dict(settings), keep, batches_per_epoch
-        self.meter, self.peak_flops = meter, peak_flops
-        super().__init__(policy, args, callbacks=callbacks)
+        self.weights = args.weights
+        self.in_step_reference = needs_pairs(self.weights) and not args.precompute_ref_log_probs
+        self.shift = RewardShift(args.reward_shift, args.device)
+        self.settings = dict(settings or {})
+        self.eval_collator = eval_collator
+        self.batches_per_epoch = len(train_dataset) / args.per_device_train_batch_size
+        self.order = MicroBatches(
+            group_by_image(train_dataset),
+            args.per_device_train_batch_size,
+            args.max_steps,
+            group_by_image=args.group_by_image,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            accumulation=args.gradient_accumulation_steps,
+            rank=args.process_index,
+            world_size=args.world_size,
+        )
+        self.peak_flops = peak_flops(args.device, args.peak_tflops)
+        measured = self.peak_flops is not None
+        self.meter = OperationMeter(policy.backbone, in_step_reference=self.in_step_reference) if measured else None
+        # The dataset is not None even where no pairs are held out: callbacks may score benchmarks at each evaluation.
+        super().__init__(
+            policy,
+            args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,  # type: ignore[arg-type]
+            eval_dataset=eval_dataset if eval_dataset is not None else (),  # type: ignore[arg-type]
+            callbacks=callbacks,
+        )
         self.remove_callback(PrinterCallback)
+        offloads = args.activation_offloading
+        self._offloaded = get_act_offloading_ctx_manager(policy) if offloads else contextlib.nullcontext()
         self.last_log: dict[str, float] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
         self._counts: dict[str, float] = defaultdict(float)
+        self._num_tokens = 0.0  # of the whole run, all processes
         self._step_examples: list[str] = []
         self._log_time = time.perf_counter()
         self._data_seconds = 0.0
@@ -107,9 +124,9 @@ class PreferenceTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Micro-batches in the sampler's order, which already deals them out to processes."""
-        return data_loader(
-            self.examples, self.collator, self.collator.encoder, Workers.of(self.args), batch_sampler=self.order
-        )
+        collator: Any = self.data_collator
+        data: Any = self.train_dataset
+        return data_loader(data, collator, collator.encoder, Workers.of(self.args), batch_sampler=self.order)
 
     def get_batch_samples(self, *args: Any) -> tuple[list[Any], Any]:
         """The micro-batches of a step. Times the wait for them; raises the error of one that cannot be built."""
@@ -129,26 +146,36 @@ class PreferenceTrainer(Trainer):
     ) -> Any:
         """The objective's loss on one micro-batch (a scalar); in training its rewards enter the shift."""
         batch: PairBatch = inputs["batch"]
-        training = model.training
+        training, args = model.training, self.args
         if training:
             self._step_examples += batch.example_ids
-        logps = self._pair_logps(model, batch)
-        beta = float(self.options.get("beta", 1.0))
+        with self._offloaded:
+            output = self._score(model, batch)
+        logps = self._pair_logps(output, batch)
         with torch.no_grad():
-            rewards_2P = beta * torch.stack([logps.h_chosen, logps.h_rejected])
+            rewards_2P = args.beta * torch.stack([logps.h_chosen, logps.h_rejected])
             if training and reads(self.weights, "shift"):
                 self.shift.observe(rewards_2P)
-        means = combine(self.weights, logps, {**self.options, "shift": self.shift.value})
+        options = {name: getattr(args, name) for name in ("beta", "label_smoothing", "discopop_tau", "sft_mean")}
+        pair_weights_P = wpo_weights(output, batch) if args.use_weighting else None
+        means = combine(self.weights, logps, {**options, "shift": self.shift.value}, pair_weights_P)
         loss = weighted_sum(self.weights, means)
         with torch.no_grad():
-            self._note(batch, logps, rewards_2P, {"loss": loss, **means})
+            self._note(batch, logps, rewards_2P, {"loss": loss, **means}, output.entropy_M)
         return (loss, None) if return_outputs else loss
 
-    def _pair_logps(self, model: nn.Module, batch: PairBatch) -> PairLogps:
+    def _score(self, model: nn.Module, batch: PairBatch) -> PolicyLogps:
+        statistics = self.args.use_weighting or self.args.log_entropy
         try:
-            sums_Q, counts_Q, ref_Q = model(batch.tries, with_reference=self.in_step_reference)
+            output: PolicyLogps = model(batch.tries, with_reference=self.in_step_reference, with_statistics=statistics)
         except NonFiniteError as error:
             raise NonFiniteError(f"step {self.state.global_step + 1}: {error}") from error
+        if self.args.ld_alpha is None:
+            return output
+        return length_desensitised(output, batch, self.args.ld_alpha)
+
+    def _pair_logps(self, output: PolicyLogps, batch: PairBatch) -> PairLogps:
+        sums_Q, counts_Q, ref_Q = output.sums_Q, output.counts_Q, output.reference_Q
         device = sums_Q.device
         chosen_P = batch.chosen_P.to(device, non_blocking=True)
         if batch.rejected_P is None:
@@ -162,7 +189,14 @@ class PreferenceTrainer(Trainer):
         else:  # an objective without a reference
             ref_chosen = ref_rejected = torch.zeros_like(sums_Q[chosen_P])
         return PairLogps(
-            sums_Q[chosen_P], sums_Q[rejected_P], ref_chosen, ref_rejected, counts_Q[chosen_P], counts_Q[rejected_P]
+            sums_Q[chosen_P],
+            sums_Q[rejected_P],
+            ref_chosen,
+            ref_rejected,
+            counts_Q[chosen_P],
+            counts_Q[rejected_P],
+            self.args.f_divergence_type,
+            self.args.f_alpha_divergence_coef,
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -188,8 +222,17 @@ class PreferenceTrainer(Trainer):
 
     # ----------------------------------------------------------------------------------------------------------- log
 
-    def _note(self, batch: PairBatch, logps: PairLogps, rewards_2P: Tensor, means: Mapping[str, Tensor]) -> None:
+    def _note(
+        self,
+        batch: PairBatch,
+        logps: PairLogps,
+        rewards_2P: Tensor,
+        means: Mapping[str, Tensor],
+        entropy_M: Tensor | None,
+    ) -> None:
         note = {"loss": means["loss"]}
+        if entropy_M is not None and self.args.log_entropy:
+            note["entropy"] = entropy_M.mean()
         if len(self.weights) > 1:
             note |= {f"loss/{name}": means[name] for name in self.weights}
         note["logps/chosen"] = logps.policy_chosen.mean()
@@ -203,7 +246,7 @@ class PreferenceTrainer(Trainer):
             note["rewards/accuracies"] = (rewards_2P[0] > rewards_2P[1]).float().mean()
             note["kl"] = kl_estimate(logps)
         if reads(self.weights, "shift"):
-            note["delta"] = self.shift.value
+            note["reward_shift"] = self.shift.value
         for name, value in note.items():
             self._metrics[name].append(value.detach().double())
         tries = batch.tries
@@ -223,9 +266,7 @@ class PreferenceTrainer(Trainer):
         logs["epoch"] = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
         logs["epoch"] = round(logs["epoch"] / self.batches_per_epoch, 6)
         self.last_log |= logs
-        wanted = self.control.should_log  # a row between steps, of a validation, must not swallow the step's own
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
-        self.control.should_log = wanted and "loss" not in logs
 
     def _flush(self) -> dict[str, float]:
         """Averages and rates since the last call; every process makes the call."""
@@ -242,12 +283,13 @@ class PreferenceTrainer(Trainer):
         self._counts.clear()
         data_seconds, self._data_seconds = self._data_seconds, 0.0
         pairs, tokens, positions, images, flops = counts.tolist()
+        self._num_tokens += tokens
         world = self.order.world_size
         mfu = {"mfu": flops / seconds / world / self.peak_flops} if self.peak_flops and flops else {}
         return {
             **dict(zip(names, means.tolist(), strict=True)),
             "pairs": pairs,
-            "tokens": tokens,
+            "num_tokens": self._num_tokens,
             "images": images,
             "padding_fraction": 1 - tokens / positions,
             "seconds": seconds,
@@ -267,12 +309,14 @@ class PreferenceTrainer(Trainer):
         working = working_path(folder, step)
         main = self.is_world_process_zero()
         try:
+            best = self.state.best_global_step
+            self.state.best_model_checkpoint = str(checkpoint_path(folder, best)) if best else None
             if main:
                 shutil.rmtree(working, ignore_errors=True)
                 (working / WEIGHTS_FOLDER).mkdir(parents=True)
                 write_json(working / SHIFT_FILE, self.shift.state_dict())
                 self.state.save_to_json(str(working / STATE_FILE))
-            self.save_weights(working / WEIGHTS_FOLDER)
+            self._save_weights(working / WEIGHTS_FOLDER)
             self.accelerator.wait_for_everyone()
             self._save_optimizer_and_scheduler(str(working))
             self._save_scaler(str(working))
@@ -280,12 +324,17 @@ class PreferenceTrainer(Trainer):
             unlogged = {name: torch.stack(values).tolist() for name, values in self._metrics.items()}
             write_json(
                 working / LOG_FILE.format(rank=self.args.process_index),
-                {"metrics": unlogged, "counts": self._counts, "last": self.last_log},
+                {
+                    "metrics": unlogged,
+                    "counts": self._counts,
+                    "num_tokens": self._num_tokens,
+                    "last": self.last_log,
+                },
             )
             self.accelerator.wait_for_everyone()
             if main:
                 seal(folder, step, self.settings)
-                prune(folder, self.keep)
+                prune(folder, self.args.save_total_limit, best)
             self.accelerator.wait_for_everyone()
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
             if main:
@@ -307,46 +356,113 @@ class PreferenceTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: :meth:`restore` has done it, before any wrapper shares the weights out."""
 
-    def restore(self, checkpoint: Path) -> None:
-        """Weights, reward shift and unlogged numbers of a checkpoint, before ``train``, which restores optimizer,
-        schedule, position and random state."""
-        self.load_weights(checkpoint / WEIGHTS_FOLDER)
+    def restore(self) -> Path | None:
+        """Take weights, reward shift and unlogged numbers from the newest whole checkpoint. Returns its folder, or None.
+
+        Called before ``train``, which restores optimizer, schedule, position and random state.
+        """
+        checkpoint = newest(str(self.args.output_dir), self.settings, defaults())
+        if checkpoint is None:
+            return None
+        self.args.eval_on_start = False  # this was logged by the run that began
+        load_trained(self.vlm, checkpoint / WEIGHTS_FOLDER)
         self.shift.load_state_dict(read_json(checkpoint / SHIFT_FILE))
         log_file = checkpoint / LOG_FILE.format(rank=self.args.process_index)
         if log_file.exists():
             values = read_json(log_file)
-            self.last_log = values["last"]
+            self.last_log, self._num_tokens = values["last"], values["num_tokens"]
             for name, numbers in values["metrics"].items():
                 self._metrics[name] += list(torch.tensor(numbers, dtype=torch.float64, device=self.args.device))
             self._counts |= values["counts"]
+        return checkpoint
+
+    @property
+    def vlm(self) -> Loaded:
+        """The model with its processor and family."""
+        policy: Any = self.model
+        return getattr(policy, "module", policy).vlm  # type: ignore[no-any-return]
+
+    def _save_weights(self, folder: Path) -> None:
+        state = gathered(self.vlm)
+        if self.is_world_process_zero():
+            save_trained(self.vlm, folder, self.settings.get("base"), state)
+
+    def _load_best_model(self) -> None:
+        """Put the weights of the best evaluation into the model (``load_best_model_at_end``)."""
+        best = self.state.best_global_step
+        folder = checkpoint_path(str(self.args.output_dir), best) if best else None
+        if folder is None or not folder.is_dir():
+            raise StoreError(f"the checkpoint of the best step {best} is gone from {self.args.output_dir}")
+        metric = self.args.metric_for_best_model
+        log.info("the result is the checkpoint of step %d, the best by %s (%.4g)", best, metric, self.state.best_metric)
+        load_trained(self.vlm, folder / WEIGHTS_FOLDER)
 
     # ---------------------------------------------------------------------------------------------------- validation
 
-    @torch.no_grad()
-    def evaluate_pairs(self, batches: Iterable[PairBatch]) -> dict[str, float]:
-        """Loss and metrics (``val/...``), averaged over examples, of held-out micro-batches: this process's share, at
-        least one. The reward shift is read and left as it is."""
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Numbers of the held-out pairs (``eval_...``), with what callbacks add to them in ``on_evaluate``.
+
+        Random state and the modes of all modules are as before after.
+        """
+        policy: Any = self.model
+        modes = {module: module.training for module in policy.modules()}
+        policy.eval()
+        try:
+            with torch.random.fork_rng(), torch.no_grad():
+                metrics = self._evaluate_pairs() if self.eval_dataset else {}
+                self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        if metrics:
+            self.log(dict(metrics))
+        return metrics
+
+    def _evaluate_pairs(self) -> dict[str, float]:
+        """Loss and metrics, averaged over examples, of this process's share of the held-out micro-batches (at least
+        one). The reward shift is read and left as it is."""
+        collator: Any = self.eval_collator
+        data: Any = self.eval_dataset
+        chunks = eval_chunks(data, self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
+        loader = data_loader(data, collator, collator.encoder, Workers.of(self.args), batch_sampler=chunks)
         kept = self._metrics, self._counts
         self._metrics, self._counts = defaultdict(list), defaultdict(float)
         model: Any = self.model
-        was_training = model.training
-        model.eval()
         sizes: list[float] = []
         try:
-            for batch in batches:
+            for batch in results(loader):
                 self.compute_loss(model, {"batch": batch})
                 sizes.append(float(len(batch.example_ids)))
             names = list(self._metrics)
             values = torch.stack([torch.stack(self._metrics[name]) for name in names])
         finally:
-            model.train(was_training)
             self._metrics, self._counts = kept
         weights = values.new_tensor(sizes)
         sums = torch.cat([values @ weights, weights.sum()[None]])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         *means, _ = (sums / sums[-1]).tolist()
-        return {f"val/{name}": value for name, value in zip(names, means, strict=True)}
+        return {f"eval_{name}": value for name, value in zip(names, means, strict=True)}
+
+    # -------------------------------------------------------------------------------------------------------- result
+
+    def export(self, out: Path) -> Path:
+        """Write the trained adapter, or the whole model, below ``out``; every process must call it."""
+        folder = out / ("adapter" if self.vlm.has_adapter else "model")
+        state = gathered(self.vlm)
+        if self.is_world_process_zero():
+            export(self.vlm, folder, self.settings["base"], state)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+
+def eval_chunks(data: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
+    """A process's share of the held-out micro-batches, images together; every process takes as many."""
+    numbers = list(chain.from_iterable(group_by_image(data)))
+    chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
 
 
 def kl_estimate(logps: PairLogps) -> Tensor:

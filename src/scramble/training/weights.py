@@ -55,7 +55,7 @@ def gathered(loaded: Loaded) -> dict[str, torch.Tensor] | None:
     from torch.distributed.tensor import DTensor
 
     model: nn.Module = loaded.model
-    wrapped = loaded.model is not loaded.backbone.model
+    wrapped = loaded.has_adapter
     state = {name: t for name, t in model.state_dict(keep_vars=True).items() if not wrapped or "lora_" in name}
     if any(hasattr(tensor, "ds_id") for tensor in state.values()):
         import deepspeed
@@ -86,7 +86,7 @@ def save_trained(
     """
     folder = Path(folder)
     loaded.model.save_pretrained(folder, state_dict=state)
-    if loaded.model is loaded.backbone.model:
+    if not loaded.has_adapter:
         loaded.processor.save_pretrained(folder)
     else:
         base = {"path": loaded.path, "revision": loaded.revision, "weights": base_key}
@@ -96,7 +96,7 @@ def save_trained(
 
 def load_trained(loaded: Loaded, folder: str | Path) -> None:
     """Read back what :func:`save_trained` wrote, into the model in place."""
-    if loaded.model is loaded.backbone.model:
+    if not loaded.has_adapter:
         model: Any = loaded.model
         saved = type(model).from_pretrained(folder, dtype=loaded.backbone.head.weight.dtype)
         loaded.model.load_state_dict(saved.state_dict())

@@ -35,6 +35,8 @@ class LogProbs:
         sums_Q: log-probability of each sequence: the sum over its scored tokens.
         counts_Q: scored tokens of each sequence.
         num_sequences: sequences of each item.
+        entropy_M, log_sum_squares_M: entropy and log sum p^2 of the distribution that each scored token was drawn from,
+            where they were asked for.
     """
 
     tokens_M: Tensor
@@ -42,6 +44,8 @@ class LogProbs:
     sums_Q: Tensor
     counts_Q: Tensor
     num_sequences: tuple[int, ...]
+    entropy_M: Tensor | None = None
+    log_sum_squares_M: Tensor | None = None
 
     @property
     def means_Q(self) -> Tensor:
@@ -65,6 +69,7 @@ def logprobs(
     features: Sequence[Tensor | None] | None = None,
     *,
     chunk_elements: int = CHUNK_ELEMENTS,
+    with_statistics: bool = False,
 ) -> LogProbs:
     """One pass over the tries of ``batch``; differentiable unless called under ``torch.no_grad``.
 
@@ -73,6 +78,7 @@ def logprobs(
         batch: from :func:`scramble.trie.pack.pack`; it is moved to the model's device.
         features: image features (F_i, D) of each item, from :func:`encode_images` or a cache; None computes them.
         chunk_elements: logits alive at a time in the output head.
+        with_statistics: also entropy and log sum p^2, without gradient.
 
     Raises:
         TrieError: an item whose image tokens and image features differ in number.
@@ -87,7 +93,7 @@ def logprobs(
     with only_predicting(backbone.decoder, batch.rows_R):
         hidden_BLD = backbone.decode(embeds_BLD, mask, batch.position_ids_BL)
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
-    logps_T = head_logprobs(
+    logps_T, entropy_R, log_sum_squares_R = head_logprobs(
         hidden_RD,
         head.weight,
         head.bias,
@@ -95,8 +101,12 @@ def logprobs(
         batch.target_rows_T,
         batch.target_ids_T,
         chunk_elements=chunk_elements,
+        with_statistics=with_statistics,
     )
     result = _gather(batch, logps_T)
+    if entropy_R is not None and log_sum_squares_R is not None:
+        rows_M = batch.target_rows_T.index_select(0, batch.token_targets_M)
+        result = replace(result, entropy_M=entropy_R[rows_M], log_sum_squares_M=log_sum_squares_R[rows_M])
     if not torch.isfinite(result.sums_Q).all():
         raise NonFiniteError(_describe_non_finite(batch, result.sums_Q))
     return result

@@ -23,7 +23,8 @@ def head_logprobs(
     target_ids_T: Tensor,
     *,
     chunk_elements: int = CHUNK_ELEMENTS,
-) -> Tensor:
+    with_statistics: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Log-softmax (nats; float32, float64 for a float64 head) of the head's logits at the given tokens: (T,).
 
     The gradient of ``log p(y)`` by the hidden state is ``W[y] - softmax(W h) @ W``. Its second term does not depend on
@@ -36,9 +37,18 @@ def head_logprobs(
         row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_rows_T, target_ids_T: row and token id of each prediction.
         chunk_elements: logits alive at a time.
+        with_statistics: also two numbers about the whole distribution at each position, without gradient.
+
+    Returns:
+        The log-probabilities (T,); with statistics the entropy -sum p log p (R,) in nats and log sum p^2 (R,), which is
+        the mean log-probability that WPO aligns its weights by (arXiv 2406.11827), else None twice.
     """
     chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
-    return _HeadLogProbs.apply(hidden_RD, weight_VD, bias_V, row_starts, target_rows_T, target_ids_T, chunk_rows)
+    statistics = hidden_RD.new_empty((2, len(hidden_RD)), dtype=torch.float32) if with_statistics else None
+    logps_T: Tensor = _HeadLogProbs.apply(
+        hidden_RD, weight_VD, bias_V, row_starts, target_rows_T, target_ids_T, chunk_rows, statistics
+    )
+    return (logps_T, None, None) if statistics is None else (logps_T, statistics[0], statistics[1])
 
 
 class _HeadLogProbs(torch.autograd.Function):
@@ -52,6 +62,7 @@ class _HeadLogProbs(torch.autograd.Function):
         target_rows_T: Tensor,
         target_ids_T: Tensor,
         chunk_rows: int,
+        statistics_2R: Tensor | None,
     ) -> Tensor:
         needs_hidden_grad = ctx.needs_input_grad[0]
         precision = torch.promote_types(weight_VD.dtype, torch.float32)
@@ -64,6 +75,10 @@ class _HeadLogProbs(torch.autograd.Function):
             logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V)
             norm_C = logits_CV.logsumexp(-1)
             logps_T[targets] = logits_CV[rows_T, ids_T] - norm_C[rows_T]
+            if statistics_2R is not None:
+                logps_CV = logits_CV - norm_C[:, None]
+                statistics_2R[0, start:stop] = -(logps_CV.exp() * logps_CV).sum(-1)
+                statistics_2R[1, start:stop] = (2 * logps_CV).logsumexp(-1)
             if expected_RD is not None:
                 probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()
                 expected_RD[start:stop] = _matmul(probs_CV, weight_VD)
@@ -83,7 +98,7 @@ class _HeadLogProbs(torch.autograd.Function):
             grad_hidden = grad_hidden.to(hidden_RD.dtype)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             grad_weight, grad_bias = _head_gradients(ctx, grad_T, grad_R)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
 def _head_gradients(ctx: Any, grad_T: Tensor, grad_R: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,340 @@
+"""The sections ``trainer``, ``peft`` and ``model.quantization``: fields of TRL, PEFT and transformers by their own names.
+
+Stated here are the fields that ``configs/`` gives a value, so that they can be checked without loading torch. All other
+fields of :class:`scramble.training.config.PreferenceConfig` (which derives from ``trl.DPOConfig``), ``peft.LoraConfig``
+and ``transformers.BitsAndBytesConfig`` are looked up in those classes once one of them is set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from scramble.config.binding import (
+    NOT_EMPTY,
+    Bound,
+    Count,
+    Section,
+    Share,
+    Text,
+    Whole,
+    above,
+    at_least,
+    between,
+    hint,
+    show,
+)
+from scramble.training.fields import REFUSED, RENAMED
+
+# A test compares these names with those of the code that reads them (tests/test_config.py).
+Loss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+    "sft",
+]
+SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # the losses that read label_smoothing
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+]
+# What reports a run -> the package that transformers' callback needs.
+REPORTERS = {
+    "wandb": "wandb",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "comet_ml": "comet_ml",
+    "swanlab": "swanlab",
+    "clearml": "clearml",
+    "neptune": "neptune",
+    "dvclive": "dvclive",
+    "codecarbon": "codecarbon",
+    "azure_ml": "azureml",
+    "flyte": "flytekit",
+}
+
+Positive = Annotated[float, above(0)]
+Fraction = Annotated[float, between(0, 1, with_most=False)]
+NotNegative = Annotated[float, at_least(0)]
+Steps = Annotated[
+    float, Bound(lambda value: value > 0 and (value < 1 or value == int(value)), "must be a whole number")
+]
+WholeRun = Annotated[int, Bound(lambda value: value == -1 or value > 0, "must be above 0, or -1 for num_train_epochs")]
+Strategy = Literal["no", "steps", "epoch"]
+
+
+@dataclass(frozen=True)
+class Watch(Section):
+    """Benchmarks of the validation split that every evaluation scores."""
+
+    benchmarks: Annotated[list[Text], NOT_EMPTY]
+    limit: Count | None = None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """The benchmarks must exist."""
+        from scramble.evaluation.benchmarks import BENCHMARKS
+
+        for name in self.benchmarks:
+            if name not in BENCHMARKS:
+                yield f"{at}.benchmarks: no benchmark is called {name}; {hint(name, BENCHMARKS)}"
+
+
+@dataclass(frozen=True)
+class Trainer(Section):
+    """Settings of :class:`scramble.training.config.PreferenceConfig`."""
+
+    num_train_epochs: Positive
+    max_steps: WholeRun
+    global_batch_size: Count | None
+    per_device_train_batch_size: Count | None
+    gradient_accumulation_steps: Count | None
+    learning_rate: Positive
+    lr_scheduler_type: Scheduler
+    warmup_ratio: Share
+    warmup_steps: NotNegative
+    optim: Text
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    loss_type: Annotated[list[Loss], NOT_EMPTY]
+    loss_weights: list[float] | None
+    beta: Positive
+    label_smoothing: Fraction
+    reward_shift: Literal["earlier", "inclusive", "none"]
+    sft_mean: Literal["answer", "batch"]
+    bf16: bool
+    gradient_checkpointing: bool
+    max_length: Count | None
+    max_rejected_fraction: Share
+    group_by_image: bool
+    precompute_ref_log_probs: bool
+    tables: Annotated[list[Literal["pairs", "captions", "questions", "rationales"]], NOT_EMPTY]
+    caption_prompt: Text
+    train_vision: bool
+    feature_cache_dir: Text | None
+    image_cache_mb: Whole
+    dataloader_num_workers: Whole | None
+    dataloader_prefetch_factor: Count | None
+    logging_steps: Steps
+    report_to: Text | list[Text]
+    eval_strategy: Strategy
+    eval_steps: Steps | None
+    save_strategy: Strategy | Literal["best"]
+    save_steps: Steps
+    save_total_limit: Count | None
+    load_best_model_at_end: bool
+    metric_for_best_model: Text | None
+    watch: Watch | None
+    seed: Annotated[int, between(0, 2**32 - 1)]
+
+    @classmethod
+    def further(cls) -> Mapping[str, Any]:
+        """The other fields of ``PreferenceConfig``; a refused one must keep its default."""
+        from scramble.training.config import PreferenceConfig
+
+        return _foreign_fields(PreferenceConfig, REFUSED)
+
+    @classmethod
+    def renamed(cls) -> Mapping[str, str]:
+        """Names of other versions, with what to use instead."""
+        return RENAMED
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Settings that do not go together."""
+        micro, batch, steps = self.per_device_train_batch_size, self.global_batch_size, self.gradient_accumulation_steps
+        if micro is not None and batch is not None and batch % (micro * (steps or 1)):
+            times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""
+            yield (
+                f"{at}.global_batch_size={batch} must be a multiple of {at}.per_device_train_batch_size={micro}{times}, "
+                "or null to follow from them"
+            )
+        if self.feature_cache_dir is not None and self.train_vision:
+            yield f"{at}.feature_cache_dir={self.feature_cache_dir} needs {at}.train_vision=false: a frozen vision tower"
+        if self.dataloader_prefetch_factor is not None and self.dataloader_num_workers == 0:
+            yield (
+                f"{at}.dataloader_prefetch_factor={self.dataloader_prefetch_factor} needs workers: set it to null, or "
+                f"{at}.dataloader_num_workers above 0"
+            )
+        if set(self.loss_type) != {"sft"} and set(self.tables) != {"pairs"}:
+            yield f"{at}.tables={show(self.tables)} must be [pairs]: the other tables have no rejected answers"
+        yield from self._loss_faults(at)
+        yield from self._saving_faults(at)
+        if self.optim != "adamw_torch_fused":
+            yield from _optimizer_faults(self.optim, f"{at}.optim")
+        for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to:
+            package = REPORTERS.get(name)
+            if package is None and name not in ("none", "all"):
+                yield f"{at}.report_to={name}: {hint(name, [*REPORTERS, 'none', 'all'])}"
+            elif package is not None and importlib.util.find_spec(package) is None:
+                yield f"{at}.report_to={name} needs a package that is not installed: pip install {package}"
+
+    def _loss_faults(self, at: str) -> Iterator[str]:
+        losses, weights, smoothing = self.loss_type, self.loss_weights, self.label_smoothing
+        if weights is not None and len(weights) != len(losses):
+            yield f"{at}.loss_weights={show(weights)} must hold one weight per loss of {at}.loss_type={show(losses)}"
+        if weights is not None and not any(weights):
+            yield f"{at}.loss_weights={show(weights)} must hold a weight other than 0"
+        if len(set(losses)) != len(losses):
+            yield f"{at}.loss_type={show(losses)} must not name a loss twice"
+        if smoothing and not set(losses) & set(SMOOTHED):
+            yield f"{at}.label_smoothing={smoothing} must be 0: none of {', '.join(losses)} reads it"
+        if "robust" in losses and smoothing >= 0.5:
+            yield f"{at}.label_smoothing={smoothing} must be below 0.5 for the loss robust"
+        if "exo_pair" in losses and not smoothing:
+            yield f"{at}.label_smoothing=0 must be above 0 for the loss exo_pair; its paper recommends 1e-3"
+
+    def _saving_faults(self, at: str) -> Iterator[str]:
+        best = self.load_best_model_at_end
+        if self.metric_for_best_model is not None and not best and self.save_strategy != "best":
+            yield f"{at}.metric_for_best_model={self.metric_for_best_model} needs {at}.load_best_model_at_end=true"
+        if best and self.eval_strategy != self.save_strategy and self.save_strategy != "best":
+            yield (
+                f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.save_strategy} to be "
+                f"{at}.eval_strategy={self.eval_strategy}"
+            )
+        elif best and self.save_strategy == "steps" and self.eval_steps and self.save_steps % self.eval_steps:
+            yield (
+                f"{at}.load_best_model_at_end=true needs {at}.save_steps={self.save_steps:g} to be a multiple of "
+                f"{at}.eval_steps={self.eval_steps:g}"
+            )
+        if self.watch is not None and self.eval_strategy == "no":
+            yield f"{at}.watch needs evaluations: set {at}.eval_strategy=steps"
+
+
+def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
+    from transformers.training_args import OptimizerNames
+
+    known = [name.value for name in OptimizerNames]
+    if optim not in known:
+        yield f"{at}={optim}: no optimizer is called so; {hint(optim, known)}"
+    elif "8bit" in optim or optim.startswith("paged_") or "4bit" in optim:
+        package = "torchao" if optim.startswith("adamw_torch") else "bitsandbytes"
+        if importlib.util.find_spec(package) is None:
+            yield f"{at}={optim} needs a package that is not installed: pip install {package}"
+
+
+@dataclass(frozen=True)
+class Peft(Section):
+    """A fresh LoRA adapter on the language model: fields of ``peft.LoraConfig``."""
+
+    r: Count
+    lora_alpha: Count
+    lora_dropout: Fraction = 0.0
+    target_modules: Text | list[Text] | None = None
+
+    @classmethod
+    def further(cls) -> Mapping[str, Any]:
+        """The other fields of ``LoraConfig``."""
+        from peft import LoraConfig
+
+        return _foreign_fields(LoraConfig)
+
+    @classmethod
+    def renamed(cls) -> Mapping[str, str]:
+        """Short names, with those of PEFT."""
+        return {"alpha": "peft.lora_alpha", "dropout": "peft.lora_dropout", "targets": "peft.target_modules"}
+
+    def faults(self, at: str) -> Iterator[str]:
+        """A regular expression must compile: PEFT matches it with module names."""
+        try:
+            re.compile(self.target_modules if isinstance(self.target_modules, str) else "")
+        except re.error as error:
+            yield f"{at}.target_modules={self.target_modules} must be a regular expression ({error})"
+
+
+@dataclass(frozen=True)
+class Quantization(Section):
+    """Weights in fewer bits: fields of ``transformers.BitsAndBytesConfig``."""
+
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+
+    @classmethod
+    def further(cls) -> Mapping[str, Any]:
+        """The other fields of ``BitsAndBytesConfig``."""
+        from transformers import BitsAndBytesConfig
+
+        parameters = inspect.signature(BitsAndBytesConfig.__init__).parameters
+        return {name: Any for name, one in parameters.items() if name != "self" and one.kind is not one.VAR_KEYWORD}
+
+    def faults(self, at: str) -> Iterator[str]:
+        """One of the two widths."""
+        if self.load_in_4bit == self.load_in_8bit:
+            yield f"{at}: set either load_in_4bit=true or load_in_8bit=true, or {at}=null"
+
+
+# ------------------------------------------------------------------------------------------- fields of other libraries
+
+
+@cache
+def _further(cls: type) -> dict[str, Any]:
+    kinds = get_type_hints(cls)
+    return {field.name: _kind(kinds[field.name]) for field in dataclasses.fields(cls) if field.init}
+
+
+def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Field -> annotation that :func:`scramble.config.binding.check` reads; refused fields keep their default."""
+    found = dict(_further(cls))
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, reason in (refused or {}).items():
+        field = fields[name]
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        found[name] = Annotated[Any, _only(default, reason)]
+    return found
+
+
+def _only(default: Any, reason: str) -> Bound:
+    return Bound(lambda value: value == default, f"must be {show(default)}: {reason}")
+
+
+def _kind(annotation: Any) -> Any:
+    """An annotation in the terms of this package's checks; what they cannot say is not checked here."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        kinds = [_kind(arg) for arg in args if arg is not NoneType]
+        # Enumerations come as their text; the text beside them in a union would let anything through.
+        named = [kind for kind in kinds if get_origin(kind) is Annotated]
+        kinds = named or kinds
+        if Any in kinds:
+            return Any
+        return Union[tuple([*kinds, NoneType] if NoneType in args else kinds)]
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        values = [item.value for item in annotation]
+        allowed = f"must be one of {', '.join(values)}"
+        return Annotated[str, Bound(lambda value: value in values, allowed)]
+    if annotation in (bool, int, float, str) or annotation is NoneType:
+        return annotation
+    if annotation is dict or origin is dict:
+        return dict[str, Any]
+    if origin is list:
+        return list[_kind(args[0])]  # type: ignore[misc]
+    return Any

@@ -1,0 +1,237 @@
+"""The configuration of a training run: TRL's ``DPOConfig`` and what tries, mixed objectives and LoRA need besides."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from trl import DPOConfig
+
+from scramble.training.dataloader import default_num_workers
+from scramble.training.fields import OPERATION, REFUSED
+from scramble.training.losses import check_weights, needs_pairs, reads
+
+Table = Literal["pairs", "captions", "questions", "rationales"]
+TABLES: tuple[Table, ...] = ("pairs", "captions", "questions", "rationales")
+
+
+@dataclass
+class PreferenceConfig(DPOConfig):  # type: ignore[misc]
+    """Settings of :func:`scramble.training.train`.
+
+    Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` keeps its name and meaning, or is
+    refused with the reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults; the
+    second adds fields. ``max_length`` refuses longer rows instead of cutting them.
+
+    Raises:
+        ValueError: values that do not go together, or a refused field. The message names the field.
+    """
+
+    # ---- defaults that differ from TRL's
+    num_train_epochs: float = 1.0
+    per_device_train_batch_size: int | None = None  # type: ignore[assignment]  # the global batch's share
+    per_device_eval_batch_size: int | None = None  # type: ignore[assignment]  # as in training
+    gradient_accumulation_steps: int | None = None  # type: ignore[assignment]  # follows from the global batch size
+    learning_rate: float = 1e-5
+    lr_scheduler_type: Any = "cosine"
+    bf16: bool | None = False
+    gradient_checkpointing: bool = False
+    logging_first_step: bool = True
+    logging_nan_inf_filter: bool = False
+    eval_strategy: Any = "steps"
+    eval_steps: float | None = 200
+    eval_on_start: bool = True
+    save_steps: float = 200
+    save_total_limit: int | None = 2
+    hub_strategy: Any = "end"
+    seed: int = 0
+    dataloader_num_workers: int | None = None  # type: ignore[assignment]  # decided by the machine
+    remove_unused_columns: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    ddp_broadcast_buffers: bool | None = False
+    max_length: int | None = None
+    precompute_ref_log_probs: bool = True
+
+    # ---- fields of this project
+    global_batch_size: int | None = field(
+        default=32,
+        metadata={
+            "help": "Pairs per optimizer step over all processes; accumulation follows from it, so that the number of "
+            "GPUs does not change the run. None: per_device_train_batch_size and gradient_accumulation_steps say it."
+        },
+    )
+    warmup_ratio: float = field(
+        default=0.03, metadata={"help": "Share of the run in which the learning rate rises; warmup_steps above 0 wins."}
+    )
+    reward_shift: str = field(
+        default="earlier",
+        metadata={
+            "help": "Reward shift of bco_pair: earlier (MPO's paper: mean of all earlier rewards), inclusive (the "
+            "authors' code: this step's too) or none (TRL)."
+        },
+    )
+    sft_mean: str = field(
+        default="answer",
+        metadata={"help": "The sft loss averages over the tokens of each answer (MPO's paper), or of the batch (TRL)."},
+    )
+    tables: list[str] = field(
+        default_factory=lambda: ["pairs"],
+        metadata={"help": "Tables to train on: pairs; for the loss sft alone also captions, questions, rationales."},
+    )
+    caption_prompt: str = field(default="Describe the image.", metadata={"help": "Prompt of the table captions."})
+    peft: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "Fields of peft.LoraConfig for a fresh adapter on the language model; None adds none."},
+    )
+    train_vision: bool = field(
+        default=False, metadata={"help": "Train vision tower and projector too; without LoRA only."}
+    )
+    group_by_image: bool = field(
+        default=True, metadata={"help": "Keep pairs of an image together; False shuffles pairs one by one, as TRL."}
+    )
+    row_tokens: int | None = field(default=None, metadata={"help": "Tokens per row of a batch; None: longest trie."})
+    feature_cache_dir: str | None = field(
+        default=None, metadata={"help": "Folder that keeps a frozen tower's features across epochs and runs."}
+    )
+    image_cache_mb: int = field(
+        default=512, metadata={"help": "Megabytes of processed images that a process keeps in memory."}
+    )
+    reference_cache_dir: str | None = field(
+        default=None, metadata={"help": "Folder of reference caches, shared by runs; None: reference/ of the output."}
+    )
+    reference_batch_tokens: int = field(
+        default=4096, metadata={"help": "Tokens per batch while the reference log-probabilities are computed."}
+    )
+    max_rejected_fraction: float = field(
+        default=0.05, metadata={"help": "Largest fraction of unusable rows; a single row never stops a run."}
+    )
+    log_entropy: bool = field(
+        default=False, metadata={"help": "Log the entropy of the next token at scored positions (nats)."}
+    )
+    peak_tflops: float | None = field(
+        default=None, metadata={"help": "TFLOP/s of the device, for mfu; None knows those of common GPUs."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.loss_type, str):
+            self.loss_type = [self.loss_type]
+        for name, reason in REFUSED.items():
+            if (value := getattr(self, name)) != default_of(name):
+                raise ValueError(f"trainer.{name}={_shown(value)}: {reason}")
+        self.weights = check_weights(self.loss_type, self.loss_weights)
+        self._check()
+        self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
+        if not self.warmup_steps:
+            # transformers 5 reads a number below 1 as a share of the run.
+            self.warmup_steps = self.warmup_ratio
+        # Else accelerate forms no process group of several CPU processes.
+        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
+        if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and self.ddp_backend is None:
+            self.ddp_backend = "gloo"
+        if self.disable_tqdm is None:
+            self.disable_tqdm = not sys.stderr.isatty()
+        workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
+        super().__post_init__()
+        self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers
+        # One process trains on one GPU: with several in sight, transformers would reach for torch's DataParallel.
+        self._n_gpu = min(self.n_gpu, 1)
+
+    def _check(self) -> None:
+        """Fields that do not go together, and packages that are not installed."""
+        tables, pairs = list(self.tables), needs_pairs(self.weights)
+        if not tables or set(tables) - set(TABLES):
+            raise ValueError(f"trainer.tables={tables}: name at least one of {', '.join(TABLES)}")
+        if pairs and set(tables) != {"pairs"}:
+            raise ValueError(f"trainer.tables={tables}: only the loss sft can train on answers without a rejected one")
+        if self.label_smoothing and not reads(self.weights, "label_smoothing"):
+            raise ValueError(
+                f"trainer.label_smoothing={self.label_smoothing}: none of {', '.join(self.weights)} reads it"
+            )
+        if self.peft is not None and self.train_vision:
+            raise ValueError("trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen")
+        if self.feature_cache_dir is not None and self.train_vision:
+            raise ValueError("trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false")
+        if self.ld_alpha is not None and self.precompute_ref_log_probs:
+            raise ValueError(
+                "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false: the cache holds sums over whole answers"
+            )
+        if self.hub_strategy not in ("end", "every_save"):
+            raise ValueError(f"trainer.hub_strategy={self.hub_strategy}: the result is uploaded once, at the end")
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError("trainer.push_to_hub=true needs trainer.hub_model_id=owner/name")
+        if "8bit" in str(_plain(self.optim)) and importlib.util.find_spec("bitsandbytes") is None:
+            raise ValueError(f"trainer.optim={_plain(self.optim)} needs bitsandbytes: pip install bitsandbytes")
+
+    def _share_batch(self, world: int) -> None:
+        """The global batch size, its micro-batches and their number, from those of the three that are given."""
+        micro, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        if self.global_batch_size is None:
+            micro, steps = micro or 8, steps or 1
+            self.global_batch_size = micro * steps * world
+        batch = self.global_batch_size
+        micro = micro or max(1, batch // (world * (steps or 1)))
+        if batch % (micro * world):
+            raise ValueError(
+                f"trainer.global_batch_size={batch} is not a multiple of trainer.per_device_train_batch_size={micro} x "
+                f"{world} processes"
+            )
+        if steps is not None and steps != batch // (micro * world):
+            raise ValueError(
+                f"trainer.gradient_accumulation_steps={steps} x trainer.per_device_train_batch_size={micro} x {world} "
+                f"processes are not trainer.global_batch_size={batch}: set one of them to null"
+            )
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = micro, batch // (micro * world)
+        if self.per_device_eval_batch_size is None:
+            self.per_device_eval_batch_size = micro
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that decide what is trained and differ from their defaults, as JSON values.
+
+        A checkpoint is resumed only with the same ones. Defaults are left out, so that fields which a new version of
+        transformers adds do not part a run from its checkpoints.
+        """
+        return {name: value for name, value in _binding(self).items() if value != defaults()[name]}
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """The defaults of the fields that decide what is trained, as JSON values."""
+    return _binding(None)
+
+
+def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in OPERATION]
+    # It follows from the other two, and the number of processes may change between two starts.
+    names.remove("gradient_accumulation_steps")
+    values = {name: default_of(name) if args is None else getattr(args, name) for name in names}
+    plain: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
+    return plain
+
+
+def default_of(name: str) -> Any:
+    """The default of a field of :class:`PreferenceConfig`."""
+    (found,) = (f for f in dataclasses.fields(PreferenceConfig) if f.name == name)
+    return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+
+
+def _plain(value: Any) -> Any:
+    """Enumerations as their text."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else str(value)

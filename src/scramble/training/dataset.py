@@ -1,0 +1,70 @@
+"""The usable rows of a data set folder, with what encodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scramble.models import Loaded
+from scramble.storage.hashing import content_key
+from scramble.training.collator import Encoder, check_examples
+from scramble.training.config import PreferenceConfig
+from scramble.training.data import Data, Example, load_examples, report_refused
+
+
+@dataclass(frozen=True)
+class PairDataset(Sequence[Example]):
+    """Examples that can be trained on or compared. Can be pickled and sent to ``DataLoader`` workers.
+
+    Attributes:
+        examples: in the order of the tables.
+        refused: ``{"id": ..., "reason": ...}`` per row that cannot be used.
+        encoder: token ids and pixels of the examples.
+        with_rejected: whether the examples have a rejected answer that is asked for.
+    """
+
+    examples: list[Example]
+    refused: list[dict[str, str]]
+    encoder: Encoder
+    with_rejected: bool
+
+    @classmethod
+    def read(
+        cls,
+        data: Data,
+        vlm: Loaded,
+        args: PreferenceConfig,
+        *,
+        tables: Sequence[str],
+        with_rejected: bool,
+        refused_file: Path,
+    ) -> PairDataset:
+        """Read the named tables; rows that cannot be used are listed in ``refused_file``.
+
+        Raises DataError if nothing is usable, or if more than ``args.max_rejected_fraction`` of the rows are not.
+        """
+        rows, images = load_examples(data, tables, args.caption_prompt)
+        encoder = Encoder(vlm, images, args.image_cache_mb * 1_000_000)
+        limit = args.max_length or vlm.family.max_length(vlm.backbone.model.config)
+        examples, refused = check_examples(encoder, rows, needs_rejected=with_rejected, max_length=limit)
+        write = args.process_index == 0
+        report_refused(refused_file, refused, len(examples), args.max_rejected_fraction, write=write)
+        return cls(examples, refused, encoder, with_rejected)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int or slice, as Sequence has it
+        return self.examples[index]
+
+    @property
+    def texts_key(self) -> str:
+        """Digest of ids, prompts and answers."""
+        return content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in self.examples])
+
+    @property
+    def images_key(self) -> str:
+        """Digest of the images' contents."""
+        images = sorted({image_id for example in self.examples for image_id in example.image_ids})
+        return content_key([[image_id, self.encoder.images[image_id].sha256] for image_id in images])

@@ -1,0 +1,55 @@
+"""Log-probabilities of single tokens in preference losses: WPO's weights of pairs, LD-DPO's weights of tokens.
+
+Suffixes: M scored tokens, Q sequences, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scramble.training.collator import PairBatch
+from scramble.training.policy import PolicyLogps
+
+
+def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
+    """Weight of each pair (P,): how likely its answers are under the policy, w(x, c) w(x, r), without gradient.
+
+    w = exp(mean over tokens of log p - log sum p^2). WPO, Zhou et al. 2024 (2406.11827), eq. 2.
+    """
+    assert output.log_sum_squares_M is not None
+    sequence_M = batch.tries.token_sequence_M.to(output.tokens_M.device)
+    aligned_M = output.tokens_M.detach() - output.log_sum_squares_M
+    sums_Q = torch.zeros_like(output.sums_Q).index_add(0, sequence_M, aligned_M)
+    weights_Q = torch.exp(sums_Q / output.counts_Q.clamp_min(1))
+    weights_P = weights_Q[batch.chosen_P.to(weights_Q.device)]
+    if batch.rejected_P is None:
+        return weights_P
+    return weights_P * weights_Q[batch.rejected_P.to(weights_Q.device)]
+
+
+def length_desensitised(output: PolicyLogps, batch: PairBatch, alpha: float) -> PolicyLogps:
+    """Sums in which tokens beyond the shorter answer of a pair count ``alpha``. LD-DPO, Liu et al. 2024 (2409.06411).
+
+    By hand: log-probabilities (-1, -2, -4) against an answer of one token, alpha 0.5: -1 + 0.5 * -6 = -4.
+    """
+    if batch.rejected_P is None:
+        return output
+    counts_Q, device = output.counts_Q, output.tokens_M.device
+    chosen_P, rejected_P = batch.chosen_P.to(device), batch.rejected_P.to(device)
+    shared_P = torch.minimum(counts_Q[chosen_P], counts_Q[rejected_P])
+    shared_Q = counts_Q.clone().index_copy_(0, chosen_P, shared_P).index_copy_(0, rejected_P, shared_P)
+    sequence_M = batch.tries.token_sequence_M.to(device)
+    first_Q = counts_Q.cumsum(0) - counts_Q
+    place_M = torch.arange(len(sequence_M), device=device) - first_Q[sequence_M]
+    weight_M = torch.where(place_M < shared_Q[sequence_M], 1.0, alpha).to(output.tokens_M)
+
+    def weighted(tokens_M: Tensor | None) -> Tensor | None:
+        if tokens_M is None:
+            return None
+        return torch.zeros_like(output.sums_Q).index_add(0, sequence_M, tokens_M * weight_M)
+
+    sums_Q = weighted(output.tokens_M)
+    assert sums_Q is not None
+    # Adding the unweighted sums times 0 keeps what they are connected to in the graph (see Policy).
+    return output._replace(sums_Q=sums_Q + 0.0 * output.sums_Q, reference_Q=weighted(output.reference_M))

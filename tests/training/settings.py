@@ -1,0 +1,38 @@
+"""``train`` on the CPU with the settings of a test as keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_callback import TrainerCallback
+
+from scramble.models import Loaded
+from scramble.training import PreferenceConfig, train
+from scramble.training.data import Data
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "sft": {"loss_type": ["sft"]},
+    "dpo": {"loss_type": ["sigmoid"]},
+    "mpo": {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
+}
+LORA = {"r": 4, "lora_alpha": 8}
+
+
+def config(objective: str = "dpo", **fields: Any) -> PreferenceConfig:
+    """The settings of a run on the CPU."""
+    return PreferenceConfig(use_cpu=True, **{**OBJECTIVES[objective], **fields})
+
+
+def fit(
+    vlm: Loaded,
+    data: Data,
+    out: Path,
+    *,
+    eval_data: Data | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **fields: Any,
+) -> dict[str, Any]:
+    """Train with :func:`config`'s settings."""
+    return train(vlm, data, out, config(**fields), eval_data=eval_data, callbacks=callbacks)
