@@ -26,7 +26,7 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
     from scramble.trie import TrieItem, logprobs, pack
 
     loaded = load(save_tiny(family, tmp_path / "model", ["describe", "a red dog", "a dog red"], 0))
-    add_lora(loaded, r=4, alpha=8)
+    add_lora(loaded, {"r": 4, "lora_alpha": 8})
     prompt = loaded.family.encode_prompt(loaded.processor, "describe", [Image.new("RGB", (48, 48))])
     answers = [loaded.family.encode_completion(loaded.processor, text) for text in ("a red dog", "a dog red")]
     item = TrieItem(

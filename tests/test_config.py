@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import shlex
 from pathlib import Path
@@ -12,12 +13,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from scramble.config import data_sections, sections
+from scramble.config import data_sections, sections, trainer
 from scramble.config.binding import ConfigError, hints
 from scramble.config.overrides import faults, quoted
 from scramble.config.roots import ROOTS as CLASSES
 from scramble.config.roots import check_root, known_keys
-from scramble.config.sections import Lora, Wandb
+from scramble.config.trainer import Peft, Watch
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -40,16 +41,16 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     from scramble.pairs.rationales import KINDS as INTERVENTIONS
     from scramble.pairs.registry import METHODS
     from scramble.sources import BUNDLES, SOURCES
-    from scramble.training import train
+    from scramble.training import PreferenceConfig
     from scramble.training.losses import LOSSES
     from scramble.world import captions, questions
 
     def names(literal: Any) -> set[str]:
         return set(get_args(literal))
 
-    assert names(sections.Loss) == set(LOSSES)
-    assert set(sections.SMOOTHED) == {name for name, (_, options) in LOSSES.items() if "label_smoothing" in options}
-    assert names(sections.Schedule) <= {kind.value for kind in SchedulerType}
+    assert names(trainer.Loss) == set(LOSSES)
+    assert set(trainer.SMOOTHED) == {name for name, (_, options) in LOSSES.items() if "label_smoothing" in options}
+    assert names(trainer.Scheduler) == {kind.value for kind in SchedulerType}
     assert names(sections.FamilyName) == {family.name for family in FAMILIES}
     assert names(sections.Dtype) == set(DTYPES) and names(sections.Attention) == set(ATTENTION)
     assert names(sections.CaptionStyle) == set(captions.STYLES)
@@ -58,9 +59,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     assert names(sections.Intervention) == set(INTERVENTIONS)
     assert {*data_sections.METHODS, "mix"} == set(METHODS)
     assert names(sections.Handover) == set(handover.FORMATS)
-    takes = inspect.signature(train).parameters
-    assert set(hints(sections.Trainer)) - {"watch"} <= set(takes)
-    assert set(hints(sections.Objective)) - {"name", "weights"} <= set(takes)
+    assert set(hints(trainer.Trainer)) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     (engines,) = data_sections.Engine.__metadata__
     assert set(engines.classes) == set(KINDS)
     (data,) = data_sections.Data.__metadata__
@@ -72,10 +71,10 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     ("root", "override", "clause"),
     [
         ("train", "trainer.beta=-1", "trainer.beta=-1 must be above 0"),
-        ("train", "+objective.weights.sigmod=1", "must be one of sigmoid"),
+        ("train", "trainer.loss_type=[sigmod]", "(did you mean sigmoid?)"),
         ("train", "trainer.num_train_epochs=-1", "trainer.num_train_epochs=-1 must be above 0"),
-        ("train", "trainer.max_steps=0", "trainer.max_steps=0 must be at least 1, or null"),
-        ("train", "trainer.max_steps=abc", "trainer.max_steps=abc must be a whole number, or null"),
+        ("train", "trainer.max_steps=0", "trainer.max_steps=0 must be above 0, or -1"),
+        ("train", "trainer.max_steps=abc", "trainer.max_steps=abc must be a whole number"),
         ("train", "trainer.learning_rate=fast", "trainer.learning_rate=fast must be a number"),
         ("train", "trainer.learning_rate=nan", "trainer.learning_rate=nan must be a finite number"),
         ("train", "trainer.learning_rate=-1", "trainer.learning_rate=-1 must be above 0"),
@@ -83,16 +82,27 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("train", "trainer.global_batch_size=0", "trainer.global_batch_size=0 must be at least 1"),
         ("train", "trainer.per_device_train_batch_size=5", "trainer.global_batch_size=32 must be a multiple"),
         ("train", "peft.r=0", "peft.r=0 must be at least 1"),
-        ("train", "+peft.target_modules=[q_proj,v_proj]", "peft.target_modules=[q_proj,v_proj] must be text"),
+        ("train", "+peft.target_modules='('", "peft.target_modules=( must be a regular expression"),
         ("train", "trainer.bf16=1", "trainer.bf16=1 must be true or false"),
-        ("train", "+trainer.lerning_rate=1", "did you mean trainer.learning_rate?"),
-        ("train", "trainer.watch={benchmarks: [world_vq], every: 5}", "no benchmark is called world_vq"),
-        ("train", "trainer.best=loss", "trainer.best=loss must be a number of the held-out pairs"),
+        ("train", "+trainer.lerning_rate=1", "did you mean trainer.learning_rate or"),
+        ("train", "trainer.watch={benchmarks: [world_vq]}", "no benchmark is called world_vq"),
+        ("train", "trainer.metric_for_best_model=loss", "needs trainer.load_best_model_at_end=true"),
+        ("train", "trainer.report_to=[mlflow]", "pip install mlflow"),
+        ("train", "trainer.report_to=[wandbb]", "did you mean wandb"),
+        ("train", "trainer.optim=adamw_8bit", "pip install bitsandbytes"),
+        ("train", "trainer.optim=adamv", "no optimizer is called so; did you mean"),
+        ("train", "++trainer.padding_free=true", "trainer.padding_free=true must be false: a trie shares its tokens"),
+        ("train", "++trainer.rpo_alpha=1", "trainer.rpo_alpha: there is no such key; use trainer.loss_type"),
+        ("train", "++trainer.epochs=2", "use trainer.num_train_epochs"),
+        ("train", "++trainer.adam_beta2=high", "trainer.adam_beta2=high must be a number"),
+        ("train", "++trainer.eval_delay=[1]", "trainer.eval_delay=[1] must be a number"),
+        ("train", "++peft.use_rslora=1", "peft.use_rslora=1 must be true or false"),
+        ("train", "++peft.alpha=1", "use peft.lora_alpha"),
+        ("train", "trainer.loss_weights=[1,2]", "must hold one weight per loss"),
         ("train", "seed=None", "seed=None must be a whole number"),
         ("train", "seed=-1", "seed=-1 must be from 0"),
-        ("train", "wandb=true", "wandb=true must be a group of settings; set wandb.mode"),
-        ("train", "wandb.mode=online", "WANDB_API_KEY"),
-        ("train", "wandb.mode=on", "wandb.mode=on must be one of disabled, offline, online"),
+        ("train", "trainer.report_to=[wandb]", "WANDB_API_KEY"),
+        ("train", "+wandb.mode=online", "use trainer.report_to=[wandb]"),
         ("train", "+learning_rate=1e-4", "learning_rate: there is no such key; did you mean trainer.learning_rate?"),
         ("train", "model.dtype=bf16", "model.dtype=bf16 must be one of auto, bfloat16"),
         ("train", "model.device=gpu", "model.device=gpu must be cpu, cuda"),
@@ -142,14 +152,14 @@ def test_all_faults_come_in_one_message() -> None:
     clauses = found("evaluate", "trainer.max_steps=0", "trainer.beta=-1", "baselines=[basse]", "+x=1")
     assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [
         "x",
-        "trainer.beta",
         "trainer.max_steps",
+        "trainer.beta",
         "baselines",
     ]
     assert str(ConfigError(clauses)).startswith(f"{len(clauses)} settings are wrong: x: there is no such key")
-    with pytest.raises(ConfigError, match="r=0 must be at least 1; alpha=-1 must be above 0"):
-        Lora(r=0, alpha=-1)
-    assert Wandb().mode == "disabled"
+    with pytest.raises(ConfigError, match="r=0 must be at least 1; lora_alpha=-1 must be at least 1"):
+        Peft(r=0, lora_alpha=-1)
+    assert Watch(["world_vqa"]).limit is None
 
 
 def test_hints_name_keys_that_exist() -> None:

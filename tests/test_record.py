@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Path:
 
 def arm(run: Path, name: str, objective: str, status: str = "finished") -> None:
     cfg = composed("train", f"objective={objective}")
-    config = {"objective": OmegaConf.to_container(cfg.objective, resolve=True)}
+    config = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("objective", "trainer")}
     write_json(run / "train" / name / "stage.json", {"status": status, "config": config})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ def parameters(function: Any) -> set[str]:
 
 def check(cfg: DictConfig, root: str = "train") -> None:
     """Bind each section to the function that takes it, without calling it."""
+    from peft import LoraConfig
+
     from scramble import world
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.models import load
     from scramble.sources import BUNDLES, SOURCES
-    from scramble.training import train
+    from scramble.training import PreferenceConfig
 
     values: Any = OmegaConf.to_container(cfg, resolve=False)
     data, negatives, trainer = values["data"], values["negatives"], values["trainer"]
@@ -46,9 +49,8 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     assert set(data) - {"kind"} <= parameters(read) | shared, data["kind"]
     check_negatives(negatives)
     assert set(values["model"]) - {"name", "new"} <= parameters(load)
-    assert set(values["objective"]) - {"name", "weights"} <= parameters(train)
-    assert set(trainer) - {"watch"} <= parameters(train)
-    assert set(values["objective"]["weights"]), "an objective needs a loss"
+    assert set(trainer) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
+    assert set(values["peft"] or {}) <= {field.name for field in dataclasses.fields(LoraConfig)}
     assert callable(load_benchmark)
     # A spaCy pipeline and the run are not on every machine.
     assert [c for c in check_root(cfg, root, ()) if "is not installed" not in c and "no run" not in c] == []
@@ -86,7 +88,7 @@ def test_every_experiment_composes_under_every_root(experiment: str, debug: tupl
         assert cfg.name == experiment
         check(cfg, root)
     if debug:  # nothing left to fill in
-        plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "seed")
+        plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "peft", "seed")
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
@@ -108,8 +110,19 @@ def test_missing_keys_are_named_all_at_once() -> None:
 
 
 def test_shipped_objectives_are_known_losses() -> None:
-    from scramble.training.losses import resolve_objective
+    from scramble.training.losses import check_weights
 
     for name in GROUPS["objective"]:
-        weights: Any = OmegaConf.to_container(composed("train", f"objective={name}").objective.weights)
-        assert resolve_objective(weights) == weights
+        cfg = composed("train", f"objective={name}")
+        assert cfg.objective.name == name and check_weights(cfg.trainer.loss_type, cfg.trainer.loss_weights)
+
+
+def test_the_values_of_the_trainers_file_are_the_defaults_of_the_class() -> None:
+    """So that a notebook and a script do the same; a model's file says learning rate and beta."""
+    from scramble.training.config import default_of
+
+    trainer: Any = OmegaConf.to_container(
+        composed("train", "model=internvl3_8b", "objective=dpo").trainer, resolve=True
+    )
+    different = {name for name, value in trainer.items() if name != "watch" and value != default_of(name)}
+    assert different == set()

@@ -161,9 +161,9 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
         folder,
         "table=mpo_main",
         "only=[mpo]",
-        'more=["wandb.mode=offline"]',
+        'more=["trainer.report_to=[wandb]"]',
         **SECRETS,
-        WANDB_DIR=str(folder),
+        WANDB_MODE="offline",
         WANDB_CACHE_DIR=str(folder / "cache"),
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -188,7 +188,7 @@ def test_a_table_from_nothing(short: tuple[Path, subprocess.CompletedProcess[str
 
 def test_what_is_finished_is_not_run_again(short: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = short
-    again = reproduce(folder, "table=mpo_main", "only=[mpo]", 'more=["wandb.mode=offline"]')
+    again = reproduce(folder, "table=mpo_main", "only=[mpo]", 'more=["trainer.report_to=[wandb]"]')
     assert again.returncode == 0 and "running:" not in again.stdout
     assert again.stdout.count(": finished") == 3
 

@@ -321,8 +321,8 @@ def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp
     step = int(saved.name[5:])
     assert stopped.returncode == 75 and "Traceback" not in stopped.stderr
     assert f"stopped by Ctrl-C: saved at step {step} of {STEPS}; the same command resumes from there" in stopped.stderr
-    other = script("train", *overrides, f"trainer.steps={STEPS + 1}", status=1)
-    assert f"trainer.steps ({STEPS} -> {STEPS + 1}). Choose another arm (run.arm=...)" in other.stderr
+    other = script("train", *overrides, f"trainer.max_steps={STEPS + 1}", status=1)
+    assert f"trainer.max_steps ({STEPS} -> {STEPS + 1}). Choose another arm (run.arm=...)" in other.stderr
     assert "an earlier run was interrupted" not in other.stdout, "it resumes nothing"
     scored = script("evaluate", *TINY, f"run.dir={tmp_path}", "benchmark=[world_winoground]", "limit=1").stdout
     assert f"Left out, because training is not finished: mpo-seed0 (checkpoint of step {step})." in scored

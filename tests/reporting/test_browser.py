@@ -81,7 +81,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             results.write(run / "evaluation" / method / name, result, found)
         if method != "base":
             arm = run / "train" / method
-            config = {"objective": {"weights": {"sft": 1.0}}, "trainer": {"batch_size": 4, "lora": {"r": 8}}}
+            trainer = {"loss_type": ["sft"], "global_batch_size": 4}
+            config = {"objective": {"name": "sft"}, "trainer": trainer, "peft": {"r": 8}}
             write_json(arm / "stage.json", {"status": "finished", "config": config, "summary": {"steps": 50}})
             rows = [{"step": s, "loss": 2.0 / s, "rewards/margins": s * (place - 1) / 10} for s in range(1, 51)]
             (arm / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 51, "loss": NaN}\n')

@@ -31,9 +31,16 @@ from scramble.storage.tables import read_table
 ARM = "mpo-seed0"
 SETTINGS: dict[str, Any] = {
     "model": {"path": "me/base-model"},
-    "objective": {"name": "mpo", "weights": {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}, "beta": 0.1},
-    "trainer": {"batch_size": 8, "learning_rate": 1e-5, "lora": {"r": 4, "alpha": 8}},
-    "seed": 0,
+    "objective": {"name": "mpo"},
+    "trainer": {
+        "loss_type": ["sigmoid", "bco_pair", "sft"],
+        "loss_weights": [0.8, 0.2, 1.0],
+        "beta": 0.1,
+        "global_batch_size": 8,
+        "learning_rate": 1e-5,
+        "seed": 0,
+    },
+    "peft": {"r": 4, "lora_alpha": 8},
 }
 
 

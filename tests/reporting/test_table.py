@@ -71,5 +71,6 @@ def test_counts_and_objectives_in_words() -> None:
     assert listed_counts(counts) == "1,037 images, 46 pairs (72 before refinement), 3 2x2 items"
     assert listed_counts({"images": 0, "pairs": 0}) == ""
     assert listed_counts({"images": 2, "pairs": 0, "questions": 0}) == "2 images, 0 pairs"
-    assert objective_text({"name": "dpo", "weights": {"sigmoid": 1.0}}) == "dpo"
-    assert objective_text({"name": "mpo", "weights": {"sigmoid": 0.8, "sft": 1.0}}) == "mpo (0.8 sigmoid + 1 sft)"
+    assert objective_text({"objective": {"name": "dpo"}, "trainer": {"loss_type": ["sigmoid"]}}) == "dpo"
+    mixed = {"loss_type": ["sigmoid", "sft"], "loss_weights": [0.8, 1.0]}
+    assert objective_text({"objective": {"name": "mpo"}, "trainer": mixed}) == "mpo (0.8 sigmoid + 1 sft)"

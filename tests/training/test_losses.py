@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scramble.training import losses
-from scramble.training.losses import LOSSES, PairLogps, combine, check_weights, reads, weighted_sum
+from scramble.training.losses import LOSSES, PairLogps, check_weights, combine, reads, weighted_sum
 
 
 def logps(h_chosen: list[float], h_rejected: list[float], tokens: tuple[int, int] = (4, 2)) -> PairLogps:

@@ -71,7 +71,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Pa
     options: dict[str, Any] = {"peft": LORA, "global_batch_size": 4, "learning_rate": 0.03}
     options |= {"save_steps": 2, "eval_steps": 2, "save_total_limit": 1, "warmup_ratio": 0.0, "eval_data": data}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "logps/chosen"}
-    made = fit(load(base), data, tmp_path / "best", max_steps=8, **options, **best)
+    made = fit(load(base), data, tmp_path / "best", max_steps=8, **{**options, **best})
     found = {
         row["step"]: row["eval_logps/chosen"]
         for row in read_jsonl(tmp_path / "best" / "metrics.jsonl")

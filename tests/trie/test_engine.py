@@ -132,7 +132,7 @@ def test_head_rows_are_distinct_predictors(
 ) -> None:
     rows = []
 
-    def counting(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def counting(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, ...]:
         rows.append(len(hidden))
         return head_logprobs(hidden, *args, **kwargs)
 

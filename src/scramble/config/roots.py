@@ -162,8 +162,8 @@ def _wandb_key(report_to: str | Sequence[str]) -> Iterator[str]:
         known = None
     if not known:
         yield (
-            "trainer.report_to=[wandb] needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY, or "
-            "WANDB_MODE=offline"
+            "trainer.report_to=[wandb] needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY "
+            "(or WANDB_MODE=offline)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The sections ``trainer``, ``peft`` and ``model.quantization``: fields of TRL, PEFT and transformers by their own names.
+"""The sections ``trainer``, ``peft`` and ``model.quantization``: fields of TRL, PEFT and transformers.
 
 Stated here are the fields that ``configs/`` gives a value, so that they can be checked without loading torch. All other
 fields of :class:`scramble.training.config.PreferenceConfig` (which derives from ``trl.DPOConfig``), ``peft.LoraConfig``
@@ -174,11 +174,11 @@ class Trainer(Section):
         if micro is not None and batch is not None and batch % (micro * (steps or 1)):
             times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""
             yield (
-                f"{at}.global_batch_size={batch} must be a multiple of {at}.per_device_train_batch_size={micro}{times}, "
-                "or null to follow from them"
+                f"{at}.global_batch_size={batch} must be a multiple of "
+                f"{at}.per_device_train_batch_size={micro}{times}, or null to follow from them"
             )
         if self.feature_cache_dir is not None and self.train_vision:
-            yield f"{at}.feature_cache_dir={self.feature_cache_dir} needs {at}.train_vision=false: a frozen vision tower"
+            yield f"{at}.feature_cache_dir needs a frozen vision tower: set {at}.train_vision=false"
         if self.dataloader_prefetch_factor is not None and self.dataloader_num_workers == 0:
             yield (
                 f"{at}.dataloader_prefetch_factor={self.dataloader_prefetch_factor} needs workers: set it to null, or "
@@ -306,8 +306,8 @@ def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict
     found = dict(_further(cls))
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name, reason in (refused or {}).items():
-        field = fields[name]
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        field: Any = fields[name]
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         found[name] = Annotated[Any, _only(default, reason)]
     return found
 
@@ -326,7 +326,9 @@ def _kind(annotation: Any) -> Any:
         kinds = named or kinds
         if Any in kinds:
             return Any
-        return Union[tuple([*kinds, NoneType] if NoneType in args else kinds)]
+        if NoneType in args:
+            kinds.append(NoneType)
+        return Union.__getitem__(tuple(kinds))  # kinds known only now
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         values = [item.value for item in annotation]
         allowed = f"must be one of {', '.join(values)}"

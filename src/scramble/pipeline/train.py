@@ -226,9 +226,10 @@ def push(folder: Path, args: Any) -> None:
         api.create_repo(args.hub_model_id, private=args.hub_private_repo, exist_ok=True)
         api.upload_folder(repo_id=args.hub_model_id, folder_path=result, revision=args.hub_revision)
     except (OSError, HfHubHTTPError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise StageError(
-            f"{result} is finished, but could not be uploaded to {args.hub_model_id} ({' '.join(str(error).split())[:200]}): "
-            "try again with scripts/share.py push_to_hub=..."
+            f"{result} is finished, but could not be uploaded to {args.hub_model_id} ({reason}): try again with "
+            "scripts/share.py push_to_hub=..."
         ) from error
     log.info(f"uploaded {result} to {args.hub_model_id}")
 

@@ -76,6 +76,6 @@ def arm_notes(results: Iterable[Path]) -> list[str]:
     if steps and steps[fewest] != steps[most]:
         notes.append(
             f"The arms were trained for different numbers of steps, from {steps[fewest]:,} ({fewest}) to "
-            f"{steps[most]:,} ({most}): set trainer.steps to train all of them for the same number."
+            f"{steps[most]:,} ({most}): set trainer.max_steps to train all of them for the same number."
         )
     return notes

@@ -123,7 +123,7 @@ def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
 
     Its name and id go through the environment, where wandb looks for them; mode, project and entity are the user's.
     """
-    if "wandb" not in args.report_to:
+    if "wandb" not in (args.report_to or ()):
         yield
         return
     id_file = folder / "wandb_id.txt"

@@ -25,7 +25,7 @@ TABLES: tuple[Table, ...] = ("pairs", "captions", "questions", "rationales")
 
 
 @dataclass
-class PreferenceConfig(DPOConfig):  # type: ignore[misc]
+class PreferenceConfig(DPOConfig):
     """Settings of :func:`scramble.training.train`.
 
     Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` keeps its name and meaning, or is
@@ -38,12 +38,12 @@ class PreferenceConfig(DPOConfig):  # type: ignore[misc]
 
     # ---- defaults that differ from TRL's
     num_train_epochs: float = 1.0
-    per_device_train_batch_size: int | None = None  # type: ignore[assignment]  # the global batch's share
-    per_device_eval_batch_size: int | None = None  # type: ignore[assignment]  # as in training
-    gradient_accumulation_steps: int | None = None  # type: ignore[assignment]  # follows from the global batch size
+    per_device_train_batch_size: int = None  # type: ignore[assignment]  # the global batch's share
+    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # as in training
+    gradient_accumulation_steps: int = None  # type: ignore[assignment]  # follows from the global batch size
     learning_rate: float = 1e-5
     lr_scheduler_type: Any = "cosine"
-    bf16: bool | None = False
+    bf16: bool = False
     gradient_checkpointing: bool = False
     logging_first_step: bool = True
     logging_nan_inf_filter: bool = False
@@ -54,7 +54,7 @@ class PreferenceConfig(DPOConfig):  # type: ignore[misc]
     save_total_limit: int | None = 2
     hub_strategy: Any = "end"
     seed: int = 0
-    dataloader_num_workers: int | None = None  # type: ignore[assignment]  # decided by the machine
+    dataloader_num_workers: int = None  # type: ignore[assignment]  # decided by the machine
     remove_unused_columns: bool = False
     ddp_find_unused_parameters: bool | None = False
     ddp_broadcast_buffers: bool | None = False

@@ -27,8 +27,8 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    An objective without a rejected answer or a reference (``sft``) fills those fields with zeros. The divergence, one of
-    :data:`F_DIVERGENCES`, decides what the losses of DPO's kind compare.
+    An objective without a rejected answer or a reference (``sft``) fills those fields with zeros. The divergence, one
+    of :data:`F_DIVERGENCES`, decides what the losses of DPO's kind compare.
     """
 
     policy_chosen: Tensor
@@ -305,7 +305,7 @@ def needs_pairs(weights: Mapping[str, float]) -> bool:
 
 
 def reads(weights: Mapping[str, float], option: str) -> bool:
-    """Whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``discopop_tau``, ``shift``, ...)."""
+    """Whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``shift``, ...)."""
     return any(option in LOSSES[name][1] for name in weights)
 
 

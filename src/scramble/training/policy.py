@@ -63,7 +63,8 @@ class Policy(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding of tokens, to which transformers adds NEFTune's noise."""
-        return self.vlm.backbone.model.get_input_embeddings()
+        model: Any = self.vlm.backbone.model
+        return model.get_input_embeddings()
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute the language model's layers in the backward pass; called by transformers, whose options the

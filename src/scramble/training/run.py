@@ -135,8 +135,8 @@ def train(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if stop.reason is not None:
         raise interrupt.Stopped(
-            f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {args.max_steps}; the same command "
-            "resumes from there"
+            f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {args.max_steps}; the same "
+            "command resumes from there"
         )
     result = trainer.export(out)
     return {

@@ -57,8 +57,8 @@ class MicroBatches(Sampler[list[int]]):
         per_step = accumulation * world_size
         if not group_by_image and per_step > 1 and self.num_pairs % (size * per_step):
             raise ValueError(
-                f"trainer.group_by_image=false needs a number of pairs divisible by the batch ({size * per_step}) when a "
-                f"step has several micro-batches, and there are {self.num_pairs}: use trainer.group_by_image=true"
+                f"trainer.group_by_image=false needs a number of pairs divisible by the batch ({size * per_step}) when "
+                f"a step has several micro-batches, and there are {self.num_pairs}: use trainer.group_by_image=true"
             )
         self.size, self.group_by_image, self.seed = size, group_by_image, seed
         self.rank, self.world_size = rank, world_size

@@ -69,6 +69,7 @@ class PreferenceTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = False
+    args: PreferenceConfig
 
     def __init__(
         self,
@@ -104,9 +105,9 @@ class PreferenceTrainer(Trainer):
         super().__init__(
             policy,
             args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,  # type: ignore[arg-type]
-            eval_dataset=eval_dataset if eval_dataset is not None else (),  # type: ignore[arg-type]
+            data_collator=data_collator,  # type: ignore[arg-type]
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset if eval_dataset is not None else (),
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
@@ -357,7 +358,7 @@ class PreferenceTrainer(Trainer):
         """Nothing: :meth:`restore` has done it, before any wrapper shares the weights out."""
 
     def restore(self) -> Path | None:
-        """Take weights, reward shift and unlogged numbers from the newest whole checkpoint. Returns its folder, or None.
+        """Take weights, reward shift and unlogged numbers from the newest whole checkpoint; its folder, or None.
 
         Called before ``train``, which restores optimizer, schedule, position and random state.
         """
@@ -380,12 +381,12 @@ class PreferenceTrainer(Trainer):
     def vlm(self) -> Loaded:
         """The model with its processor and family."""
         policy: Any = self.model
-        return getattr(policy, "module", policy).vlm  # type: ignore[no-any-return]
+        return getattr(policy, "module", policy).vlm
 
     def _save_weights(self, folder: Path) -> None:
         state = gathered(self.vlm)
         if self.is_world_process_zero():
-            save_trained(self.vlm, folder, self.settings.get("base"), state)
+            save_trained(self.vlm, folder, self.settings["base"], state)
 
     def _load_best_model(self) -> None:
         """Put the weights of the best evaluation into the model (``load_best_model_at_end``)."""
@@ -399,7 +400,7 @@ class PreferenceTrainer(Trainer):
 
     # ---------------------------------------------------------------------------------------------------- validation
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Numbers of the held-out pairs (``eval_...``), with what callbacks add to them in ``on_evaluate``.

@@ -1,0 +1,187 @@
+"""Every field of TRL's DPOConfig is a key ``trainer.<name>``: it reaches the trainer's arguments, or is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from trl import DPOConfig
+
+from scramble.config.roots import check_root
+from scramble.project import CONFIGS
+from scramble.training import PreferenceConfig
+from scramble.training.config import default_of
+from scramble.training.fields import OPERATION, REFUSED, RENAMED
+
+FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
+
+# A value other than the default for each field whose type alone does not give one, and what must be set besides.
+VALUES: dict[str, Any] = {
+    "output_dir": "elsewhere",
+    "lr_scheduler_type": "linear",
+    "lr_scheduler_kwargs": {"num_cycles": 2},
+    "optim": "adafactor",
+    "optim_args": "eps=1",
+    "optim_target_modules": ["q_proj"],
+    "logging_strategy": "no",
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "report_to": ["tensorboard"],
+    "torch_compile_backend": "eager",
+    "torch_compile_mode": "default",
+    "log_level": "error",
+    "log_level_replica": "error",
+    "disable_tqdm": True,
+    "metric_for_best_model": "logps/chosen",
+    "hub_model_id": "me/mine",
+    "hub_token": "secret",
+    "hub_revision": "main",
+    "hub_strategy": "every_save",
+    "trackio_space_id": "me/space",
+    "trackio_bucket_id": "me/bucket",
+    "trackio_static_space_id": "me/space",
+    "dataloader_multiprocessing_context": "spawn",
+    "debug": "underflow_overflow",
+    "loss_type": ["sigmoid", "sft"],
+    "loss_weights": [0.5],
+    "f_divergence_type": "js_divergence",
+    "run_name": "mine",
+    "project": "mine",
+    "seed": 5,
+    "max_steps": 7,
+    "label_smoothing": 0.1,
+    "global_batch_size": 16,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 32,
+    "dataloader_prefetch_factor": 3,
+    "ddp_timeout": 60,
+    "warmup_steps": 11.0,
+    "greater_is_better": False,
+    "torch_compile": True,
+}
+ALSO: dict[str, dict[str, Any]] = {
+    "ld_alpha": {"precompute_ref_log_probs": False},
+    "label_smoothing": {"loss_type": ["robust"]},
+    "push_to_hub": {"hub_model_id": "me/mine"},
+    "dataloader_prefetch_factor": {"dataloader_num_workers": 1},
+    "metric_for_best_model": {"load_best_model_at_end": True},
+    "train_vision": {},
+}
+# What cannot be shown on every machine, and what it needs.
+ELSEWHERE = {
+    "tf32": "a GPU",
+    "fsdp": "several processes",
+    "ddp_backend": "several processes",
+    "fsdp_config": "several processes",
+    "deepspeed": "DeepSpeed",
+}
+
+    "tf32": "a GPU",
+    "fsdp": "several processes",
+    "ddp_backend": "several processes",
+    "fsdp_config": "several processes",
+    "deepspeed": "DeepSpeed",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def value_of(name: str) -> Any:
+    if name in VALUES:
+        return VALUES[name]
+    default = default_of(name)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int | float):
+        return default + 1 if isinstance(default, int) else default + 0.25
+    kinds = str({field.name: field.type for field in dataclasses.fields(PreferenceConfig)}[name])
+    for kind, value in (("bool", True), ("int", 3), ("float", 0.5), ("dict", {"a": 1}), ("list", ["a"]), ("str", "a")):
+        if kind in kinds:
+            return value
+    return "a"
+
+
+def composed(**fields: Any) -> tuple[list[str], dict[str, Any]]:
+    """The faults of a configuration with these fields of the trainer, and the section."""
+    cfg = compose("train", ["objective=dpo"])
+    for name, value in fields.items():
+        OmegaConf.update(cfg, f"trainer.{name}", value, force_add=True)
+    section: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    return check_root(cfg, "train", ()), section
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in REFUSED and name not in ELSEWHERE])
+def test_every_field_reaches_the_arguments(name: str) -> None:
+    fields = {name: value_of(name), **ALSO.get(name, {})}
+    if name == "report_to":
+        fields = {"report_to": "all"}
+    faults, section = composed(**fields)
+    assert faults == []
+    section.pop("watch")
+    args = PreferenceConfig(**{"use_cpu": True, **section, "peft": {"r": 4}})
+    found = getattr(args, name)
+    found = getattr(found, "value", found)
+    if name == "report_to":
+        assert set(found) >= {"wandb"}
+    elif name == "debug":
+        assert [option.value for option in found] == [fields[name]]
+    elif name == "metric_for_best_model":
+        assert found == fields[name] and args.load_best_model_at_end
+    else:
+        assert found == fields[name], name
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_every_other_field_is_refused_with_its_reason(name: str) -> None:
+    faults, section = composed(**{name: value_of(name)})
+    [fault] = faults
+    assert fault.startswith(f"trainer.{name}=") and fault.endswith(REFUSED[name])
+    section.pop("watch")
+    with pytest.raises(ValueError, match=rf"trainer\.{name}=") as refused:
+        PreferenceConfig(**section, use_cpu=True)
+    assert str(refused.value).endswith(REFUSED[name]) and "\n" not in str(refused.value)
+
+
+def test_the_tables_of_fields_name_what_there_is() -> None:
+    ours = {field.name for field in dataclasses.fields(PreferenceConfig)}
+    assert set(REFUSED) <= set(FIELDS) and ours >= OPERATION and not set(RENAMED) & ours
+    assert set(ELSEWHERE) <= set(FIELDS) - set(REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (32, 32, 1)),
+        ({"global_batch_size": 6, "per_device_train_batch_size": 2}, (6, 2, 3)),
+        ({"global_batch_size": 8, "gradient_accumulation_steps": 4}, (8, 2, 4)),
+        ({"global_batch_size": None, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 5}, (10, 2, 5)),
+        ({"global_batch_size": None}, (8, 8, 1)),
+    ],
+)
+def test_batches_follow_from_what_is_given(given: dict[str, Any], expected: tuple[int, int, int]) -> None:
+    args = PreferenceConfig(use_cpu=True, **given)
+    assert (args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps) == expected
+
+
+def test_several_processes_share_the_global_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = PreferenceConfig(use_cpu=True)
+    args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps = 32, 4, None
+    args._share_batch(world=4)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (4, 2)
+    args.gradient_accumulation_steps = 3
+    with pytest.raises(ValueError, match=r"3 x .*=4 x 4 processes are not trainer.global_batch_size=32"):
+        args._share_batch(world=4)
+
+
+def test_warmup_steps_win_over_the_ratio() -> None:
+    assert PreferenceConfig(use_cpu=True).warmup_steps == 0.03
+    assert PreferenceConfig(use_cpu=True, warmup_steps=20).warmup_steps == 20
+    assert PreferenceConfig(use_cpu=True, warmup_ratio=0.0).warmup_steps == 0
