@@ -75,7 +75,7 @@ def make(shape: str, count: int, pixels: int, data: str | None) -> Any:
     return Benchmark(shape, "made-up", tuple(items), images(count, pixels), scoring)
 
 
-def measure(loaded: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]:
+def measure(vlm: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]:
     """Items a second of the runner, and of one sequence a row at each batch size."""
     from scramble.evaluation.protocols import named_protocol, queries
 
@@ -84,8 +84,8 @@ def measure(loaded: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]
     fewer = make(shape, args.alone_images, args.pixels, args.data)
     asked = [query for item in fewer.items for query in queries(item, protocol, fewer)]
     alone = _generate_alone if shape == "generation" else _score_alone
-    ways: dict[str, Any] = {"runner": partial(_run, loaded, benchmark, protocol, args.batch_tokens)}
-    ways |= {f"alone, batch {rows}": alone(loaded, asked, fewer, rows) for rows in args.rows}
+    ways: dict[str, Any] = {"runner": partial(_run, vlm, benchmark, protocol, args.batch_tokens)}
+    ways |= {f"alone, batch {rows}": alone(vlm, asked, fewer, rows) for rows in args.rows}
     in_turn({name: way for name, way in ways.items() if name == "runner"}, 1)  # what the first run of all sets up
     seconds, given = in_turn(ways, args.repeats, time.process_time if args.processor_time else time.perf_counter)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
@@ -101,7 +101,7 @@ def measure(loaded: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]
     }
 
 
-def _run(loaded: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> float:
+def _run(vlm: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> float:
     """One whole run; the share of its time that was not the model's."""
     from scramble.evaluation.runner import ModelId, evaluate
     from scramble.models import generation
@@ -112,10 +112,10 @@ def _run(loaded: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -
         tempfile.TemporaryDirectory() as out,
         stopwatch(score, "encode_images", "logprobs") as scoring,
         stopwatch(generation, "_embed", "_decode") as generating,
-        stopwatch(loaded.backbone.head, "forward") as heading,
+        stopwatch(vlm.backbone.head, "forward") as heading,
     ):
         result = evaluate(
-            loaded,
+            vlm,
             [benchmark],
             protocol,
             out,
@@ -127,27 +127,27 @@ def _run(loaded: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -
     return 1 - sum(scoring + generating + heading) / whole
 
 
-def _score_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
+def _score_alone(vlm: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
     from scramble.evaluation.prompts import QueryEncoder, open_images
     from scramble.evaluation.responses import group_by_images
 
-    encoder = QueryEncoder(loaded.family, loaded.processor)
+    encoder = QueryEncoder(vlm.family, vlm.processor)
     # "No" needs no row: it is read where "Yes" is. Images and prompts are prepared once an image on this side, too.
     groups = group_by_images(replace(query, candidates=query.candidates[:1]) for query in asked)
 
     @torch.no_grad()
     def score() -> None:
         tries = [encoder.trie_item(group, open_images(group[0].image_ids, benchmark.images, None)) for group in groups]
-        one_sequence_a_row(loaded, tries, rows, share_images=False)
+        one_sequence_a_row(vlm, tries, rows, share_images=False)
 
     return score
 
 
-def _generate_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
+def _generate_alone(vlm: Any, asked: Iterable[Any], benchmark: Any, rows: int) -> Any:
     from scramble.evaluation.prompts import QueryEncoder, open_images
     from scramble.evaluation.responses import group_by_images
 
-    encoder = QueryEncoder(loaded.family, loaded.processor)
+    encoder = QueryEncoder(vlm.family, vlm.processor)
     groups = group_by_images(asked)
 
     def generate() -> None:
@@ -158,19 +158,19 @@ def _generate_alone(loaded: Any, asked: Iterable[Any], benchmark: Any, rows: int
                 [query.prompt for query in group], open_images(group[0].image_ids, benchmark.images, None)
             )
         ]
-        _plain_generate(loaded, prompts, rows, groups[0][0].max_new_tokens)
+        _plain_generate(vlm, prompts, rows, groups[0][0].max_new_tokens)
 
     return generate
 
 
-def _plain_generate(loaded: Any, prompts: list[Any], rows: int, new_tokens: int) -> None:
+def _plain_generate(vlm: Any, prompts: list[Any], rows: int, new_tokens: int) -> None:
     for start in range(0, len(prompts), rows):
         part = prompts[start : start + rows]
         length = max(len(prompt.input_ids) for prompt in part)
         ids = torch.tensor([[0] * (length - len(p.input_ids)) + p.input_ids for p in part])
         mask = torch.tensor([[0] * (length - len(p.input_ids)) + [1] * len(p.input_ids) for p in part])
         pixels = torch.cat([p.images["pixel_values"] for p in part])
-        loaded.model.generate(
+        vlm.model.generate(
             input_ids=ids, attention_mask=mask, pixel_values=pixels, max_new_tokens=new_tokens, do_sample=False
         )
 
@@ -199,10 +199,10 @@ def main() -> None:
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     texts += [f"Is there a {name} in the image? Yes No" for name in OBJECTS]
     with tempfile.TemporaryDirectory() as folder:
-        loaded = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
+        vlm = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
         results = {}
         for shape in args.only:
-            results[shape] = measure(loaded, shape, args)
+            results[shape] = measure(vlm, shape, args)
             print(shape, json.dumps(results[shape]), flush=True)
     if args.json:
         settings = {**vars(args), "torch": torch.__version__}

@@ -55,17 +55,17 @@ def photograph(seed: int, width: int, height: int) -> bytes:
 
 def load_family(family: str, folder: Path) -> Any:
     """A tiny model of a family whose processor has the released settings."""
-    from scramble.models import load
+    from scramble.models import load_vlm
     from scramble.models.tiny import save_tiny
 
-    loaded = load(save_tiny(family, folder / family, [PROMPT, CHOSEN, REJECTED], 0, **MODELS[family]), device="cpu")
+    vlm = load_vlm(save_tiny(family, folder / family, [PROMPT, CHOSEN, REJECTED], 0, **MODELS[family]), device="cpu")
     if family == "smolvlm":
-        loaded.processor.image_processor.size = {"longest_edge": 2048}
-        loaded.processor.image_processor.max_image_size = {"longest_edge": 512}
-    return loaded
+        vlm.processor.image_processor.size = {"longest_edge": 2048}
+        vlm.processor.image_processor.max_image_size = {"longest_edge": 512}
+    return vlm
 
 
-def sides_of(loaded: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], object]]:
+def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.data import Example
@@ -73,18 +73,18 @@ def sides_of(loaded: Any, files: dict[str, Any], workers: list[int]) -> dict[str
 
     examples = [Example(name, (name,), PROMPT, CHOSEN, REJECTED) for name in files]
     pairs = [[n, n + 1] for n in range(0, len(examples) - 1, 2)]
-    processor = loaded.processor.image_processor
+    processor = vlm.processor.image_processor
 
     def decoded(file: Any) -> Any:
-        return loaded.family.image_options.apply(file.open())
+        return vlm.family.image_options.apply(file.open())
 
     def build(number: int) -> None:
-        collator = TrieCollator(Encoder(loaded, files, cache_bytes=0), with_rejected=True)
+        collator = TrieCollator(Encoder(vlm, files, cache_bytes=0), with_rejected=True)
         for _ in results(data_loader(examples, collator, collator.encoder, Workers(number), pairs)):
             pass
 
     sides: dict[str, Callable[[], object]] = {"decode": lambda: [decoded(file) and None for file in files.values()]}
-    if loaded.family.name == "molmo":
+    if vlm.family.name == "molmo":
         sides["resize"] = lambda: [resize_alone(processor, decoded(file)) for file in files.values()]
     sides["processor"] = lambda: [processor(decoded(file)) and None for file in files.values()]
     return sides | {f"{n} workers": lambda n=n: build(n) for n in workers}  # type: ignore[misc]
@@ -146,10 +146,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.images} images, {args.rounds} rounds")
     with tempfile.TemporaryDirectory() as name:
         for family in args.families:
-            loaded = load_family(family, Path(name))
+            vlm = load_family(family, Path(name))
             for size in args.sizes:
                 files = {f"{n}.jpg": ImageFile(photograph(n, *SIZES[size]), f"{n}.jpg") for n in range(args.images)}
-                rows = measure(sides_of(loaded, files, args.workers), args.rounds, args.images)
+                rows = measure(sides_of(vlm, files, args.workers), args.rounds, args.images)
                 found[f"{family} {size}"] = rows
                 for side, row in rows.items():
                     print(

@@ -113,10 +113,10 @@ def load(args: argparse.Namespace) -> Any:
     """The model on its device; from here on memory counts."""
     from scramble import models
 
-    loaded = models.load(args.model, dtype=args.dtype, device=args.device)
-    say(loaded=resident_bytes())
+    vlm = models.load(args.model, dtype=args.dtype, device=args.device)
+    say(vlm=resident_bytes())
     reset_peak()
-    return loaded
+    return vlm
 
 
 # ---------------------------------------------------------------------------------------------------------------- TRL
@@ -141,7 +141,7 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    loaded = load(args)
+    vlm = load(args)
     pairs = rows(args)
     images = [noise_jpeg(n, args.pixels) for n in range(args.distinct_images)]
     turn = [{"role": Value("string"), "content": Value("string")}]
@@ -173,11 +173,11 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         loss_type=["sigmoid"],
     )
     trainer = DPOTrainer(
-        model=loaded.model,
+        model=vlm.model,
         args=config,
         train_dataset=dataset,
-        processing_class=loaded.processor,
-        peft_config=LoraConfig(r=LORA["r"], lora_alpha=LORA["alpha"], target_modules=loaded.family.lora_targets),
+        processing_class=vlm.processor,
+        peft_config=LoraConfig(r=LORA["r"], lora_alpha=LORA["alpha"], target_modules=vlm.family.lora_targets),
         callbacks=[TrlClock(Clock(args.steps))],
     )
     trainer.train()
@@ -191,16 +191,16 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     from scramble.training.collator import Encoder
     from scramble.training.policy import add_lora, make_policy
 
-    loaded = load(args)
-    model = add_lora(loaded, **LORA)
-    policy = make_policy(replace(loaded, model=model), gradient_checkpointing=gradient_checkpointing).train()
+    vlm = load(args)
+    model = add_lora(vlm, **LORA)
+    policy = make_policy(replace(vlm, model=model), gradient_checkpointing=gradient_checkpointing).train()
     pairs, files = examples_and_images(args)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
     clock, batches = Clock(args.steps), cycle(pairs)
     autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bfloat16")
     clock.begin()
     for _ in range(args.steps):
-        encoder = Encoder(loaded, files, cache_bytes=0)
+        encoder = Encoder(vlm, files, cache_bytes=0)
         tries = row_tries(encoder, policy.backbone, list(islice(batches, args.images * args.captions)))
         with autocast:
             with torch.no_grad(), model.disable_adapter():
@@ -237,9 +237,9 @@ def run_scramble(args: argparse.Namespace) -> None:
     """This project's trainer; the time to fill its caches is reported."""
     from scramble.training import train
 
-    loaded = load(args)
+    vlm = load(args)
     if args.device == "cuda":
-        loaded.backbone.decoder.set_attn_implementation(args.attention)
+        vlm.backbone.decoder.set_attn_implementation(args.attention)
     data = examples_and_images(args)
     clock = Clock(args.steps)
     calls: Iterator[Any] = chain([clock.begin], cycle([clock.end_step]))
@@ -250,7 +250,7 @@ def run_scramble(args: argparse.Namespace) -> None:
 
     work = Path(args.work)
     summary = train(
-        loaded,
+        vlm,
         data,
         work / "run",
         objective="dpo",
@@ -281,10 +281,10 @@ def run_scramble(args: argparse.Namespace) -> None:
         features_bytes=size,
     )
     if hear() == "floor":
-        say(**floor(args, loaded, data))
+        say(**floor(args, vlm, data))
 
 
-def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
+def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
     """What a step must do at least: operations, and their seconds on a CPU (each product timed alone) or the rate of a
     large bf16 product on a GPU; and the tokens of a step, each sequence counted whole."""
     from floor import count_products, floor_seconds, matrix_rate
@@ -292,13 +292,13 @@ def floor(args: argparse.Namespace, loaded: Any, data: tuple[list[Any], dict[str
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.flops import operations
 
-    encoder = Encoder(loaded, data[1], cache_bytes=0)
+    encoder = Encoder(vlm, data[1], cache_bytes=0)
     some = data[0][: args.images * args.captions]
     items, _ = TrieCollator(encoder, with_rejected=True).items(some)
-    parts = count_products(loaded.backbone, items)
+    parts = count_products(vlm.backbone, items)
     first = items[0].sequences[0]
     found: dict[str, Any] = {
-        "image_tokens": sum(token in loaded.backbone.feature_tokens for token in first),
+        "image_tokens": sum(token in vlm.backbone.feature_tokens for token in first),
         "sequence_tokens_a_step": sum(len(ids) for item in items for ids in item.sequences),
         "flop": operations(parts.values()),
         "flop_without_tower": operations(products for name, products in parts.items() if name != "tower"),

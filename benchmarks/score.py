@@ -26,11 +26,11 @@ CAPTION_PROMPT = "Describe the image in one sentence."
 OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "clock")
 
 
-def make_items(loaded: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
+def make_items(vlm: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
     """Items of the given shape: captions and their swapped forms, or questions with both answers."""
     from scramble.trie import TrieItem
 
-    family, processor = loaded.family, loaded.processor
+    family, processor = vlm.family, vlm.processor
     captions = read_captions(data, images, max(1, sequences // 2))
     items = []
     for number in range(images):
@@ -50,9 +50,9 @@ def make_items(loaded: Any, images: int, sequences: int, pixels: int, data: str 
     return items
 
 
-def one_sequence_a_row(loaded: Any, items: list[Any], batch: int, share_images: bool) -> list[float]:
+def one_sequence_a_row(vlm: Any, items: list[Any], batch: int, share_images: bool) -> list[float]:
     """Log-probability of each sequence by ordinary batches, right-padded."""
-    backbone, model = loaded.backbone, loaded.backbone.model
+    backbone, model = vlm.backbone, vlm.backbone.model
     rows = [(ids, mask, item) for item in items for ids, mask in zip(item.sequences, item.scored, strict=True)]
     order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
     sums = [0.0] * len(rows)
@@ -84,15 +84,15 @@ def one_sequence_a_row(loaded: Any, items: list[Any], batch: int, share_images: 
 
 
 @torch.no_grad()
-def measure(loaded: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any]:
+def measure(vlm: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any]:
     """Images and sequences a second of each way, in turn, and the largest difference of their numbers."""
     from scramble.trie import score
 
-    items = make_items(loaded, args.images, sequences, args.pixels, args.data)
+    items = make_items(vlm, args.images, sequences, args.pixels, args.data)
     ways = {
-        "trie": lambda: [s.sum for item in score(loaded.backbone, items, batch_tokens=args.batch_tokens) for s in item],
-        "one_sequence_a_row": lambda: one_sequence_a_row(loaded, items, args.rows, share_images=False),
-        "one_sequence_a_row_shared_image": lambda: one_sequence_a_row(loaded, items, args.rows, share_images=True),
+        "trie": lambda: [s.sum for item in score(vlm.backbone, items, batch_tokens=args.batch_tokens) for s in item],
+        "one_sequence_a_row": lambda: one_sequence_a_row(vlm, items, args.rows, share_images=False),
+        "one_sequence_a_row_shared_image": lambda: one_sequence_a_row(vlm, items, args.rows, share_images=True),
     }
     seconds, numbers = in_turn(ways, args.repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
@@ -136,8 +136,8 @@ def main() -> None:
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     texts += [f"Is there a {name} in the image? yes no" for name in OBJECTS]
     with tempfile.TemporaryDirectory() as folder:
-        loaded = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
-        results = [measure(loaded, args, sequences) for sequences in args.sequences]
+        vlm = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
+        results = [measure(vlm, args, sequences) for sequences in args.sequences]
     text = json.dumps(
         {"shape": args.shape, "threads": args.threads, "torch": torch.__version__, "results": results}, indent=2
     )

@@ -27,7 +27,7 @@ log = logging.getLogger("scramble.chat")
 @stage_main("chat", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.models import load
+    from scramble.models import load_vlm
     from scramble.models.chat import answer
     from scramble.records import ImageFile
 
@@ -37,12 +37,12 @@ def main(cfg: DictConfig) -> None:
     options = {k: v for k, v in values["model"].items() if k not in ("name", "new")}
     options |= _talks_with(values["run"], options, values["adapter"])
     log.info(f"model: {options['path']}" + (f" with {options['adapter']}" if options["adapter"] else ""))
-    loaded = load(**options)
+    vlm = load_vlm(**options)
 
     def ask(text: str) -> None:
         print(
             answer(
-                loaded,
+                vlm,
                 text,
                 images,
                 max_new_tokens=values["max_new_tokens"],

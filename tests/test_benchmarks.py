@@ -20,23 +20,23 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
     from torch.utils.flop_counter import FlopCounterMode
 
     from benchmarks.floor import count_products
-    from scramble.models import load
+    from scramble.models import load_vlm
     from scramble.models.tiny import save_tiny
     from scramble.training.policy import add_lora
     from scramble.trie import TrieItem, logprobs, pack
 
-    loaded = load(save_tiny(family, tmp_path / "model", ["describe", "a red dog", "a dog red"], 0))
-    add_lora(loaded, {"r": 4, "lora_alpha": 8})
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe", [Image.new("RGB", (48, 48))])
-    answers = [loaded.family.encode_completion(loaded.processor, text) for text in ("a red dog", "a dog red")]
+    vlm = load_vlm(save_tiny(family, tmp_path / "model", ["describe", "a red dog", "a dog red"], 0))
+    add_lora(vlm, {"r": 4, "lora_alpha": 8})
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe", [Image.new("RGB", (48, 48))])
+    answers = [vlm.family.encode_completion(vlm.processor, text) for text in ("a red dog", "a dog red")]
     item = TrieItem(
         [prompt.input_ids + answer for answer in answers],
         [[False] * len(prompt.input_ids) + [True] * len(answer) for answer in answers],
         prompt.images,
     )
-    parts = count_products(loaded.backbone, [item])
+    parts = count_products(vlm.backbone, [item])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        logprobs(loaded.backbone, pack([item], feature_tokens=loaded.backbone.feature_tokens))
+        logprobs(vlm.backbone, pack([item], feature_tokens=vlm.backbone.feature_tokens))
     counts = counter.get_flop_counts()["Global"]
     measured = sum(n for op, n in counts.items() if "attention" not in str(op) and "bmm" not in str(op))
     forward = [parts[name][0] for name in ("tower", "decoder forward", "head forward")]

@@ -11,7 +11,7 @@ import torch
 
 from scramble import world
 from scramble.evaluation import benchmarks
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.models.families import registry
 from scramble.models.families.llava import Llava
 from scramble.models.tiny import save_tiny
@@ -64,19 +64,19 @@ def test_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = "scramble.evaluation.benchmarks.sky_benchmark"
     monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(tmp_path)])
     monkeypatch.setitem(benchmarks.BENCHMARKS, "sky", ("sky_benchmark", "load"))
-    loaded = benchmarks.load_benchmark("sky", tmp_path, colour="green")
+    vlm = benchmarks.load_benchmark("sky", tmp_path, colour="green")
     sys.modules.pop(module, None)
-    assert [item.record.question for item in loaded.items] == ["Is the sky green?"] * 2
+    assert [item.record.question for item in vlm.items] == ["Is the sky green?"] * 2
     with pytest.raises(ValueError, match=r"sky: no option 'color'.*colour"):
         benchmarks.load_benchmark("sky", tmp_path, color="green")
 
 
 def test_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny("llava", tmp_path / "model", ["a red circle", "a blue square"], seed=0)
-    assert load(folder).family.name == "llava"
+    assert load_vlm(folder).family.name == "llava"
     monkeypatch.setattr(registry, "FAMILIES", (Mine, *registry.FAMILIES))
-    assert load(folder).family.name == "mine"
-    assert load(folder, family="mine").family.name == "mine"
+    assert load_vlm(folder).family.name == "mine"
+    assert load_vlm(folder, family="mine").family.name == "mine"
 
 
 def test_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.models.family import ModelError
 from scramble.models.tiny import save_tiny
 from scramble.pipeline import StageError
@@ -101,9 +101,9 @@ def test_code_in_a_model_folder_is_not_run(model: Path, tmp_path: Path) -> None:
         ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor"), "modeling_evil.Evil"
     )
     (folder / "config.json").write_text(json.dumps(config))
-    loaded = load(folder)
+    vlm = load_vlm(folder)
     assert not mark.exists()
-    assert type(loaded.model).__module__.startswith("transformers.")
+    assert type(vlm.model).__module__.startswith("transformers.")
 
 
 def test_pickled_weights_are_refused_unread(model: Path, tmp_path: Path) -> None:
@@ -112,14 +112,14 @@ def test_pickled_weights_are_refused_unread(model: Path, tmp_path: Path) -> None
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
     with pytest.raises(ModelError, match=r"model keeps its weights as a pickle .* take a copy with safetensors"):
-        load(folder)
+        load_vlm(folder)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     settings = {"peft_type": "LORA", "r": 2, "target_modules": "q_proj", "base_model_name_or_path": str(model)}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
     with pytest.raises(ModelError, match="adapter keeps its weights as a pickle"):
-        load(model, adapter=adapter)
+        load_vlm(model, adapter=adapter)
     assert not mark.exists()
 
 

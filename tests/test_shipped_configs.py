@@ -38,7 +38,7 @@ def check(cfg: DictConfig, root: str = "train") -> None:
 
     from scramble import world
     from scramble.evaluation.benchmarks import load_benchmark
-    from scramble.models import load
+    from scramble.models import load_vlm
     from scramble.sources import BUNDLES, SOURCES
     from scramble.training import PreferenceConfig
 
@@ -48,7 +48,7 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     shared = set() if data["kind"] == "world" else {"val_fraction", "test_fraction", "max_rejected", "limit"}
     assert set(data) - {"kind"} <= parameters(read) | shared, data["kind"]
     check_negatives(negatives)
-    assert set(values["model"]) - {"name", "new"} <= parameters(load)
+    assert set(values["model"]) - {"name", "new"} <= parameters(load_vlm)
     assert set(trainer) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     assert set(values["peft"] or {}) <= {field.name for field in dataclasses.fields(LoraConfig)}
     assert callable(load_benchmark)

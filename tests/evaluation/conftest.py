@@ -31,7 +31,7 @@ def model_folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(model_folder: Path):
-    from scramble.models import load
+def vlm(model_folder: Path):
+    from scramble.models import load_vlm
 
-    return load(str(model_folder), dtype="float32")
+    return load_vlm(str(model_folder), dtype="float32")

@@ -6,12 +6,12 @@ import sys
 
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.runner import data_parallel, evaluate, identify
-from scramble.models import load
+from scramble.models import load_vlm
 
 world, model, out = sys.argv[1:]
 process, wait = data_parallel()
 evaluate(
-    lambda: load(model, dtype="float32"),
+    lambda: load_vlm(model, dtype="float32"),
     [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")],
     "world_yes",
     out,

@@ -74,8 +74,8 @@ def test_true_rationales_of_a_world_score_one(world: Path) -> None:
         assert set(judged.values.values()) == {1.0}, item.record
 
 
-def test_a_random_model_is_scored(world: Path, loaded) -> None:
-    scores = quick_scores(loaded, load_benchmark("world_rationales", world, max_new_tokens=12), limit=3)
+def test_a_random_model_is_scored(world: Path, vlm) -> None:
+    scores = quick_scores(vlm, load_benchmark("world_rationales", world, max_new_tokens=12), limit=3)
     assert scores["faithfulness"] == 0.0 and scores["accuracy"] == 0.0
     assert {name.partition("/")[0] for name in scores} >= {"entities", "attributes", "relations", "needed", "faithful"}
 

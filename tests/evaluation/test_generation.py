@@ -23,32 +23,32 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def talkative(loaded):
+def talkative(vlm):
     """The tiny model with a sharper head, so that greedy choices do not hang on rounding."""
     import copy
 
-    model = copy.deepcopy(loaded.model)
+    model = copy.deepcopy(vlm.model)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     import dataclasses
 
-    return dataclasses.replace(loaded, model=model)
+    return dataclasses.replace(vlm, model=model)
 
 
-def alone(loaded, prompt, limit: int) -> list[int]:
+def alone(vlm, prompt, limit: int) -> list[int]:
     ids = torch.tensor([prompt.input_ids])
-    out = loaded.model.generate(
+    out = vlm.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         **prompt.images,
         max_new_tokens=limit,
         do_sample=False,
-        eos_token_id=sorted(stop_tokens(loaded)),
+        eos_token_id=sorted(stop_tokens(vlm)),
     )
     new = out[0, ids.shape[1] :].tolist()
-    return new[:-1] if new and new[-1] in stop_tokens(loaded) else new
+    return new[:-1] if new and new[-1] in stop_tokens(vlm) else new
 
 
 def test_same_tokens_as_each_prompt_alone(talkative):
@@ -79,11 +79,11 @@ def test_a_stop_token_ends_one_branch_only(talkative):
         assert part == (whole[: whole.index(token)] if token in whole else whole)
 
 
-def test_prompts_are_spliced_as_the_processor_would_write_them(loaded):
-    encoder = PromptEncoder(loaded.family, loaded.processor)
+def test_prompts_are_spliced_as_the_processor_would_write_them(vlm):
+    encoder = PromptEncoder(vlm.family, vlm.processor)
     image = pictures(1)
     for prompt, text in zip(encoder.prompts(QUESTIONS, image), QUESTIONS, strict=True):
-        whole = loaded.family.encode_prompt(loaded.processor, text, image)
+        whole = vlm.family.encode_prompt(vlm.processor, text, image)
         assert prompt.input_ids == whole.input_ids
         assert all(torch.equal(prompt.images[k], whole.images[k]) for k in whole.images)
     assert encoder._splices

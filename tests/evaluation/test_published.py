@@ -15,13 +15,13 @@ from scramble.reporting.table import NOT_COMPARABLE
 
 
 @pytest.fixture(scope="module")
-def runs(world, loaded, model_folder, tmp_path_factory):
+def runs(world, vlm, model_folder, tmp_path_factory):
     """Three runs: two under the world's protocol, one under another."""
     root = tmp_path_factory.mktemp("runs")
     identity = identify(model_folder)
     benchmarks = [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")]
     for name, protocol in (("base", "world"), ("mpo", "world"), ("yes", "world_yes")):
-        evaluate(loaded, benchmarks, protocol, root / name, model_id=replace(identity, name=name), test_groups=0)
+        evaluate(vlm, benchmarks, protocol, root / name, model_id=replace(identity, name=name), test_groups=0)
     return {name: sorted((root / name).iterdir()) for name in ("base", "mpo", "yes")}
 
 

@@ -37,39 +37,39 @@ def refuse():
     raise AssertionError("the model was loaded although nothing is missing")
 
 
-def test_caption_likelihood_equals_a_plain_forward(world, loaded, model_id, tmp_path):
+def test_caption_likelihood_equals_a_plain_forward(world, vlm, model_id, tmp_path):
     """The runner's log-probabilities are those of the transformers model on each sequence alone."""
     benchmark = load_benchmark("world_winoground", world)
-    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, limit=3)
+    evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=3)
     rows = list(read_jsonl(tmp_path / "world_winoground" / "responses.jsonl"))
     assert len(rows) == 6
     for row in rows[:2]:
         image = benchmark.images[row["images"][0]].open()
-        prompt = loaded.family.encode_prompt(loaded.processor, row["prompt"], [image])
+        prompt = vlm.family.encode_prompt(vlm.processor, row["prompt"], [image])
         for caption, logprob, tokens in zip(row["candidates"], row["logprobs"], row["tokens"], strict=True):
-            answer = loaded.family.encode_completion(loaded.processor, caption)
+            answer = vlm.family.encode_completion(vlm.processor, caption)
             ids = torch.tensor([prompt.input_ids + answer])
             with torch.no_grad():
-                logits = loaded.model(input_ids=ids, **prompt.images).logits[0].log_softmax(-1)
+                logits = vlm.model(input_ids=ids, **prompt.images).logits[0].log_softmax(-1)
             start = len(prompt.input_ids)
             expected = sum(logits[start + k - 1, token].item() for k, token in enumerate(answer))
             assert tokens == len(answer)
             assert logprob == pytest.approx(expected, abs=2e-4)
 
 
-def test_yes_keeps_both_answers_without_the_end_token(world, loaded, model_id, tmp_path):
+def test_yes_keeps_both_answers_without_the_end_token(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
-    evaluate(loaded, [benchmark], "standard", tmp_path, model_id=model_id, limit=1)
+    evaluate(vlm, [benchmark], "standard", tmp_path, model_id=model_id, limit=1)
     rows = list(read_jsonl(tmp_path / "world_winoground" / "responses.jsonl"))
     assert len(rows) == 4
-    end = len(loaded.family.encode_completion(loaded.processor, "Yes")) - rows[0]["tokens"][0]
+    end = len(vlm.family.encode_completion(vlm.processor, "Yes")) - rows[0]["tokens"][0]
     assert end >= 1
     assert all(row["candidates"] == ["Yes", "No"] for row in rows)
 
 
-def test_second_run_needs_no_model_and_changes_nothing(world, loaded, model_id, tmp_path):
+def test_second_run_needs_no_model_and_changes_nothing(world, vlm, model_id, tmp_path):
     benchmarks = [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")]
-    first = evaluate(loaded, benchmarks, "default", tmp_path, model_id=model_id)
+    first = evaluate(vlm, benchmarks, "default", tmp_path, model_id=model_id)
     before = (tmp_path / "world_vqa" / "responses.jsonl").read_bytes()
     second = evaluate(refuse, benchmarks, "default", tmp_path, model_id=model_id)
     assert [r.scores for r in first] == [r.scores for r in second]
@@ -79,9 +79,9 @@ def test_second_run_needs_no_model_and_changes_nothing(world, loaded, model_id, 
     assert first[0].times["scored_now"] == first[0].times["queries"] == 2 * 36
 
 
-def test_other_tie_policy_needs_no_model_another_prompt_does(world, loaded, model_id, tmp_path):
+def test_other_tie_policy_needs_no_model_another_prompt_does(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
-    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id)
+    evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id)
     changed = {"name": "world", "tie_policy": "half"}
     result, _ = rescore(benchmark, changed, tmp_path / "world_winoground", model_id=model_id)
     assert result.protocol["name"] == "world[tie_policy=half]"
@@ -93,17 +93,17 @@ def test_other_tie_policy_needs_no_model_another_prompt_does(world, loaded, mode
         rescore(benchmark, "world_yes", tmp_path / "world_winoground", model_id=model_id)
 
 
-def test_any_number_of_processes_gives_the_same_scores(world, loaded, model_id, tmp_path):
+def test_any_number_of_processes_gives_the_same_scores(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
     options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
-    alone = evaluate(loaded, [benchmark], "world", tmp_path / "one", **options)[0]
+    alone = evaluate(vlm, [benchmark], "world", tmp_path / "one", **options)[0]
     for rank in (2, 1, 0):  # rank 0 comes last: it scores what all have written
         step = {"process": (rank, 3), **options}
         if rank == 0:
-            shared = evaluate(loaded, [benchmark], "world", tmp_path / "three", **step)[0]
+            shared = evaluate(vlm, [benchmark], "world", tmp_path / "three", **step)[0]
         else:
             with pytest.raises(EvaluationError, match="no reply"):  # the others' part is still missing
-                evaluate(loaded, [benchmark], "world", tmp_path / "three", **step)
+                evaluate(vlm, [benchmark], "world", tmp_path / "three", **step)
     assert shared.scores == alone.scores
     assert len(list((tmp_path / "three" / "world_winoground").glob("responses-*.jsonl"))) == 3
     rows = [r["key"] for f in (tmp_path / "three").rglob("responses-*.jsonl") for r in read_jsonl(f)]
@@ -154,19 +154,19 @@ def test_two_real_processes_give_the_scores_of_one(world, model_folder, tmp_path
         assert len(list((tmp_path / "two" / name).glob("responses-*.jsonl"))) == 2
 
 
-def test_another_model_shares_no_replies(world, loaded, model_id, tmp_path):
+def test_another_model_shares_no_replies(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
     options: dict[str, Any] = {"limit": 2, "test_groups": 0}
-    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, **options)
+    evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, **options)
     other = replace(model_id, key="0" * 16)
-    result = evaluate(loaded, [benchmark], "world", tmp_path, model_id=other, **options)[0]
+    result = evaluate(vlm, [benchmark], "world", tmp_path, model_id=other, **options)[0]
     assert result.times["scored_now"] == 4
 
 
-def test_comparison_of_runs(world, loaded, model_id, tmp_path):
+def test_comparison_of_runs(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_vqa", world)
     for name in ("a", "b"):
-        evaluate(loaded, [benchmark], "world", tmp_path / name, model_id=replace(model_id, name=name))
+        evaluate(vlm, [benchmark], "world", tmp_path / name, model_id=replace(model_id, name=name))
     test = compare(tmp_path / "a" / "world_vqa", tmp_path / "b" / "world_vqa")["accuracy"]
     assert (test["difference"], test["p_value"], test["won"]) == (0.0, 1.0, 0)
     items = tmp_path / "a" / "world_vqa" / "items.jsonl"
@@ -180,15 +180,15 @@ def test_comparison_of_runs(world, loaded, model_id, tmp_path):
     assert test["p_value"] < 1e-3
 
 
-def test_runs_under_different_protocols_are_not_compared(world, loaded, model_id, tmp_path):
+def test_runs_under_different_protocols_are_not_compared(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
     for protocol in ("world", "world_yes"):
-        evaluate(loaded, [benchmark], protocol, tmp_path / protocol, model_id=model_id, limit=2, test_groups=0)
+        evaluate(vlm, [benchmark], protocol, tmp_path / protocol, model_id=model_id, limit=2, test_groups=0)
     with pytest.raises(EvaluationError, match=r"different protocols .*'caption' and 'yes_minus_no'"):
         compare(tmp_path / "world" / "world_winoground", tmp_path / "world_yes" / "world_winoground")
 
 
-def test_broken_image_is_named_and_finished_work_stays(world, loaded, model_id, tmp_path):
+def test_broken_image_is_named_and_finished_work_stays(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_winoground", world)
     bad = benchmark.items[-1].image_ids[1]
     images = dict(benchmark.images)
@@ -196,24 +196,24 @@ def test_broken_image_is_named_and_finished_work_stays(world, loaded, model_id, 
     broken = replace(benchmark, images=images)
     options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
     with pytest.raises(RecordError, match=f"image '{bad}'.*cannot be decoded.*download it again"):
-        evaluate(loaded, [broken], "world", tmp_path, **options)
+        evaluate(vlm, [broken], "world", tmp_path, **options)
     assert len(responses.read(tmp_path / "world_winoground")) > 30
     missing = replace(benchmark, images={k: v for k, v in images.items() if k != bad})
     with pytest.raises(EvaluationError, match=f"image '{bad}' is named by an item but missing"):
-        evaluate(loaded, [missing], "world", tmp_path, **options)
+        evaluate(vlm, [missing], "world", tmp_path, **options)
 
 
-def test_prompt_longer_than_the_context_is_named(world, loaded, model_id, tmp_path):
+def test_prompt_longer_than_the_context_is_named(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_vqa", world)
     item = benchmark.items[0]
     long = replace(item, record=replace(item.record, question="red " * 5000))  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match=r"item world/test/\S+: \d+ tokens, but the model has 4096 positions"):
-        evaluate(loaded, [replace(benchmark, items=(long,))], "world", tmp_path, model_id=model_id, test_groups=0)
+        evaluate(vlm, [replace(benchmark, items=(long,))], "world", tmp_path, model_id=model_id, test_groups=0)
 
 
-def test_results_of_another_schema_are_refused(world, loaded, model_id, tmp_path):
+def test_results_of_another_schema_are_refused(world, vlm, model_id, tmp_path):
     benchmark = load_benchmark("world_vqa", world)
-    evaluate(loaded, [benchmark], "world", tmp_path, model_id=model_id, limit=3, test_groups=0)
+    evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=3, test_groups=0)
     path = tmp_path / "world_vqa" / "result.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
     with pytest.raises(EvaluationError, match="results of schema 99, this version reads 1"):

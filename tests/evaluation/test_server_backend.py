@@ -97,10 +97,10 @@ def test_images_are_resized_and_converted_where_they_must_be(server, tmp_path):
     assert sizes == [(40, 30), (24, 24)]
 
 
-def test_an_engine_in_this_process_says_what_the_model_says(loaded, model_folder, tmp_path):
+def test_an_engine_in_this_process_says_what_the_model_says(vlm, model_folder, tmp_path):
     """The same greedy replies by transformers' generate behind the engine as by generation on a shared prefix."""
     benchmark = questions("", "", "")
-    own = evaluate(loaded, [benchmark], "standard", tmp_path / "own", model_id=identify(model_folder))[0]
+    own = evaluate(vlm, [benchmark], "standard", tmp_path / "own", model_id=identify(model_folder))[0]
     engine = TransformersEngine(model_folder, dtype="float32")
     with engine, ReplyStore(tmp_path / "replies") as store:
         identity = identify_served(engine, "transformers", name="tiny")

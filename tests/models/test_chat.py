@@ -8,7 +8,8 @@ import pytest
 
 from scramble.models.chat import answer
 from scramble.models.family import ModelError
-from scramble.models.loading import Loaded, put_on_adapter
+from scramble.models.loading import put_on_adapter
+from scramble.models.vlm import VLM
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from scramble.models.loading import Loaded, put_on_adapter
 )
 def test_numbers_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        answer(cast(Loaded, None), "hi", **options)
+        answer(cast(VLM, None), "hi", **options)
 
 
 def test_the_arms_folder_in_place_of_its_adapters(tmp_path) -> None:

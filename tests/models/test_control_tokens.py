@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.control_tokens import control_tokens, find_control_token
 
 BUILT = ("internvl", "llava", "smolvlm", "molmo") + (("molmo2",) if is_torchvision_available() else ())
@@ -25,8 +25,8 @@ CONTROL = {
 
 @pytest.mark.parametrize("name", BUILT)
 def test_all_control_tokens_are_refused_in_prompts_and_answers(name: str, tiny: Callable[[str], Path]) -> None:
-    loaded = load(tiny(name))
-    family, processor = loaded.family, loaded.processor
+    vlm = load_vlm(tiny(name))
+    family, processor = vlm.family, vlm.processor
     picture = Image.new("RGB", (40, 40))
     tokenizer = processor.tokenizer
     assert set(CONTROL[name]) <= control_tokens(processor)
@@ -48,10 +48,10 @@ def test_all_control_tokens_are_refused_in_prompts_and_answers(name: str, tiny: 
 @pytest.mark.parametrize("name", BUILT)
 def test_no_text_that_is_let_through_becomes_a_control_token(name: str, tiny: Callable[[str], Path]) -> None:
     """Near misses are plain text: their ids hold none of the tokenizer's added ids, and decode to the text."""
-    loaded = load(tiny(name))
-    tokenizer = loaded.processor.tokenizer
+    vlm = load_vlm(tiny(name))
+    tokenizer = vlm.processor.tokenizer
     added = set(tokenizer.get_added_vocab().values())
-    others = {token for tokens in CONTROL.values() for token in tokens} - control_tokens(loaded.processor)
+    others = {token for tokens in CONTROL.values() for token in tokens} - control_tokens(vlm.processor)
     for text in [
         "<|im_ end|>",
         "< s >",
@@ -63,16 +63,16 @@ def test_no_text_that_is_let_through_becomes_a_control_token(name: str, tiny: Ca
         "[x] {y}",
         *others,
     ]:
-        assert find_control_token(loaded.processor, text) is None
+        assert find_control_token(vlm.processor, text) is None
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert not added & set(ids), text
-        answer = loaded.family.encode_completion(loaded.processor, text)
+        answer = vlm.family.encode_completion(vlm.processor, text)
         assert text in tokenizer.decode(answer)
 
 
 def test_words_and_spaces_that_were_added_are_text(tiny: Callable[[str], Path]) -> None:
     """Vocabularies hold runs of spaces and users' own words as added tokens; a model's thoughts are written out."""
-    tokenizer = load(tiny("internvl")).processor.tokenizer
+    tokenizer = load_vlm(tiny("internvl")).processor.tokenizer
     tokenizer.add_tokens(["    ", "\n\n", "zebra", "<think>", "</think>", "<tool_call>", "[TABLE]"])
     assert find_control_token(tokenizer, "a  \n\n    zebra <think>a stripe</think>") is None
     assert find_control_token(tokenizer, "a zebra <tool_call>") == "<tool_call>"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.chat import answer
 from scramble.models.export import export
 from scramble.storage.files import StoreError
@@ -29,22 +29,22 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def logits(loaded: Any) -> torch.Tensor:
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe", [Image.linear_gradient("L").resize((60, 40))])
+def logits(vlm: Any) -> torch.Tensor:
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe", [Image.linear_gradient("L").resize((60, 40))])
     with torch.no_grad():
-        return loaded.model(**loaded.family.generation_inputs(prompt, loaded.model)).logits
+        return vlm.model(**vlm.family.generation_inputs(prompt, vlm.model)).logits
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_merged_folder_answers_as_the_adapter(
     name: str, tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path
 ) -> None:
-    base = load(tiny(name))
+    base = load_vlm(tiny(name))
     plain = logits(base)
     with_lora(base.model, base.family.lora_targets).save_pretrained(tmp_path / "adapter")
-    tuned = load(tiny(name), adapter=tmp_path / "adapter")
+    tuned = load_vlm(tiny(name), adapter=tmp_path / "adapter")
     out = export(tiny(name), tmp_path / "out", adapter=tmp_path / "adapter", max_shard_size="300KB")
-    merged = load(out)
+    merged = load_vlm(out)
     assert not hasattr(merged.model, "peft_config")
     torch.testing.assert_close(logits(merged), logits(tuned), atol=1e-5, rtol=0)
     assert (logits(merged) - plain).abs().max() > 1e-3
@@ -58,7 +58,7 @@ def test_merged_folder_answers_as_the_adapter(
 def test_another_type_is_named_in_the_config(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     out = export(tiny("internvl"), tmp_path / "out", dtype="bfloat16")
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
-    assert next(load(out).model.parameters()).dtype == torch.bfloat16
+    assert next(load_vlm(out).model.parameters()).dtype == torch.bfloat16
 
 
 def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> None:
@@ -73,15 +73,14 @@ def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_answer(name: str, tiny: Callable[[str], Path]) -> None:
     """Greedy answers repeat; a cache changes none of their tokens; the end of the turn ends them."""
-    loaded = load(tiny(name))
+    vlm = load_vlm(tiny(name))
     image = Image.linear_gradient("L").resize((60, 40))
-    first = answer(loaded, "describe the image", [image], max_new_tokens=12)
+    first = answer(vlm, "describe the image", [image], max_new_tokens=12)
     assert first
-    loaded.model.generation_config.use_cache = False
-    assert answer(loaded, "describe the image", [image], max_new_tokens=12) == first
+    vlm.model.generation_config.use_cache = False
+    assert answer(vlm, "describe the image", [image], max_new_tokens=12) == first
     sampled = [
-        answer(loaded, "describe the image", [image], max_new_tokens=12, temperature=1.0, seed=seed)
-        for seed in (1, 1, 2)
+        answer(vlm, "describe the image", [image], max_new_tokens=12, temperature=1.0, seed=seed) for seed in (1, 1, 2)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
-    assert isinstance(answer(loaded, "name a shape", max_new_tokens=4), str)
+    assert isinstance(answer(vlm, "name a shape", max_new_tokens=4), str)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from tests.exactness import CASES, assert_exact
 
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
@@ -23,9 +23,9 @@ BUILT = ("internvl", "llava", "smolvlm", "molmo") + (("molmo2",) if is_torchvisi
 def test_trie_equals_one_sequence_a_row(
     name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
-    loaded = load(tiny(name), dtype="float32")
-    model = with_lora(loaded.model, loaded.family.lora_targets)
-    assert_exact(model, loaded.family, loaded.processor, CASES[case], images)
+    vlm = load_vlm(tiny(name), dtype="float32")
+    model = with_lora(vlm.model, vlm.family.lora_targets)
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (1, 1), (3, 200), (200, 3), (37, 61), (2, 2), (500, 130), (30, 20000)])
@@ -34,23 +34,23 @@ def test_trie_equals_one_sequence_a_row(
 def test_length_is_known_from_the_size_alone(
     name: str, count: int, size: tuple[int, int], tiny: Callable[[str], Path]
 ) -> None:
-    loaded = load(tiny(name))
+    vlm = load_vlm(tiny(name))
     picture = Image.new("RGB", (size[1], size[0]), "red")
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe the image", [picture] * count)
-    assert loaded.family.num_tokens(loaded.processor, "describe the image", [size] * count) == len(prompt.input_ids)
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [picture] * count)
+    assert vlm.family.num_tokens(vlm.processor, "describe the image", [size] * count) == len(prompt.input_ids)
     if count:
-        (features,) = loaded.backbone.encode_images([prompt.images])
-        assert len(features) == sum(i in loaded.backbone.feature_tokens for i in prompt.input_ids)
+        (features,) = vlm.backbone.encode_images([prompt.images])
+        assert len(features) == sum(i in vlm.backbone.feature_tokens for i in prompt.input_ids)
 
 
 @pytest.mark.parametrize("name", BUILT)
 def test_odd_images(name: str, tiny: Callable[[str], Path]) -> None:
     """Any mode is read as RGB; an EXIF-rotated picture counts as the upright one."""
-    loaded = load(tiny(name))
+    vlm = load_vlm(tiny(name))
     key = "images" if name == "molmo" else "pixel_values"
 
     def pixels(image: Image.Image) -> torch.Tensor:
-        return loaded.family.encode_prompt(loaded.processor, "describe", [image]).images[key]
+        return vlm.family.encode_prompt(vlm.processor, "describe", [image]).images[key]
 
     grey = Image.linear_gradient("L").resize((60, 40))
     expected = pixels(grey.convert("RGB"))
@@ -65,33 +65,33 @@ def test_odd_images(name: str, tiny: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_image_placeholder_in_text_is_refused(name: str, tiny: Callable[[str], Path]) -> None:
-    loaded = load(tiny(name))
+    vlm = load_vlm(tiny(name))
     with pytest.raises(ModelError, match="placeholder"):
-        loaded.family.encode_completion(loaded.processor, f"a {loaded.processor.image_token} in a caption")
+        vlm.family.encode_completion(vlm.processor, f"a {vlm.processor.image_token} in a caption")
 
 
 @pytest.mark.parametrize("name", BUILT)
 def test_square_padding_and_resizing(name: str, tiny: Callable[[str], Path]) -> None:
     with pytest.raises(ValueError, match="square_padding=true and resize=336 exclude each other"):
-        load(tiny(name), square_padding=True, resize=336)
+        load_vlm(tiny(name), square_padding=True, resize=336)
     wide = Image.new("RGB", (90, 30), "red")
-    loaded = load(tiny(name), square_padding=True)
-    padded = loaded.family.image_options.apply(wide)
+    vlm = load_vlm(tiny(name), square_padding=True)
+    padded = vlm.family.image_options.apply(wide)
     assert padded.size == (90, 90)
     assert padded.getpixel((45, 5)) == (122, 116, 104)
     assert padded.getpixel((45, 45)) == (255, 0, 0)
-    assert loaded.family.image_options.apply(Image.new("RGB", (20000, 500))).size == (4096, 4096)
-    assert loaded.family.image_options.size((500, 20000)) == (4096, 4096)
-    loaded = load(tiny(name), resize=336)
-    assert loaded.family.image_options.apply(wide).size == (336, 336)
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe", [wide])
-    assert loaded.family.num_tokens(loaded.processor, "describe", [(30, 90)]) == len(prompt.input_ids)
+    assert vlm.family.image_options.apply(Image.new("RGB", (20000, 500))).size == (4096, 4096)
+    assert vlm.family.image_options.size((500, 20000)) == (4096, 4096)
+    vlm = load_vlm(tiny(name), resize=336)
+    assert vlm.family.image_options.apply(wide).size == (336, 336)
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe", [wide])
+    assert vlm.family.num_tokens(vlm.processor, "describe", [(30, 90)]) == len(prompt.input_ids)
 
 
 def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
     """BOS first, EOS last, and prompt and completion apart give the ids of the whole conversation."""
-    loaded = load(tiny("llava"))
-    family, processor, tokenizer = loaded.family, loaded.processor, loaded.processor.tokenizer
+    vlm = load_vlm(tiny("llava"))
+    family, processor, tokenizer = vlm.family, vlm.processor, vlm.processor.tokenizer
     prompt = family.encode_prompt(processor, "describe the image", [Image.new("RGB", (56, 56))])
     completion = family.encode_completion(processor, "a red circle")
     assert prompt.input_ids[0] == tokenizer.bos_token_id
@@ -109,10 +109,10 @@ def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
 def test_gradient_checkpointing_changes_no_gradient(
     name: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
-    loaded = load(tiny(name))
-    model = with_lora(loaded.model, loaded.family.lora_targets).train()
-    backbone = loaded.family.backbone(model)
-    ids = torch.tensor([loaded.family.encode_completion(loaded.processor, "a red circle above a square")])
+    vlm = load_vlm(tiny(name))
+    model = with_lora(vlm.model, vlm.family.lora_targets).train()
+    backbone = vlm.family.backbone(model)
+    ids = torch.tensor([vlm.family.encode_completion(vlm.processor, "a red circle above a square")])
     length = ids.shape[1]
     mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -133,8 +133,8 @@ def test_gradient_checkpointing_changes_no_gradient(
 @pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava"])
 def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
     """Greedy answers of a left-padded batch."""
-    loaded = load(tiny(name))
-    family, processor, model = loaded.family, loaded.processor, loaded.model
+    vlm = load_vlm(tiny(name))
+    family, processor, model = vlm.family, vlm.processor, vlm.model
     texts = ["describe the image", "is there a circle in this image of many shapes"]
     prompts = [family.encode_prompt(processor, text, [image]) for text, image in zip(texts, images, strict=False)]
     options = {"do_sample": False, "max_new_tokens": 10, "eos_token_id": None, "pad_token_id": 0}
@@ -162,20 +162,20 @@ def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     from scramble.models.generation import generate_ids, stop_tokens
     from scramble.models.prompts import PromptEncoder
 
-    loaded = load(tiny(name), dtype="float32")
+    vlm = load_vlm(tiny(name), dtype="float32")
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in loaded.model.parameters():
+        for parameter in vlm.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)  # greedy choices that do not hang on rounding
-    stops = sorted(stop_tokens(loaded))
-    encoder = PromptEncoder(loaded.family, loaded.processor)
+    stops = sorted(stop_tokens(vlm))
+    encoder = PromptEncoder(vlm.family, vlm.processor)
     groups = [encoder.prompts(["describe the image", "is there a circle", "name a shape"], [image]) for image in images]
-    together = generate_ids(loaded, groups, [[8, 8, 8]] * len(groups))
+    together = generate_ids(vlm, groups, [[8, 8, 8]] * len(groups))
     for group, texts in zip(groups, together, strict=True):
         for prompt, ids in zip(group, texts, strict=True):
-            inputs = loaded.family.generation_inputs(prompt, loaded.model)
+            inputs = vlm.family.generation_inputs(prompt, vlm.model)
             with torch.inference_mode():
-                whole = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=8, eos_token_id=stops)
+                whole = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=8, eos_token_id=stops)
             alone = whole[0, len(prompt.input_ids) :].tolist()
             assert ids == [token for token in alone if token not in stops]
     assert len({tuple(ids) for texts in together for ids in texts}) > 4

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scramble.models import Loaded, ModelError, load
+from scramble.models import VLM, ModelError, load_vlm
 from scramble.models.family import attention_window
 from scramble.models.tiny import save_tiny_internvl
 from scramble.storage.hashing import file_key
@@ -23,12 +23,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> Loaded:
-    return load(folder)
+def vlm(folder: Path) -> VLM:
+    return load_vlm(folder)
 
 
-def test_size(loaded: Loaded) -> None:
-    assert 1.0e6 < sum(p.numel() for p in loaded.model.parameters()) < 1.5e6
+def test_size(vlm: VLM) -> None:
+    assert 1.0e6 < sum(p.numel() for p in vlm.model.parameters()) < 1.5e6
 
 
 def test_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
@@ -44,18 +44,18 @@ def test_auto_classes_load_the_folder(folder: Path) -> None:
     assert processor(images=[Image.new("RGB", (48, 48))], text=["<IMG_CONTEXT>"])["pixel_values"]
 
 
-def test_prompt_is_short_and_holds_the_image_tokens(loaded: Loaded) -> None:
-    prompt = loaded.family.encode_prompt(loaded.processor, "Describe it.", [Image.new("RGB", (48, 48), "red")])
-    (token,) = loaded.backbone.feature_tokens
+def test_prompt_is_short_and_holds_the_image_tokens(vlm: VLM) -> None:
+    prompt = vlm.family.encode_prompt(vlm.processor, "Describe it.", [Image.new("RGB", (48, 48), "red")])
+    (token,) = vlm.backbone.feature_tokens
     assert prompt.input_ids.count(token) == 16
     assert len(prompt.input_ids) < 32
     assert prompt.images is not None and prompt.images["pixel_values"].shape == (1, 3, 48, 48)
 
 
-def test_ids_agree_with_trl(loaded: Loaded) -> None:
+def test_ids_agree_with_trl(vlm: VLM) -> None:
     from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-    image, family, processor = Image.new("RGB", (48, 48), "red"), loaded.family, loaded.processor
+    image, family, processor = Image.new("RGB", (48, 48), "red"), vlm.family, vlm.processor
     chosen, rejected = "A red circle.", "A blue circle is left of it."
     row = {
         "images": [image],
@@ -70,8 +70,8 @@ def test_ids_agree_with_trl(loaded: Loaded) -> None:
         assert kept == prompt.input_ids + family.encode_completion(processor, text)
 
 
-def test_backbone_equals_forward(loaded: Loaded) -> None:
-    family, processor, backbone = loaded.family, loaded.processor, loaded.backbone
+def test_backbone_equals_forward(vlm: VLM) -> None:
+    family, processor, backbone = vlm.family, vlm.processor, vlm.backbone
     image = Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 50)
     prompt = family.encode_prompt(processor, "Describe it.", [image])
     assert prompt.images is not None
@@ -83,7 +83,7 @@ def test_backbone_equals_forward(loaded: Loaded) -> None:
         length = ids.shape[1]
         mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
         logits = backbone.head(backbone.decode(embeds, mask, torch.arange(length)[None]))
-        expected = loaded.model(input_ids=ids, pixel_values=prompt.images["pixel_values"]).logits
+        expected = vlm.model(input_ids=ids, pixel_values=prompt.images["pixel_values"]).logits
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
 
 
@@ -91,49 +91,49 @@ def test_backbone_equals_forward(loaded: Loaded) -> None:
 @pytest.mark.parametrize("max_tiles", [1, 2, 6, 12])
 def test_dynamic_tiling(max_tiles: int, size: tuple[int, int], folder: Path) -> None:
     """16 tokens a tile, a thumbnail beside two tiles or more, and the same count from the size alone."""
-    loaded = load(folder, max_tiles=max_tiles)
+    vlm = load_vlm(folder, max_tiles=max_tiles)
     image = Image.new("RGB", (size[1], size[0]), "red")
-    prompt = loaded.family.encode_prompt(loaded.processor, "Describe it.", [image])
+    prompt = vlm.family.encode_prompt(vlm.processor, "Describe it.", [image])
     assert prompt.images is not None
     tiles = len(prompt.images["pixel_values"])
-    (token,) = loaded.backbone.feature_tokens
+    (token,) = vlm.backbone.feature_tokens
     assert prompt.input_ids.count(token) == 16 * tiles
     assert tiles == 1 or 3 <= tiles <= max_tiles + 1
-    assert loaded.family.num_tokens(loaded.processor, "Describe it.", [size]) == len(prompt.input_ids)
+    assert vlm.family.num_tokens(vlm.processor, "Describe it.", [size]) == len(prompt.input_ids)
     if max_tiles == 12 and max(size) > 40 * min(size):
         assert tiles == 13
 
 
-def test_eager_attention_takes_the_same_masks(loaded: Loaded, folder: Path) -> None:
-    ids = torch.tensor([loaded.family.encode_completion(loaded.processor, "A red circle is left of it.")])
+def test_eager_attention_takes_the_same_masks(vlm: VLM, folder: Path) -> None:
+    ids = torch.tensor([vlm.family.encode_completion(vlm.processor, "A red circle is left of it.")])
     length = ids.shape[1]
     mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     mask[..., 3:, 1] = False
     states = []
-    for model in (loaded, load(folder, attn_implementation="eager")):
+    for model in (vlm, load_vlm(folder, attn_implementation="eager")):
         with torch.no_grad():
             states.append(model.backbone.decode(model.backbone.embed_tokens(ids), mask, torch.arange(length)[None]))
     torch.testing.assert_close(*states, atol=1e-5, rtol=0)
 
 
-def test_flash_attention_cannot_follow_a_trie(loaded: Loaded) -> None:
+def test_flash_attention_cannot_follow_a_trie(vlm: VLM) -> None:
     from types import SimpleNamespace
 
     language_model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
     with pytest.raises(ModelError, match="takes no mask"):
-        loaded.family.as_model_mask(language_model, None, torch.float32)
+        vlm.family.as_model_mask(language_model, None, torch.float32)
 
 
 def test_rows_beyond_a_sliding_window_are_refused(folder: Path) -> None:
-    loaded = load(folder)
-    config = loaded.backbone.decoder.config
+    vlm = load_vlm(folder)
+    config = vlm.backbone.decoder.config
     config.sliding_window, config.layer_types = 8, ["sliding_attention"] * 4
     embeddings = torch.zeros(1, 9, 128)
     with pytest.raises(ModelError, match=r"9 tokens is longer than the decoder's sliding window \(8\)"):
-        loaded.backbone.decode(embeddings, torch.ones(1, 1, 9, 9, dtype=torch.bool), torch.arange(9)[None])
+        vlm.backbone.decode(embeddings, torch.ones(1, 1, 9, 9, dtype=torch.bool), torch.arange(9)[None])
     # A longer row of sequences that each fit is exact: no token is further than the window from any it sees.
-    loaded.family.check_window(config, torch.arange(9)[None] % 8)
-    assert loaded.family.max_length(loaded.model.config) == 8
+    vlm.family.check_window(config, torch.arange(9)[None] % 8)
+    assert vlm.family.max_length(vlm.model.config) == 8
 
 
 QWEN_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "model_type": "qwen3_moe"}
@@ -203,15 +203,15 @@ def test_layers_without_a_mask_are_refused() -> None:
 def test_generation_beyond_a_sliding_window_is_refused(folder: Path) -> None:
     from scramble.models.generation import generate_ids
 
-    loaded = load(folder)
-    decoder = loaded.backbone.decoder
-    prompt = loaded.family.encode_prompt(loaded.processor, "A red circle is left of it.")
+    vlm = load_vlm(folder)
+    decoder = vlm.backbone.decoder
+    prompt = vlm.family.encode_prompt(vlm.processor, "A red circle is left of it.")
     decoder.config.sliding_window, decoder.config.layer_types = len(prompt.input_ids) + 2, ["sliding_attention"] * 4
     decoder.has_sliding_layers = True  # type: ignore[assignment]
 
     def never_stops(logits_BQV: torch.Tensor) -> torch.Tensor:
         return torch.full(logits_BQV.shape[:2], 60)
 
-    assert generate_ids(loaded, [[prompt]], [[3]], never_stops) == [[[60, 60, 60]]]
+    assert generate_ids(vlm, [[prompt]], [[3]], never_stops) == [[[60, 60, 60]]]
     with pytest.raises(ModelError, match="sliding window"):
-        generate_ids(loaded, [[prompt]], [[4]], never_stops)
+        generate_ids(vlm, [[prompt]], [[4]], never_stops)

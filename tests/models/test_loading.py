@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import errors as hub
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.families.registry import check_version, family_named, family_of
 from scramble.models.hub import explain, native_id, read_config
 
@@ -31,7 +31,7 @@ def edit_config(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 def refused(folder: str | Path, **options: Any) -> str:
     """The message with which ``load`` refuses, checked to be one line."""
     with pytest.raises(ModelError) as caught:
-        load(folder, **options)
+        load_vlm(folder, **options)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -148,10 +148,10 @@ def test_weight_files(broken: Path) -> None:
 
 
 def test_missing_shard(broken: Path) -> None:
-    model = load(broken).model
+    model = load_vlm(broken).model
     (broken / "model.safetensors").unlink()
     model.save_pretrained(broken, max_shard_size="2MB")
-    load(broken)
+    load_vlm(broken)
     shard = sorted(broken.glob("model-*.safetensors"))[1]
     shard.unlink()
     message = refused(broken)
@@ -204,10 +204,10 @@ def test_options(options: dict[str, Any], words: str, tiny: Callable[[str], Path
 
 
 def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> None:
-    loaded = load(tiny("internvl"))
-    tuned = with_lora(loaded.model, loaded.family.lora_targets)
+    vlm = load_vlm(tiny("internvl"))
+    tuned = with_lora(vlm.model, vlm.family.lora_targets)
     tuned.save_pretrained(tmp_path)
-    again = load(tiny("internvl"), adapter=tmp_path)
+    again = load_vlm(tiny("internvl"), adapter=tmp_path)
     for name, parameter in tuned.named_parameters():
         assert parameter.equal(again.model.get_parameter(name))
     message = refused(tiny("llava"), adapter=tmp_path)
@@ -217,8 +217,8 @@ def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tm
 @pytest.fixture
 def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path:
     """A saved adapter of the tiny InternVL, to be damaged."""
-    loaded = load(tiny("internvl"))
-    with_lora(loaded.model, loaded.family.lora_targets).save_pretrained(tmp_path / "adapter")
+    vlm = load_vlm(tiny("internvl"))
+    with_lora(vlm.model, vlm.family.lora_targets).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -297,7 +297,7 @@ def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.M
     from scramble.project import ROOT, shipped
 
     monkeypatch.chdir(tmp_path)
-    assert load("data/tiny_internvl").path == str(ROOT / "data" / "tiny_internvl")
+    assert load_vlm("data/tiny_internvl").path == str(ROOT / "data" / "tiny_internvl")
     cfg = OmegaConf.create({"model": {"path": "data/tiny_internvl", "name": "x"}, "data": {"path": "data/example"}})
     values = plain(cfg, "model", "data")
     assert values["model"] == {"path": str(ROOT / "data" / "tiny_internvl"), "name": "x"}

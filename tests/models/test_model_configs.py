@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.models.families.registry import family_named
 from scramble.models.hub import native_id
 
@@ -27,8 +27,8 @@ def test_config_binds(name: str) -> None:
     assert values.pop("new") is None
     family_named(values["family"])
     assert native_id(values["path"]) == values["path"]
-    inspect.signature(load).bind(**values)
-    assert set(values) == set(inspect.signature(load).parameters)
+    inspect.signature(load_vlm).bind(**values)
+    assert set(values) == set(inspect.signature(load_vlm).parameters)
 
 
 def test_released_sizes_are_there() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.families.molmo2 import Molmo2
 from scramble.models.family import Prompt
 from scramble.models.tiny import save_tiny
@@ -96,28 +96,28 @@ def test_image_tokens_attend_in_both_directions(model: Any, images: list[Image.I
 def test_trie_through_the_released_processor(
     case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
-    loaded = load(tiny("molmo2"), dtype="float32")
-    block = loaded.family.block_tokens(loaded.model.config)
-    tuned = with_lora(loaded.model, loaded.family.lora_targets)
+    vlm = load_vlm(tiny("molmo2"), dtype="float32")
+    block = vlm.family.block_tokens(vlm.model.config)
+    tuned = with_lora(vlm.model, vlm.family.lora_targets)
 
     def plain(ids: list[int], inputs: Any) -> torch.Tensor:
         types = torch.tensor([[int(i in block) for i in ids]])
         return tuned(input_ids=torch.tensor([ids]), mm_token_type_ids=types, **(inputs or {})).logits[0]
 
-    assert_exact(tuned, loaded.family, loaded.processor, CASES[case], images, plain=plain)
+    assert_exact(tuned, vlm.family, vlm.processor, CASES[case], images, plain=plain)
 
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="Molmo2's image processor needs torchvision")
 def test_prompt_is_the_processors_own(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
     """Ids and token types are those of transformers' own call on the whole chat."""
-    loaded = load(tiny("molmo2"))
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe the image", images[:2])
+    vlm = load_vlm(tiny("molmo2"))
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", images[:2])
     content = [{"type": "image", "image": image} for image in images[:2]]
     chat = [{"role": "user", "content": [*content, {"type": "text", "text": "describe the image"}]}]
-    expected = loaded.processor.apply_chat_template(
+    expected = vlm.processor.apply_chat_template(
         chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
-    inputs = loaded.family.generation_inputs(prompt, loaded.model)
+    inputs = vlm.family.generation_inputs(prompt, vlm.model)
     for key in ("input_ids", "mm_token_type_ids", "pixel_values", "image_token_pooling", "image_grids"):
         assert torch.equal(inputs[key], expected[key]), key
 

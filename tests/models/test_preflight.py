@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.preflight import GIB, preflight
 
 
 def test_counts_are_those_of_the_loaded_model(tiny: Callable[[str], Path], with_lora: Any) -> None:
     for name in ("internvl", "molmo", "llava", "smolvlm"):
-        loaded = load(tiny(name))
+        vlm = load_vlm(tiny(name))
         report = preflight(str(tiny(name)), lora_r=4)
-        assert report.parameters == sum(p.numel() for p in loaded.model.parameters())
-        model = with_lora(loaded.model, loaded.family.lora_targets)
+        assert report.parameters == sum(p.numel() for p in vlm.model.parameters())
+        model = with_lora(vlm.model, vlm.family.lora_targets)
         assert report.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
         assert report.memory["weights"] == 4 * report.parameters
         assert report.memory["gradients and optimizer"] == 16 * report.trained
@@ -53,12 +53,12 @@ def test_activations_are_within_a_quarter(
     from scramble.models.tiny import save_tiny_internvl
 
     make: Any = save_tiny_internvl if name == "internvl" else save_tiny_molmo
-    loaded = load(make(tmp_path, ["a circle"], 0, width=512, heads=8))
-    backbone = loaded.family.backbone(with_lora(loaded.model, loaded.family.lora_targets))
+    vlm = load_vlm(make(tmp_path, ["a circle"], 0, width=512, heads=8))
+    backbone = vlm.family.backbone(with_lora(vlm.model, vlm.family.lora_targets))
     if checkpointing:
         decoder: Any = backbone.decoder
         decoder.gradient_checkpointing_enable({"use_reentrant": False})
-        loaded.model.train()
+        vlm.model.train()
     embeddings = torch.randn(1, 256, 512, requires_grad=True)
     kept = saved_for_backward(backbone, embeddings)
     estimate = preflight(str(tmp_path), batch_tokens=256, gradient_checkpointing=checkpointing).memory["activations"]

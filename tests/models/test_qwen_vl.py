@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.chat import answer
 from scramble.models.families.registry import family_named
 from scramble.models.tiny.parts import chatml_template, ids_of, make_tokenizer, random_model, wrap_tokenizer
@@ -72,10 +72,10 @@ def test_chat(tmp_path: Path) -> None:
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=chatml_template("<|vision_start|><|image_pad|><|vision_end|>"),
     ).save_pretrained(tmp_path)
-    loaded = load(tmp_path)
+    vlm = load_vlm(tmp_path)
     image = Image.linear_gradient("L").resize((90, 60))
-    first = answer(loaded, "describe the image", [image], max_new_tokens=8)
-    loaded.model.generation_config.use_cache = False
-    assert answer(loaded, "describe the image", [image], max_new_tokens=8) == first
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe the image", [image])
-    assert loaded.family.num_tokens(loaded.processor, "describe the image", [(60, 90)]) == len(prompt.input_ids)
+    first = answer(vlm, "describe the image", [image], max_new_tokens=8)
+    vlm.model.generation_config.use_cache = False
+    assert answer(vlm, "describe the image", [image], max_new_tokens=8) == first
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [image])
+    assert vlm.family.num_tokens(vlm.processor, "describe the image", [(60, 90)]) == len(prompt.input_ids)

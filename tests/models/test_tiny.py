@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from scramble.models import ModelError, load
+from scramble.models import ModelError, load_vlm
 from scramble.models.tiny import save_tiny
 
 
 def test_sizes(tmp_path: Path) -> None:
     folder = save_tiny("internvl", tmp_path, ["a circle"], 0, layers=2, width=64, image_size=96)
-    config = load(folder).model.config
+    config = load_vlm(folder).model.config
     assert (config.text_config.num_hidden_layers, config.text_config.hidden_size) == (2, 64)
     assert config.image_seq_length == 64
 

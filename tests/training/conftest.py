@@ -78,11 +78,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model after a few seconds of captions: a base that knows their words."""
-    from scramble.models import load
+    from scramble.models import load_vlm
     from tests.training.settings import fit
 
     summary = fit(
-        load(tiny),
+        load_vlm(tiny),
         data,
         tmp_path_factory.mktemp("base"),
         objective="sft",

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.training.callbacks import ScoreBenchmarks
 from tests.training.settings import fit
 
@@ -44,14 +44,14 @@ def main() -> None:
         share_out_on_cpu()
     calls = count()
 
-    def evaluate(loaded: Any) -> Mapping[str, float]:
+    def evaluate(vlm: Any) -> Mapping[str, float]:
         if next(calls) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
     if kill_at is not None:
         options |= {"callbacks": [ScoreBenchmarks(evaluate)], "eval_steps": 1}
-    summary = fit(load(options.pop("model")), options.pop("data"), options.pop("out"), **options)
+    summary = fit(load_vlm(options.pop("model")), options.pop("data"), options.pop("out"), **options)
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps(summary))
 

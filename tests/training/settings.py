@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.trainer_callback import TrainerCallback
 
-from scramble.models import Loaded
+from scramble.models import VLM
 from scramble.training import PreferenceConfig, train
 from scramble.training.data import Data
 
@@ -26,7 +26,7 @@ def config(objective: str = "dpo", **fields: Any) -> PreferenceConfig:
 
 
 def fit(
-    vlm: Loaded,
+    vlm: VLM,
     data: Data,
     out: Path,
     *,

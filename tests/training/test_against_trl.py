@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.records import PreferencePair
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
@@ -25,7 +25,7 @@ def trl_losses(base: Path, data: Path, out: Path, losses: list[str], weights: li
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    loaded = load(base)
+    vlm = load_vlm(base)
     images = ImageTable(data)
     rows = []
     for pair in read_table(data, PreferencePair):
@@ -62,12 +62,12 @@ def trl_losses(base: Path, data: Path, out: Path, losses: list[str], weights: li
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    lora = LoraConfig(r=8, lora_alpha=16, target_modules=loaded.family.lora_targets)
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=vlm.family.lora_targets)
     trainer = DPOTrainer(
-        loaded.model,
+        vlm.model,
         args=args,
         train_dataset=Dataset.from_list(rows),
-        processing_class=loaded.processor,
+        processing_class=vlm.processor,
         peft_config=lora,
     )
     trainer.train()
@@ -79,7 +79,7 @@ def our_losses(
 ) -> list[float]:
     """The loss that this trainer logs at each step, with TRL's order and definitions."""
     fit(
-        load(base),
+        load_vlm(base),
         data,
         out,
         loss_type=losses,

@@ -80,13 +80,6 @@ ELSEWHERE = {
     "deepspeed": "DeepSpeed",
 }
 
-    "tf32": "a GPU",
-    "fsdp": "several processes",
-    "ddp_backend": "several processes",
-    "fsdp_config": "several processes",
-    "deepspeed": "DeepSpeed",
-}
-
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra() -> Iterator[None]:

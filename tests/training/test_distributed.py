@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.storage.jsonl import read_jsonl
 from scramble.training.monitoring import MEASURED
 from tests.training.settings import fit
@@ -57,7 +57,7 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
     }
     if kind == "model":
         options |= {"peft": None, "train_vision": True, "learning_rate": 1e-4}
-    fit(load(base), data, tmp_path / "one", **options)
+    fit(load_vlm(base), data, tmp_path / "one", **options)
     launch(options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two")}, 2)
     one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
     assert [row["step"] for row in one] == [row["step"] for row in two]
@@ -90,7 +90,7 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     folder = tmp_path / "data"
     write_table(folder, ImageRecord, images)
     write_table(folder, Question, [Question(f"q{n}", (), "Describe the image.", f"red {n}") for n in range(8)])
-    fit(load(base), folder, tmp_path / "one", **options)
+    fit(load_vlm(base), folder, tmp_path / "one", **options)
     launch(options | {"model": str(base), "data": str(folder), "out": str(tmp_path / "two")}, 2)
     losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
@@ -163,7 +163,7 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
     }
     if kind == "model":
         options |= {"peft": None, "learning_rate": 1e-4}
-    fit(load(base), data, tmp_path / "one", **options)
+    fit(load_vlm(base), data, tmp_path / "one", **options)
     shared_out = options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two"), "share_out": True}
     done = launch_with("fsdp2", shared_out)
     assert done.returncode == 0, done.stderr[-3000:]

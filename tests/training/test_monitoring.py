@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from scramble import interrupt
-from scramble.models import load
+from scramble.models import load_vlm
 from scramble.storage.jsonl import read_jsonl
 from scramble.training.callbacks import DataFacts, ProgressLines
 from scramble.training.collator import Encoder, TrieCollator
@@ -71,7 +71,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Pa
     options: dict[str, Any] = {"peft": LORA, "global_batch_size": 4, "learning_rate": 0.03}
     options |= {"save_steps": 2, "eval_steps": 2, "save_total_limit": 1, "warmup_ratio": 0.0, "eval_data": data}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "logps/chosen"}
-    made = fit(load(base), data, tmp_path / "best", max_steps=8, **{**options, **best})
+    made = fit(load_vlm(base), data, tmp_path / "best", max_steps=8, **{**options, **best})
     found = {
         row["step"]: row["eval_logps/chosen"]
         for row in read_jsonl(tmp_path / "best" / "metrics.jsonl")
@@ -89,15 +89,15 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Pa
 def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind: str) -> None:
     """Linear layers and convolutions to the last operation, against torch's counter on a real pass, forward and
     backward, whatever is trained. Attention apart, which torch counts over whole rows, hidden pairs included."""
-    loaded = load(base)
+    vlm = load_vlm(base)
     if kind == "adapter":
-        loaded = replace(loaded, model=add_lora(loaded, LORA))
+        vlm = replace(vlm, model=add_lora(vlm, LORA))
     else:
-        set_trained(loaded, vision=kind == "all")
+        set_trained(vlm, vision=kind == "all")
     examples, images = load_examples(data, ("pairs",), "")
-    batch = TrieCollator(Encoder(loaded, images), with_rejected=True)(list(examples)[:4])
-    tries, backbone = batch.tries, loaded.backbone
-    policy = Policy(loaded, backbone)
+    batch = TrieCollator(Encoder(vlm, images), with_rejected=True)(list(examples)[:4])
+    tries, backbone = batch.tries, vlm.backbone
+    policy = Policy(vlm, backbone)
     policy.train()
     sizes = {"tokens": tries.num_tokens, "predicting": len(tries.rows_R), "visible": visible_pairs(tries)}
     parts = {**tower_products(backbone, tries.images), **decoder_products(backbone, **sizes)}
@@ -163,7 +163,7 @@ def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
     base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path,
         objective="dpo",
@@ -203,18 +203,18 @@ def test_a_run_of_few_steps_says_how_to_lengthen_it(
     base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few: dict[str, Any] = {"objective": "sft", "peft": LORA, "global_batch_size": 16}
-    summary = fit(load(base), data, tmp_path / "short", **few)
+    summary = fit(load_vlm(base), data, tmp_path / "short", **few)
     steps = -(-summary["examples"] // 16)
     assert summary["steps"] == steps < 20
     expected = f"only {steps} steps for {summary['examples']} examples: set trainer.num_train_epochs or trainer.max_st"
     assert expected in capsys.readouterr().err
-    fit(load(base), data, tmp_path / "chosen", max_steps=2, **few)
+    fit(load_vlm(base), data, tmp_path / "chosen", max_steps=2, **few)
     assert "only 2 steps" not in capsys.readouterr().err
 
 
 def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data: Path, tmp_path: Path) -> None:
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path,
         objective="dpo",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scramble.models import Loaded, load
+from scramble.models import VLM, load_vlm
 from scramble.models.images import ImageOptions
 from scramble.records import PreferencePair
 from scramble.storage.cache_folder import CacheError
@@ -29,8 +29,8 @@ class Setting:
     """A model, its pairs and the cache's key; counts tower passes."""
 
     def __init__(self, base: Path, data: Path) -> None:
-        self.loaded: Loaded = load(base)
-        self.backbone = self.loaded.backbone
+        self.vlm: VLM = load_vlm(base)
+        self.backbone = self.vlm.backbone
         self.images = ImageTable(data)
         self.examples: list[Example] = list(pair_examples(read_table(data, PreferencePair)))
         self.passes = 0
@@ -43,11 +43,11 @@ class Setting:
         self.backbone.encode_images = counted  # type: ignore[method-assign]
 
     def data(self, examples: list[Example] | None = None, images: Any = None) -> PairDataset:
-        encoder = Encoder(self.loaded, self.images if images is None else images)
+        encoder = Encoder(self.vlm, self.images if images is None else images)
         return PairDataset(self.examples if examples is None else examples, [], encoder, with_rejected=True)
 
     def parts(self, **changes: Any) -> dict[str, str]:
-        return StartingModel.of(self.loaded, config()).cache_parts(self.data(**changes))
+        return StartingModel.of(self.vlm, config()).cache_parts(self.data(**changes))
 
     def logps(self, folder: Path, parts: dict[str, str] | None = None) -> dict[str, tuple[float, float]]:
         return reference_logps(folder, parts or self.parts(), self.data(), self.backbone, batch_tokens=256)
@@ -60,7 +60,7 @@ def setting(base: Path, data: Path) -> Setting:
 
 def test_numbers_are_those_of_one_sequence_at_a_time(setting: Setting, tmp_path: Path) -> None:
     known = setting.logps(tmp_path)
-    encoder = Encoder(setting.loaded, setting.images)
+    encoder = Encoder(setting.vlm, setting.images)
     assert len(known) == len(setting.examples) == 32
     for example in setting.examples[::5]:
         prompt = encoder.prompt(example)
@@ -110,22 +110,22 @@ def test_everything_it_depends_on_is_in_the_key(setting: Setting, base: Path, tm
     with torch.no_grad():
         setting.backbone.head.weight[0, 0] += 1e-3
     assert setting.parts()["weights"] != key["weights"]
-    setting.loaded.processor.chat_template += " "
+    setting.vlm.processor.chat_template += " "
     assert setting.parts()["processor"] != key["processor"]
-    setting.loaded.processor.image_processor.image_mean = [0.5, 0.5, 0.5]
+    setting.vlm.processor.image_processor.image_mean = [0.5, 0.5, 0.5]
     seen = {key["processor"], setting.parts()["processor"]}
-    setting.loaded.family.image_options = ImageOptions(resize=32)
+    setting.vlm.family.image_options = ImageOptions(resize=32)
     assert len(seen | {setting.parts()["processor"]}) == 3
 
 
 def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
     from scramble.training.policy import add_lora
 
-    loaded = load(base)
-    bare = weights_key(loaded.backbone.model)
-    assert adapter_key(loaded.backbone.model) is None
-    add_lora(loaded, LORA)
-    assert weights_key(loaded.backbone.model) == bare and adapter_key(loaded.backbone.model) is not None
+    vlm = load_vlm(base)
+    bare = weights_key(vlm.backbone.model)
+    assert adapter_key(vlm.backbone.model) is None
+    add_lora(vlm, LORA)
+    assert weights_key(vlm.backbone.model) == bare and adapter_key(vlm.backbone.model) is not None
 
 
 def test_a_copied_cache_is_refused(setting: Setting, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scramble.models import Loaded, ModelError, load
+from scramble.models import VLM, ModelError, load_vlm
 from scramble.records import PreferencePair
 from scramble.storage.files import StoreError
 from scramble.storage.image_table import ImageTable
@@ -75,8 +75,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_pa
 
 def test_a_finished_run_is_not_trained_again(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"peft": LORA, "max_steps": 4, "global_batch_size": 4}
-    first = fit(load(base), data, tmp_path, **options)
-    again = fit(load(base), data, tmp_path, **options)
+    first = fit(load_vlm(base), data, tmp_path, **options)
+    again = fit(load_vlm(base), data, tmp_path, **options)
     assert again["resumed_from"] == "step-00000004" and again["last"] == first["last"]
 
 
@@ -90,19 +90,19 @@ def test_a_damaged_checkpoint_is_passed_over(
         "save_steps": 2,
         "save_total_limit": 3,
     }
-    fit(load(base), data, tmp_path, **options)
+    fit(load_vlm(base), data, tmp_path, **options)
     expected = rows(tmp_path)
     optimizer = tmp_path / "checkpoints" / "step-00000006" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:1000])
-    summary = fit(load(base), data, tmp_path, **options)
+    summary = fit(load_vlm(base), data, tmp_path, **options)
     assert "step-00000006 is damaged (optimizer.pt has changed)" in caplog.text
     assert summary["resumed_from"] == "step-00000004" and rows(tmp_path) == expected
 
 
 def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
-    fit(load(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4)
+    fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4)
     with pytest.raises(StoreError, match=r"other settings \(learning_rate: 1e-05 there, 0.001 here\)"):
-        fit(load(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4, learning_rate=1e-3)
+        fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4, learning_rate=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------ the work
@@ -111,8 +111,8 @@ def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> N
 def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
     """Each image of a micro-batch goes through the tower once, nothing comes back through it, no hook is added in 50
     steps with gradient checkpointing."""
-    loaded = load(base)
-    tower = loaded.model.model.vision_tower
+    vlm = load_vlm(base)
+    tower = vlm.model.model.vision_tower
     forward, images, hooks = tower.forward, [], []
 
     def counted(pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -121,7 +121,7 @@ def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
         assert not output[0].requires_grad and not tower.training
         return output
 
-    def count_hooks(policy: Loaded) -> dict[str, float]:
+    def count_hooks(policy: VLM) -> dict[str, float]:
         modules = list(policy.model.modules())
         kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         hooks.append(sum(len(getattr(module, kind)) for module in modules for kind in kinds))
@@ -129,7 +129,7 @@ def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
 
     tower.forward = counted
     fit(
-        loaded,
+        vlm,
         data,
         tmp_path,
         objective="mpo",
@@ -159,8 +159,10 @@ def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
         "learning_rate": 1e-3,
         "logging_steps": 1,
     }
-    fit(load(base), data, tmp_path / "plain", **options)
-    fit(load(base), data, tmp_path / "other", **options, gradient_checkpointing=True, precompute_ref_log_probs=False)
+    fit(load_vlm(base), data, tmp_path / "plain", **options)
+    fit(
+        load_vlm(base), data, tmp_path / "other", **options, gradient_checkpointing=True, precompute_ref_log_probs=False
+    )
     for a, b in zip(rows(tmp_path / "plain"), rows(tmp_path / "other"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["reward_shift"] == pytest.approx(
             b["reward_shift"], abs=1e-5
@@ -172,7 +174,7 @@ def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
     losses = []
     for micro in (4, 2, 1):
         fit(
-            load(base),
+            load_vlm(base),
             data,
             tmp_path / str(micro),
             objective="mpo",
@@ -198,15 +200,15 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
         "learning_rate": 1e-3,
         "logging_steps": 1,
     }
-    fit(load(base), data, tmp_path / "without", **options)
+    fit(load_vlm(base), data, tmp_path / "without", **options)
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path / "with",
         **options,
         eval_data=data,
         eval_steps=2,
-        callbacks=[ScoreBenchmarks(lambda loaded: {"score": torch.rand(()).item()})],
+        callbacks=[ScoreBenchmarks(lambda vlm: {"score": torch.rand(()).item()})],
     )
     logged = rows(tmp_path / "with")
     assert [row for row in logged if "loss" in row] == rows(tmp_path / "without")
@@ -231,9 +233,9 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
         "learning_rate": 1e-3,
         "logging_steps": 1,
     }
-    fit(load(model), data, tmp_path / "plain", **options)
+    fit(load_vlm(model), data, tmp_path / "plain", **options)
     fit(
-        load(model),
+        load_vlm(model),
         data,
         tmp_path / "other",
         **options,
@@ -253,7 +255,7 @@ def test_preference_objectives_widen_the_margin(
     base: Path, data: Path, tmp_path: Path, objective: dict[str, Any]
 ) -> None:
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path,
         **objective,
@@ -271,7 +273,7 @@ def test_preference_objectives_widen_the_margin(
 def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(base / "model.safetensors")
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path,
         objective="dpo",
@@ -291,7 +293,7 @@ def test_all_weights_of_the_language_model_against_a_cached_reference(base: Path
 def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: Path) -> None:
     before = load_file(tiny / "model.safetensors")
     summary = fit(
-        load(tiny),
+        load_vlm(tiny),
         data,
         tmp_path,
         objective="sft",
@@ -306,14 +308,14 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
     assert all(not torch.equal(before[n], after[n]) for n in after if n.endswith("vision_tower.layernorm.weight"))
     assert any("vision" in n and not torch.equal(before[n], after[n]) for n in after)
     assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"] - 1
-    assert load(summary["model"]).model.dtype == torch.float32
+    assert load_vlm(summary["model"]).model.dtype == torch.float32
 
 
 def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -> None:
     """An SFT adapter is the start and the reference of a DPO run: its first loss is log 2."""
     options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
-    first = fit(load(base), data, tmp_path / "sft", objective="sft", peft=LORA, **options)
-    fit(load(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
+    first = fit(load_vlm(base), data, tmp_path / "sft", objective="sft", peft=LORA, **options)
+    fit(load_vlm(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
     logged = rows(tmp_path / "dpo")
     assert logged[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     last_of_sft = rows(tmp_path / "sft")[-1]["logps_per_token/chosen"]
@@ -325,7 +327,7 @@ def test_a_supervised_run_is_asked_about_rejected_answers(
     base: Path, data: Path, tmp_path: Path, use: list[str]
 ) -> None:
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path,
         objective="sft",
@@ -343,7 +345,7 @@ def test_a_supervised_run_is_asked_about_rejected_answers(
 def test_text_only_pairs(base: Path, data: Path, tmp_path: Path) -> None:
     pairs = read_table(data, PreferencePair)
     examples = [Example(p.pair_id, (), p.prompt, p.chosen, p.rejected) for p in pairs]
-    fit(load(base), (examples, {}), tmp_path, peft=LORA, max_steps=4, global_batch_size=8, logging_steps=1)
+    fit(load_vlm(base), (examples, {}), tmp_path, peft=LORA, max_steps=4, global_batch_size=8, logging_steps=1)
     assert [row["images"] for row in rows(tmp_path)] == [0] * 4
 
 
@@ -365,11 +367,11 @@ def test_rows_that_cannot_be_used_are_listed(
     ]
     options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2, "max_length": 200}
     with pytest.raises(DataError, match=r"6 of 12 rows refused, listed in .*rejected_rows\.jsonl"):
-        fit(load(base), (good + bad, images), tmp_path, **options)
-    fit(load(base), (good + bad, images), tmp_path, **options, max_rejected_fraction=0.5)
+        fit(load_vlm(base), (good + bad, images), tmp_path, **options)
+    fit(load_vlm(base), (good + bad, images), tmp_path, **options, max_rejected_fraction=0.5)
     assert "6 of 12 rows refused" in caplog.text
     validation = ([*good, bad[0]], images)
-    fit(load(base), (good, images), tmp_path / "val", **options, eval_data=validation, max_rejected_fraction=0.5)
+    fit(load_vlm(base), (good, images), tmp_path / "val", **options, eval_data=validation, max_rejected_fraction=0.5)
     assert f"1 of 7 rows refused, listed in {tmp_path / 'val' / 'rejected_rows_val.jsonl'}" in caplog.text
     assert [row["id"] for row in read_jsonl(tmp_path / "val" / "rejected_rows_val.jsonl")] == ["long"]
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
@@ -390,11 +392,11 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     from scramble.models.tiny import save_tiny
 
     model = save_tiny("molmo", tmp_path / "model", ["Describe the image.", "a red", "a blue"], 0)
-    loaded = load(model)
-    loaded.processor.tokenizer.add_tokens(["zebra"])
+    vlm = load_vlm(model)
+    vlm.processor.tokenizer.add_tokens(["zebra"])
     examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
     examples.append(Example("special", ("i1",), "Describe the image.", "a red", answer))
-    fit(loaded, (examples, ImageTable(data)), tmp_path / "out", peft=LORA, max_steps=1, global_batch_size=2)
+    fit(vlm, (examples, ImageTable(data)), tmp_path / "out", peft=LORA, max_steps=1, global_batch_size=2)
     assert "1 of 5 rows refused" in caplog.text
     [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
     assert row["id"] == "special" and reason in row["reason"]
@@ -425,22 +427,22 @@ def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp
 def test_a_folder_that_cannot_be_written(base: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*file/out"):
-        fit(load(base), data, tmp_path / "file" / "out", peft=LORA)
+        fit(load_vlm(base), data, tmp_path / "file" / "out", peft=LORA)
 
 
 def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
-        fit(load(base), ([], {}), tmp_path, peft=LORA)
+        fit(load_vlm(base), ([], {}), tmp_path, peft=LORA)
 
 
 @pytest.mark.parametrize(("reference", "where"), [("step", "step 1"), ("cache", "the reference model, before .*")])
 def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path, reference: str, where: str) -> None:
-    loaded = load(base)
+    vlm = load_vlm(base)
     with torch.no_grad():
-        loaded.model.model.language_model.layers[0].mlp.up_proj.weight[0] = float("nan")
+        vlm.model.model.language_model.layers[0].mlp.up_proj.weight[0] = float("nan")
     with pytest.raises(NonFiniteError, match=where + r": log-probabilities are not finite .*p\d+-\d"):
         fit(
-            loaded,
+            vlm,
             data,
             tmp_path,
             peft=LORA,
@@ -452,7 +454,7 @@ def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path, refere
 
 def test_nan_in_a_gradient_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> None:
     """The third gradient breaks: two steps are done, and the second one's checkpoint stays."""
-    wrapped, calls = load(base), count()
+    wrapped, calls = load_vlm(base), count()
     wrapped.model = add_lora(wrapped, LORA)
     weight = next(p for n, p in wrapped.model.named_parameters() if "lora_B" in n)
     weight.register_hook(lambda gradient: gradient * (float("nan") if next(calls) == 2 else 1))
@@ -466,20 +468,20 @@ def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
 ) -> None:
     options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2}
     options["reference_cache_dir"] = str(tmp_path / "cache")
-    fit(load(base), data, tmp_path / "first", **options)
+    fit(load_vlm(base), data, tmp_path / "first", **options)
     part = next((tmp_path / "cache").rglob("part-0.jsonl"))
     part.write_text(part.read_text()[:200])
     with pytest.raises(StoreError, match="a file was cut or edited; remove the folder"):
-        fit(load(base), data, tmp_path / "second", **options)
+        fit(load_vlm(base), data, tmp_path / "second", **options)
     shutil.rmtree(tmp_path / "cache")
-    fit(load(base), data, tmp_path / "second", **options)
+    fit(load_vlm(base), data, tmp_path / "second", **options)
     assert rows(tmp_path / "second") == rows(tmp_path / "first")
 
 
 def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_path: Path) -> None:
     """With bfloat16 autocast the fresh adapter's first loss is log 2: the reference is computed the same way."""
     fit(
-        load(base),
+        load_vlm(base),
         data,
         tmp_path / "out",
         peft=LORA,
@@ -495,7 +497,7 @@ def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_
 def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"step \d+: .*check the learning rate"):
         fit(
-            load(base),
+            load_vlm(base),
             data,
             tmp_path,
             peft=LORA,
@@ -520,7 +522,7 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
 )
 def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        fit(load(base), data, tmp_path, peft={**LORA, "target_modules": targets})
+        fit(load_vlm(base), data, tmp_path, peft={**LORA, "target_modules": targets})
 
 
 @pytest.mark.parametrize(
@@ -534,16 +536,16 @@ def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, ta
 def test_options_that_do_not_go_with_an_adapter(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    wrapped = load(base)
+    wrapped = load_vlm(base)
     wrapped.model = add_lora(wrapped, LORA)
     with pytest.raises(ValueError, match=message):
         fit(wrapped, data, tmp_path, **options)
 
 
 def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Path, tmp_path: Path) -> None:
-    made = fit(load(base), data, tmp_path / "a", objective="sft", peft=LORA, max_steps=1, global_batch_size=2)
+    made = fit(load_vlm(base), data, tmp_path / "a", objective="sft", peft=LORA, max_steps=1, global_batch_size=2)
     with pytest.raises(ModelError, match=r"was trained on .* not on this model"):
-        fit(load(tiny, adapter=made["adapter"]), data, tmp_path / "b", objective="sft")
+        fit(load_vlm(tiny, adapter=made["adapter"]), data, tmp_path / "b", objective="sft")
 
 
 @pytest.mark.parametrize(
@@ -567,18 +569,18 @@ def test_options_that_do_not_go_together(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        fit(load(base), data, tmp_path, **options)
+        fit(load_vlm(base), data, tmp_path, **options)
 
 
 def test_lora_dropout_is_allowed_with_one_warning(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit(load(base), data, tmp_path, peft={**LORA, "lora_dropout": 0.1}, max_steps=1, global_batch_size=2)
+    fit(load_vlm(base), data, tmp_path, peft={**LORA, "lora_dropout": 0.1}, max_steps=1, global_batch_size=2)
     assert caplog.text.count("share tokens here, and with them dropout masks") == 1
 
 
 def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    fit(load(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=2, report_to=["wandb"])
+    fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=2, report_to=["wandb"])
     assert list((tmp_path / "wandb").glob("offline-run-*")) and (tmp_path / "wandb_id.txt").exists()
     shutil.rmtree(tmp_path / "wandb")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from scramble.models import Loaded, load
+from scramble.models import VLM, load_vlm
 from scramble.records import ImageFile, PreferencePair, RecordError
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
@@ -31,13 +31,13 @@ CHUNKS = [[0, 5, 1], [2, 3], [9, 8, 7, 6], [4], [10, 11], [12, 13, 14, 15]]
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny: Path) -> Loaded:
-    return load(tiny)
+def vlm(tiny: Path) -> VLM:
+    return load_vlm(tiny)
 
 
 @pytest.fixture
-def collator(loaded: Loaded, data: Path) -> TrieCollator:
-    return TrieCollator(Encoder(loaded, ImageTable(data)), with_rejected=True)
+def collator(vlm: VLM, data: Path) -> TrieCollator:
+    return TrieCollator(Encoder(vlm, ImageTable(data)), with_rejected=True)
 
 
 def examples_of(data: Path) -> list[Example]:
@@ -99,7 +99,7 @@ def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path,
     }
 
     def run(name: str, workers: int) -> tuple[list[Any], bytes, str | None]:
-        summary = fit(load(tiny), data, tmp_path / name, dataloader_num_workers=workers, **options)
+        summary = fit(load_vlm(tiny), data, tmp_path / name, dataloader_num_workers=workers, **options)
         rows = [
             {k: v for k, v in r.items() if k not in MEASURED} for r in read_jsonl(tmp_path / name / "metrics.jsonl")
         ]
@@ -112,11 +112,11 @@ def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path,
 
 
 @pytest.mark.parametrize("workers", [IN_PROCESS, Workers(2)])
-def test_an_image_that_cannot_be_decoded_is_named(loaded: Loaded, data: Path, workers: Workers) -> None:
+def test_an_image_that_cannot_be_decoded_is_named(vlm: VLM, data: Path, workers: Workers) -> None:
     """At its turn, and not when a worker meets it ahead of time."""
     table, examples = ImageTable(data), examples_of(data)
     images = dict(table) | {"i2": ImageFile(table["i2"].read()[:-60], "photo.png")}
-    collator = TrieCollator(Encoder(loaded, images), with_rejected=True)
+    collator = TrieCollator(Encoder(vlm, images), with_rejected=True)
     batches = results(data_loader(examples, collator, collator.encoder, workers, [[0], [1], [4], [6]]))
     assert [next(batches).example_ids for _ in range(2)] == [("p0-0",), ("p0-1",)]
     with pytest.raises(RecordError, match=r"^example p2-0: .*photo\.png") as caught:
@@ -127,7 +127,7 @@ def test_an_image_that_cannot_be_decoded_is_named(loaded: Loaded, data: Path, wo
 def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, data: Path, tmp_path: Path) -> None:
     steps = iter(range(100))
 
-    def kill(_: Loaded) -> dict[str, float]:
+    def kill(_: VLM) -> dict[str, float]:
         if next(steps) == 3:
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid or 0, signal.SIGKILL)
@@ -137,7 +137,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, d
         WorkerError, match=r"killed by signal: Killed\): .*memory.*; 1 steps since the checkpoint"
     ) as caught:
         fit(
-            load(tiny),
+            load_vlm(tiny),
             data,
             tmp_path,
             objective="sft",

@@ -29,18 +29,18 @@ def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def loaded(tiny_internvl: Path) -> Any:
+def vlm(tiny_internvl: Path) -> Any:
     """Tiny InternVL in float32 with a LoRA adapter whose two matrices are both random."""
     import peft
 
     from scramble import models
 
-    loaded = models.load(str(tiny_internvl), dtype="float32")
-    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=loaded.family.lora_targets)
+    vlm = models.load(str(tiny_internvl), dtype="float32")
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=vlm.family.lora_targets)
     torch.manual_seed(1)
-    model = peft.get_peft_model(loaded.model, config)
+    model = peft.get_peft_model(vlm.model, config)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    loaded.model = model
-    return loaded
+    vlm.model = model
+    return vlm

@@ -28,10 +28,10 @@ from tests.exactness import CASES, make_items
 
 
 @pytest.fixture
-def batch_of(loaded: Any, images: list[Image.Image]) -> Callable[[str], TrieBatch]:
+def batch_of(vlm: Any, images: list[Image.Image]) -> Callable[[str], TrieBatch]:
     def make(name: str) -> TrieBatch:
-        items = make_items(loaded.family, loaded.processor, CASES[name], images)
-        return pack(items, feature_tokens=loaded.backbone.feature_tokens, row_tokens=CASES[name].row_tokens)
+        items = make_items(vlm.family, vlm.processor, CASES[name], images)
+        return pack(items, feature_tokens=vlm.backbone.feature_tokens, row_tokens=CASES[name].row_tokens)
 
     return make
 
@@ -57,9 +57,9 @@ class Counter:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_frozen_tower_runs_once_an_image_and_never_backward(
-    checkpointing: bool, loaded: Any, batch_of: Callable[[str], TrieBatch]
+    checkpointing: bool, vlm: Any, batch_of: Callable[[str], TrieBatch]
 ) -> None:
-    model, backbone = loaded.model, loaded.backbone
+    model, backbone = vlm.model, vlm.backbone
     if checkpointing:
         enable_gradient_checkpointing(backbone)
     model.train()
@@ -76,32 +76,32 @@ def test_frozen_tower_runs_once_an_image_and_never_backward(
     assert not any(module.training for module in backbone.vision)
 
 
-def test_shared_images_are_encoded_once(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
-    tower = Counter(loaded.backbone.vision[0].encoder.layer[0])
+def test_shared_images_are_encoded_once(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    tower = Counter(vlm.backbone.vision[0].encoder.layer[0])
     batch = batch_of("one pair")
     images = batch.images[0]
-    encode_images(loaded.backbone, [images, None, images, dict(images)])
+    encode_images(vlm.backbone, [images, None, images, dict(images)])
     assert (tower.calls, tower.rows) == (2, 2)
 
 
-def test_trained_tower_gets_its_gradient_in_one_pass(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
-    loaded.backbone.vision[1].requires_grad_(True)
-    tower = Counter(loaded.backbone.vision[0].encoder.layer[0])
-    projector = Counter(loaded.backbone.vision[1])
-    logprobs(loaded.backbone, batch_of("five captions")).sums_Q.sum().backward()
+def test_trained_tower_gets_its_gradient_in_one_pass(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    vlm.backbone.vision[1].requires_grad_(True)
+    tower = Counter(vlm.backbone.vision[0].encoder.layer[0])
+    projector = Counter(vlm.backbone.vision[1])
+    logprobs(vlm.backbone, batch_of("five captions")).sums_Q.sum().backward()
     assert tower.calls == 1
     assert (projector.calls, projector.backwards) == (1, 1)
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in loaded.backbone.vision[1].parameters())
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in vlm.backbone.vision[1].parameters())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_last_layer_works_on_predicting_positions(
-    checkpointing: bool, loaded: Any, batch_of: Callable[[str], TrieBatch]
+    checkpointing: bool, vlm: Any, batch_of: Callable[[str], TrieBatch]
 ) -> None:
     if checkpointing:
-        enable_gradient_checkpointing(loaded.backbone)
-    loaded.model.train()
-    first, last = loaded.backbone.decoder.layers[0], loaded.backbone.decoder.layers[-1]
+        enable_gradient_checkpointing(vlm.backbone)
+    vlm.model.train()
+    first, last = vlm.backbone.decoder.layers[0], vlm.backbone.decoder.layers[-1]
     inner = [layer.mlp.down_proj for layer in (first, last)]
     inner += [layer.self_attn.v_proj for layer in (first, last)]
     sizes: list[int] = []
@@ -110,25 +110,25 @@ def test_last_layer_works_on_predicting_positions(
     batch = batch_of("rows and padding")
     everywhere, predicting = batch.input_ids_BL.numel(), len(batch.rows_R)
     with torch.no_grad():
-        logprobs(loaded.backbone, batch)
+        logprobs(vlm.backbone, batch)
     assert sizes == [everywhere, everywhere, everywhere, predicting]  # v, mlp of the first; v, mlp of the last
 
 
-def test_last_layer_checkpointed_by_others_runs_in_full(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+def test_last_layer_checkpointed_by_others_runs_in_full(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
     batch = batch_of("five captions")
-    trained = [p for p in loaded.model.parameters() if p.requires_grad]
-    loaded.model.train()
-    wanted = torch.autograd.grad(logprobs(loaded.backbone, batch).sums_Q.sum(), trained)
-    enable_gradient_checkpointing(loaded.backbone)
-    loaded.backbone.decoder.layers[-1].gradient_checkpointing = True
-    found = torch.autograd.grad(logprobs(loaded.backbone, batch).sums_Q.sum(), trained)
+    trained = [p for p in vlm.model.parameters() if p.requires_grad]
+    vlm.model.train()
+    wanted = torch.autograd.grad(logprobs(vlm.backbone, batch).sums_Q.sum(), trained)
+    enable_gradient_checkpointing(vlm.backbone)
+    vlm.backbone.decoder.layers[-1].gradient_checkpointing = True
+    found = torch.autograd.grad(logprobs(vlm.backbone, batch).sums_Q.sum(), trained)
     for got, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["one pair", "five captions", "prefix", "identical"])
 def test_head_rows_are_distinct_predictors(
-    name: str, loaded: Any, batch_of: Callable[[str], TrieBatch], monkeypatch: pytest.MonkeyPatch
+    name: str, vlm: Any, batch_of: Callable[[str], TrieBatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = []
 
@@ -140,8 +140,8 @@ def test_head_rows_are_distinct_predictors(
     monkeypatch.setattr(engine_module, "head_logprobs", counting)
     batch = batch_of(name)
     with torch.no_grad():
-        logprobs(loaded.backbone, batch)
-    items = make_items(loaded.family, loaded.processor, CASES[name], [Image.new("RGB", (48, 48))])
+        logprobs(vlm.backbone, batch)
+    items = make_items(vlm.family, vlm.processor, CASES[name], [Image.new("RGB", (48, 48))])
     predictors = {
         tuple(ids[:n])
         for item in items
@@ -157,30 +157,30 @@ def count_hooks(model: nn.Module) -> int:
     return sum(len(getattr(module, name)) for module in model.modules() for name in names)
 
 
-def test_hooks_do_not_grow_with_steps(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
-    enable_gradient_checkpointing(loaded.backbone)
-    loaded.model.train()
+def test_hooks_do_not_grow_with_steps(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+    enable_gradient_checkpointing(vlm.backbone)
+    vlm.model.train()
     batch = batch_of("one pair")
     counts = []
     for _ in range(50):
-        with torch.no_grad(), loaded.model.disable_adapter():
-            logprobs(loaded.backbone, batch)
-        logprobs(loaded.backbone, batch).sums_Q.sum().backward()
-        counts.append(count_hooks(loaded.model))
+        with torch.no_grad(), vlm.model.disable_adapter():
+            logprobs(vlm.backbone, batch)
+        logprobs(vlm.backbone, batch).sums_Q.sum().backward()
+        counts.append(count_hooks(vlm.model))
     assert len(set(counts)) == 1
-    embedding = loaded.backbone.model.get_input_embeddings()
+    embedding = vlm.backbone.model.get_input_embeddings()
     assert not embedding._forward_hooks  # nothing asks for a gradient of the frozen embeddings
 
 
-def test_checkpointing_changes_no_number(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+def test_checkpointing_changes_no_number(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
     batch = batch_of("five captions")
-    trained = [p for p in loaded.model.parameters() if p.requires_grad]
-    loaded.model.train()
-    plain = logprobs(loaded.backbone, batch)
+    trained = [p for p in vlm.model.parameters() if p.requires_grad]
+    vlm.model.train()
+    plain = logprobs(vlm.backbone, batch)
     plain_gradients = torch.autograd.grad(plain.sums_Q.sum(), trained)
-    enable_gradient_checkpointing(loaded.backbone)
-    layer = Counter(loaded.backbone.decoder.layers[0].input_layernorm)
-    again = logprobs(loaded.backbone, batch)
+    enable_gradient_checkpointing(vlm.backbone)
+    layer = Counter(vlm.backbone.decoder.layers[0].input_layernorm)
+    again = logprobs(vlm.backbone, batch)
     gradients = torch.autograd.grad(again.sums_Q.sum(), trained)
     assert layer.calls == 2  # once more in the backward pass
     torch.testing.assert_close(again.sums_Q, plain.sums_Q, atol=0, rtol=0)
@@ -188,10 +188,10 @@ def test_checkpointing_changes_no_number(loaded: Any, batch_of: Callable[[str], 
         torch.testing.assert_close(got, want)
 
 
-def test_result_by_item(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> None:
+def test_result_by_item(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
     batch = batch_of("rows and padding")
     with torch.no_grad():
-        result = logprobs(loaded.backbone, batch)
+        result = logprobs(vlm.backbone, batch)
     by_item = result.by_item()
     assert [len(item) for item in by_item] == [2, 5, 1, 5]
     assert torch.equal(torch.cat([tokens for item in by_item for tokens, _ in item]), result.tokens_M)
@@ -201,13 +201,13 @@ def test_result_by_item(loaded: Any, batch_of: Callable[[str], TrieBatch]) -> No
     torch.testing.assert_close(result.means_Q * result.counts_Q, result.sums_Q)
 
 
-def test_wrong_number_of_features_names_the_item(loaded: Any, images: list[Image.Image]) -> None:
-    item = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
+def test_wrong_number_of_features_names_the_item(vlm: Any, images: list[Image.Image]) -> None:
+    item = make_items(vlm.family, vlm.processor, CASES["one pair"], images)[0]
     twice = {name: torch.cat([tensor, tensor]) for name, tensor in item.images.items()}
     wrong = dataclasses.replace(item, images=twice, item_id="pair 7")
-    batch = pack([item, wrong], feature_tokens=loaded.backbone.feature_tokens)
+    batch = pack([item, wrong], feature_tokens=vlm.backbone.feature_tokens)
     with pytest.raises(TrieError, match="item 'pair 7': 16 image tokens in the prompt, but its images give 32"):
-        logprobs(loaded.backbone, batch)
+        logprobs(vlm.backbone, batch)
 
 
 @pytest.mark.parametrize(
@@ -220,30 +220,30 @@ def test_wrong_number_of_features_names_the_item(loaded: Any, images: list[Image
     ],
 )
 def test_scoring_names_the_item_that_it_cannot_score(
-    loaded: Any, images: list[Image.Image], change: Callable[[TrieItem], dict[str, Any]], message: str
+    vlm: Any, images: list[Image.Image], change: Callable[[TrieItem], dict[str, Any]], message: str
 ) -> None:
-    item = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
+    item = make_items(vlm.family, vlm.processor, CASES["one pair"], images)[0]
     with pytest.raises(TrieError, match=f"item 'quad 3'.*{message}"):
-        score(loaded.backbone, [item, dataclasses.replace(item, item_id="quad 3", **change(item))])
+        score(vlm.backbone, [item, dataclasses.replace(item, item_id="quad 3", **change(item))])
 
 
-def test_nan_names_the_item(loaded: Any, images: list[Image.Image]) -> None:
-    good = make_items(loaded.family, loaded.processor, CASES["one pair"], images)[0]
+def test_nan_names_the_item(vlm: Any, images: list[Image.Image]) -> None:
+    good = make_items(vlm.family, vlm.processor, CASES["one pair"], images)[0]
     pixels = {name: torch.full_like(tensor, float("nan")) for name, tensor in good.images.items()}
     bad = dataclasses.replace(good, images=pixels, item_id="broken image")
     with pytest.raises(NonFiniteError, match="1 of 2 items: broken image; check the learning rate"):
-        logprobs(loaded.backbone, pack([good, bad], feature_tokens=loaded.backbone.feature_tokens))
+        logprobs(vlm.backbone, pack([good, bad], feature_tokens=vlm.backbone.feature_tokens))
 
 
-def test_scores_come_back_in_order(loaded: Any, images: list[Image.Image]) -> None:
+def test_scores_come_back_in_order(vlm: Any, images: list[Image.Image]) -> None:
     """Whatever the window and the batch, an item's scores are those it gets alone."""
     items = [
         item
         for name in ("five captions", "no image", "rows and padding")
-        for item in make_items(loaded.family, loaded.processor, CASES[name], images)
+        for item in make_items(vlm.family, vlm.processor, CASES[name], images)
     ]
-    alone = [score(loaded.backbone, [item])[0] for item in items]
-    together = score(loaded.backbone, iter(items), batch_tokens=150, window=4)
+    alone = [score(vlm.backbone, [item])[0] for item in items]
+    together = score(vlm.backbone, iter(items), batch_tokens=150, window=4)
     assert [len(item) for item in together] == [len(item.sequences) for item in items]
     for found, expected in zip(together, alone, strict=True):
         assert [s.sum for s in found] == pytest.approx([s.sum for s in expected], abs=1e-4)
@@ -251,16 +251,16 @@ def test_scores_come_back_in_order(loaded: Any, images: list[Image.Image]) -> No
     assert found[0].mean == pytest.approx(found[0].sum / len(found[0].tokens))
 
 
-def test_score_of_option_letters_adds_up_to_one(loaded: Any, images: list[Image.Image]) -> None:
+def test_score_of_option_letters_adds_up_to_one(vlm: Any, images: list[Image.Image]) -> None:
     """The probabilities of all single-token continuations of a prompt sum to 1."""
-    prompt = loaded.family.encode_prompt(loaded.processor, "circle", images[:1])
-    vocab = loaded.backbone.head.weight.shape[0]
+    prompt = vlm.family.encode_prompt(vlm.processor, "circle", images[:1])
+    vocab = vlm.backbone.head.weight.shape[0]
     sequences = [[*prompt.input_ids, token] for token in range(vocab)]
     mask = [False] * len(prompt.input_ids) + [True]
     item = TrieItem(sequences, [mask] * vocab, prompt.images)
-    batch = pack([item], feature_tokens=loaded.backbone.feature_tokens)
+    batch = pack([item], feature_tokens=vlm.backbone.feature_tokens)
     assert batch.num_tokens == len(prompt.input_ids) and len(batch.rows_R) == 1
-    (scores,) = score(loaded.backbone, [item])
+    (scores,) = score(vlm.backbone, [item])
     assert torch.tensor([s.sum for s in scores]).exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 

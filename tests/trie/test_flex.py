@@ -12,36 +12,36 @@ from scramble.trie import TrieItem, enable_gradient_checkpointing, logprobs, pac
 from tests.exactness import CASES, make_items, plain_logprobs
 
 
-def compare(loaded: Any, items: list[TrieItem], expected: torch.Tensor, row_tokens: int | None, atol: float) -> None:
-    batch = pack(items, feature_tokens=loaded.backbone.feature_tokens, row_tokens=row_tokens)
-    result = logprobs(loaded.backbone, batch)
+def compare(vlm: Any, items: list[TrieItem], expected: torch.Tensor, row_tokens: int | None, atol: float) -> None:
+    batch = pack(items, feature_tokens=vlm.backbone.feature_tokens, row_tokens=row_tokens)
+    result = logprobs(vlm.backbone, batch)
     torch.testing.assert_close(result.tokens_M.cpu(), expected, atol=atol, rtol=0)
     if result.sums_Q.requires_grad:
         result.sums_Q.sum().backward()
-        trained = [p for p in loaded.model.parameters() if p.requires_grad]
+        trained = [p for p in vlm.model.parameters() if p.requires_grad]
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
 
 
 @pytest.mark.full  # it compiles; of a single long row PyTorch 2.13 makes C++ that does not
 @pytest.mark.parametrize("name", ["one pair", "rows and padding"])
-def test_flex_attention_on_cpu(name: str, loaded: Any, images: list[Image.Image]) -> None:
-    items = make_items(loaded.family, loaded.processor, CASES[name], images)
+def test_flex_attention_on_cpu(name: str, vlm: Any, images: list[Image.Image]) -> None:
+    items = make_items(vlm.family, vlm.processor, CASES[name], images)
     with torch.no_grad():
-        expected = torch.cat(plain_logprobs(loaded.model, items))
-        loaded.backbone.decoder.set_attn_implementation("flex_attention")
-        compare(loaded, items, expected, CASES[name].row_tokens, atol=1e-5)
+        expected = torch.cat(plain_logprobs(vlm.model, items))
+        vlm.backbone.decoder.set_attn_implementation("flex_attention")
+        compare(vlm, items, expected, CASES[name].row_tokens, atol=1e-5)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 @pytest.mark.parametrize("name", CASES)
-def test_bfloat16_on_cuda(name: str, attention: str, loaded: Any, images: list[Image.Image]) -> None:
+def test_bfloat16_on_cuda(name: str, attention: str, vlm: Any, images: list[Image.Image]) -> None:
     """Within 2e-2 nats a token of the same bfloat16 weights in float32; gradients finite, with checkpointing."""
-    items = make_items(loaded.family, loaded.processor, CASES[name], images)
-    loaded.model.bfloat16().float()
+    items = make_items(vlm.family, vlm.processor, CASES[name], images)
+    vlm.model.bfloat16().float()
     with torch.no_grad():
-        expected = torch.cat(plain_logprobs(loaded.model, items))
-    loaded.model.bfloat16().cuda().train()
-    loaded.backbone.decoder.set_attn_implementation(attention)
-    enable_gradient_checkpointing(loaded.backbone)
-    compare(loaded, items, expected, CASES[name].row_tokens, atol=2e-2)
+        expected = torch.cat(plain_logprobs(vlm.model, items))
+    vlm.model.bfloat16().cuda().train()
+    vlm.backbone.decoder.set_attn_implementation(attention)
+    enable_gradient_checkpointing(vlm.backbone)
+    compare(vlm, items, expected, CASES[name].row_tokens, atol=2e-2)

@@ -99,7 +99,7 @@ class Objective(Section):
 
 @dataclass(frozen=True)
 class Model(Section):
-    """A model and how it is loaded; see :func:`scramble.models.load`."""
+    """A model and how it is loaded; see :func:`scramble.models.load_vlm`."""
 
     name: Text
     family: FamilyName | None

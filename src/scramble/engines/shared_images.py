@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scramble.engines.request import Reply, Request
 from scramble.engines.sampling import RowSampler
-from scramble.models import Loaded, ModelError, Prompt
+from scramble.models import VLM, ModelError, Prompt
 from scramble.models.generation import generate_ids, stop_tokens
 from scramble.models.prompts import PromptEncoder
 from scramble.records import ImageFile, RecordError
@@ -30,14 +30,14 @@ def takes(request: Request) -> bool:
 
 
 @torch.inference_mode()
-def answer(loaded: Loaded, requests: Sequence[Request]) -> list[Reply]:
+def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
     """Replies to requests of which :func:`takes` is true and which share temperature, top-p and top-k."""
-    limit = loaded.family.max_length(loaded.backbone.model.config)
-    image_tokens = loaded.backbone.feature_tokens | loaded.backbone.block_tokens
+    limit = vlm.family.max_length(vlm.backbone.model.config)
+    image_tokens = vlm.backbone.feature_tokens | vlm.backbone.block_tokens
     prompts: dict[int, Prompt] = {}
     replies: dict[int, Reply] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
-    for n, prompt in sorted(_encode(loaded, requests).items()):
+    for n, prompt in sorted(_encode(vlm, requests).items()):
         if isinstance(prompt, str):
             replies[n] = Reply("", error=f"refused ({prompt})")
         elif (length := len(prompt.input_ids)) + requests[n].max_tokens > limit:
@@ -52,11 +52,11 @@ def answer(loaded: Loaded, requests: Sequence[Request]) -> list[Reply]:
     if rows:
         grouped = [[prompts[n] for n in row] for row in rows]
         new = generate_ids(
-            loaded, grouped, [[requests[n].max_tokens for n in row] for row in rows], _picker(requests, rows)
+            vlm, grouped, [[requests[n].max_tokens for n in row] for row in rows], _picker(requests, rows)
         )
         for row, answers in zip(rows, new, strict=True):
             for n, ids in zip(row, answers, strict=True):
-                replies[n] = reply(loaded.processor.tokenizer, requests[n], ids, len(prompts[n].input_ids))
+                replies[n] = reply(vlm.processor.tokenizer, requests[n], ids, len(prompts[n].input_ids))
     return [replies[n] for n in range(len(requests))]
 
 
@@ -77,9 +77,9 @@ def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: i
     return Reply(text, "stop" if ended or cut >= 0 else "length", prompt_tokens, len(ids) + ended)
 
 
-def _encode(loaded: Loaded, requests: Sequence[Request]) -> dict[int, Prompt | str]:
+def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
     """The prompt of each request with the beginning of its answer, or why its images or texts cannot be read."""
-    encoder, stops = PromptEncoder(loaded.family, loaded.processor), stop_tokens(loaded)
+    encoder, stops = PromptEncoder(vlm.family, vlm.processor), stop_tokens(vlm)
     by_images: dict[tuple[bytes, ...], list[int]] = {}
     for n, request in enumerate(requests):
         by_images.setdefault(request.messages[0].images, []).append(n)

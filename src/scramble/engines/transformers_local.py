@@ -17,7 +17,7 @@ from scramble.engines.request import EngineError, Reply, Request
 from scramble.engines.sampling import RowSampler
 from scramble.engines.shared_images import answer as answer_sharing
 from scramble.engines.shared_images import reply, takes
-from scramble.models import Loaded, ModelError, load
+from scramble.models import VLM, ModelError, load_vlm
 from scramble.models.control_tokens import find_control_token
 from scramble.records import ImageFile
 from scramble.storage.hashing import content_key
@@ -48,7 +48,7 @@ class TransformersEngine(BatchEngine):
             revision: branch, tag or commit; part of the content key.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
             device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (spread over what is there).
-            loading: further options of :func:`scramble.models.load`, for a model that takes images.
+            loading: further options of :func:`scramble.models.load_vlm`, for a model that takes images.
 
         Raises:
             EngineError: the model cannot be loaded, or has no chat template.
@@ -156,17 +156,17 @@ def _structured_messages(request: Request) -> list[dict[str, Any]]:
     return turns
 
 
-def _has_backbone(loaded: Loaded | None) -> bool:
+def _has_backbone(vlm: VLM | None) -> bool:
     """Whether a model can be taken apart, so that requests share its image passes."""
     try:
-        return loaded is not None and loaded.backbone is not None
+        return vlm is not None and vlm.backbone is not None
     except ModelError:
         return False
 
 
 def _load(
     path: str, revision: str | None, dtype: str, device: str | None, options: Mapping[str, Any]
-) -> tuple[Any, Any, Loaded | None]:
+) -> tuple[Any, Any, VLM | None]:
     """Model, processor (or tokenizer), and for a model that takes images what the project knows of it."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -174,8 +174,8 @@ def _load(
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
         if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            loaded = load(path, revision=revision, dtype=dtype, device=device, **options)
-            return loaded.model, loaded.processor, loaded
+            vlm = load_vlm(path, revision=revision, dtype=dtype, device=device, **options)
+            return vlm.model, vlm.processor, vlm
         torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
         spread = "auto" if device == "auto" else None
         model: Any = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=torch_dtype, device_map=spread)

@@ -8,11 +8,11 @@ from scramble.evaluation.protocols import queries, resolve
 from scramble.evaluation.responses import group_by_images
 from scramble.evaluation.scoring.aggregation import units
 from scramble.evaluation.scoring.outcomes import outcome
-from scramble.models import Loaded
+from scramble.models import VLM
 
 
 def quick_scores(
-    loaded: Loaded,
+    vlm: VLM,
     benchmark: Benchmark,
     *,
     limit: int | None = None,
@@ -23,7 +23,7 @@ def quick_scores(
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     asked = {item.item_id: queries(item, resolved, benchmark) for item in items}
     groups = group_by_images(query for found in asked.values() for query in found)
-    backend = LocalBackend(loaded, batch_tokens)
+    backend = LocalBackend(vlm, batch_tokens)
     backend.check(query for group in groups for query in group)
     replies = {
         query.query_id: reply

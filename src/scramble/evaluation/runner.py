@@ -28,9 +28,9 @@ from scramble.storage.hashing import content_key, file_key
 from scramble.storage.jsonl import JsonLines
 
 if TYPE_CHECKING:
-    from scramble.models import Loaded
+    from scramble.models import VLM
 
-Model: TypeAlias = "Loaded | ModelBackend"
+Model: TypeAlias = "VLM | ModelBackend"
 Progress = Callable[[int, int, float], None]
 """Called with queries answered, queries in all, and seconds since the start."""
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from scramble.models.family import ModelError
-from scramble.models.loading import Loaded
+from scramble.models.vlm import VLM
 
 
 @torch.inference_mode()
 def answer(
-    loaded: Loaded,
+    vlm: VLM,
     text: str,
     images: Sequence[Image.Image] = (),
     *,
@@ -24,7 +24,7 @@ def answer(
     """The model's answer to ``text`` about ``images``.
 
     Args:
-        loaded: the model, with or without adapter.
+        vlm: the model, with or without adapter.
         text: the user's turn.
         images: of any mode and size, upright or EXIF-rotated.
         max_new_tokens: most tokens of the answer.
@@ -38,11 +38,11 @@ def answer(
         raise ModelError(f"max_new_tokens={max_new_tokens}: give a whole number of at least 1")
     if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
         raise ModelError(f"temperature={temperature}: give 0 (the likeliest tokens) or a positive number")
-    family, processor = loaded.family, loaded.processor
-    inputs = family.generation_inputs(family.encode_prompt(processor, text, images), loaded.model)
+    family, processor = vlm.family, vlm.processor
+    inputs = family.generation_inputs(family.encode_prompt(processor, text, images), vlm.model)
     if seed is not None:
         torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    ids = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
+    ids = vlm.model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
     new = ids[0, inputs["input_ids"].shape[1] :]
     return processor.tokenizer.decode(new, skip_special_tokens=True).strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scramble.models.family import ModelError
 from scramble.models.hub import explain, is_folder
-from scramble.models.loading import load, quiet
+from scramble.models.loading import load_vlm, quiet
 from scramble.storage.files import StoreError, write_json
 
 # What a released model ships beside its weights; anything else in a folder stays where it is.
@@ -46,20 +46,20 @@ def export(
     whatever loads the base (transformers, vLLM) loads the result. ``export.json`` says what was merged into what.
 
     Args:
-        path, revision, adapter: see :func:`scramble.models.load`.
+        path, revision, adapter: see :func:`scramble.models.load_vlm`.
         out: a folder that does not exist or is empty; it appears when all is written.
         dtype: of the written weights, ``auto`` for the base's.
         max_shard_size: weights above it are split over several files.
 
     Raises:
-        ModelError: as ``load``.
+        ModelError: as ``load_vlm``.
         StoreError: ``out`` holds something, or cannot be written.
     """
     out, path = Path(out), str(path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} is in use: choose another folder (out=...) or empty it")
-    loaded = load(path, revision=revision, dtype=dtype, adapter=adapter)
-    model = loaded.model.merge_and_unload() if adapter is not None else loaded.model
+    vlm = load_vlm(path, revision=revision, dtype=dtype, adapter=adapter)
+    model = vlm.model.merge_and_unload() if adapter is not None else vlm.model
     base = base_folder(path, revision)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from scramble.models.family import Prompt
-from scramble.models.loading import Loaded
+from scramble.models.vlm import VLM
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import block_tokens, embed, encode_images
 from scramble.trie.mask import dense_mask
@@ -29,7 +29,7 @@ Pick = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def generate(loaded: Loaded, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
+def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
     """Greedy continuations of prompts, grouped by image set (one batch row a group).
 
     Args:
@@ -39,14 +39,14 @@ def generate(loaded: Loaded, groups: Sequence[Sequence[Prompt]], limits: Sequenc
     Returns:
         Decoded text of each prompt, without special tokens and surrounding space.
     """
-    tokenizer = loaded.processor.tokenizer
-    ids = generate_ids(loaded, groups, limits)
+    tokenizer = vlm.processor.tokenizer
+    ids = generate_ids(vlm, groups, limits)
     return [[tokenizer.decode(new, skip_special_tokens=True).strip() for new in group] for group in ids]
 
 
 @torch.no_grad()
 def generate_ids(
-    loaded: Loaded, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
+    vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
 ) -> list[list[list[int]]]:
     """As :func:`generate`, as token ids without the token that ended them; ``pick`` samples, None is greedy.
 
@@ -55,7 +55,7 @@ def generate_ids(
     pick = pick or (lambda logits_BQV: logits_BQV.argmax(-1))
     from transformers import DynamicCache
 
-    backbone, stops = loaded.backbone, stop_tokens(loaded)
+    backbone, stops = vlm.backbone, stop_tokens(vlm)
     batch = _prompt_batch(backbone, groups, min(stops, default=0))
     features = encode_images(backbone, batch.images)
     batch = replace(batch, images=()).to(backbone.head.weight.device)
@@ -84,14 +84,14 @@ def generate_ids(
         depth_BQ = depth_BQ + 1
 
 
-def stop_tokens(loaded: Loaded) -> frozenset[int]:
+def stop_tokens(vlm: VLM) -> frozenset[int]:
     """Ids that end an answer: the generation config's, the tokenizer's, and the chat template's end of turn."""
-    tokenizer = loaded.processor.tokenizer
-    config = getattr(loaded.backbone.model, "generation_config", None)
+    tokenizer = vlm.processor.tokenizer
+    config = getattr(vlm.backbone.model, "generation_config", None)
     given = getattr(config, "eos_token_id", None)
     stops = set(given if isinstance(given, (list, tuple)) else [given])
     stops.add(tokenizer.eos_token_id)
-    answer = loaded.family.encode_completion(loaded.processor, "yes")
+    answer = vlm.family.encode_completion(vlm.processor, "yes")
     special = set(tokenizer.all_special_ids)
     stops.update(token for token in answer if token in special)
     return frozenset(int(token) for token in stops if token is not None)

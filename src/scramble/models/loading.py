@@ -8,13 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scramble.models.backbone import FamilyBackbone
 from scramble.models.families.registry import check_version, family_of
 from scramble.models.family import Family, ModelError
 from scramble.models.hub import (
@@ -27,6 +25,7 @@ from scramble.models.hub import (
     tensor_names,
 )
 from scramble.models.images import ImageOptions
+from scramble.models.vlm import VLM
 from scramble.project import shipped
 
 log = logging.getLogger(__name__)
@@ -35,30 +34,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 
 
-@dataclass
-class Loaded:
-    """A model ready for use: the transformers model (PEFT-wrapped if it has an adapter), processor and family, and
-    where they came from."""
-
-    model: Any
-    processor: Any
-    family: Family
-    path: str
-    revision: str | None = None
-    adapter: str | None = None
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the model is wrapped by PEFT."""
-        return self.model is not self.backbone.model
-
-    @property
-    def backbone(self) -> FamilyBackbone:
-        """The unwrapped model as the trie engine sees it; adapters live in its layers."""
-        return self.family.backbone(self.model)
-
-
-def load(
+def load_vlm(
     path: str | Path,
     *,
     family: str | None = None,
@@ -71,7 +47,7 @@ def load(
     max_tiles: int | None = None,
     square_padding: bool = False,
     resize: int | None = None,
-) -> Loaded:
+) -> VLM:
     """Load a model by hub id or folder, in evaluation mode. No code from a repository is ever run.
 
     Args:
@@ -117,7 +93,7 @@ def load(
     if adapter is not None:
         model = put_on_adapter(model, str(adapter), path)
     model.eval()
-    return Loaded(model, processor, kind, path, revision, None if adapter is None else str(adapter))
+    return VLM(model, processor, kind, path, revision, None if adapter is None else str(adapter))
 
 
 def identify(path: str, revision: str | None = None) -> Family:

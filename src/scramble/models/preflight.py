@@ -106,7 +106,7 @@ def preflight(
     """What a job with this model needs; only its config is read (and, with a connection, its page on the hub).
 
     Args:
-        path, revision, dtype, quantization: see :func:`scramble.models.load`.
+        path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
         train: False for scoring and chat.
         lora_r: rank of LoRA; None trains the whole language model.
         lora_targets: default the family's.
@@ -117,7 +117,7 @@ def preflight(
         available: bytes of memory per GPU; default what this machine has.
 
     Raises:
-        ModelError: as :func:`scramble.models.load` does for ids and configs.
+        ModelError: as :func:`scramble.models.load_vlm` does for ids and configs.
     """
     family = identify(path, revision)
     config = load_config(path, revision)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scramble.evaluation.items import Benchmark
     from scramble.evaluation.judge import Judge
     from scramble.evaluation.scoring.results import Result
-    from scramble.models import Loaded
+    from scramble.models import VLM
 
 log = logging.getLogger(__name__)
 
@@ -173,21 +173,21 @@ class _Models:
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         self._options = {k: v for k, v in model.items() if k not in ("name", "path", "new", "adapter")}
-        self._loaded: tuple[str, Loaded] | None = None
+        self._loaded: tuple[str, VLM] | None = None
 
     def loader(self, where: Mapping[str, str]) -> Any:
         return lambda: self._load(where)
 
-    def _load(self, where: Mapping[str, str]) -> Loaded:
+    def _load(self, where: Mapping[str, str]) -> VLM:
         import dataclasses
 
-        from scramble.models import load
+        from scramble.models import load_vlm
         from scramble.models.loading import put_on_adapter
         from scramble.training.weights import check_base, weights_key
 
         if self._loaded is None or self._loaded[0] != where["path"]:
             device = _device(self._options.get("device"))
-            self._loaded = (where["path"], load(where["path"], **{**self._options, "device": device}))
+            self._loaded = (where["path"], load_vlm(where["path"], **{**self._options, "device": device}))
         base = self._loaded[1]
         plain = base.backbone.model
         if hasattr(base.model, "unload"):

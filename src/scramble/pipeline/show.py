@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scramble.storage.files import atomic_path
 
 if TYPE_CHECKING:
-    from scramble.models import Loaded
+    from scramble.models import VLM
     from scramble.training.collator import PairBatch
     from scramble.trie.pack import TrieItem
 
@@ -29,7 +29,7 @@ def show_batch(
 
     Scored tokens stand between brackets; a deeper indent continues the run of tokens above it.
     """
-    from scramble.models import load
+    from scramble.models import load_vlm
     from scramble.pipeline.train import make_model
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.data import group_by_image, load_examples
@@ -37,18 +37,18 @@ def show_batch(
 
     if model.get("new") is not None:
         make_model(model["path"], Path(data), model["family"], model["new"], trainer["seed"])
-    loaded = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
+    vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
     found, images = load_examples(Path(data) / "train", trainer["tables"], trainer["caption_prompt"])
     examples = list(islice(found, 64))
     size = trainer["per_device_train_batch_size"] or trainer["global_batch_size"] or 8
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
     collator = TrieCollator(
-        Encoder(loaded, images), needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
+        Encoder(vlm, images), needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
     )
     items, _ = collator.items(selected)
     batch = collator(selected)
     for item in items:
-        _print_item(item, loaded)
+        _print_item(item, vlm)
     rows, length = batch.tries.input_ids_BL.shape
     log.info(
         f"batch: {len(selected)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
@@ -59,13 +59,13 @@ def show_batch(
     return path
 
 
-def _print_item(item: TrieItem, loaded: Loaded) -> None:
+def _print_item(item: TrieItem, vlm: VLM) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in (item.images or {}).items()}
     tokens = sum(map(len, item.sequences))
     log.info(
         f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens as rows of their own; images {shapes}"
     )
-    tokenizer, image_ids = loaded.processor.tokenizer, loaded.backbone.feature_tokens
+    tokenizer, image_ids = vlm.processor.tokenizer, vlm.backbone.feature_tokens
 
     def words(ids: Sequence[int]) -> str:
         parts = []

@@ -39,7 +39,7 @@ def train(
         run: the run folder.
         arm: name of the arm.
         data: data set folder made by :func:`generate`.
-        model: ``name``, ``path`` and loading options, see :func:`scramble.models.load`.
+        model: ``name``, ``path`` and loading options, see :func:`scramble.models.load_vlm`.
         objective: ``name`` of the loss.
         trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``: benchmarks of the validation
             split to score at each evaluation (``limit`` items each).
@@ -55,7 +55,7 @@ def train(
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        from scramble.models import load
+        from scramble.models import load_vlm
         from scramble.training import PreferenceConfig
         from scramble.training import train as fit
         from scramble.training.callbacks import DataFacts, ScoreBenchmarks
@@ -77,7 +77,7 @@ def train(
             reference_cache_dir=str(Path(run) / "reference"),
             run_name=options.get("run_name") or f"{Path(run).name}/{arm}",
         )
-        vlm = load(**{k: v for k, v in model.items() if k not in ("name", "new")})
+        vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
         val = data / "val" if "pairs" in args.tables and _has_pairs(data / "val") else None
         callbacks: list[Any] = [DataFacts(_text_only_accuracy(data))]
         if watch:
@@ -162,12 +162,12 @@ def _make_model(path: Path, data: Path, family: str, sizes: dict[str, Any], seed
 
 
 def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
-    from scramble.models import load
+    from scramble.models import load_vlm
     from scramble.world.tower import teach_vision
 
-    loaded = load(path, dtype="float32", device="cpu")
-    figures = teach_vision(loaded, seed=seed, **lessons)
-    loaded.model.save_pretrained(path)
+    vlm = load_vlm(path, dtype="float32", device="cpu")
+    figures = teach_vision(vlm, seed=seed, **lessons)
+    vlm.model.save_pretrained(path)
     log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} in what lies in a cell")
 
 

@@ -148,7 +148,7 @@ class ScoreBenchmarks(TrainerCallback):
     """Adds scores to every evaluation: the main process computes them, all processes see them.
 
     Args:
-        score: from the model (a :class:`scramble.models.Loaded`) to numbers by name.
+        score: from the model (a :class:`scramble.models.VLM`) to numbers by name.
     """
 
     def __init__(self, score: Callable[[Any], Mapping[str, float]]) -> None:

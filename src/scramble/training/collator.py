@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scramble.models import Loaded, Prompt
+from scramble.models import VLM, Prompt
 from scramble.records import ImageFile, RecordError
 from scramble.training.data import Example, image_size
 from scramble.trie.backbone import ImageInputs
@@ -24,7 +24,7 @@ class Encoder:
     Holds the processor and three facts about tokens, not the model: it can be pickled and sent to worker processes.
 
     Args:
-        loaded: model, processor and family.
+        vlm: model, processor and family.
         images: image files by id.
         cache_bytes: memory for encoded prompts (pixels mostly); the least recently used go first.
 
@@ -34,11 +34,11 @@ class Encoder:
         feature_tokens, block_tokens: see :class:`scramble.trie.backbone.Backbone`.
     """
 
-    def __init__(self, loaded: Loaded, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
-        self.family, self.processor = loaded.family, loaded.processor
+    def __init__(self, vlm: VLM, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
+        self.family, self.processor = vlm.family, vlm.processor
         self.images = images
-        self.vocab_size = int(loaded.backbone.head.weight.shape[0])
-        self.feature_tokens, self.block_tokens = loaded.backbone.feature_tokens, block_tokens(loaded.backbone)
+        self.vocab_size = int(vlm.backbone.head.weight.shape[0])
+        self.feature_tokens, self.block_tokens = vlm.backbone.feature_tokens, block_tokens(vlm.backbone)
         self.known: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
         self._prompts: OrderedDict[tuple[tuple[str, ...], str], Prompt] = OrderedDict()
         self._free = cache_bytes

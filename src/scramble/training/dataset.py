@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scramble.models import Loaded
+from scramble.models import VLM
 from scramble.storage.hashing import content_key
 from scramble.training.collator import Encoder, check_examples
 from scramble.training.config import PreferenceConfig
@@ -33,7 +33,7 @@ class PairDataset(Sequence[Example]):
     def read(
         cls,
         data: Data,
-        vlm: Loaded,
+        vlm: VLM,
         args: PreferenceConfig,
         *,
         tables: Sequence[str],

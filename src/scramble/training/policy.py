@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scramble.models import Loaded, ModelError
+from scramble.models import VLM, ModelError
 from scramble.training.config import PreferenceConfig
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
@@ -52,7 +52,7 @@ class Policy(nn.Module):
     A frozen tower stays in evaluation mode whatever mode is asked for.
     """
 
-    def __init__(self, vlm: Loaded, backbone: Backbone) -> None:
+    def __init__(self, vlm: VLM, backbone: Backbone) -> None:
         super().__init__()
         self.vlm = vlm
         self.model: nn.Module = vlm.model  # the transformers model, PEFT-wrapped if it has an adapter
@@ -127,7 +127,7 @@ def turn_off_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def choose_trained_weights(vlm: Loaded, args: PreferenceConfig) -> Loaded:
+def choose_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
     """The model with its trained weights marked: a fresh adapter, the adapter it has, or all weights."""
     if args.peft is not None:
         return replace(vlm, model=add_lora(vlm, args.peft, args.seed))
@@ -139,7 +139,7 @@ def choose_trained_weights(vlm: Loaded, args: PreferenceConfig) -> Loaded:
     return vlm
 
 
-def add_lora(vlm: Loaded, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
     """The model with a fresh LoRA adapter on its language model; everything else frozen.
 
     Args:
@@ -203,9 +203,9 @@ def check_lora_targets(backbone: Backbone, targets: str | Sequence[str]) -> None
             )
 
 
-def set_trained(loaded: Loaded, *, vision: bool) -> None:
+def set_trained(vlm: VLM, *, vision: bool) -> None:
     """Train all weights of the decoder and head; those of tower and projector only if ``vision``."""
-    loaded.model.requires_grad_(True)
+    vlm.model.requires_grad_(True)
     if not vision:
-        for module in loaded.backbone.vision:
+        for module in vlm.backbone.vision:
             module.requires_grad_(False)

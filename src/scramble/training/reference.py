@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.models import Loaded
+from scramble.models import VLM
 from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
 from scramble.storage.files import read_json, write_json
 from scramble.storage.hashing import content_key
@@ -51,7 +51,7 @@ class StartingModel:
     precision: str
 
     @classmethod
-    def of(cls, vlm: Loaded, args: PreferenceConfig) -> StartingModel:
+    def of(cls, vlm: VLM, args: PreferenceConfig) -> StartingModel:
         """Of a model before anything is changed in it."""
         model: Any = vlm.backbone.model
         kernel, device = model.config._attn_implementation, args.device.type

@@ -15,7 +15,7 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 from scramble import interrupt
-from scramble.models import Loaded
+from scramble.models import VLM
 from scramble.storage.files import StoreError
 from scramble.training.callbacks import (
     LogLastStep,
@@ -48,7 +48,7 @@ FEW_STEPS = 20
 
 
 def train(
-    vlm: Loaded,
+    vlm: VLM,
     data: Data,
     out: str | Path,
     args: PreferenceConfig,
@@ -59,7 +59,7 @@ def train(
     """Train a model and write the result to ``out``; an interrupted run resumes from its last checkpoint.
 
     Args:
-        vlm: the model to start from, see :func:`scramble.models.load`. With the adapter it comes with, it is the
+        vlm: the model to start from, see :func:`scramble.models.load_vlm`. With the adapter it comes with, it is the
             reference.
         data: data set folder (tables of images, pairs, questions), or examples and images.
         out: run folder: ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/``, ``rejected_rows.jsonl``.
@@ -164,7 +164,7 @@ class Prepared:
         seconds: spent on filling caches.
     """
 
-    def __init__(self, vlm: Loaded, args: PreferenceConfig, start: StartingModel, out: Path) -> None:
+    def __init__(self, vlm: VLM, args: PreferenceConfig, start: StartingModel, out: Path) -> None:
         self.vlm, self.args, self.start = vlm, args, start
         cached = args.feature_cache_dir is not None
         self.backbone: Backbone = cast(Backbone, FeatureBackbone(vlm.backbone)) if cached else vlm.backbone
@@ -204,7 +204,7 @@ class Prepared:
         return data, TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
 
 
-def check_model(vlm: Loaded, args: PreferenceConfig) -> None:
+def check_model(vlm: VLM, args: PreferenceConfig) -> None:
     """Raise ValueError for settings that do not go with the model."""
     if args.peft is not None and vlm.has_adapter:
         raise ValueError("peft must be null: the model already has an adapter, which is trained on; or merge it first")

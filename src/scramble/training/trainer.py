@@ -26,7 +26,7 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.models.activation_offloading import get_act_offloading_ctx_manager
 
-from scramble.models import Loaded
+from scramble.models import VLM
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.training.checkpoint import newest, prune, seal
 from scramble.training.checkpoint_paths import checkpoint_path, working_path
@@ -378,7 +378,7 @@ class PreferenceTrainer(Trainer):
         return checkpoint
 
     @property
-    def vlm(self) -> Loaded:
+    def vlm(self) -> VLM:
         """The model with its processor and family."""
         policy: Any = self.model
         return getattr(policy, "module", policy).vlm

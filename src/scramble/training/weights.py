@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scramble.models import Loaded, ModelError
+from scramble.models import VLM, ModelError
 from scramble.storage.files import read_json, write_json
 from scramble.storage.hashing import content_key, file_key
 
@@ -39,23 +39,23 @@ def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def processor_key(loaded: Loaded) -> str:
+def processor_key(vlm: VLM) -> str:
     """Digest of what makes a model's inputs: processor, tokenizer and chat template as they would be saved, and what
     is done to an image before."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded.processor.save_pretrained(folder)
-        return content_key([file_key(folder), repr(loaded.family.image_options)])
+        vlm.processor.save_pretrained(folder)
+        return content_key([file_key(folder), repr(vlm.family.image_options)])
 
 
-def gathered(loaded: Loaded) -> dict[str, torch.Tensor] | None:
+def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
     """The weights that :func:`save_trained` writes, whole, where each process holds a share (FSDP2, ZeRO-3); else None.
 
     Every process must call it.
     """
     from torch.distributed.tensor import DTensor
 
-    model: nn.Module = loaded.model
-    wrapped = loaded.has_adapter
+    model: nn.Module = vlm.model
+    wrapped = vlm.has_adapter
     state = {name: t for name, t in model.state_dict(keep_vars=True).items() if not wrapped or "lora_" in name}
     if any(hasattr(tensor, "ds_id") for tensor in state.values()):
         import deepspeed
@@ -77,34 +77,32 @@ def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: whole[id(tensor)] for name, tensor in state.items()}
 
 
-def save_trained(
-    loaded: Loaded, folder: str | Path, base_key: str, state: dict[str, torch.Tensor] | None = None
-) -> None:
+def save_trained(vlm: VLM, folder: str | Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
     """Write the adapter, with what it was made on, or the whole model with its processor (safetensors only).
 
     ``state`` holds the weights where the model itself has only a share of them, see :func:`gathered`.
     """
     folder = Path(folder)
-    loaded.model.save_pretrained(folder, state_dict=state)
-    if not loaded.has_adapter:
-        loaded.processor.save_pretrained(folder)
+    vlm.model.save_pretrained(folder, state_dict=state)
+    if not vlm.has_adapter:
+        vlm.processor.save_pretrained(folder)
     else:
-        base = {"path": loaded.path, "revision": loaded.revision, "weights": base_key}
+        base = {"path": vlm.path, "revision": vlm.revision, "weights": base_key}
         write_json(folder / BASE_FILE, base)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def load_trained(loaded: Loaded, folder: str | Path) -> None:
+def load_trained(vlm: VLM, folder: str | Path) -> None:
     """Read back what :func:`save_trained` wrote, into the model in place."""
-    if not loaded.has_adapter:
-        model: Any = loaded.model
-        saved = type(model).from_pretrained(folder, dtype=loaded.backbone.head.weight.dtype)
-        loaded.model.load_state_dict(saved.state_dict())
+    if not vlm.has_adapter:
+        model: Any = vlm.model
+        saved = type(model).from_pretrained(folder, dtype=vlm.backbone.head.weight.dtype)
+        vlm.model.load_state_dict(saved.state_dict())
         return
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    result: Any = set_peft_model_state_dict(loaded.model, load_file(Path(folder) / "adapter_model.safetensors"))
+    result: Any = set_peft_model_state_dict(vlm.model, load_file(Path(folder) / "adapter_model.safetensors"))
     if result.unexpected_keys:
         raise ModelError(f"{folder}: the adapter has weights this model does not: {result.unexpected_keys[0]}")
 
@@ -119,10 +117,10 @@ def check_base(adapter: str | Path, base_key: str) -> None:
         )
 
 
-def export(loaded: Loaded, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
+def export(vlm: VLM, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
     """Write the finished result in place of an older one: whole or not at all. ``state`` as in :func:`save_trained`."""
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):
         shutil.rmtree(path, ignore_errors=True)
-    save_trained(loaded, working, base_key, state)
+    save_trained(vlm, working, base_key, state)
     working.rename(folder)

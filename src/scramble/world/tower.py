@@ -26,7 +26,7 @@ BINS = 8
 
 
 def teach_vision(
-    loaded: Any,
+    vlm: Any,
     *,
     steps: int,
     batch_size: int = 40,
@@ -42,7 +42,7 @@ def teach_vision(
     without the combinations that training never shows.
 
     Args:
-        loaded: a model with a square of features an image, see :func:`scramble.models.load`.
+        vlm: a model with a square of features an image, see :func:`scramble.models.load_vlm`.
         steps, batch_size: scenes drawn: their product.
         learning_rate: highest rate of AdamW; it rises over the first tenth of the steps, then falls to nothing.
         image_size: pixels a side.
@@ -55,7 +55,7 @@ def teach_vision(
     """
     from scramble.console import track
 
-    backbone = loaded.backbone
+    backbone = vlm.backbone
     parameters = [p for module in backbone.vision for p in module.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -67,7 +67,7 @@ def teach_vision(
     history: deque[dict[str, float]] = deque(maxlen=50)
     for _ in track(range(steps), "teaching the tower"):
         scenes = [draw_scene(chance, objects=objects) for _ in range(batch_size)]
-        images = [loaded.family.encode_prompt(loaded.processor, "", [draw(s, image_size)]).images for s in scenes]
+        images = [vlm.family.encode_prompt(vlm.processor, "", [draw(s, image_size)]).images for s in scenes]
         loss, figures = _loss(heads, torch.stack(backbone.encode_images(images)), scenes)
         optimizer.zero_grad()
         loss.backward()

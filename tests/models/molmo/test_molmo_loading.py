@@ -86,20 +86,20 @@ def test_released_configuration_has_the_vision_sizes_of_the_class(golden_folder:
 
 
 def test_the_projects_loader(release: Path, images: list[Image.Image]) -> None:
-    loaded = models.load(release, dtype="float32", resize=48, max_tiles=2)
-    assert isinstance(loaded.family, Molmo)
-    prompt = loaded.family.encode_prompt(loaded.processor, "describe the image", [images[3]])
-    assert len(prompt.input_ids) == loaded.family.num_tokens(loaded.processor, "describe the image", [(900, 7)])
+    vlm = models.load_vlm(release, dtype="float32", resize=48, max_tiles=2)
+    assert isinstance(vlm.family, Molmo)
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [images[3]])
+    assert len(prompt.input_ids) == vlm.family.num_tokens(vlm.processor, "describe the image", [(900, 7)])
     assert prompt.images is not None and prompt.images["images"].shape[1] == 2
-    assert loaded.processor.image_processor.max_crops == 2
-    loaded.family.check_processor(loaded.processor, loaded.model.config)
+    assert vlm.processor.image_processor.max_crops == 2
+    vlm.family.check_processor(vlm.processor, vlm.model.config)
 
 
 def test_processor_of_another_family_is_refused(tiny: Callable[[str], Path], processor: MolmoProcessor) -> None:
     with pytest.raises(ValueError, match="belongs to another model"):
         Molmo().check_processor(processor, MolmoConfig())
     with pytest.raises(ValueError, match="belongs to another model"):
-        MolmoProcessor(processor.image_processor, models.load(tiny("llava")).processor.tokenizer)
+        MolmoProcessor(processor.image_processor, models.load_vlm(tiny("llava")).processor.tokenizer)
 
 
 @pytest.mark.parametrize("name", ["molmo_model", "molmo_model_o"])
@@ -153,7 +153,7 @@ def test_a_shape_that_does_not_fit_is_named(release: Path) -> None:
     values = json.loads((release / "config.json").read_text())
     (release / "config.json").write_text(json.dumps({**values, "intermediate_size": 256}))
     with pytest.raises(ValueError, match="ff_proj"):
-        models.load(release)
+        models.load_vlm(release)
 
 
 def test_a_missing_shard_is_named(release: Path) -> None:

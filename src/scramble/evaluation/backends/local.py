@@ -7,7 +7,7 @@ from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Query, Reply
 from scramble.evaluation.prompts import QueryEncoder, open_images
-from scramble.models import Loaded, ModelError, Prompt
+from scramble.models import VLM, ModelError, Prompt
 from scramble.records import ImageFile
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
 
@@ -18,19 +18,19 @@ class LocalBackend:
     ``batch_tokens`` is how many positions go through one forward pass; None chooses by device.
     """
 
-    def __init__(self, loaded: Loaded, batch_tokens: int | None = None) -> None:
-        self.loaded = loaded
-        on_cpu = loaded.backbone.head.weight.device.type == "cpu"
+    def __init__(self, vlm: VLM, batch_tokens: int | None = None) -> None:
+        self.vlm = vlm
+        on_cpu = vlm.backbone.head.weight.device.type == "cpu"
         self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
-        config = getattr(loaded.backbone.model, "config", None)
-        self.encoder = QueryEncoder(loaded.family, loaded.processor, loaded.family.max_length(config))
+        config = getattr(vlm.backbone.model, "config", None)
+        self.encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(config))
 
     def check(self, queries: Iterable[Query]) -> None:
         refused = []
         for query in queries:
             try:
                 for text in (query.prompt, *query.candidates):
-                    self.loaded.family.check_text(self.loaded.processor, text)
+                    self.vlm.family.check_text(self.vlm.processor, text)
             except ModelError as error:
                 refused.append(f"item {query.query_id}: {error}")
         if refused:
@@ -51,7 +51,7 @@ class LocalBackend:
             self.encoder.trie_item(group, open_images(group[0].image_ids, images, group[0].image_px))
             for group in groups
         )
-        results = iter_scores(self.loaded.backbone, items, batch_tokens=self.batch_tokens)
+        results = iter_scores(self.vlm.backbone, items, batch_tokens=self.batch_tokens)
         for group, result in zip(groups, results, strict=True):
             parts = iter(result)
             replies = []
@@ -72,11 +72,11 @@ class LocalBackend:
                 self.encoder.check_length(len(prompt.input_ids) + query.max_new_tokens, query)
             row = (prompts, [query.max_new_tokens for query in group])
             if batch and max(_tokens(p) for p, _ in [*batch, row]) * (len(batch) + 1) > self.batch_tokens:
-                yield from self._replies(generate(self.loaded, *zip(*batch, strict=True)))
+                yield from self._replies(generate(self.vlm, *zip(*batch, strict=True)))
                 batch = []
             batch.append(row)
         if batch:
-            yield from self._replies(generate(self.loaded, *zip(*batch, strict=True)))
+            yield from self._replies(generate(self.vlm, *zip(*batch, strict=True)))
 
     @staticmethod
     def _replies(texts: Sequence[Sequence[str]]) -> Iterator[list[Reply]]:
