@@ -1,4 +1,4 @@
-"""How much of a preference can be told without the image? Audits any pair file; see also negatives.audit.
+"""How much of a preference can be told without the image? Audits any pair file; see also pairs.audit.
 
 python scripts/audit.py pairs=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py pairs=runs/quickstart/data/train out=runs/quickstart/audit

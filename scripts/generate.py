@@ -1,8 +1,8 @@
 """Make a data set: images with captions, questions and 2x2 items by split, and hard-negative preference pairs.
 
 python scripts/generate.py                                          the embedded world
-python scripts/generate.py data=coco data.path=/data/coco negatives=rules
-python scripts/generate.py -m ... negatives=cot shard=0/4,1/4,2/4,3/4 launcher=slurm    replies; then without shard
+python scripts/generate.py data=coco data.path=/data/coco pairs=rules
+python scripts/generate.py -m ... pairs=cot shard=0/4,1/4,2/4,3/4 launcher=slurm    replies; then without shard
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "data", "negatives", "data_seed", "shard")
+SECTIONS = ("run", "data", "pairs", "data_seed", "shard")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="generate")
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     from scramble.pipeline.generate import generate, generate_shard
 
     folder, shard = values["run"]["data"], parse_shard(values["shard"])
-    wanted = {"data": values["data"], "negatives": values["negatives"], "seed": values["data_seed"]}
+    wanted = {"data": values["data"], "pairs": values["pairs"], "seed": values["data_seed"]}
     if shard is None:
         generate(folder, **wanted)
     else:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "peft", "seed", "study")
+SECTIONS = ("run", "data", "data_seed", "pairs", "model", "objective", "trainer", "peft", "seed", "study")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="study")

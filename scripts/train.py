@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "data", "data_seed", "negatives", "model", "objective", "trainer", "peft", "seed", "show_batch")
+SECTIONS = ("run", "data", "data_seed", "pairs", "model", "objective", "trainer", "peft", "seed", "show_batch")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -25,9 +25,9 @@ def main(cfg: DictConfig) -> None:
 
     run, show = values.pop("run"), values.pop("show_batch")
     del values["seed"]  # trainer.seed and run.arm refer to it
-    data, negatives, data_seed = values.pop("data"), values.pop("negatives"), values.pop("data_seed")
+    data, pairs, data_seed = values.pop("data"), values.pop("pairs"), values.pop("data_seed")
     check_model(run["dir"], run["arm"], values["model"])
-    generate(run["data"], data=data, negatives=negatives, seed=data_seed)
+    generate(run["data"], data=data, pairs=pairs, seed=data_seed)
     if show:
         show_batch(run["dir"], run["data"], model=values["model"], trainer=values["trainer"])
     else:

@@ -110,14 +110,14 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("generate", "data.n_train=0", "data.n_train=0 must be at least 1"),
         ("generate", "data.objects=[4,2]", "data.objects=[4,2] must be the least and the greatest value"),
         ("generate", "data.kind=wrold", "did you mean world?"),
-        ("generate", "negatives.per_caption=0", "negatives.per_caption=0 must be at least 1"),
-        ("generate", "negatives.kinds=[swap-objects]", "did you mean swap-object?"),
+        ("generate", "pairs.per_caption=0", "pairs.per_caption=0 must be at least 1"),
+        ("generate", "pairs.kinds=[swap-objects]", "did you mean swap-object?"),
         (
             "chat",
             "model={square_padding: true, resize: 336}",
             "model.square_padding=true and model.resize=336 exclude each other: set model.square_padding=false or",
         ),
-        ("generate", "negatives.method=rule", "did you mean rules?"),
+        ("generate", "pairs.method=rule", "did you mean rules?"),
         ("generate", "shard=4/4", "shard=4/4 must be i/n"),
         ("evaluate", "baselines=[basse]", "baselines=basse: no method is called so; did you mean base?"),
         ("evaluate", "limit=0", "limit=0 must be at least 1"),
@@ -179,9 +179,9 @@ def test_hints_name_keys_that_exist() -> None:
 
 def test_a_key_that_moved_is_named() -> None:
     for root in ("generate", "train"):
-        (clause,) = faults(root, ["negatives=correctness", "negatives.options.shard=[0,2]"])
+        (clause,) = faults(root, ["pairs=correctness", "pairs.options.shard=[0,2]"])
         assert clause == (
-            "negatives.options.shard: there is no such key; write shard=i/n, as in scripts/generate.py shard=0/4"
+            "pairs.options.shard: there is no such key; write shard=i/n, as in scripts/generate.py shard=0/4"
         )
 
 
@@ -214,7 +214,7 @@ def test_a_path_that_hydra_cannot_read_comes_back_quoted(path: str) -> None:
     (argument,) = shlex.split(quoted("data.path", path))
     (parsed,) = OverridesParser.create().parse_overrides([argument])
     assert OmegaConf.create({"x": parsed.value()}).x == path or path.startswith("${")
-    clauses = faults("generate", ["data=coco", f"data.path={path}", "negatives=given"])
+    clauses = faults("generate", ["data=coco", f"data.path={path}", "pairs=given"])
     assert clauses == [] or any(quoted("data.path", path) in one for one in clauses)
 
 

@@ -14,7 +14,7 @@ from scramble.config.record import complete, recall, remember
 from scramble.config.sections import CONFIGS
 from scramble.storage.files import read_json, write_json
 
-OWN = ["data=image_folder", "data.path=photos", "negatives=rules", "negatives.per_caption=2"]
+OWN = ["data=image_folder", "data.path=photos", "pairs=rules", "pairs.per_caption=2"]
 
 
 def composed(root: str, *overrides: str) -> DictConfig:
@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Path:
     overrides = [*OWN, "model=smolvlm_256m", "name=mine", f"run.dir={tmp_path}"]
     cfg = composed("generate", *overrides)
     made: Any = OmegaConf.to_container(cfg, resolve=True)
-    config = {"data": made["data"], "negatives": made["negatives"], "seed": 0, "inputs": {}}
+    config = {"data": made["data"], "pairs": made["pairs"], "seed": 0, "inputs": {}}
     write_json(tmp_path / "data" / "stage.json", {"status": "finished", "config": config, "summary": {}})
     remember(cfg, "generate", overrides)
     return tmp_path
@@ -45,8 +45,8 @@ def test_the_name_is_enough(run: Path, root: str) -> None:
     overrides = ["name=mine", f"run.dir={run}"]
     cfg = composed(root, *overrides)
     line = recall(cfg, root, overrides)
-    assert line is not None and line.startswith(f"{run}: data=image_folder, negatives=rules, model=smolvlm_256m as")
-    assert cfg.data.path == "photos" and cfg.negatives.per_caption == 2 and cfg.model.name == "smolvlm_256m"
+    assert line is not None and line.startswith(f"{run}: data=image_folder, pairs=rules, model=smolvlm_256m as")
+    assert cfg.data.path == "photos" and cfg.pairs.per_caption == 2 and cfg.model.name == "smolvlm_256m"
     assert cfg.trainer.learning_rate == cfg.recommended.learning_rate == 1e-5, "recommended values go with the model"
     assert cfg.run.dir == str(run) and cfg.run.data == str(run / "data")
 
@@ -64,7 +64,7 @@ def test_a_run_without_a_record_is_left_alone(tmp_path: Path) -> None:
     ("given", "difference"),
     [
         (["data=image_folder", "data.path=others"], "data.path (photos -> others)"),
-        (["negatives.per_caption=3"], "negatives.per_caption (2 -> 3)"),
+        (["pairs.per_caption=3"], "pairs.per_caption (2 -> 3)"),
         (["data_seed=1"], "data_seed (0 -> 1)"),
         (["data=image_folder", "data.path=photos", "data.limit=5"], "data.limit (None -> 5)"),
     ],

@@ -19,7 +19,7 @@ ROOTS = ("generate", "train", "evaluate", "report")
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 GROUPS = {
     group: sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
-    for group in ("data", "negatives", "model", "objective", "trainer")
+    for group in ("data", "pairs", "model", "objective", "trainer")
 }
 
 
@@ -43,11 +43,11 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     from scramble.training import PreferenceConfig
 
     values: Any = OmegaConf.to_container(cfg, resolve=False)
-    data, negatives, trainer = values["data"], values["negatives"], values["trainer"]
+    data, pairs, trainer = values["data"], values["pairs"], values["trainer"]
     read = world.generate if data["kind"] == "world" else SOURCES.get(data["kind"]) or BUNDLES[data["kind"]].read
     shared = set() if data["kind"] == "world" else {"val_fraction", "test_fraction", "max_rejected", "limit"}
     assert set(data) - {"kind"} <= parameters(read) | shared, data["kind"]
-    check_negatives(negatives)
+    check_pairs(pairs)
     assert set(values["model"]) - {"name", "new"} <= parameters(load_vlm)
     assert set(trainer) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     assert set(values["peft"] or {}) <= {field.name for field in dataclasses.fields(LoraConfig)}
@@ -56,7 +56,7 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     assert [c for c in check_root(cfg, root, ()) if "is not installed" not in c and "no run" not in c] == []
 
 
-def check_negatives(negatives: dict[str, Any]) -> None:
+def check_pairs(pairs: dict[str, Any]) -> None:
     """The method takes the settings; what it hands on to others is bound to their parameters."""
     from scramble.pairs.answers.correctness import CorrectnessPairs
     from scramble.pairs.answers.dropout_ntp import DropoutNTP
@@ -66,18 +66,18 @@ def check_negatives(negatives: dict[str, Any]) -> None:
     from scramble.pairs.captions.world_swaps import WorldNegatives
     from scramble.pairs.registry import make_method
 
-    method = make_method(negatives, seed=0)
+    method = make_method(pairs, seed=0)
     makers: dict[str, Any] = {"correctness": CorrectnessPairs, "dropout_ntp": DropoutNTP}
     generators: dict[str, Any] = {"world": WorldNegatives, "rules": RuleGenerator, "cot": CotGenerator}
-    name = negatives["method"]
-    for part in negatives.get("parts", {}).values():
-        check_negatives(part)
+    name = pairs["method"]
+    for part in pairs.get("parts", {}).values():
+        check_pairs(part)
     if name in makers:
         assert set(method._options) <= parameters(makers[name])  # type: ignore[attr-defined]
     if name in generators:
         shared = {"method", "options", "engine", "refine", "audit"}
-        assert set(negatives) <= parameters(caption_pairs) | shared
-        assert set(negatives.get("options") or {}) <= parameters(generators[name])
+        assert set(pairs) <= parameters(caption_pairs) | shared
+        assert set(pairs.get("options") or {}) <= parameters(generators[name])
 
 
 @pytest.mark.parametrize("debug", [(), ("+debug=tiny",)], ids=["real", "tiny"])
@@ -88,7 +88,7 @@ def test_every_experiment_composes_under_every_root(experiment: str, debug: tupl
         assert cfg.name == experiment
         check(cfg, root)
     if debug:  # nothing left to fill in
-        plain(cfg, "run", "data", "negatives", "model", "objective", "trainer", "peft", "seed")
+        plain(cfg, "run", "data", "pairs", "model", "objective", "trainer", "peft", "seed")
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])

@@ -20,23 +20,23 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CLASSES: dict[str, type] = {"openai": OpenAIServer, "transformers": TransformersEngine, "vllm": VLLMEngine}
 
 
-def negatives(*overrides: str) -> dict[str, Any]:
+def pairs(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("generate", overrides=["data=image_folder", "negatives=cot", *overrides])
-    section: Any = OmegaConf.to_container(cfg.negatives, resolve=False)
+        cfg = compose("generate", overrides=["data=image_folder", "pairs=cot", *overrides])
+    section: Any = OmegaConf.to_container(cfg.pairs, resolve=False)
     return section
 
 
 @pytest.mark.parametrize("name", [*KINDS, "own"])
 def test_engine_binds(name: str) -> None:
     assert sorted(path.stem for path in (CONFIGS / "engine").glob("*.yaml")) == sorted([*KINDS, "own"])
-    engine = negatives(f"engine@negatives.engine={name}")["engine"]
+    engine = pairs(f"engine@pairs.engine={name}")["engine"]
     kind = engine.pop("kind")
     assert kind == ("transformers" if name == "own" else name)
     inspect.signature(CLASSES[kind]).bind(**engine)
 
 
 def test_shipped_command_line_and_options_bind() -> None:
-    section = negatives("negatives.engine.model=m", "negatives.engine.base_url=http://localhost:8000/v1")
+    section = pairs("pairs.engine.model=m", "pairs.engine.base_url=http://localhost:8000/v1")
     assert section["engine"]["base_url"] == "http://localhost:8000/v1"
     inspect.signature(CotGenerator).bind("engine", "store", **section["options"])

@@ -139,7 +139,7 @@ def test_another_local_model_is_another_point(place: str, tmp_path: Path) -> Non
         "objective": {"name": "dpo"},
         "trainer": {},
         "data": {"kind": "world"},
-        "negatives": {"method": "correctness", "model": {"path": str(tmp_path / "generator")}},
+        "pairs": {"method": "correctness", "model": {"path": str(tmp_path / "generator")}},
     }
     script = CONFIGS.parent / "scripts" / "train.py"
 

@@ -28,7 +28,7 @@ def test_an_experiment_runs(experiment: str, tmp_path: Path, script: Run) -> Non
 
 
 def test_scenealign_trains_on_rationales_and_is_judged_by_the_scene(tmp_path: Path, script: Run) -> None:
-    tiny = ("+experiment=scenealign_world", "+debug=tiny", "negatives=scenealign", f"run.dir={tmp_path}")
+    tiny = ("+experiment=scenealign_world", "+debug=tiny", "pairs=scenealign", f"run.dir={tmp_path}")
     script("train", *tiny, "objective=sft", "trainer.tables=[rationales]")
     script("train", *tiny)
     script("evaluate", *tiny, "benchmark=[world_rationales]", "benchmark.world_rationales.max_new_tokens=8", "limit=4")

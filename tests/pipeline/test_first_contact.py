@@ -32,8 +32,8 @@ SEEDS = [0, 1, 2, 3]
 class Material:
     """Image files with captions, and the settings of the negatives that can read these captions."""
 
-    def __init__(self, folder: Path, rows: Rows, negatives: list[str]) -> None:
-        self.folder, self.rows, self.negatives = folder, rows, negatives
+    def __init__(self, folder: Path, rows: Rows, pairs: list[str]) -> None:
+        self.folder, self.rows, self.pairs = folder, rows, pairs
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def material(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         for line in (photos / "captions.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             grouped.setdefault(row["image"], []).append(row["caption"])
-        return Material(photos, list(grouped.items()), ["negatives=rules", f"negatives.options.pipeline={pipeline}"])
+        return Material(photos, list(grouped.items()), ["pairs=rules", f"pairs.options.pipeline={pipeline}"])
     folder = tmp_path_factory.mktemp("drawn")
     rows = [(f"{index}.png", [draw(folder / f"{index}.png", index)]) for index in range(12)]
-    return Material(folder, rows, ["negatives=world"])
+    return Material(folder, rows, ["pairs=world"])
 
 
 def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def assert_keys_exist(message: str) -> None:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         known |= {f"{section}.{key}" for key in content} | set(content)
         known |= {f"{key}.{inner}" for key, value in content.items() if isinstance(value, dict) for inner in value}
-    for key in re.findall(r"\b((?:data|trainer|negatives|model|objective|run)\.[a-z_]+)(?==)", message):
+    for key in re.findall(r"\b((?:data|trainer|peft|pairs|model|objective|run)\.[a-z_]+)(?==)", message):
         assert key in known, f"{key} is no key: {message}"
 
 
@@ -144,7 +144,7 @@ def splits(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 def test_every_layout_gives_the_same_pairs(layout: Any, material: Material, tmp_path: Path) -> None:
     source = layout(material, tmp_path / "source", 12)
-    done = run("generate", *source, *material.negatives, f"run.dir={tmp_path / 'run'}")
+    done = run("generate", *source, *material.pairs, f"run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     found = splits(tmp_path / "run")
     assert sum(split["images"] for split in found.values()) == 12
@@ -173,7 +173,7 @@ def test_few_photographs_of_any_seed(count: int, seed: int, material: Material, 
     """The README's own-images command as it stands, up to the model."""
     count = min(count, len(material.rows))
     source = captions_jsonl(material, tmp_path / "source", count)
-    done = run("generate", *source, *material.negatives, f"data_seed={seed}", f"run.dir={tmp_path / 'run'}")
+    done = run("generate", *source, *material.pairs, f"data_seed={seed}", f"run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     found = splits(tmp_path / "run")
     assert sum(split["images"] for split in found.values()) == count
@@ -198,7 +198,7 @@ def test_questions_release_and_mmpr(material: Material, tmp_path: Path) -> None:
     ]
     (folder / "release.json").write_text(json.dumps(release), encoding="utf-8")
     given = ["data=scramble_release", f"data.path={folder / 'release.json'}", f"data.images={folder}"]
-    done = run("train", "+debug=tiny", *given, "negatives=given", f"run.dir={tmp_path / 'release'}")
+    done = run("train", "+debug=tiny", *given, "pairs=given", f"run.dir={tmp_path / 'release'}")
     assert done.returncode == 0, done.stderr
 
     lines = [
@@ -208,7 +208,7 @@ def test_questions_release_and_mmpr(material: Material, tmp_path: Path) -> None:
     (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     meta = {"mine": {"root": str(folder), "annotation": str(folder / "rows.jsonl"), "repeat_time": 1, "length": 12}}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    given = ["data=mmpr", f"data.path={folder / 'meta.json'}", "negatives=given"]
+    given = ["data=mmpr", f"data.path={folder / 'meta.json'}", "pairs=given"]
     done = run("train", "+debug=tiny", *given, f"run.dir={tmp_path / 'mmpr'}")
     assert done.returncode == 0, done.stderr
     assert splits(tmp_path / "mmpr")["train"]["pairs"] >= 11
@@ -222,7 +222,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
     """Train on own images, stop with Ctrl-C, go on, evaluate, look, audit, export, share: one folder, no surprise."""
     out = tmp_path / "run"
     source = captions_jsonl(material, tmp_path / "source", 40)
-    own = ("+debug=tiny", *source, *material.negatives, "data.val_fraction=0.1", "data.test_fraction=0.2")
+    own = ("+debug=tiny", *source, *material.pairs, "data.val_fraction=0.1", "data.test_fraction=0.2")
     own = (*own, f"run.dir={out}", "objective=dpo", "trainer.max_steps=40", "trainer.save_steps=10")
     process = subprocess.Popen(
         command("train", *own),
@@ -267,7 +267,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "overrides", "words"),
     [
-        ("train", ["data=image_folder", "data.path=nowhere", "negatives=world"], "nowhere"),
+        ("train", ["data=image_folder", "data.path=nowhere", "pairs=world"], "nowhere"),
         ("train", ["trainer.learning_rate=fast"], "trainer.learning_rate"),
         ("train", ["trainer.beta=-1"], "trainer.beta"),
         ("evaluate", ["name=no_such_run"], "no_such_run"),

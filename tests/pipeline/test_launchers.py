@@ -20,7 +20,7 @@ from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
 
 DATA = (
     "+debug=tiny",
-    "negatives.audit=false",
+    "pairs.audit=false",
     "data.n_train=8",
     "data.n_val=2",
     "data.n_test=2",
@@ -156,17 +156,17 @@ def test_shards_ask_each_caption_once_and_give_the_data_of_one_job(tmp_path: Pat
     loopback = Loopback(answer=answer)
     overrides = (
         "+debug=tiny",
-        "negatives=cot",
-        "negatives.audit=false",
-        "negatives.refine=null",
-        "negatives.engine.model=m",
-        f"negatives.engine.base_url={loopback.url}",
+        "pairs=cot",
+        "pairs.audit=false",
+        "pairs.refine=null",
+        "pairs.engine.model=m",
+        f"pairs.engine.base_url={loopback.url}",
         "data.n_train=12",
         "data.n_val=2",
         "data.n_test=2",
         "data.quads_val=1",
         "data.quads_test=1",
-        f"negatives.options.pipeline={shared / 'models' / 'en_core_standin'}",
+        f"pairs.options.pipeline={shared / 'models' / 'en_core_standin'}",
     )
     try:
         script("generate", *overrides, f"run.dir={tmp_path / 'one'}")
@@ -197,7 +197,7 @@ def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -
             "limit=40",
         )
         if name == "one":
-            script("generate", "+debug=tiny", f"run.dir={tmp_path}", "negatives.audit=false")
+            script("generate", "+debug=tiny", f"run.dir={tmp_path}", "pairs.audit=false")
         for shard in shards:
             said = script("evaluate", *overrides, f"shard={shard}").stdout
             assert f"shard {shard}: answered" in said

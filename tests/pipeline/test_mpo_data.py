@@ -46,9 +46,9 @@ SAMPLED = (
     "data=questions",
     "data.val_fraction=0",
     "data.test_fraction=0",
-    "negatives=correctness",
-    "negatives.audit=false",
-    "negatives.options.styles=[direct]",
+    "pairs=correctness",
+    "pairs.audit=false",
+    "pairs.options.styles=[direct]",
 )
 
 
@@ -77,9 +77,9 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
         "generate",
         *SAMPLED,
         f"data.path={path}",
-        "negatives.options.max_tokens=48",
-        "negatives.options.top_k=null",
-        "negatives.options.temperature=5.0",
+        "pairs.options.max_tokens=48",
+        "pairs.options.top_k=null",
+        "pairs.options.temperature=5.0",
         f"model.path={model}",
         f"run.dir={pictures / 'run'}",
     )
@@ -113,12 +113,12 @@ def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, scri
             *SAMPLED,
             f"data.path={path}",
             f"run.dir={pictures / run}",
-            "negatives.options.samples=16",
-            "negatives.options.rule=numeric",
-            "engine@negatives.engine=openai",
-            "negatives.engine.model=m",
-            f"negatives.engine.base_url={server.url}",
-            "negatives.engine.concurrency=4",
+            "pairs.options.samples=16",
+            "pairs.options.rule=numeric",
+            "engine@pairs.engine=openai",
+            "pairs.engine.model=m",
+            f"pairs.engine.base_url={server.url}",
+            "pairs.engine.concurrency=4",
         )
 
     process = subprocess.Popen(
@@ -174,7 +174,7 @@ def test_mmpr_trains_with_images_text_alone_and_several_images(pictures: Path, s
         f"data.path={pictures / 'meta.json'}",
         "data.max_rejected=0.5",
         "data.val_fraction=0",
-        "negatives=given",
+        "pairs=given",
         f"run.dir={run}",
     )
     pairs = list(read_table(run / "data" / "train", PreferencePair))
@@ -194,9 +194,9 @@ def test_the_worlds_base_makes_pairs_of_its_own_answers_and_trains_on_them(tmp_p
         "data=world_tiny",
         "data.n_train=8",
         "data.objects=[2,2]",
-        "negatives=mpo_world",
+        "pairs=mpo_world",
         "objective=mpo",
-        "negatives.parts.correctness.options.samples=8",
+        "pairs.parts.correctness.options.samples=8",
         f"run.dir={tmp_path}",
         "trainer.max_steps=2",
         "trainer.global_batch_size=8",

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def own(folder: Path, run: Path, *more: str) -> tuple[str, ...]:
     """Overrides for a run on an image folder whose captions the world's grammar can read."""
-    tiny = ("+debug=tiny", "data=image_folder", "negatives=world", f"data.path={folder}", f"run.dir={run}")
+    tiny = ("+debug=tiny", "data=image_folder", "pairs=world", f"data.path={folder}", f"run.dir={run}")
     return (*tiny, "data.val_fraction=0.1", "data.test_fraction=0.2", *more)
 
 
@@ -110,7 +110,7 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     for name in ("0.png", "1.png", "2.png"):
         os.link(folder / name, small / name)
     (small / "captions.jsonl").write_text("".join((folder / "captions.jsonl").read_text().splitlines(True)[:3]))
-    done = script("generate", *own(small, tmp_path / "run", "negatives.refine={}", "data.test_fraction=0"))
+    done = script("generate", *own(small, tmp_path / "run", "pairs.refine={}", "data.test_fraction=0"))
     train = json.loads((tmp_path / "run" / "data" / "stage.json").read_text())["summary"]["splits"]["train"]
     assert train["not_refined"] and sum(train["not_refined"].values()) == train["pairs"]
     kind, count = next(iter(train["not_refined"].items()))
@@ -118,7 +118,7 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     assert (
         "data, test: no images; data.test_fraction gives it more" in done.stdout and "fewer than 30" not in done.stdout
     )
-    few = script("generate", *own(small, tmp_path / "few", "negatives.refine={}", "data.test_fraction=0.4")).stdout
+    few = script("generate", *own(small, tmp_path / "few", "pairs.refine={}", "data.test_fraction=0.4")).stdout
     assert "data, test: 1 images, " in few
     assert "data, test: fewer than 30 pairs show no difference between models: raise data.test_fraction" in few
     none = ("data.val_fraction=0", "data.test_fraction=1")
@@ -133,7 +133,7 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
         ("train", ("trainer.learnin_rate=1",), "did you mean trainer.learning_rate?"),
         ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean trainer.learning_rate?"),
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
-        ("train", ("data=scramble_release", "negatives=given"), "data.images, data.path"),
+        ("train", ("data=scramble_release", "pairs=given"), "data.images, data.path"),
         ("generate", ("data=image_folder", "data.path=/does/not/exist", "run.dir={tmp}"), "/does/not/exist"),
         ("generate", ("run.dir=/proc/none",), "cannot write /proc/none"),
         ("generate", ("data.image_size=20", "run.dir={tmp}"), "48"),
@@ -159,7 +159,7 @@ def test_bad_settings_get_one_clear_message(
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("generate", ("data=image_folder", "data.path={tmp}/absent", "negatives=world"), "absent does not exist"),
+        ("generate", ("data=image_folder", "data.path={tmp}/absent", "pairs=world"), "absent does not exist"),
         ("train", ("data=world_tiny", "model=internvl3_1b", "model.path={tmp}/absent"), "there is no such folder"),
         (
             "train",
@@ -169,13 +169,13 @@ def test_bad_settings_get_one_clear_message(
         ("train", ("data=world_tiny", "model=internvl3_1b", "model.path={tmp}"), "holds no config.json"),
         (
             "generate",
-            ("data=world_tiny", "negatives=cot", "engine@negatives.engine=vllm", "negatives.engine.path={tmp}/absent"),
-            "negatives.engine.path={tmp}/absent: there is no such folder",
+            ("data=world_tiny", "pairs=cot", "engine@pairs.engine=vllm", "pairs.engine.path={tmp}/absent"),
+            "pairs.engine.path={tmp}/absent: there is no such folder",
         ),
         (
             "generate",
-            ("data=world_tiny", "negatives=correctness", "model=internvl3_1b", "model.path=nobody/nothing"),
-            "set negatives.engine.path=FOLDER",
+            ("data=world_tiny", "pairs=correctness", "model=internvl3_1b", "model.path=nobody/nothing"),
+            "set pairs.engine.path=FOLDER",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -192,7 +192,7 @@ def test_missing_data_and_models_are_found_before_any_work_and_leave_no_run(
 def test_a_run_folder_that_was_there_or_holds_work_stays(folder: Path, tmp_path: Path, script: Run) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    script("generate", "data=image_folder", "data.path=absent", "negatives=world", f"run.dir={run}", status=1)
+    script("generate", "data=image_folder", "data.path=absent", "pairs=world", f"run.dir={run}", status=1)
     assert (run / "log.txt").exists()
     rows = ('{"image": "none.png", "caption": "a red circle"}',)
     copy = broken(folder, tmp_path, *rows)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.pipeline.conftest import Run
 
-TINY = ("+experiment=quickstart", "+debug=tiny", "negatives.audit=false", "objective=dpo", "trainer.max_steps=1")
+TINY = ("+experiment=quickstart", "+debug=tiny", "pairs.audit=false", "objective=dpo", "trainer.max_steps=1")
 
 
 @pytest.mark.full

@@ -208,7 +208,7 @@ def test_parts_of_scores_are_explained_where_they_occur() -> None:
 
 def test_the_trained_kinds_are_read_from_the_data_sets_settings(tmp_path: Path) -> None:
     assert headline.trained_kinds(None) == headline.trained_kinds(tmp_path) == []
-    write_json(tmp_path / "stage.json", {"config": {"negatives": {"kinds": ["swap-object"]}}})
+    write_json(tmp_path / "stage.json", {"config": {"pairs": {"kinds": ["swap-object"]}}})
     assert headline.trained_kinds(tmp_path) == ["swap-object"]
-    write_json(tmp_path / "stage.json", {"config": {"negatives": {"kinds": None}}})
+    write_json(tmp_path / "stage.json", {"config": {"pairs": {"kinds": None}}})
     assert headline.trained_kinds(tmp_path) == []

@@ -49,9 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with real data, an arm with an adapter's files, and scores: base right on 10 of 40 items, the arm on 20."""
     run = tmp_path_factory.mktemp("run")
     world = {"kind": "world", "n_train": 12, "n_val": 4, "n_test": 4, "quads_val": 1, "quads_test": 1}
-    generate(
-        run / "data", data=world, negatives={"method": "world", "prompt": "Describe it.", "surface": False}, seed=0
-    )
+    generate(run / "data", data=world, pairs={"method": "world", "prompt": "Describe it.", "surface": False}, seed=0)
     arm = run / "train" / ARM
     (arm / "adapter").mkdir(parents=True)
     save_file({"base_model.a": torch.zeros(2)}, arm / "adapter" / "adapter_model.safetensors")

@@ -134,7 +134,7 @@ def test_no_content_is_in_two_splits_for_any_source(
     data = {"kind": layout, "embed": embed, **LAYOUTS[layout](tmp_path / "in")}
     data |= {"max_rejected": 0.05, "limit": None, "val_fraction": 0.2, "test_fraction": 0.2}
     folder = tmp_path / "out"
-    generate(folder, data=data, negatives={"method": "given", "audit": False}, seed=3)
+    generate(folder, data=data, pairs={"method": "given", "audit": False}, seed=3)
     contents = {s: {image.image.sha256 for image in read_table(folder / s, ImageRecord)} for s in SPLITS}
     assert set().union(*contents.values()) == {ImageFile(encoded(n)).sha256 for n in range(30)}
     assert sum(map(len, contents.values())) == 30, {split: len(found) for split, found in contents.items()}

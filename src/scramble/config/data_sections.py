@@ -1,4 +1,4 @@
-"""The sections ``data``, ``engine`` and ``negatives``: names, types and ranges. See :mod:`scramble.config.roots`."""
+"""The sections ``data``, ``engine`` and ``pairs``: names, types and ranges. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class Vllm(Section):
 Engine = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Transformers, "vllm": Vllm})]
 
 
-# ------------------------------------------------------------------------------------------------------------ negatives
+# ---------------------------------------------------------------------------------------------------------------- pairs
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ class CotMethod(CaptionNegatives):
         """A model must be named."""
         yield from super().faults(at)
         if self.engine is None:
-            yield f"{at}.engine=null: negatives=cot asks a language model; set engine@{at}.engine=openai and its keys"
+            yield f"{at}.engine=null: pairs=cot asks a language model; set engine@{at}.engine=openai and its keys"
 
 
 @dataclass(frozen=True)

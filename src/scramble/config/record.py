@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RECORD_FILE = "run.json"
-DATA = ("data", "negatives", "data_seed")
+DATA = ("data", "pairs", "data_seed")
 # What makes it another model; the other keys say how it is loaded, which may differ from stage to stage.
 MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
 BINDING = (*DATA, "model")  # an arm may differ from the others in its objective
@@ -109,10 +109,10 @@ def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
 
 def _data_record(data: Path) -> dict[str, Any]:
     stage = _read(data, STAGE_FILE)
-    if stage.get("status") not in ("running", "finished") or not {"data", "negatives", "seed"} <= set(stage["config"]):
+    if stage.get("status") not in ("running", "finished") or not {"data", "pairs", "seed"} <= set(stage["config"]):
         return {}
     config = stage["config"]
-    return {"data": config["data"], "negatives": config["negatives"], "data_seed": config["seed"]}
+    return {"data": config["data"], "pairs": config["pairs"], "data_seed": config["seed"]}
 
 
 def _model_record(run: Path) -> dict[str, Any]:

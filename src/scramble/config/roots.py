@@ -71,7 +71,7 @@ class Root(Section):
     data_seed: Seed
     run: Run
     data: Data
-    negatives: Method
+    pairs: Method
     model: Model
     recommended: Recommended
     objective: Objective
@@ -133,16 +133,16 @@ def _key_faults(value: Any, at: str) -> Iterator[str]:
 
 def _data_faults(root: Root) -> Iterator[str]:
     """What a data set that is not made yet needs and this machine lacks."""
-    run, negatives = dict(root.run), dict(root.negatives)  # type: ignore[call-overload]
+    run, pairs = dict(root.run), dict(root.pairs)  # type: ignore[call-overload]
     if (Path(run["data"]) / "stage.json").is_file() or _starts_elsewhere(root):
         return
-    yield from _key_faults(negatives, "negatives")
-    pipeline = (negatives.get("options") or {}).get("pipeline")
-    if negatives["method"] != "rules" or not pipeline or Path(pipeline).exists():
+    yield from _key_faults(pairs, "pairs")
+    pipeline = (pairs.get("options") or {}).get("pipeline")
+    if pairs["method"] != "rules" or not pipeline or Path(pipeline).exists():
         return
     if not pipeline.isidentifier() or importlib.util.find_spec(pipeline) is None:
         yield (
-            f"negatives.options.pipeline={pipeline} is not installed: run `python -m spacy download en_core_web_sm`, "
+            f"pairs.options.pipeline={pipeline} is not installed: run `python -m spacy download en_core_web_sm`, "
             "or name an installed spaCy pipeline or its folder"
         )
 

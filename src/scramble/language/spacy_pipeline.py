@@ -36,7 +36,7 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str) -> Any:
     except OSError as error:
         raise PipelineError(
             f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}` "
-            "(offline: see docs/own_data.md), or set negatives.options.pipeline to an installed one or its folder"
+            "(offline: see docs/own_data.md), or set pairs.options.pipeline to an installed one or its folder"
         ) from error
     if missing := [part for part in needs if not any(part in vlm for vlm in nlp.pipe_names)]:
         raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: use another one")

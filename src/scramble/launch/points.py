@@ -89,8 +89,8 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
     if "trainer" in parts:
         parts["trainer"] = trainer_content(config["trainer"])
     parts["inputs"] = input_keys(config["data"])
-    if "negatives" in parts:
-        parts["inputs"] |= model_keys(parts["negatives"], folder_key)
+    if "pairs" in parts:
+        parts["inputs"] |= model_keys(parts["pairs"], folder_key)
     if "model" in parts:
         parts["model"] = model_content(parts["model"], folder_key)
     if script.stem == "evaluate":  # it scores what has been trained by then
@@ -130,7 +130,7 @@ def _check_apart(points: Sequence[Point]) -> None:
         )
     made: dict[str, tuple[str, Point]] = {}
     for point in points:
-        parts = {name: point.config.get(name) for name in ("data", "negatives", "data_seed")}
+        parts = {name: point.config.get(name) for name in ("data", "pairs", "data_seed")}
         key, first = made.setdefault(str(point.config["run"]["data"]), (content_key(parts), point))
         if key != content_key(parts):
             raise LaunchError(

@@ -30,7 +30,7 @@ class GivenPairs(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, PreferencePair).exists():
             raise PairMethodError(
-                f"{split} has no pairs of its own: negatives=given needs data that come with pairs (data=mmpr, "
+                f"{split} has no pairs of its own: pairs=given needs data that come with pairs (data=mmpr, "
                 "data=scramble_release); choose another method"
             )
         yield from read_table(split, PreferencePair)
@@ -48,16 +48,16 @@ METHODS: dict[str, type[PairMethod]] = {
 }
 
 
-def make_method(negatives: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
-    """The pair method of a configuration's section ``negatives``, with its refinement and, for a mix, its parts.
+def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
+    """The pair method of a configuration's section ``pairs``, with its refinement and, for a mix, its parts.
 
     Raises:
         PairMethodError: no method has this name, or its settings do not go together.
     """
-    settings = {key: value for key, value in negatives.items() if key not in ("method", "refine", "audit")}
-    name, refine = negatives["method"], negatives.get("refine")
+    settings = {key: value for key, value in pairs.items() if key not in ("method", "refine", "audit")}
+    name, refine = pairs["method"], pairs.get("refine")
     if name not in METHODS:
-        raise PairMethodError(f"no method of negatives is called {name!r}: choose among {', '.join(METHODS)}")
+        raise PairMethodError(f"no pair method is called {name!r}: choose among {', '.join(METHODS)}")
     if name == "mix":
         parts = settings["parts"].items()
         settings["parts"] = {part: make_method(section, seed=seed, shard=shard) for part, section in parts}

@@ -25,44 +25,44 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def generate(folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Make a data set folder: images, captions, questions and 2x2 items by split, and preference pairs.
 
     Args:
         folder: where ``train/``, ``val/`` and ``test/`` go.
         data: ``kind`` (``world`` or a source of :mod:`scramble.sources`) and its options.
-        negatives: ``method`` and its options, see :mod:`scramble.pairs.registry`.
+        pairs: ``method`` and its options, see :mod:`scramble.pairs.registry`.
         seed: of scenes, splits and the choice of negatives.
     Returns:
         The stage's summary: counts per split, skipped captions by reason, rejected rows, the audit's headline.
     """
     config = {
         "data": dict(data),
-        "negatives": dict(negatives),
+        "pairs": dict(pairs),
         "seed": seed,
-        "inputs": input_keys(data) | model_keys(negatives),
+        "inputs": input_keys(data) | model_keys(pairs),
     }
     if not is_main_process():
         marker = Path(folder) / STAGE_FILE
         wait_for(marker, lambda: marker.exists() and read_json(marker)["status"] == "finished")
-    summary, how = run_stage(folder, config, partial(_make_data_set, data=data, negatives=negatives, seed=seed))
+    summary, how = run_stage(folder, config, partial(_make_data_set, data=data, pairs=pairs, seed=seed))
     if is_main_process():
         _report(Path(folder), summary, data["kind"], reused=how == "reused")
     return summary
 
 
-def _make_data_set(folder: Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
     from scramble.pairs.registry import GivenPairs, make_method
 
-    _check_engines(negatives, "negatives")
+    _check_engines(pairs, "pairs")
     counts = make_images(folder, data, seed)
     summary = {"rejected_rows": counts.pop("rejected_rows", 0), "splits": counts}
     for split in _splits(folder):
-        with make_method(negatives, seed=seed) as method:
+        with make_method(pairs, seed=seed) as method:
             if not isinstance(method, GivenPairs):  # those are in the folder already
                 counts[split.name] |= _make_pairs(method, split)
     _check_not_empty(folder, summary)
-    if negatives.get("audit", True):
+    if pairs.get("audit", True):
         summary["blind"] = _audit(folder, seed)
     return summary
 
@@ -102,14 +102,14 @@ def _make_pairs(method: PairMethod, split: Path) -> dict[str, Any]:
 
 
 def generate_shard(
-    folder: str | Path, *, data: Mapping[str, Any], negatives: Mapping[str, Any], seed: int, shard: tuple[int, int]
+    folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int, shard: tuple[int, int]
 ) -> int:
     """Ask a model about a share of the images or questions and store its replies; nothing else is made.
 
     When all shards are done, :func:`generate` finds every reply on disk, and its result is that of one job.
 
     Args:
-        folder, data, negatives, seed: as for :func:`generate`.
+        folder, data, pairs, seed: as for :func:`generate`.
         shard: number of this share and how many there are; an item's share follows from its id.
     Returns:
         How many images or questions were asked about.
@@ -118,18 +118,18 @@ def generate_shard(
     """
     from scramble.pairs.registry import make_method
 
-    if not make_method(negatives, seed=seed, shard=shard).asks_model:
+    if not make_method(pairs, seed=seed, shard=shard).asks_model:
         raise StageError(
-            f"shard: negatives of method {negatives['method']} ask no model and are made in one job; leave shard out"
+            f"shard: pairs of method {pairs['method']} ask no model and are made in one job; leave shard out"
         )
-    _check_engines(negatives, "negatives")
+    _check_engines(pairs, "pairs")
     folder = Path(folder)
     # The first shard that comes makes the images; the others wait for it.
     wanted = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}
     run_stage(folder / "images", wanted, lambda _: make_images(folder, data, seed))
     num_items = 0
     for split in _splits(folder):
-        with make_method(negatives, seed=seed, shard=shard) as method:
+        with make_method(pairs, seed=seed, shard=shard) as method:
             num_items += method.store_replies(split)
     log.info(f"shard {shard[0]}/{shard[1]}: asked about {num_items:,} images or questions; the replies are stored")
     return num_items
@@ -161,13 +161,12 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
     if count := train.get("pairs_before_refinement"):
         raise StageError(
             f"{folder}: refinement drops all {count} training pairs: text-only classifiers recognise the chosen text "
-            "of each; negatives.refine=null keeps them"
+            "of each; pairs.refine=null keeps them"
         )
     reasons = train.get("skipped", {})
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
     raise StageError(
-        f"{folder}: the training split gives no pair ({why}); choose another method, "
-        "negatives=rules for English captions"
+        f"{folder}: the training split gives no pair ({why}); choose another method, pairs=rules for English captions"
     )
 
 

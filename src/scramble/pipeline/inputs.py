@@ -31,10 +31,10 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     return {key: file_key(path) for key, path in files.items()} | listed | texts
 
 
-def model_keys(negatives: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
+def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
     """Content keys of the local models that negatives are sampled from: another model is another input."""
     found: dict[str, str] = {}
-    for key, value in negatives.items():
+    for key, value in pairs.items():
         if isinstance(value, Mapping):
             found |= model_keys(value, folder_key)
         elif key in ("path", "adapter") and isinstance(value, str) and Path(value).is_dir():

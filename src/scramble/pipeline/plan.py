@@ -40,13 +40,13 @@ def plan(root: str, values: Mapping[str, Any]) -> None:
 
 
 def _plan_data(values: Mapping[str, Any]) -> None:
-    folder, data, negatives = Path(values["run"]["data"]), values["data"], values["negatives"]
-    stage = _stage(folder, {"data": data, "negatives": negatives, "seed": values["data_seed"]})
+    folder, data, pairs = Path(values["run"]["data"]), values["data"], values["pairs"]
+    stage = _stage(folder, {"data": data, "pairs": pairs, "seed": values["data_seed"]})
     if stage is not None and stage["status"] == "finished":
         log.info(f"plan: data in {folder} is finished and reused: {_pairs(stage):,} training pairs")
         return
     how = "is resumed" if stage is not None else "is made"
-    log.info(f"plan: data {how} in {folder}: data={data['kind']}, negatives of method {negatives['method']}")
+    log.info(f"plan: data {how} in {folder}: data={data['kind']}, pairs of method {pairs['method']}")
 
 
 def _plan_arm(values: Mapping[str, Any]) -> None:

@@ -378,7 +378,7 @@ def _data(name: str, folder: Path) -> dict[str, Any]:
     return {
         "name": name,
         "kind": stage["config"].get("data", {}).get("kind", ""),
-        "method": stage["config"].get("negatives", {}).get("method", ""),
+        "method": stage["config"].get("pairs", {}).get("method", ""),
         "splits": splits,
         "blind": {k: v for k, v in (summary.get("blind") or {}).items() if isinstance(v, (int, float))},
     }

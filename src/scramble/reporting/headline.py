@@ -93,7 +93,7 @@ def trained_kinds(data: Path | None) -> list[str]:
     if data is None or not (data / STAGE_FILE).exists():
         return []
     config = read_json(data / STAGE_FILE)["config"]
-    return list((config.get("negatives") or {}).get("kinds") or ())
+    return list((config.get("pairs") or {}).get("kinds") or ())
 
 
 def as_text(headline: Headline) -> list[str]:

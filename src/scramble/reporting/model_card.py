@@ -118,7 +118,7 @@ def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
     blind = summary.get("blind") or {}
     return {
         "source": cell(config["data"].get("kind", "")),
-        "method": cell(config["negatives"].get("method", "")),
+        "method": cell(config["pairs"].get("method", "")),
         "counts": listed_counts(train),
         "blind": {cell(k): v for k, v in blind.items() if isinstance(v, (int, float))},
     }

@@ -231,7 +231,7 @@ def test_few_faults_on_real_captions(generator, shared):
 
 
 def test_missing_pipeline_names_the_command():
-    with pytest.raises(PipelineError, match=r"python -m spacy download en_core_web_sm.*negatives\.options\.pipeline"):
+    with pytest.raises(PipelineError, match=r"python -m spacy download en_core_web_sm.*pairs\.options\.pipeline"):
         load_pipeline("en_core_web_absent")
 
 

@@ -43,9 +43,7 @@ class AnswerMethod(PairMethod):
     ) -> None:
         super().__init__(seed=seed, shard=shard)
         if engine is None:
-            raise PairMethodError(
-                f"negatives={self.name} samples from a model: give negatives.engine (kind, path or model)"
-            )
+            raise PairMethodError(f"pairs={self.name} samples from a model: give pairs.engine (kind, path or model)")
         self._engine = engine
         self._maker: CorrectnessPairs | DropoutNTP | None = None
         self._options = self._set_shared_options(**(options or {}))

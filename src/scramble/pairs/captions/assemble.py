@@ -62,7 +62,7 @@ def caption_pairs(
     if captions_per_image not in ("all", "one", "clip") or form not in ("caption", "yes-no", "both"):
         raise ValueError(f"no captions_per_image={captions_per_image!r} with form={form!r}")
     if captions_per_image == "clip" and similarity is None:
-        raise ValueError("captions_per_image=clip needs a similarity model (negatives.similarity=<CLIP or SigLIP>)")
+        raise ValueError("captions_per_image=clip needs a similarity model (pairs.similarity=<CLIP or SigLIP>)")
     if isinstance(similarity, str):
         similarity = load_similarity(similarity) if captions_per_image == "clip" else None
     rank = similarity

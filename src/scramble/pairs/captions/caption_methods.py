@@ -61,7 +61,7 @@ class WorldCaptions(CaptionMethod):
             yield from super().pairs(split)
         except GrammarError as error:
             raise PairMethodError(
-                f"{error}. negatives.method=world reads the embedded world's captions only: choose negatives=rules for "
+                f"{error}. pairs.method=world reads the embedded world's captions only: choose pairs=rules for "
                 "English captions"
             ) from error
 
@@ -91,7 +91,7 @@ class CotCaptions(CaptionMethod):
     ) -> None:
         super().__init__(seed=seed, shard=shard, options=options, **assembly)
         if engine is None:
-            raise PairMethodError("negatives=cot asks a language model: give negatives.engine (kind, model, base_url)")
+            raise PairMethodError("pairs=cot asks a language model: give pairs.engine (kind, model, base_url)")
         self._engine = engine
         self._generator: CotGenerator | None = None
 

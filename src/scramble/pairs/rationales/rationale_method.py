@@ -54,7 +54,7 @@ class SceneAlignRationales(PairMethod):
         self._engine, self._prompt = engine, prompt
         self._set_options(**(options or {}))
         if self.asks_model and engine is None:
-            raise SceneAlignError("a model is to be asked: give negatives.engine (kind, model, base_url)")
+            raise SceneAlignError("a model is to be asked: give pairs.engine (kind, model, base_url)")
         self._problems: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
         self._interventions: Interventions | None = None

@@ -50,7 +50,7 @@ class RuleGenerator:
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
-            raise ValueError(f"negatives: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
+            raise ValueError(f"pairs.kinds: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
         self.name = "+".join(rules)
         self._worker = _Worker(pipeline, tuple(rules), lexicon)
         self._processes = processes
