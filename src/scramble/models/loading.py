@@ -243,13 +243,19 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
         raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
 
 
+# What QLoRA (arXiv 2305.14314) recommends for weights in 4 bits; given fields win.
+QLORA = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16", "bnb_4bit_use_double_quant": True}
+
+
 def _quantization(family: Family, fields: Mapping[str, Any], device: str | None) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     # Tower, projector and head stay whole: they are small, and images are encoded once.
     whole = [path.rpartition(".")[2] for path in (*family.vision, family.head)]
     try:
-        config = BitsAndBytesConfig(**{"llm_int8_skip_modules": whole, **fields})
+        config = BitsAndBytesConfig(
+            **{"llm_int8_skip_modules": whole, **(QLORA if fields.get("load_in_4bit") else {}), **fields}
+        )
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.quantization: {error}") from error
     return {"quantization_config": config, "device_map": {"": device or "cuda"} if device != "auto" else "auto"}
