@@ -1,4 +1,4 @@
-"""Small valid copies of the files of every benchmark that is read from files, to be damaged by tests."""
+"""Small valid copies of the files of every benchmark that is read from files; tests damage them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image as Picture
 
-Made = tuple[Path, dict[str, Any]]
-"""The root of a benchmark's files, and the options that it is loaded with."""
+BenchmarkFiles = tuple[Path, dict[str, Any]]
+"""The root of a benchmark's files, and the options to load it with."""
 
 PART = {"partial": True}
 COUNT = 4
@@ -40,7 +40,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def winoground(folder: Path) -> Made:
+def winoground(folder: Path) -> BenchmarkFiles:
     rows = [
         {
             "id": n,
@@ -60,7 +60,7 @@ def winoground(folder: Path) -> Made:
     return folder, PART
 
 
-def eqben_mini(folder: Path) -> Made:
+def eqben_mini(folder: Path) -> BenchmarkFiles:
     rows = [
         {
             "image0": f"eqbenag/{n}/0.png",
@@ -75,7 +75,7 @@ def eqben_mini(folder: Path) -> Made:
     return folder, {}
 
 
-def naturalbench_retrieval(folder: Path) -> Made:
+def naturalbench_retrieval(folder: Path) -> BenchmarkFiles:
     rows = {
         str(n): {
             "index": n,
@@ -91,7 +91,7 @@ def naturalbench_retrieval(folder: Path) -> Made:
     return folder, {}
 
 
-def cola(folder: Path) -> Made:
+def cola(folder: Path) -> BenchmarkFiles:
     url = "https://images.example/VG_100K{}/{}.jpg"
     rows = [[url.format("", n), f"small café {n}", url.format("_2", n), f"large café {n}"] for n in range(COUNT)]
     draw(folder, *(f"VG_100K{part}/{n}.jpg" for n in range(COUNT) for part in ("", "_2")))
@@ -99,7 +99,7 @@ def cola(folder: Path) -> Made:
     return folder, PART
 
 
-def sugarcrepe(folder: Path) -> Made:
+def sugarcrepe(folder: Path) -> BenchmarkFiles:
     from scramble.evaluation.benchmarks.captions import KNOWN_COUNTS
 
     for split in KNOWN_COUNTS:
@@ -112,7 +112,7 @@ def sugarcrepe(folder: Path) -> Made:
     return folder, PART
 
 
-def aro(folder: Path) -> Made:
+def aro(folder: Path) -> BenchmarkFiles:
     rows = [
         {
             "image_path": f"VG_100K{part}/1.jpg",
@@ -131,7 +131,7 @@ def aro(folder: Path) -> Made:
     return folder, {}
 
 
-def conme(folder: Path) -> Made:
+def conme(folder: Path) -> BenchmarkFiles:
     for split in ("att", "obj", "rel"):
         rows = [
             {
@@ -149,7 +149,7 @@ def conme(folder: Path) -> Made:
     return folder, {}
 
 
-def conme_unfiltered(folder: Path) -> Made:
+def conme_unfiltered(folder: Path) -> BenchmarkFiles:
     for split in ("att", "obj", "rel"):
         rows = [{"question": f"Which, “{n}”?\nA. x B. y", "image": f"{n}.jpg", "answer": "B. y"} for n in range(COUNT)]
         write_csv(folder / f"replace-{split}.csv", rows)
@@ -157,7 +157,7 @@ def conme_unfiltered(folder: Path) -> Made:
     return folder, {"human_filter": False}
 
 
-def mmvp(folder: Path) -> Made:
+def mmvp(folder: Path) -> BenchmarkFiles:
     rows = [
         {
             "lndex": n,
@@ -172,7 +172,7 @@ def mmvp(folder: Path) -> Made:
     return folder, PART
 
 
-def vqav2(folder: Path) -> Made:
+def vqav2(folder: Path) -> BenchmarkFiles:
     asked = [{"question_id": n, "image_id": n, "question": f"What café is {n}?"} for n in range(COUNT)]
     notes = [
         {
@@ -191,7 +191,7 @@ def vqav2(folder: Path) -> Made:
     return folder, PART
 
 
-def textvqa(folder: Path) -> Made:
+def textvqa(folder: Path) -> BenchmarkFiles:
     names = ("0054c91397f2fe05", "1234567890123456", "0000000000000042", "x")
     rows = [
         {"question_id": n, "image_id": name, "question": f"what café is {n}?", "answers": ["nokia"] * 10}
@@ -202,14 +202,14 @@ def textvqa(folder: Path) -> Made:
     return folder, {}
 
 
-def gqa(folder: Path) -> Made:
+def gqa(folder: Path) -> BenchmarkFiles:
     rows = {str(n): {"question": f"Is café {n} red?", "imageId": f"n{n}", "answer": "yes"} for n in range(COUNT)}
     write_json(folder / "testdev_balanced_questions.json", rows)
     draw(folder, *(f"images/n{n}.jpg" for n in range(COUNT)))
     return folder, {}
 
 
-def pope(folder: Path) -> Made:
+def pope(folder: Path) -> BenchmarkFiles:
     for part in ("random", "popular", "adversarial"):
         rows = [
             {"question_id": n, "image": f"COCO_val2014_{n:012d}.jpg", "text": f"Is there a café {n}?", "label": "yes"}
@@ -220,7 +220,7 @@ def pope(folder: Path) -> Made:
     return folder, PART
 
 
-def seed(folder: Path) -> Made:
+def seed(folder: Path) -> BenchmarkFiles:
     rows = [
         {
             "choice_a": "1",
@@ -241,7 +241,7 @@ def seed(folder: Path) -> Made:
     return folder, {}
 
 
-def mmvet(folder: Path) -> Made:
+def mmvet(folder: Path) -> BenchmarkFiles:
     rows = {
         f"v1_{n}": {
             "imagename": f"v1_{n}.png",
@@ -256,7 +256,7 @@ def mmvet(folder: Path) -> Made:
     return folder, PART
 
 
-FILES: dict[str, Callable[[Path], Made]] = {
+FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "winoground": winoground,
     "eqben_mini": eqben_mini,
     "naturalbench_retrieval": naturalbench_retrieval,
@@ -274,12 +274,12 @@ FILES: dict[str, Callable[[Path], Made]] = {
     "seed": seed,
     "mmvet": mmvet,
 }
-"""Benchmark -> what writes its files; a name after a slash is another layout of the same benchmark."""
+"""Benchmark -> function that writes its files. A name after a slash is another layout of the same benchmark."""
 
 
 def _hub_rows() -> dict[str, tuple[str, list[dict[str, Any]], tuple[str, ...]]]:
-    """Benchmark -> split, rows and image columns, as on the hub."""
-    said = [{"answer": "red"}] * 10
+    """Benchmark -> split, rows and image columns as on the hub."""
+    answers = [{"answer": "red"}] * 10
     four = {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4"}
     cells = [f"Image_{i}_Question_{q}" for i in (0, 1) for q in (0, 1)]
     return {
@@ -307,7 +307,7 @@ def _hub_rows() -> dict[str, tuple[str, list[dict[str, Any]], tuple[str, ...]]]:
         "vqav2": (
             "validation",
             [
-                {"question_id": n, "question": f"What {n}?", "answers": said, "answer_type": "other"}
+                {"question_id": n, "question": f"What {n}?", "answers": answers, "answer_type": "other"}
                 for n in range(COUNT)
             ],
             ("image",),

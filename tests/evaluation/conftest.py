@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test split of a generated world: 30 scenes with questions, 4 quads a kind and part."""
+    """The test split of a generated world: 30 scenes with questions, 4 quads per kind and part."""
     from scramble.world.build import generate
 
     folder = tmp_path_factory.mktemp("world")
@@ -19,7 +19,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random InternVL whose tokenizer knows the world's words."""
+    """A tiny random InternVL whose tokenizer has the world's words."""
     from scramble.models.tiny import save_tiny_internvl
     from scramble.records import ImageRecord
     from scramble.storage.tables import read_table

@@ -1,4 +1,4 @@
-"""A child process: evaluates the world in many small chunks, a line on stdout after each; parallel under torchrun."""
+"""Child process: evaluates the world in many small chunks and prints a line after each; parallel under torchrun."""
 
 from __future__ import annotations
 

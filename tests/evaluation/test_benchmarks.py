@@ -1,4 +1,4 @@
-"""Loaders on real samples of the files and on synthetic copies of each schema, hub layouts through ``datasets``."""
+"""Test loaders on real samples of the files, synthetic copies of each schema, and hub layouts by ``datasets``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def write_hub(folder: Path, split: str, rows: list[dict], images: tuple[str, ...]) -> Path:
-    """A local folder laid out as ``datasets`` writes hub repositories: data/<split>-00000-of-00001.parquet."""
+    """A local folder in the layout of hub repositories by ``datasets``: data/<split>-00000-of-00001.parquet."""
     from datasets import Dataset, Features, Image
 
     picture = Picture.new("RGB", (9, 7), "blue")
@@ -160,7 +160,7 @@ def test_conme_both_forms(tmp_path):
     prompt = queries(plain.items[0], named_protocol("scramble"), plain)[0].prompt
     assert prompt == "Which? A. x B. y\nAnswer with the option's letter from the given choices directly."
     write_csv(tmp_path / "replace-att_HUMAN_FILTER.csv", [{**row, "correct": "seven"}])
-    with pytest.raises(EvaluationError, match="replace-att row 0: correct='seven' is none of the options"):
+    with pytest.raises(EvaluationError, match="replace-att row 0: correct='seven' matches none of the options"):
         load_benchmark("conme", tmp_path, images=tmp_path / "coco")
 
 
@@ -189,7 +189,7 @@ def test_mmvp_labels_and_pairs(tmp_path):
     assert changed == ["99", "100", "279", "280"]
     assert fixed.items[2].group == fixed.items[3].group == "pair-2"
     assert fixed.items[0].record.choices == ("Open", "Closed")
-    assert len(limit_items(fixed.items, 3)) == 4  # the second pair stays whole
+    assert len(limit_items(fixed.items, 3)) == 4  # the second pair is complete
 
 
 def test_mmvp_without_a_question_names_the_pair(tmp_path):
@@ -256,7 +256,7 @@ def test_an_answer_that_is_no_number_is_refused(tmp_path):
     row = {"question_id": 5, "image_id": "abc", "question": "what Brand?", "answers": ["nokia", float("nan")]}
     write_json(tmp_path / "TextVQA_0.5.1_val.json", {"data": [row]})
     draw(tmp_path, "abc.jpg")
-    with pytest.raises(EvaluationError, match="textvqa: question 5: nan is no answer"):
+    with pytest.raises(EvaluationError, match="textvqa: question 5: nan is not an answer"):
         load_benchmark("textvqa", tmp_path)
 
 
@@ -298,7 +298,7 @@ def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
     write_json(tmp_path / "v2_OpenEnded_mscoco_test2015_questions.json", {"questions": [question]})
     draw(tmp_path, "COCO_test2015_000000000042.jpg")
     with pytest.raises(
-        EvaluationError, match=r"no questions of the split val but v2_OpenEnded_mscoco_test2015.*\(test\)"
+        EvaluationError, match=r"no questions of the split val, only of v2_OpenEnded_mscoco_test2015.*\(test\)"
     ):
         load_benchmark("vqav2", tmp_path, **SAMPLE)
     benchmark = load_benchmark("vqav2", tmp_path, split="test")
@@ -383,7 +383,7 @@ RED, BLUE, LIME, WHITE = (255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)
 
 @pytest.mark.parametrize("images", ["images", "images/eqbenag", "."])
 def test_images_are_found_by_their_relative_paths(tmp_path, images):
-    """EqBen-mini has thousands of files called frame_0.png; each row gets its own."""
+    """EqBen-mini has thousands of files named frame_0.png; each row gets the right one."""
     paint(tmp_path / "images" / "eqbenag", red="A/0.png", blue="A/1.png", lime="B/0.png", white="B/1.png")
     rows = [
         {"image0": f"eqbenag/{part}/0.png", "image1": f"eqbenag/{part}/1.png", "caption0": "one", "caption1": "two"}
@@ -417,7 +417,7 @@ def test_a_file_of_another_folder_is_never_taken(tmp_path):
         str(tmp_path / "VG_100K_2" / "1.jpg"),
     ]
     paint(tmp_path / "flat", blue="1.jpg")
-    with pytest.raises(EvaluationError, match=r"'VG_100K/1.jpg' and 'VG_100K_2/1.jpg' would both be .*1.jpg"):
+    with pytest.raises(EvaluationError, match=r"'VG_100K/1.jpg' and 'VG_100K_2/1.jpg' both match .*1.jpg"):
         load_benchmark("aro", tmp_path, images=tmp_path / "flat")
 
 
@@ -427,7 +427,7 @@ def test_an_ambiguous_base_name_is_an_error(tmp_path):
     with pytest.raises(EvaluationError, match=r"'000000000001.jpg' could be 2 files .*benchmark\.sugarcrepe\.images"):
         load_benchmark("sugarcrepe", tmp_path, **SAMPLE)
     assert len(load_benchmark("sugarcrepe", tmp_path, images=tmp_path / "val2017", **SAMPLE).items) == 28
-    paint(tmp_path, red="000000000001.jpg")  # the relative path itself comes first
+    paint(tmp_path, red="000000000001.jpg")  # the exact relative path takes precedence
     benchmark = load_benchmark("sugarcrepe", tmp_path, images=tmp_path, **SAMPLE)
     assert benchmark.images["000000000001.jpg"].path == str(tmp_path / "000000000001.jpg")
 
@@ -518,7 +518,7 @@ def test_other_encodings_and_shapes(tmp_path):
     assert len(load_benchmark("eqben_mini", tmp_path / "eq").items) == 4
     sugarcrepe(tmp_path / "sugar")
     write_json(tmp_path / "sugar" / "add_att.json", [{"filename": "1.jpg"}])
-    with pytest.raises(EvaluationError, match=r"sugarcrepe: .*add_att.json holds a list, not entries by key"):
+    with pytest.raises(EvaluationError, match=r"sugarcrepe: .*add_att.json contains a list, not entries by key"):
         load_benchmark("sugarcrepe", tmp_path / "sugar", **SAMPLE)
 
 
@@ -679,7 +679,7 @@ def test_duplicate_ids_are_named(tmp_path):
 
 
 def test_every_benchmark_states_what_the_checklist_asks():
-    """Each module's header names the paper, counts, chance, human level and the comparison with the original."""
+    """Each module's docstring gives the paper, counts, chance, human level and the comparison with the original."""
     import importlib
 
     for module, function in BENCHMARKS.values():

@@ -1,4 +1,4 @@
-"""Damaged benchmark files: each gives the whole benchmark, another count that the version tells, or one line."""
+"""Damaged benchmark files give the complete benchmark, another count recorded in the version, or a one-line error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scramble.evaluation.scoring.outcomes import outcome
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError, TwoByTwoItem
 from scramble.storage.files import StoreError
 from scramble.storage.tables import write_table
-from tests.evaluation.benchmark_files import FILES, HUB, PART, Made
+from tests.evaluation.benchmark_files import FILES, HUB, PART, BenchmarkFiles
 
 ODD: tuple[Any, ...] = (None, 0, -1, 5, 2.5, float("nan"), True, "", " ", "x", [], {}, ["x"], {"x": 1}, [[]], 10**30)
 ENCODINGS = ("latin-1", "utf-16", "utf-16-le", "utf-8-sig", "utf-32", "cp1252")
@@ -37,31 +37,31 @@ def words(item: Item) -> tuple[str, ...]:
     return (record.question, *record.choices)
 
 
-def check(name: str, made: Made, whole: Benchmark, how: str) -> None:
-    """Load what a mutation left; fail for anything but a whole benchmark, a count that says so, or one line."""
-    root, options = made
+def check(name: str, files: BenchmarkFiles, whole: Benchmark, damage: str) -> None:
+    """Load mutated files; fail unless the result is the complete benchmark, a recorded count, or a one-line error."""
+    root, options = files
     try:
-        left = load(name, root, options)
+        loaded = load(name, root, options)
     except (EvaluationError, StoreError) as error:
-        assert "\n" not in str(error).strip() and len(str(error)) < 600, how
-        assert name.partition("/")[0] in str(error) or str(root) in str(error), how
+        assert "\n" not in str(error).strip() and len(str(error)) < 600, damage
+        assert name.partition("/")[0] in str(error) or str(root) in str(error), damage
         return
-    part_is_meant = options.get("partial") and "partial" in left.version
-    assert part_is_meant or left.version != whole.version or len(left.items) == len(whole.items), how
+    part_is_meant = options.get("partial") and "partial" in loaded.version
+    assert part_is_meant or loaded.version != whole.version or len(loaded.items) == len(whole.items), damage
     originals = {item.item_id: words(item) for item in whole.items}
-    for item in left.items:
+    for item in loaded.items:
         before, after = originals.get(item.item_id), words(item)
-        assert all(isinstance(text, str) for text in after), how
+        assert all(isinstance(text, str) for text in after), damage
         for old, new in zip(before or (), after, strict=False):
-            assert old == new or not (old.startswith(new) or old.endswith(new)), (how, old, new)
-        asked = queries(item, named_protocol("standard"), left)
-        if len(asked) == 1 and not asked[0].candidates:
+            assert old == new or not (old.startswith(new) or old.endswith(new)), (damage, old, new)
+        item_queries = queries(item, named_protocol("standard"), loaded)
+        if len(item_queries) == 1 and not item_queries[0].candidates:
             outcome(item, {item.item_id: Reply(text="A")}, named_protocol("standard"))
         for image_id in item.image_ids:
             try:
-                left.images[image_id].open()
+                loaded.images[image_id].open()
             except (EvaluationError, RecordError) as error:
-                assert "\n" not in str(error), how
+                assert "\n" not in str(error), damage
 
 
 # ----------------------------------------------------------------------------------------------------------- mutations
@@ -79,7 +79,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def change_json(text: str, rng: random.Random, drop: bool) -> str:
-    """JSON, or JSON lines, with one key dropped or one value replaced."""
+    """JSON or JSON lines with one key removed or one value replaced."""
     try:
         value, lines = json.loads(text), False
     except ValueError:
@@ -96,7 +96,7 @@ def change_json(text: str, rng: random.Random, drop: bool) -> str:
 
 
 def change_csv(text: str, rng: random.Random, drop: bool) -> str:
-    """A CSV file with one field dropped or replaced."""
+    """A CSV file with one field removed or replaced."""
     rows = list(csv.reader(io.StringIO(text, newline="")))
     row = rng.choice(rows)
     place = rng.randrange(len(row))
@@ -110,10 +110,10 @@ def change_csv(text: str, rng: random.Random, drop: bool) -> str:
 
 
 def mutate(file: Path, rng: random.Random) -> str:
-    """Damage a text file in one of many ways; returns which."""
+    """Damage a text file in one of many ways and return a description of the damage."""
     data = file.read_bytes()
     text = data.decode()
-    how = rng.choice(
+    damage = rng.choice(
         (
             "flip",
             "flip",
@@ -131,41 +131,41 @@ def mutate(file: Path, rng: random.Random) -> str:
         )
     )
     change = change_csv if file.suffix == ".csv" else change_json
-    if how == "flip":
+    if damage == "flip":
         place = rng.randrange(len(data))
         data = data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
-    elif how == "insert":
+    elif damage == "insert":
         place = rng.randrange(len(data))
         data = data[:place] + bytes([rng.randrange(256)]) + data[place:]
-    elif how == "stray sign":
+    elif damage == "stray sign":
         place = rng.randrange(len(text))
         data = (text[:place] + rng.choice('",\n{}[]:;\r\0') + text[place:]).encode()
-    elif how == "cut end":
+    elif damage == "cut end":
         data = data[: rng.randrange(len(data))]
-    elif how == "cut rows":
+    elif damage == "cut rows":
         lines = text.split("\n")
         begin = rng.randrange(len(lines))
         data = "\n".join(lines[:begin] + lines[begin + rng.randrange(1, 4) :]).encode()
-    elif how == "add row":
+    elif damage == "add row":
         lines = text.split("\n")
         place = rng.randrange(len(lines))
         data = "\n".join([*lines[:place], lines[place], *lines[place:]]).encode()
-    elif how in ("drop key", "change value"):
-        data = change(text, rng, how == "drop key").encode("utf-8", "surrogatepass")
-    elif how == "encode":
-        how = rng.choice(ENCODINGS)
-        data = text.encode(how, "replace")
-    elif how == "line separators":
+    elif damage in ("drop key", "change value"):
+        data = change(text, rng, damage == "drop key").encode("utf-8", "surrogatepass")
+    elif damage == "encode":
+        damage = rng.choice(ENCODINGS)
+        data = text.encode(damage, "replace")
+    elif damage == "line separators":
         data = text.replace(" ", rng.choice("\u2028\u0085\x0b\x0c"), 2).encode()
     else:
         data = b""
     file.write_bytes(data)
-    return f"{file.name}: {how}"
+    return f"{file.name}: {damage}"
 
 
 def run_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
-    made = FILES[name](folder)
-    whole = load(name, *made)
+    root_and_options = FILES[name](folder)
+    whole = load(name, *root_and_options)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv"))
     pictures = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
     for case in range(count):
@@ -179,10 +179,10 @@ def run_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
         else:
             how = mutate(file, rng)
         try:
-            check(name, made, whole, f"{name}, case {case}, {how}")
+            check(name, root_and_options, whole, f"{name}, case {case}, {how}")
         finally:
             file.write_bytes(data)
-    assert load(name, *made).items == whole.items  # the cases leave the files as they were
+    assert load(name, *root_and_options).items == whole.items  # the files are restored after the cases
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -256,7 +256,7 @@ def test_damaged_hub_layouts_in_many_ways(name: str, tmp_path: Path) -> None:
 
 
 def run_table_cases(folder: Path, count: int) -> None:
-    """Bytes flipped and ends cut in the tables that the benchmarks of one's own data read."""
+    """Flip bytes and truncate the tables that the benchmarks of generated data read."""
     pictures = [io.BytesIO() for _ in range(4)]
     for number, stream in enumerate(pictures):
         Picture.new("RGB", (8, 8), (number, 0, 0)).save(stream, "PNG")
@@ -319,6 +319,8 @@ def test_a_split_without_a_table_is_answered_with_the_benchmark_that_fits(tmp_pa
         with pytest.raises(EvaluationError, match=rf"{name}: .* is missing; .*\(benchmark=\[heldout_pairs\], trainer"):
             load_benchmark(name, tmp_path)
     for _ in ("absent", "empty"):
-        with pytest.raises(EvaluationError, match=r"has no pairs: generate with a larger data.test_fraction, or name"):
+        with pytest.raises(
+            EvaluationError, match=r"has no pairs: generate with a larger data.test_fraction, or choose"
+        ):
             load_benchmark("heldout_pairs", tmp_path)
         write_table(tmp_path, PreferencePair, [])

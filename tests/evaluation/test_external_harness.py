@@ -1,4 +1,4 @@
-"""Other kits: their commands, and their result files read back."""
+"""External harnesses: their command lines and their result files."""
 
 from __future__ import annotations
 
@@ -46,9 +46,14 @@ def test_vlmevalkit_command(tmp_path):
     ("kit", "tasks", "kit_model", "message"),
     [
         ("lmmseval", ["mmstar"], "x", r"unknown kit 'lmmseval'.*did you mean lmms-eval"),
-        ("lmms-eval", ["m3cot"], "x", r"no task name known for m3cot; give the kit's own"),
-        ("vlmevalkit", ["mmstr"], "x", r"'mmstr' is none of the benchmarks known here .*mmstar"),
-        ("vlmevalkit", ["mmstar"], None, r"no class known for this model; name the kit's own with kit_model="),
+        ("lmms-eval", ["m3cot"], "x", r"no task name is known for m3cot; use the harness's own"),
+        ("vlmevalkit", ["mmstr"], "x", r"'mmstr' is not a known benchmark .*mmstar"),
+        (
+            "vlmevalkit",
+            ["mmstar"],
+            None,
+            r"no model class is known for this model; name the harness's with kit_model=",
+        ),
     ],
 )
 def test_bad_input(kit, tasks, kit_model, message):
@@ -72,7 +77,7 @@ def test_bad_settings_are_refused_before_anything_is_exported(tmp_path, options,
 
 
 def test_a_comma_in_the_path_would_be_read_as_an_argument():
-    with pytest.raises(EvaluationError, match=r"reads a comma as the next argument, but one holds it: /a,b"):
+    with pytest.raises(EvaluationError, match=r"separates arguments by commas, but this argument contains one: /a,b"):
         bridge.command("lmms-eval", ["mmstar"], "mpo", "/a,b", "out", kit_model="internvl_hf")
 
 
@@ -85,7 +90,7 @@ def test_one_task_may_be_named_without_a_list(tmp_path, capsys):
 
 
 def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "20260101_000000") -> None:
-    """The two files of one task, as lmms-eval lays them out."""
+    """Write the two files of one task in lmms-eval's layout."""
     accuracy = sum(right) / len(right)
     table = {
         "alias": "mmstar",
@@ -94,7 +99,7 @@ def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "2026
         "judged,none": 63.2,
         "judged_stderr,none": "N/A",
     }
-    found = {
+    content = {
         "results": {"mmstar": table},
         "n-samples": {"mmstar": {"original": 1500, "effective": len(right)}},
         "versions": {"mmstar": "Yaml"},
@@ -102,7 +107,7 @@ def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "2026
         "model_name": name,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{date}_results.json").write_text(json.dumps(found))
+    (folder / f"{date}_results.json").write_text(json.dumps(content))
     rows = [{"doc_id": k, "target": "A", "average": r, "judged": {"score": r}} for k, r in enumerate(right)]
     lines = [json.dumps(row) for row in reversed(rows)]
     (folder / f"{date}_samples_mmstar.jsonl").write_text("\n".join(lines) + "\n")
@@ -125,19 +130,19 @@ def test_lmms_eval_results_with_single_items(tmp_path):
 
 
 def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
-    """Beside the world's own numbers, in columns that name the kit; single items make the difference paired."""
+    """Next to the world's scores, in columns that name the harness; with single items the difference is paired."""
     for arm, right in (("base", [0, 0, 0, 0, 0, 0, 1, 1]), ("mpo", [1] * 7 + [0])):
         write_lmms_eval(tmp_path / "kit" / arm, arm, right)
         ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path / "kit" / arm, MODEL | {"name": arm})
         results.write(tmp_path / arm / "mmstar.lmms-eval", result, outcomes)
     rows = comparison.compare(comparison.find_methods(tmp_path), ["base"])
-    made = published.build(rows)
-    column = made.columns[0]
+    table = published.build(rows)
+    column = table.columns[0]
     assert column.title == "mmstar (lmms-eval) average"
-    mine = {row.name: row for row in made.rows}["mpo"].cells[column]
+    mine = {row.name: row for row in table.rows}["mpo"].cells[column]
     assert (mine.value, mine.protocol) == (87.5, "lmms-eval")
     assert mine.tests["base"]["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)  # 6 won, 1 lost
-    markdown = published.as_markdown(made)
+    markdown = published.as_markdown(table)
     assert "- mmstar (lmms-eval): protocol lmms-eval" in markdown
 
 
@@ -147,7 +152,7 @@ def test_a_later_run_replaces_an_earlier_one(tmp_path):
     ((result, _),) = bridge.read_results("lmms-eval", tmp_path, MODEL)
     assert result.scores["average"]["value"] == 100
     (tmp_path / "20260103_results.json").write_text("{}")
-    with pytest.raises(EvaluationError, match=r"20260103_results\.json: no 'results'"):
+    with pytest.raises(EvaluationError, match=r"20260103_results\.json: no key 'results'"):
         bridge.read_results("lmms-eval", tmp_path, MODEL)
 
 
@@ -158,10 +163,10 @@ def test_vlmevalkit_results(tmp_path):
     subjects = "Subject,tot,hit,acc\nOverall,300,60,20.0\nalgebra,100,30,30.0\n"
     (folder / "mpo_MathVision_gpt-4o-mini_score.csv").write_text(subjects)
     (folder / "mpo_MMBench_DEV_EN.xlsx").write_bytes(b"predictions")
-    found = {r.benchmark["name"]: r for r, _ in bridge.read_results("vlmevalkit", tmp_path, MODEL)}
-    assert found.keys() == {"mmbench", "mathvision"}
-    assert {k: s["value"] for k, s in found["mmbench"].scores.items()} == {"Overall": pytest.approx(64.3), "AR": 50.0}
-    maths = found["mathvision"].scores
+    results = {r.benchmark["name"]: r for r, _ in bridge.read_results("vlmevalkit", tmp_path, MODEL)}
+    assert results.keys() == {"mmbench", "mathvision"}
+    assert {k: s["value"] for k, s in results["mmbench"].scores.items()} == {"Overall": pytest.approx(64.3), "AR": 50.0}
+    maths = results["mathvision"].scores
     assert {k: (s["value"], s["n"]) for k, s in maths.items()} == {"acc": (20.0, 300), "acc/algebra": (30.0, 100)}
     (folder / "mpo_MMStar_acc.csv").write_text("split,Overall\n")
     with pytest.raises(EvaluationError, match="no rows; the evaluation in VLMEvalKit has not finished"):

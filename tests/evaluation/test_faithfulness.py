@@ -1,4 +1,4 @@
-"""Faithfulness: what true, perturbed and unreadable rationales score, in the world and by the parser of English."""
+"""Faithfulness scores of true, perturbed and unreadable rationales, in the world and by the parser of English."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTION = Question("q", ("i",), "Is the red circle left of or right of the blue
     ("steps", "answer", "expected"),
     [
         (["a red circle", "a blue square", "a red circle left of a blue square"], "left of", {}),
-        # A detail that is true costs nothing.
+        # A true detail does not lower the scores.
         (["a small red circle", "a blue square", "a red circle left of a blue square"], "left of", {}),
         (
             ["a red circle", "a blue square", "a red circle right of a blue square"],

@@ -1,4 +1,4 @@
-"""Generation on a shared prefix against transformers' own ``generate`` on each prompt alone."""
+"""Compare generation on a shared prefix with transformers' own ``generate`` on each prompt alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scramble.records import ImageFile, Question
 QUESTIONS = ["What colour is the circle?", "Is there a red square? Please answer yes or no.", "How many?", "Count"]
 
 
-def pictures(count: int) -> list[Image.Image]:
+def draw_images(count: int) -> list[Image.Image]:
     torch.manual_seed(0)
     return [
         Image.fromarray((torch.rand(48, 48, 3) * 255).to(torch.uint8).numpy()).resize((48, 48)) for _ in range(count)
@@ -23,8 +23,8 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def talkative(vlm):
-    """The tiny model with a sharper head, so that greedy choices do not hang on rounding."""
+def sharp_vlm(vlm):
+    """The tiny model with a sharper head, so that greedy choices do not depend on rounding."""
     import copy
 
     model = copy.deepcopy(vlm.model)
@@ -51,37 +51,37 @@ def alone(vlm, prompt, limit: int) -> list[int]:
     return new[:-1] if new and new[-1] in stop_tokens(vlm) else new
 
 
-def test_same_tokens_as_each_prompt_alone(talkative):
-    encoder = PromptEncoder(talkative.family, talkative.processor)
-    groups = [encoder.prompts(QUESTIONS[: 4 - k], [image]) for k, image in enumerate(pictures(3))]
+def test_same_tokens_as_each_prompt_alone(sharp_vlm):
+    encoder = PromptEncoder(sharp_vlm.family, sharp_vlm.processor)
+    groups = [encoder.prompts(QUESTIONS[: 4 - k], [image]) for k, image in enumerate(draw_images(3))]
     limits = [[12, 3, 7, 1][: len(group)] for group in groups]
-    together = generate_ids(talkative, groups, limits)
-    for group, bounds, found in zip(groups, limits, together, strict=True):
-        for prompt, limit, ids in zip(group, bounds, found, strict=True):
-            assert ids == alone(talkative, prompt, limit)
-    assert len({tuple(ids) for group in together for ids in group}) > 4  # the model says different things
+    together = generate_ids(sharp_vlm, groups, limits)
+    for group, bounds, replies in zip(groups, limits, together, strict=True):
+        for prompt, limit, ids in zip(group, bounds, replies, strict=True):
+            assert ids == alone(sharp_vlm, prompt, limit)
+    assert len({tuple(ids) for group in together for ids in group}) > 4  # the replies differ
 
 
-def test_a_stop_token_ends_one_branch_only(talkative):
-    """A token that one prompt produces is declared a stop: answers are cut there, and the others do not change."""
-    encoder = PromptEncoder(talkative.family, talkative.processor)
-    prompts = encoder.prompts(QUESTIONS[:3], pictures(1))
-    free = generate_ids(talkative, [prompts], [[8, 8, 8]])[0]
-    token = free[0][3]
-    config = talkative.backbone.model.generation_config
+def test_a_stop_token_ends_one_branch_only(sharp_vlm):
+    """Declare a token of one prompt's reply a stop token: that reply ends there, and the others do not change."""
+    encoder = PromptEncoder(sharp_vlm.family, sharp_vlm.processor)
+    prompts = encoder.prompts(QUESTIONS[:3], draw_images(1))
+    unlimited = generate_ids(sharp_vlm, [prompts], [[8, 8, 8]])[0]
+    token = unlimited[0][3]
+    config = sharp_vlm.backbone.model.generation_config
     before = config.eos_token_id
     config.eos_token_id = [before, token]
     try:
-        cut = generate_ids(talkative, [prompts], [[8, 8, 8]])[0]
+        stopped = generate_ids(sharp_vlm, [prompts], [[8, 8, 8]])[0]
     finally:
         config.eos_token_id = before
-    for whole, part in zip(free, cut, strict=True):
+    for whole, part in zip(unlimited, stopped, strict=True):
         assert part == (whole[: whole.index(token)] if token in whole else whole)
 
 
 def test_prompts_are_spliced_as_the_processor_would_write_them(vlm):
     encoder = PromptEncoder(vlm.family, vlm.processor)
-    image = pictures(1)
+    image = draw_images(1)
     for prompt, text in zip(encoder.prompts(QUESTIONS, image), QUESTIONS, strict=True):
         whole = vlm.family.encode_prompt(vlm.processor, text, image)
         assert prompt.input_ids == whole.input_ids
@@ -93,7 +93,7 @@ def questions(count: int) -> Benchmark:
     import io
 
     images = {}
-    for k, picture in enumerate(pictures(2)):
+    for k, picture in enumerate(draw_images(2)):
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         images[str(k)] = ImageFile(bytes=stream.getvalue())
@@ -104,11 +104,11 @@ def questions(count: int) -> Benchmark:
     return Benchmark("pope", "test", items, images, "pope")
 
 
-def test_generated_benchmark_resumes_and_rescores(talkative, model_folder, tmp_path):
+def test_generated_benchmark_resumes_and_rescores(sharp_vlm, model_folder, tmp_path):
     from scramble.evaluation.runner import rescore
 
     benchmark, identity = questions(9), identify(model_folder)
-    first = evaluate(talkative, [benchmark], "standard", tmp_path, model_id=identity, batch_tokens=256)[0]
+    first = evaluate(sharp_vlm, [benchmark], "standard", tmp_path, model_id=identity, batch_tokens=256)[0]
     assert first.times["scored_now"] == 9
     assert first.self_test["texts_differ"] == 0
     other, outcomes = rescore(
@@ -116,11 +116,11 @@ def test_generated_benchmark_resumes_and_rescores(talkative, model_folder, tmp_p
     )
     assert all(o.prediction in ("yes", "no") for o in outcomes)
     assert other.scores["recall"]["value"] >= first.scores["recall"]["value"]
-    alone = evaluate(talkative, [benchmark], "standard", tmp_path / "small", model_id=identity, batch_tokens=1)[0]
+    alone = evaluate(sharp_vlm, [benchmark], "standard", tmp_path / "small", model_id=identity, batch_tokens=1)[0]
     assert alone.scores == first.scores
 
 
-def test_several_images_and_no_image(talkative, model_folder, tmp_path):
+def test_several_images_and_no_image(sharp_vlm, model_folder, tmp_path):
     benchmark = questions(2)
     both = Item(Question("both", ("0", "1"), "Same?", "yes", "x"), "yes_no")
     none = Item(Question("none", (), "Is grass green?", "yes", "y"), "yes_no")
@@ -128,12 +128,12 @@ def test_several_images_and_no_image(talkative, model_folder, tmp_path):
 
     wide = dataclasses.replace(benchmark, items=(*benchmark.items, both, none), scoring="plain")
     for protocol in ("standard", "likelihood"):
-        result = evaluate(talkative, [wide], protocol, tmp_path / protocol, model_id=identify(model_folder))[0]
+        result = evaluate(sharp_vlm, [wide], protocol, tmp_path / protocol, model_id=identify(model_folder))[0]
         assert result.rates["n"] == 4
 
 
-def test_items_with_control_tokens_are_named_before_any_work(talkative, model_folder, tmp_path):
-    """In a prompt that is not the first on its image, and in a candidate; nothing is asked before."""
+def test_items_with_control_tokens_are_named_before_any_work(sharp_vlm, model_folder, tmp_path):
+    """Both in a prompt that is not the first on its image and in a candidate, before any query is asked."""
     import dataclasses
 
     from scramble.evaluation.items import EvaluationError
@@ -145,6 +145,6 @@ def test_items_with_control_tokens_are_named_before_any_work(talkative, model_fo
         items[k] = dataclasses.replace(items[k], record=record)
     benchmark = dataclasses.replace(benchmark, items=tuple(items))
     for protocol in ("standard", "scramble"):
-        with pytest.raises(EvaluationError, match=r"item q3\b.*'<\|im_end\|>'.*; and \d+ more"):
-            evaluate(talkative, [benchmark], protocol, tmp_path, model_id=identify(model_folder))
+        with pytest.raises(EvaluationError, match=r"item q3\b.*'<\|im_end\|>'.*\(\d+ such texts\)"):
+            evaluate(sharp_vlm, [benchmark], protocol, tmp_path, model_id=identify(model_folder))
     assert not list(tmp_path.rglob("responses*.jsonl"))

@@ -1,4 +1,4 @@
-"""The judge against a server on the loopback address; files for other kits."""
+"""The judge with a server on the loopback address; exported files for evaluation harnesses."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ ITEMS = [Item(Question(f"v1_{k}", ("i",), "What is x?", "-1<AND>-5"), "free", ta
 
 
 def answered(*texts: str, items=ITEMS):
-    made = zip(items, texts, strict=False)
-    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in made]
+    pairs = zip(items, texts, strict=False)
+    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in pairs]
 
 
 def test_five_gradings_cached(server, tmp_path):
@@ -55,10 +55,10 @@ def test_five_gradings_cached(server, tmp_path):
     assert scores("plain", outcomes) == {}
     with judging(server, tmp_path) as grade:
         graded = grade(outcomes, ITEMS, {})
-        asked = sum(server.asked.values())
+        num_requests = sum(server.asked.values())
         again = grade(outcomes, ITEMS, {})
-    assert asked == 15
-    assert sum(server.asked.values()) == asked
+    assert num_requests == 15
+    assert sum(server.asked.values()) == num_requests
     assert graded == again
     assert [o.values["score"] for o in graded] == pytest.approx([0.8, 0.1, 0.0])
     assert graded[2].status == "unparsed"
@@ -82,7 +82,7 @@ def test_grades_are_read():
 
 
 def test_mathvista_by_rule_and_by_judge(server, tmp_path):
-    """The rule takes the last number, the judge reads what was meant; either way the result says who read."""
+    """The rule takes the last number, the judge the intended one. Either way the result says who extracted it."""
     details = {"rule": "mathvista", "answer_type": "integer", "question_type": "free_form", "extraction": "rule"}
     item = Item(Question("1", ("i",), "How many?", "4"), "short", details=details)
     outcomes = answered("There are 4 of the 9 left", items=[item])
@@ -98,16 +98,16 @@ def test_mathvista_by_rule_and_by_judge(server, tmp_path):
 def test_faithfulness_is_the_share_of_true_statements(server, tmp_path):
     item = Item(Question("1", ("i",), "What colour?", "red", answers=("red",) * 10), "short")
     text = "The ball is red. The sky is green.\nIt is big. It is big. Final answer: red"
-    said = [outcome(item, {"1": Reply(text=text)}, named_protocol("cot"))]
+    unjudged = [outcome(item, {"1": Reply(text=text)}, named_protocol("cot"))]
     server.answer = lambda text: "No." if "sky" in text else "yes"
     image = ImageFile(bytes=b"\x89PNG of a ball")
     with judging(server, tmp_path, faithfulness=True) as ask:
-        judged = ask(said, [item], {"i": image})[0]
+        judged = ask(unjudged, [item], {"i": image})[0]
         silent = ask(
             [outcome(item, {"1": Reply(text="Final answer: red")}, named_protocol("cot"))], [item], {"i": image}
         )[0]
         with pytest.raises(EvaluationError, match=r"faithfulness needs generated reasoning.*protocol=cot"):
-            ask([dataclasses.replace(said[0], details={})], [item], {"i": image})
+            ask([dataclasses.replace(unjudged[0], details={})], [item], {"i": image})
     assert judged.details["statements"] == {"The ball is red.": "yes", "The sky is green.": "no", "It is big.": "yes"}
     assert judged.values == {"accuracy": pytest.approx(1.0), "faithfulness": pytest.approx(2 / 3)}
     assert silent.values["faithfulness"] == 0
@@ -141,8 +141,8 @@ QUESTIONS = [
 @pytest.fixture
 def predictions():
     texts = ("B", "A, because\nit is red")
-    made = zip(QUESTIONS, texts, strict=True)
-    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in made]
+    pairs = zip(QUESTIONS, texts, strict=True)
+    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in pairs]
 
 
 def test_vlmevalkit_files(predictions, tmp_path):

@@ -1,4 +1,4 @@
-"""Metrics against hand-worked vectors, chance levels, and order enumeration."""
+"""Compare metrics with hand-worked examples, chance levels, and an enumeration of orders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from scramble.evaluation.scoring import metrics
 
-# Order c0_i0, c0_i1, c1_i0, c1_i1 -> text, image, group; each derived by hand from the strict definitions.
+# Order c0_i0, c0_i1, c1_i0, c1_i1 -> text, image, group; each computed by hand from the strict definitions.
 HAND = [
     ((0.9, 0.1, 0.2, 0.8), (1, 1, 1)),
     ((0.9, 0.1, 0.8, 0.95), (1, 1, 1)),
@@ -60,7 +60,7 @@ def test_half_is_the_mean_over_all_ways_to_break_ties():
 
 
 def test_constant_scorer_under_each_policy():
-    """An argmax gives index 0: right for the first row and column, wrong for the second, so each score is 0."""
+    """An argmax returns index 0: right for the first row and column, wrong for the second, so each score is 0."""
     scores = np.zeros((1, 2, 2))
     half = metrics.two_by_two(scores, "half")
     assert (half.text[0], half.image[0], half.group[0]) == (0.25, 0.25, pytest.approx(1 / 6))
@@ -83,7 +83,7 @@ def test_natural_bench_by_hand():
     """Group 1 all right; group 2 wrong on question 0 image 1 only: Acc 7/8, Q 3/4, I 3/4, G 1/2."""
     result = metrics.natural_bench([[[1, 1], [1, 1]], [[1, 0], [1, 1]]])
     assert {k: v.mean() for k, v in result.items()} == {"acc": 7 / 8, "q_acc": 3 / 4, "i_acc": 3 / 4, "g_acc": 1 / 2}
-    # The wrong answer belongs to question 0 and image 1 of the second group.
+    # The wrong answer is that of question 0 and image 1 of the second group.
     assert result["q_acc"].tolist() == [1, 1, 0, 1]
     assert result["i_acc"].tolist() == [1, 1, 1, 0]
 
@@ -109,7 +109,7 @@ def test_pairs():
         (lambda: metrics.two_by_two(np.zeros((0, 2, 2))), "no items"),
         (lambda: metrics.two_by_two(np.zeros((1, 2, 2)), "best"), "tie policy"),  # type: ignore[arg-type]
         (lambda: metrics.all_right([1], []), "1 outcomes but 0"),
-        (lambda: metrics.choice([1.0], 0), "two or more"),
+        (lambda: metrics.choice([1.0], 0), "at least two scores"),
     ],
 )
 def test_bad_input(call, message):

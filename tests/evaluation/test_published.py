@@ -1,4 +1,4 @@
-"""The comparison table on real results of a tiny model, and the published numbers' file."""
+"""The comparison table with real results of a tiny model, and the file of published numbers."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def runs(world, vlm, model_folder, tmp_path_factory):
 
 
 def measured(runs, baselines=("base",)):
-    return comparison.compare(comparison.by_method([folder for found in runs.values() for folder in found]), baselines)
+    return comparison.compare(comparison.by_method([path for folders in runs.values() for path in folders]), baselines)
 
 
 def test_runs_and_their_tests(runs):
-    made = published.build(measured(runs))
-    titles = [column.title for column in made.columns]
+    table = published.build(measured(runs))
+    titles = [column.title for column in table.columns]
     assert titles == ["world_vqa accuracy"] + [f"world_winoground {s}" for s in ("text", "image", "group")]
-    base, mpo, yes = made.rows
-    group = made.columns[-1]
+    base, mpo, yes = table.rows
+    group = table.columns[-1]
     assert base.cells[group].tests == {}
     assert mpo.cells[group].tests["base"]["difference"] == 0
     assert mpo.cells[group].tests["base"]["p_value"] == 1
     assert not yes.cells[group].comparable
     assert yes.cells[group].tests == {}
-    assert any("yes, world_winoground: different protocols" in note for note in made.notes)
-    text = published.as_markdown(made)
+    assert any("yes, world_winoground: different protocols" in note for note in table.notes)
+    text = published.as_markdown(table)
     assert "| mpo | base | world_winoground group | +0.0 [+0.0, +0.0] p = 1.000 | McNemar exact |" in text
     assert NOT_COMPARABLE in text
-    latex = published.as_latex(made)
+    latex = published.as_latex(table)
     assert latex.count(r"\\") == 4
     assert "(+0.0 vs base, p = 1.000)" in latex
     assert r"world\_winoground" in latex
-    assert published.as_json(made)["rows"][1]["cells"]["world_winoground group"]["protocol"] == "world"
+    assert published.as_json(table)["rows"][1]["cells"]["world_winoground group"]["protocol"] == "world"
 
 
 def as_published(runs, tmp_path, **changes):
-    """The world's result in winoground's clothes, under the paper's protocol."""
+    """The world's result relabelled as winoground, under the paper's protocol."""
     folder = tmp_path / "mine" / "winoground"
     shutil.copytree(runs["base"][1], folder)
     result = json.loads((folder / "result.json").read_text())
@@ -65,33 +65,33 @@ def as_published(runs, tmp_path, **changes):
 
 
 def test_published_rows_say_whether_they_compare(runs, tmp_path):
-    made = published.build(as_published(runs, tmp_path), [published.ScoreColumn("winoground", "group")])
-    rows = {row.name: row.cells[made.columns[0]] for row in made.rows}
+    table = published.build(as_published(runs, tmp_path), [published.ScoreColumn("winoground", "group")])
+    rows = {row.name: row.cells[table.columns[0]] for row in table.rows}
     assert rows["LLaVA-1.5-13B + SCRAMBLe"].value == 39.3
     assert rows["LLaVA-1.5-13B + SCRAMBLe"].comparable
     assert not rows["GPT-4o"].comparable
     assert "generated two-choice" in rows["GPT-4o"].reason
-    assert any("CR3" in note for note in made.notes)
+    assert any("CR3" in note for note in table.notes)
     test = rows["mine"].tests["LLaVA-1.5-13B + SCRAMBLe [scramble-poster]"]
     assert test["difference"] == pytest.approx(10)
     assert test["p_value"] == pytest.approx(0.00468, abs=1e-4)  # z = 10 / (2.5 * sqrt 2)
     assert not any("GPT-4o" in name for name in rows["mine"].tests)
     assert "| mine | LLaVA-1.5-13B + SCRAMBLe [scramble-poster] | winoground group | +10.0 " in published.as_markdown(
-        made
+        table
     )
 
 
 @pytest.mark.parametrize(("changes", "why"), [({"limit": 20}, "first 20 items"), ({"grading": "by x"}, "by x")])
 def test_parts_and_other_graders_compare_with_nothing_published(runs, tmp_path, changes, why):
-    made = published.build(as_published(runs, tmp_path, **changes), [published.ScoreColumn("winoground", "group")])
-    others = [row.cells[made.columns[0]] for row in made.rows if row.source]
+    table = published.build(as_published(runs, tmp_path, **changes), [published.ScoreColumn("winoground", "group")])
+    others = [row.cells[table.columns[0]] for row in table.rows if row.source]
     assert others and not any(cell.comparable for cell in others)
     assert all(why in cell.reason for cell in others)
-    assert not made.rows[0].cells[made.columns[0]].tests
+    assert not table.rows[0].cells[table.columns[0]].tests
 
 
 def test_scores_that_are_no_means_are_tested_too():
-    """F1 of two runs on the same images: the difference is the scores', and identical runs differ by nothing."""
+    """F1 of two runs on the same images: the difference is that of the scores, and identical runs have none."""
     from scramble.evaluation.scoring.aggregation import ratios, scores
     from scramble.evaluation.scoring.outcomes import Outcome
     from scramble.evaluation.scoring.paired import _ratio_test

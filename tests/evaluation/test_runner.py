@@ -1,4 +1,4 @@
-"""The runner on a real tiny model: exact scores, resume after SIGKILL, re-scoring, processes, limits, bad input."""
+"""The runner with a real tiny model: exact scores, resuming after SIGKILL, re-scoring, processes, limits, bad input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model_id(model_folder):
 
 
 def refuse():
-    raise AssertionError("the model was loaded although nothing is missing")
+    raise AssertionError("the model was loaded although no reply is missing")
 
 
 def test_caption_likelihood_equals_a_plain_forward(world, vlm, model_id, tmp_path):
@@ -97,12 +97,12 @@ def test_any_number_of_processes_gives_the_same_scores(world, vlm, model_id, tmp
     benchmark = load_benchmark("world_winoground", world)
     options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
     alone = evaluate(vlm, [benchmark], "world", tmp_path / "one", **options)[0]
-    for rank in (2, 1, 0):  # rank 0 comes last: it scores what all have written
+    for rank in (2, 1, 0):  # rank 0 is last because it scores the replies of all ranks
         step = {"process": (rank, 3), **options}
         if rank == 0:
             shared = evaluate(vlm, [benchmark], "world", tmp_path / "three", **step)[0]
         else:
-            with pytest.raises(EvaluationError, match="no reply"):  # the others' part is still missing
+            with pytest.raises(EvaluationError, match="no reply"):  # the other ranks' replies are still missing
                 evaluate(vlm, [benchmark], "world", tmp_path / "three", **step)
     assert shared.scores == alone.scores
     assert len(list((tmp_path / "three" / "world_winoground").glob("responses-*.jsonl"))) == 3
@@ -199,7 +199,7 @@ def test_broken_image_is_named_and_finished_work_stays(world, vlm, model_id, tmp
         evaluate(vlm, [broken], "world", tmp_path, **options)
     assert len(responses.read(tmp_path / "world_winoground")) > 30
     missing = replace(benchmark, images={k: v for k, v in images.items() if k != bad})
-    with pytest.raises(EvaluationError, match=f"image '{bad}' is named by an item but missing"):
+    with pytest.raises(EvaluationError, match=f"image '{bad}' belongs to an item but is missing"):
         evaluate(vlm, [missing], "world", tmp_path, **options)
 
 

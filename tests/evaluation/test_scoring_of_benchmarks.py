@@ -1,4 +1,4 @@
-"""From replies to scores without a model: hand-made replies, chance levels, always-the-same answers."""
+"""Scores from replies without a model: hand-written replies, chance levels, constant answers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def answer(item: Item, text: str, name: str = "standard"):
 
 def test_chance_of_random_scores_through_the_whole_path():
     generator, n = np.random.default_rng(0), 4000
-    chosen, outcomes = named_protocol("standard"), []
+    protocol, outcomes = named_protocol("standard"), []
     for k in range(n):
         item = Item(TwoByTwoItem(str(k), (f"{k}a", f"{k}b"), ("one", "two")), "quad")
-        asked = queries(item, chosen, benchmark([item]))
-        replies = {q.query_id: Reply(tuple(generator.normal(size=2)), (1, 1)) for q in asked}
-        outcomes.append(outcome(item, replies, chosen))
+        item_queries = queries(item, protocol, benchmark([item]))
+        replies = {q.query_id: Reply(tuple(generator.normal(size=2)), (1, 1)) for q in item_queries}
+        outcomes.append(outcome(item, replies, protocol))
     table = scores("plain", outcomes)
     for name, chance in (("text", 25), ("image", 25), ("group", 100 / 6)):
         assert abs(table[name]["value"] - chance) < 3 * table[name]["standard_error"]
@@ -62,19 +62,19 @@ def test_caption_scores_by_hand(kind, replies, expected):
     from scramble.evaluation.scoring.outcomes import caption_scores
 
     item = Item(TwoByTwoItem("q", ("a", "b"), ("one", "two")), "quad")
-    chosen = named_protocol("standard", caption_score=kind)
-    assert {q.query_id for q in queries(item, chosen, benchmark([item]))} == {f"q{key}" for key in replies}
-    given = {f"q{key}": Reply(value, (1,) * len(value)) for key, value in replies.items()}
-    assert caption_scores(item, given, chosen).tolist() == expected
+    protocol = named_protocol("standard", caption_score=kind)
+    assert {q.query_id for q in queries(item, protocol, benchmark([item]))} == {f"q{key}" for key in replies}
+    replies_by_id = {f"q{key}": Reply(value, (1,) * len(value)) for key, value in replies.items()}
+    assert caption_scores(item, replies_by_id, protocol).tolist() == expected
 
 
 def test_prompts_of_the_named_protocols():
     item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
-    asked = {
+    item_queries = {
         name: queries(item, named_protocol(name), benchmark([item]))[0].prompt for name in ("scramble", "vqascore_3.0")
     }
-    assert asked["scramble"] == "Does the image show 'a cat'? Please answer yes or no."
-    assert asked["vqascore_3.0"] == 'Does this figure show "a cat"? Please answer yes or no.'
+    assert item_queries["scramble"] == "Does the image show 'a cat'? Please answer yes or no."
+    assert item_queries["vqascore_3.0"] == 'Does this figure show "a cat"? Please answer yes or no.'
     assert queries(item, named_protocol("scramble_molmo"), benchmark([item]))[0].image_px == 336
 
 
@@ -108,9 +108,9 @@ def test_pope_always_yes():
 
 def test_pope_confusion_of_llava():
     """LLaVA issue 626: TP 1183, FP 31, TN 1379, FN 317 of 2,910 questions give F1 0.8718 (old random file)."""
-    said = [("Yes", "yes")] * 1183 + [("Yes", "no")] * 31 + [("No", "no")] * 1379 + [("No", "yes")] * 317
-    items = [Item(Question(str(k), (str(k),), "?", label, "random"), "yes_no") for k, (_, label) in enumerate(said)]
-    table = scores("pope", [answer(item, text) for item, (text, _) in zip(items, said, strict=True)])
+    replies = [("Yes", "yes")] * 1183 + [("Yes", "no")] * 31 + [("No", "no")] * 1379 + [("No", "yes")] * 317
+    items = [Item(Question(str(k), (str(k),), "?", label, "random"), "yes_no") for k, (_, label) in enumerate(replies)]
+    table = scores("pope", [answer(item, text) for item, (text, _) in zip(items, replies, strict=True)])
     assert round(table["f1"]["value"] / 100, 4) == 0.8718
     assert table["accuracy"]["value"] == pytest.approx(100 * (1183 + 1379) / 2910)
     assert table["precision"]["value"] == pytest.approx(100 * 1183 / 1214)
@@ -123,7 +123,7 @@ def test_pope_unparsed_is_neither_yes_nor_no():
 
 
 def test_pope_empty_replies_differ_by_parser():
-    """POPE's own rule reads an empty reply as yes; the word rule leaves it unparsed, and wrong."""
+    """POPE's own rule reads an empty reply as yes; under the word rule it is unparsed, and wrong."""
     items = pope_items(12)
     assert scores("pope", [answer(i, "", "scramble") for i in items])["accuracy"]["value"] == 50
     assert scores("pope", [answer(i, "") for i in items])["accuracy"]["value"] == 0
@@ -144,17 +144,17 @@ def test_pairs_and_natural_bench_units():
     outcomes = [answer(item, text, "naturalbench") for item, text in zip(four, replies, strict=True)]
     table = scores("natural_bench", outcomes)
     assert {k: v["value"] for k, v in table.items()} == {"acc": 75, "q_acc": 50, "i_acc": 50, "g_acc": 0}
-    with pytest.raises(EvaluationError, match="group '0' is not complete"):
+    with pytest.raises(EvaluationError, match="group '0' is incomplete"):
         scores("natural_bench", outcomes[:3])
 
 
 def test_macro_and_micro_differ():
     items = [Item(CaptionChoice(str(k), str(k), ("t", "f"), 0, "a" if k < 3 else "b"), "captions") for k in range(4)]
-    chosen = named_protocol("standard")
+    protocol = named_protocol("standard")
     outcomes = []
     for k, item in enumerate(items):
         replies = {f"{k}/0/0": Reply((-1.0, -2.0), (1, 1)), f"{k}/0/1": Reply((-2.0 if k < 3 else 0.0, -2.0), (1, 1))}
-        outcomes.append(outcome(item, replies, chosen))
+        outcomes.append(outcome(item, replies, protocol))
     table = scores("macro", outcomes)
     assert (table["accuracy"]["value"], table["accuracy_macro"]["value"]) == (75, 50)
     assert (table["accuracy/a"]["value"], table["accuracy/b"]["value"]) == (100, 0)

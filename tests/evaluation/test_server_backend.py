@@ -1,4 +1,4 @@
-"""Generation through an engine: the runner's other backend, against a scripted server and a model in this process."""
+"""Generation through an engine, with a scripted server and with a model in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(seed: int, file_format: str = "PNG", size: tuple[int, int] = (48, 48
 
 
 def questions(*faults: str) -> Benchmark:
-    """Yes/no questions, two an image; a question tells the scripted server what to do."""
+    """Yes/no questions, two per image; a question tells the scripted server how to respond."""
     items = tuple(
         Item(Question(f"q{k}", (f"i{k // 2}",), f"Is it {k}? | faults={f} | reply=Yes.\n", "yes", "random"), "yes_no")
         for k, f in enumerate(faults)
@@ -57,7 +57,7 @@ def test_faults_pass_and_every_question_is_answered_once(server, tmp_path):
     assert payload["temperature"] == 0
     assert payload["max_tokens"] == 32
     url = payload["messages"][0]["content"][0]["image_url"]["url"]
-    assert base64.b64decode(url.partition(",")[2]) == benchmark.images["i0"].bytes  # the file as it is
+    assert base64.b64decode(url.partition(",")[2]) == benchmark.images["i0"].bytes  # the unchanged file
     assert len(list(read_jsonl(tmp_path / "pope" / "responses.jsonl"))) == 6
 
 
@@ -68,7 +68,7 @@ def test_a_refused_question_is_named_and_the_others_are_kept(server, tmp_path):
     before = dict(server.asked)
     whole = replace(benchmark, items=benchmark.items[:3])
     run(server, tmp_path, whole)
-    assert dict(server.asked) == before  # three answers were on disk
+    assert dict(server.asked) == before  # three answers were stored
 
 
 def test_no_server_is_said_at_once(server, tmp_path):
@@ -78,8 +78,8 @@ def test_no_server_is_said_at_once(server, tmp_path):
         run(server, tmp_path, questions("", ""))
 
 
-def test_likelihoods_are_not_to_be_had(server, tmp_path, world):
-    with pytest.raises(EvaluationError, match=r"asks how likely given answers are.*choose a protocol that generates"):
+def test_likelihoods_are_not_available(server, tmp_path, world):
+    with pytest.raises(EvaluationError, match=r"asks for the likelihood of given answers.*choose a protocol that gen"):
         run(server, tmp_path, load_benchmark("world_winoground", world))
     assert not server.asked
 
@@ -98,7 +98,7 @@ def test_images_are_resized_and_converted_where_they_must_be(server, tmp_path):
 
 
 def test_an_engine_in_this_process_says_what_the_model_says(vlm, model_folder, tmp_path):
-    """The same greedy replies by transformers' generate behind the engine as by generation on a shared prefix."""
+    """transformers' generate behind the engine gives the same greedy replies as generation on a shared prefix."""
     benchmark = questions("", "", "")
     own = evaluate(vlm, [benchmark], "standard", tmp_path / "own", model_id=identify(model_folder))[0]
     engine = TransformersEngine(model_folder, dtype="float32")

@@ -1,4 +1,4 @@
-"""Statistics against closed forms, scipy/statsmodels, and coverage by simulation."""
+"""Compare statistics with closed forms, scipy and statsmodels, and simulated coverage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_standard_error_is_the_usual_one_without_clusters():
 
 
 def test_clusters_of_copies_carry_no_more_information():
-    """Each value copied five times: the clustered error is that of the 80 originals, the naive one sqrt(5) smaller."""
+    """Each value is copied five times: the clustered error equals that of the 80 originals, the naive is smaller."""
     original = rng(1).integers(0, 2, 80).astype(float)
     copied, clusters = np.repeat(original, 5), np.repeat(np.arange(80), 5).tolist()
     assert statistics.standard_error(copied, clusters) == pytest.approx(stats.sem(original))
@@ -77,7 +77,7 @@ def test_paired_test_uses_clusters():
 
 
 def test_pooled_over_seeds_covers_the_truth():
-    """Item, seed and residual spread: the 95 % interval covers the mean in 92 to 99 % of draws."""
+    """With item, seed and residual variance, the 95 % interval covers the mean in 92 to 99 % of draws."""
     generator, covered, trials = rng(9), 0, 400
     for _ in range(trials):
         items, seeds = generator.normal(0, 0.3, 200), generator.normal(0, 0.03, 5)
@@ -101,7 +101,7 @@ def test_pooling_clusters_of_copies_equals_pooling_the_originals():
 
 
 def test_bootstrap_of_a_mean_written_as_a_ratio():
-    """A plain mean over clusters of one item: the same standard error as the usual one, and the same paired p-value."""
+    """A plain mean over clusters of one item has the usual standard error and paired p-value."""
     values, other = rng(13).integers(0, 2, (2, 400)).astype(float)
 
     def mean(of):
@@ -122,13 +122,13 @@ def test_bootstrap_of_a_mean_written_as_a_ratio():
 
 
 def test_paired_bootstrap_keeps_its_level():
-    """No difference in truth: 5 % of draws are called significant, within sampling error."""
-    found, trials = 0, 200
+    """Without a true difference, 5 % of draws are significant, within sampling error."""
+    significant, trials = 0, 200
     for seed in range(trials):
         both = (rng(seed).random((2, 80)) < 0.5).astype(float)
         sides = [lambda w, v=v: w @ v / w.sum(axis=1) for v in both]
-        found += statistics.paired_bootstrap(sides[:1], sides[1:], 80, resamples=400).p_value < 0.05
-    assert found / trials < 0.11
+        significant += statistics.paired_bootstrap(sides[:1], sides[1:], 80, resamples=400).p_value < 0.05
+    assert significant / trials < 0.11
 
 
 def test_unpaired_by_hand():
@@ -148,7 +148,7 @@ def test_bad_input():
 
 
 def test_one_item_has_a_value_and_no_interval():
-    """One cluster: neither error nor interval nor, by resampling, a p-value; and no zero in their place."""
+    """With one cluster, error, interval and (by resampling) p-value are undefined, not zero."""
     one = statistics.estimate([1.0], ["a"], bootstrap=200)
     ratio = statistics.bootstrap_ratio(lambda w: w[:, 0], 1)
     for e in (one, ratio):

@@ -103,7 +103,7 @@ def test_a_served_model_is_scored_and_judged_by_other_engines(tmp_path: Path, sc
             f"engine.base_url={server.url}",
         ]
         waiting = script("evaluate", *arguments)
-        assert "no score (n = 3, protocol standard, grading: none yet (answers wait for a judge))" in waiting.stdout
+        assert "no score (n = 3, protocol standard, grading: none yet (the answers need a judge))" in waiting.stdout
         judge = ["engine@judge.engine=openai", "judge.engine.model=m", f"judge.engine.base_url={server.url}"]
         graded = script("evaluate", *arguments, *judge)
     finally:

@@ -1,4 +1,4 @@
-"""What an evaluation is made of: items, a loaded benchmark, queries to a model and its replies."""
+"""The data types of an evaluation: items, a loaded benchmark, queries to a model and its replies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationError(ValueError):
-    """Data, settings or results that cannot be evaluated. The message names the culprit and the way out."""
+    """Data, settings or results that cannot be evaluated. The message names the culprit and how to fix it."""
 
 
 Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
 """How an item is answered: a 2x2 of captions and images; one caption of several; yes or no; an option's letter; a word
-or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge; steps and an answer that
-are judged against the scene graph in ``details["graph"]``."""
+or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge; or steps and an answer,
+which are judged against the scene graph in ``details["graph"]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class CaptionChoice:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One scored item. ``group`` ties items that are scored and cut together (a MMVP pair, a NaturalBench group)."""
+    """One scored item. Items of one ``group`` (an MMVP pair, a NaturalBench group) are scored and limited together."""
 
     record: TwoByTwoItem | CaptionChoice | Question
     style: Style
@@ -61,11 +61,12 @@ class Benchmark:
     """A benchmark ready to run.
 
     Attributes:
-        name: as in configs; ``version`` names the data version (a commit, a count, original or corrected labels).
-        items: in the benchmark's order; ``images`` maps image ids to encoded images, read on demand.
-        scoring: how outcomes become scores, a name in :mod:`scramble.evaluation.scoring.aggregation`.
+        name: the name in configurations; ``version`` is the data version (a commit, a count, original or corrected
+            labels).
+        items: the items in the benchmark's order; ``images`` maps image ids to encoded images, read on demand.
+        scoring: how scores are computed from outcomes, a name in :mod:`scramble.evaluation.scoring.aggregation`.
         chance, human: published reference levels in percent by score name.
-        default_protocol: the protocol that ``protocol=default`` stands for here.
+        default_protocol: the protocol that ``protocol=default`` selects for this benchmark.
         caption_prompt, yes_template: prompts that the benchmark's own models were trained on (the embedded world);
             None leaves them to the protocol.
     """
@@ -84,10 +85,10 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question to the model about some images: score ``candidates`` as its answers, or generate without any.
+    """One question to the model about some images: score ``candidates`` as answers, or generate if there are none.
 
-    ``score_end`` tells whether the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
-    square that images are resized to first (None leaves them alone).
+    ``score_end`` says whether the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
+    square to which images are resized first (None: they are not resized).
     """
 
     query_id: str
@@ -101,8 +102,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model made of a query: per candidate its log-probability (nats, summed over tokens) and its token
-    count, or the generated text."""
+    """The model's reply to a query: the log-probability (nats, summed over tokens) and token count of each candidate,
+    or the generated text."""
 
     logprobs: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
@@ -111,24 +112,24 @@ class Reply:
 
 @runtime_checkable
 class ModelBackend(Protocol):
-    """Answers queries: with a model in this process (:class:`scramble.evaluation.backends.local.LocalBackend`), or with
-    one behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
+    """Answers queries with a model in this process (:class:`scramble.evaluation.backends.local.LocalBackend`) or one
+    behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
 
     def check(self, queries: Iterable[Query]) -> None:
-        """Raises EvaluationError, before any work, for queries that the model cannot be asked, by their items."""
+        """Raise EvaluationError, before any work, naming the items whose queries the model cannot be asked."""
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Replies to each group of queries, in order. A group shares its images and image size, and its kind."""
+        """Yield the replies to each group of queries, in order. A group shares images, image size and kind of query."""
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Groups to handle between two writes, judged by one of them."""
+        """Number of groups to process between two writes, estimated from one of them."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Batch 1 against batch n on a few groups; None where batches are out of reach."""
+        """Compare batch size 1 with batch size n on a few groups; None if the backend does not control batches."""
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """The items, if ids are unique and groups complete. Raises EvaluationError naming the first culprits."""
+    """Check that ids are unique and groups complete. Raises EvaluationError naming the first culprits."""
     items = tuple(items)
     if not items:
         raise EvaluationError(f"{name}: no items; check the path and the split")
@@ -136,7 +137,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
     for item in items:
         if item.item_id in seen:
             raise EvaluationError(
-                f"{name}: item id {item.item_id!r} appears twice; the data is damaged or joined twice"
+                f"{name}: item id {item.item_id!r} appears twice; the data is damaged or was concatenated with itself"
             )
         seen.add(item.item_id)
     if alike := [item.item_id for item in items if _has_equal_sides(item)]:
@@ -165,10 +166,10 @@ def _has_equal_sides(item: Item) -> bool:
 
 
 def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:
-    """The first ``limit`` items, extended to the end of the last one's group: no group is ever cut."""
+    """The first ``limit`` items, extended to the end of the last item's group, so that no group is incomplete."""
     if limit is None or limit >= len(items):
         return items
     if limit < 1:
         raise EvaluationError(f"limit must be at least 1, not {limit}")
-    kept = {item.group or item.item_id for item in items[:limit]}
-    return tuple(item for item in items if (item.group or item.item_id) in kept)
+    groups = {item.group or item.item_id for item in items[:limit]}
+    return tuple(item for item in items if (item.group or item.item_id) in groups)

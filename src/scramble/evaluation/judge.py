@@ -1,12 +1,12 @@
-"""Grading with a language model behind an engine what rules cannot; every reply is kept, so that grading resumes.
+"""Grade what rules cannot with a language model behind an engine. Every reply is stored, so that grading resumes.
 
-Three tasks. MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper repeats the
-grading five times and gives the mean with 1.96 standard errors over the repetitions. MathVista's answers are extracted
-from the response, and compared by rule. The faithfulness of a chain of thought is the share of its statements that the
-judge, shown the image, says are true of it.
+There are three tasks. MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper
+repeats the grading five times and reports the mean with 1.96 standard errors over the repetitions. MathVista's answers
+are extracted from the response and compared by rule. The faithfulness of a chain of thought is the share of its
+statements that are true of the image according to the judge, which sees the image.
 
-The prompts are this project's own: for numbers that compare with published ones pass the benchmark's original prompt
-and judge. Which judge and prompt were used stands in a result's protocol as ``grading``.
+The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
+judge. A result's protocol records the judge and prompt as ``grading``.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ Answer:"""
 
 @dataclass(frozen=True)
 class Judge:
-    """A language model that grades; call it with outcomes as the runner left them.
+    """A language model that grades the runner's outcomes.
 
     Attributes:
-        engine: the judge, and ``store``, where its replies are kept.
-        gradings: independent gradings of each free answer.
-        faithfulness: ask about the statements of generated reasoning, too (``protocol=cot``).
-        *_prompt: with the fields of the defaults above.
+        engine: the judge; its replies are stored in ``store``.
+        gradings: number of independent gradings of each free answer.
+        faithfulness: also judge the statements of generated reasoning (``protocol=cot``).
+        *_prompt: prompts with the same fields as the defaults above.
     """
 
     engine: Engine
@@ -84,30 +84,30 @@ class Judge:
             ("extraction_prompt", EXTRACTION_PROMPT),
             ("faithfulness_prompt", FAITHFULNESS_PROMPT),
         ):
-            wanted = re.findall(r"\{\w+\}", default)
-            if missing := [field for field in wanted if field not in getattr(self, name)]:
+            fields = re.findall(r"\{\w+\}", default)
+            if missing := [field for field in fields if field not in getattr(self, name)]:
                 raise EvaluationError(f"judge.{name} has no {', '.join(missing)}")
 
     def __call__(
         self, outcomes: Sequence[Outcome], items: Sequence[Item], images: Mapping[str, ImageFile]
     ) -> list[Outcome]:
-        """The outcomes with what the judge made of them.
+        """Return the outcomes with the judge's verdicts.
 
-        Free answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``;
-        one with an unreadable grade becomes ``unparsed``. Answers that wait for extraction are read anew. With
-        ``faithfulness`` each response gets ``values["faithfulness"]``, 0 where it states nothing.
+        Free answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
+        answer with an unreadable grade becomes ``unparsed``. Answers that need extraction are extracted again. With
+        ``faithfulness`` each response gets ``values["faithfulness"]``, which is 0 if it states nothing.
 
         Raises:
-            EvaluationError: a request that the judge leaves unanswered; faithfulness without generated reasoning.
+            EvaluationError: a request has no reply, or faithfulness is asked for without generated reasoning.
             EngineError: the judge cannot be reached.
         """
         by_id = {item.item_id: item for item in items}
-        found = _grade(self, list(outcomes), by_id)
-        found = _extract(self, found, by_id)
-        return _faithfulness(self, found, by_id, images) if self.faithfulness else found
+        judged = _grade(self, list(outcomes), by_id)
+        judged = _extract(self, judged, by_id)
+        return _faithfulness(self, judged, by_id, images) if self.faithfulness else judged
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
-        """The judge's replies. Raises EvaluationError if one is missing; the others are kept."""
+        """The judge's replies. Raises EvaluationError if one is missing; the others are stored."""
         replies = list(self.engine.generate(requests, self.store))
         if failed := [reply.error for reply in replies if reply.error]:
             raise EvaluationError(
@@ -117,25 +117,25 @@ class Judge:
 
 
 def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> dict[str, str]:
-    """What a result's protocol says of grading, for benchmarks that need any: who read the answers, and how."""
-    said = {}
+    """The record of grading in a result's protocol, for benchmarks that need it: who graded the answers, and how."""
+    record = {}
     if any(item.style == "free" for item in items):
         if protocol.free_grader == "contains":
-            said["grading"] = "by rule (parts of the ground truth found in the answer), no judge"
+            record["grading"] = "by rule (parts of the ground truth contained in the answer), no judge"
         elif judge is None:
-            said["grading"] = "none yet (answers wait for a judge)"
+            record["grading"] = "none yet (the answers need a judge)"
         else:
             how = f"temperature {judge.temperature:g}, {_label(judge.grading_prompt, GRADING_PROMPT)}"
-            said["grading"] = f"{judge.gradings} gradings by {judge.engine.model}, {how}"
+            record["grading"] = f"{judge.gradings} gradings by {judge.engine.model}, {how}"
     elif any("extraction" in item.details for item in items):
         how = "rule, no judge"
         if judge is not None:
             how = f"{judge.engine.model}, {_label(judge.extraction_prompt, EXTRACTION_PROMPT)}"
-        said["grading"] = f"extraction by {how}"
+        record["grading"] = f"extraction by {how}"
     if judge is not None and judge.faithfulness:
         how = _label(judge.faithfulness_prompt, FAITHFULNESS_PROMPT)
-        said["faithfulness"] = f"statements judged by {judge.engine.model}, {how}"
-    return said
+        record["faithfulness"] = f"statements judged by {judge.engine.model}, {how}"
+    return record
 
 
 def _label(prompt: str, own: str) -> str:
@@ -143,7 +143,7 @@ def _label(prompt: str, own: str) -> str:
 
 
 def _fill(prompt: str, **values: object) -> str:
-    """The prompt with its fields filled in; other braces stay as they are."""
+    """The prompt with its fields filled in. Other braces are left unchanged."""
     return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), prompt)
 
 
@@ -178,29 +178,29 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
             continue
         grades = [read_grade(reply) for reply in islice(replies, judge.gradings)]
         readable = [g for g in grades if g is not None]
-        whole = len(readable) == len(grades)
+        all_readable = len(readable) == len(grades)
         graded.append(
             dataclasses.replace(
                 o,
-                status="ok" if whole else "unparsed",
+                status="ok" if all_readable else "unparsed",
                 details={**o.details, "grades": grades},
-                values={"score": float(np.mean(readable)) if whole else 0.0},
+                values={"score": float(np.mean(readable)) if all_readable else 0.0},
             )
         )
     return graded
 
 
 def read_grade(text: str) -> float | None:
-    """The first number from 0 to 1 in a judge's reply, None if there is none."""
+    """The first number from 0 to 1 in a judge's reply; None if there is none."""
     match = re.search(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)", text)
     return float(match.group()) if match else None
 
 
 def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The score in percent as SCRAMBLe's paper gives it: mean over the gradings, 1.96 standard errors over them.
+    """The score in percent as in SCRAMBLe's paper: the mean over the gradings with 1.96 standard errors over them.
 
-    ``grading_interval`` is half the width in points (None for one grading); it says how stable the judge is, not how
-    large the sample.
+    ``grading_interval`` is half the interval's width in points (None for one grading). It measures how stable the
+    judge is, not the sampling error.
     """
     graded = [o.details["grades"] for o in outcomes if "grades" in o.details]
     if not graded:
@@ -211,7 +211,7 @@ def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def judged_scores(table: Mapping[str, dict[str, Any]], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Scores with the gradings' interval beside the sampling error, where a judge graded."""
+    """Scores with the interval over gradings in addition to the sampling error, if a judge graded."""
     if not any("grades" in o.details for o in outcomes):
         return dict(table)
     return {**table, "score": {**table["score"], **over_gradings(outcomes)}}
@@ -221,25 +221,25 @@ def judged_scores(table: Mapping[str, dict[str, Any]], outcomes: Sequence[Outcom
 
 
 def _extract(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-    """MathVista's way: a language model extracts the answer, rules compare it; replaces the extraction by rule."""
-    wanted = [o for o in outcomes if "extraction" in o.details]
+    """As in MathVista, a language model extracts the answer and rules compare it; replaces extraction by rule."""
+    waiting = [o for o in outcomes if "extraction" in o.details]
     texts = [
         _fill(judge.extraction_prompt, question=_question(items[o.item_id]).question, prediction=o.details["response"])
-        for o in wanted
+        for o in waiting
     ]
     replies = judge.ask([Request((Message("user", text),), max_tokens=64) for text in texts])
-    found = {}
-    for o, reply in zip(wanted, replies, strict=True):
+    extracted = {}
+    for o, reply in zip(waiting, replies, strict=True):
         record = _question(items[o.item_id])
         read = normalise_mathvista(reply.strip(), record.choices, items[o.item_id].details)
-        found[o.item_id] = dataclasses.replace(
+        extracted[o.item_id] = dataclasses.replace(
             o,
             values={"accuracy": float(read is not None and read == record.answer)},
             prediction=read,
             status="unparsed" if read is None else "ok",
             details={**o.details, "extraction": "judge"},
         )
-    return [found.get(o.item_id, o) for o in outcomes]
+    return [extracted.get(o.item_id, o) for o in outcomes]
 
 
 # ------------------------------------------------------------------------------------------------------- faithfulness
@@ -249,20 +249,20 @@ def _faithfulness(
     judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item], images: Mapping[str, ImageFile]
 ) -> list[Outcome]:
     if not all("response" in o.details for o in outcomes):
-        raise EvaluationError("faithfulness needs generated reasoning, not likelihoods: choose protocol=cot")
-    said = [statements(o.details["response"]) for o in outcomes]
+        raise EvaluationError("faithfulness needs generated reasoning instead of likelihoods: choose protocol=cot")
+    sentence_lists = [statements(o.details["response"]) for o in outcomes]
     requests = [
         Request((Message("user", _fill(judge.faithfulness_prompt, statement=statement), shown),), max_tokens=8)
-        for o, found in zip(outcomes, said, strict=True)
+        for o, sentences in zip(outcomes, sentence_lists, strict=True)
         for shown in [tuple(encoded(images[name]) for name in items[o.item_id].image_ids)]
-        for statement in found
+        for statement in sentences
     ]
     replies = iter(judge.ask(requests))
     judged = []
-    for o, found in zip(outcomes, said, strict=True):
-        answers = [YES_NO["words"](reply) for reply in islice(replies, len(found))]
+    for o, sentences in zip(outcomes, sentence_lists, strict=True):
+        answers = [YES_NO["words"](reply) for reply in islice(replies, len(sentences))]
         share = sum(answer == "yes" for answer in answers) / len(answers) if answers else 0.0
-        details = {**o.details, "statements": dict(zip(found, answers, strict=True))}
+        details = {**o.details, "statements": dict(zip(sentences, answers, strict=True))}
         judged.append(dataclasses.replace(o, values={**o.values, "faithfulness": share}, details=details))
     return judged
 

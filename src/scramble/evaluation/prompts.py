@@ -1,4 +1,4 @@
-"""Queries as tries: prompts and candidate answers encoded, and the images that they are about opened."""
+"""Encode queries (prompts and candidate answers) as tries, and open their images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QueryEncoder(PromptEncoder):
         self._end = common_suffix(self.completion("Yes"), self.completion("No"))
 
     def answer(self, text: str, score_end: bool) -> tuple[list[int], list[bool]]:
-        """Ids of an answer with its end of turn, and which of them are scored."""
+        """Token ids of an answer with its end of turn, and which of them are scored."""
         ids = self.completion(text)
         scored = len(ids) if score_end else len(ids) - self._end
         if scored < 1:
@@ -31,7 +31,7 @@ class QueryEncoder(PromptEncoder):
         return ids, [k < scored for k in range(len(ids))]
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
-        """All candidates of all queries on one image set as one trie, sequences in the order of the queries."""
+        """One trie of all candidates of all queries on one image set, with sequences in the order of the queries."""
         sequences, scored = [], []
         prompts = self.prompts([query.prompt for query in queries], images)
         for query, prompt in zip(queries, prompts, strict=True):
@@ -43,7 +43,7 @@ class QueryEncoder(PromptEncoder):
         return TrieItem(sequences, scored, prompts[0].images, queries[0].query_id)
 
     def check_length(self, length: int, query: Query) -> None:
-        """Raises EvaluationError if a sequence has more tokens than the model has positions."""
+        """Raise EvaluationError if a sequence has more tokens than the model has positions."""
         if self.max_length is not None and length > self.max_length:
             raise EvaluationError(
                 f"item {query.query_id}: {length} tokens, but the model has {self.max_length} positions; "
@@ -52,13 +52,13 @@ class QueryEncoder(PromptEncoder):
 
 
 def open_images(image_ids: Sequence[str], images: Mapping[str, ImageFile], px: int | None) -> list[Image.Image]:
-    """The decoded images, resized to a square of ``px`` if given. Raises RecordError naming a bad or missing one."""
+    """The decoded images, resized to a square of ``px`` if given. Raises RecordError naming a bad or missing image."""
     opened = []
     for image_id in image_ids:
         try:
             image = images[image_id].open()
         except KeyError:
-            raise RecordError(f"image {image_id!r} is named by an item but not in the data set") from None
+            raise RecordError(f"image {image_id!r} belongs to an item but is not in the data set") from None
         except RecordError as error:
             raise RecordError(f"image {image_id!r}: {error}; download it again") from error
         opened.append(image if px is None else image.resize((px, px), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""Evaluation protocols: what is asked, how the reply is scored and parsed. A score is only a result with its protocol.
+"""Evaluation protocols: what is asked, how replies are scored and parsed. Every score is reported with its protocol.
 
 The settings of each protocol are in ``configs/protocol/<name>.yaml``. A protocol turns an item into queries
 (:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies into outcomes.
@@ -29,7 +29,7 @@ FOLDER = CONFIGS / "protocol"
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that can change a score besides model and data; ``configs/protocol/standard.yaml`` explains each
+    """Everything besides model and data that can change a score. ``configs/protocol/standard.yaml`` explains each
     setting."""
 
     name: str
@@ -76,12 +76,12 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """The protocols of ``configs/protocol``, without ``default``, which is each benchmark's own."""
+    """The protocols of ``configs/protocol``, without ``default``, which selects each benchmark's own."""
     return sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"default"})
 
 
 def named_protocol(name: str, **overrides: Any) -> Protocol:
-    """The named protocol; ``overrides`` change fields and mark the name, so that it cannot pass for the original."""
+    """The named protocol. ``overrides`` change settings; they mark the name, to distinguish it from the original."""
     if name not in protocol_names():
         raise EvaluationError(f"unknown protocol {name!r} {nearest(name, tuple(protocol_names()))}")
     base = _read(name)
@@ -101,19 +101,19 @@ def _read(name: str) -> Protocol:
     fields = {f.name for f in dataclasses.fields(Protocol)}
     if wrong := sorted(fields ^ set(values)):
         problem = "has no setting" if wrong[0] in values else "lacks the setting"
-        raise EvaluationError(f"{FOLDER / name}.yaml {problem} {wrong[0]}: see standard.yaml for those that there are")
+        raise EvaluationError(f"{FOLDER / name}.yaml {problem} {wrong[0]}: see standard.yaml for all settings")
     return Protocol(**values)
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """The settings of a file over those of the files that its defaults list names, as Hydra composes them."""
+    """The settings of a file merged over those of the files in its defaults list, as Hydra composes them."""
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     parents = [parent for parent in values.pop("defaults", ()) if parent != "_self_"]
     return {key: value for parent in parents for key, value in _settings(parent).items()} | values
 
 
 def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) -> Protocol:
-    """The protocol for one benchmark: ``default`` is the benchmark's own.
+    """The protocol for one benchmark; ``default`` selects the benchmark's own.
 
     Args:
         selected: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
@@ -130,29 +130,29 @@ def as_dict(value: Protocol) -> dict[str, Any]:
     return dataclasses.asdict(value)
 
 
-def nearest(name: object, known: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
-    """A hint for a message: at most ``most`` of the nearest known names, or all of them where none is near."""
-    close = difflib.get_close_matches(str(name), sorted(known), n=most, cutoff=0.4)
-    return f"(did you mean {' or '.join(close)}?)" if close else f"(known: {', '.join(sorted(known))})"
+def nearest(name: object, names: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
+    """A hint for a message: at most ``most`` of the most similar names, or all names if none is similar."""
+    close = difflib.get_close_matches(str(name), sorted(names), n=most, cutoff=0.4)
+    return f"(did you mean {' or '.join(close)}?)" if close else f"(known: {', '.join(sorted(names))})"
 
 
 # -------------------------------------------------------------------------------------------------- item -> queries
 
 
 def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]:
-    """What the model is asked about one item. Query ids start with the item's id."""
+    """The queries to the model about one item. Query ids start with the item's id."""
     if isinstance(item.record, Question):
         return [_question_query(item, item.record, protocol)]
     captions = item.record.captions
-    asked = [
+    result = [
         query
         for n, image_id in enumerate(item.image_ids)
         for query in _caption_queries(f"{item.item_id}/{n}", (image_id,), captions, protocol, benchmark)
     ]
     if protocol.caption_score == "caption_debiased":
         prompt = _caption_prompt(protocol, benchmark)
-        asked.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, image_px=None))
-    return asked
+        result.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, image_px=None))
+    return result
 
 
 def _caption_prompt(protocol: Protocol, benchmark: Benchmark) -> str:
@@ -166,7 +166,7 @@ def _caption_queries(
     if protocol.caption_score in ("yes", "yes_minus_no"):
         template = protocol.yes_template if benchmark.yes_template is None else benchmark.yes_template
         answers = (protocol.yes_answer, protocol.no_answer)
-        # Both log P(Yes) and log P(No) are always kept: other scores can be computed later without the model.
+        # Both log P(Yes) and log P(No) are always stored, so that other scores can be computed later without the model.
         return [
             Query(
                 f"{prefix}/{c}", image_ids, template.format(caption=caption), answers, protocol.score_end, image_px=px
@@ -220,5 +220,5 @@ def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
 
 
 def options(choices: tuple[str, ...]) -> str:
-    """Options as lines ``A. ...``."""
+    """Format options as lines ``A. ...``."""
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))

@@ -1,4 +1,4 @@
-"""Scores of a benchmark in memory: for watching a model while it trains. No file is written or reused."""
+"""Compute the scores of a benchmark in memory, to monitor a model in training. No file is written or reused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def quick_scores(
 ) -> dict[str, float]:
     """Each score of a benchmark in percent, on its first ``limit`` items (whole groups)."""
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
-    asked = {item.item_id: queries(item, resolved, benchmark) for item in items}
-    groups = group_by_images(query for found in asked.values() for query in found)
+    queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
+    groups = group_by_images(query for item_queries in queries_of.values() for query in item_queries)
     backend = LocalBackend(vlm, batch_tokens)
     backend.check(query for group in groups for query in group)
     replies = {
@@ -31,6 +31,6 @@ def quick_scores(
         for query, reply in zip(group, answered, strict=True)
     }
     outcomes = [
-        outcome(item, {q.query_id: replies[q.query_id] for q in asked[item.item_id]}, resolved) for item in items
+        outcome(item, {q.query_id: replies[q.query_id] for q in queries_of[item.item_id]}, resolved) for item in items
     ]
     return {name: 100 * sum(u.values) / len(u.values) for name, u in units(benchmark.scoring, outcomes).items()}

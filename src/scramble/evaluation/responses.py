@@ -1,4 +1,4 @@
-"""Replies on disk: one JSONL row a query, appended and flushed, keyed by everything that the reply depends on."""
+"""Stored replies: one JSONL row per query, appended and flushed, keyed by everything that the reply depends on."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> 
 
 
 def row(key: str, query: Query, reply: Reply) -> dict[str, Any]:
-    """What is kept of one query."""
-    kept: dict[str, Any] = {"key": key, "id": query.query_id, "images": list(query.image_ids), "prompt": query.prompt}
+    """The stored row of one query."""
+    common: dict[str, Any] = {"key": key, "id": query.query_id, "images": list(query.image_ids), "prompt": query.prompt}
     if query.candidates:
-        return {**kept, "candidates": query.candidates, "logprobs": reply.logprobs, "tokens": reply.tokens}
-    return {**kept, "text": reply.text}
+        return {**common, "candidates": query.candidates, "logprobs": reply.logprobs, "tokens": reply.tokens}
+    return {**common, "text": reply.text}
 
 
 def read(folder: str | Path) -> dict[str, Reply]:
-    """All replies kept in a folder (one file a process) by key."""
-    found: dict[str, Reply] = {}
+    """All replies stored in a folder (one file per process) by key."""
+    replies: dict[str, Reply] = {}
     for path in sorted(Path(folder).glob(PATTERN)):
         for line in read_jsonl(path):
             try:
                 if "text" in line:
-                    found[line["key"]] = Reply(text=line["text"])
+                    replies[line["key"]] = Reply(text=line["text"])
                 else:
-                    found[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]))
+                    replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]))
             except KeyError as error:
                 raise EvaluationError(
-                    f"{path}: a row without {error}; it was written by another version: move the file away"
+                    f"{path}: a row without {error}; another version wrote it: move the file elsewhere"
                 ) from None
-    return found
+    return replies
 
 
 def group_by_images(queries: Iterable[Query]) -> list[list[Query]]:
-    """Queries on the same images and of the same kind together, in order of first appearance."""
+    """Group queries of the same kind on the same images, in order of first appearance."""
     groups: dict[tuple[Any, ...], list[Query]] = {}
     for number, query in enumerate(queries):
-        # Without an image there is no pass to share.
+        # Queries without an image have no forward pass of the image to share.
         shared = (query.image_ids, query.image_px, bool(query.candidates)) if query.image_ids else (number,)
         groups.setdefault(shared, []).append(query)
     return list(groups.values())

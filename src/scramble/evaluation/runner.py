@@ -1,7 +1,7 @@
-"""Run benchmarks: ask what is not yet answered, keep every reply, score.
+"""Run benchmarks: ask the queries that have no stored reply, store every reply, compute scores.
 
-A run that is killed goes on where it stopped: replies are on disk chunk by chunk, and the chunks are the same for any
-number of processes, so that scores are, too.
+An interrupted run resumes: replies are written chunk by chunk. The chunks, and therefore the scores, are the same for
+any number of processes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 Model: TypeAlias = "VLM | ModelBackend"
 Progress = Callable[[int, int, float], None]
-"""Called with queries answered, queries in all, and seconds since the start."""
+"""Called with the number of answered queries, the number of all queries, and the seconds since the start."""
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """Which model was scored. ``key`` is the content of weights, processor and adapter; of a model behind an engine
-    (``engine`` names its kind) no more than its name is known."""
+    """The scored model. ``key`` is a content key of weights, processor and adapter. Of a model behind an engine
+    (``engine`` is the engine's kind) only the name is known."""
 
     path: str
     key: str
@@ -58,17 +58,17 @@ def identify(
     dtype: str = "auto",
     settings: Mapping[str, Any] | None = None,
 ) -> ModelId:
-    """Identify a model by content: the bytes of local folders, the commit of a hub id; ``settings`` are loading
+    """Identify a model by its content: the bytes of local folders, or the commit of a hub id. ``settings`` are loading
     options that change its numbers (tiles, dtype).
 
-    Raises EvaluationError if a folder does not exist and no hub commit is known for the id.
+    Raises EvaluationError if there is neither a folder nor a downloaded hub commit of this name.
     """
     parts = [_content(path, revision), None if adapter is None else _content(adapter, None), dtype, settings or {}]
     return ModelId(str(path), content_key(parts), revision, None if adapter is None else str(adapter), name, dtype)
 
 
 def identify_served(engine: Engine, kind: str, *, name: str = "") -> ModelId:
-    """Identify a model behind an engine by its name there, and by the content of that folder if it is one."""
+    """Identify a model behind an engine by its name there and, if the name is a local folder, by its content."""
     content = file_key(engine.model) if Path(engine.model).is_dir() else None
     key = content_key("engine", kind, engine.model, content)
     return ModelId(engine.model, key, name=name or engine.model, dtype="", engine=kind)
@@ -85,11 +85,11 @@ def _content(path: str | Path, revision: str | None) -> str:
         raise EvaluationError(f"no model at {path}, and the hub cache cannot be read ({error})") from error
     if str(path) not in cached:
         raise EvaluationError(f"no model at {path}: it is neither a folder nor a hub id that has been downloaded")
-    wanted = revision or "main"
-    for found in cached[str(path)].revisions:
-        if found.commit_hash == wanted or wanted in found.refs:
-            return found.commit_hash
-    raise EvaluationError(f"model {path}: revision {wanted!r} has not been downloaded")
+    name = revision or "main"
+    for commit in cached[str(path)].revisions:
+        if commit.commit_hash == name or name in commit.refs:
+            return commit.commit_hash
+    raise EvaluationError(f"model {path}: revision {name!r} has not been downloaded")
 
 
 def evaluate(
@@ -110,47 +110,51 @@ def evaluate(
     score: bool = True,
     replies: str | Path | None = None,
 ) -> list[Result]:
-    """Score a model on benchmarks; replies and results go below ``out_folder/<benchmark>/``.
+    """Score a model on benchmarks. Replies and results are written below ``out_folder/<benchmark>/``.
 
     Args:
-        model: the loaded model, one behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`), or a
-            function that gives it when some reply is missing.
-        protocol: a protocol, its name, or its name with changed settings; ``default`` takes each benchmark's own.
+        model: the loaded model, a model behind an engine
+            (:class:`scramble.evaluation.backends.server.EngineBackend`), or a function that returns either; it is
+            called only if a reply is missing.
+        protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's own.
         model_id: see :func:`identify`; replies are keyed by it.
-        limit: at most so many items a benchmark, whole groups.
-        batch_tokens: positions in one forward pass, None for a choice by device. Scores may differ by rounding between
-            values of it.
-        judge: grades or extracts what rules cannot; without it free answers wait, see :mod:`scramble.evaluation.judge`.
+        limit: maximum number of items per benchmark, rounded up to whole groups.
+        batch_tokens: positions in one forward pass; None selects it by device. Scores of different values may differ
+            by rounding.
+        judge: grades or extracts what rules cannot; without it free answers are not graded, see
+            :mod:`scramble.evaluation.judge`.
         process: rank and number of processes that share the work; ``wait`` is their barrier.
-        test_groups: image groups of the batch-invariance self-test, 0 for none.
-        environment: versions and hardware for the result.
-        progress: called with a benchmark's name, gives its progress callback.
-        score: False asks and keeps the replies only: a share of the work, scored when all shares are done.
-        replies: where replies are kept, below it ``<benchmark>/``; by default beside the results.
+        test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
+        environment: versions and hardware, recorded in the result.
+        progress: called with a benchmark's name, returns its progress callback.
+        score: False only asks and stores the replies of a share of the work, to be scored when all shares are done.
+        replies: folder of the stored replies, with a sub-folder ``<benchmark>/``; by default the results' folder.
 
     Returns:
-        A result a benchmark, in order. Only rank 0 writes them.
+        One result per benchmark, in order. Only rank 0 writes them.
     Raises:
-        EvaluationError, RecordError: name the item or image. Replies so far stay on disk.
+        EvaluationError, RecordError: the message names the item or image. Replies so far stay on disk.
     """
     backend = _LazyBackend(model, batch_tokens)
-    found = []
+    scored = []
     for benchmark in benchmarks:
         resolved = resolve(protocol, benchmark)
         folder = Path(out_folder) / benchmark.name
-        kept = folder if replies is None else Path(replies) / benchmark.name
+        replies_folder = folder if replies is None else Path(replies) / benchmark.name
         items = limit_items(benchmark.items, limit)
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
         hashes = _Hashes(benchmark.images)
-        work = _answer(backend, items, benchmark, resolved, kept, model_id, hashes, process, test_groups, report)
+        work = _answer(
+            backend, items, benchmark, resolved, replies_folder, model_id, hashes, process, test_groups, report
+        )
         wait()
         if not score:
             continue
         result, outcomes = rescore(
             benchmark,
             resolved,
-            kept,
+            replies_folder,
             model_id=model_id,
             limit=limit,
             judge=judge if process[0] == 0 else None,
@@ -159,11 +163,13 @@ def evaluate(
         )
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
-        result.self_test = work.self_test or _earlier_self_test(folder, model_id) or _earlier_self_test(kept, model_id)
+        result.self_test = (
+            work.self_test or _earlier_self_test(folder, model_id) or _earlier_self_test(replies_folder, model_id)
+        )
         if process[0] == 0:
             results.write(folder, result, outcomes)
-        found.append(result)
-    return found
+        scored.append(result)
+    return scored
 
 
 def rescore(
@@ -177,27 +183,27 @@ def rescore(
     environment: Mapping[str, Any] | None = None,
     hashes: Mapping[str, str] | None = None,
 ) -> tuple[Result, list[Outcome]]:
-    """Score replies on disk, without the model: another parser, normaliser, tie policy or score of the same prompts.
+    """Score stored replies without the model: with another parser, normaliser, tie policy or score of the same prompts.
 
-    ``hashes`` are the images' content hashes where they are known already.
+    ``hashes`` are the images' content hashes, if computed already.
 
-    Raises EvaluationError if a reply is missing (the protocol asks something else).
+    Raises EvaluationError if a reply is missing (the protocol has other prompts).
     """
     resolved = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
-    kept = responses.read(folder)
+    stored = responses.read(folder)
     hashes = _Hashes(benchmark.images) if hashes is None else hashes
     outcomes = []
     for item in items:
         replies: dict[str, Reply] = {}
         for query in queries(item, resolved, benchmark):
             key = responses.query_key(model_id.key, query, hashes)
-            if key not in kept:
+            if key not in stored:
                 raise EvaluationError(
                     f"{benchmark.name}: no reply to {query.query_id} under protocol {resolved.name} in {folder}; "
                     "run the model on it first"
                 )
-            replies[query.query_id] = kept[key]
+            replies[query.query_id] = stored[key]
         outcomes.append(outcome(item, replies, resolved))
     if judge is not None:
         outcomes = judge(outcomes, items, benchmark.images)
@@ -219,7 +225,7 @@ def rescore(
 
 
 def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
-    """Rank and number of processes, and their barrier, under ``accelerate launch`` or torchrun; (0, 1) without.
+    """Rank, number of processes and their barrier under ``accelerate launch`` or torchrun; (0, 1) otherwise.
 
     Pass them to :func:`evaluate` as ``process`` and ``wait``.
     """
@@ -235,7 +241,7 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
 
 def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None:
-    """Of the run that asked the model, where this one only scores again."""
+    """The self-test of the run that asked the model, if this run only scores again."""
     path = folder / "result.json"
     earlier = read_json(path) if path.exists() else {}
     return earlier.get("self_test") if earlier.get("model", {}).get("key") == model_id.key else None
@@ -248,7 +254,7 @@ class _Work:
 
 
 class _LazyBackend:
-    """The model's backend, built at the first call: a run whose replies are all on disk loads no model."""
+    """The model's backend, built at the first call, so that a run with only stored replies loads no model."""
 
     def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None) -> None:
         self._model, self._batch_tokens = model, batch_tokens
@@ -275,7 +281,7 @@ class _Hashes(dict[str, str]):
 
     def __missing__(self, image_id: str) -> str:
         if image_id not in self._images:
-            raise EvaluationError(f"image {image_id!r} is named by an item but missing; download the data again")
+            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing; download the data again")
         self[image_id] = self._images[image_id].sha256
         return self[image_id]
 
@@ -292,21 +298,21 @@ def _answer(
     test_groups: int,
     report: Progress | None,
 ) -> _Work:
-    """Ask the model what no file holds an answer to, and append its replies."""
-    asked = [query for item in items for query in queries(item, protocol, benchmark)]
-    keys = [responses.query_key(model_id.key, query, hashes) for query in asked]
-    key_of = {query.query_id: key for query, key in zip(asked, keys, strict=True)}
-    # The same question may belong to several items (POPE's splits share some): it is asked once.
-    unique = dict(zip(reversed(keys), reversed(asked), strict=True))
-    groups = responses.group_by_images(query for query in asked if unique[key_of[query.query_id]] is query)
+    """Ask the model the queries without a stored reply, and append its replies."""
+    all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
+    keys = [responses.query_key(model_id.key, query, hashes) for query in all_queries]
+    key_of = {query.query_id: key for query, key in zip(all_queries, keys, strict=True)}
+    # Several items may ask the same question (POPE's splits share some); it is asked once.
+    unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
+    groups = responses.group_by_images(query for query in all_queries if unique[key_of[query.query_id]] is query)
     done = set(responses.read(folder))
     missing = [key for key in unique if key not in done]
-    times = {"queries": len(asked), "scored_now": 0, "model_seconds": 0.0}
+    times = {"queries": len(all_queries), "scored_now": 0, "model_seconds": 0.0}
     if not missing:
         return _Work(times, None)
 
     answering = backend()
-    answering.check(query for query, key in zip(asked, keys, strict=True) if key not in done)
+    answering.check(query for query, key in zip(all_queries, keys, strict=True) if key not in done)
     size = answering.chunk_size(groups[0], benchmark.images)
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
     tested = answering.self_test(groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None

@@ -1,4 +1,4 @@
-"""Replies of a model to queries: likelihoods through the token trie, generation on a shared prefix."""
+"""Replies of a model in this process: likelihoods through the token trie, generation on a shared prefix."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
 
 
 class LocalBackend:
-    """Answers the queries of one loaded model. Holds the prompt encoder, which learns once how images are spliced.
+    """Answers the queries of one loaded model. The prompt encoder is kept: it finds out once how images are inserted.
 
-    ``batch_tokens`` is how many positions go through one forward pass; None chooses by device.
+    ``batch_tokens`` is the number of positions in one forward pass; None selects it by device.
     """
 
     def __init__(self, vlm: VLM, batch_tokens: int | None = None) -> None:
@@ -36,7 +36,7 @@ class LocalBackend:
         if refused:
             raise EvaluationError(
                 f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. Such a text cannot be "
-                "scored as plain text: take the characters, or the item, out of the benchmark's file"
+                "scored as plain text: remove the characters, or the item, from the benchmark's file"
             )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
@@ -84,17 +84,17 @@ class LocalBackend:
             yield [Reply(text=text) for text in group]
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """64 groups of short prompts, down to one of huge ones."""
+        """From 64 groups of short prompts down to one group of very long ones."""
         opened = open_images(group[0].image_ids, images, group[0].image_px)
         prompt = self.encoder.prompts([group[0].prompt], opened)[0]
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
-        """Batch 1 against batch n on a few image groups.
+        """Compare the replies of batch size 1 and batch size n on a few image groups.
 
         Returns:
-            ``groups``; ``max_logprob_difference`` in nats over all candidates; ``texts_differ``, generated replies
-            that are not the same.
+            ``groups``, their number; ``max_logprob_difference`` in nats over all candidates; ``texts_differ``, the
+            number of generated replies that differ.
         """
         together = list(self.reply(groups, images))
         alone = [next(self.reply([group], images)) for group in groups]
@@ -108,6 +108,6 @@ class LocalBackend:
 
 
 def _tokens(prompts: Sequence[Prompt]) -> int:
-    """Tokens in the row of one image set: an upper bound, as if only the shortest prompt's images were shared."""
+    """Upper bound on the tokens in the row of one image set: assumes that only the shortest prompt is shared."""
     shortest = min(len(prompt.input_ids) for prompt in prompts)
     return shortest + sum(len(prompt.input_ids) - shortest + 64 for prompt in prompts)

@@ -1,4 +1,4 @@
-"""Replies from a model behind an engine: an OpenAI-compatible server, or vLLM in this process. Generation only."""
+"""Generated replies of a model behind an engine: an OpenAI-compatible server, or vLLM in this process."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from scramble.records import ImageFile
 
 
 class EngineBackend:
-    """Answers queries through an engine; every reply is on disk as it comes, so that a kill loses none.
+    """Answers queries through an engine. Every reply is stored at once, so that an interrupted run loses none.
 
-    The server applies its own chat template and image preparation: a result under a protocol is comparable with one of
-    a model in this process as far as these two agree.
+    The server applies its own chat template and image preprocessing. Its results are comparable with those of a model
+    in this process only as far as both agree on these.
     """
 
     def __init__(self, engine: Engine, store: ReplyStore) -> None:
         self.engine, self.store = engine, store
 
     def check(self, queries: Iterable[Query]) -> None:
-        """Raises EvaluationError for a query that asks for likelihoods. Control tokens in texts are the server's."""
+        """Raise EvaluationError for a query that asks for likelihoods. The server handles control tokens in texts."""
         for query in queries:
             if query.candidates:
                 raise EvaluationError(
-                    f"{query.query_id} asks how likely given answers are, which an engine does not tell: choose a "
-                    "protocol that generates (standard, say, for questions), or run the model in this process"
+                    f"{query.query_id} asks for the likelihood of given answers, which an engine does not return: "
+                    "choose a protocol that generates (for questions, standard), or run the model in this process"
                 )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Replies to each group of queries, in order; images go in front of the text.
+        """Yield the replies to each group of queries, in order. Images precede the text.
 
         Raises:
-            EvaluationError: a query that asks for likelihoods, or one that the server refuses, by its id.
-            EngineError: no server, a wrong key or model.
+            EvaluationError: a query asks for likelihoods, or the server rejects one; the message names its id.
+            EngineError: the server cannot be reached, or the key or model is wrong.
         """
         self.check(query for group in groups for query in group)
         answers = self.engine.generate(_requests(groups, images), self.store)
@@ -47,17 +47,17 @@ class EngineBackend:
                 if answer.error:
                     raise EvaluationError(
                         f"item {query.query_id}: no answer from {self.engine.model} ({answer.error}); "
-                        "what has been answered is kept"
+                        "earlier answers are stored"
                     )
                 replies.append(Reply(text=answer.text.strip()))
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Many groups: the engine keeps replies itself, and waits for its slowest request at the end of a chunk."""
+        """Many groups: the engine stores each reply itself, and a chunk ends only with its slowest request."""
         return 4 * self.engine.window
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> None:
-        """None: what is batched with what is the server's affair."""
+        """None: the server decides what it batches."""
 
 
 def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[Request]:

@@ -1,5 +1,5 @@
-"""Benchmarks by name. Each module's docstring gives paper, data version, counts, chance, human and what it was
-compared with."""
+"""Benchmarks by name. Each module's docstring gives the paper, the data version, item counts, chance and human
+accuracy, and the reference implementation that the scores were compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from scramble.evaluation.items import Benchmark, EvaluationError
 
-# name -> module and function; modules are imported when asked for.
+# name -> module and function; a module is imported only when its benchmark is loaded.
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "world_winoground": ("world", "load_winoground"),
     "world_vqa": ("world", "load_vqa"),
@@ -39,10 +39,11 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 
 
 def load_benchmark(name: str, root: str | Path | None = None, **options: Any) -> Benchmark:
-    """Load a benchmark from local files below ``root``, or from its hub id where it has one.
+    """Load a benchmark from local files below ``root``, or from the Hugging Face Hub where it has a hub id.
 
     Raises:
-        EvaluationError: unknown name or option (nearest names offered), missing, damaged or incomplete data.
+        EvaluationError: the name or option is unknown (the message suggests the nearest ones), or the data is missing,
+            damaged or incomplete.
     """
     from scramble.evaluation.protocols import nearest
 
@@ -58,7 +59,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
     try:
         return load(root, **options)
     except EvaluationError as error:
-        line = " ".join(str(error).split())  # what is quoted of damaged data can hold line breaks
+        line = " ".join(str(error).split())  # text quoted from damaged data can contain line breaks
         if line == str(error):
             raise
         raise EvaluationError(line) from error

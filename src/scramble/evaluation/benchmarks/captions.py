@@ -2,13 +2,13 @@
 
 SugarCrepe. Paper: Hsieh et al., NeurIPS 2023 (arXiv 2306.14610). Data: the repository's ``data/*.json`` and COCO
 val2017 images. Counts: add_att 692, add_obj 2062, replace_att 788, replace_obj 1652, replace_rel 1406, swap_att 666,
-swap_obj 245 (246 before one entry was removed; keys are not contiguous). Chance: 50. Human: not found.
+swap_obj 245 (246 before one entry was removed; keys are not contiguous). Chance: 50. Human: not published.
 
 ARO (optional). Paper: Yuksekgonul et al., ICLR 2023 (arXiv 2210.01936). Data: ``visual_genome_relation.json`` or
 ``visual_genome_attribution.json`` (image_path, true_caption, false_caption, bbox_*) and Visual Genome images, cropped
-to the box. Counts: not checked. Chance: 50. The original reports a macro average over relations.
+to the box. Counts: not checked. Chance: 50. The original paper reports a macro average over relations.
 
-Compared with a reference implementation: strict ``>`` as SugarCrepe's ``main_eval.py``.
+Compared with a reference implementation: uses strict ``>`` like SugarCrepe's ``main_eval.py``.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ KNOWN_COUNTS: dict[str, dict[int, str]] = {
 
 
 def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """All seven splits from the folder with their JSON files; ``images`` holds COCO val2017 (default: ``root``)."""
+    """Load all seven splits from the folder with their JSON files. ``images`` is COCO val2017 (default: ``root``)."""
     items, counts = [], {}
-    for split, known in KNOWN_COUNTS.items():
+    for split, versions in KNOWN_COUNTS.items():
         path = find_file("sugarcrepe", root, f"{split}.json")
         entries = json_entries("sugarcrepe", path)
-        counts[split] = check_count("sugarcrepe", len(entries), known, partial)
+        counts[split] = check_count("sugarcrepe", len(entries), versions, partial)
         for key, entry in entries.items():
             where = f"{split} entry {key}"
             (file,) = ids("sugarcrepe", entry, where, "filename")
@@ -61,7 +61,7 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
 
 
 def load_aro(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """ARO's relation or attribution part from its JSON file; images are cropped to the annotated box."""
+    """Load ARO's relation or attribution part from its JSON file. Images are cropped to the annotated box."""
     path = find_file("aro", root, "visual_genome_relation.json", "visual_genome_attribution.json")
     rows = json_rows("aro", path)
     items, crops = [], {}
@@ -97,5 +97,5 @@ def _box(row: Mapping[str, Any], where: str) -> tuple[int, int, int, int]:
 def _attributes(row: Mapping[str, Any], where: str) -> list[Any]:
     attributes = row.get("attributes") or []
     if not isinstance(attributes, list):
-        raise EvaluationError(f"aro: {where}: attributes is {attributes!r:.60} and not a list")
+        raise EvaluationError(f"aro: {where}: attributes is {attributes!r:.60}, not a list")
     return attributes

@@ -3,14 +3,14 @@
 Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repository ``conme/ConMe``:
 ``replace-{att,obj,rel}_HUMAN_FILTER.csv`` (id, question, image, text_options, correct, q_ind), or the unfiltered
 ``replace-{att,obj,rel}.csv`` (question with its options, image, answer). Images are COCO's. Counts: not published.
-Chance: 50 (two options). Human: not found. Headline: mean of the three splits (``accuracy_macro``).
+Chance: 50 (two options). Human: not published. Headline: mean of the three splits (``accuracy_macro``).
 
-Compared with a reference implementation: letter by prefix as SCRAMBLe's scorer (``protocol=scramble``).
+Compared with a reference implementation: reads the letter by prefix like SCRAMBLe's scorer (``protocol=scramble``).
 
-What is a guess: the files themselves were not at hand, only the columns' names. How ``correct`` names the right option
-of ``text_options`` (index, letter, or the option's text) is not known; all three are read, and a row with two readings
-that differ is refused. That the options keep their order in the file, and that ``answer`` of the
-unfiltered files begins with the letter, is taken from SCRAMBLe's scorer.
+Assumptions: the files themselves were not available, only the names of their columns. It is not known how ``correct``
+names the right option of ``text_options`` (index, letter, or the option's text). All three are accepted, and a row that
+can be read in two different ways is an error. SCRAMBLe's scorer implies that the options keep their order in the file
+and that ``answer`` of the unfiltered files begins with the letter.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load(
     human_filter: bool = True,
     partial: bool = False,
 ) -> Benchmark:
-    """The three splits; ``images`` is the COCO folder (default: ``root``)."""
+    """Load the three splits. ``images`` is the COCO folder (default: ``root``)."""
     root = download("conme", "conme/ConMe", repo_type="model") if root is None else root
     items: list[Item] = []
     for split in CATEGORIES:
@@ -70,14 +70,14 @@ def _item(split: str, number: int, row: dict[str, Any], human_filter: bool) -> I
 
 
 def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
-    """The letter of the right option, given as its text, its index or its letter (see the module's guesses)."""
+    """The letter of the right option, given as its text, its index or its letter (see the module's assumptions)."""
     value = correct.strip()
-    meant = {LETTERS[k] for k, option in enumerate(options) if option.strip() == value}
+    matches = {LETTERS[k] for k, option in enumerate(options) if option.strip() == value}
     if value.isdigit() and int(value) < len(options):
-        meant.add(LETTERS[int(value)])
+        matches.add(LETTERS[int(value)])
     if len(value) == 1 and value.upper() in LETTERS[: len(options)]:
-        meant.add(value.upper())
-    if len(meant) == 1:
-        return meant.pop()
-    problem = "could mean several" if meant else "is none"
+        matches.add(value.upper())
+    if len(matches) == 1:
+        return matches.pop()
+    problem = "matches several" if matches else "matches none"
     raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}")

@@ -1,4 +1,4 @@
-"""Where benchmark data comes from: rows of a hub data set or local copies, images read on demand, checked counts."""
+"""Reading benchmark data: rows of a hub data set or a local copy, images read on demand, checked item counts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config: str | None = None) -> Any:
-    """A split of a hub data set, or of a local folder laid out like it (parquet), images undecoded.
+    """A split of a hub data set, or of a local folder of the same layout (parquet), with undecoded images.
 
     Raises:
-        EvaluationError: the data set is gated, absent or broken; the message says how to get it.
+        EvaluationError: the data set is gated, missing or damaged; the message says how to get it.
     """
     from datasets import Image, List, load_dataset
 
@@ -56,7 +56,7 @@ def _how_to_get(name: str, hub_id: str) -> str:
 
 
 def download(name: str, hub_id: str, repo_type: str = "dataset") -> Path:
-    """The folder of a hub repository that is used as files. Raises EvaluationError with the way to get it."""
+    """Download a hub repository and return its folder. Raises EvaluationError, which says how to get the data."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -68,9 +68,9 @@ def download(name: str, hub_id: str, repo_type: str = "dataset") -> Path:
         ) from error
 
 
-def columns(name: str, rows: Any, wanted: Sequence[str]) -> None:
-    """Raises EvaluationError naming the columns that a data set lacks."""
-    if missing := [column for column in wanted if column not in rows.column_names]:
+def columns(name: str, rows: Any, required: Sequence[str]) -> None:
+    """Raise EvaluationError naming the columns that a data set lacks."""
+    if missing := [column for column in required if column not in rows.column_names]:
         raise EvaluationError(f"{name}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
 
 
@@ -82,7 +82,7 @@ class HubImages(Mapping[str, ImageFile]):
         self._places: dict[str, tuple[int, str]] = {}
 
     def add(self, image_id: str, row: int, column: str) -> str:
-        """Note where an image lies; returns its id."""
+        """Register the row and column of an image and return its id."""
         self._places.setdefault(image_id, (row, column))
         return image_id
 
@@ -92,7 +92,7 @@ class HubImages(Mapping[str, ImageFile]):
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
             value = value[0] if value else None
         if not isinstance(value, Mapping) or not (value.get("bytes") or value.get("path")):
-            raise EvaluationError(f"image {image_id!r}: the data set's cell {column} in row {row} holds no image")
+            raise EvaluationError(f"image {image_id!r}: the data set's cell {column} in row {row} contains no image")
         return ImageFile(bytes=value.get("bytes"), path=value.get("path"))
 
     def __iter__(self) -> Iterator[str]:
@@ -103,16 +103,16 @@ class HubImages(Mapping[str, ImageFile]):
 
 
 def hub_rows_and_images(
-    name: str, hub_id: str, split: str, root: str | Path | None, wanted: Sequence[str], image_id: str
+    name: str, hub_id: str, split: str, root: str | Path | None, required: Sequence[str], image_id: str
 ) -> tuple[list[dict[str, Any]], HubImages]:
-    """Rows of a hub data set without their column ``image``, which is read on demand by the row's ``image_name``.
+    """Rows of a hub data set without their column ``image``; images are read on demand by the row's ``image_name``.
 
     Args:
-        wanted: columns that must be there.
-        image_id: the column that names a row's image; rows without it go by ``question_id``.
+        required: columns that the data set must have.
+        image_id: the column that names a row's image; ``question_id`` is used in rows without it.
     """
     data = hub_rows(name, hub_id, split, root)
-    columns(name, data, wanted)
+    columns(name, data, required)
     images = HubImages(data)
     rows = []
     for number, row in enumerate(text_rows(name, data)):
@@ -123,7 +123,7 @@ def hub_rows_and_images(
 
 
 def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
-    """The rows of a hub data set without their image columns. Raises EvaluationError naming a row that is damaged."""
+    """The rows of a hub data set without their image columns. Raises EvaluationError naming a damaged row."""
     rows: list[dict[str, Any]] = []
     try:
         rows.extend(without_images(data))
@@ -135,7 +135,7 @@ def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
 
 
 def without_images(rows: Any) -> Any:
-    """The rows without their image columns, for a quick pass over the texts."""
+    """The rows without their image columns, which makes reading the texts fast."""
     from datasets import Image
 
     images = [
@@ -145,41 +145,41 @@ def without_images(rows: Any) -> Any:
 
 
 class FolderImages(Mapping[str, ImageFile]):
-    """Images below a folder by the paths that a benchmark gives them; a name without a suffix may have any.
+    """Images below a folder by the paths that a benchmark gives them. A name without a suffix matches any suffix.
 
-    The file at that path counts; else the one file whose path ends with the name ("val2017/1.jpg" for "1.jpg"), or,
-    where the folder is an inner one, the file with whose path the name ends ("1.jpg" for "val2017/1.jpg"). A file in
-    another folder of the same base name is never taken.
+    The file at exactly that path is used if there is one. Otherwise it is the one file whose path ends with the name
+    ("val2017/1.jpg" for "1.jpg") or, where ``folder`` is a sub-folder, the file whose path is the end of the name
+    ("1.jpg" for "val2017/1.jpg"). A file of the same base name in a different folder is never used.
 
     Args:
         name: the benchmark.
-        folder: where the images are.
-        names: paths or base names, as in the benchmark's file.
-        setting: the key of the benchmark that sets the folder, for messages.
+        folder: folder with the images.
+        names: paths or base names, as written in the benchmark's file.
+        setting: the benchmark's configuration key of the folder, for error messages.
 
     Raises:
-        EvaluationError: the folder or an image is missing; a name fits several files, or one file several names.
+        EvaluationError: the folder or an image is missing, a name matches several files, or a file several names.
     """
 
     def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:
         if not folder.is_dir():
-            raise EvaluationError(f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to where they are")
+            raise EvaluationError(f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to their folder")
         self._files = _Files(folder)
-        wanted = dict.fromkeys(names)
-        found = {n: self._files.find(n) for n in wanted}
-        hint = f"set benchmark.{name}.{setting} to the folder that the names start from"
-        for n, files in found.items():
+        unique = dict.fromkeys(names)
+        matches = {n: self._files.find(n) for n in unique}
+        hint = f"set benchmark.{name}.{setting} to the folder that the names are relative to"
+        for n, files in matches.items():
             if len(files) > 1:
                 listed = ", ".join(str(file.relative_to(folder)) for file in sorted(files)[:3])
                 raise EvaluationError(
                     f"{name}: image {n!r} could be {len(files)} files below {folder} ({listed}); {hint}"
                 )
-        if missing := [n for n, files in found.items() if not files]:
+        if missing := [n for n, files in matches.items() if not files]:
             raise EvaluationError(
-                f"{name}: {len(missing)} of {len(wanted)} images are missing below {folder} "
+                f"{name}: {len(missing)} of {len(unique)} images are missing below {folder} "
                 f"(first: {', '.join(missing[:3])}); finish the download, or {hint}"
             )
-        self._paths = {n: files[0] for n, files in found.items()}
+        self._paths = {n: files[0] for n, files in matches.items()}
         _check_names(name, self._paths, hint)
 
     def __getitem__(self, image_id: str) -> ImageFile:
@@ -193,7 +193,7 @@ class FolderImages(Mapping[str, ImageFile]):
 
 
 class _Files:
-    """The image files below a folder, by each end of their paths, with and without suffix."""
+    """The image files below a folder, indexed by every trailing part of their paths, with and without suffix."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -206,11 +206,11 @@ class _Files:
                         self._by_end.setdefault((*parts[start:-1], last), []).append(path)
 
     def find(self, name: str) -> list[Path]:
-        """The files that a name could be."""
+        """The files that match a name."""
         parts = _parts(name)
         files = self._by_end.get(parts, [])
         if named := [file for file in files if file.name == parts[-1]]:
-            files = named  # "1.jpg" is not "1.jpg.png", though that is an image called "1.jpg"
+            files = named  # "1.jpg" must not match "1.jpg.png", which without its suffix is "1.jpg", too
         if exact := [file for file in files if len(file.relative_to(self._folder).parts) == len(parts)]:
             return exact
         if files:
@@ -227,22 +227,22 @@ class _Files:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The parts of a path as benchmarks write it: with slashes of either kind, "./" dropped."""
+    """The parts of a path as benchmarks write it: with slashes or backslashes; "./" is dropped."""
     return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "/"))
 
 
 def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
-    """Raise EvaluationError if one file serves two names that say different folders ("a/1.jpg" and "b/1.jpg")."""
+    """Raise EvaluationError if two names with different folders ("a/1.jpg", "b/1.jpg") match the same file."""
     first: dict[Path, str] = {}
-    for wanted, path in paths.items():
-        other = first.setdefault(path, wanted)
-        a, b = sorted(((*_parts(n)[:-1], Path(n).stem) for n in (other, wanted)), key=len)
+    for image_id, path in paths.items():
+        other = first.setdefault(path, image_id)
+        a, b = sorted(((*_parts(n)[:-1], Path(n).stem) for n in (other, image_id)), key=len)
         if b[len(b) - len(a) :] != a:
-            raise EvaluationError(f"{name}: images {other!r} and {wanted!r} would both be {path}; {hint}")
+            raise EvaluationError(f"{name}: images {other!r} and {image_id!r} both match {path}; {hint}")
 
 
 def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageTable:
-    """The images of a data set folder. Raises EvaluationError if one that an item asks about is missing."""
+    """The images of a data set folder. Raises EvaluationError if an item's image is missing."""
     images = ImageTable(folder)
     if missing := [image for item in items for image in item.image_ids if image not in images]:
         raise EvaluationError(
@@ -252,7 +252,7 @@ def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageT
 
 
 class CroppedImages(Mapping[str, ImageFile]):
-    """Images and crops of them: crop id -> (image id, (x, y, width, height) in pixels)."""
+    """Images, and crops of them: crop id -> (image id, (x, y, width, height) in pixels)."""
 
     def __init__(
         self, images: Mapping[str, ImageFile], crops: Mapping[str, tuple[str, tuple[int, int, int, int]]]
@@ -265,9 +265,9 @@ class CroppedImages(Mapping[str, ImageFile]):
         source, (x, y, width, height) = self._crops[image_id]
         image = self._images[source].open()
         inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
-        if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may reach over the edge a little
+        if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may cross the edge slightly
             raise EvaluationError(
-                f"image {source!r}: the box {(x, y, width, height)} is no part of {image.width} x {image.height} pixels"
+                f"image {source!r}: box {(x, y, width, height)} is outside its {image.width} x {image.height} pixels"
             )
         return ImageFile(bytes=png_bytes(image.crop((x, y, x + width, y + height))))
 
@@ -279,20 +279,20 @@ class CroppedImages(Mapping[str, ImageFile]):
 
 
 def find_file(name: str, root: str | Path, *patterns: str) -> Path:
-    """The first file below ``root`` (or ``root`` itself) that matches a pattern. Raises EvaluationError naming them."""
+    """The first file below ``root`` (or ``root`` itself) that matches a pattern, else EvaluationError."""
     root = Path(root)
     if root.is_file():
         return root
     for pattern in patterns:
-        if found := sorted(root.rglob(pattern)):
-            return found[0]
+        if files := sorted(root.rglob(pattern)):
+            return files[0]
     raise EvaluationError(f"{name}: no {' or '.join(patterns)} below {root}; check benchmark.{name}.root")
 
 
 def load_json(name: str, path: Path) -> Any:
-    """A JSON file, or the rows of JSON lines under any name.
+    """The content of a JSON file, or the rows of a JSON lines file, whatever its suffix.
 
-    Raises EvaluationError naming the file, and the line where it is truncated or damaged.
+    Raises EvaluationError naming the file and the line at which it is truncated or damaged.
     """
     try:
         return read_json(path)
@@ -316,23 +316,23 @@ def load_json(name: str, path: Path) -> Any:
 
 
 def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
-    """The objects of a JSON list or of JSON lines (of ``rows``, where the file's content is at hand).
+    """The objects of a JSON list or of JSON lines (of ``rows``, if the file has been read already).
 
-    Raises EvaluationError for a file that holds anything else, naming the entry.
+    Raises EvaluationError naming the first entry that is not an object.
     """
     rows = load_json(name, path) if rows is None else rows
     if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()):
         rows = [rows]  # JSON lines with one line
     if not isinstance(rows, list):
-        raise EvaluationError(f"{name}: {path} holds {_kind(rows)}, not a list of entries; is it the right file?")
+        raise EvaluationError(f"{name}: {path} contains {_kind(rows)}, not a list of entries; is it the right file?")
     return [_object(name, row, f"entry {number} of {path}") for number, row in enumerate(rows)]
 
 
 def json_entries(name: str, path: Path) -> dict[str, dict[str, Any]]:
-    """The objects of a JSON object by key. Raises EvaluationError for a file that holds anything else."""
+    """The objects of a JSON object by key. Raises EvaluationError for a file with any other content."""
     entries = load_json(name, path)
     if not isinstance(entries, dict):
-        raise EvaluationError(f"{name}: {path} holds {_kind(entries)}, not entries by key; is it the right file?")
+        raise EvaluationError(f"{name}: {path} contains {_kind(entries)}, not entries by key; is it the right file?")
     return {key: _object(name, entry, f"entry {key} of {path}") for key, entry in entries.items()}
 
 
@@ -348,10 +348,10 @@ def _kind(value: Any) -> str:
 
 
 def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, read strictly; white space around the header's names is dropped.
+    """The rows of a CSV file with a header, parsed strictly. White space around the header's names is dropped.
 
-    Raises EvaluationError naming the file and the line of a row with too few or too many fields, or of a quote that
-    does not close.
+    Raises EvaluationError naming the file and the line of a row with too few or too many fields, or of an unclosed
+    quote.
     """
     try:
         lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
@@ -368,7 +368,7 @@ def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
             if not header:
                 header = [column.strip() for column in row]
                 if len(set(header)) < len(header):
-                    raise EvaluationError(f"{name}: {path}: two columns of the header have one name")
+                    raise EvaluationError(f"{name}: {path}: two columns of the header have the same name")
             elif len(row) != len(header):
                 raise EvaluationError(
                     f"{name}: {path}, line {line}: {len(row)} fields for {len(header)} columns; download it again"
@@ -381,60 +381,60 @@ def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
 
 
 def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
-    """Values of required keys. Raises EvaluationError naming the row and what it lacks."""
+    """Values of required keys. Raises EvaluationError naming the row and its missing keys."""
     if missing := [key for key in keys if row.get(key) is None]:
         raise EvaluationError(f"{name}: {where} has no {', '.join(missing)}; it has {', '.join(map(str, row))}")
     return [row[key] for key in keys]
 
 
 def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Values of required keys that hold text, as it stands. Raises EvaluationError for other values and for blanks."""
+    """Values of required keys that hold text, unchanged. Raises EvaluationError for other values and for blanks."""
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(value, str) or not value.strip():
-            what = "empty" if isinstance(value, str) else f"{_kind(value)} ({value!r:.60}) and not text"
+            what = "empty" if isinstance(value, str) else f"{_kind(value)} ({value!r:.60}), not text"
             raise EvaluationError(f"{name}: {where}: {key} is {what}; download the data again")
     return values
 
 
 def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Values of required keys that hold an id, an answer or a file's name: text that is not blank, or a number."""
+    """Values of required keys that hold an id, an answer or a file name: non-blank text, or a number."""
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value or value == "":
-            raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}) and not text or a number")
+            raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not text or a number")
     return [str(value) for value in values]
 
 
 def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, ...]:
-    """The options in a Python list written as text ("['a cat', 'a dog']"). Raises EvaluationError for other text."""
+    """Parse the options from a Python list literal ("['a cat', 'a dog']"). Raises EvaluationError for other text."""
     try:
-        found = ast.literal_eval(listed)
+        options = ast.literal_eval(listed)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise EvaluationError(f"{name}: {where}: {key} is not a list: {listed!r:.120}") from error
-    if not isinstance(found, (list, tuple)):
+    if not isinstance(options, (list, tuple)):
         raise EvaluationError(f"{name}: {where}: {key} is not a list: {listed!r:.120}")
-    return tuple(str(option) for option in found)
+    return tuple(str(option) for option in options)
 
 
 def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) -> str:
-    """``value``, which must be one of ``allowed``. Raises EvaluationError naming row and key."""
+    """Return ``value`` if it is one of ``allowed``, else raise EvaluationError naming row and key."""
     if value not in allowed:
-        raise EvaluationError(f"{name}: {where}: {key} is {value!r:.60}, none of {', '.join(allowed)}")
+        raise EvaluationError(f"{name}: {where}: {key} is {value!r:.60}, which is not one of {', '.join(allowed)}")
     return value
 
 
-def check_count(name: str, count: int, known: Mapping[int, str], partial: bool) -> str:
-    """The data version that a count belongs to.
+def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:
+    """The data version that has this number of items.
 
-    Raises EvaluationError for a count nobody knows, unless ``partial`` says that a part is meant.
+    Raises EvaluationError for any other number, unless ``partial`` allows an incomplete copy.
     """
-    if count in known:
-        return known[count]
-    if partial or not known:
+    if count in versions:
+        return versions[count]
+    if partial or not versions:
         return f"partial-{count}" if partial else f"n{count}"
-    counts = " or ".join(str(n) for n in known)
+    counts = " or ".join(str(n) for n in versions)
     raise EvaluationError(
         f"{name}: {count} items, but the benchmark has {counts}; finish the download, or set "
-        f"benchmark.{name}.partial=true if a part is meant"
+        f"benchmark.{name}.partial=true to evaluate an incomplete copy"
     )

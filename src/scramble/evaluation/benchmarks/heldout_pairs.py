@@ -1,7 +1,8 @@
-"""Held-out preference pairs of one's own data: is the caption likelier than its hard negative?
+"""Held-out preference pairs of the training data set: is the caption more likely than its hard negative?
 
-Paper: none, ours; SugarCrepe's question on the data set that was trained on. Data version: content key of the table.
-Counts: as generated. Chance: 50. Human: not measured. Compared with a reference implementation: none exists.
+Paper: none, this project's; SugarCrepe's task on the data set that the model was trained on. Data version: content key
+of the table. Counts: as generated. Chance: 50. Human: not measured. Compared with a reference implementation: none
+exists.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from scramble.storage.tables import read_table, table_path
 
 
 def load(root: str | Path) -> Benchmark:
-    """The pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt."""
+    """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt."""
     is_empty = table_path(root, ImageRecord).exists() and not table_path(root, PreferencePair).exists()
     pairs = [] if is_empty else list(read_table(root, PreferencePair))
     if not pairs:
         raise EvaluationError(
-            f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or name other benchmarks "
-            "(benchmark=[...])"
+            f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or choose other "
+            "benchmarks (benchmark=[...])"
         )
     prompts = {pair.prompt for pair in pairs}
     if len(prompts) > 1:
         raise EvaluationError(
             f"{root}: pairs with {len(prompts)} different prompts cannot be one caption benchmark; "
-            "name others (benchmark=[...])"
+            "choose others (benchmark=[...])"
         )
     items = [
         Item(CaptionChoice(p.pair_id, p.image_ids[0], (p.chosen, p.rejected), kind=p.kind), "captions")

@@ -1,11 +1,12 @@
 """MathVista, testmini.
 
 Paper: Lu et al., ICLR 2024 (arXiv 2310.02255). Data: ``AI4Math/MathVista``, split testmini. Counts: 1,000 (answers:
-text 540, integer 418, float 40, list 2). Chance and human: not established here.
+text 540, integer 418, float 40, list 2). Chance and human: not measured here.
 
-Scoring: the official script lets a language model extract the answer first. Without a judge a rule takes what follows
-"answer is" or the last number or the option named; such results say ``extraction: rule`` and do not compare with
-judged ones. Normalisation and comparison follow the official rules. Compared with a reference implementation: no.
+Scoring: in the official script a language model first extracts the answer. Without a judge a rule takes the text after
+"answer is", or the last number, or the option that is named; such results record ``extraction: rule`` and are not
+comparable with judged ones. Normalisation and comparison follow the official rules. Compared with a reference
+implementation: no.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scramble.records import Question
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """The 1,000 testmini questions with the official query as prompt."""
+    """Load the 1,000 testmini questions with the official query as prompt."""
     data = hub_rows("mathvista", "AI4Math/MathVista", "testmini", root)
     columns("mathvista", data, ("pid", "question", "answer", "question_type", "answer_type", "decoded_image"))
     images = HubImages(data)
@@ -45,11 +46,11 @@ def _item(row: dict[str, Any], image: str) -> Item:
     question, question_type, answer_type = texts("mathvista", row, where, "question", "question_type", "answer_type")
     listed, metadata, precision = row.get("choices") or (), row.get("metadata") or {}, row.get("precision")
     if not isinstance(listed, (list, tuple)) or not isinstance(metadata, dict):
-        raise EvaluationError(f"mathvista: {where}: choices is not a list, or metadata not an object")
+        raise EvaluationError(f"mathvista: {where}: choices is not a list, or metadata is not an object")
     if question_type == "multi_choice" and not listed:
         raise EvaluationError(f"mathvista: {where} is multiple choice but has no choices")
     if precision is not None and (isinstance(precision, (bool, str)) or precision != precision):
-        raise EvaluationError(f"mathvista: {where}: precision is {precision!r:.60} and not a number")
+        raise EvaluationError(f"mathvista: {where}: precision is {precision!r:.60}, not a number")
     choices = tuple(str(choice) for choice in listed)
     prompt = str(row.get("query") or question)
     kind = str(metadata.get("task") or question_type)

@@ -1,11 +1,11 @@
 """MMMU, validation.
 
 Paper: Yue et al., CVPR 2024 (arXiv 2311.16502). Data: ``lmms-lab-encoder/MMMU``, split validation. Counts: 900 (847
-multiple choice, 53 open). Chance and human: not established here. Kinds are subjects; accuracy is the micro mean, as
+multiple choice, 53 open). Chance and human: not measured here. Kinds are subjects; accuracy is the micro mean, as in
 the official script.
 
-Compared with a reference implementation: letters by MMMU's own rule (``protocol=mmmu_official``), without its random
-guess; open answers by its rule as described (numbers rounded to two decimals, strings by inclusion).
+Compared with a reference implementation: reads letters by MMMU's own rule (``protocol=mmmu_official``), without its
+random guess, and open answers by its published rule (numbers rounded to two decimals, strings by inclusion).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KINDS = ("multiple-choice", "open")
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """The 900 validation questions; a question may have up to seven images."""
+    """Load the 900 validation questions. A question can have up to seven images."""
     data = hub_rows("mmmu", "lmms-lab-encoder/MMMU", "validation", root)
     columns("mmmu", data, ("id", "question", "options", "answer", "question_type", "image_1"))
     images = HubImages(data)
@@ -69,7 +69,7 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
 
 
 def _answers(answer: str, where: str) -> tuple[str, ...]:
-    """Open answers are a string, or a list written as one."""
+    """The answers of an open question, given as a string or as a list literal."""
     if answer.startswith("["):
         with suppress(EvaluationError):
             return listed_options("mmmu", where, "answer", answer) or (answer,)

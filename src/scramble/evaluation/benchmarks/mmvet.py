@@ -1,8 +1,9 @@
 """MM-Vet.
 
 Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images. Counts: 218. Chance: 0.
-Human: not found. Graded by a language model from 0 to 1 in steps of 0.1; SCRAMBLe's paper: gpt-4-0613, five gradings,
-mean and 1.96 standard errors. Without a judge, answers wait: no score is given.
+Human: not published. A language model grades each answer from 0 to 1 in steps of 0.1. SCRAMBLe's paper uses gpt-4-0613
+and reports the mean of five gradings with 1.96 standard errors. Without a judge the answers are not graded and there is
+no score.
 
 Compared with a reference implementation: no (needs the judge).
 """
@@ -17,7 +18,7 @@ from scramble.records import Question
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """The 218 questions from ``mm-vet.json``; tags are the capabilities."""
+    """Load the 218 questions from ``mm-vet.json``. Tags are the capabilities."""
     path = find_file("mmvet", root, "mm-vet.json")
     items = []
     for key, row in json_entries("mmvet", path).items():
@@ -27,7 +28,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
         )
         tags = row.get("capability") or []
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise EvaluationError(f"mmvet: {key}: capability is {tags!r:.60} and not a list of names")
+            raise EvaluationError(f"mmvet: {key}: capability is {tags!r:.60}, not a list of names")
         items.append(Item(Question(key, (image,), question, answer), "free", tags=tuple(tags)))
     files = FolderImages("mmvet", Path(images or path.parent), [item.image_ids[0] for item in items])
     version = check_count("mmvet", len(items), {218: "mm-vet-218"}, partial)

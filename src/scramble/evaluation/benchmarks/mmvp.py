@@ -1,12 +1,12 @@
 """MMVP.
 
 Paper: Tong et al., CVPR 2024 (arXiv 2401.06209). Data: ``MMVP/MMVP`` (``Questions.csv`` and images ``1..300.jpg``).
-Counts: 300 questions, 150 pairs (2k - 1, 2k). Chance: 50 a question, 25 a pair.
-Human: 95.7 a pair (third-party report). Labels: the original CSV is wrong for questions 99, 100, 279 and 280 (issues
-14 and 30 of the repository); ``labels=corrected`` repairs them, ``labels=original`` keeps them. They move the pair
+Counts: 300 questions, 150 pairs (2k - 1, 2k). Chance: 50 per question, 25 per pair.
+Human: 95.7 per pair (third-party report). Labels: the original CSV is wrong for questions 99, 100, 279 and 280 (issues
+14 and 30 of the repository); ``labels=corrected`` corrects them, ``labels=original`` keeps them. They change the pair
 score by up to 1.33 points.
 
-Compared with a reference implementation: letters by lmms-eval's rule, on recorded vectors.
+Compared with a reference implementation: letters by lmms-eval's rule, on recorded test vectors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CORRECTIONS = {99: "B", 100: "A", 279: "B", 280: "A"}
 
 
 def load(root: str | Path | None = None, *, labels: str = "corrected", partial: bool = False) -> Benchmark:
-    """The 300 questions in pairs. ``labels``: ``corrected`` or ``original``."""
+    """Load the 300 questions in pairs. ``labels`` is ``corrected`` or ``original``."""
     if labels not in ("corrected", "original"):
         raise EvaluationError(f"mmvp: labels must be corrected or original, not {labels!r}")
     root = download("mmvp", "MMVP/MMVP") if root is None else root
@@ -47,14 +47,14 @@ def _item(row: dict[str, Any], labels: str, where: str) -> Item:
     row = {"Index" if key == "lndex" else key: value for key, value in row.items()}
     (index,) = ids("mmvp", row, where, "Index")
     if not re.fullmatch(r"\s*[1-9]\d{0,8}\s*", index, re.ASCII):
-        raise EvaluationError(f"mmvp: {where}: the index {index!r:.60} is no number from 1 on")
+        raise EvaluationError(f"mmvp: {where}: the index {index!r:.60} is not a number of at least 1")
     number = int(index)
     question, options, answer = texts("mmvp", row, f"row {number}", "Question", "Options", "Correct Answer")
     choices = tuple(part.strip() for part in re.split(r"\([a-z]\)", options, flags=re.IGNORECASE) if part.strip())
     letter = answer.strip().strip("()").upper()
     if len(choices) != 2 or letter not in ("A", "B"):
         raise EvaluationError(
-            f"mmvp: row {number}: options {options!r} and answer {answer!r} are not two options and one of them"
+            f"mmvp: row {number}: options {options!r} and answer {answer!r} are not two options and a letter"
         )
     if labels == "corrected":
         letter = CORRECTIONS.get(number, letter)

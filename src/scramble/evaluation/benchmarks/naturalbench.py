@@ -1,10 +1,10 @@
 """NaturalBench.
 
 Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``BaiqiL/NaturalBench``, split train. Counts: 1,900 groups of
-two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not found.
+two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not published.
 
-Compared with a reference implementation: extraction on recorded vectors; metrics by hand. Kits join question and
-suffix with a space, the official example without; here with a space.
+Compared with a reference implementation: extraction on recorded test vectors; metrics by hand. Evaluation harnesses
+join question and suffix with a space, and so does this module; the official example joins them without a space.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHANCE = {"acc": 50.0, "q_acc": 25.0, "i_acc": 25.0, "g_acc": 6.25}
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """The 1,900 groups; item ids end in ``q<question>_i<image>``."""
+    """Load the 1,900 groups. Item ids end in ``q<question>_i<image>``."""
     data = hub_rows("naturalbench", "BaiqiL/NaturalBench", "train", root)
     columns("naturalbench", data, ("Image_0", "Image_1", "Question_0", "Question_1", "Question_Type"))
     images = HubImages(data)
@@ -55,7 +55,7 @@ def _item(number: int, row: dict[str, Any], q: int, i: int, image: str) -> Item:
     style = "yes_no" if kind == "yes_no" else "letter"
     answer = answer.strip().lower() if style == "yes_no" else answer.strip().upper()
     one_of("naturalbench", where, key, answer, ("yes", "no") if style == "yes_no" else ("A", "B"))
-    choices = () if style == "yes_no" else ("", "")  # the options stand in the question
+    choices = () if style == "yes_no" else ("", "")  # the question contains the options
     record = Question(f"{number}/q{q}_i{i}", (image,), question, answer, kind, choices=choices)
     details = {"suffix": SUFFIX[kind], "options_in_question": True}
     return Item(record, "yes_no" if style == "yes_no" else "letter", group=str(number), details=details)

@@ -1,17 +1,17 @@
-"""2x2 sets kept as a JSON list beside an image folder: EqBen-mini, COLA multi-object, NaturalBench-Retrieval.
+"""2x2 sets stored as a JSON list and an image folder: EqBen-mini, COLA multi-object, NaturalBench-Retrieval.
 
 EqBen-mini. Paper: Wang et al., ICCV 2023 (arXiv 2303.14465). Data: ``eqben_vllm/all_select.json`` and images (Google
-Drive, linked from Wangt-CN/EqBen). Counts: not published, so any is taken and named. Chance: 25 / 25 / 16.67. Human:
-not published.
+Drive, linked from Wangt-CN/EqBen). Counts: not published, so any count is accepted and recorded. Chance:
+25 / 25 / 16.67. Human: not published.
 
 COLA multi-object. Paper: Ray et al., NeurIPS 2023 (arXiv 2305.03689). Data:
-``COLA_multiobjects_matching_benchmark.json``; images from its URLs, kept by file name. Counts: 210. Chance: 25 (the
+``COLA_multiobjects_matching_benchmark.json``; images from its URLs, stored by file name. Counts: 210. Chance: 25 (the
 official accuracy is the image score). Human: 83.9 (third-party report).
 
 NaturalBench-Retrieval. Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``metadata.json`` and images. Counts:
 not published. Chance: 25 / 25 / 16.67.
 
-Compared with a reference implementation: same definition as EqBen's and t2v_metrics' scorers, hand-worked vectors.
+Compared with a reference implementation: same definition as EqBen's and t2v_metrics' scorers; examples worked by hand.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from scramble.records import TwoByTwoItem
 
 
 def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """EqBen-mini from the folder with ``all_select.json``; kinds are its subsets."""
+    """Load EqBen-mini from the folder with ``all_select.json``. Kinds are its subsets."""
     path = find_file("eqben_mini", root, "all_select.json")
     rows = _numbered("eqben_mini", path)
     quads = []
@@ -49,7 +49,7 @@ def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, parti
 
 
 def load_cola(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """COLA multi-object from its JSON list (or the folder that holds it); images by file name below ``images``."""
+    """Load COLA multi-object from its JSON list (or the list's folder). Images are matched by name below ``images``."""
     path = find_file("cola", root, "COLA_multiobjects_matching_benchmark.json", "*multiobject*.json")
     entries = load_json("cola", path)
     if not isinstance(entries, list):
@@ -70,7 +70,7 @@ def load_cola(root: str | Path, *, images: str | Path | None = None, partial: bo
 def load_naturalbench_retrieval(
     root: str | Path, *, images: str | Path | None = None, partial: bool = False
 ) -> Benchmark:
-    """NaturalBench-Retrieval from the folder with ``metadata.json``."""
+    """Load NaturalBench-Retrieval from the folder with ``metadata.json``."""
     name = "naturalbench_retrieval"
     path = find_file(name, root, "metadata.json")
     quads = []
@@ -97,19 +97,19 @@ def _benchmark(
 
 
 def _numbered(name: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Rows with their keys, of a list or of an object of rows."""
+    """The keys and rows of a JSON list or JSON object of rows."""
     if isinstance(load_json(name, path), dict):
         return list(json_entries(name, path).items())
     return [(str(number), row) for number, row in enumerate(json_rows(name, path))]
 
 
 def _file_names(urls: list[str]) -> dict[str, str]:
-    """URL -> file name; with the folders before it where two URLs would share one."""
+    """URL -> file name, preceded by its folders where two URLs have the same file name."""
     paths = {url: PurePosixPath(urlsplit(url).path.lstrip("/")) for url in dict.fromkeys(urls)}
     shared = Counter(path.name for path in paths.values())
     return {url: path.name if shared[path.name] == 1 else str(path) for url, path in paths.items()}
 
 
 def _subset(image: str) -> str:
-    """EqBen's subset from an image path (``images/eqbenag/...``), or nothing."""
+    """EqBen's subset from an image path (``images/eqbenag/...``), or an empty string."""
     return next((part for part in Path(image).parts if part.startswith("eqben")), "")

@@ -2,10 +2,11 @@
 
 Paper: Li et al., EMNLP 2023 (arXiv 2305.10355). Data: ``lmms-lab-encoder/POPE``, split test, or the repository's
 ``coco_pope_{random,popular,adversarial}.json`` (JSON lines) with COCO val2014 images. Counts: 3 x 3,000 (5,127 unique
-image-question pairs); the random part had 2,910 at first. Chance: accuracy 50. Human: not found. Headline: mean of the
-three F1 (``f1_mean``).
+image-question pairs); the random part originally had 2,910. Chance: accuracy 50. Human: not published. Headline: the
+mean of the three F1 scores (``f1_mean``).
 
-Compared with a reference implementation: parsers on recorded outputs of four; LLaVA's confusion counts give its F1.
+Compared with a reference implementation: parsers on recorded outputs of four implementations; F1 from the confusion
+counts that LLaVA publishes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KNOWN = {9000: "pope-9000", 8910: "pope-random-2910"}
 
 
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """The three parts; ``images`` is the COCO val2014 folder (default: ``root``)."""
+    """Load the three parts. ``images`` is the COCO val2014 folder (default: ``root``)."""
     files: Mapping[str, ImageFile]
     if root is not None and (listing := _lists(Path(root))):
         rows = []
@@ -41,8 +42,8 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
         files = FolderImages("pope", Path(images or root), [row["image_name"] for row in rows])
         text, label = "text", "label"
     else:
-        wanted = ("question_id", "question", "answer", "image_source", "image", "category")
-        rows, files = hub_rows_and_images("pope", "lmms-lab-encoder/POPE", "test", root, wanted, "image_source")
+        required = ("question_id", "question", "answer", "image_source", "image", "category")
+        rows, files = hub_rows_and_images("pope", "lmms-lab-encoder/POPE", "test", root, required, "image_source")
         text, label = "question", "answer"
     items = [_item(row, text, label) for row in rows]
     version = check_count("pope", len(items), KNOWN, partial)

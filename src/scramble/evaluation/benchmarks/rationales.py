@@ -1,8 +1,8 @@
-"""Questions answered with a rationale, each step of which is judged against the image's scene graph.
+"""Questions answered with a rationale. Each of its steps is judged against the image's scene graph.
 
-Paper: none (SceneAlign's metrics are not public), ours; see :mod:`scramble.evaluation.faithfulness`. Data
+Paper: none, this project's (SceneAlign's metrics are not public); see :mod:`scramble.evaluation.faithfulness`. Data
 version: content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured.
-Compared with a reference implementation: there is none; in the embedded world the judge is exact.
+Compared with a reference implementation: none exists; in the embedded world the judge is exact.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_NEW_TOKENS = 160
 
 
 def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens: int = MAX_NEW_TOKENS) -> Benchmark:
-    """The questions of a world's split, judged by its grammar and graphs."""
+    """Load the questions of a split of the embedded world, judged by its grammar and scene graphs."""
     items = _items("world_rationales", root, prompt, {"judge": "world", "max_new_tokens": max_new_tokens})
     for item in items:
         assert isinstance(item.record, Question)
         if derive(item.details["graph"], item.record.question) is None:
             raise EvaluationError(
                 f"world_rationales: question {item.item_id!r} has no answer in its scene graph; is this the embedded "
-                "world's data? For real images take benchmark=rationales"
+                "world's data? For real images choose benchmark=rationales"
             )
     return _benchmark("world_rationales", root, items)
 
@@ -40,7 +40,7 @@ def load(
     max_new_tokens: int = 512,
     pipeline: str | None = None,
 ) -> Benchmark:
-    """The questions of a data set's split whose images have scene graphs, judged by a parser of English.
+    """Load the questions of a split whose images have scene graphs, judged by a parser of English.
 
     Args:
         pipeline: spaCy pipeline (package name or folder) that parses the steps; None for the default one.
@@ -51,10 +51,10 @@ def load(
 
 def _items(name: str, root: str | Path, prompt: str, details: dict[str, object]) -> tuple[Item, ...]:
     questions = [q for q in read_table(root, Question) if len(q.image_ids) == 1]
-    wanted = {q.image_ids[0] for q in questions}
-    graphs = {r.image_id: r.graph for r in read_table(root, ImageRecord) if r.image_id in wanted and r.graph}
-    asked = [q for q in questions if q.image_ids[0] in graphs]
-    if not asked:
+    image_ids = {q.image_ids[0] for q in questions}
+    graphs = {r.image_id: r.graph for r in read_table(root, ImageRecord) if r.image_id in image_ids and r.graph}
+    with_graph = [q for q in questions if q.image_ids[0] in graphs]
+    if not with_graph:
         raise EvaluationError(f"{name}: no question in {root} is about an image with a scene graph")
     return check_items(
         name,
@@ -64,7 +64,7 @@ def _items(name: str, root: str | Path, prompt: str, details: dict[str, object])
                 "rationale",
                 details={**details, "graph": graphs[q.image_ids[0]], "prompt": rationales.ask(q.question, prompt)},
             )
-            for q in asked
+            for q in with_graph
         ),
     )
 

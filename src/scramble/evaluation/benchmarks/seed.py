@@ -2,7 +2,7 @@
 
 Paper: Li et al., CVPR 2024 (arXiv 2307.16125). Data: ``lmms-lab-encoder/SEED-Bench``, split test, or the official
 ``SEED-Bench.json`` with its images. Counts: the image part is read from the data (no primary source found). Chance: 25.
-Human: not found. Kinds are question types.
+Human: not published. Kinds are question types.
 
 Compared with a reference implementation: parsers only.
 """
@@ -31,7 +31,7 @@ CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 
 
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """The questions on single images; ``images`` is the folder of the official images."""
+    """Load the questions on single images. ``images`` is the folder of the official images."""
     files: Mapping[str, ImageFile]
     listing = sorted(Path(root).glob("*.json")) if root is not None and Path(root).is_dir() else []
     if listing:
@@ -43,8 +43,8 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
         rows = [{**row, "image_name": ids("seed", row, _where(row), "data_id")[0]} for row in rows]
         files = FolderImages("seed", Path(images or listing[0].parent), [row["image_name"] for row in rows])
     else:
-        wanted = ("question_id", "question", "answer", "image", *CHOICES)
-        rows, files = hub_rows_and_images("seed", "lmms-lab-encoder/SEED-Bench", "test", root, wanted, "question_id")
+        required = ("question_id", "question", "answer", "image", *CHOICES)
+        rows, files = hub_rows_and_images("seed", "lmms-lab-encoder/SEED-Bench", "test", root, required, "question_id")
         rows = [row for row in rows if row.get("data_type", "image") == "image"]
     items = [_item(row) for row in rows]
     version = f"seed-image-{check_count('seed', len(items), {}, partial)}"

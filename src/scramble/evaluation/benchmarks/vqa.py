@@ -1,13 +1,14 @@
 """Open questions scored by VQA accuracy or exact match: VQAv2, OK-VQA, TextVQA, GQA.
 
 VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official questions
-and annotations JSON with COCO images. Counts: val 214,354; test has no public answers: no scores
-but predictions for EvalAI (``handover=[evalai]``).
+and annotations JSON with COCO images. Counts: val 214,354. The answers of test are not public: no scores,
+only predictions for EvalAI (``handover=[evalai]``).
 OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or official JSON.
 TextVQA. Paper: Singh et al., CVPR 2019 (arXiv 1904.08920). Data: ``lmms-lab-encoder/textvqa``, or official JSON.
 GQA. Paper: Hudson and Manning, CVPR 2019 (arXiv 1902.09506). Data: ``lmms-lab-encoder/GQA``, testdev_balanced, or the
 official questions JSON. Scored by exact match that ignores case and punctuation.
-Counts of the last three: no primary source found, so any is taken and named. Chance: none. Human: not checked.
+Counts of the last three: no primary source found, so any count is accepted and recorded. Chance: none. Human: not
+checked.
 
 Compared with a reference implementation: accuracies on recorded outputs of five implementations.
 """
@@ -48,15 +49,15 @@ def load_vqav2(
     split: str = "validation",
     partial: bool = False,
 ) -> Benchmark:
-    """VQAv2; ``split`` is ``validation``, or ``test`` for predictions only. ``images`` holds COCO images."""
+    """Load VQAv2. ``split`` is ``validation``, or ``test`` for predictions only; ``images`` holds COCO images."""
     if split not in ("validation", "test"):
         raise EvaluationError(f"vqav2: split must be validation or test, not {split!r}")
-    known = {214354: "vqav2-val-214354"} if split == "validation" else {}
-    return _annotated("vqav2", "lmms-lab-encoder/VQAv2", split, root, images, known, partial)
+    versions = {214354: "vqav2-val-214354"} if split == "validation" else {}
+    return _annotated("vqav2", "lmms-lab-encoder/VQAv2", split, root, images, versions, partial)
 
 
 def load_okvqa(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """OK-VQA val2014, with lmms-eval's sentence on missing information in the prompt."""
+    """Load OK-VQA val2014, with lmms-eval's sentence on missing information in the prompt."""
     details = {"suffix": UNANSWERABLE + SHORT}
     return _annotated("okvqa", "lmms-lab-encoder/OK-VQA", "val2014", root, images, {}, partial, details)
 
@@ -64,7 +65,7 @@ def load_okvqa(root: str | Path | None = None, *, images: str | Path | None = No
 def load_textvqa(
     root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False
 ) -> Benchmark:
-    """TextVQA validation; no OCR tokens in the prompt."""
+    """Load TextVQA validation, without OCR tokens in the prompt."""
     return _annotated("textvqa", "lmms-lab-encoder/textvqa", "validation", root, images, {}, partial)
 
 
@@ -74,7 +75,7 @@ def _annotated(
     split: str,
     root: str | Path | None,
     images: str | Path | None,
-    known: Mapping[int, str],
+    versions: Mapping[int, str],
     partial: bool,
     details: Mapping[str, Any] | None = None,
 ) -> Benchmark:
@@ -83,55 +84,55 @@ def _annotated(
         rows = _official_rows(name, Path(root), "test" if split == "test" else "val")
         files = FolderImages(name, Path(images or root), [row["image_name"] for row in rows])
     else:
-        wanted = ("question_id", "question", "image")
-        rows, files = hub_rows_and_images(name, hub_id, split, root, wanted, "image_id")
+        required = ("question_id", "question", "image")
+        rows, files = hub_rows_and_images(name, hub_id, split, root, required, "image_id")
     scored = split != "test"
     items = [_annotated_item(name, row, dict(details or {}), scored) for row in rows]
-    version = check_count(name, len(items), known, partial)
+    version = check_count(name, len(items), versions, partial)
     version = version if scored else f"{name}-test-{version}"
     return Benchmark(name, version, check_items(name, items), files, "plain")
 
 
 def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
-    """Rows of a split's official JSON files: questions and annotations apart, or TextVQA's ``data`` with both."""
+    """Rows of a split's official JSON files: separate questions and annotations, or TextVQA's ``data`` with both."""
     questions: dict[str, dict[str, Any]] = {}
     others: set[str] = set()
     for path in sorted(root.glob("*.json")):
         content = load_json(name, path)
-        found = [
+        lists = [
             content[k] for k in ("questions", "annotations", "data") if isinstance(content, dict) and content.get(k)
         ]
-        if found and (other := _split_of(path, content)) not in (None, split):
+        if lists and (other := _split_of(path, content)) not in (None, split):
             others.add(f"{path.name} ({other})")
             continue
-        for number, row in enumerate(json_rows(name, path, found[0]) if found else ()):
+        for number, row in enumerate(json_rows(name, path, lists[0]) if lists else ()):
             (key,) = ids(name, row, f"entry {number} of {path.name}", "question_id")
-            known = questions.setdefault(key, {})
-            if "image_id" in known.keys() & row.keys() and str(known["image_id"]) != str(row["image_id"]):
+            merged = questions.setdefault(key, {})
+            if "image_id" in merged.keys() & row.keys() and str(merged["image_id"]) != str(row["image_id"]):
                 raise EvaluationError(
                     f"{name}: question {key} is about image {row['image_id']} in {path.name} and about image "
-                    f"{known['image_id']} in another file of {root}: questions and annotations are not of one version"
+                    f"{merged['image_id']} in another file of {root}: use questions and annotations of the same version"
                 )
-            known.update(row)
+            merged.update(row)
     if not questions and others:
         raise EvaluationError(
-            f"{name}: {root} has no questions of the split {split} but {', '.join(sorted(others))}; check "
+            f"{name}: {root} has no questions of the split {split}, only of {', '.join(sorted(others))}; check "
             f"benchmark.{name}.root"
         )
     if not questions:
         raise EvaluationError(f"{name}: no JSON file in {root} has questions, annotations or data")
     for key, row in questions.items():
         (image,) = ids(name, row, f"question {key}", "image_id")
-        # Only TextVQA's ids are file names (of Open Images); some of them happen to be all digits.
+        # Only TextVQA's ids are file names (of Open Images); some of them consist of digits only.
         row["image_name"] = image if name == "textvqa" or not image.isdecimal() else coco_name(split, image)
     return list(questions.values())
 
 
 def _split_of(path: Path, content: Mapping[str, Any]) -> str | None:
-    """The split of an official file, ``train``, ``val`` or ``test``: as the file says, else by its name."""
-    said = str(content.get("data_subtype") or content.get("dataset_type") or path.stem)
-    found = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", said.lower().replace("validation", "val"))
-    return found[1] if found else None
+    """The split of an official file, ``train``, ``val`` or ``test``, by its fields or else by its name."""
+    label = str(content.get("data_subtype") or content.get("dataset_type") or path.stem)
+    match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", label.lower().replace("validation", "val"))
+    return match[1] if match else None
 
 
 def coco_name(split: str, image_id: str) -> str:
@@ -158,18 +159,18 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
 
 
 def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The annotators' answers, each a text or an object that holds one; an annotator may have said nothing ("")."""
-    given = row.get("answers") or []
-    if not isinstance(given, list):
-        raise EvaluationError(f"{name}: {where}: answers is {given!r:.60} and not a list")
-    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in given]
+    """The annotators' answers, each a text or an object that contains one. An answer may be empty ("")."""
+    annotations = row.get("answers") or []
+    if not isinstance(annotations, list):
+        raise EvaluationError(f"{name}: {where}: answers is {annotations!r:.60}, not a list")
+    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in annotations]
     if bad := [a for a in answers if isinstance(a, bool) or not isinstance(a, (str, int, float)) or a != a]:  # NaN
-        raise EvaluationError(f"{name}: {where}: {bad[0]!r:.60} is no answer")
+        raise EvaluationError(f"{name}: {where}: {bad[0]!r:.60} is not an answer")
     return tuple(str(answer) for answer in answers)
 
 
 def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """GQA testdev-balanced from the hub, or from ``testdev_balanced_questions.json`` and an image folder."""
+    """Load GQA testdev-balanced from the hub, or from ``testdev_balanced_questions.json`` and an image folder."""
     files: Mapping[str, ImageFile]
     rows: list[dict[str, Any]]
     listing = sorted(Path(root).rglob("*balanced_questions.json")) if root is not None else []
@@ -199,11 +200,11 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
 
 
 def _part(root: str | Path | None, part: str) -> Path | None:
-    """The sub-folder of a local copy that holds one configuration of the hub data set."""
+    """The sub-folder of a local copy with one configuration of the hub data set."""
     if root is None:
         return None
     folder = Path(root)
-    found = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.endswith(part)] if folder.is_dir() else []
-    if not found:
+    folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.endswith(part)] if folder.is_dir() else []
+    if not folders:
         raise EvaluationError(f"gqa: no folder ending in {part} below {root}")
-    return found[0]
+    return folders[0]

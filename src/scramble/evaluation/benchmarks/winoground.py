@@ -2,7 +2,7 @@
 
 Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`` (gated), split test, or the mirror's
 folder (``examples.jsonl`` and ``images/``). Counts: 400. Chance: 25 / 25 / 16.67. Human: 89.5 / 88.5 / 85.5 (paper,
-table 3). Compared with a reference implementation: the three scores' definition is the data set card's; published
+table 3). Compared with a reference implementation: the three scores are defined as in the data set card; published
 model scores are gated and were not available.
 """
 
@@ -38,8 +38,8 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
 
     Args:
         root: folder with ``examples.jsonl`` and images, or with the hub's parquet files; None uses the hub.
-        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), id -> tags; searched in ``root`` if None.
-        partial: accept another count.
+        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), id -> tags; if None, it is searched for in ``root``.
+        partial: accept another number of items.
     """
     images: Mapping[str, ImageFile]
     rows: list[dict[str, Any]]
@@ -70,7 +70,7 @@ def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]])
     )
     predicates = row.get("num_main_preds")
     if predicates is not None and not str(predicates).isdecimal():
-        raise EvaluationError(f"winoground: {where}: num_main_preds is {predicates!r:.60} and not a number")
+        raise EvaluationError(f"winoground: {where}: num_main_preds is {predicates!r:.60}, not a number")
     tags = [
         *([f"collapsed:{row['collapsed_tag']}"] if row.get("collapsed_tag") else []),
         *([f"{predicates} main pred{'s' if int(predicates) > 1 else ''}"] if predicates else []),
@@ -83,10 +83,10 @@ def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]])
 def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, list[str]]:
     if path is None:
         names = ("why_winoground_hard.json", "new_tag_assignments.json")
-        found = [p for n in names for p in Path(root).rglob(n)] if root is not None and Path(root).is_dir() else []
-        if not found:
+        files = [p for n in names for p in Path(root).rglob(n)] if root is not None and Path(root).is_dir() else []
+        if not files:
             return {}
-        path = found[0]
+        path = files[0]
     found_tags = load_json("winoground", Path(path))
     if not isinstance(found_tags, dict) or not all(isinstance(tags, list) for tags in found_tags.values()):
         raise EvaluationError(

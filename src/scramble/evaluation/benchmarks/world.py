@@ -1,8 +1,8 @@
-"""The embedded world's own Winoground and questions.
+"""Winoground-style 2x2 items and questions of the embedded world.
 
-Paper: none, ours. Data version: content key of the tables. Counts: as generated. Chance: 25 / 25 / 16.67 for the 2x2
-sets, 1 / number of candidate answers a question. Human: not measured. Compared with a reference implementation: the
-2x2 score is Winoground's; the data's truth is the world's own judge.
+Paper: none, this project's. Data version: content key of the tables. Counts: as generated. Chance: 25 / 25 / 16.67 for
+the 2x2 sets, 1 / number of candidate answers for a question. Human: not measured. Compared with a reference
+implementation: the 2x2 score is Winoground's; the world's own judge decides what is true.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CAPTION_PROMPT = "Describe the image."
 
 
 def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
-    """The 2x2 items (``quads.parquet``) of a split's folder; scores also by kind, and by kind and part."""
+    """Load the 2x2 items (``quads.parquet``) of a split's folder. There are scores by kind, and by kind and part."""
     items = [
         Item(replace(quad, tags=()), "quad", tags=_parts(quad))
         for quad in _rows("world_winoground", root, TwoByTwoItem)
@@ -40,30 +40,30 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
 
 
 def _rows(name: str, root: str | Path, table: type[Record]) -> list[Record]:
-    """The rows of a table that the world's data sets have. Raises EvaluationError for a data set without it."""
+    """The rows of a table of the embedded world. Raises EvaluationError for a data set without this table."""
     if table_path(root, ImageRecord).exists() and not table_path(root, table).exists():
         raise EvaluationError(
-            f"{name}: {table_path(root, table)} is missing; data that are not the embedded world's are scored on their "
+            f"{name}: {table_path(root, table)} is missing; data that is not from the embedded world is scored on its "
             "own pairs (benchmark=[heldout_pairs], trainer.watch.benchmarks=[heldout_pairs])"
         )
     return list(read_table(root, table))
 
 
 def load_vqa(root: str | Path) -> Benchmark:
-    """The questions (``questions.parquet``) of a split's folder, answered from the closed list of their kind."""
+    """Load the questions (``questions.parquet``) of a split's folder, answered from the closed list of their kind."""
     questions = _rows("world_vqa", root, Question)
     answers: dict[str, set[str]] = {}
     for question in questions:
         if not question.answer:
             raise EvaluationError(f"world_vqa: question {question.question_id!r} has no answer")
         answers.setdefault(question.kind, set()).add(question.answer)
-    candidates = {kind: tuple(sorted(found)) for kind, found in answers.items()}
-    if alone := [kind for kind, found in candidates.items() if len(found) < 2]:
+    candidates = {kind: tuple(sorted(options)) for kind, options in answers.items()}
+    if alone := [kind for kind, options in candidates.items() if len(options) < 2]:
         raise EvaluationError(
-            f"world_vqa: all questions of the kind {alone[0]!r} have one answer; generate more scenes"
+            f"world_vqa: all questions of the kind {alone[0]!r} have the same answer; generate more scenes"
         )
     items = [Item(q, "closed", details={"candidates": candidates[q.kind]}) for q in questions]
-    chance = {f"accuracy/{kind}": 100 / len(found) for kind, found in candidates.items()}
+    chance = {f"accuracy/{kind}": 100 / len(options) for kind, options in candidates.items()}
     chance["accuracy"] = sum(chance[f"accuracy/{q.kind}"] for q in questions) / max(len(questions), 1)
     return Benchmark(
         "world_vqa",

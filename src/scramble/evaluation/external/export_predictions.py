@@ -1,6 +1,6 @@
-"""Predictions in the formats that other kits and servers read: VLMEvalKit, lmms-eval, EvalAI (VQAv2), MMBench.
+"""Export predictions for evaluation harnesses and servers: VLMEvalKit, lmms-eval, EvalAI (VQAv2), MMBench.
 
-Cells of an xlsx file hold at most 32,767 characters; longer predictions are refused there, never cut.
+Cells of an xlsx file hold at most 32,767 characters. Longer predictions are an error there; they are never truncated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench")
 
 
 def check_formats(names: Sequence[str]) -> None:
-    """Raises EvaluationError for a format that does not exist."""
+    """Raise EvaluationError for an unknown format."""
     if unknown := [name for name in names if name not in FORMATS]:
         raise EvaluationError(f"handover: no format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
 
@@ -34,10 +34,10 @@ def check_formats(names: Sequence[str]) -> None:
 def write(
     name: str, folder: str | Path, model: str, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Path | None:
-    """Write predictions in one format below ``folder``; None where it has no place for such items.
+    """Write predictions in one format below ``folder``. Returns None if the format does not support these items.
 
     Raises:
-        EvaluationError: ids or texts that the format cannot hold.
+        EvaluationError: the format cannot represent an id or a text.
     """
     if not all(isinstance(item.record, Question) for item in items):
         return None
@@ -54,13 +54,13 @@ def write(
 
 def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """VLMEvalKit's columns of question items: index, question, A.., answer, category, prediction."""
-    found = []
+    table = []
     for item, outcome in zip(items, outcomes, strict=True):
         if not isinstance(item.record, Question):
-            raise EvaluationError(f"item {item.item_id} is no question; other kits have no format for 2x2 items")
+            raise EvaluationError(f"item {item.item_id} is not a question; harnesses have no format for 2x2 items")
         options = dict(zip(LETTERS, item.record.choices, strict=False))
         prediction = outcome.details.get("response", outcome.prediction)
-        found.append(
+        table.append(
             {
                 "index": item.item_id,
                 "question": item.record.question,
@@ -70,11 +70,11 @@ def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, A
                 "prediction": "" if prediction is None else str(prediction),
             }
         )
-    return found
+    return table
 
 
 def write_vlmevalkit(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """VLMEvalKit's prediction file: ``<model>_<dataset>.tsv`` (PRED_FORMAT=tsv) or ``.xlsx``, by the path's suffix."""
+    """Write VLMEvalKit's prediction file ``<model>_<dataset>.tsv`` (PRED_FORMAT=tsv) or ``.xlsx``, by suffix."""
     if Path(path).suffix == ".xlsx":
         write_xlsx(path, table)
         return
@@ -87,7 +87,7 @@ def write_vlmevalkit(path: str | Path, table: Sequence[Mapping[str, Any]]) -> No
 
 
 def write_lmms_eval(path: str | Path, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
-    """lmms-eval's ``<date>_samples_<task>.jsonl``: doc, target, resps, filtered_resps, doc_hash, metric."""
+    """Write lmms-eval's ``<date>_samples_<task>.jsonl``: doc, target, resps, filtered_resps, doc_hash, metric."""
     lines = []
     for number, (row, outcome) in enumerate(zip(rows(items, outcomes), outcomes, strict=True)):
         doc = {key: value for key, value in row.items() if key != "prediction"}
@@ -107,7 +107,7 @@ def write_lmms_eval(path: str | Path, task: str, items: Sequence[Item], outcomes
 
 
 def write_evalai(path: str | Path, items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
-    """EvalAI's VQAv2 submission: a JSON list of ``question_id`` (int) and ``answer``."""
+    """Write EvalAI's VQAv2 submission: a JSON list of ``question_id`` (int) and ``answer``."""
     answers = []
     for item, outcome in zip(items, outcomes, strict=True):
         if not item.item_id.isdigit():
@@ -117,13 +117,13 @@ def write_evalai(path: str | Path, items: Sequence[Item], outcomes: Sequence[Out
 
 
 def write_mmbench(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """The MMBench server's xlsx: index, question, A, B, C, D, prediction (answers are the server's)."""
-    kept = ("index", "question", "A", "B", "C", "D", "prediction")
-    write_xlsx(path, [{column: row.get(column, "") for column in kept} for row in table])
+    """Write the MMBench server's xlsx: index, question, A, B, C, D, prediction (the server has the answers)."""
+    columns = ("index", "question", "A", "B", "C", "D", "prediction")
+    write_xlsx(path, [{column: row.get(column, "") for column in columns} for row in table])
 
 
 def write_xlsx(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """One sheet of text cells. Raises EvaluationError for a cell that xlsx cannot hold."""
+    """Write one sheet of text cells. Raises EvaluationError for a cell that xlsx cannot hold."""
     columns = _columns(table)
     lines = [columns, *([str(row.get(column, "")) for column in columns] for row in table)]
     for line in lines:

@@ -1,7 +1,7 @@
-"""The benchmarks that other kits run: the command for lmms-eval or VLMEvalKit, and their result files read back.
+"""External evaluation harnesses: build the command line of lmms-eval or VLMEvalKit, and read their result files.
 
-A result read back is a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name the kit,
-so a table shows it beside ours and never subtracts the two.
+A result that is read back is a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name
+the harness, so that tables show it next to ours and never subtract the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scramble.storage.files import read_json, write_json
 from scramble.storage.jsonl import read_jsonl
 
 KITS = ("lmms-eval", "vlmevalkit")
-# benchmark -> lmms-eval's task; VLMEvalKit's data set and its class. None: the kit has no such task that is known here.
+# benchmark -> lmms-eval's task; VLMEvalKit's data set and its class. None: no task of the harness is known.
 LMMS_EVAL: dict[str, str | None] = {
     "mmbench": "mmbench_en_dev",
     "mmstar": "mmstar",
@@ -41,11 +41,11 @@ VLMEVALKIT: dict[str, tuple[str, str] | None] = {
     "m3cot": None,
     "mmhal": None,
 }
-# Family -> lmms-eval's model that loads transformers' own classes. It has none for Molmo v1.
+# Family -> lmms-eval's model that loads transformers' own classes. There is none for Molmo v1.
 LMMS_EVAL_MODELS = {"internvl": "internvl_hf", "llava": "llava_hf", "smolvlm": "huggingface", "molmo2": "huggingface"}
 
 COUNTS = {"tot", "hit"}
-"""Columns of VLMEvalKit's tables that are no scores."""
+"""Columns of VLMEvalKit's tables that are not scores."""
 
 Arguments = Mapping[str, Any]
 
@@ -63,33 +63,33 @@ def command(
     kit_args: Arguments | None = None,
     batch_size: int = 1,
 ) -> list[str]:
-    """The command line that runs benchmarks in another kit, in the kit's own environment.
+    """The command line that runs benchmarks in an external harness, in the harness's own environment.
 
     Args:
-        tasks: benchmarks by their names here, or the kit's own: a task of lmms-eval, ``<data set>:<class>`` of
-            VLMEvalKit.
-        name: the model's name in the kit's files.
+        tasks: benchmarks by their names here or by the harness's names: a task of lmms-eval, or
+            ``<data set>:<class>`` of VLMEvalKit.
+        name: the model's name in the harness's files.
         model: folder of the exported model (adapter merged).
-        out: folder for the kit's results; VLMEvalKit's configuration is written beside it, as ``<out>.json``.
-        kit_model: the kit's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
-        kit_args: further arguments of that class. The folder goes in as ``pretrained`` or ``model_path``, unless an
-            argument holds ``{path}``, which stands for it.
+        out: folder for the harness's results. VLMEvalKit's configuration is written next to it, as ``<out>.json``.
+        kit_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
+        kit_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
+            unless an argument contains ``{path}``, which is replaced by the folder.
 
     Raises:
-        EvaluationError: unknown kit or benchmark, no task name known, no class given.
+        EvaluationError: the harness or benchmark is unknown, or a task name or model class is missing.
     """
     if kit not in KITS:
         raise EvaluationError(f"unknown kit {kit!r} {nearest(kit, KITS)}")
     if not kit_model:
-        raise EvaluationError(f"{kit}: no class known for this model; name the kit's own with kit_model=...")
+        raise EvaluationError(f"{kit}: no model class is known for this model; name the harness's with kit_model=...")
     default = "pretrained" if kit == "lmms-eval" else "model_path"
-    given = {k: v.replace("{path}", str(model)) if isinstance(v, str) else v for k, v in (kit_args or {}).items()}
-    if given == dict(kit_args or {}):
-        given = {default: str(model), **given}
+    arguments = {k: v.replace("{path}", str(model)) if isinstance(v, str) else v for k, v in (kit_args or {}).items()}
+    if arguments == dict(kit_args or {}):
+        arguments = {default: str(model), **arguments}
     if kit == "lmms-eval":
-        if bad := next((value for value in given.values() if isinstance(value, str) and "," in value), None):
-            raise EvaluationError(f"lmms-eval reads a comma as the next argument, but one holds it: {bad}")
-        joined = ",".join(f"{key}={value}" for key, value in given.items())
+        if bad := next((value for value in arguments.values() if isinstance(value, str) and "," in value), None):
+            raise EvaluationError(f"lmms-eval separates arguments by commas, but this argument contains one: {bad}")
+        joined = ",".join(f"{key}={value}" for key, value in arguments.items())
         names = ",".join(_known(kit, LMMS_EVAL, task) or task for task in tasks)
         return [
             "python",
@@ -109,30 +109,30 @@ def command(
         ]
     data = dict(_data_set(task) for task in tasks)
     config = Path(f"{out}.json")
-    write_json(config, {"model": {name: {"class": kit_model, **given}}, "data": data})
+    write_json(config, {"model": {name: {"class": kit_model, **arguments}}, "data": data})
     return ["python", "run.py", "--config", str(config), "--work-dir", str(out), "--mode", "all"]
 
 
 def _known(kit: str, names: Mapping[str, Any], task: str) -> Any:
-    """The kit's name of one of our benchmarks; None for a name that is not ours."""
+    """The harness's name of one of our benchmarks; None for a name that is not ours."""
     if task in names and names[task] is None:
-        raise EvaluationError(f"{kit}: no task name known for {task}; give the kit's own in its place")
+        raise EvaluationError(f"{kit}: no task name is known for {task}; use the harness's own task name instead")
     return names.get(task)
 
 
 def _data_set(task: str) -> tuple[str, dict[str, str]]:
     name, _, kind = ":".join(_known("vlmevalkit", VLMEVALKIT, task) or (task,)).partition(":")
     if not kind:
-        known = nearest(task, set(VLMEVALKIT))
+        hint = nearest(task, set(VLMEVALKIT))
         raise EvaluationError(
-            f"vlmevalkit: {task!r} is none of the benchmarks known here {known}; give its data set as <name>:<class>"
+            f"vlmevalkit: {task!r} is not a known benchmark {hint}; give its data set as <name>:<class>"
         )
     return name, {"class": kind, "dataset": name}
 
 
 def benchmark_of(kit: str, task: str) -> str:
-    """Our name for a kit's task or data set; the kit's own where we have none."""
-    table = LMMS_EVAL if kit == "lmms-eval" else {name: found and found[0] for name, found in VLMEVALKIT.items()}
+    """Our name of a harness's task or data set; the harness's name if we have none."""
+    table = LMMS_EVAL if kit == "lmms-eval" else {name: entry and entry[0] for name, entry in VLMEVALKIT.items()}
     return next((ours for ours, theirs in table.items() if theirs == task), task)
 
 
@@ -140,31 +140,31 @@ def benchmark_of(kit: str, task: str) -> str:
 
 
 def read_results(kit: str, folder: str | Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
-    """The newest results of each task below a kit's output folder, with the outcomes of single items where it has any.
+    """The newest result of each task below a harness's output folder, with its outcomes per item where available.
 
     Args:
-        model: what a result's ``model`` holds, see :mod:`scramble.evaluation.scoring.results`.
+        model: the ``model`` of the results, see :mod:`scramble.evaluation.scoring.results`.
 
     Raises:
-        EvaluationError: a file that is not what the kit writes.
+        EvaluationError: a file does not have the harness's format.
     """
     pattern = "*_results.json" if kit == "lmms-eval" else "*.csv"
     files = sorted(Path(folder).rglob(pattern), key=lambda path: path.stat().st_mtime)
     newest: dict[str, tuple[Result, list[Outcome]]] = {}
     for path in files:
         if kit == "lmms-eval":
-            newest |= {found[0].benchmark["name"]: found for found in _lmms_eval(path, model)}
+            newest |= {pair[0].benchmark["name"]: pair for pair in _lmms_eval(path, model)}
         elif task := _vlmevalkit_task(path, str(model["name"])):
             newest[task] = (_vlmevalkit(path, task, model), [])
     return list(newest.values())
 
 
 def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
-    """lmms-eval's ``<date>_results.json``: one result a task. Fractions become percent."""
+    """Read lmms-eval's ``<date>_results.json``: one result per task. Fractions are converted to percent."""
     values = read_json(path)
     if not isinstance(values, dict) or "results" not in values:
-        raise EvaluationError(f"{path}: no 'results'; it is not a results file of lmms-eval")
-    found = []
+        raise EvaluationError(f"{path}: no key 'results'; it is not a results file of lmms-eval")
+    pairs = []
     for task, table in values["results"].items():
         count = ((values.get("n-samples") or {}).get(task) or {}).get("effective")
         scores = {}
@@ -178,12 +178,12 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
         environment = {"git_commit": values.get("git_hash")}
         outcomes = _samples(path, task, scores)
         result = _result("lmms-eval", task, version, len(outcomes) or count, model, scores, environment)
-        found.append((result, outcomes))
-    return found
+        pairs.append((result, outcomes))
+    return pairs
 
 
 def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
-    """Single items from the samples file beside a results file: the scores that are means of numbers in it."""
+    """Outcomes per item from the samples file of a results file, for scores that are means of numbers in it."""
     path = results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl"))
     rows = list(read_jsonl(path))
     means = [
@@ -217,12 +217,12 @@ def _vlmevalkit_task(path: Path, name: str) -> str | None:
     if stem == path.stem or not stem.endswith(("_acc", "_score")):
         return None
     stem = stem.rpartition("_")[0]
-    known = [found[0] for found in VLMEVALKIT.values() if found and f"{stem}_".startswith(f"{found[0]}_")]
-    return max(known, key=len) if known else stem
+    data_sets = [entry[0] for entry in VLMEVALKIT.values() if entry and f"{stem}_".startswith(f"{entry[0]}_")]
+    return max(data_sets, key=len) if data_sets else stem
 
 
 def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
-    """VLMEvalKit's table: a score a number, under the words of its row (``acc/algebra``); ``Overall`` has none."""
+    """Read VLMEvalKit's table: one score per number, named by the words of its row (``acc/algebra``)."""
     with path.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     if not table:
@@ -250,7 +250,7 @@ def _is_number(value: object) -> bool:
 
 
 def _score(value: float, scale: float, error: object, n: int | None) -> dict[str, Any]:
-    """In percent, with what the kit wrote as ``raw``."""
+    """The score in percent, with the harness's own number as ``raw``."""
     return {
         "value": scale * value,
         "standard_error": scale * float(error) if _is_number(error) else None,  # type: ignore[arg-type]

@@ -1,15 +1,23 @@
-"""Faithfulness of rationales: how much of what a model says on its way to an answer the scene graph supports.
+"""Faithfulness of rationales: which share of the reasoning before an answer the scene graph supports.
 
-For the embedded world each step is parsed by the world's grammar and judged by its judge, exactly. For real images the
-steps are parsed into small graphs (:mod:`scramble.scenegraphs.captions`) and looked for in the image's graph, or a
-language model judges them (:class:`scramble.evaluation.judge.Judge`). Source: none of SceneAlign's metrics is public;
-these are our own.
+In the embedded world each step is parsed by the world's grammar and judged exactly. For real images the steps are
+parsed into small graphs (:mod:`scramble.scenegraphs.captions`) and matched with the image's graph, or a language model
+judges them (:class:`scramble.evaluation.judge.Judge`). Source: SceneAlign's metrics are not public; these are this
+project's.
 
-Scores, each in [0, 1] per reply: ``faithfulness``, share of steps that the graph supports (a step that cannot be read
-is not supported; no step at all gives 0); ``entities``, ``attributes``, ``relations``, share of what the readable steps
-say of each sort that is so (1 where nothing of the sort is said, 0 where no step can be read); ``needed``, share of the
-steps that the answer needs which are said; ``faithful``, whether all steps are supported and all needed ones said;
-``accuracy`` of the answer; ``right_and_faithful``, both.
+Scores per reply, each in [0, 1]:
+
+====================== =============================================================================================
+``faithfulness``       share of steps that the graph supports; a step that cannot be parsed is unsupported, and a
+                       reply without steps gets 0
+``entities``,          share of the entities, attributes or relations stated in parsable steps that are true (1 if
+``attributes``,        none is stated, 0 if no step can be parsed)
+``relations``
+``needed``             share of the steps needed for the answer that are stated
+``faithful``           whether all steps are supported and all needed steps are stated
+``accuracy``           whether the answer is right
+``right_and_faithful`` whether the answer is right and the reply faithful
+====================== =============================================================================================
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from scramble.records import Question
 
 
 def judge_reply(item: Item, text: str) -> Judged:
-    """Judge a reply to an item of style ``rationale`` by the judge that it names (``world`` or ``parser``)."""
+    """Judge a reply to an item of style ``rationale`` with the item's judge (``world`` or ``parser``)."""
     assert isinstance(item.record, Question)
     if item.details["judge"] == "world":
         return judge_world(text, item.details["graph"], item.record)

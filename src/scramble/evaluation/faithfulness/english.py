@@ -1,7 +1,7 @@
-"""Faithfulness of English rationales by a parser: each step becomes a small graph that is looked for in the image's.
+"""Faithfulness of English rationales by a parser: each step becomes a small graph, matched with the image's graph.
 
-A gold graph names only a part of what an image shows, so what it lacks counts as unsupported: the scores compare models
-on the same images, and are no absolute measure. Synonyms are those of the shipped lexicon.
+A gold graph describes only a part of an image, and statements about the rest count as unsupported. The scores therefore
+compare models on the same images and are not absolute. Synonyms are those of the shipped lexicon.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ _ENDINGS = re.compile(r"(?:ing|ed|es|s|e)$")
 
 
 def judge_parsed(text: str, graph: Mapping[str, Any], question: Question, pipeline: str | None = None) -> Judged:
-    """Judge an English rationale by the image's graph; ``needed`` is the share of needed objects that it names.
+    """Judge an English rationale by the image's graph. ``needed`` is the share of needed objects that it names.
 
-    Raises GraphError for an unusable graph, PipelineError for a spaCy pipeline that is not installed.
+    Raises GraphError if the graph is unusable and PipelineError if the spaCy pipeline is not installed.
     """
-    gold = read_graph(graph, Counter())  # defects are counted where pairs are made
-    said = rationales.read(text)
-    parsed = list(parse_captions(said.steps, load_caption_parser(pipeline)))
+    gold = read_graph(graph, Counter())  # defects are counted when pairs are generated
+    rationale = rationales.read(text)
+    parsed = list(parse_captions(rationale.steps, load_caption_parser(pipeline)))
     sorts: dict[str, list[bool]] = {"entities": [], "attributes": [], "relations": []}
     verdicts = []
     for step in parsed:
-        found = _facts(gold, step)
-        for sort, values in found.items():
+        facts = _facts(gold, step)
+        for sort, values in facts.items():
             sorts[sort] += values
-        everything = [value for values in found.values() for value in values]
+        everything = [value for values in facts.values() for value in values]
         verdicts.append(UNREADABLE if not everything else SUPPORTED if all(everything) else UNSUPPORTED)
     empty = 1.0 if any(verdict != UNREADABLE for verdict in verdicts) else 0.0
     shares = {sort: sum(values) / len(values) if values else empty for sort, values in sorts.items()}
     anchors = list(dict.fromkeys(m.node for m in mentions(gold, [question.question])))
     needed = [*anchors, *bearers(gold, anchors, question.answer.lower())[:1]]
-    named = {m.node for m in mentions(gold, said.steps)}
+    named = {m.node for m in mentions(gold, rationale.steps)}
     share = sum(node in named for node in needed) / len(needed) if needed else 1.0
-    return scored(said, verdicts, shares, share, question)
+    return scored(rationale, verdicts, shares, share, question)
 
 
 def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:
-    """What a step says, sort by sort, each supported or not; what it denies is supported where the graph lacks it."""
+    """Whether each statement of a step is supported, by sort. A negated one is supported if the graph lacks it."""
     here = {node.id: _alike(gold, node.name) for node in step.graph.nodes}
     attributes = [
         any(_word(word) in map(_word, gold.by_id[other].attributes) for other in here[node.id])
@@ -65,14 +65,14 @@ def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:
         elif fact[0] == "relation" and fact[1] in here and fact[3] in here:
             relations.append(not _related(gold, here[fact[1]], fact[2], here[fact[3]]))
     return {
-        "entities": [bool(found) for found in here.values()] + absent,
+        "entities": [bool(ids) for ids in here.values()] + absent,
         "attributes": attributes,
         "relations": relations,
     }
 
 
 def _alike(gold: SceneGraph, name: str) -> list[str]:
-    """Ids of the objects that a name may stand for: the same name, its synonym, or a name with the same head."""
+    """Ids of the objects that a name may refer to: the same name, its synonym, or a name with the same head."""
     return [
         node.id for node in gold.nodes if _name(node.name) == _name(name) or _name(node.name.split()[-1]) == _name(name)
     ]
@@ -84,13 +84,13 @@ def _name(name: str) -> str:
 
 
 def _word(word: str) -> str:
-    known = load_lexicon().adjectives.get(word)
-    return known.word if known else word
+    adjective = load_lexicon().adjectives.get(word)
+    return adjective.word if adjective else word
 
 
 def _related(gold: SceneGraph, subjects: list[str], predicate: str, objects: list[str]) -> bool:
-    wanted = _stems(predicate)
-    return any(k.subject in subjects and k.object in objects and wanted & _stems(k.predicate) for k in gold.links)
+    stems = _stems(predicate)
+    return any(k.subject in subjects and k.object in objects and stems & _stems(k.predicate) for k in gold.links)
 
 
 def _stems(predicate: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Verdicts on the steps of a rationale, and the scores that follow from them."""
+"""Verdicts on the steps of a rationale, and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUPPORTED, UNSUPPORTED, UNREADABLE = "supported", "unsupported", "unreadable"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A judged reply: its scores, each step with its verdict, and the answer it gives ("" for none)."""
+    """A judged reply: its scores, its steps with verdicts, and its answer ("" if there is none)."""
 
     values: dict[str, float]
     steps: list[dict[str, str]]
@@ -21,17 +21,17 @@ class Judged:
 
 
 def scored(
-    said: rationales.Rationale,
+    rationale: rationales.Rationale,
     verdicts: Sequence[str],
     sorts: Mapping[str, float],
     needed: float,
     question: Question,
 ) -> Judged:
-    """The scores that follow from the verdicts on a rationale's steps."""
+    """Compute the scores from the verdicts on a rationale's steps."""
     supported = [verdict == SUPPORTED for verdict in verdicts]
     faithful = float(bool(supported) and all(supported) and needed == 1.0)
     accepted = {_plain(answer) for answer in (question.answer, *question.answers)}
-    right = float(any(_plain(form) in accepted for form in final_answers.forms(said.answer)))
+    right = float(any(_plain(form) in accepted for form in final_answers.forms(rationale.answer)))
     values = {
         "faithfulness": share(supported, empty=0.0),
         **sorts,
@@ -40,12 +40,12 @@ def scored(
         "accuracy": right,
         "right_and_faithful": faithful * right,
     }
-    steps = [{"step": step, "verdict": verdict} for step, verdict in zip(said.steps, verdicts, strict=True)]
-    return Judged(values, steps, said.answer)
+    steps = [{"step": step, "verdict": verdict} for step, verdict in zip(rationale.steps, verdicts, strict=True)]
+    return Judged(values, steps, rationale.answer)
 
 
 def share(values: Sequence[bool], *, empty: float) -> float:
-    """Share of true values; ``empty`` where there is none."""
+    """Share of true values; ``empty`` if there are no values."""
     return sum(values) / len(values) if values else empty
 
 

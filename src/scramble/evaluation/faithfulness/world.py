@@ -1,4 +1,4 @@
-"""The judge of rationales about scenes of the embedded world: exact, by the scene's complete graph."""
+"""Judge rationales about scenes of the embedded world exactly, by the scene's complete graph."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scramble.world.judge import clause_holds, matches
 
 def judge_world(text: str, graph: Graph, question: Question) -> Judged:
     """Judge a rationale about a scene of the embedded world by its complete graph."""
-    said = rationales.read(text)
-    read = [read_step(step) for step in said.steps]
+    rationale = rationales.read(text)
+    read = [read_step(step) for step in rationale.steps]
     verdicts = [
         UNREADABLE if clauses is None else SUPPORTED if all(clause_holds(graph, c) for c in clauses) else UNSUPPORTED
         for clauses in read
     ]
-    clauses = [clause for found in read for clause in found or ()]
+    clauses = [clause for parsed in read for clause in parsed or ()]
     truth = derive(graph, question.question)
     needed = truth.clauses if truth else ()
     parts = [_parts(graph, clause) for clause in clauses]
@@ -28,17 +28,17 @@ def judge_world(text: str, graph: Graph, question: Question) -> Judged:
         sort: share([value for part in parts for value in part[sort]], empty=1.0 if clauses else 0.0)
         for sort in ("entities", "attributes", "relations")
     }
-    return scored(said, verdicts, sorts, _needed(graph, clauses, needed), question)
+    return scored(rationale, verdicts, sorts, _needed(graph, clauses, needed), question)
 
 
-def _needed(graph: Graph, said: Sequence[Clause], needed: Sequence[Clause]) -> float:
-    """Share of the needed clauses that a true clause says, with or without details."""
-    true = [clause for clause in said if clause_holds(graph, clause)]
-    return share([any(says(clause, wanted) for clause in true) for wanted in needed], empty=1.0)
+def _needed(graph: Graph, stated: Sequence[Clause], needed: Sequence[Clause]) -> float:
+    """Share of the needed clauses that a true clause states, with or without details."""
+    true = [clause for clause in stated if clause_holds(graph, clause)]
+    return share([any(says(clause, needed_clause) for clause in true) for needed_clause in needed], empty=1.0)
 
 
 def _parts(graph: Graph, clause: Clause) -> dict[str, list[bool]]:
-    """What a clause says of objects, attributes and relations, each true or not."""
+    """Whether each object, attribute and relation that a clause states is true."""
     if isinstance(clause, Count):
         nouns = [clause.noun] if clause.number else []
     else:

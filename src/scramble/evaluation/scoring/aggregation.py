@@ -1,8 +1,8 @@
-"""From outcomes to scores, each with an error and a test.
+"""Compute scores from outcomes, each with an error and a test.
 
 Most scores are means over *units* (items, pairs, groups); the others (F1, macro averages) are functions of sums over
-clusters of items and are resampled. A benchmark names its ``scoring``; :func:`units` and :func:`ratios` give what later
-runs are paired with.
+clusters of items and are resampled. A benchmark names its ``scoring``; :func:`units` and :func:`ratios` return the
+values by which two runs are paired.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scramble.evaluation.scoring.outcomes import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What a score is the mean of: ids, values in [0, 1] and clusters, in one order."""
+    """The units whose mean is a score: ids, values in [0, 1] and clusters, in the same order."""
 
     ids: tuple[str, ...]
     values: tuple[float, ...]
@@ -31,14 +31,14 @@ class Units:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A score that is no mean of items: ``value`` gives it, in [0, 1], for weights (R, C) of the clusters, as (R,)."""
+    """A score that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,) in [0, 1]."""
 
     clusters: tuple[str, ...]
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 UNGRADED = ("judge", "unscored")
-"""States of outcomes that no score counts: they wait for a judge, or their answers are not public."""
+"""Statuses of outcomes that no score counts: they need a judge, or their answers are not public."""
 
 
 def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
@@ -53,7 +53,7 @@ def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """The scores that are no means of items: POPE's precision, recall, F1, yes-ratio; macro averages over kinds."""
+    """The scores that are not means of items: POPE's precision, recall, F1, yes-ratio; macro averages over kinds."""
     graded = [o for o in outcomes if o.status not in UNGRADED]
     if not graded or scoring not in ("pope", "macro"):
         return {}
@@ -76,7 +76,7 @@ def scores(
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """How many items tied, and how many replies could not be read, refused, or wait for a judge."""
+    """Numbers and rates of tied items and of replies that were unparsed, refused to answer, or need a judge."""
     n = len(outcomes)
     count = {status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", *UNGRADED)}
     return {
@@ -106,24 +106,24 @@ def _plain(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _cola(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Text, image and group, and COLA's own accuracy (the image score) under its name."""
+    """Text, image and group score, and the image score again under COLA's name for it, accuracy."""
     return {**_plain(outcomes), "cola_official": _items(outcomes, "image")}
 
 
 def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Accuracy a question, and a pair (both questions right)."""
+    """Accuracy per question and per pair (both questions right)."""
     return {**_plain(outcomes), "pair_accuracy": _grouped(outcomes)}
 
 
 def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Acc, Q_Acc, I_Acc and G_Acc; ``details`` of the item id end in ``q<question>_i<image>``."""
+    """Acc, Q_Acc, I_Acc and G_Acc; item ids end in ``q<question>_i<image>``."""
     groups: dict[str, dict[str, float]] = {}
     for o in outcomes:
         groups.setdefault(o.group, {})[o.item_id.rpartition("/")[2]] = o.values["accuracy"]
     cells = [(q, i) for q in (0, 1) for i in (0, 1)]
-    if bad := [g for g, found in groups.items() if set(found) != {f"q{q}_i{i}" for q, i in cells}]:
-        raise EvaluationError(f"NaturalBench: group {bad[0]!r} is not complete; its four answers are scored together")
-    correct = np.array([[[found[f"q{q}_i{i}"] for i in (0, 1)] for q in (0, 1)] for found in groups.values()])
+    if bad := [g for g, answers in groups.items() if set(answers) != {f"q{q}_i{i}" for q, i in cells}]:
+        raise EvaluationError(f"NaturalBench: group {bad[0]!r} is incomplete; its four answers are scored together")
+    correct = np.array([[[answers[f"q{q}_i{i}"] for i in (0, 1)] for q in (0, 1)] for answers in groups.values()])
     table = {}
     for name, values in metrics.natural_bench(correct).items():
         per = len(values) // len(groups)
@@ -166,7 +166,7 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
 
 
 def _by_cluster(outcomes: Sequence[Outcome], columns_NK: NDArray[np.float64]) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Cluster names, and the sums (C, K) over each cluster's items of columns (N, K)."""
+    """Cluster names, and the sums (C, K) of columns (N, K) over each cluster's items."""
     names = tuple(dict.fromkeys(o.cluster for o in outcomes))
     place = {name: k for k, name in enumerate(names)}
     sums_CK = np.zeros((len(names), columns_NK.shape[1]))
@@ -175,11 +175,11 @@ def _by_cluster(outcomes: Sequence[Outcome], columns_NK: NDArray[np.float64]) ->
 
 
 def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 where there is nothing to divide by."""
+    """Quotient that is 0 where the divisor is 0."""
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 
 
-# Of true positives, false positives, false negatives and items (R, 4).
+# Functions of (true positives, false positives, false negatives, items), shape (R, 4).
 _CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "precision": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
     "recall": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
@@ -189,7 +189,7 @@ _CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """Overall and by category, and the mean of the categories' F1."""
+    """Ratios overall and by category, and the mean of the categories' F1."""
     said_N = np.array([o.status == "ok" and o.prediction == "yes" for o in outcomes])
     true_N = np.array([o.target == "yes" for o in outcomes])
     counts_NK = np.stack([said_N & true_N, said_N & ~true_N, ~said_N & true_N, np.ones_like(said_N)], axis=1)

@@ -1,4 +1,4 @@
-"""Benchmark metrics as pure functions of scores and outcomes. Scores are fractions in [0, 1] unless said otherwise.
+"""Benchmark metrics as pure functions of scores and outcomes. Scores are fractions in [0, 1] unless stated otherwise.
 
 Array axes: N items, 2 images (or questions), 2 captions (or images).
 """
@@ -17,12 +17,12 @@ TIE_POLICIES: tuple[TiePolicy, ...] = ("wrong", "half", "first")
 
 
 class MetricError(ValueError):
-    """Inputs a metric is not defined on. The message says which and why."""
+    """Inputs for which a metric is not defined. The message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TwoByTwo:
-    """Per-item outcomes (N,) of a 2x2 set; ``ties`` counts the tied ones of the item's four comparisons."""
+    """Per-item outcomes (N,) of a 2x2 set. ``ties`` counts how many of an item's four comparisons are tied."""
 
     text: NDArray[np.float64]
     image: NDArray[np.float64]
@@ -31,7 +31,7 @@ class TwoByTwo:
 
     @property
     def tied_items(self) -> int:
-        """Items with at least one tie."""
+        """The number of items with at least one tie."""
         return int((self.ties > 0).sum())
 
 
@@ -39,15 +39,15 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     """Text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).
 
     Args:
-        scores: (N, 2, 2), ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``; any monotone scale.
-        tie_policy: ``wrong``, strict comparisons, as all published definitions; ``half``, the expected outcome when
+        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``, on any monotone scale.
+        tie_policy: ``wrong``, strict comparisons, as in all published definitions; ``half``, the expected outcome when
             ties are broken at random (a constant scorer gets chance: 1/4, 1/4, 1/6); ``first``, an argmax that takes
-            the lower index, as CLIP_benchmark.
+            the lower index, as in CLIP_benchmark.
 
     Returns:
-        Outcomes in {0, 1} (fractions under ``half``). Group is text and image.
+        Outcomes in {0, 1} (fractions under ``half``). Group is 1 if both text and image are.
     Raises:
-        MetricError: wrong shape, a score that is not a number, or an unknown policy.
+        MetricError: the shape is wrong, a score is not a number, or the policy is unknown.
     """
     scores = _finite(scores, "2x2 scores")
     if scores.ndim != 3 or scores.shape[1:] != (2, 2):
@@ -85,12 +85,12 @@ def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
     """Whether candidate ``target`` has the highest of ``scores``; and whether it is tied with the best other one.
 
-    Ties: ``wrong`` counts 0 (SugarCrepe's strict ``>``), ``half`` 1 over the number of tied best candidates,
-    ``first`` takes the lowest index.
+    Ties: ``wrong`` counts as 0 (SugarCrepe's strict ``>``), ``half`` as 1 / number of tied best candidates, and
+    ``first`` selects the lowest index.
     """
     values = _finite(scores, "choice scores")
     if values.ndim != 1 or len(values) < 2 or not 0 <= target < len(values):
-        raise MetricError(f"a choice needs two or more scores and a target among them, got {len(values)} and {target}")
+        raise MetricError(f"choice needs at least two scores and a target among them, got {len(values)} and {target}")
     best = values.max()
     winners = np.flatnonzero(values == best)
     tied = values[target] == best and len(winners) > 1
@@ -122,7 +122,7 @@ def natural_bench(correct: ArrayLike) -> dict[str, NDArray[np.float64]]:
 
 
 def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[np.float64]:
-    """Per group (in order of first appearance) 1 if all of its members are right: MMVP pairs, CircularEval."""
+    """For each group, in order of first appearance, 1 if all members are right (MMVP pairs, CircularEval)."""
     if len(correct) != len(groups):
         raise MetricError(f"{len(correct)} outcomes but {len(groups)} group labels")
     lowest: dict[Hashable, float] = {}

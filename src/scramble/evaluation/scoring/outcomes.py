@@ -1,4 +1,4 @@
-"""From replies to outcomes: what one item got, and how its reply was read. No model is needed here."""
+"""Compute outcomes from replies: the score of one item and how its reply was parsed. No model is needed here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Outcome:
     """One item's result.
 
     Attributes:
-        cluster: what ties it to other items statistically: its group, or its first image.
+        cluster: label of the items that are statistically dependent on it: its group, or its first image.
         values: outcome by metric, in [0, 1].
         status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it) or ``unscored``
             (the answer is not public).
@@ -68,7 +68,7 @@ def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], prot
     kind = protocol.caption_score
     if kind in ("yes", "yes_minus_no"):
         rows = [replies[f"{prefix}/{c}"] for c in range(count)]
-        # Per token, as the original scorers; for a one-token answer the sum is the same.
+        # Per token, as in the original scorers; for a one-token answer the sum is the same.
         yes = [r.logprobs[0] / r.tokens[0] for r in rows]
         return yes if kind == "yes" else [y - r.logprobs[1] / r.tokens[1] for y, r in zip(yes, rows, strict=True)]
     if kind == "two_choice":
@@ -78,8 +78,8 @@ def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], prot
     if kind == "caption_mean":
         return [logprob / n for logprob, n in zip(reply.logprobs, reply.tokens, strict=True)]
     if kind == "caption_debiased":
-        blind = replies[f"{item.item_id}/blind"].logprobs
-        return [seen - unseen for seen, unseen in zip(reply.logprobs, blind, strict=True)]
+        prior = replies[f"{item.item_id}/blind"].logprobs
+        return [seen - unseen for seen, unseen in zip(reply.logprobs, prior, strict=True)]
     return list(reply.logprobs)
 
 
@@ -118,8 +118,8 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
     if item.details.get("rule") == "unscored":
         return _outcome(item, {}, text.strip(), "", "unscored", details=details)
     if item.style == "short":
-        # A marked answer may be wrapped ("**red**."): the plainest form that is right counts, the answer as it stands
-        # first. Replies to the other protocols are read as they stand, as the published numbers were.
+        # A marked answer may be wrapped ("**red**."): the first right form counts, beginning with the unchanged answer.
+        # Replies under the other protocols are read unchanged, as for the published numbers.
         marked = protocol.cot_prefix and final_answers.find(reply.text) is not None
         readings = [
             short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if marked else (text,))
@@ -136,7 +136,7 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
 
 
 def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
-    """Accuracy in [0, 1] of a short answer by the rule that ``details["rule"]`` names, and what was read of it."""
+    """Accuracy in [0, 1] of a short answer by the rule named in ``details["rule"]``, and the answer as parsed."""
     rule = item.details.get("rule", "vqa")
     if rule == "vqa":
         accuracy = vqa_accuracy.vqa_accuracy(text, record.answers, protocol.vqa_accuracy)
@@ -155,7 +155,7 @@ def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) 
     names = ("yes", "no") if item.style == "yes_no" else tuple(LETTERS[: len(record.choices)])
     answer = record.answer.lower() if item.style == "yes_no" else record.answer
     if answer not in names:
-        raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is none of {', '.join(names)}")
+        raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}")
     value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
     best = names[int(np.argmax(reply.logprobs))]
     return _outcome(item, {"accuracy": value}, best, answer, ties=int(tied))

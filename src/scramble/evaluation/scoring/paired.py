@@ -1,6 +1,6 @@
-"""A run against a baseline on the same items: differences in points with interval and p-value, seeds pooled.
+"""Compare a run with a baseline on the same items: differences in points with interval and p-value, seeds pooled.
 
-Results are compared only where benchmark, data version, items and protocol agree.
+Results are compared only if benchmark, data version, items and protocol agree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def not_comparable(a: Result, b: Result) -> str | None:
         return f"different data versions ({a.benchmark['version']}, {b.benchmark['version']})"
     if a.benchmark["items"] != b.benchmark["items"]:
         return f"different items ({a.benchmark['items']}, {b.benchmark['items']})"
-    # A result from before a setting existed was made with what is its default now.
+    # A result from before a setting existed was computed with the setting's present default.
     defaults = {f.name: f.default for f in dataclasses.fields(Protocol) if f.default is not dataclasses.MISSING}
     ours, theirs = (defaults | result.protocol for result in (a, b))
     changed = sorted(k for k in {*ours, *theirs} - {"name"} if ours.get(k) != theirs.get(k))
@@ -52,15 +52,15 @@ def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
 def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
     """As :func:`compare`, pooled over seeds: ``runs[s]`` is paired with ``baselines[s]``, or all with one baseline."""
     if len(baselines) not in (1, len(runs)):
-        raise EvaluationError(f"{len(runs)} runs and {len(baselines)} baselines: give one baseline, or one a run")
+        raise EvaluationError(f"{len(runs)} runs and {len(baselines)} baselines: give one baseline, or one per run")
     first = results.read(runs[0])
     for folder in [*runs[1:], *baselines]:
         if reason := not_comparable(first, results.read(folder)):
             raise EvaluationError(f"{folder} cannot be compared with {runs[0]}: {reason}")
     scoring = first.benchmark["scoring"]
     outcomes = [[results.read_outcomes(folder) for folder in side] for side in (runs, baselines)]
-    of_items = [[units(scoring, found) for found in side] for side in outcomes]
-    of_sums = [[ratios(scoring, found) for found in side] for side in outcomes]
+    of_items = [[units(scoring, outcomes_of_run) for outcomes_of_run in side] for side in outcomes]
+    of_sums = [[ratios(scoring, outcomes_of_run) for outcomes_of_run in side] for side in outcomes]
     tests = {name: _test(name, *([u[name] for u in side] for side in of_items)) for name in of_items[0][0]}
     return tests | {name: _ratio_test(name, *([r[name] for r in side] for side in of_sums)) for name in of_sums[0][0]}
 
@@ -68,7 +68,7 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
 def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:
     ids = runs[0].ids
     if any(u.ids != ids for u in [*runs, *baselines]):
-        raise EvaluationError(f"score {name}: the runs do not hold the same items in the same order")
+        raise EvaluationError(f"score {name}: the runs do not have the same items in the same order")
     if len(runs) == 1:
         test = statistics.paired_test(runs[0].values, baselines[0].values, runs[0].clusters)
     else:
@@ -80,7 +80,7 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
 def _ratio_test(name: str, runs: Sequence[Ratio], baselines: Sequence[Ratio]) -> dict[str, Any]:
     clusters = runs[0].clusters
     if any(r.clusters != clusters for r in [*runs, *baselines]):
-        raise EvaluationError(f"score {name}: the runs do not hold the same items in the same order")
+        raise EvaluationError(f"score {name}: the runs do not have the same items in the same order")
     return _points(statistics.paired_bootstrap([r.value for r in runs], [r.value for r in baselines], len(clusters)))
 
 

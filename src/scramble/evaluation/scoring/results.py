@@ -1,23 +1,23 @@
-"""The results schema: what a score file holds, how it is written and read back.
+"""The schema of results: the fields of a result file, and how it is written and read.
 
-``result.json`` of one benchmark and one model holds, with ``schema`` = :data:`SCHEMA`:
+``result.json`` of one benchmark and one model contains, with ``schema`` = :data:`SCHEMA`:
 
 ============== =====================================================================================================
 benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scoring``
 model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of them), ``name`` shown in tables,
                ``engine`` (its kind, where the model was served)
-protocol       every setting of the protocol, name and version among them; ``grading`` (who read the answers) and
-               ``faithfulness`` where a judge, or a rule in its place, takes part
+protocol       every setting of the protocol, including name and version; ``grading`` (who graded the answers) and
+               ``faithfulness`` if a judge, or a rule instead of it, took part
 scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent, ``n`` units, ``chance``
                and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings
 rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unscored``, and rates in [0, 1]
-self_test      batch 1 against batch n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``; null if not run
+self_test      batch size 1 compared with n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``, or null
 environment    package versions, git commit, platform, hardware
-times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now`` (of this call, the rest was on disk)
-source         ``scramble``, or the kit whose result file was read
+times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now`` (by this call; the rest was stored)
+source         ``scramble``, or the harness whose result file was read
 ============== =====================================================================================================
 
-Beside it lie ``items.jsonl`` (one outcome an item, in order) and ``responses*.jsonl`` (one reply a query).
+The same folder has ``items.jsonl`` (one outcome per item, in order) and ``responses*.jsonl`` (one reply per query).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCHEMA = 1
 
 @dataclass
 class Result:
-    """One benchmark's scores for one model with all it takes to trust them. See the module's table."""
+    """One benchmark's scores for one model, with their provenance. See the module's table."""
 
     benchmark: dict[str, Any]
     model: dict[str, Any]
@@ -59,7 +59,7 @@ class Result:
 
 
 def write(folder: str | Path, result: Result, outcomes: Sequence[Outcome]) -> None:
-    """Write ``items.jsonl`` and ``result.json`` (atomically, the result last)."""
+    """Write ``items.jsonl``, then ``result.json``, both atomically."""
     lines = [json.dumps(dataclasses.asdict(o), ensure_ascii=False) for o in outcomes]
     write_text(Path(folder) / "items.jsonl", "\n".join(lines) + "\n")
     write_json(Path(folder) / "result.json", dataclasses.asdict(result))
@@ -70,12 +70,12 @@ def read(folder: str | Path) -> Result:
     path = Path(folder) / "result.json"
     values = read_json(path)
     if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
-        found = values.get("schema") if isinstance(values, Mapping) else None
+        schema = values.get("schema") if isinstance(values, Mapping) else None
         raise EvaluationError(
-            f"{path}: results of schema {found}, this version reads {SCHEMA}; score again (replies on disk are reused)"
+            f"{path}: results of schema {schema}, this version reads {SCHEMA}; score again (stored replies are reused)"
         )
-    known = {f.name for f in dataclasses.fields(Result)}
-    if unknown := sorted(set(values) - known):
+    names = {f.name for f in dataclasses.fields(Result)}
+    if unknown := sorted(set(values) - names):
         raise EvaluationError(f"{path}: unknown field {unknown[0]!r}")
     try:
         return Result(**values)
@@ -84,11 +84,11 @@ def read(folder: str | Path) -> Result:
 
 
 def read_outcomes(folder: str | Path) -> list[Outcome]:
-    """The outcomes beside a result, in the benchmark's order."""
+    """The outcomes of a result in the same folder, in the benchmark's order."""
     rows = read_jsonl(Path(folder) / "items.jsonl")
     return [Outcome(**{**row, "tags": tuple(row["tags"])}) for row in rows]
 
 
 def find(root: str | Path) -> list[Path]:
-    """Folders below ``root`` that hold a result."""
+    """Folders below ``root`` that contain a result."""
     return sorted(path.parent for path in Path(root).rglob("result.json"))

@@ -18,7 +18,7 @@ from scramble.evaluation.scoring.metrics import MetricError
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its standard error and interval; ``n`` items in ``clusters`` independent clusters."""
+    """A mean with its standard error and interval, over ``n`` items in ``clusters`` independent clusters."""
 
     mean: float
     standard_error: float
@@ -32,8 +32,8 @@ class Estimate:
 class PairedTest:
     """Run minus baseline on the same items.
 
-    ``p_value`` belongs to ``test``: McNemar's exact test where outcomes are 0 or 1 and items independent, else a t
-    test over clusters. ``won`` and ``lost`` count items only the run, or only the baseline, got right (or did better).
+    ``p_value`` is that of ``test``: McNemar's exact test if outcomes are 0 or 1 and items independent, else a t test
+    over clusters. ``won`` and ``lost`` count the items on which the run, or the baseline, is better.
     """
 
     difference: float
@@ -50,8 +50,8 @@ class PairedTest:
 def standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
     """Standard error of the mean; with ``clusters`` the cluster-robust one (Miller 2024, section 2.2).
 
-    sqrt(C / (C - 1) * sum over clusters of (sum of deviations)^2) / n; without clusters every item is its own,
-    which is the usual s / sqrt(n). NaN below two clusters.
+    The formula is sqrt(C / (C - 1) * sum over clusters of (sum of deviations)^2) / n. Without clusters every item is
+    its own cluster, which gives the usual s / sqrt(n). The result is NaN for fewer than two clusters.
     """
     values_N = _values(values)
     sums_C = _cluster_sums(values_N - values_N.mean(), clusters)
@@ -90,13 +90,13 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean; whole clusters are drawn with replacement."""
+    """Percentile bootstrap interval of the mean. Whole clusters are drawn with replacement."""
     values_N = _values(values)
     sums_C = _cluster_sums(values_N, clusters)
     sizes_C = _cluster_sums(np.ones_like(values_N), clusters)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
-    for start in range(0, resamples, 200):  # in blocks, to keep memory at 200 x C
+    for start in range(0, resamples, 200):  # in blocks, which limits memory to 200 x C
         draws = generator.integers(0, len(sums_C), (min(200, resamples - start), len(sums_C)))
         means[start : start + 200] = sums_C[draws].sum(axis=1) / sizes_C[draws].sum(axis=1)
     tail = (1 - level) / 2
@@ -108,7 +108,8 @@ def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]
     """McNemar's exact test of two runs' 0/1 outcomes on the same items.
 
     Returns:
-        Items only ``run`` got right, items only ``baseline`` got right, the two-sided binomial p-value (1 if none).
+        The number of items that only ``run`` got right, the number that only ``baseline`` got right, and the two-sided
+        binomial p-value (1 if both numbers are 0).
     """
     from scipy import stats
 
@@ -143,7 +144,7 @@ def paired_test(
             ratio = abs(summary.mean) / summary.standard_error
             p_value = float(2 * stats.t.sf(ratio, summary.clusters - 1))
         else:
-            p_value = float("nan")  # one cluster, or the same difference everywhere: no spread to test against
+            p_value = float("nan")  # one cluster, or the same difference everywhere: there is no variance to test with
     return PairedTest(
         summary.mean,
         summary.standard_error,
@@ -160,7 +161,7 @@ def paired_test(
 def pooled_over_seeds(
     run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
 ) -> PairedTest:
-    """Difference of two methods, each trained with S seeds, on the same N items; seeds and items both vary.
+    """Difference of two methods, each trained with S seeds, on the same N items. Both seeds and items are random.
 
     With d[s, n] the per-item difference of seed s, the variance of the grand mean of a crossed design is
     item / N + seed / S + residual / (S N), estimated by moments as s2_items / N + s2_seeds / S - s2_residual / (S N)
@@ -168,7 +169,7 @@ def pooled_over_seeds(
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
-        clusters: labels of the N items; whole clusters then take the place of items.
+        clusters: labels of the N items; clusters then replace items.
     """
     from scipy import stats
 
@@ -186,7 +187,7 @@ def pooled_over_seeds(
         differences_SN = np.stack(sums) * len(sums[0]) / n
     seeds, items = differences_SN.shape
     mean = float(differences_SN.mean())
-    if items < 2:  # seeds alone do not say how items vary
+    if items < 2:  # the variance over items cannot be estimated
         return PairedTest(mean, math.nan, math.nan, math.nan, math.nan, "t over seeds and items", won, lost, n)
     seed_means_S, item_means_N = differences_SN.mean(axis=1), differences_SN.mean(axis=0)
     by_seed, by_item = seed_means_S.var(ddof=1) / seeds, item_means_N.var(ddof=1) / items
@@ -211,9 +212,9 @@ Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 def bootstrap_ratio(
     score: Weighted, clusters: int, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """A score that is no mean of items, with the spread and the percentile interval of resampled clusters."""
+    """A score that is not a mean of items, with the spread and percentile interval over resampled clusters."""
     value, draws_R = _draws(score, clusters, resamples, seed)
-    if clusters < 2:  # all resamples are the same: no spread, and not a spread of zero
+    if clusters < 2:  # all resamples are the same: the spread is unknown, not zero
         return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters)
     low, high = np.quantile(draws_R, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(draws_R.std(ddof=1)), float(low), float(high), clusters, clusters)
@@ -228,10 +229,10 @@ def paired_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> PairedTest:
-    """Difference of two methods' scores on the same clusters, resampled together; of several seeds the means.
+    """Difference of two methods' scores on the same clusters, resampled together. Scores are averaged over seeds.
 
-    The p-value is twice the share of resampled differences on the far side of zero, at least 2 / (resamples + 1).
-    Seeds are not resampled: the interval is of the items alone.
+    The p-value is twice the share of resampled differences on the other side of zero, at least 2 / (resamples + 1).
+    Seeds are not resampled: the interval covers the items' variance only.
     """
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -249,7 +250,7 @@ def paired_bootstrap(
 
 
 def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[float, NDArray[np.float64]]:
-    """The score, and the scores (R,) of resamples of whole clusters, in blocks to keep memory at 200 x C."""
+    """The score, and the scores (R,) of resampled clusters, in blocks, which limits memory to 200 x C."""
     generator = np.random.default_rng(seed)
     blocks = [min(200, resamples - start) for start in range(0, resamples, 200)]
     equal = np.full(clusters, 1 / clusters)
@@ -280,7 +281,7 @@ def _values(values: ArrayLike) -> NDArray[np.float64]:
     if array.ndim != 1 or array.size == 0:
         raise MetricError(f"a statistic needs a non-empty list of values, got shape {array.shape}")
     if np.isnan(array).any():
-        raise MetricError(f"values hold NaN at index {np.flatnonzero(np.isnan(array))[:5].tolist()}")
+        raise MetricError(f"values contain NaN at index {np.flatnonzero(np.isnan(array))[:5].tolist()}")
     return array
 
 
