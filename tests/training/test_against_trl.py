@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scramble.models import load_vlm
-from scramble.records import PreferencePair
+from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
-from scramble.storage.tables import read_table
+from scramble.storage.tables import read_table, write_table
 from scramble.training.losses import LOSSES
 from tests.training.settings import fit
 
@@ -19,7 +20,9 @@ LEARNING_RATE, BATCH, BETA, SEED = 1e-3, 4, 1.0, 7
 SMOOTHING = {"exo_pair": 1e-3, "robust": 0.1, "aot": 0.1, "aot_unpaired": 0.05}
 
 
-def trl_losses(base: Path, data: Path, out: Path, losses: list[str], weights: list[float], steps: int) -> list[float]:
+def trl_losses(
+    base: Path, data: Path, out: Path, losses: list[str], weights: list[float], steps: int, **options: Any
+) -> list[float]:
     """The loss that TRL logs at each step."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -48,7 +51,6 @@ def trl_losses(base: Path, data: Path, out: Path, losses: list[str], weights: li
         max_steps=steps,
         per_device_train_batch_size=BATCH,
         learning_rate=LEARNING_RATE,
-        lr_scheduler_type="cosine",
         warmup_steps=0.1,
         weight_decay=0.0,
         max_grad_norm=1.0,
@@ -61,6 +63,7 @@ def trl_losses(base: Path, data: Path, out: Path, losses: list[str], weights: li
         save_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        **{"lr_scheduler_type": "cosine", **options},
     )
     lora = LoraConfig(r=8, lora_alpha=16, target_modules=vlm.family.lora_targets)
     trainer = DPOTrainer(
@@ -93,11 +96,10 @@ def our_losses(
         max_steps=steps,
         global_batch_size=BATCH,
         learning_rate=LEARNING_RATE,
-        lr_scheduler_type="cosine",
         warmup_ratio=0.1,
         logging_steps=1,
         seed=SEED,
-        **options,
+        **{"lr_scheduler_type": "cosine", **options},
     )
     return [row["loss"] for row in read_jsonl(out / "metrics.jsonl")]
 
@@ -115,6 +117,33 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 50)
     assert min(ours) < 0.68  # from log 2: it did train
     assert largest_difference(ours, theirs) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_weighting": True},
+        {"ld_alpha": 0.3},
+        {"f_divergence_type": "forward_kl"},
+        {"f_divergence_type": "js_divergence"},
+        {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.5}},
+        {"optim": "adafactor"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """DPO with WPO's weights, LD-DPO, each f-divergence, another schedule and optimizer: the same losses as TRL's."""
+    pairs = list(read_table(data, PreferencePair))
+    write_table(tmp_path / "data", ImageRecord, read_table(data, ImageRecord))
+    write_table(tmp_path / "data", PreferencePair, (replace(p, rejected=f"{p.rejected} indeed indeed") for p in pairs))
+    data = tmp_path / "data"  # LD-DPO counts what the longer answer has more than the shorter one
+    in_step = {"precompute_ref_log_probs": False} if "ld_alpha" in options else {}
+    ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 10, **options, **in_step)
+    theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 10, **options)
+    plain = our_losses(base, data, tmp_path / "plain", ["sigmoid"], [1.0], 10)
+    assert largest_difference(ours, theirs) < 1e-4
+    assert largest_difference(ours, plain) > 1e-3, "the option has an effect"
 
 
 @pytest.mark.parametrize(

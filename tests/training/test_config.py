@@ -74,6 +74,7 @@ ALSO: dict[str, dict[str, Any]] = {
 # What cannot be shown on every machine, and what it needs.
 ELSEWHERE = {
     "tf32": "a GPU",
+    "activation_offloading": "a GPU",
     "fsdp": "several processes",
     "ddp_backend": "several processes",
     "fsdp_config": "several processes",

@@ -518,6 +518,7 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
         (r".*\.(q_proj|v_proj)", "touches the vision tower or projector"),
         (r"(.*language_model.*q_proj|lm_head)", r"touches the output head \(lm_head\)"),
         (r"(", "not a regular expression"),
+        (["query_key_value"], "matches no linear layer"),
     ],
 )
 def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:

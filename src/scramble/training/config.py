@@ -141,6 +141,8 @@ class PreferenceConfig(DPOConfig):
             self.disable_tqdm = not sys.stderr.isatty()
         workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
         super().__post_init__()
+        if self.activation_offloading and self.device.type == "cpu":
+            raise ValueError("trainer.activation_offloading=true moves activations from a GPU, and there is none here")
         self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers
         # One process trains on one GPU: with several in sight, transformers would reach for torch's DataParallel.
         self._n_gpu = min(self.n_gpu, 1)

@@ -144,8 +144,8 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
 
     Args:
         vlm: the base model, without adapter.
-        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's, and ``all-linear`` means
-            the same.
+        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's, ``all-linear`` means the
+            same, and a list names layers of the language model.
         seed: of the adapter's initial weights; with it they equal those that TRL draws.
 
     Raises:
@@ -156,8 +156,11 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
     from transformers import set_seed
 
     fields = {"bias": "none", **peft}
-    if fields.get("target_modules") in (None, "all-linear"):
+    targets = fields.get("target_modules")
+    if targets in (None, "all-linear"):
         fields["target_modules"] = vlm.family.lora_targets
+    elif not isinstance(targets, str):
+        fields["target_modules"] = _in_decoder(vlm.backbone, targets)
     check_lora_targets(vlm.backbone, fields["target_modules"])
     if fields.get("lora_dropout"):
         log.warning(
@@ -173,13 +176,20 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
         raise ModelError(f"peft: {' '.join(str(error).split())}") from error
 
 
-def check_lora_targets(backbone: Backbone, targets: str | Sequence[str]) -> None:
-    """Raise ModelError unless ``targets`` name linear layers of the language model and nothing else.
+def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
+    """The modules of the language model whose names end in one of ``names``, as a regular expression.
 
-    As in PEFT, a text is a regular expression over whole module names, and a list holds last parts of names.
+    PEFT would match a list in the whole model, and towers have layers called ``q_proj`` too.
     """
+    decoder = next(name for name, module in backbone.model.named_modules() if module is backbone.decoder)
+    return rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+
+
+def check_lora_targets(backbone: Backbone, targets: str) -> None:
+    """Raise ModelError unless ``targets`` (a regular expression over whole module names) names linear layers of the
+    language model and nothing else."""
     try:
-        pattern = re.compile(targets if isinstance(targets, str) else "|".join(map(re.escape, targets)))
+        pattern = re.compile(targets)
     except re.error as error:
         raise ModelError(f"peft.target_modules={targets} is not a regular expression: {error}") from error
     outside = {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}

@@ -1,0 +1,80 @@
+"""Options of transformers and PEFT whose numbers no other trainer gives here: they work, and change what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scramble.models import load_vlm
+from scramble.storage.jsonl import read_jsonl
+from tests.training.settings import LORA, fit
+
+PLAIN: dict[str, Any] = {
+    "objective": "mpo",
+    "peft": LORA,
+    "global_batch_size": 4,
+    "learning_rate": 1e-3,
+    "max_steps": 4,
+    "logging_steps": 1,
+}
+
+
+def losses(base: Path, data: Path, out: Path, **options: Any) -> list[float]:
+    fit(load_vlm(base), data, out, **{**PLAIN, **options})
+    return [row["loss"] for row in read_jsonl(out / "metrics.jsonl") if "loss" in row]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"neftune_noise_alpha": 5.0},
+        {"peft": {**LORA, "use_rslora": True}},
+        {"peft": {**LORA, "use_dora": True}},
+        {"peft": {**LORA, "target_modules": ["q_proj", "v_proj"]}},
+        {"peft": {**LORA, "init_lora_weights": "gaussian"}},
+    ],
+    ids=["neftune", "rslora", "dora", "target_modules", "init_lora_weights"],
+)
+def test_options_with_an_effect_give_the_same_twice(
+    base: Path, data: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    found = losses(base, data, tmp_path / "one", **options)
+    assert found == losses(base, data, tmp_path / "two", **options) != losses(base, data, tmp_path / "plain")
+
+
+def test_full_determinism_changes_no_loss(base: Path, data: Path, tmp_path: Path) -> None:
+    plain = losses(base, data, tmp_path / "plain")
+    assert losses(base, data, tmp_path / "other", full_determinism=True) == pytest.approx(plain, abs=1e-6)
+
+
+@pytest.mark.full
+def test_compilation_changes_no_loss(base: Path, data: Path, tmp_path: Path) -> None:
+    """Traced and not compiled to machine code, which takes minutes on a CPU."""
+    compiled = losses(base, data, tmp_path / "other", torch_compile=True, torch_compile_backend="eager")
+    assert compiled == pytest.approx(losses(base, data, tmp_path / "plain"), abs=1e-5)
+
+
+def test_entropy_is_logged_where_it_is_asked_for(base: Path, data: Path, tmp_path: Path) -> None:
+    plain = losses(base, data, tmp_path / "plain")
+    assert losses(base, data, tmp_path / "asked", log_entropy=True) == plain
+    assert all("entropy" not in row for row in read_jsonl(tmp_path / "plain" / "metrics.jsonl"))
+    assert all(0 < row["entropy"] < 10 for row in read_jsonl(tmp_path / "asked" / "metrics.jsonl"))
+
+
+def test_epochs_are_counted_in_steps(base: Path, data: Path, tmp_path: Path) -> None:
+    """32 pairs in batches of 8: an epoch of 4 steps, after which pairs are scored and a checkpoint is written."""
+    epochs = {"save_strategy": "epoch", "eval_strategy": "epoch", "save_total_limit": None}
+    options = {"max_steps": -1, "num_train_epochs": 2, "global_batch_size": 8, "eval_data": data, **epochs}
+    losses(base, data, tmp_path, **options)
+    rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
+    assert [row["step"] for row in rows if "eval_loss" in row] == [0, 4, 8]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == ["step-00000004", "step-00000008"]
+
+
+def test_offloading_without_a_gpu_is_refused() -> None:
+    from tests.training.settings import config
+
+    with pytest.raises(ValueError, match=r"activation_offloading=true moves activations from a GPU"):
+        config(activation_offloading=True)
