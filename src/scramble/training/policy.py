@@ -194,11 +194,7 @@ def check_lora_targets(backbone: Backbone, targets: str) -> None:
         raise ModelError(f"peft.target_modules={targets} is not a regular expression: {error}") from error
     outside = {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
     outside[id(backbone.head)] = "output head"
-    names = {
-        name: name if isinstance(targets, str) else name.rpartition(".")[2]
-        for name, _ in backbone.model.named_modules()
-    }
-    matched = [(name, m) for name, m in backbone.model.named_modules() if pattern.fullmatch(names[name])]
+    matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
     if not any(isinstance(module, nn.Linear) for _, module in matched):
         linear = next((n for n, m in backbone.decoder.named_modules() if isinstance(m, nn.Linear)), "")
         raise ModelError(
