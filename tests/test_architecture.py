@@ -19,7 +19,7 @@ LEVELS = (
     ("reporting",),
     ("pipeline",),
     ("launch",),
-    ("config", "app", "cli", "__main__"),
+    ("config", "app", "api", "cli", "__main__"),
 )
 
 

@@ -1,3 +1,36 @@
-"""SCRAMBLe: synthetic preference data and preference tuning for multimodal language models."""
+"""SCRAMBLe: synthetic preference data and preference tuning for multimodal language models.
+
+The Python interface (docs/python.md) is imported when it is used: ``import scramble`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scramble.api import evaluate, make_pairs, score
+    from scramble.models import load_vlm
+    from scramble.training import PreferenceConfig, train
 
 __version__ = "0.1.0"
+__all__ = ["PreferenceConfig", "evaluate", "load_vlm", "make_pairs", "score", "train"]
+
+_MODULES = {
+    "PreferenceConfig": "scramble.training",
+    "evaluate": "scramble.api",
+    "load_vlm": "scramble.models",
+    "make_pairs": "scramble.api",
+    "score": "scramble.api",
+    "train": "scramble.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # for completion in notebooks

@@ -65,6 +65,12 @@ def load_vlm(
 
     Raises:
         ModelError: with the name of what is wrong and the way out.
+
+    Example:
+        >>> import scramble
+        >>> vlm = scramble.load_vlm("data/tiny_internvl", device="cpu")
+        >>> vlm.family.name, vlm.has_adapter
+        ('internvl', False)
     """
     path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else shipped(path)
     _check_arguments(dtype, attn_implementation, device, quantization)

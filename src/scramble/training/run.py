@@ -59,8 +59,8 @@ def train(
     """Train a model and write the result to ``out``; an interrupted run resumes from its last checkpoint.
 
     Args:
-        vlm: the model to start from, see :func:`scramble.models.load_vlm`. With the adapter it comes with, it is the
-            reference.
+        vlm: the model to start from, see :func:`scramble.models.load_vlm`; its layers are changed in place. With the
+            adapter it comes with, it is the reference.
         data: data set folder (tables of images, pairs, questions), or examples and images.
         out: run folder: ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/``, ``rejected_rows.jsonl``.
         args: settings.
@@ -77,7 +77,16 @@ def train(
         WorkerError: the system killed a data loading worker.
         NonFiniteError: NaN or infinity, with step and pairs.
         Stopped: a signal asked for it (see ``interrupt``); the last step is saved.
-        ValueError: settings that do not go together.
+        ValueError: settings that do not go together, or a model that was trained before and not loaded again.
+
+    Example:
+        >>> import scramble
+        >>> scenes = {"n_train": 16, "n_val": 4, "n_test": 4, "quads_val": 0, "quads_test": 2}
+        >>> _ = scramble.make_pairs("pairs", "world", "world", data_settings=scenes)
+        >>> args = scramble.PreferenceConfig(max_steps=2, global_batch_size=4, peft={"r": 4})
+        >>> summary = scramble.train(scramble.load_vlm("data/tiny_internvl"), "pairs/train", "tuned", args)
+        >>> summary["steps"], summary["adapter"]
+        (2, 'tuned/adapter')
     """
     started = time.perf_counter()
     out, args = _make_folder(Path(out)), copy.copy(args)
@@ -206,6 +215,8 @@ class Prepared:
 
 def check_model(vlm: VLM, args: PreferenceConfig) -> None:
     """Raise ValueError for settings that do not go with the model."""
+    if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
+        raise ValueError("the model was trained before, which left an adapter in its layers: load it again (load_vlm)")
     if args.peft is not None and vlm.has_adapter:
         raise ValueError("peft must be null: the model already has an adapter, which is trained on; or merge it first")
     if vlm.has_adapter and args.train_vision:

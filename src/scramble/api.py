@@ -1,0 +1,300 @@
+"""The Python interface beyond loading and training: make pairs, score answers, evaluate a model.
+
+All calls are offered by the package itself, as in ``scramble.make_pairs``; see docs/python.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from scramble.project import CONFIGS, shipped
+from scramble.storage.hashing import content_key
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from scramble.models import VLM
+
+__all__ = ["evaluate", "make_pairs", "score"]
+
+ImageLike: TypeAlias = "Image.Image | str | Path"
+"""A PIL image, or the path of an image file."""
+Rows = Iterable[Mapping[str, Any]]
+"""Rows with the keys ``image`` (a PIL image or a path) and ``caption`` (a text or a list of texts)."""
+
+
+def make_pairs(
+    out: str | Path,
+    data: str | Path | Rows,
+    method: str = "rules",
+    *,
+    seed: int = 0,
+    data_settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a data set folder of preference pairs, divided into training, validation and test images.
+
+    A finished folder is reused; one that was made from other data or with other settings is refused.
+
+    Args:
+        out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
+        data: rows with ``image`` (a PIL image or a path) and ``caption`` (a text or a list of texts), a ``datasets``
+            data set with these columns included; the path of a folder with ``captions.jsonl`` or ``captions.csv``, or
+            of such a file; or the name of a source in ``configs/data`` (``coco``, ``world_quickstart``, ...).
+        method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline.
+        seed: of the splits and of the choice of negatives.
+        data_settings: changes to the file in ``configs/data``; of rows and folders these are those of
+            ``image_folder.yaml``, such as ``{"test_fraction": 0.2}``.
+        method_settings: changes to the file in ``configs/pairs``, such as ``{"per_caption": 2}``.
+
+    Returns:
+        A summary: counts per split (``splits``), rejected rows, and the audit's accuracies.
+
+    Raises:
+        ConfigError: an unknown source, method or setting, or a setting without a value.
+        SourceError: data that cannot be read, or too many unusable rows.
+        StoreError: the folder was made with other settings.
+        ValueError: rows without ``image`` or ``caption``.
+
+    Example:
+        >>> import scramble
+        >>> scenes = {"n_train": 16, "n_val": 4, "n_test": 4, "quads_val": 0, "quads_test": 2}
+        >>> summary = scramble.make_pairs("pairs", "world", "world", data_settings=scenes)
+        >>> summary["splits"]["train"]["images"]
+        16
+    """
+    from scramble.app import plain
+    from scramble.config import roots
+    from scramble.pipeline.generate import generate
+
+    source, settings = "image_folder", dict(data_settings or {})
+    if not isinstance(data, str | Path):
+        settings = {"images": "."} | settings | {"path": _write_rows(Path(out), data), "id_column": "id"}
+    elif isinstance(data, Path) or (data not in _names("data") and Path(_path(data)).exists()):
+        settings["path"] = _path(data)
+    else:
+        source = data
+    cfg = _compose({"data": source, "pairs": method}, {"data": settings, "pairs": method_settings or {}})
+    cfg.run.data = str(out)
+    roots.validate(cfg, "generate", ())
+    values = plain(cfg, "data", "pairs")
+    return generate(out, data=values["data"], pairs=values["pairs"], seed=seed)
+
+
+def score(
+    vlm: VLM,
+    image: ImageLike | None,
+    prompt: str,
+    answers: Sequence[str],
+    *,
+    per_token: bool = False,
+    score_end: bool = True,
+) -> list[float]:
+    """Log-probability of each answer to a prompt about an image, all in one pass through the token trie.
+
+    Args:
+        vlm: the model, see :func:`scramble.models.load_vlm`.
+        image: a PIL image or a path; None asks about no image.
+        prompt: the question, without the image's placeholder and the chat template.
+        answers: texts whose probabilities are compared.
+        per_token: means over the tokens of each answer instead of their sums.
+        score_end: the end of the turn after the answer is part of it, as in training.
+
+    Returns:
+        Natural logarithms (nats), one per answer, in order.
+
+    Raises:
+        ValueError: an answer is empty, or ``answers`` is a single text.
+        RecordError: the image cannot be read.
+        EvaluationError: more tokens than the model has positions.
+        ModelError: a text holds a control token of the model.
+
+    Example:
+        >>> import scramble
+        >>> vlm = scramble.load_vlm("data/tiny_internvl")
+        >>> captions = ["a red circle is left of a blue square", "a blue square is left of a red circle"]
+        >>> true, swapped = scramble.score(vlm, "data/example/01.png", "Describe the image.", captions)
+        >>> true > swapped
+        True
+    """
+    from scramble.evaluation.items import Query
+    from scramble.evaluation.prompts import QueryEncoder
+    from scramble.trie.score import score as score_tries
+
+    if isinstance(answers, str):
+        raise ValueError(f"answers={answers!r} is a single text: give a list of texts")
+    for number, answer in enumerate(answers):
+        if not answer.strip():
+            raise ValueError(f"answers[{number}]={answer!r} is empty: there is nothing to score")
+    if not answers:
+        return []
+    vlm.model.eval()
+    encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(vlm.backbone.model.config))
+    query = Query("score", (), prompt, tuple(answers), score_end=score_end)
+    item = encoder.trie_item([query], [] if image is None else [_open(image)])
+    (scores,) = score_tries(vlm.backbone, [item])
+    return [each.mean if per_token else each.sum for each in scores]
+
+
+def evaluate(
+    vlm: VLM,
+    benchmarks: str | Sequence[str] | Mapping[str, str | Path | Mapping[str, Any]],
+    out: str | Path,
+    *,
+    protocol: str | Mapping[str, Any] = "default",
+    limit: int | None = None,
+    batch_tokens: int | None = None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Score a model on benchmarks. Replies and results are stored below ``<out>/<benchmark>/`` and reused.
+
+    Args:
+        vlm: the model; ``load_vlm(path, adapter=...)`` loads one with an adapter.
+        benchmarks: names in ``configs/benchmark``; or a mapping from names to the folder of the benchmark's files, or
+            to its options. ``heldout_pairs`` and the embedded world's benchmarks need a split's folder of a data set:
+            ``{"heldout_pairs": "pairs/test"}``.
+        out: folder of the results. ``<run>/<arm>`` makes a run whose arms can be compared.
+        protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
+            ``default`` takes each benchmark's own.
+        limit: at most this many items per benchmark, whole groups.
+        batch_tokens: positions in one forward pass; None chooses by device.
+
+    Returns:
+        Benchmark -> score -> ``value``, ``standard_error``, ``low`` and ``high`` (95 %), all in percent, ``n`` and
+        ``chance``; see :mod:`scramble.evaluation.scoring.results`.
+
+    Raises:
+        EvaluationError: an unknown benchmark, option or protocol, or data that is missing or damaged.
+
+    Example:
+        >>> import scramble
+        >>> scenes = {"n_train": 16, "n_val": 4, "n_test": 4, "quads_val": 0, "quads_test": 2}
+        >>> _ = scramble.make_pairs("pairs", "world", "world", data_settings=scenes)
+        >>> vlm = scramble.load_vlm("data/tiny_internvl")
+        >>> scores = scramble.evaluate(vlm, {"world_winoground": "pairs/test"}, "scores/base")
+        >>> group = scores["world_winoground"]["group"]
+        >>> group["n"], round(group["chance"], 1), 0 <= group["value"] <= 100
+        (18, 16.7, True)
+    """
+    from scramble.console import counter
+    from scramble.evaluation import runner
+    from scramble.evaluation.benchmarks import load_benchmark
+    from scramble.pipeline.provenance import environment
+    from scramble.training.weights import adapter_key, processor_key, weights_key
+
+    named = [benchmarks] if isinstance(benchmarks, str) else benchmarks
+    options = named if isinstance(named, Mapping) else dict.fromkeys(named)
+    loaded = [
+        load_benchmark(name, **(given if isinstance(given, Mapping) else {"root": given}))
+        for name, given in options.items()
+    ]
+    vlm.model.eval()
+    model = vlm.backbone.model
+    # The weights in memory, which training may have changed: not those of the folder that they came from.
+    key = content_key(weights_key(model), adapter_key(model), processor_key(vlm))
+    identity = runner.ModelId(vlm.path, key, vlm.revision, vlm.adapter, Path(out).name, str(model.dtype))
+    results = runner.evaluate(
+        vlm,
+        loaded,
+        protocol,
+        out,
+        model_id=identity,
+        limit=limit,
+        batch_tokens=batch_tokens,
+        environment=environment(),
+        progress=counter,
+    )
+    return {result.benchmark["name"]: result.scores for result in results}
+
+
+# ------------------------------------------------------------------------------------------------------- configuration
+
+
+def _names(group: str) -> list[str]:
+    """The files of a configuration group."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The configuration of ``scripts/generate.py`` with a file of each group and changes to its values.
+
+    Raises ConfigError for an unknown file, and for a setting that must be given and is not.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf, open_dict
+
+    from scramble.config.binding import ConfigError, hint
+
+    for group, name in choices.items():
+        if name not in (known := _names(group)):
+            what = "pair method" if group == "pairs" else "source or path"
+            raise ConfigError([f"no {what} is called {name!r}; {hint(name, known)}"])
+    arguments = {"data": "data_settings", "pairs": "method_settings"}
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("generate", [f"{group}={name}" for group, name in choices.items()])
+    with open_dict(cfg):
+        for group, changes in settings.items():
+            plain = {key: str(value) if isinstance(value, Path) else value for key, value in changes.items()}
+            cfg[group] = OmegaConf.merge(cfg[group], plain)
+            if missing := sorted(OmegaConf.missing_keys(cfg[group])):
+                key = missing[0].removeprefix(f"{group}.")
+                raise ConfigError([f"{group}={choices[group]} needs {arguments[group]}={{'{key}': ...}}"])
+    return cfg
+
+
+# -------------------------------------------------------------------------------------------------------------- images
+
+
+def _open(image: ImageLike) -> Image.Image:
+    """The image as the model's processor takes it. Raises RecordError for a file that cannot be read."""
+    from PIL.Image import Image
+
+    from scramble.pixels import upright_rgb
+    from scramble.records import ImageFile
+
+    if isinstance(image, str | Path):
+        return ImageFile(path=_path(image)).open()
+    if not isinstance(image, Image):
+        raise ValueError(f"image must be a PIL image or a path, not {type(image).__name__}")
+    return upright_rgb(image)
+
+
+def _path(path: str | Path) -> str:
+    return shipped(str(Path(path).expanduser()))
+
+
+def _write_rows(out: Path, rows: Rows) -> Path:
+    """Write rows as a caption file in ``<out>/source``, images in memory as PNG files next to it.
+
+    The files are named by their content: other rows never replace those that a finished data set was made from.
+    """
+    from scramble.storage.files import write_text
+
+    lines = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping) or not {"image", "caption"} <= row.keys():
+            raise ValueError(f"data[{number}] must be a mapping with the keys image and caption")
+        image = row["image"]
+        name = _path(image) if isinstance(image, str | Path) else _write_image(out / "source", image)
+        identity = str(image) if isinstance(image, str | Path) else Path(name).stem
+        lines.append(json.dumps({"image": name, "caption": row["caption"], "id": identity}, ensure_ascii=False))
+    if not lines:
+        raise ValueError("data has no rows: give at least one with image and caption")
+    text = "\n".join(lines) + "\n"
+    path = out / "source" / f"{content_key(text)}.jsonl"
+    if not path.exists():
+        write_text(path, text)
+    return path
+
+
+def _write_image(folder: Path, image: Image.Image) -> str:
+    """Write an image as PNG, named by its pixels; returns the absolute path."""
+    upright = _open(image)
+    path = folder.absolute() / f"{content_key(upright.size, hashlib.sha256(upright.tobytes()).hexdigest())}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        upright.save(path)
+    return str(path)
