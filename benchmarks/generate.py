@@ -88,18 +88,18 @@ def draw_sample(args: argparse.Namespace) -> None:
 
 
 def measure_leaks(args: argparse.Namespace) -> None:
-    """Blind accuracy before and after refinement, with a classifier that refinement does not use, on other folds."""
+    """Text-only accuracy before and after refinement, by a classifier that refinement does not use, on other folds."""
     from rich.console import Console
 
     from scramble.pairs.audit.audit import audit
-    from scramble.pairs.audit.refine import refine_blind
-    from scramble.pairs.audit.text_only import FRESH, blind_accuracy
+    from scramble.pairs.audit.refine import refine_text_only
+    from scramble.pairs.audit.text_only import FRESH, text_only_accuracy
     from scramble.reporting.audit_page import audit_tables
 
     console = Console(width=160)
     pairs = pairs_of(args, args.per_caption)
     console.print("Before refinement", audit_tables(audit(pairs, seed=args.seed))[0].rich())
-    kept = refine_blind(pairs, seed=args.seed)
+    kept = refine_text_only(pairs, seed=args.seed)
     console.print("After refinement", *(t.rich() for t in audit_tables(audit(kept, seed=args.seed))[:2]))
     print(f"kept {len(kept)} of {len(pairs)} pairs ({100 * len(kept) / len(pairs):.1f} %)")
     for family in ("swap", "replace"):
@@ -107,13 +107,13 @@ def measure_leaks(args: argparse.Namespace) -> None:
         after = [p for p in kept if p.kind.startswith(family)]
         print(f"{family}: kept {len(after)} of {len(before)} ({100 * len(after) / len(before):.1f} %)", end="; ")
         for seed in (7, 8, 9):
-            result = blind_accuracy(after, FRESH, seed=args.seed + seed)
+            result = text_only_accuracy(after, FRESH, seed=args.seed + seed)
             low, high = result.interval
             print(f"{FRESH} n-grams, folds {seed}: {result.accuracy:.1f} % ({low:.1f} to {high:.1f})", end="; ")
         print()
         for kind in sorted({p.kind for p in after}):
             members = [p for p in after if p.kind == kind]
-            result = blind_accuracy(members, FRESH, seed=args.seed + 7)
+            result = text_only_accuracy(members, FRESH, seed=args.seed + 7)
             print(f"    {kind}: {result.accuracy:.1f} % (+- {1.96 * result.error:.1f}), n = {result.n}")
 
 

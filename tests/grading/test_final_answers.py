@@ -12,7 +12,7 @@ from scramble.evaluation.scoring.outcomes import outcome
 from scramble.grading import final_answers, parsers, rationales
 from scramble.grading.open_answers import extract_mathvista
 from scramble.grading.rules import is_right, rule_of
-from scramble.pairs.answers.prompts import OTHER_MARK, Said, load_style, read
+from scramble.pairs.answers.prompts import OTHER_MARK, ParsedReply, load_style, read
 from scramble.records import Question
 
 ANIMALS = ("cat", "dog")
@@ -254,9 +254,9 @@ def test_rationales_read_wrapped_answers() -> None:
 
 
 def test_an_answer_under_another_mark_is_malformed_and_not_wrong() -> None:
-    assert read(load_style("boxed"), "One.\nTwo.\nFinal answer: 5") == Said("5", OTHER_MARK)
-    assert read(load_style("steps"), "One.\nTwo.\nSo \\boxed{5}.") == Said("5", OTHER_MARK)
-    assert read(load_style("boxed"), "One.\nTwo.\nAnswer: \\boxed{\\text{red}}") == Said("red")
+    assert read(load_style("boxed"), "One.\nTwo.\nFinal answer: 5") == ParsedReply("5", OTHER_MARK)
+    assert read(load_style("steps"), "One.\nTwo.\nSo \\boxed{5}.") == ParsedReply("5", OTHER_MARK)
+    assert read(load_style("boxed"), "One.\nTwo.\nAnswer: \\boxed{\\text{red}}") == ParsedReply("red")
     assert read(load_style("steps"), "**Final answer:** red\n\n").fault == "no rationale"
 
 

@@ -1,4 +1,4 @@
-"""A spaCy pipeline for the tests of the rules: the offline one where it is, the installed default otherwise."""
+"""A spaCy pipeline for the tests of the rules: the offline one if available, else the installed default."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def candidates(generator: RuleGenerator):
     """All candidates of one caption, by rule: ``candidates("A cat on a mat.", "swap")``."""
 
     def of(text: str, rule: str = "") -> list[Negative]:
-        ((_, found),) = generator.negatives([Caption("1", 0, normalise(text))])
-        return [negative for negative in found if negative.rule.startswith(rule)]
+        ((_, negatives),) = generator.negatives([Caption("1", 0, normalise(text))])
+        return [negative for negative in negatives if negative.rule.startswith(rule)]
 
     return of

@@ -1,4 +1,4 @@
-"""Score columns, predicates on columns, near-duplicates; models in the released formats, tiny and random."""
+"""Score columns, conditions on columns, near-duplicates, and tiny random models in the released formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scramble.pairs.captions.similarity import load_similarity
-from scramble.pairs.contamination import check, coco_id, count_contamination, held_images
+from scramble.pairs.contamination import check, coco_id, count_contamination, find_benchmark_images
 from scramble.pairs.filters import (
     FilterError,
     add_columns,
@@ -49,10 +49,10 @@ def test_columns_then_predicates():
     scored = list(score_pairs(pairs, {"words": lambda texts: [len(t.split()) for t in texts]}, batch=1))
     assert scored[0].scores == {"words.chosen": 5.0, "words.rejected": 5.0}
     dropped = []
-    kept = list(
+    remaining = list(
         keep(scored, {"words.rejected": (None, 5)}, on_drop=lambda p, column: dropped.append((p.pair_id, column)))
     )
-    assert [p.pair_id for p in kept] == ["0"]
+    assert [p.pair_id for p in remaining] == ["0"]
     assert dropped == [("1", "words.rejected")]
     with pytest.raises(FilterError, match="pair 0 has no column 'grammar"):
         list(keep(pairs, {"grammar.rejected": (0.5, None)}))
@@ -60,7 +60,7 @@ def test_columns_then_predicates():
 
 def test_image_check_is_a_column():
     yes = {("1", "A cat."): 0.9, ("1", "A dog."): 0.2}
-    (scored,) = score_images([pair(0, "A cat.", "A dog.")], lambda asked: [yes[a] for a in asked])
+    (scored,) = score_images([pair(0, "A cat.", "A dog.")], lambda queries: [yes[a] for a in queries])
     assert scored.scores == {"image_yes.chosen": 0.9, "image_yes.rejected": 0.2}
 
 
@@ -100,7 +100,7 @@ def test_grammar_reads_class_one_of_a_classifier(tmp_path):
     model.save_pretrained(tmp_path)
     scores = load_grammar(tmp_path, batch=2)(["a cat on the mat", "the dog", "two red cat sits"])
     ids = torch.tensor([[words[w] for w in ["the", "dog"]]])
-    assert scores[1] == pytest.approx(model(ids).logits.softmax(-1)[0, 1].item(), abs=1e-5)  # padding does not count
+    assert scores[1] == pytest.approx(model(ids).logits.softmax(-1)[0, 1].item(), abs=1e-5)  # padding has no effect
 
 
 def test_plausibility_reads_veras_head_from_spare_rows(tmp_path):
@@ -132,7 +132,7 @@ def test_a_model_that_is_not_vera_is_refused(tmp_path):
 
 
 def test_likelihood_of_a_uniform_model(tmp_path):
-    """All weights 0: each token has probability 1/V, so a text of n tokens has -n log V nats."""
+    """With all weights 0 each token has probability 1/V, so a text of n tokens has -n log V nats."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -212,14 +212,16 @@ def test_contamination_by_id_and_by_hash(tmp_path, shared):
     Image.new("RGB", (8, 8), "red").save(folder / "odd.png")
     copy = tmp_path / "renamed.png"
     copy.write_bytes((folder / "odd.png").read_bytes())
-    held = held_images({"sugarcrepe": shared / "data" / "sugarcrepe_sample" / "add_att.json", "mine": folder})
+    benchmark_images = find_benchmark_images(
+        {"sugarcrepe": shared / "data" / "sugarcrepe_sample" / "add_att.json", "mine": folder}
+    )
     images = [
         ImageRecord("000000562121", ImageFile(bytes=b"x")),  # the first entry of add_att.json
         ImageRecord("copy", ImageFile(path=str(copy))),
         ImageRecord("clean", ImageFile(bytes=b"y")),
     ]
-    assert count_contamination(images, held) == {"sugarcrepe": 1, "mine": 1}
-    assert [image.image_id for image in check(images, held, drop=True)] == ["clean"]
-    assert len(list(check(images, held))) == 3
+    assert count_contamination(images, benchmark_images) == {"sugarcrepe": 1, "mine": 1}
+    assert [image.image_id for image in check(images, benchmark_images, drop=True)] == ["clean"]
+    assert len(list(check(images, benchmark_images))) == 3
     with pytest.raises(StoreError, match="nothing"):
-        held_images({"nothing": tmp_path / "absent.json"})
+        find_benchmark_images({"nothing": tmp_path / "absent.json"})

@@ -1,4 +1,4 @@
-"""Mixes keep their shares, repeat nothing and are the same for a seed."""
+"""Mixes have exact shares and no repeated pairs, and are the same for the same seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_shares() -> None:
     assert first == mix(parts, {"a": 1, "b": 1, "c": 2}, seed=3) != mix(parts, {"a": 1, "b": 1, "c": 2}, seed=4)
 
 
-def test_shares_that_cannot_be_had() -> None:
+def test_impossible_shares() -> None:
     with pytest.raises(PairMethodError, match="part b has weight 0"):
         mix({"a": pairs(2), "b": pairs(2)}, {"a": 1, "b": 0})
     with pytest.raises(PairMethodError, match="part b has no pairs"):

@@ -231,7 +231,7 @@ Engine = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Tran
 @dataclass(frozen=True)
 class Refine(Section):
     """Refinement against classifiers that do not see the image; see
-    :func:`scramble.pairs.audit.refine.refine_blind`."""
+    :func:`scramble.pairs.audit.refine.refine_text_only`."""
 
     rounds: Count = 4
     target: Annotated[float, between(0, 100)] = 52.0

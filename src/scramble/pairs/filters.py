@@ -1,8 +1,8 @@
-"""Scores of pairs as columns, and filters as predicates on columns.
+"""Scores of pairs as columns, and filters as conditions on columns.
 
-A scorer reads texts and returns a number for each; :func:`score_pairs` writes ``<name>.chosen`` and
-``<name>.rejected`` into a pair's scores. A filter is ``(column, at least, at most)`` and never runs a model.
-Models are loaded only when one of the ``load_*`` functions is called.
+A scorer returns a number for each text; :func:`score_pairs` writes ``<name>.chosen`` and ``<name>.rejected`` into a
+pair's scores. A filter is ``(column, minimum, maximum)`` and never runs a model. Models are loaded only by the
+``load_*`` functions.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from scramble.records import PreferencePair
 
 GRAMMAR_MODEL = "textattack/distilbert-base-uncased-CoLA"
 PLAUSIBILITY_MODEL = "liujch1998/vera"
-_VERA_WEIGHT, _VERA_BIAS, _VERA_TEMPERATURE = 32099, 32098, 32097  # rows of Vera's embedding that hold its head
+_VERA_WEIGHT, _VERA_BIAS, _VERA_TEMPERATURE = 32099, 32098, 32097  # rows of Vera's embedding that contain its head
 
 TextScorer = Callable[[Sequence[str]], Sequence[float]]
 ImageScorer = Callable[[Sequence[tuple[str, str]]], Sequence[float]]  # (image id, text) -> yes-probability
 
 
 class FilterError(ValueError):
-    """A filter that cannot be applied: the column is missing. The message names pair and column."""
+    """A filter that cannot be applied because the column is missing. The message names pair and column."""
 
 
 # ---------------------------------------------------------------------------------------------------------- columns
@@ -37,7 +37,7 @@ class FilterError(ValueError):
 def score_pairs(
     pairs: Iterable[PreferencePair], scorers: dict[str, TextScorer], *, batch: int = 256
 ) -> Iterator[PreferencePair]:
-    """Pairs with the columns ``<name>.chosen`` and ``<name>.rejected`` of each scorer, streamed."""
+    """Stream the pairs with the columns ``<name>.chosen`` and ``<name>.rejected`` of each scorer."""
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
         columns: list[dict[str, float]] = [dict(pair.scores) for pair in chunk]
@@ -53,22 +53,22 @@ def score_pairs(
 def score_images(
     pairs: Iterable[PreferencePair], scorer: ImageScorer, *, name: str = "image_yes", batch: int = 64
 ) -> Iterator[PreferencePair]:
-    """Pairs with a model's own yes-probability, given the image, of both texts (columns as in :func:`score_pairs`).
+    """Stream the pairs with a model's probability of "yes" for both texts (columns as in :func:`score_pairs`).
 
-    The scorer asks the base model (through the trie engine) whether the image shows the text; a rejected text that it
-    says yes to is probably still true of the image.
+    The scorer asks the base model (through the trie engine) whether the image shows the text. If it answers yes for
+    the rejected text, this is probably still true of the image.
     """
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
-        asked = [(p.image_ids[0], text) for p in chunk for text in (p.chosen, p.rejected)]
-        values = [float(value) for value in scorer(asked)]
+        queries = [(p.image_ids[0], text) for p in chunk for text in (p.chosen, p.rejected)]
+        values = [float(value) for value in scorer(queries)]
         for place, pair in enumerate(chunk):
             yes = {f"{name}.chosen": values[2 * place], f"{name}.rejected": values[2 * place + 1]}
             yield replace(pair, scores=pair.scores | yes)
 
 
 def text_columns(pair: PreferencePair) -> dict[str, float]:
-    """Columns that need no model: word ratio, share of common words, same words in the same order, English or not."""
+    """Columns that need no model: word ratio, share of common words, same words in the same order, and English."""
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     common = len(set(chosen) & set(rejected)) / max(1, len(set(chosen) | set(rejected)))
     return {
@@ -80,7 +80,7 @@ def text_columns(pair: PreferencePair) -> dict[str, float]:
 
 
 def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
-    """The column ``same_lemmas``: 1 where both texts are one sequence of lemmas (lower case, no punctuation)."""
+    """The column ``same_lemmas``: 1 if both texts have the same lemmas in order (lower case, no punctuation)."""
 
     def column(pair: PreferencePair) -> dict[str, float]:
         lemmas = [[t.lemma_.lower() for t in nlp(text) if not t.is_punct] for text in (pair.chosen, pair.rejected)]
@@ -92,7 +92,7 @@ def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
 def add_columns(
     pairs: Iterable[PreferencePair], *columns: Callable[[PreferencePair], dict[str, float]]
 ) -> Iterator[PreferencePair]:
-    """Pairs with the columns that each function computes from one pair."""
+    """Stream the pairs with the columns that each function computes from one pair."""
     for pair in pairs:
         scores = dict(pair.scores)
         for column in columns:
@@ -109,9 +109,9 @@ def keep(
     *,
     on_drop: Callable[[PreferencePair, str], None] | None = None,
 ) -> Iterator[PreferencePair]:
-    """The pairs whose columns lie within bounds ``{column: (at least, at most)}``; None leaves a side open.
+    """The pairs whose columns are within bounds ``{column: (minimum, maximum)}``; None means unbounded.
 
-    ``on_drop`` is told each dropped pair and the column. Raises FilterError when a pair lacks a column.
+    ``on_drop`` is called with each dropped pair and the column. Raises FilterError if a pair lacks a column.
     """
     for pair in pairs:
         fault = next((name for name, bound in bounds.items() if not _within(pair, name, bound)), None)
@@ -135,9 +135,9 @@ def drop_near_duplicates(
     per_image: bool = True,
     on_drop: Callable[[PreferencePair, str], None] | None = None,
 ) -> Iterator[PreferencePair]:
-    """The first of pairs that say the same (equal words on both sides), of one image or of all.
+    """Keep the first of all pairs with equal words on both sides, for each image or overall.
 
-    Memory grows with the number of different pairs (8 bytes each, about).
+    Memory grows with the number of distinct pairs (about 8 bytes each).
     """
     seen: set[int] = set()
     for pair in pairs:
@@ -158,7 +158,7 @@ def _bag(text: str) -> frozenset[str]:
 
 
 def load_grammar(path: str | Path = GRAMMAR_MODEL, *, device: str = "cpu", batch: int = 64) -> TextScorer:
-    """Probability that a text is acceptable English: class 1 of a CoLA classifier (texts cut at 128 tokens)."""
+    """Probability that a text is acceptable English: class 1 of a CoLA classifier (texts truncated to 128 tokens)."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -179,9 +179,9 @@ def load_grammar(path: str | Path = GRAMMAR_MODEL, *, device: str = "cpu", batch
 
 
 def load_plausibility(path: str | Path = PLAUSIBILITY_MODEL, *, device: str = "cpu", batch: int = 16) -> TextScorer:
-    """Calibrated probability that a statement is true by common sense: Vera (Liu et al. 2023).
+    """Calibrated probability that a statement is true by common sense, by Vera (Liu et al. 2023).
 
-    Vera is a T5 encoder whose head lives in three spare rows of its embedding: the weight (hidden,) in row 32099, the
+    Vera is a T5 encoder with its head in three spare rows of its embedding: the weight (hidden,) in row 32099, the
     bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The score is
     ``sigmoid((weight . hidden state of the last token + bias) / temperature)``.
     """
@@ -193,7 +193,7 @@ def load_plausibility(path: str | Path = PLAUSIBILITY_MODEL, *, device: str = "c
     model.to(device).eval()
     rows = model.shared.weight.detach().float()
     if rows.shape[0] <= _VERA_WEIGHT:
-        raise ValueError(f"{path} has {rows.shape[0]} embedding rows, Vera's head is in row {_VERA_WEIGHT}: not Vera")
+        raise ValueError(f"{path} is not Vera: its head is in row {_VERA_WEIGHT}, but there are {rows.shape[0]} rows")
     weight, bias, temperature = rows[_VERA_WEIGHT], rows[_VERA_BIAS, 0], rows[_VERA_TEMPERATURE, 0]
 
     @torch.inference_mode()
@@ -212,7 +212,7 @@ def load_plausibility(path: str | Path = PLAUSIBILITY_MODEL, *, device: str = "c
 
 
 def load_likelihood(path: str | Path, *, device: str = "cpu", batch: int = 32) -> TextScorer:
-    """Log-likelihood of a text in nats, summed over its tokens, under a causal language model."""
+    """Log-likelihood of a text in nats under a causal language model, summed over its tokens."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

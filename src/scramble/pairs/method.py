@@ -1,4 +1,4 @@
-"""The protocol of pair methods: a split's folder in, preference pairs and skipped items out."""
+"""The base class of pair methods, which make preference pairs and skipped items from a split's folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WHOLE = (0, 1)
 
 
 class PairMethodError(ValueError):
-    """Settings or data that a pair method cannot work with. The message names the key or the file and the fix."""
+    """Settings or data that a pair method cannot use. The message names the key or file and how to fix it."""
 
 
 class PairMethod(ABC):
-    """One way of making preference pairs. :mod:`scramble.pairs.registry` lists them all.
+    """A method of making preference pairs. :mod:`scramble.pairs.registry` lists all methods.
 
-    The constructor checks settings and opens nothing. :meth:`pairs` opens what it needs (an engine, its stored
-    replies), and the end of the ``with`` block closes it::
+    The constructor checks settings and opens nothing. :meth:`pairs` opens its resources (an engine, its stored
+    replies), and the end of the ``with`` block closes them::
 
         with make_method({"method": "rules"}, seed=0) as method:
             for pair_or_skip in method.pairs(folder / "train"):
@@ -33,11 +33,12 @@ class PairMethod(ABC):
             counts = method.totals()
 
     Args:
-        seed: of all choices; what is drawn for an item depends on the seed and the item alone.
-        shard: number of this share and how many there are; an item's share follows from its id. Only methods that
-            ask a model can be split: a shard stores its replies, and the whole job finds them (:meth:`store_replies`).
+        seed: random seed; what is drawn for an item depends only on the seed and the item.
+        shard: number of this shard and number of shards; an item's shard is computed from its id. Only methods that
+            ask a model can be split: each shard stores its replies, and the complete job reads them
+            (:meth:`store_replies`).
     Attributes:
-        num_items: how many images or questions this shard has taken so far.
+        num_items: number of images or questions that this shard has processed so far.
     """
 
     def __init__(self, *, seed: int, shard: tuple[int, int] = WHOLE) -> None:
@@ -46,26 +47,26 @@ class PairMethod(ABC):
 
     @property
     def asks_model(self) -> bool:
-        """Whether a model's replies are stored, so that the work can be split into shards."""
+        """Whether the method stores a model's replies, so that the work can be split into shards."""
         return False
 
     @abstractmethod
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        """The pairs of a split's folder in a fixed order, and a :class:`Skip` for each item without one.
+        """Yield the pairs of a split's folder in a fixed order, and a :class:`Skip` for each item without one.
 
-        Streams: memory does not grow with the data unless the method says so.
+        The pairs are streamed: memory does not grow with the data unless the method documents it.
 
         Raises:
-            PairMethodError: the folder lacks what the method works on.
+            PairMethodError: the folder lacks data that the method needs.
             EngineError: the server, model or key cannot work; replies so far are stored.
         """
 
     def totals(self) -> dict[str, Any]:
-        """What the split's summary says of the method, once :meth:`pairs` has ended: requests, tokens, outcomes."""
+        """Totals for the split's summary after :meth:`pairs` has ended: requests, tokens, outcomes."""
         return {}
 
     def store_replies(self, split: Path) -> int:
-        """Ask the model about this shard's items of a split; returns how many items. The pairs are not kept."""
+        """Ask the model about this shard's items of a split, discard the pairs, and return the number of items."""
         for _ in self.pairs(split):
             pass
         return self.num_items
@@ -83,11 +84,11 @@ class PairMethod(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)  # with the error: a half-written table must not appear
+        self._stack.__exit__(kind, error, trace)  # the error is passed on, so that no half-written table appears
 
 
 def collect(stream: Iterable[PreferencePair | Skip]) -> tuple[list[PreferencePair], list[Skip]]:
-    """The pairs and the skipped items of a stream, all in memory."""
+    """Collect the pairs and the skipped items of a stream in memory."""
     pairs: list[PreferencePair] = []
     skips: list[Skip] = []
     for pair_or_skip in stream:

@@ -1,4 +1,4 @@
-"""Several data sets of pairs as one, in given shares."""
+"""Mix the pairs of several methods, by weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scramble.records import PreferencePair
 
 
 class MixedPairs(PairMethod):
-    """The pairs of several methods, made one after the other and held in memory (text only).
+    """The pairs of several methods, made one method after the other and held in memory (texts only).
 
     Args:
         parts: method by name.
         weights: see :func:`mix`.
-        options: ignored; a mix has none of its own, its parts have.
+        options: ignored; only the parts of a mix have options.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class MixedPairs(PairMethod):
         return any(part.asks_model for part in self._parts.values())
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        made: dict[str, list[PreferencePair]] = {}
+        pairs_of: dict[str, list[PreferencePair]] = {}
         for name, part in self._parts.items():
             with part:  # one engine at a time
-                made[name], skips = collect(part.pairs(split))
-                self._counts[name] = {"pairs": len(made[name]), **part.totals()}
+                pairs_of[name], skips = collect(part.pairs(split))
+                self._counts[name] = {"pairs": len(pairs_of[name]), **part.totals()}
             yield from (replace(skip, reason=f"{name}: {skip.reason}") for skip in skips)
-        if split.name != "train":  # a part may be for training alone
-            made = {name: pairs for name, pairs in made.items() if pairs}
-        yield from mix(made, self._weights, seed=self.seed)
+        if split.name != "train":  # a part may have training pairs only
+            pairs_of = {name: pairs for name, pairs in pairs_of.items() if pairs}
+        yield from mix(pairs_of, self._weights, seed=self.seed)
 
     def totals(self) -> dict[str, Any]:
-        """Pairs and totals of each part."""
+        """The number of pairs and the totals of each part."""
         return {"parts": self._counts}
 
     def store_replies(self, split: Path) -> int:
-        """Ask the models of the parts that have one."""
+        """Ask the models of the parts that use one."""
         items = 0
         for part in self._parts.values():
             if part.asks_model:
@@ -66,28 +66,28 @@ class MixedPairs(PairMethod):
 def mix(
     parts: Mapping[str, Sequence[PreferencePair]], weights: Mapping[str, float] | None = None, *, seed: int = 0
 ) -> list[PreferencePair]:
-    """The pairs of all parts in a random order, their ids preceded by the part's name.
+    """The pairs of all parts in random order, with the part's name as a prefix of their ids.
 
     Args:
-        weights: shares of the parts: as many pairs as can be had without repeating one or missing a share by more than
-            a pair, drawn by the seed. None takes all pairs.
+        weights: relative shares of the parts. The mix is the largest one without repeated pairs in which each share is
+            exact to within one pair; its pairs are drawn by the seed. None takes all pairs.
 
     Raises:
-        PairMethodError: a weight that is not positive, or a part with a weight and no pairs.
+        PairMethodError: a weight is not positive, or a part with a weight has no pairs.
     """
     counts = {name: len(pairs) for name, pairs in parts.items()}
     if weights is not None:
         if bad := [name for name in parts if not weights.get(name, 0) > 0]:
             raise PairMethodError(
-                f"part {bad[0]} has weight {weights.get(bad[0])}: weights must be above 0; leave the part out"
+                f"part {bad[0]} has weight {weights.get(bad[0])}: weights must be above 0; to omit the part, remove it"
             )
         if empty := [name for name, count in counts.items() if not count]:
             raise PairMethodError(
-                f"part {empty[0]} has no pairs, so no mix has its share: leave it out, or weights=null"
+                f"part {empty[0]} has no pairs, so its share cannot be met: remove the part, or set weights=null"
             )
-        whole = sum(weights[name] for name in parts)
-        total = min(count * whole / weights[name] for name, count in counts.items())
-        counts = {name: min(counts[name], round(total * weights[name] / whole)) for name in parts}
+        total_weight = sum(weights[name] for name in parts)
+        total = min(count * total_weight / weights[name] for name, count in counts.items())
+        counts = {name: min(counts[name], round(total * weights[name] / total_weight)) for name in parts}
     mixed = [
         replace(pairs[place], pair_id=f"{name}/{pairs[place].pair_id}")
         for name, pairs in parts.items()

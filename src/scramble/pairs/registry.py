@@ -1,4 +1,4 @@
-"""All pair methods by name. To add one: subclass :class:`scramble.pairs.method.PairMethod`, and add a line here."""
+"""All pair methods by name. To add one, subclass :class:`scramble.pairs.method.PairMethod` and add a line here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from scramble.storage.tables import read_table, table_path
 
 
 class GivenPairs(PairMethod):
-    """The pairs that came with the data.
+    """The pairs that come with the data.
 
     Args:
-        ignored: settings that an experiment made for another method; they have no effect.
+        ignored: settings of other methods, which have no effect.
     """
 
     def __init__(self, *, seed: int, shard: tuple[int, int] = WHOLE, **ignored: Any) -> None:
@@ -30,7 +30,7 @@ class GivenPairs(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, PreferencePair).exists():
             raise PairMethodError(
-                f"{split} has no pairs of its own: pairs=given needs data that come with pairs (data=mmpr, "
+                f"{split} has no pairs: pairs=given needs data that comes with pairs (data=mmpr, "
                 "data=scramble_release); choose another method"
             )
         yield from read_table(split, PreferencePair)
@@ -49,10 +49,10 @@ METHODS: dict[str, type[PairMethod]] = {
 
 
 def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
-    """The pair method of a configuration's section ``pairs``, with its refinement and, for a mix, its parts.
+    """Create the pair method of a configuration's section ``pairs``, with refinement and, for a mix, its parts.
 
     Raises:
-        PairMethodError: no method has this name, or its settings do not go together.
+        PairMethodError: no method has this name, or its settings contradict each other.
     """
     settings = {key: value for key, value in pairs.items() if key not in ("method", "refine", "audit")}
     name, refine = pairs["method"], pairs.get("refine")

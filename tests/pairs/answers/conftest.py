@@ -1,4 +1,4 @@
-"""A scripted vision server for the data engine's tests, and questions about small images."""
+"""A scripted vision server and small images for the tests of the data engine."""
 
 from __future__ import annotations
 

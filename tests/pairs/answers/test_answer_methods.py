@@ -1,4 +1,4 @@
-"""The data engine on a data set folder: splits, limits, shards, the table of format pairs, settings that do not fit."""
+"""The data engine on a data set folder: splits, limits, shards, the table of format pairs, contradictory settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def train(tmp_path: Path, images: dict[str, ImageFile]) -> Path:
 
 
 def answer(payload: dict[str, Any]) -> str:
-    """Right in the form asked for, wrong, or right in another form, as the seed says."""
+    """A reply by the seed: right in the requested form, wrong, or right in another form."""
     number = payload["seed"]
     return [f"Step {number}.\nNext.\nFinal answer: 5", "Well.\nYes.\nFinal answer: 7", f"{number}. Final answer: 5"][
         number % 3
@@ -38,31 +38,31 @@ def run(
     server.answer_to = answer
     engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
     options = {"styles": ["steps"], "samples": 12, **options} if method == "correctness" else options
-    with make_method({"method": method, "engine": engine, "options": options}, seed=0, shard=shard) as made:
-        pairs, skips = collect(made.pairs(folder))
-        return pairs, made.totals(), [skip.row() for skip in skips]
+    with make_method({"method": method, "engine": engine, "options": options}, seed=0, shard=shard) as method_object:
+        pairs, skips = collect(method_object.pairs(folder))
+        return pairs, method_object.totals(), [skip.row() for skip in skips]
 
 
 def test_format_pairs_have_a_table_of_their_own(server: Loopback, train: Path) -> None:
-    found, counts, _ = run(server, train)
+    pairs, counts, _ = run(server, train)
     apart = list(read_table(train / "format", PreferencePair))
-    assert {p.kind for p in found} == {"correctness"} and {p.kind for p in apart} == {"format"}
+    assert {p.kind for p in pairs} == {"correctness"} and {p.kind for p in apart} == {"format"}
     assert counts["format_pairs"] == len(apart) > 0 and counts["engine"]["generator"]["asked"] == 96
     together, _, _ = run(server, train, format_pairs="with")
-    assert Counter(p.kind for p in together) == {"correctness": len(found), "format": len(apart)}
+    assert Counter(p.kind for p in together) == {"correctness": len(pairs), "format": len(apart)}
     assert {p.kind for p in run(server, train, format_pairs="drop")[0]} == {"correctness"}
     assert len(server.payloads) == 96  # asked once
 
 
 def test_limits(server: Loopback, train: Path) -> None:
-    found, _, skipped = run(server, train, limit=3, kinds=["count"])
-    asked = {p.details["question"] for p in found} | {row["question"] for row in skipped}
-    assert len(asked) == 3 and all(int(name[1:]) % 2 == 0 for name in asked) and len(server.payloads) == 36
+    pairs, _, skipped = run(server, train, limit=3, kinds=["count"])
+    questions = {p.details["question"] for p in pairs} | {row["question"] for row in skipped}
+    assert len(questions) == 3 and all(int(name[1:]) % 2 == 0 for name in questions) and len(server.payloads) == 36
     assert run(server, train, splits=["val"])[0] == [] and len(server.payloads) == 36
 
 
 def test_shards_of_a_mix_ask_for_the_replies_of_the_whole_job(server: Loopback, train: Path) -> None:
-    """Each part's questions are divided; the world's captions, which ask no model, are made in the whole job alone."""
+    """The questions of each part are sharded. The world's captions need no model and are made only in the full job."""
     server.answer_to = answer
     engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
     options = {"styles": ["steps"], "samples": 12}

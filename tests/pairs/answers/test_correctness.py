@@ -1,4 +1,4 @@
-"""Correctness pairs from a scripted vision server: right against wrong, format apart, reasons counted."""
+"""Correctness pairs from a scripted vision server: right and wrong answers, separate format pairs, counted reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
-from scramble.pairs.answers.correctness import CorrectnessPairs, Found, contained
+from scramble.pairs.answers.correctness import CorrectnessPairs, QuestionPairs, contained
 from scramble.pairs.base import Skip
 from scramble.records import ImageFile, Question
 from tests.loopback import Loopback
@@ -26,7 +26,7 @@ SCRIPT = [
 
 def run(
     server: Loopback, folder: Path, questions: list[Question], images: dict[str, ImageFile], **options: Any
-) -> tuple[CorrectnessPairs, list[tuple[Question, Found | Skip]]]:
+) -> tuple[CorrectnessPairs, list[tuple[Question, QuestionPairs | Skip]]]:
     options = {"styles": ["steps"], "samples": 10, "max_tokens": 64, **options}
     with OpenAIServer("m", server.url, concurrency=1) as engine, ReplyStore(folder) as store:
         maker = CorrectnessPairs(engine, store, **options)
@@ -34,7 +34,7 @@ def run(
 
 
 def script(server: Loopback, *lines: str) -> None:
-    """The n-th request of a question gets the n-th line, over and over."""
+    """The n-th request of a question gets the n-th line, starting over after the last."""
     server.answer = lambda text: lines[(len(server.payloads) - 1) % len(lines)].format(n=len(server.payloads))
 
 
@@ -42,20 +42,20 @@ def test_right_ones_are_preferred_to_wrong_and_unparsed_ones(
     server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
 ) -> None:
     script(server, *SCRIPT)
-    asked = Question("q1", ("red",), "How many?", "5", kind="numeric")
-    maker, [(_, found)] = run(server, tmp_path, [asked], images)
-    assert isinstance(found, Found)
-    # Two right; wrong: two "7", two without an answer; "15" holds the right answer: no pair. Two lack a line break.
-    assert len(found.correctness) == 8 and len(found.format) == 4
-    assert {p.details["rejected_answer"] for p in found.correctness} == {"7", None}
-    for pair in (*found.correctness, *found.format):
+    question = Question("q1", ("red",), "How many?", "5", kind="numeric")
+    maker, [(_, outcome)] = run(server, tmp_path, [question], images)
+    assert isinstance(outcome, QuestionPairs)
+    # Two are right; two "7" and two without an answer are wrong; "15" contains the right answer; two lack a line break.
+    assert len(outcome.correctness) == 8 and len(outcome.format) == 4
+    assert {p.details["rejected_answer"] for p in outcome.correctness} == {"7", None}
+    for pair in (*outcome.correctness, *outcome.format):
         assert pair.chosen.endswith("Final answer: 5") and pair.chosen.count("\n") == 2
         assert pair.image_ids == ("red",) and pair.prompt == server.payloads[0]["messages"][0]["content"][1]["text"]
         assert pair.details["answer"] == "5" and pair.details["judged_by"] == "numeric"
-    assert {p.details["fault"] for p in found.format} == {"fewer than 2 line breaks"}
-    assert {p.kind for p in found.correctness} == {"correctness"} and {p.kind for p in found.format} == {"format"}
-    assert len({p.pair_id for p in (*found.correctness, *found.format)}) == 12
-    assert maker.counts["pairs left out: one answer in the other"] == 4
+    assert {p.details["fault"] for p in outcome.format} == {"fewer than 2 line breaks"}
+    assert {p.kind for p in outcome.correctness} == {"correctness"} and {p.kind for p in outcome.format} == {"format"}
+    assert len({p.pair_id for p in (*outcome.correctness, *outcome.format)}) == 12
+    assert maker.counts["pairs left out: one answer contains the other"] == 4
     assert maker.counts["responses without an answer"] == 2 == maker.counts["right responses"]
 
 
@@ -71,28 +71,28 @@ def test_the_image_and_the_papers_sampling_reach_the_server(
     kinds = [part["type"] for part in first["messages"][0]["content"]]
     assert kinds == ["image_url", "image_url", "text"] and isinstance(last["messages"][0]["content"], str)
     urls = [part["image_url"]["url"] for part in first["messages"][0]["content"][:2]]
-    assert all(url.startswith("data:image/png") for url in urls)  # BMP is no format that servers take
+    assert all(url.startswith("data:image/png") for url in urls)  # servers do not accept BMP
 
 
-def test_at_most_so_many_pairs_and_every_response_once_before_one_twice(
+def test_the_number_of_pairs_is_limited_and_every_response_is_used_before_one_is_reused(
     server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
 ) -> None:
     script(server, RIGHT, RIGHT, RIGHT, "Step {n}.\nNext.\nFinal answer: 7")
-    asked = Question("q1", ("red",), "How many?", "5")
-    _, [(_, found)] = run(server, tmp_path, [asked], images, samples=16, pairs=12)
-    assert isinstance(found, Found) and len(found.correctness) == 12
-    assert {p.chosen for p in found.correctness} == {RIGHT.format(n=n) for n in range(1, 17) if n % 4}
-    assert len({p.rejected for p in found.correctness}) == 4
-    assert len({(p.chosen, p.rejected) for p in found.correctness}) == 12
+    question = Question("q1", ("red",), "How many?", "5")
+    _, [(_, outcome)] = run(server, tmp_path, [question], images, samples=16, pairs=12)
+    assert isinstance(outcome, QuestionPairs) and len(outcome.correctness) == 12
+    assert {p.chosen for p in outcome.correctness} == {RIGHT.format(n=n) for n in range(1, 17) if n % 4}
+    assert len({p.rejected for p in outcome.correctness}) == 4
+    assert len({(p.chosen, p.rejected) for p in outcome.correctness}) == 12
 
 
 def test_a_second_run_asks_nothing_and_gives_the_same(
     server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
 ) -> None:
     script(server, *SCRIPT)
-    asked = [Question(f"q{n}", ("red",), f"How many {n}?", "5") for n in range(3)]
-    _, first = run(server, tmp_path, asked, images, styles=["steps", "boxed", "think"])
-    _, again = run(server, tmp_path, asked, images, styles=["steps", "boxed", "think"])
+    question = [Question(f"q{n}", ("red",), f"How many {n}?", "5") for n in range(3)]
+    _, first = run(server, tmp_path, question, images, styles=["steps", "boxed", "think"])
+    _, again = run(server, tmp_path, question, images, styles=["steps", "boxed", "think"])
     assert first == again and len(server.payloads) == 30
 
 
@@ -110,8 +110,8 @@ def test_why_a_question_has_no_pair(
     server: Loopback, tmp_path: Path, images: dict[str, ImageFile], lines: list[str], reason: str
 ) -> None:
     script(server, *lines)
-    _, [(_, found)] = run(server, tmp_path, [Question("q1", ("red",), "How many?", "5")], images)
-    assert found == Skip(reason)
+    _, [(_, outcome)] = run(server, tmp_path, [Question("q1", ("red",), "How many?", "5")], images)
+    assert outcome == Skip(reason)
 
 
 def test_questions_that_cannot_be_asked_are_not(server: Loopback, tmp_path: Path, images: dict[str, ImageFile]) -> None:
@@ -124,14 +124,14 @@ def test_questions_that_cannot_be_asked_are_not(server: Loopback, tmp_path: Path
         Question("broken", ("broken",), "How many?", "5"),
         Question("cut", ("red",), "faults | faults=" + ",".join(["long"] * 10), "5"),
     ]
-    maker, found = run(server, tmp_path, questions, images, styles=["direct"])
-    assert [skip.reason for _, skip in found if isinstance(skip, Skip)] == [
+    maker, outcome = run(server, tmp_path, questions, images, styles=["direct"])
+    assert [skip.reason for _, skip in outcome if isinstance(skip, Skip)] == [
         "no ground truth",
         "the ground truth is no number",
         "the ground truth is none of the options",
         "missing image",
         "unreadable image",
-        "reply cut at the token limit",
+        "reply truncated at the token limit",
     ]
     assert len(server.payloads) == 10 and maker.counts["questions without pairs"] == 6
 

@@ -1,4 +1,4 @@
-"""DropoutNTP from a scripted vision server: the first half with the image, the rest without it."""
+"""DropoutNTP with a scripted vision server: the first part with the image, the continuation without it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(
 ) -> tuple[DropoutNTP, list[Any]]:
     with OpenAIServer("m", server.url, concurrency=2) as engine, ReplyStore(folder) as store:
         maker = DropoutNTP(engine, store, max_tokens=64, **options)
-        return maker, [found for _, found in maker.pairs(questions, images)]
+        return maker, [outcome for _, outcome in maker.pairs(questions, images)]
 
 
 def sees(payload: dict[str, Any]) -> bool:
@@ -30,27 +30,27 @@ def sees(payload: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "kept"),
+    ("ratio", "prefix"),
     [(0.25, "A red"), (0.5, "A red circle is"), (0.75, "A red circle is left of"), (0.0, "")],
 )
-def test_the_rejected_text_is_the_kept_part_with_a_blind_end(
-    server: Loopback, tmp_path: Path, images: dict[str, ImageFile], ratio: float, kept: str
+def test_the_rejected_text_is_the_kept_part_with_a_continuation_without_the_image(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile], ratio: float, prefix: str
 ) -> None:
     server.answer = lambda _: ANSWER if sees(server.payloads[-1]) else " green cross above a ring.\n"
     (pair,) = run(server, tmp_path, [Question("q", ("red",), "Describe.", "")], images, start_ratio=ratio)[1]
     assert isinstance(pair, PreferencePair)
     assert (pair.prompt, pair.chosen, pair.kind) == ("Describe.", ANSWER, "dropout-ntp")
-    assert pair.rejected == f"{kept} green cross above a ring.".strip() and pair.details["kept"] == kept
+    assert pair.rejected == f"{prefix} green cross above a ring.".strip() and pair.details["kept"] == prefix
     (edit,) = pair.edits
-    assert pair.chosen[: edit.chosen[0]] == pair.rejected[: edit.rejected[0]] == kept
-    asked, goes_on = server.payloads
-    assert sees(asked) and not sees(goes_on) and asked["temperature"] == 1.0 and asked["top_k"] == 50
-    assert goes_on["messages"][0] == {"role": "user", "content": "Describe."}
-    if kept:
-        assert goes_on["messages"][1:] == [{"role": "assistant", "content": kept}]
-        assert goes_on["continue_final_message"] is True and goes_on["add_generation_prompt"] is False
+    assert pair.chosen[: edit.chosen[0]] == pair.rejected[: edit.rejected[0]] == prefix
+    first, second = server.payloads
+    assert sees(first) and not sees(second) and first["temperature"] == 1.0 and first["top_k"] == 50
+    assert second["messages"][0] == {"role": "user", "content": "Describe."}
+    if prefix:
+        assert second["messages"][1:] == [{"role": "assistant", "content": prefix}]
+        assert second["continue_final_message"] is True and second["add_generation_prompt"] is False
     else:
-        assert len(goes_on["messages"]) == 1 and "continue_final_message" not in goes_on
+        assert len(second["messages"]) == 1 and "continue_final_message" not in second
 
 
 def test_reasons_and_order(server: Loopback, tmp_path: Path, images: dict[str, ImageFile]) -> None:
@@ -65,22 +65,22 @@ def test_reasons_and_order(server: Loopback, tmp_path: Path, images: dict[str, I
         Question("good", ("blue",), "good", ""),
         Question("missing", ("nowhere",), "good", ""),
     ]
-    maker, found = run(server, tmp_path, questions, images)
-    assert found[:3] == [
+    maker, outcomes = run(server, tmp_path, questions, images)
+    assert outcomes[:3] == [
         Skip("no image to leave out"),
-        Skip("answer too short to cut"),
-        Skip("the continuation is the answer"),
+        Skip("answer too short to truncate"),
+        Skip("the continuation equals the answer"),
     ]
-    assert found[3].rejected == "w x other" and found[4] == Skip("missing image")
+    assert outcomes[3].rejected == "w x other" and outcomes[4] == Skip("missing image")
     assert maker.counts["pairs"] == 1 and sum(maker.counts.values()) == 5
     again, same = run(server, tmp_path, questions, images)
-    assert same == found and again.totals()["generator"]["asked"] == 0
+    assert same == outcomes and again.totals()["generator"]["asked"] == 0
 
 
 def test_cutting_and_joining() -> None:
     assert first_words("  a b  c d ", 0.5) == "  a b" and first_words("a", 0.5) == ""
     assert joined("a b", " c") == "a b c" and joined("a b", ", c") == "a b, c"
-    assert joined("a b", "c") == "a b c"  # a server that cuts the space off
-    assert joined("a b", "a b c") == "a b c"  # one that says the beginning again
+    assert joined("a b", "c") == "a b c"  # a server that strips the space
+    assert joined("a b", "a b c") == "a b c"  # a server that repeats the beginning
     with pytest.raises(ValueError, match=r"start_ratio=1.0.*\[0, 1\)"):
         DropoutNTP(None, None, start_ratio=1.0)

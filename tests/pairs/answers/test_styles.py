@@ -1,10 +1,10 @@
-"""What is asked in each style, and what is read from replies that keep to it or do not."""
+"""The prompt of each style, and how well-formed and malformed replies are parsed."""
 
 from __future__ import annotations
 
 import pytest
 
-from scramble.pairs.answers.prompts import PLACE, STYLES, Said, StyleError, load_style, read
+from scramble.pairs.answers.prompts import PLACE, STYLES, ParsedReply, StyleError, load_style, read
 from scramble.records import Question
 
 ASKED = Question("q", (), "Which colour?", "B", choices=("red", "blue"))
@@ -24,37 +24,37 @@ def test_an_unknown_style_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("style", "text", "wanted"),
+    ("style", "text", "expected"),
     [
-        ("steps", "One.\nTwo.\nFinal answer: 5", Said("5")),
-        ("steps", "One.\n\n**Final Answer**: x\n\nFinal answer: **5**", Said("5")),
-        ("steps", "One.\nFinal answer: 5", Said("5", "fewer than 2 line breaks")),
-        ("steps", "Final answer: 5\n\n", Said("5", "no rationale")),
-        ("steps", "One.\n\nFinal answer: 5\n6", Said("5", "answer on several lines")),
+        ("steps", "One.\nTwo.\nFinal answer: 5", ParsedReply("5")),
+        ("steps", "One.\n\n**Final Answer**: x\n\nFinal answer: **5**", ParsedReply("5")),
+        ("steps", "One.\nFinal answer: 5", ParsedReply("5", "fewer than 2 line breaks")),
+        ("steps", "Final answer: 5\n\n", ParsedReply("5", "no rationale")),
+        ("steps", "One.\n\nFinal answer: 5\n6", ParsedReply("5", "answer on several lines")),
         (
             "steps",
             "a\nFinal answer: 1\nFinal answer: 2\nFinal answer: 3",
-            Said("3", "the final answer is marked more than 2 times"),
+            ParsedReply("3", "the final answer is marked more than 2 times"),
         ),
-        ("steps", "One.\nTwo.\nIt is five.", Said(None)),
-        ("steps", "One.\nTwo.\nFinal answer:", Said(None)),
-        ("boxed", "One.\nTwo.\nAnswer: \\boxed{\\frac{1}{2}}", Said(r"\frac{1}{2}")),
-        ("boxed", "Answer: \\boxed{2}", Said("2", "no rationale")),
-        ("boxed", "One.\nTwo.\n\\boxed{2", Said(None)),
-        ("think", "<think>One.\nTwo.</think>\nFinal answer: 4", Said("4")),
-        ("think", "One.\n\nFinal answer: 4", Said("4", "no single thought between tags")),
+        ("steps", "One.\nTwo.\nIt is five.", ParsedReply(None)),
+        ("steps", "One.\nTwo.\nFinal answer:", ParsedReply(None)),
+        ("boxed", "One.\nTwo.\nAnswer: \\boxed{\\frac{1}{2}}", ParsedReply(r"\frac{1}{2}")),
+        ("boxed", "Answer: \\boxed{2}", ParsedReply("2", "no rationale")),
+        ("boxed", "One.\nTwo.\n\\boxed{2", ParsedReply(None)),
+        ("think", "<think>One.\nTwo.</think>\nFinal answer: 4", ParsedReply("4")),
+        ("think", "One.\n\nFinal answer: 4", ParsedReply("4", "no single thought between tags")),
         (
             "think",
             "<think>One.</think><think>Two.</think>\n\nFinal answer: 4",
-            Said("4", "no single thought between tags"),
+            ParsedReply("4", "no single thought between tags"),
         ),
-        ("think", "<think> </think>\n\nFinal answer: 4", Said("4", "no rationale")),
-        ("think", "<think>One.\nTwo.</think>\nfour", Said(None)),
-        ("rationale", "There is a red circle.\nFinal answer: red", Said("red")),
-        ("direct", " red ", Said("red")),
-        ("direct", "red\nblue", Said("red\nblue", "answer on several lines")),
-        ("direct", " ", Said(None)),
+        ("think", "<think> </think>\n\nFinal answer: 4", ParsedReply("4", "no rationale")),
+        ("think", "<think>One.\nTwo.</think>\nfour", ParsedReply(None)),
+        ("rationale", "There is a red circle.\nFinal answer: red", ParsedReply("red")),
+        ("direct", " red ", ParsedReply("red")),
+        ("direct", "red\nblue", ParsedReply("red\nblue", "answer on several lines")),
+        ("direct", " ", ParsedReply(None)),
     ],
 )
-def test_reading(style: str, text: str, wanted: Said) -> None:
-    assert read(load_style(style), text) == wanted
+def test_reading(style: str, text: str, expected: ParsedReply) -> None:
+    assert read(load_style(style), text) == expected

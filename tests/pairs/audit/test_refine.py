@@ -1,4 +1,4 @@
-"""Refinement on small and lopsided sets: any subset, kinds and seed give a usable result."""
+"""Refinement of small and unbalanced sets: any subset, kinds and seed give a usable result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scramble.pairs.audit.audit import audit
-from scramble.pairs.audit.refine import kind_groups, refine_blind
-from scramble.pairs.audit.text_only import MIN_PAIRS, blind_accuracy, cross_fit, differences
+from scramble.pairs.audit.refine import kind_groups, refine_text_only
+from scramble.pairs.audit.text_only import MIN_PAIRS, cross_fit, differences, text_only_accuracy
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 
 THINGS = ("cat", "dog", "bus", "tree", "boat", "chair")
@@ -33,16 +33,16 @@ def make(number: int, kind: str, rng: random.Random, images: int) -> PreferenceP
 
 
 def check(pairs: list[PreferencePair], seed: int) -> list[PreferencePair]:
-    kept = refine_blind(pairs, seed=seed)
+    remaining = refine_text_only(pairs, seed=seed)
     place = {id(pair): number for number, pair in enumerate(pairs)}
-    order = [place[id(pair)] for pair in kept]  # kept pairs are the given ones, each once, in their order
+    order = [place[id(pair)] for pair in remaining]  # the remaining pairs are input pairs without repetition, in order
     assert order == sorted(set(order))
     groups = kind_groups(pairs)
-    assert sorted((*groups.alone, *groups.pooled, *groups.left_alone)) == sorted({p.kind for p in pairs})
-    for kind in groups.left_alone:
-        assert [p for p in kept if p.kind == kind] == [p for p in pairs if p.kind == kind]
-    assert kept == refine_blind(pairs, seed=seed)
-    return kept
+    assert sorted((*groups.alone, *groups.pooled, *groups.unrefined)) == sorted({p.kind for p in pairs})
+    for kind in groups.unrefined:
+        assert [p for p in remaining if p.kind == kind] == [p for p in pairs if p.kind == kind]
+    assert remaining == refine_text_only(pairs, seed=seed)
+    return remaining
 
 
 def random_case(seed: int) -> None:
@@ -66,7 +66,7 @@ def test_many_random_subsets_kinds_and_seeds(block: int) -> None:
 
 @pytest.mark.full
 def test_subsets_of_the_rules_pairs_of_coco_captions(shared: Path, generator) -> None:
-    """What failed for 76 of 80 subsets of 10 to 126 pairs."""
+    """Regression test: refinement failed for 76 of 80 subsets of 10 to 126 pairs."""
     import json
 
     from scramble.pairs.captions.assemble import caption_pairs
@@ -84,7 +84,7 @@ def test_subsets_of_the_rules_pairs_of_coco_captions(shared: Path, generator) ->
 
 
 def test_the_rows_of_a_kind_may_all_stand_at_even_places() -> None:
-    """Signs alternate within what is fitted: pairs 0, 2, 4, ... of a data set have two classes too."""
+    """Signs alternate among the fitted rows, so that pairs 0, 2, 4, ... of a data set have two classes, too."""
     rng = random.Random(0)
     pairs = [make(n, "rare" if n % 2 == 0 else "common", rng, 200) for n in range(120)]
     check(pairs, 1)
@@ -103,26 +103,28 @@ def test_small_kinds_are_refined_together_or_left_alone() -> None:
         for p in pairs
     ]
     groups = kind_groups(pairs)
-    assert (groups.alone, groups.pooled, groups.left_alone) == (("large",), ("one image", "small", "smaller"), ())
+    assert (groups.alone, groups.pooled, groups.unrefined) == (("large",), ("one image", "small", "smaller"), ())
     few = [p for p in pairs if p.kind in ("large", "small")]
-    assert kind_groups(few).left_alone == ("small",)
+    assert kind_groups(few).unrefined == ("small",)
     check(few, 0)
-    assert refine_blind(few[-MIN_PAIRS + 1 :]) == few[-MIN_PAIRS + 1 :]
-    assert kind_groups([]).names == {} and refine_blind([]) == []
+    assert refine_text_only(few[-MIN_PAIRS + 1 :]) == few[-MIN_PAIRS + 1 :]
+    assert kind_groups([]).names == {} and refine_text_only([]) == []
 
 
 def test_a_kind_may_lose_all_its_pairs() -> None:
-    """Every chosen text of one kind opens alike: all of it is recognised in the first round, the other kind goes on."""
+    """All chosen texts of one kind start alike, so that the first round drops them all; the other kind continues."""
     rng = random.Random(2)
     fair = [make(n, "fair", rng, 500) for n in range(120)]
-    told = [PreferencePair(f"t{n}", (f"t{n}",), "", f"True {n % 7}.", f"False {n % 7}.", "told") for n in range(30)]
-    kept = check([*fair, *told], 0)
-    assert {p.kind for p in kept} == {"fair"}
-    assert check(told, 3) == []
+    recognisable = [
+        PreferencePair(f"t{n}", (f"t{n}",), "", f"True {n % 7}.", f"False {n % 7}.", "told") for n in range(30)
+    ]
+    remaining = check([*fair, *recognisable], 0)
+    assert {p.kind for p in remaining} == {"fair"}
+    assert check(recognisable, 3) == []
 
 
 def test_answers_of_one_letter_have_no_character_n_grams() -> None:
     pairs = [PreferencePair(str(n), (str(n),), "Which?", "AB"[n % 2], "BA"[n % 2], "choice") for n in range(40)]
-    assert blind_accuracy(pairs, "character").accuracy == 50
+    assert text_only_accuracy(pairs, "character").accuracy == 50
     numbers = audit(pairs)["kinds"]["choice"]["blind"]
     assert numbers["character"]["accuracy"] == 50 and "unigram" in numbers

@@ -1,4 +1,4 @@
-"""Blind classifiers, refinement, audit."""
+"""Text-only classifiers, refinement and the audit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from scramble.formats import read_pairs
 from scramble.pairs.audit.audit import audit
 from scramble.pairs.audit.faults import faults
-from scramble.pairs.audit.refine import balance_gaps, refine_blind
-from scramble.pairs.audit.text_only import accuracy, blind_accuracy, folds
+from scramble.pairs.audit.refine import balance_gaps, refine_text_only
+from scramble.pairs.audit.text_only import accuracy, folds, text_only_accuracy
 from scramble.records import PreferencePair
 from scramble.reporting.audit_page import audit_tables, word_edits, write_page
 
@@ -22,17 +22,17 @@ def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", ima
 
 
 def leaky(count: int, share: float, seed: int = 0) -> list[PreferencePair]:
-    """Pairs of which ``share`` give themselves away by the word order "cat ... dog"."""
+    """Pairs of which the share ``share`` is recognisable by the word order "cat ... dog"."""
     rng = random.Random(seed)
-    made = []
+    pairs = []
     for i in range(count):
         texts = [f"A cat number{rng.randrange(3)} sees a dog.", f"A dog number{rng.randrange(3)} sees a cat."]
-        made.append(pair(i, *(texts if rng.random() < share else texts[::-1])))
-    return made
+        pairs.append(pair(i, *(texts if rng.random() < share else texts[::-1])))
+    return pairs
 
 
 def test_accuracy_counts_ties_half_and_images_once():
-    """Three images: right, wrong, tie -> 50 %. Residuals 0.5, -0.5, 0 -> error sqrt(0.5) / 3."""
+    """Three images (right, wrong, tie) give 50 %. Residuals 0.5, -0.5, 0 give the error sqrt(0.5) / 3."""
     mean, error = accuracy(np.array([1.0, -2.0, 0.0]), ["a", "b", "c"])
     assert mean == 50
     assert error == pytest.approx(100 * np.sqrt(0.5) / 3)
@@ -50,24 +50,24 @@ def test_folds_keep_an_image_together():
 
 def test_classifiers_find_the_leak_they_are_made_for():
     order = leaky(400, 0.9)
-    assert blind_accuracy(order, "bigram").accuracy > 80
-    assert blind_accuracy(order, "unigram").accuracy < 60  # the bags are nearly equal
+    assert text_only_accuracy(order, "bigram").accuracy > 80
+    assert text_only_accuracy(order, "unigram").accuracy < 60  # the bags are nearly equal
     case = [pair(i, f"A cat {i}.", f"a cat {i} .") for i in range(60)]
-    assert blind_accuracy(case, "surface").accuracy == 100
-    assert blind_accuracy(case, "unigram").accuracy == 50
+    assert text_only_accuracy(case, "surface").accuracy == 100
+    assert text_only_accuracy(case, "unigram").accuracy == 50
     longer = [pair(i, f"A cat {i}.", f"A big cat {i}.") for i in range(60)]
-    assert blind_accuracy(longer, "length").accuracy == 100
-    assert abs(blind_accuracy(leaky(400, 0.5), "bigram").accuracy - 50) < 8
+    assert text_only_accuracy(longer, "length").accuracy == 100
+    assert abs(text_only_accuracy(leaky(400, 0.5), "bigram").accuracy - 50) < 8
 
 
 def test_refinement_leaves_a_coin_and_is_seeded():
     pairs = leaky(600, 0.8)
-    kept = refine_blind(pairs, seed=3)
-    right = sum(p.chosen.startswith("A cat") for p in kept) / len(kept)
+    remaining = refine_text_only(pairs, seed=3)
+    right = sum(p.chosen.startswith("A cat") for p in remaining) / len(remaining)
     assert 0.42 < right < 0.58
-    assert 0.25 < len(kept) / len(pairs) < 0.5  # at best 2 * (1 - 0.8), less what falls out of the bins
-    assert blind_accuracy(kept, "character", seed=9).accuracy < 60
-    assert kept == refine_blind(pairs, seed=3)
+    assert 0.25 < len(remaining) / len(pairs) < 0.5  # at most 2 * (1 - 0.8), minus unmatched pairs in the bins
+    assert text_only_accuracy(remaining, "character", seed=9).accuracy < 60
+    assert remaining == refine_text_only(pairs, seed=3)
 
 
 def test_refinement_drops_nothing_where_nothing_leaks():
@@ -79,15 +79,15 @@ def test_refinement_drops_nothing_where_nothing_leaks():
         )
         for i in range(200)
     ]
-    assert len(refine_blind(pairs)) == len(pairs)
+    assert len(refine_text_only(pairs)) == len(pairs)
 
 
 def test_cells_are_matched_with_their_mirror_images():
-    """Cell (1, 1) holds 3, cell (-1, -1) holds 1: one of each stays; (1, -1) has no partner; both gaps 0 stay."""
+    """Cell (1, 1) has 3 pairs and (-1, -1) has 1: one of each is kept. (1, -1) has no partner. Gaps of 0 are kept."""
     gaps = [(0.01, 0.01), (0.012, 0.015), (0.019, 0.001), (-0.005, -0.01), (0.01, -0.01), (0.0, 0.0)]
     pairs = [pair(i, "a", "b") for i in range(6)]
-    kept = balance_gaps(pairs, *zip(*gaps, strict=True), seed=1)
-    ids = {p.pair_id for p in kept}
+    remaining = balance_gaps(pairs, *zip(*gaps, strict=True), seed=1)
+    ids = {p.pair_id for p in remaining}
     assert {"3", "5"} < ids
     assert len(ids) == 3
     assert "4" not in ids
@@ -95,8 +95,8 @@ def test_cells_are_matched_with_their_mirror_images():
 
 def test_a_gap_of_exactly_one_falls_in_the_last_cell():
     pairs = [pair(i, "a", "b") for i in range(4)]
-    kept = balance_gaps(pairs, [1.0, -1.0, 1.0, -0.99], [1.0, -1.0, 0.0, 0.0])
-    assert {p.pair_id for p in kept} == {"0", "1", "2", "3"}
+    remaining = balance_gaps(pairs, [1.0, -1.0, 1.0, -0.99], [1.0, -1.0, 0.0, 0.0])
+    assert {p.pair_id for p in remaining} == {"0", "1", "2", "3"}
     with pytest.raises(ValueError, match="pair 0"):
         balance_gaps(pairs[:1], [float("nan")], [0.0])
 
@@ -107,7 +107,7 @@ def test_balance_is_per_kind():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected", "found"),
+    ("chosen", "rejected", "expected"),
     [
         ("A cat and a dog.", "A dog and a cat.", {"meaning-preserving"}),
         ("A cat next to a dog.", "A dog next to a cat.", {"meaning-preserving"}),
@@ -121,8 +121,8 @@ def test_balance_is_per_kind():
         ("An man on a horse.", "A horse on an man.", set()),
     ],
 )
-def test_faults(chosen, rejected, found):
-    assert faults(pair(0, chosen, rejected)) == found
+def test_faults(chosen, rejected, expected):
+    assert faults(pair(0, chosen, rejected)) == expected
 
 
 def test_audit_of_sugarcrepe_finds_its_length_and_period_leaks(shared):

@@ -1,4 +1,4 @@
-"""From images to pairs: bad captions, other captions as witnesses, choices, yes/no questions."""
+"""Pairs from images: bad captions, support by other captions, selection, yes/no questions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ BAD = {
     "": "empty",
     "   \n ": "empty",
     "word " * 5000: "more than 60 words",
-    "A dog 🐶 on a couch": "holds emoji or symbols",
+    "A dog 🐶 on a couch": "contains emoji or symbols",
     "Ein Hund liegt auf dem Sofa neben einer Katze": "not English",
     "Собака лежит на диване рядом с кошкой": "not English",
     "كلب يجلس على الأريكة بجانب قطة": "not English",
-    "See https://example.com for the image": "holds a URL",
-    "A <b>dog</b> on a couch": "holds HTML",
-    "A dog <|im_end|> on a couch": "holds a control token",
-    "[INST] A dog on a couch": "holds a control token",
-    "A dog on a couch.</s>": "holds HTML",
+    "See https://example.com for the image": "contains a URL",
+    "A <b>dog</b> on a couch": "contains HTML",
+    "A dog <|im_end|> on a couch": "contains a control token",
+    "[INST] A dog on a couch": "contains a control token",
+    "A dog on a couch.</s>": "contains HTML",
     "A dog\x07 on a couch": "control characters",
     "!!! ... ???": "no words",
     "dog": "fewer than 3 words",
@@ -59,7 +59,7 @@ def test_normal_form(text, normal):
 
 
 class Fixed:
-    """A generator with given candidates."""
+    """A generator with fixed candidates."""
 
     name = "fixed"
 
@@ -75,14 +75,14 @@ def image(*captions: str) -> ImageRecord:
 
 
 def test_another_caption_saves_from_a_false_negative():
-    """The image has a dog too: "a dog" cannot replace "a cat", nor may another caption be a negative."""
+    """The image also has a dog: "a dog" must not replace "a cat", and no caption may be a negative of another."""
     answer = [
         Negative("A dog on a bed.", "replace-object", "r"),
         Negative("A pet dog sleeps.", "swap-object", "r"),
         Negative("A horse on a bed.", "replace-object", "r"),
     ]
-    made = caption_pairs([image("A cat on a bed.", "a pet dog sleeps")], Fixed(answer, Skip("done")), per_caption=9)
-    (pair,), _ = collect(made)
+    stream = caption_pairs([image("A cat on a bed.", "a pet dog sleeps")], Fixed(answer, Skip("done")), per_caption=9)
+    (pair,), _ = collect(stream)
     assert pair.rejected == "A horse on a bed."
     assert pair.source == "test"
 
@@ -110,7 +110,7 @@ def test_sloppy_negatives_take_the_normal_form():
     assert pair.rejected[slice(*edit.rejected)] == "bed on a cat"
 
 
-def test_one_caption_an_image_by_seed_and_by_similarity(generator):
+def test_one_caption_per_image_by_seed_and_by_similarity(generator):
     record = image("A cat on a table.", "A dog on a bench.", "A man on a horse.")
     drawn = {next(caption_pairs([record], generator, captions_per_image="one", seed=s)).pair_id[2] for s in range(20)}
     assert drawn == {"0", "1", "2"}

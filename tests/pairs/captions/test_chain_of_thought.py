@@ -1,4 +1,4 @@
-"""The language-model generator against a server that answers as a model would: well, badly, or not at all."""
+"""The language-model generator with a server that answers like a model: well, badly, or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scramble.pairs.captions.surface import normalise
 from tests.loopback import Loopback
 
 TYPO = "a brown dog chase a white cat"
-# caption -> what the model writes after its reasoning, or its whole reply (starting with "!")
+# caption -> the model's text after its reasoning, or its whole reply (starting with "!")
 ANSWERS = {
     "A brown dog chases a white cat.": "A white dog chases a brown cat.",
     "A man holds a red umbrella in the rain.": "NA",
@@ -42,7 +42,7 @@ WANTED: dict[str, str] = {
     "A man holds a red umbrella in the rain.": "abstained",
     "A bus drives past a tall building.": "same words in the same order",
     "A woman rides a horse on the beach.": "length ratio",
-    "Two boys kick a ball in a park.": "other words than the caption's",
+    "Two boys kick a ball in a park.": "words differ from the caption's",
     "A cup stands on a book.": "no final caption in the reply",
     "A girl feeds a small bird.": "empty reply",
     "A boat lies near a pier.": "no final caption in the reply",
@@ -83,16 +83,16 @@ def test_each_kind_of_answer_gives_a_negative_or_a_counted_reason(
     server: Loopback, tmp_path: Path, pipeline: Path
 ) -> None:
     texts = [*ANSWERS, "", "see www.example.com for a dog", "!!! ..."]
-    generator, found = run(server, tmp_path, [Caption(f"i{i}", 0, t) for i, t in enumerate(texts)], pipeline)
-    assert [caption.image_id for caption, _ in found] == [f"i{i}" for i in range(len(texts))]
-    outcome = {c.text: f.reason if isinstance(f, Skip) else f[0].text for c, f in found}
+    generator, outcomes = run(server, tmp_path, [Caption(f"i{i}", 0, t) for i, t in enumerate(texts)], pipeline)
+    assert [caption.image_id for caption, _ in outcomes] == [f"i{i}" for i in range(len(texts))]
+    outcome = {c.text: f.reason if isinstance(f, Skip) else f[0].text for c, f in outcomes}
     assert {text: outcome[text] for text in WANTED} == WANTED
-    assert [f.reason for _, f in found[-3:]] == ["empty", "holds a URL", "no words"]
+    assert [f.reason for _, f in outcomes[-3:]] == ["empty", "contains a URL", "no words"]
     assert generator.counts["used"] == 3 and generator.counts["abstained"] == 1
     assert sum(generator.counts.values()) == len(texts)
     totals = generator.totals()
     assert totals["generator"]["asked"] == len(ANSWERS) and totals["generator"]["prompt_tokens"] == 11 * len(ANSWERS)
-    negative = found[0][1][0]
+    negative = outcomes[0][1][0]
     assert negative.kind == "rearrange" and negative.rule == f"cot.rearrange@{load_prompt('rearrange').key} m"
     (edit,) = negative.edits
     assert "A brown dog chases a white cat."[slice(*edit.chosen)] == "brown dog chases a white"
@@ -124,9 +124,9 @@ def test_settings_are_the_papers(server: Loopback, tmp_path: Path, pipeline: Pat
 
 def test_cleaning_comes_first_and_its_text_is_the_caption(server: Loopback, tmp_path: Path, pipeline: Path) -> None:
     captions = [Caption("a", 0, TYPO), Caption("b", 0, "A truck is behind a train."), Caption("c", 0, "")]
-    generator, found = run(server, tmp_path, captions, pipeline, clean=True)
-    assert [c.text for c, _ in found] == ["A brown dog chases a white cat.", "A truck is behind a train.", ""]
-    assert found[0][1][0].text == "A white dog chases a brown cat."
+    generator, outcomes = run(server, tmp_path, captions, pipeline, clean=True)
+    assert [c.text for c, _ in outcomes] == ["A brown dog chases a white cat.", "A truck is behind a train.", ""]
+    assert outcomes[0][1][0].text == "A white dog chases a brown cat."
     assert generator.counts["cleaned"] == 1 and generator.counts["kept uncleaned"] == 1
     cleaning = [p for p in server.payloads if p["messages"][0]["content"].startswith("Correct")]
     assert {p["temperature"] for p in cleaning} == {0.0} and all("response_format" in p for p in cleaning)
@@ -135,8 +135,8 @@ def test_cleaning_comes_first_and_its_text_is_the_caption(server: Loopback, tmp_
 def test_several_samples_give_distinct_negatives(server: Loopback, tmp_path: Path, pipeline: Path) -> None:
     answers = iter(["A white dog chases a brown cat.", "NA", "A brown cat chases a white dog."])
     server.answer = lambda _: f"{MARKER} {next(answers)}"
-    _, ((_, found),) = run(server, tmp_path, [Caption("a", 0, TYPO)], pipeline, samples=3)
-    assert sorted(n.text for n in found) == ["A brown cat chases a white dog.", "A white dog chases a brown cat."]
+    _, ((_, negatives),) = run(server, tmp_path, [Caption("a", 0, TYPO)], pipeline, samples=3)
+    assert sorted(n.text for n in negatives) == ["A brown cat chases a white dog.", "A white dog chases a brown cat."]
 
 
 def test_every_prompt_reads_well_formed() -> None:
@@ -149,7 +149,7 @@ def test_every_prompt_reads_well_formed() -> None:
 
 
 def test_worked_examples_pass_their_own_check(server: Loopback, tmp_path: Path, pipeline: Path) -> None:
-    """What the prompt shows the model as right must not be thrown out by the validation."""
+    """The validation must accept the examples that the prompt shows as right."""
     with OpenAIServer("m", server.url) as engine, ReplyStore(tmp_path) as store:
         for name in PROMPTS:
             generator = CotGenerator(engine, store, prompt=name, pipeline=pipeline)
@@ -162,7 +162,7 @@ def test_worked_examples_pass_their_own_check(server: Loopback, tmp_path: Path, 
 
 
 def test_replies_that_are_no_answers() -> None:
-    assert read_answer(Reply("x", "length"))[1] == "reply cut at the token limit"
+    assert read_answer(Reply("x", "length"))[1] == "reply truncated at the token limit"
     assert read_answer(Reply("x", "content_filter"))[1] == "reply ended by content_filter"
     assert read_answer(Reply("", error="context overflow (status 400: ...)"))[1] == "no reply: context overflow"
     assert read_answer(Reply("NA."))[1] == "abstained"

@@ -1,4 +1,4 @@
-"""Negation: nothing in its scope is edited, what lies outside still is; with each pipeline that is installed."""
+"""Negation: nothing within its scope is edited, but words outside are. Tested with each installed pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scramble.pairs.captions.surface import normalise
 
 @pytest.fixture(scope="module", params=["offline", "en_core_web_sm"])
 def name(request, pipeline: str) -> str:
-    """A pipeline's name: the offline one, and the one that users install (skipped where it is not)."""
+    """A pipeline's name: the offline one, and the one that users install (skipped if it is not installed)."""
     if request.param == "offline":
         return pipeline
     import spacy
@@ -35,12 +35,12 @@ def nlp(name: str):
 
 
 def negatives(rules: RuleGenerator, caption: str):
-    ((_, found),) = rules.negatives([Caption("1", 0, normalise(caption))])
-    return found
+    ((_, result),) = rules.negatives([Caption("1", 0, normalise(caption))])
+    return result
 
 
-# caption with its negation's scope in brackets (at least these words are left alone), and a word outside that some
-# negative changes ("" where the whole caption is in the scope)
+# A caption with the scope of its negation in brackets (at least these words must not change), and a word outside of it
+# that some negative changes ("" if the whole caption is in the scope).
 CASES = [
     ("A man [is not wearing a red hat].", "man"),
     ("A dog that [isn't sitting on a couch].", "dog"),
@@ -95,15 +95,15 @@ def test_scope_of_a_negation_is_left_alone(rules, marked, outside):
     before, rest = marked.split("[")
     inside, after = rest.split("]")
     caption, start, end = before + inside + after, len(before), len(before) + len(inside)
-    found = negatives(rules, caption)
-    for negative in found:
+    result = negatives(rules, caption)
+    for negative in result:
         for edit in negative.edits:
             assert edit.chosen[1] <= start or edit.chosen[0] >= end, negative.text
-    changed = {caption[slice(*edit.chosen)] for n in found for edit in n.edits}
+    changed = {caption[slice(*edit.chosen)] for n in result for edit in n.edits}
     if outside:
         assert any(outside in text for text in changed), changed
     else:
-        assert not found, [n.text for n in found]
+        assert not result, [n.text for n in result]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_only_looks_like_a_negation_has_no_scope(nlp, caption):
 
 
 def test_a_symmetric_relation_across_a_negation_is_not_swapped(rules):
-    """A car with nobody on it next to a bench may be in the same picture as a bench with nobody on it next to a car."""
-    found = negatives(rules, "A bench with nobody on it next to a red car.")
-    assert "A red car with nobody on it next to a bench." not in {n.text for n in found}
-    assert "A red bench with nobody on it next to a car." in {n.text for n in found}
+    """The swapped caption can be true of the same image, because "next to" is symmetric."""
+    result = negatives(rules, "A bench with nobody on it next to a red car.")
+    assert "A red car with nobody on it next to a bench." not in {n.text for n in result}
+    assert "A red bench with nobody on it next to a car." in {n.text for n in result}

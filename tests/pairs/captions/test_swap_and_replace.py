@@ -1,4 +1,4 @@
-"""Swap and replace rules: what they make, what they leave alone, and the failure modes of earlier generators."""
+"""Swap and replace rules: what they change, what they leave unchanged, and the failure modes of earlier generators."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from scramble.records import PreferencePair
 from scramble.storage.jsonl import read_jsonl
 
 
-def texts(found) -> set[str]:
-    return {negative.text for negative in found}
+def texts(negatives) -> set[str]:
+    return {negative.text for negative in negatives}
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def texts(found) -> set[str]:
     ],
 )
 def test_makes(candidates, caption, rule, negative):
-    found = texts(candidates(caption, rule))
-    if negative == "A man wearing an orange shirt.":  # orange is too near to red; blue is not
-        assert "A man wearing a blue shirt." in found
-        assert negative not in found
+    negatives = texts(candidates(caption, rule))
+    if negative == "A man wearing an orange shirt.":  # orange is too similar to red; blue is not
+        assert "A man wearing a blue shirt." in negatives
+        assert negative not in negatives
     elif negative is None:
-        assert found
-        assert all(re.match(r"(A red \w|An? )", text) for text in found)
+        assert negatives
+        assert all(re.match(r"(A red \w|An? )", text) for text in negatives)
     else:
-        assert negative in found
+        assert negative in negatives
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_leaves_alone_what_would_mean_the_same(candidates, caption, why):
 
 
 def test_replaces_whole_words_at_their_place_only(candidates):
-    """Failure modes 1 and 2: "red" is inside "covered", and the word comes twice."""
-    found = candidates("A covered wagon with a red door and a red window.", "replace.colour")
-    assert found
-    for negative in found:
+    """Failure modes 1 and 2: "red" is part of "covered", and the word occurs twice."""
+    negatives = candidates("A covered wagon with a red door and a red window.", "replace.colour")
+    assert negatives
+    for negative in negatives:
         assert "covered" in negative.text
         assert len(re.findall(r"\bred\b", negative.text)) == 1
         (edit, *_) = [e for e in negative.edits if e.chosen[1] - e.chosen[0] == 3]
@@ -78,10 +78,10 @@ def test_replaces_whole_words_at_their_place_only(candidates):
 
 
 def test_never_writes_synonyms_or_what_is_there(candidates):
-    found = texts(candidates("A couch and a bed next to a table.", "replace.object"))
-    assert not any("sofa" in text for text in found)
-    assert not any(text.count("bed") > 1 or text.count("table") > 1 for text in found)
-    assert not any("desk" in text for text in found)  # too like a table
+    negatives = texts(candidates("A couch and a bed next to a table.", "replace.object"))
+    assert not any("sofa" in text for text in negatives)
+    assert not any(text.count("bed") > 1 or text.count("table") > 1 for text in negatives)
+    assert not any("desk" in text for text in negatives)  # too similar to a table
 
 
 def test_articles_numbers_and_case(candidates):
@@ -120,10 +120,10 @@ def test_articles_numbers_and_case(candidates):
     ],
 )
 def test_capitals_stay_at_their_places(candidates, caption, rule, negative):
-    """Point of every case: the rejected text has the same capitals at the same kinds of places as the caption."""
-    found = texts(candidates(caption, rule))
-    assert negative in found
-    for text in found:
+    """In every case the rejected text has capitals at the same kinds of places as the caption."""
+    negatives = texts(candidates(caption, rule))
+    assert negative in negatives
+    for text in negatives:
         opens = re.findall(r"(?:^|[.!?] )[\"'(\d. ]*([A-Za-z])", text)
         assert [c.isupper() for c in opens] == [
             c.isupper() for c in re.findall(r"(?:^|[.!?] )[\"'(\d. ]*([A-Za-z])", normalise(caption))
@@ -206,23 +206,23 @@ def test_reads_a_bounded_number_of_captions_ahead(generator):
 
 
 def test_choice_depends_on_seed_and_caption_alone(candidates):
-    found = candidates("A brown dog chasing a white cat under a table.")
-    first = choose(found, 3, 1, "image", 0)
-    assert first == choose(found[::1], 3, 1, "image", 0)
+    negatives = candidates("A brown dog chasing a white cat under a table.")
+    first = choose(negatives, 3, 1, "image", 0)
+    assert first == choose(negatives[::1], 3, 1, "image", 0)
     assert len({n.text for n in first}) == 3
     assert len({n.kind for n in first}) > 1
-    draws = {choose(found, 1, seed, "image", 0)[0].text for seed in range(20)}
+    draws = {choose(negatives, 1, seed, "image", 0)[0].text for seed in range(20)}
     assert len(draws) > 3
 
 
 def test_few_faults_on_real_captions(generator, shared):
-    """No identity at all; what a pattern sees as ungrammatical or as the same in meaning stays under 1 %."""
+    """No pair is an identity; less than 1 % are ungrammatical or meaning-preserving by the patterns."""
     rows = list(islice(read_jsonl(shared / "data" / "coco_val2017_captions.jsonl"), 600))
     captions = [Caption(row["image"], i, row["caption"]) for i, row in enumerate(rows)]
     pairs = [
         PreferencePair(f"{c.image_id}-{c.index}-{k}", (c.image_id,), "", c.text, n.text, n.kind, n.rule)
-        for c, found in generator.negatives(captions)
-        for k, n in enumerate(found)
+        for c, negatives in generator.negatives(captions)
+        for k, n in enumerate(negatives)
     ]
     seen = [fault for pair in pairs for fault in faults(pair)]
     assert seen.count("identity") == 0

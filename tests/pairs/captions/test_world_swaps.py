@@ -1,4 +1,4 @@
-"""The world's swap and replace negatives: false by the judge, edits that rebuild the text, no leak of length."""
+"""The world's swap and replace negatives: false according to the judge, exact edits, equal lengths."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def test_negatives_are_false_of_their_image_and_true_ones_are_counted():
         texts = captions(scene, rng, 3)
         inputs += [Caption(f"i{index}", k, text, graph) for k, text in enumerate(texts)]
     strict, lax = WorldNegatives(), WorldNegatives(check=False)
-    for (caption, kept), (_, all_of_them) in zip(strict.negatives(inputs), lax.negatives(inputs), strict=True):
-        assert not any(holds(caption.graph, negative.text) for negative in kept)
-        assert len(all_of_them) - len(kept) == sum(holds(caption.graph, n.text) for n in all_of_them)
-        assert all(abs(len(n.text.split()) - len(caption.text.split())) == 0 for n in kept)
+    for (caption, remaining), (_, all_of_them) in zip(strict.negatives(inputs), lax.negatives(inputs), strict=True):
+        assert not any(holds(caption.graph, negative.text) for negative in remaining)
+        assert len(all_of_them) - len(remaining) == sum(holds(caption.graph, n.text) for n in all_of_them)
+        assert all(abs(len(n.text.split()) - len(caption.text.split())) == 0 for n in remaining)
     assert strict.true_of_image == lax.true_of_image
-    # Full names in a world of distinct objects: exchanging two of them cannot stay true.
+    # With full names in a world of distinct objects, a swap of two objects is never true.
     assert strict.judged["swap-object"] > 200 and strict.true_of_image["swap-object"] == 0
 
 
 def test_without_a_graph_all_candidates_stay_and_kinds_can_be_chosen():
     generator = WorldNegatives(["swap-object"])
-    ((_, found),) = generator.negatives([Caption("i", 0, "a red circle left of a blue square")])
-    assert [negative.kind for negative in found] == ["swap-object"]
+    ((_, negatives),) = generator.negatives([Caption("i", 0, "a red circle left of a blue square")])
+    assert [negative.kind for negative in negatives] == ["swap-object"]
     assert not generator.judged
 
 

@@ -1,4 +1,4 @@
-"""Scenes with questions, and a small English graph, as the interventions read them."""
+"""Scenes with questions, and a small English graph, as inputs of interventions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def world_cases() -> Callable[..., Iterator[tuple[Case, dict[str, Any]]]]:
 
 @pytest.fixture(scope="session")
 def english() -> SceneGraph:
-    """A dog on a bench, a cat beside it, and a man who holds a fire hydrant."""
+    """A dog on a bench, a cat next to it, and a man who holds a fire hydrant."""
     return read_graph(
         {
             "objects": [
@@ -62,8 +62,8 @@ def english() -> SceneGraph:
 
 @pytest.fixture(scope="session")
 def english_cases(english: SceneGraph) -> list[Case]:
-    """Answerable questions, the first two with rationales of their own."""
-    asked = [
+    """Answerable questions, of which the first two have rationales."""
+    rows = [
         ("q1", "What animal is on the bench?", "dog", ("There is a wooden bench.", "A brown dog is on the bench.")),
         ("q2", "What is by the bench?", "cat", ("I see a bench.", "An animal, a cat, is to the left of the bench.")),
         ("q3", "What color is the dog?", "brown", ()),
@@ -71,5 +71,5 @@ def english_cases(english: SceneGraph) -> list[Case]:
         ("q5", "What is the man holding?", "fire hydrant", ()),
     ]
     return [
-        Case("i", Question(key, ("i",), text, answer, rationale=steps), english) for key, text, answer, steps in asked
+        Case("i", Question(key, ("i",), text, answer, rationale=steps), english) for key, text, answer, steps in rows
     ]

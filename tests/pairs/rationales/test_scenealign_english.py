@@ -1,4 +1,4 @@
-"""On English: mentions are found, words exchanged, and what else changes is refused; a language model does the same."""
+"""English rationales: mentions are found, words are replaced, other changes are rejected, also by a language model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from tests.loopback import Loopback
 SEEN = Cooccurrence([["dog", "bench", "cat", "man"], ["horse", "man"], ["dog", "sofa", "chair"], ["tree", "bench"]])
 
 
-def made(
-    found: list[Case], interventions: WordInterventions, per_question: int = 4
+def make_pairs(
+    cases: list[Case], interventions: WordInterventions, per_question: int = 4
 ) -> tuple[list[PreferencePair], Counter[str]]:
-    pairs, skips = collect(rationale_pairs(found, interventions, per_question=per_question))
+    pairs, skips = collect(rationale_pairs(cases, interventions, per_question=per_question))
     return pairs, Counter(skip.reason for skip in skips)
 
 
 def test_mentions_are_aligned_with_objects(english: SceneGraph) -> None:
     steps = ["The brown dog sits by two benches.", "A red fire hydrant; the cat is black."]
-    found = [
+    aligned = [
         (m.step, m.node, m.noun.lower, m.is_plural, [w.lower for w in m.attributes]) for m in mentions(english, steps)
     ]
-    assert found == [
+    assert aligned == [
         (0, "1", "dog", False, ["brown"]),
         (0, "2", "benches", True, []),
         (1, "4", "fire hydrant", False, ["red"]),
@@ -49,7 +49,7 @@ def test_mentions_are_aligned_with_objects(english: SceneGraph) -> None:
 
 
 def test_each_kind_changes_what_it_records_and_nothing_else(english_cases: list[Case]) -> None:
-    pairs, skipped = made(english_cases, WordInterventions(Settings(), SEEN))
+    pairs, skipped = make_pairs(english_cases, WordInterventions(Settings(), SEEN))
     assert not skipped
     texts = {pair.pair_id: (pair.chosen, pair.rejected) for pair in pairs}
     assert {name.split("-")[1] for name in texts} == {"swap", "replace", "shorten", "overthink"}
@@ -68,11 +68,13 @@ def test_each_kind_changes_what_it_records_and_nothing_else(english_cases: list[
 
 def test_what_a_relation_says_of_two_objects_is_turned_round(english: SceneGraph, english_cases: list[Case]) -> None:
     plain = replace(english, nodes=tuple(replace(node, attributes=()) for node in english.nodes))
-    cat = replace(english_cases[3], graph=plain)  # nothing but the relation can be swapped
-    pairs, _ = made([cat], WordInterventions(Settings(kinds={"swap": 1.0}), SEEN), 1)
+    cat = replace(english_cases[3], graph=plain)  # only the relation can be swapped
+    pairs, _ = make_pairs([cat], WordInterventions(Settings(kinds={"swap": 1.0}), SEEN), 1)
     assert [pair.rejected.split("\n")[2] for pair in pairs] == ["The bench is to the left of the cat."]
     symmetric = replace(plain, links=tuple(replace(link, predicate="next to") for link in plain.links))
-    assert made([replace(cat, graph=symmetric)], WordInterventions(Settings(kinds={"swap": 1.0}), SEEN), 1)[0] == []
+    assert (
+        make_pairs([replace(cat, graph=symmetric)], WordInterventions(Settings(kinds={"swap": 1.0}), SEEN), 1)[0] == []
+    )
 
 
 def test_questions_and_rationales_outside_of_the_graph_are_counted(
@@ -85,25 +87,25 @@ def test_questions_and_rationales_outside_of_the_graph_are_counted(
         replace(first, rationale=("Nothing of this is there.",)),
         replace(first, question="How are you?", answer="yes", rationale=()),
     ]
-    pairs, skipped = made([Case("i", question, english) for question in bad], WordInterventions(Settings(), SEEN))
+    pairs, skipped = make_pairs([Case("i", question, english) for question in bad], WordInterventions(Settings(), SEEN))
     assert pairs == []
     assert skipped == {
         "question without an answer in the graph": 3,
         "rationale mentions nothing in the graph": 1,
     }
-    alone = replace(english, links=())  # no relation: nothing leads from the bench to the dog
-    assert made([Case("i", first, alone)], WordInterventions(Settings(), SEEN))[1].total() == 1
+    alone = replace(english, links=())  # without relations no path leads from the bench to the dog
+    assert make_pairs([Case("i", first, alone)], WordInterventions(Settings(), SEEN))[1].total() == 1
 
 
 # ------------------------------------------------------------------------------------------------------ language models
 
 
 def obedient(prompt: str) -> str:
-    """The steps of the prompt with its facts exchanged, as a good model would."""
+    """The steps of the prompt with its facts changed, as a good model would write them."""
     steps = re.findall(r"^\d+\. (.+)$", prompt, re.M)
-    gone = re.findall(r"no longer true: (?:(.+) is )?(.+)$", prompt, re.M)
+    removed = re.findall(r"no longer true: (?:(.+) is )?(.+)$", prompt, re.M)
     new = re.findall(r"true instead: (?:(.+) is )?(.+)$", prompt, re.M)
-    for (_, old), (_, other) in zip(gone[:1], new[:1], strict=False):
+    for (_, old), (_, other) in zip(removed[:1], new[:1], strict=False):
         steps = [re.sub(rf"\b{old}\b", other, step) for step in steps]
     return json.dumps({"steps": steps})
 
@@ -125,22 +127,20 @@ def test_a_model_words_the_changes_and_its_replies_are_asked_for_once(
     english_cases: list[Case], server: Loopback, tmp_path: Path
 ) -> None:
     with model(server, tmp_path) as interventions:
-        pairs, skipped = made(english_cases, interventions, 2)
+        pairs, skipped = make_pairs(english_cases, interventions, 2)
     replaced = [pair for pair in pairs if pair.kind == "rationale-replace"]
     assert len(replaced) >= 3 and not skipped
     assert all(pair.rule.startswith("scenealign.engine@") and pair.rule.endswith(" m") for pair in replaced)
     asked_before = server.asked.total()
     with model(server, tmp_path) as interventions:
-        again, _ = made(english_cases, interventions, 2)
+        again, _ = make_pairs(english_cases, interventions, 2)
         assert interventions.totals()["rewriter"]["asked"] == 0
     assert again == pairs and server.asked.total() == asked_before
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
-    english_cases: list[Case], server: Loopback, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_resumes(english_cases: list[Case], server: Loopback, tmp_path: Path) -> None:
     with model(server, tmp_path / "whole") as interventions:
-        whole, _ = made(english_cases, interventions, 2)
+        whole, _ = make_pairs(english_cases, interventions, 2)
     needed = server.asked.total()
     with model(server, tmp_path / "cut") as interventions:
         stream: Any = rationale_pairs(english_cases, interventions, per_question=2)
@@ -151,7 +151,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     stored = len((tmp_path / "cut" / "replies.jsonl").read_text().splitlines())
     assert stored >= 1
     with model(server, tmp_path / "cut") as interventions:
-        resumed, _ = made(english_cases, interventions, 2)
+        resumed, _ = make_pairs(english_cases, interventions, 2)
         assert interventions.totals()["rewriter"]["asked"] == needed - stored
     assert resumed == whole
 
@@ -166,23 +166,25 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     ],
     ids=["refusal", "steps", "more than asked", "nothing changed"],
 )
-def test_what_a_model_changes_beside_is_refused_and_counted(
+def test_other_changes_by_a_model_are_rejected_and_counted(
     answer, reason: str, english_cases: list[Case], tmp_path: Path
 ) -> None:
     server = Loopback(answer=answer)
     try:
         with model(server, tmp_path) as interventions:
-            pairs, skipped = made(english_cases, interventions, 2)
+            pairs, skipped = make_pairs(english_cases, interventions, 2)
     finally:
         server.close()
     assert {pair.kind for pair in pairs} == {"rationale-shorten"}
     assert skipped and all(why.startswith(reason) for why in skipped)
 
 
-def test_a_server_that_is_not_there_stops_the_run(english_cases: list[Case], tmp_path: Path) -> None:
+def test_an_unreachable_server_stops_the_run(english_cases: list[Case], tmp_path: Path) -> None:
     with (
         open_engine("openai", model="m", base_url="http://127.0.0.1:9/v1", attempts=1) as engine,
         ReplyStore(tmp_path) as store,
         pytest.raises(EngineError),
     ):
-        made(english_cases, EngineInterventions(Settings(kinds={"replace": 1, "swap": 1}), SEEN, engine, store), 2)
+        make_pairs(
+            english_cases, EngineInterventions(Settings(kinds={"replace": 1, "swap": 1}), SEEN, engine, store), 2
+        )

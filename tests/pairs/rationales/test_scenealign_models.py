@@ -1,4 +1,4 @@
-"""Graphs and rewritings from models: a scripted vision server for the good path, a random model for the whole path."""
+"""Graphs and rewritten rationales from models: good replies of a scripted server, and replies of a random model."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def test_a_server_describes_images_once(tmp_path: Path) -> None:
     }
     server = Loopback(answer=lambda text: json.dumps(graph))
     try:
-        for asked in (2, 0):  # the second time all replies are known
+        for num_requests in (2, 0):  # the second time all replies are stored
             problems: Counter[str] = Counter()
             with (
                 open_engine("openai", model="m", base_url=server.url) as engine,
                 ReplyStore(tmp_path) as store,
             ):
-                found = list(describe([picture("red"), picture("blue")], engine, store, problems))
-                assert engine.totals.asked == asked
-            assert [g.nodes[0].label for g in found if g] == ["brown dog", "brown dog"]
+                graphs = list(describe([picture("red"), picture("blue")], engine, store, problems))
+                assert engine.totals.asked == num_requests
+            assert [g.nodes[0].label for g in graphs if g] == ["brown dog", "brown dog"]
             assert problems == {"dangling relation": 2}
     finally:
         server.close()
@@ -60,9 +60,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_internvl(tmp_path_factory.mktemp("models") / "internvl", [PROMPT, "a dog on a bench"], seed=0)
 
 
-def test_a_random_model_goes_the_whole_way_and_is_refused(
-    tiny: Path, english_cases: list[Case], tmp_path: Path
-) -> None:
+def test_replies_of_a_random_model_are_rejected(tiny: Path, english_cases: list[Case], tmp_path: Path) -> None:
     problems: Counter[str] = Counter()
     with open_engine("transformers", path=str(tiny), batch_size=2) as engine, ReplyStore(tmp_path) as store:
         assert list(describe([picture("red"), picture("blue")], engine, store, problems, max_tokens=6)) == [None, None]
@@ -74,7 +72,7 @@ def test_a_random_model_goes_the_whole_way_and_is_refused(
         assert interventions.totals()["rewriter"]["asked"] == 4
     assert problems.total() == 2 and set(problems) <= {"no JSON object in the reply"}
     assert pairs == [] and skipped.total() == 2
-    assert set(skipped) <= {"reply cut at the token limit", "no steps in the reply"}
+    assert set(skipped) <= {"reply truncated at the token limit", "no steps in the reply"}
 
 
 def test_images_without_graphs_get_one_from_their_captions_or_a_model(shared: Path, tmp_path: Path) -> None:
@@ -83,8 +81,8 @@ def test_images_without_graphs_get_one_from_their_captions_or_a_model(shared: Pa
         ImageRecord("b", picture("blue")),
         ImageRecord("c", picture("green"), graph={"objects": [{"id": "x", "name": "cat"}]}),
     ]
-    told = list(graphs_of_captions(images, str(shared / "models" / "en_core_standin")))
-    graph = read_graph(told[0].graph)
+    parsed = list(graphs_of_captions(images, str(shared / "models" / "en_core_standin")))
+    graph = read_graph(parsed[0].graph)
     assert {graph.say(fact) for fact in graph.facts} == {
         "dog",
         "bench",
@@ -93,7 +91,7 @@ def test_images_without_graphs_get_one_from_their_captions_or_a_model(shared: Pa
         "dog sit on bench",
         "dog wear hat",
     }
-    assert told[1].graph is None and told[2].graph == images[2].graph
+    assert parsed[1].graph is None and parsed[2].graph == images[2].graph
 
     server = Loopback(answer=lambda text: '{"objects": [{"id": "o", "name": "bus"}], "relations": []}')
     try:

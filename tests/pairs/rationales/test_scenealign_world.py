@@ -1,4 +1,4 @@
-"""In the embedded world: rationales are told from graphs, changed in one recorded way, and judged."""
+"""Embedded world: rationales are derived from graphs, changed in one recorded way, and judged."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from scramble.scenegraphs.world import derive
 
 
 def pairs_of(
-    found: Iterable[Case], seen: Cooccurrence, settings: Settings | None = None, per_question: int = 4, seed: int = 0
+    stream: Iterable[Case], seen: Cooccurrence, settings: Settings | None = None, per_question: int = 4, seed: int = 0
 ) -> tuple[list[PreferencePair], Counter[str]]:
     interventions = WorldInterventions(settings or Settings(), seen)
-    pairs, skips = collect(rationale_pairs(found, interventions, per_question=per_question, seed=seed))
+    pairs, skips = collect(rationale_pairs(stream, interventions, per_question=per_question, seed=seed))
     return pairs, Counter(skip.reason for skip in skips)
 
 
@@ -45,18 +45,18 @@ def asked_of(pair: PreferencePair) -> str:
 
 
 def judge(pairs: Iterable[PreferencePair], scenes: dict[str, tuple[Case, dict]], follow: bool = True) -> list[str]:
-    found = []
+    problems = []
     for pair in pairs:
         case, graph = scenes[asked_of(pair)]
-        found += [f"{pair.pair_id}: {what}" for what in faults(graph, case.question.question, pair, follow=follow)]
-    return found
+        problems += [f"{pair.pair_id}: {what}" for what in faults(graph, case.question.question, pair, follow=follow)]
+    return problems
 
 
-def test_a_rationale_told_from_the_graph_is_the_worlds_own(scenes: dict[str, tuple[Case, dict]]) -> None:
+def test_the_rationale_derived_from_the_graph_equals_the_worlds(scenes: dict[str, tuple[Case, dict]]) -> None:
     for case, graph in scenes.values():
-        told = derive(graph, case.question.question)
-        assert told is not None
-        assert (told.steps, told.answer) == (case.question.rationale, case.question.answer)
+        derived = derive(graph, case.question.question)
+        assert derived is not None
+        assert (derived.steps, derived.answer) == (case.question.rationale, case.question.answer)
 
 
 def test_chosen_is_true_and_rejected_has_exactly_the_recorded_defect(
@@ -130,7 +130,7 @@ def test_the_same_seed_gives_the_same_pairs_in_any_order(
     assert first != other
 
 
-def test_critical_objects_are_those_that_the_answer_hangs_on() -> None:
+def test_critical_objects_are_those_on_which_the_answer_depends() -> None:
     objects = [("o0", "circle", "red"), ("o1", "square", "blue"), ("o2", "star", "green")]
     graph = {
         "objects": [{"id": i, "name": n, "attributes": [c, "small"], "bbox": [0, 0, 1, 1]} for i, n, c in objects],
@@ -139,30 +139,32 @@ def test_critical_objects_are_those_that_the_answer_hangs_on() -> None:
             {"subject": "o1", "predicate": "right of", "object": "o0"},
         ],
     }
-    told = derive(graph, "What colour is the object left of the blue square?")
-    assert told is not None and told.answer == "red"
-    question = Question("q", ("i",), "What colour is the object left of the blue square?", "red", rationale=told.steps)
+    derived = derive(graph, "What colour is the object left of the blue square?")
+    assert derived is not None and derived.answer == "red"
+    question = Question(
+        "q", ("i",), "What colour is the object left of the blue square?", "red", rationale=derived.steps
+    )
     prepared = WorldInterventions(Settings(), Cooccurrence([])).prepare(Case("i", question, read_graph(graph)))
     assert set(prepared.critical) == {"o0", "o1"}
 
 
 def test_bad_questions_are_skipped_with_a_counted_reason(seen: Cooccurrence) -> None:
     graph = read_graph({"objects": [{"id": "a", "name": "circle", "attributes": ["red", "small"]}], "relations": []})
-    asked = [
+    rows = [
         ("What colour is the square?", "red", ("a red square",)),  # no such object
-        ("What colour is the circle?", "blue", ("there is one circle", "a blue circle")),  # not what the graph says
+        ("What colour is the circle?", "blue", ("there is one circle", "a blue circle")),  # contradicts the graph
         ("How are you?", "fine", ("well",)),
         ("What colour is the circle?", "red", ()),
         ("How many squares are there?", "0", ("there are no squares",)),
     ]
-    found = [
-        Case("i", Question(f"q{n}", ("i",), *texts[:2], rationale=texts[2]), graph) for n, texts in enumerate(asked)
+    stream = [
+        Case("i", Question(f"q{n}", ("i",), *texts[:2], rationale=texts[2]), graph) for n, texts in enumerate(rows)
     ]
-    pairs, skipped = pairs_of(found, seen)
+    pairs, skipped = pairs_of(stream, seen)
     assert pairs == []
     assert skipped == {
         "question without an answer in the graph": 2,
-        "rationale or answer is not what the graph gives": 1,
+        "rationale or answer does not follow from the graph": 1,
         "question without a rationale": 1,
         "rationale mentions nothing in the graph": 1,
     }
@@ -177,19 +179,19 @@ def test_images_without_a_usable_graph_are_skipped() -> None:
     ]
     questions = [Question(str(n), ids, "?", "a") for n, ids in enumerate([("1",), ("2",), ("3",), ("4",), ("1", "2")])]
     problems: Counter[str] = Counter()
-    found = list(cases(images, questions, problems))
-    assert [case.image_id for case in found if isinstance(case, Case)] == ["3"]
-    reasons = Counter(skip.reason for skip in found if isinstance(skip, Skip))
+    outcomes = list(cases(images, questions, problems))
+    assert [case.image_id for case in outcomes if isinstance(case, Case)] == ["3"]
+    reasons = Counter(skip.reason for skip in outcomes if isinstance(skip, Skip))
     assert problems == {"duplicate id": 1, "relation without subject, predicate or object": 1}
     assert reasons == {
         "image without a scene graph": 1,
         "unusable scene graph": 1,
-        "question about an image that is not there": 1,
+        "question about a missing image": 1,
         "question about 2 images": 1,
     }
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     for options in (
         {"kinds": {"swop": 1}},
         {"kinds": {"swap": 0}},
@@ -203,7 +205,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         pairs_of([], Cooccurrence([]), Settings(kinds={"swap": 1, "replace": 1}), per_question=3)
 
 
-def test_a_change_of_what_is_not_there_is_refused() -> None:
+def test_a_change_of_a_missing_object_is_rejected() -> None:
     graph = read_graph({"objects": [{"id": "a", "name": "dog"}]})
     with pytest.raises(GraphError, match="'b'"):
         apply(graph, [{"op": "replace", "nodes": ["b"], "name": "cat", "attributes": []}])
@@ -212,8 +214,8 @@ def test_a_change_of_what_is_not_there_is_refused() -> None:
 def test_a_rationale_is_read_as_it_was_written() -> None:
     text = rationales.write(["a red circle", "there are two squares"], "2")
     assert rationales.read(text) == rationales.Rationale(("a red circle", "there are two squares"), "2")
-    said = rationales.read("1. There is a dog. It is brown.\n- So it runs.\n**Answer: brown")
-    assert said.steps[:3] == ("There is a dog.", "It is brown.", "So it runs.") and said.answer == "brown"
+    rationale = rationales.read("1. There is a dog. It is brown.\n- So it runs.\n**Answer: brown")
+    assert rationale.steps[:3] == ("There is a dog.", "It is brown.", "So it runs.") and rationale.answer == "brown"
     assert rationales.read("") == rationales.Rationale((), "")
     with pytest.raises(ValueError, match="question"):
         rationales.ask("Why?", "Reason.")
@@ -221,8 +223,8 @@ def test_a_rationale_is_read_as_it_was_written() -> None:
 
 @pytest.mark.full
 def test_ten_thousand_pairs_without_an_exception(world_cases) -> None:
-    found = {case.question.question_id: (case, graph) for case, graph in world_cases(600, start=1000)}
-    table = Cooccurrence([label(node) for node in case.graph.nodes] for case, _ in found.values())
-    pairs, _ = pairs_of([case for case, _ in found.values()], table)
+    case_by_id = {case.question.question_id: (case, graph) for case, graph in world_cases(600, start=1000)}
+    table = Cooccurrence([label(node) for node in case.graph.nodes] for case, _ in case_by_id.values())
+    pairs, _ = pairs_of([case for case, _ in case_by_id.values()], table)
     assert len(pairs) >= 10_000
-    assert judge(pairs, found) == []
+    assert judge(pairs, case_by_id) == []

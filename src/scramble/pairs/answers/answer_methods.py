@@ -1,4 +1,4 @@
-"""MPO's data engine as two pair methods: a data set folder's images and questions become pairs of answers."""
+"""MPO's data engine as two pair methods: pairs of answers from the images and questions of a data set folder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import open_table, read_table, table_path
 
-FORMAT = "format"  # folder next to a split's tables, for the pairs that are about form alone
+FORMAT = "format"  # folder next to a split's tables, for pairs that differ only in form
 
 
 class AnswerMethod(PairMethod):
-    """Pairs of answers that a model gives to the questions of a split.
+    """Pairs of a model's answers to the questions of a split.
 
     Args:
         engine: kind and options, see :func:`scramble.engines.open_engine`.
-        options: of the method; those of all are in :meth:`_set_shared_options`.
+        options: options of the method; :meth:`_set_shared_options` has those that all methods share.
     Raises:
-        PairMethodError: no engine, no questions, or options that do not fit.
+        PairMethodError: there is no engine or no question, or the options contradict each other.
     """
 
     name: str
@@ -59,10 +59,10 @@ class AnswerMethod(PairMethod):
     ) -> dict[str, Any]:
         """
         Args:
-            splits: the splits to sample for; the others get no pairs.
-            limit: at most this many questions per split, drawn by the seed.
-            kinds: if given, only questions of these kinds.
-            replies: folder of the replies, shared by several runs; the split's own by default.
+            splits: the splits to sample for; other splits get no pairs.
+            limit: maximum number of questions per split, drawn by the seed.
+            kinds: if given, only questions of these kinds are used.
+            replies: folder of the stored replies, which several runs can share; by default it is inside the split.
         Returns:
             The other options.
         """
@@ -81,7 +81,7 @@ class AnswerMethod(PairMethod):
         yield from self._make(split, engine, self._stack.enter_context(ReplyStore(folder, self.shard)))
 
     def totals(self) -> dict[str, Any]:
-        """Requests, tokens and cost of the engine, and what became of the questions."""
+        """The engine's requests, tokens and cost, and the questions by outcome."""
         return {} if self._maker is None else {"engine": self._maker.totals()}
 
     @abstractmethod
@@ -90,7 +90,7 @@ class AnswerMethod(PairMethod):
 
     @abstractmethod
     def _questions(self, split: Path) -> Iterator[Question]:
-        """All that can be asked of a split."""
+        """All questions of a split."""
 
     def _selected(self, split: Path) -> Iterator[Question]:
         questions = [q for q in self._questions(split) if self._kinds is None or q.kind in self._kinds]
@@ -104,8 +104,8 @@ class AnswerMethod(PairMethod):
 class CorrectnessAnswers(AnswerMethod):
     """Right answers preferred to wrong ones, see :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
 
-    Its option ``format_pairs`` says what becomes of pairs about form alone: ``apart`` (a table of their own,
-    ``<split>/format/``), ``with`` (among the others) or ``drop``.
+    Its option ``format_pairs`` says what happens to pairs that differ only in form: ``apart`` (they get a separate
+    table, ``<split>/format/``), ``with`` (they are mixed with the others) or ``drop``.
     """
 
     name = "correctness"
@@ -120,7 +120,7 @@ class CorrectnessAnswers(AnswerMethod):
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
         self._maker = maker = CorrectnessPairs(engine, store, seed=self.seed, **self._options)
         apart = None
-        if self._format_pairs == "apart" and self.shard == WHOLE:  # several shards would write one file
+        if self._format_pairs == "apart" and self.shard == WHOLE:  # several shards would write the same file
             apart = self._stack.enter_context(open_table(split / FORMAT, PreferencePair))
         for question, result in maker.pairs(self._selected(split), ImageTable(split)):
             if isinstance(result, Skip):
@@ -138,7 +138,7 @@ class CorrectnessAnswers(AnswerMethod):
         return _questions_of(split)
 
     def totals(self) -> dict[str, Any]:
-        """As for both methods, and the number of format pairs in their own table."""
+        """The totals of the base class, and the number of format pairs in their separate table."""
         return super().totals() | ({} if self._num_apart is None else {"format_pairs": self._num_apart})
 
 
@@ -146,8 +146,8 @@ class DropoutAnswers(AnswerMethod):
     """Answers preferred to their continuation without the image, see
     :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`.
 
-    Its option ``ask`` names what is asked: ``questions`` (the split's), ``images`` (each image is asked the option
-    ``prompt``), or both.
+    Its option ``ask`` says what the model is asked: ``questions`` (those of the split), ``images`` (the option
+    ``prompt`` about each image), or both.
     """
 
     name = "dropout_ntp"
@@ -175,7 +175,7 @@ class DropoutAnswers(AnswerMethod):
 def _questions_of(split: Path) -> Iterator[Question]:
     if not table_path(split, Question).exists():
         raise PairMethodError(
-            f"{split} has no questions: they come with data=world, or from a file of yours (data=questions)"
+            f"{split} has no questions: use data=world, or a question file of your own (data=questions)"
         )
     return read_table(split, Question)
 

@@ -1,8 +1,8 @@
-"""Correctness pairs: of many sampled answers to a question, the right ones preferred to the wrong ones.
+"""Correctness pairs: many answers to a question are sampled, and right ones are preferred to wrong ones.
 
-A response is right if its final answer is, wrong if that is wrong or absent. A response that states an answer in
-another form than it was asked for is neither: it is the rejected side of a *format pair*. Source: MPO, arXiv
-2411.10442; what its released pipeline does is told in docs/mpo_data.md.
+A response is right if its final answer is right, and wrong if its final answer is wrong or missing. A response that
+states its answer in a form other than the requested one is neither: it becomes the rejected side of a *format pair*.
+Source: MPO, arXiv 2411.10442; docs/mpo_data.md describes the released pipeline.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
 from scramble.grading.rules import NoTruth, check_truth, is_right, rule_of
-from scramble.pairs.answers.prompts import Said, Style, load_style, read
-from scramble.pairs.answers.requests import Case, case_of, no_reply
+from scramble.pairs.answers.prompts import ParsedReply, Style, load_style, read
+from scramble.pairs.answers.requests import Case, case_of, unusable_reason
 from scramble.pairs.base import Skip, seeded
 from scramble.records import ImageFile, PreferencePair, Question
 
@@ -25,15 +25,15 @@ KIND, FORMAT_KIND = "correctness", "format"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A distinct response and what it says."""
+    """A distinct response and its parsed answer."""
 
     text: str
-    said: Said
+    parsed: ParsedReply
 
 
 @dataclass
-class Sorted:
-    """The distinct responses to a question by what they are worth, each in a random order."""
+class SortedResponses:
+    """The distinct responses to a question by correctness, each list in random order."""
 
     right: list[Response] = field(default_factory=list)
     wrong: list[Response] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Sorted:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class QuestionPairs:
     """The pairs of a question."""
 
     correctness: tuple[PreferencePair, ...]
@@ -49,7 +49,7 @@ class Found:
 
 
 class CorrectnessPairs:
-    """Samples responses and pairs right with wrong ones. ``counts`` says what became of responses and questions."""
+    """Samples responses and pairs right with wrong ones. ``counts`` has the responses and questions by outcome."""
 
     def __init__(
         self,
@@ -69,16 +69,16 @@ class CorrectnessPairs:
     ) -> None:
         """
         Args:
-            store: where replies are kept and looked up.
-            styles: names of :data:`scramble.pairs.answers.prompts.STYLES`; a question gets one, drawn by the seed.
-            samples: responses sampled for a question.
-            pairs: pairs of a question, at most; format pairs likewise.
-            top_k: None or 0 for servers that do not know it.
-            rule, rules: how answers are judged, and by the questions' kinds
+            store: stores replies and returns stored ones.
+            styles: names of :data:`scramble.pairs.answers.prompts.STYLES`; each question gets one, drawn by the seed.
+            samples: number of responses sampled per question.
+            pairs: maximum number of pairs per question; the same maximum applies to format pairs.
+            top_k: None or 0 for servers that do not support it.
+            rule, rules: the rule by which answers are judged, and rules for single kinds of questions
                 (:func:`scramble.grading.rules.rule_of`).
 
         Raises:
-            StyleError, ValueError: unknown style, or fewer than two samples.
+            StyleError, ValueError: a style is unknown, or there are fewer than two samples.
         """
         if samples < 2 or pairs < 1:
             raise ValueError(f"samples={samples}, pairs={pairs}: a pair needs two responses")
@@ -86,7 +86,7 @@ class CorrectnessPairs:
         self._engine, self._store = engine, store
         self._styles = [load_style(name) for name in styles]
         if not self._styles:
-            raise ValueError("styles is empty: name at least one")
+            raise ValueError("styles is empty: give at least one style")
         self._pairs, self._seed = pairs, seed
         self._rule, self._rules = rule, dict(rules or {})
         self._samples = samples
@@ -100,8 +100,8 @@ class CorrectnessPairs:
 
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
-    ) -> Iterator[tuple[Question, Found | Skip]]:
-        """Each question with its pairs, in order, or why it has none. Raises EngineError when asking is vain."""
+    ) -> Iterator[tuple[Question, QuestionPairs | Skip]]:
+        """Yield each question, in order, with its pairs or the reason why there are none. Raises EngineError."""
 
         def cases() -> Iterator[tuple[Case, Skip | None]]:
             for question in questions:
@@ -113,12 +113,12 @@ class CorrectnessPairs:
                     yield case_of(question, images)
 
         for case, replies in ask_each(self._engine, self._store, cases(), self._requests):
-            found = replies if isinstance(replies, Skip) else self._pair(case.question, replies)
-            self.counts["questions without pairs" if isinstance(found, Skip) else "questions with pairs"] += 1
-            yield case.question, found
+            outcome = replies if isinstance(replies, Skip) else self._pair(case.question, replies)
+            self.counts["questions without pairs" if isinstance(outcome, Skip) else "questions with pairs"] += 1
+            yield case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """What the engine has done so far (requests, tokens, cost), and what became of responses and questions."""
+        """The engine's requests, tokens and cost so far, and the responses and questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _style(self, question: Question) -> Style:
@@ -128,12 +128,12 @@ class CorrectnessPairs:
         message = Message("user", self._style(case.question).ask(case.question), case.images)
         return [Request((message,), sample=n, **self._settings) for n in range(self._samples)]
 
-    def _pair(self, question: Question, replies: Sequence[Reply]) -> Found | Skip:
+    def _pair(self, question: Question, replies: Sequence[Reply]) -> QuestionPairs | Skip:
         style, rule = self._style(question), rule_of(question, self._rule, self._rules)
         usable: dict[str, None] = {}
         reasons: Counter[str] = Counter()
         for reply in replies:
-            if reason := no_reply(reply):
+            if reason := unusable_reason(reply):
                 reasons[reason] += 1
             else:
                 usable[reply.text.strip()] = None
@@ -147,44 +147,44 @@ class CorrectnessPairs:
         correctness = self._couple(question, style, rule, KIND, responses.right, responses.wrong)
         malformed = self._couple(question, style, rule, FORMAT_KIND, responses.right, responses.malformed)
         if correctness or malformed:
-            return Found(correctness, malformed)
-        return Skip(_why_none(responses))
+            return QuestionPairs(correctness, malformed)
+        return Skip(_no_pair_reason(responses))
 
-    def _sort(self, texts: Sequence[str], style: Style, rule: str, question: Question) -> Sorted:
-        found = Sorted()
+    def _sort(self, texts: Sequence[str], style: Style, rule: str, question: Question) -> SortedResponses:
+        responses = SortedResponses()
         for text in texts:
-            said = read(style, text)
-            response = Response(text, said)
-            if said.answer is None:
-                found.wrong.append(response)
+            parsed = read(style, text)
+            response = Response(text, parsed)
+            if parsed.answer is None:
+                responses.wrong.append(response)
                 self.counts["responses without an answer"] += 1
-            elif said.fault:
-                found.malformed.append(response)
-                self.counts[f"malformed: {said.fault}"] += 1
-            elif is_right(rule, said.answer, question):
-                found.right.append(response)
+            elif parsed.fault:
+                responses.malformed.append(response)
+                self.counts[f"malformed: {parsed.fault}"] += 1
+            elif is_right(rule, parsed.answer, question):
+                responses.right.append(response)
                 self.counts["right responses"] += 1
             else:
-                found.wrong.append(response)
+                responses.wrong.append(response)
                 self.counts["wrong responses"] += 1
-        return found
+        return responses
 
     def _couple(
         self, question: Question, style: Style, rule: str, kind: str, right: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
-        """At most ``pairs`` pairs, every response used before one is used again."""
+        """At most ``pairs`` pairs; no response is used again before all have been used."""
         couples = (
             (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(right)
         )
-        found: list[PreferencePair] = []
+        pairs: list[PreferencePair] = []
         for chosen, rejected in couples:
-            if kind == KIND and contained(chosen.said.answer or "", rejected.said.answer):
-                self.counts["pairs left out: one answer in the other"] += 1
+            if kind == KIND and contained(chosen.parsed.answer or "", rejected.parsed.answer):
+                self.counts["pairs left out: one answer contains the other"] += 1
                 continue
-            found.append(self._record(question, style, rule, kind, chosen, rejected, len(found)))
-            if len(found) == self._pairs:
+            pairs.append(self._record(question, style, rule, kind, chosen, rejected, len(pairs)))
+            if len(pairs) == self._pairs:
                 break
-        return tuple(found)
+        return tuple(pairs)
 
     def _record(
         self, question: Question, style: Style, rule: str, kind: str, chosen: Response, rejected: Response, number: int
@@ -194,11 +194,11 @@ class CorrectnessPairs:
             "kind": question.kind,
             "answer": question.answer,
             "judged_by": rule,
-            "chosen_answer": chosen.said.answer,
-            "rejected_answer": rejected.said.answer,
+            "chosen_answer": chosen.parsed.answer,
+            "rejected_answer": rejected.parsed.answer,
         }
-        if rejected.said.fault:
-            details["fault"] = rejected.said.fault
+        if rejected.parsed.fault:
+            details["fault"] = rejected.parsed.fault
         return PreferencePair(
             pair_id=f"{question.question_id}-{kind}-{number}",
             image_ids=question.image_ids,
@@ -214,14 +214,14 @@ class CorrectnessPairs:
 
 
 def contained(positive: str, negative: str | None) -> bool:
-    """Whether the right answer stands in the wrong one ("4" in "14"), so that the pair would teach too little."""
+    """Whether the wrong answer contains the right one ("14" contains "4"), which would make the pair uninformative."""
     if negative is None:
         return False
     a, b = (" ".join(text.lower().split()) for text in (positive, negative))
     return a in b
 
 
-def _why_none(responses: Sorted) -> str:
+def _no_pair_reason(responses: SortedResponses) -> str:
     if not responses.right:
         return "no right response"
     if not responses.wrong:

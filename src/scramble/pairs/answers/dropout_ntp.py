@@ -1,7 +1,7 @@
-"""DropoutNTP: a model's own answer preferred to the answer that it ends blindly, from its first half and no image.
+"""DropoutNTP: a model's answer is preferred to its first half continued without the image.
 
-Source: MPO, arXiv 2411.10442: the answer is cut after a share of its words, the same model goes on without the image;
-the rejected text is the kept half with that continuation. Needs no ground truth.
+Source: MPO, arXiv 2411.10442: the answer is truncated after a share of its words, and the same model continues it
+without the image. The rejected text is the first part with that continuation. No ground truth is needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
-from scramble.pairs.answers.requests import Case, case_of, no_reply
+from scramble.pairs.answers.requests import Case, case_of, unusable_reason
 from scramble.pairs.base import Skip
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, same_text
 
@@ -22,16 +22,16 @@ _WORD = re.compile(r"\S+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Cut:
-    """A question with the model's answer and the part of it that is kept."""
+class TruncatedAnswer:
+    """A question with the model's answer and the part of it that precedes the continuation."""
 
     case: Case
     answer: str
-    kept: str
+    prefix: str
 
 
 class DropoutNTP:
-    """Asks with the image, cuts, and asks for the rest without it. ``counts`` says what became of the questions."""
+    """Generates an answer with the image and continues its first part without it. ``counts`` has the outcomes."""
 
     def __init__(
         self,
@@ -47,13 +47,14 @@ class DropoutNTP:
     ) -> None:
         """
         Args:
-            store: where replies are kept and looked up.
-            start_ratio: share of the answer's words that is kept, in [0, 1); 0 keeps none: a blind answer.
-            top_k: None or 0 for servers that do not know it.
-            max_tokens: of the answer, and of its continuation.
+            store: stores replies and returns stored ones.
+            start_ratio: share of the answer's words that is kept, in [0, 1); with 0 the whole rejected answer is
+                generated without the image.
+            top_k: None or 0 for servers that do not support it.
+            max_tokens: maximum length of the answer and of its continuation.
 
         Raises:
-            ValueError: a ratio outside of its bounds.
+            ValueError: ``start_ratio`` is out of bounds.
         """
         if not 0 <= start_ratio < 1:
             raise ValueError(f"start_ratio={start_ratio}: the share of words that is kept must be in [0, 1)")
@@ -71,19 +72,21 @@ class DropoutNTP:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, PreferencePair | Skip]]:
-        """Each question with its pair, in order, or why it has none. Raises EngineError when asking is vain."""
-        for cut, replies in ask_each(self._engine, self._store, self._cuts(questions, images), self._go_on):
-            found = replies if isinstance(replies, Skip) else self._pair(cut, replies[0])
-            self.counts[found.reason if isinstance(found, Skip) else "pairs"] += 1
-            yield cut.case.question, found
+        """Yield each question, in order, with its pair or the reason why there is none. Raises EngineError."""
+        for truncated, replies in ask_each(
+            self._engine, self._store, self._truncated_answers(questions, images), self._continuation
+        ):
+            outcome = replies if isinstance(replies, Skip) else self._pair(truncated, replies[0])
+            self.counts[outcome.reason if isinstance(outcome, Skip) else "pairs"] += 1
+            yield truncated.case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """What the engine has done so far (requests, tokens, cost), and what became of the questions."""
+        """The engine's requests, tokens and cost so far, and the questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
-    def _cuts(
+    def _truncated_answers(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
-    ) -> Iterator[tuple[Cut, Skip | None]]:
+    ) -> Iterator[tuple[TruncatedAnswer, Skip | None]]:
         def cases() -> Iterator[tuple[Case, Skip | None]]:
             for question in questions:
                 if question.image_ids:
@@ -93,67 +96,68 @@ class DropoutNTP:
 
         for case, replies in ask_each(self._engine, self._store, cases(), self._ask):
             if isinstance(replies, Skip):
-                yield Cut(case, "", ""), replies
-            elif reason := no_reply(replies[0]):
-                yield Cut(case, "", ""), Skip(reason)
+                yield TruncatedAnswer(case, "", ""), replies
+            elif reason := unusable_reason(replies[0]):
+                yield TruncatedAnswer(case, "", ""), Skip(reason)
             else:
                 answer = replies[0].text.strip()
-                kept = first_words(answer, self._ratio)
-                too_short = kept == answer or (not kept and self._ratio > 0)
-                yield Cut(case, answer, kept), Skip("answer too short to cut") if too_short else None
+                prefix = first_words(answer, self._ratio)
+                too_short = prefix == answer or (not prefix and self._ratio > 0)
+                yield TruncatedAnswer(case, answer, prefix), Skip("answer too short to truncate") if too_short else None
 
     def _ask(self, case: Case) -> list[Request]:
         return [Request((Message("user", case.question.question, case.images),), **self._settings)]
 
-    def _go_on(self, cut: Cut) -> list[Request]:
-        messages = [Message("user", cut.case.question.question)]
-        if cut.kept:
-            messages.append(Message("assistant", cut.kept))
+    def _continuation(self, truncated: TruncatedAnswer) -> list[Request]:
+        messages = [Message("user", truncated.case.question.question)]
+        if truncated.prefix:
+            messages.append(Message("assistant", truncated.prefix))
         return [Request(tuple(messages), **self._settings)]
 
-    def _pair(self, cut: Cut, reply: Reply) -> PreferencePair | Skip:
-        if reason := no_reply(reply):
+    def _pair(self, truncated: TruncatedAnswer, reply: Reply) -> PreferencePair | Skip:
+        if reason := unusable_reason(reply):
             return Skip(f"continuation: {reason}")
-        rejected = joined(cut.kept, reply.text)
-        if same_text(rejected, cut.answer):
-            return Skip("the continuation is the answer")
-        question = cut.case.question
-        start = len(cut.kept)
+        rejected = joined(truncated.prefix, reply.text)
+        if same_text(rejected, truncated.answer):
+            return Skip("the continuation equals the answer")
+        question = truncated.case.question
+        start = len(truncated.prefix)
         return PreferencePair(
             pair_id=f"{question.question_id}-{KIND}",
             image_ids=question.image_ids,
             prompt=question.question,
-            chosen=cut.answer,
+            chosen=truncated.answer,
             rejected=rejected,
             kind=KIND,
             rule=f"{KIND}.{self._ratio:g} {self._engine.model}",
-            edits=(Edit((start, len(cut.answer)), (start, len(rejected))),),
+            edits=(Edit((start, len(truncated.answer)), (start, len(rejected))),),
             seed=self._seed,
             source="mpo",
-            details={"question": question.question_id, "kept": cut.kept},
+            details={"question": question.question_id, "kept": truncated.prefix},
         )
 
 
 def describe(images: Iterable[ImageRecord], prompt: str) -> Iterator[Question]:
-    """A question without an answer about each image: its description."""
+    """A request for a description of each image, as a question without an answer."""
     for image in images:
         yield Question(image.image_id, (image.image_id,), prompt, "", kind="describe")
 
 
 def first_words(text: str, share: float) -> str:
-    """The text up to the end of the last of its first words; ``share`` of them, rounded down."""
+    """The first words of a text: the share ``share`` of its words, rounded down."""
     words = list(_WORD.finditer(text))
     count = int(len(words) * share)
     return text[: words[count - 1].end()] if count else ""
 
 
-def joined(kept: str, continuation: str) -> str:
-    """Kept words and continuation as one text.
+def joined(prefix: str, continuation: str) -> str:
+    """Join the kept words and their continuation.
 
-    Some servers send the beginning back: it is not said twice. Some cut the space off: kept words are whole ones.
+    Some servers repeat the kept words; they are not duplicated. Some strip the leading space; it is restored, because
+    the text is always truncated between words.
     """
     continuation = continuation.rstrip()
-    if kept and continuation.lstrip().startswith(kept):
+    if prefix and continuation.lstrip().startswith(prefix):
         return continuation.strip()
-    space = " " if kept and continuation[:1].isalnum() else ""
-    return (kept + space + continuation).strip()
+    space = " " if prefix and continuation[:1].isalnum() else ""
+    return (prefix + space + continuation).strip()

@@ -1,6 +1,6 @@
-"""How a question is put to the model, and how the final answer is read from what it says.
+"""Build the prompt for a question, and parse the final answer of the model's reply.
 
-The wording of the instructions is this project's own, in ``prompts/``.
+The wording of the instructions in ``prompts/`` is this project's own.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from scramble.storage.hashing import content_key
 
 PLACE = "{question}"
 OTHER_MARK = "the final answer is marked in another way"
-MOST_MARKS = 2  # "Final answer:" may stand in the text once more than at its end
+MOST_MARKS = 2  # "Final answer:" may occur once more in the text before its end
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 class StyleError(ValueError):
-    """A style that does not exist. The message names those that do."""
+    """An unknown style. The message names the available ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """An instruction around the question, and what marks the final answer in the reply.
+    """An instruction around the question, and the mark of the final answer in the reply.
 
     ``mark`` is ``final`` ("Final answer: ..."), ``boxed``, ``think`` (a thought between tags, then ``final``) or
-    ``whole`` (the reply is the answer). ``line_breaks`` is how many a well-formed reply has at least.
+    ``whole`` (the reply is the answer). ``line_breaks`` is the minimum number of line breaks in a well-formed reply.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Style:
 
     @property
     def key(self) -> str:
-        """Content key of the instruction."""
+        """The content key of the instruction."""
         return content_key(self.template)
 
     def ask(self, question: Question) -> str:
-        """The prompt: the question, its options by letter where it has some, and the instruction."""
+        """The prompt: the question, its lettered options if it has any, and the instruction."""
         listed = f"\n{options(question.choices)}" if question.choices else ""
         return self.template.replace(PLACE, question.question + listed)
 
 
-# name -> mark, least line breaks. The paper's three instructions, its three kinds of chain of thought, and two of ours:
-# the question alone, and the rationale that SceneAlign trains on.
+# name -> mark, minimum number of line breaks. The first six are the paper's three instructions and its three kinds of
+# chain of thought. The last two are ours: the rationale that SceneAlign trains on, and the question alone.
 STYLES: dict[str, tuple[str, int]] = {
     "steps": ("final", 2),
     "boxed": ("boxed", 2),
@@ -65,7 +65,7 @@ STYLES: dict[str, tuple[str, int]] = {
 
 @cache
 def load_style(name: str) -> Style:
-    """A style by name. Raises StyleError naming the known ones."""
+    """A style by name. Raises StyleError naming the available ones."""
     if name not in STYLES:
         raise StyleError(f"no style of question is called {name!r}: choose among {', '.join(STYLES)}")
     mark, line_breaks = STYLES[name]
@@ -80,22 +80,22 @@ def load_style(name: str) -> Style:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a reply says: its final answer (None if it states none), and what is wrong with its form ("" if nothing)."""
+class ParsedReply:
+    """A parsed reply: its final answer (None if there is none), and the fault in its form ("" if there is none)."""
 
     answer: str | None
     fault: str = ""
 
 
-def read(style: Style, text: str) -> Said:
-    """The final answer of a reply and whether the reply has the form that was asked for.
+def read(style: Style, text: str) -> ParsedReply:
+    """Parse the final answer of a reply and check that the reply has the requested form.
 
-    A well-formed reply has a rationale before the mark, at least ``style.line_breaks`` line breaks, the mark at most
-    twice, and an answer on one line.
+    A well-formed reply has a rationale before the mark, at least ``style.line_breaks`` line breaks, at most two marks,
+    and an answer on one line.
     """
     if style.mark == "whole":
         answer = text.strip()
-        return Said(answer or None, "answer on several lines" if "\n" in answer else "")
+        return ParsedReply(answer or None, "answer on several lines" if "\n" in answer else "")
     fault, rationale, rest = "", text, text
     if style.mark == "think":
         thought = _THOUGHT.fullmatch(text)
@@ -108,10 +108,10 @@ def read(style: Style, text: str) -> Said:
     stated, marks, before, lines = read_mark(rest)
     if stated is None:
         other = read_other(rest)[0]
-        return Said(other, fault or OTHER_MARK) if other else Said(None, fault)
+        return ParsedReply(other, fault or OTHER_MARK) if other else ParsedReply(None, fault)
     if style.mark != "think":
         rationale = before
-    return Said(stated, fault or _fault(style, text, rationale, marks, lines))
+    return ParsedReply(stated, fault or _fault(style, text, rationale, marks, lines))
 
 
 def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> str:
@@ -125,7 +125,7 @@ def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> s
 
 
 def _final(text: str) -> tuple[str | None, int, str, int]:
-    """Answer, number of marks, the text before the first mark, and the answer's lines."""
+    """The answer, the number of marks, the text before the first mark, and the answer's number of lines."""
     marked = final_answers.stated(text)
     if marked is None:
         return None, 0, text, 0
@@ -135,7 +135,7 @@ def _final(text: str) -> tuple[str | None, int, str, int]:
 
 
 def _boxed(text: str) -> tuple[str | None, int, str, int]:
-    """The same for the content of the last ``\\boxed{...}``."""
+    """As :func:`_final`, for the content of the last ``\\boxed{...}``."""
     box = final_answers.boxed(text)
     if box is None:
         return None, 0, text, 0

@@ -1,4 +1,4 @@
-"""What both of MPO's methods ask with: a question with its encoded images, ready to be sent or a reason to skip it."""
+"""What MPO's two methods share: questions with encoded images, and the reasons to skip questions and replies."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class Case:
 
 
 def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, Skip | None]:
-    """The question with its images, and why it cannot be asked (a missing or broken image)."""
-    found = []
+    """The question with its images, and a skip if an image is missing or unreadable."""
+    encoded_images = []
     for image_id in question.image_ids:
         if image_id not in images:
             return Case(question, ()), Skip("missing image")
         try:
-            found.append(encoded(images[image_id]))
+            encoded_images.append(encoded(images[image_id]))
         except RecordError:
             return Case(question, ()), Skip("unreadable image")
-    return Case(question, tuple(found)), None
+    return Case(question, tuple(encoded_images)), None
 
 
-def no_reply(reply: Reply) -> str:
-    """Why a reply cannot be used, as a reason to count; "" where it can."""
+def unusable_reason(reply: Reply) -> str:
+    """The reason why a reply cannot be used; "" if it can."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if reply.finish_reason == "length":
-        return "reply cut at the token limit"
+        return "reply truncated at the token limit"
     if reply.finish_reason != "stop":
         return f"reply ended by {reply.finish_reason}"
     return "" if reply.text.strip() else "empty reply"

@@ -1,7 +1,7 @@
-"""The audit of a set of pairs: how much of the preference can be learnt without the image, and what is wrong with it.
+"""Audit a set of pairs: how much of the preference can be learned without the image, and which faults the pairs have.
 
-Works on any pairs, made here or not (:func:`scramble.formats.read_pairs` reads SugarCrepe's files and
-TRL's). The result is plain JSON; :mod:`scramble.reporting.audit_page` prints and draws it.
+The audit works on pairs from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files).
+The result is plain JSON; :mod:`scramble.reporting.audit_page` prints and plots it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from scramble.pairs.audit.faults import FAULTS, faults
 from scramble.pairs.audit.text_only import (
     CLASSIFIERS,
     FRESH,
-    Blind,
-    blind_accuracy,
-    blind_by_score,
+    TextOnlyResult,
     group_of,
     judgeable,
     plain,
+    text_only_accuracy,
+    text_only_accuracy_by_score,
 )
 from scramble.records import PreferencePair
 
@@ -33,16 +33,17 @@ def audit(
     folds: int = 5,
     likelihood: Callable[[Sequence[str]], Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Numbers on a set of pairs, as plain JSON.
+    """Compute the statistics of a set of pairs, as plain JSON.
 
     Args:
         likelihood: if given, log-likelihoods in nats of texts under a small language model
-            (:func:`scramble.pairs.filters.load_likelihood`); the blind rule "the likelier text is chosen".
+            (:func:`scramble.pairs.filters.load_likelihood`), for the text-only rule "choose the more likely text".
 
     Returns:
-        ``pairs``, ``images``; ``kinds``: for each kind and ``all``, counts, blind accuracies with standard errors and
-        95 % intervals (percent), same-bag share, length-ratio histogram; ``rules``: shares of faults (percent);
-        ``vocabulary``: the words that one side has most in excess.
+        ``pairs`` and ``images``, the numbers of each; ``kinds``: for each kind and ``all``, counts, text-only
+        accuracies with standard errors and 95 % intervals (percent, key ``blind``), share of pairs with the same bag
+        of words, and length-ratio histogram; ``rules``: shares of faults (percent); ``vocabulary``: the words that
+        differ most in frequency between the two sides.
     """
     kinds: dict[str, list[PreferencePair]] = {"all": list(pairs)}
     for pair in pairs:
@@ -64,34 +65,34 @@ def _kind(
     folds: int,
     likelihood: Callable[[Sequence[str]], Sequence[float]] | None,
 ) -> dict[str, Any]:
-    blind: dict[str, Any] = {}
+    accuracies: dict[str, Any] = {}
     if judgeable(pairs, folds):
         for name in (*CLASSIFIERS, FRESH):
-            blind[name] = _numbers(blind_accuracy(pairs, name, seed=seed, count=folds))
+            accuracies[name] = _numbers(text_only_accuracy(pairs, name, seed=seed, count=folds))
     if likelihood is not None:
         chosen, rejected = likelihood([p.chosen for p in pairs]), likelihood([p.rejected for p in pairs])
         scores = [a - b for a, b in zip(chosen, rejected, strict=True)]
-        blind["language model"] = _numbers(blind_by_score(pairs, scores, "language model"))
+        accuracies["language model"] = _numbers(text_only_accuracy_by_score(pairs, scores, "language model"))
     same = sum(sorted(plain(p.chosen).split()) == sorted(plain(p.rejected).split()) for p in pairs)
     return {
         "n": len(pairs),
         "images": len({group_of(p) for p in pairs}),
-        "blind": blind,
+        "blind": accuracies,
         "same_bag": _percent(same, len(pairs)),
         "length_ratio": length_ratios(pairs),
     }
 
 
-def _numbers(blind: Blind) -> dict[str, float]:
-    low, high = blind.interval
+def _numbers(result: TextOnlyResult) -> dict[str, float]:
+    low, high = result.interval
     return {
         name: round(x, 2)
-        for name, x in (("accuracy", blind.accuracy), ("error", blind.error), ("low", low), ("high", high))
+        for name, x in (("accuracy", result.accuracy), ("error", result.error), ("low", low), ("high", high))
     }
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Histogram over :data:`RATIO_EDGES` of words in the rejected over words in the chosen text."""
+    """Histogram over :data:`RATIO_EDGES` of the number of words in the rejected divided by those in the chosen text."""
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
         ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))
@@ -100,7 +101,7 @@ def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
 
 
 def vocabulary_shift(pairs: Sequence[PreferencePair], count: int = 20) -> dict[str, Any]:
-    """Words (in how many texts of each side) most in excess on one side; and the total variation of the two sides."""
+    """The words whose counts of texts differ most between the sides, and the total variation distance of the sides."""
     chosen: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for pair in pairs:
@@ -121,15 +122,15 @@ def vocabulary_shift(pairs: Sequence[PreferencePair], count: int = 20) -> dict[s
 
 
 def _rules(pairs: Sequence[PreferencePair]) -> dict[str, Any]:
-    seen: Counter[str] = Counter()
-    found: Counter[tuple[str, str]] = Counter()
+    totals: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for pair in pairs:
         rule = pair.rule or "(none)"
-        seen[rule] += 1
-        found.update((rule, fault) for fault in faults(pair))
+        totals[rule] += 1
+        counts.update((rule, fault) for fault in faults(pair))
     return {
-        rule: {"n": n, **{fault: _percent(found[rule, fault], n) for fault in FAULTS}}
-        for rule, n in sorted(seen.items())
+        rule: {"n": n, **{fault: _percent(counts[rule, fault], n) for fault in FAULTS}}
+        for rule, n in sorted(totals.items())
     }
 
 
@@ -138,6 +139,6 @@ def _percent(part: int, whole: int) -> float:
 
 
 def classifiers(result: dict[str, Any]) -> list[str]:
-    """The classifiers that an audit holds numbers of, in their usual order."""
+    """The classifiers with results in an audit, in their usual order."""
     present = {name for kind in result["kinds"].values() for name in kind["blind"]}
     return [name for name in (*CLASSIFIERS, FRESH, "language model") if name in present]

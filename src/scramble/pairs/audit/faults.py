@@ -1,6 +1,7 @@
-"""Faults that can be seen in the two texts of a pair alone: the same text, the same meaning, broken grammar.
+"""Faults that show in the two texts of a pair: the same text, the same meaning, broken grammar.
 
-These are lower bounds, found by fixed patterns; what is *plausibly still true of the image* no text can tell.
+Fixed patterns detect them, so the counts are lower bounds. Texts alone cannot show whether the rejected text is still
+true of the image.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ _SAME_FORM = frozenset({"sheep", "deer", "fish", "ski"})
 
 
 def faults(pair: PreferencePair) -> set[str]:
-    """The faults of a pair, a subset of :data:`FAULTS`; a slip that the chosen text has as well is not counted."""
-    found = set()
+    """The faults of a pair, a subset of :data:`FAULTS`. Errors of form that the chosen text has, too, do not count."""
+    result = set()
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     if chosen == rejected:
-        found.add("identity")
+        result.add("identity")
     elif says_the_same(chosen, rejected, load_lexicon()):
-        found.add("meaning-preserving")
+        result.add("meaning-preserving")
     if slips(pair.rejected, load_lexicon()) - slips(pair.chosen, load_lexicon()):
-        found.add("ungrammatical")
-    return found
+        result.add("ungrammatical")
+    return result
 
 
 def says_the_same(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
-    """Whether the texts (lower-case words) differ only in the order of a coordination or symmetric relation.
+    """Whether the texts (lower-case words) differ only in the order within a coordination or symmetric relation.
 
-    "a cat and a dog" / "a dog and a cat"; synonyms of one lexicon entry count as the same word.
+    Example: "a cat and a dog" and "a dog and a cat". Synonyms of one lexicon entry count as the same word.
     """
     first, second = _entries(chosen, lexicon), _entries(rejected, lexicon)
     if first == second:
@@ -46,12 +47,12 @@ def says_the_same(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> b
     end = next(i for i, (a, b) in enumerate(zip(first[::-1], second[::-1], strict=True)) if a != b)
     left, right = first[start : len(first) - end], second[start : len(second) - end]
     if start and first[start - 1] not in lexicon.phrases["symmetric"] | {"of", "two", "three"}:
-        return False  # the first thing stands in another relation: "hitting a ball with a racquet"
+        return False  # the first object is part of another relation: "hitting a ball with a racquet"
     for size in (1, 2, 3):
         for at in range(1, len(left) - size):
             relation = left[at : at + size]
             if " ".join(relation) in lexicon.phrases["symmetric"] and left[at + size :] + relation + left[:at] == right:
-                # what follows may belong to the second thing alone; a following relation makes the order matter
+                # following words may refer to the second object only; then the order matters
                 return len(first) - end == len(first) or first[len(first) - end] in ("and", "in", "on", "at")
     return False
 
@@ -62,28 +63,28 @@ def _entries(words: Iterable[str], lexicon: Lexicon) -> list[str]:
 
 
 def slips(text: str, lexicon: Lexicon) -> set[str]:
-    """Small errors of form: a/an, a doubled word, a number that its noun does not show, stray spaces."""
-    found = set()
+    """Small errors of form: a/an, a repeated word, a noun that does not agree with its number, stray spaces."""
+    result = set()
     words = plain(text).split()
     for this, following in pairwise(words):
         if this in ("a", "an") and this != article(following):
-            found.add(f"{this} {following}")
+            result.add(f"{this} {following}")
         if this == following and this not in ("had", "that"):
-            found.add(f"{this} {following}")
+            result.add(f"{this} {following}")
         entry = lexicon.nouns.get(following)
         if entry is None or following in _SAME_FORM or following in lexicon.adjectives:
             continue
         if this in ("a", "an") and entry[1]:
-            found.add(f"{this} {following}")
+            result.add(f"{this} {following}")
         last = following not in lexicon.phrases["partitives"] and entry[0].category not in ("part", "sport")
-        if this in _COUNTS and not entry[1] and last and not _goes_on(words, following, lexicon):
-            found.add(f"{this} {following}")
+        if this in _COUNTS and not entry[1] and last and not _is_compound_part(words, following, lexicon):
+            result.add(f"{this} {following}")
     if re.search(r"\s[.,;:!?]|\s\s", text):
-        found.add("stray space")
-    return found
+        result.add("stray space")
+    return result
 
 
-def _goes_on(words: list[str], noun: str, lexicon: Lexicon) -> bool:
+def _is_compound_part(words: list[str], noun: str, lexicon: Lexicon) -> bool:
     """Whether a noun is the first part of a compound ("two street signs")."""
     place = words.index(noun) + 1
     return place < len(words) and words[place] in lexicon.nouns

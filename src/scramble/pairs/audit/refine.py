@@ -1,12 +1,12 @@
-"""Refinement: drop pairs until a reader without the image cannot tell chosen from rejected.
+"""Refinement: drop pairs until text-only classifiers cannot distinguish chosen from rejected.
 
-Two ways, both balanced within each kind and seeded:
+There are two methods. Both are seeded and balance the pairs within each kind:
 
-* :func:`balance_gaps`: SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides; pairs
-  are kept so that the plane of the two score gaps is symmetric about its origin (Hsieh et al. 2023; Mishra et al.
-  2025).
-* :func:`refine_blind`: no model to download. N-gram classifiers, cross-fitted on the pairs themselves, play the text
-  models (after AFLite, Le Bras et al. 2020), and the pairs are balanced on their gaps, round after round.
+* :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
+  pairs are kept such that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
+  al. 2025).
+* :func:`refine_text_only` needs no model. N-gram classifiers, cross-fitted on the pairs, replace the text models
+  (after AFLite, Le Bras et al. 2020), and the pairs are balanced on their gaps in several rounds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 GRID = 50  # cells per quadrant side, for two gaps in [-1, 1]
-LINE = 10  # bins on one gap, where the other is exactly 0
+LINE = 10  # bins on one gap if the other is exactly 0
 
 
 def balance_gaps(
@@ -32,15 +32,15 @@ def balance_gaps(
 ) -> list[PreferencePair]:
     """Keep pairs so that both score gaps are symmetric about 0 within each kind.
 
-    The plane of the gaps is cut into ``GRID`` x ``GRID`` cells a quadrant; cell (i, j) is matched with (-i, -j) and
-    the larger of the two loses pairs at random until both hold the same number. With one gap exactly 0, the other's
-    line is cut into ``LINE`` bins a side; pairs with both gaps 0 are kept.
+    The plane of the gaps is divided into ``GRID`` x ``GRID`` cells per quadrant. Cell (i, j) is matched with (-i, -j),
+    and pairs of the larger of the two are dropped at random until both have the same number. If one gap is exactly 0,
+    the other is divided into ``LINE`` bins per side. Pairs with both gaps 0 are kept.
 
     Args:
-        first, second: score of the chosen minus score of the rejected text, probabilities' differences in [-1, 1];
-            a gap of exactly 1 falls in the last cell.
+        first, second: score of the chosen minus score of the rejected text, as differences of probabilities in
+            [-1, 1]; a gap of exactly 1 belongs to the last cell.
     Raises:
-        ValueError: for a gap outside [-1, 1] (NaN included), naming the pair.
+        ValueError: a gap is outside [-1, 1] or NaN; the message names the pair.
     """
     cells: dict[tuple[str, int, int], list[int]] = {}
     for index, (pair, x, y) in enumerate(zip(pairs, first, second, strict=True)):
@@ -66,25 +66,25 @@ def _cell(gap: float, bins: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class KindGroups:
-    """How the kinds of a set of pairs are refined: one by one, as one pool, or not at all.
+    """How the kinds of a set of pairs are refined: separately, in one pool, or not at all.
 
-    An accuracy over a handful of pairs is noise, and balancing on noise would drop most of them. Kinds with too few
-    pairs (:func:`scramble.pairs.audit.text_only.judgeable`) are therefore judged together; where even all of them
-    together are too few, they are left as they are.
+    An accuracy over few pairs is mostly noise, and balancing on noise would drop most of them. Kinds with too few
+    pairs (:func:`scramble.pairs.audit.text_only.judgeable`) are therefore pooled. If even the pool has too few pairs,
+    these kinds are not refined.
     """
 
     alone: tuple[str, ...]
     pooled: tuple[str, ...]
-    left_alone: tuple[str, ...]
+    unrefined: tuple[str, ...]
 
     @property
     def names(self) -> dict[str, str]:
-        """The group of each kind that is refined: its own name, or the names of all pooled kinds."""
+        """The group of each refined kind: its own name, or the names of all pooled kinds."""
         return {kind: kind for kind in self.alone} | dict.fromkeys(self.pooled, " + ".join(self.pooled))
 
 
 def kind_groups(pairs: Sequence[PreferencePair]) -> KindGroups:
-    """Sort the kinds of ``pairs`` by whether they hold enough pairs to be refined by themselves."""
+    """Group the kinds of ``pairs`` by whether they have enough pairs to be refined separately."""
     by_kind: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
         by_kind.setdefault(pair.kind, []).append(pair)
@@ -97,8 +97,8 @@ def kind_groups(pairs: Sequence[PreferencePair]) -> KindGroups:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of refinement of one kind (or of the pooled small kinds): pairs before and after, and the accuracy
-    that the classifiers had."""
+    """One round of refinement of one kind (or of the pooled small kinds): the numbers of pairs before and after, and
+    the classifiers' accuracy."""
 
     kind: str
     number: int
@@ -107,7 +107,7 @@ class Round:
     accuracy: float
 
 
-def refine_blind(
+def refine_text_only(
     pairs: Sequence[PreferencePair],
     *,
     seed: int = 0,
@@ -117,27 +117,26 @@ def refine_blind(
     least: float = 0.0,
     on_round: Callable[[Round], None] | None = None,
 ) -> list[PreferencePair]:
-    """Keep pairs that n-gram classifiers, fitted on the other images' pairs, cannot tell (kind by kind).
+    """Keep pairs that n-gram classifiers, fitted on the pairs of other images, cannot distinguish, kind by kind.
 
-    Each round fits unigram, bigram and trigram classifiers out of fold (new folds each round), both on the kind and on
-    all pairs, and keeps, at each level of confidence, as many pairs that they get right as they get wrong, and
-    ``slack`` (a share) more: pairs picked with equal numbers would be told *below* chance by the next classifier. It
-    stops for a kind when the classifiers are at ``target`` percent or below, or fewer than the share ``least`` of its
-    pairs would stay. Small kinds are pooled or left alone (:func:`kind_groups`). ``on_round`` is told each round's
-    numbers.
+    Each round fits unigram, bigram and trigram classifiers out of fold (with new folds), both on the kind and on all
+    pairs. At each level of confidence it keeps as many right as wrong pairs, and ``slack`` (a share) more right ones:
+    with equal numbers the next classifier would be *below* chance. A kind is finished when the classifiers are at
+    ``target`` percent or below, or when less than the share ``least`` of its pairs would remain. Small kinds are
+    pooled or not refined (:func:`kind_groups`). ``on_round`` is called after each round.
     """
     names = kind_groups(pairs).names
-    kept = list(pairs)
+    remaining = list(pairs)
     total = Counter(names[pair.kind] for pair in pairs if pair.kind in names)
     done: set[str] = set()
     for number in range(rounds):
         if done == set(total):
             break
-        gaps = _gaps(kept, names, seed + 101 * number)
-        staying = [i for i, pair in enumerate(kept) if names.get(pair.kind) not in total.keys() - done]
+        gaps = _gaps(remaining, names, seed + 101 * number)
+        staying = [i for i, pair in enumerate(remaining) if names.get(pair.kind) not in total.keys() - done]
         for group in sorted(total.keys() - done):
-            members = [i for i, pair in enumerate(kept) if names.get(pair.kind) == group]
-            if not members:  # all of them told in earlier rounds
+            members = [i for i, pair in enumerate(remaining) if names.get(pair.kind) == group]
+            if not members:  # earlier rounds dropped all of them
                 done.add(group)
                 continue
             balanced = _balance(members, gaps, slack, seeded(seed, group, number).random())
@@ -148,10 +147,10 @@ def refine_blind(
             elif on_round is not None:
                 on_round(Round(group, number, len(members), len(balanced), right))
             staying += balanced
-        if len(staying) == len(kept):
+        if len(staying) == len(remaining):
             break
-        kept = [kept[i] for i in sorted(staying)]
-    return kept
+        remaining = [remaining[i] for i in sorted(staying)]
+    return remaining
 
 
 def _accuracy(gaps: np.ndarray) -> float:
@@ -159,7 +158,7 @@ def _accuracy(gaps: np.ndarray) -> float:
 
 
 def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) -> np.ndarray:
-    """Out-of-fold log-odds (n,) summed over classifiers, of one fit on all pairs and one per group of kinds."""
+    """Out-of-fold log-odds (n,), summed over classifiers and over a fit on all pairs and one per group of kinds."""
     import numpy as np
 
     gaps = np.zeros(len(pairs))
@@ -176,7 +175,7 @@ def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) 
 
 
 def _balance(members: Sequence[int], gaps: np.ndarray, slack: float, draw: float) -> list[int]:
-    """As many members with a positive as with a negative gap (``slack`` more), by size of gap; all with none."""
+    """Select as many members with a positive as with a negative gap (``slack`` more) by size of gap; keep gaps of 0."""
     import numpy as np
 
     index = np.asarray(members)

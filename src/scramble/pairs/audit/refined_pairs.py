@@ -1,4 +1,4 @@
-"""Any method's pairs after refinement: what classifiers without the image recognise is dropped from training."""
+"""Refine any method's pairs: drop training pairs that text-only classifiers get right."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scramble.pairs.audit.refine import kind_groups, refine_blind
+from scramble.pairs.audit.refine import kind_groups, refine_text_only
 from scramble.pairs.base import Skip
 from scramble.pairs.method import PairMethod, collect
 from scramble.records import PreferencePair
 
 
 class RefinedPairs(PairMethod):
-    """The training pairs of a method, refined; the other splits as they are. Holds the training pairs in memory.
+    """The refined training pairs of a method; other splits are unchanged. The training pairs are held in memory.
 
     Args:
-        method: makes the pairs.
-        options: see :func:`scramble.pairs.audit.refine.refine_blind`.
+        method: the method that makes the pairs.
+        options: see :func:`scramble.pairs.audit.refine.refine_text_only`.
     """
 
     def __init__(self, method: PairMethod, **options: Any) -> None:
@@ -40,13 +40,13 @@ class RefinedPairs(PairMethod):
         groups, sizes = kind_groups(pairs), Counter(pair.kind for pair in pairs)
         small = {
             "refined_together": {kind: sizes[kind] for kind in groups.pooled},
-            "not_refined": {kind: sizes[kind] for kind in groups.left_alone},
+            "not_refined": {kind: sizes[kind] for kind in groups.unrefined},
         }
         self._counts = {"pairs_before_refinement": len(pairs), **{key: kinds for key, kinds in small.items() if kinds}}
-        yield from refine_blind(pairs, seed=self.seed, **self._options)
+        yield from refine_text_only(pairs, seed=self.seed, **self._options)
 
     def totals(self) -> dict[str, Any]:
-        """Pairs before refinement, kinds too small to refine one by one, and the method's own totals."""
+        """The number of pairs before refinement, the kinds too small to refine separately, and the method's totals."""
         return self._counts | self._method.totals()
 
     def store_replies(self, split: Path) -> int:

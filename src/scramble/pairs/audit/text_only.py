@@ -1,8 +1,9 @@
-"""Blind classifiers: can the rejected text be told from the chosen one without the image?
+"""Text-only classifiers: can the chosen and the rejected text be distinguished without the image?
 
-Every classifier reads the *difference* of the two texts of a pair, which is all that a preference is trained on, and
-is judged out of fold: pairs of one image are never in training and test at once. Accuracy 50 % is a coin; a tie counts
-half. Text is compared in normal form (lower case, no punctuation), except by ``surface`` and ``length``.
+The features of every classifier are *differences* between the two texts of a pair, which is all that preference
+training uses. Accuracy is measured out of fold: the pairs of an image are never in training and test set at once. An
+accuracy of 50 % is chance; a tie counts half. Texts are compared in lower case without punctuation, except by
+``surface`` and ``length``.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _SURFACE = (
     lambda t: t.count(","),
 )
 CLASSIFIERS = ("length", "surface", "unigram", "bigram", "trigram")
-FRESH = "character"  # not used by refinement: judges it
+FRESH = "character"  # refinement does not use this classifier, so it can judge the result
 FOLDS = 5
-MIN_PAIRS = 20  # with fewer, an accuracy's standard error is above 11 points: no classifier is fitted
+MIN_PAIRS = 20  # with fewer, the accuracy's standard error is above 11 points, and no classifier is fitted
 
 
 @dataclass(frozen=True, slots=True)
-class Blind:
-    """One classifier's out-of-fold result: accuracy and standard error in percent, over ``n`` pairs."""
+class TextOnlyResult:
+    """One classifier's out-of-fold accuracy and standard error in percent, over ``n`` pairs."""
 
     classifier: str
     accuracy: float
@@ -54,22 +55,22 @@ class Blind:
 
 
 def plain(text: str) -> str:
-    """A text as the word classifiers read it: lower case, words only."""
+    """The input of the word classifiers: lower case, words only."""
     return " ".join(_WORD.findall(text.lower()))
 
 
 def group_of(pair: PreferencePair) -> str:
-    """What dependent pairs have in common: the (first) image; a pair of text alone stands for itself."""
+    """The group of dependent pairs: the (first) image. A pair without an image is its own group."""
     return pair.image_ids[0] if pair.image_ids else pair.pair_id
 
 
 def judgeable(pairs: Sequence[PreferencePair], count: int = FOLDS) -> bool:
-    """Whether pairs suffice for a text-only accuracy: :data:`MIN_PAIRS` of them, and an image for each fold."""
+    """Whether there are enough pairs for a text-only accuracy: :data:`MIN_PAIRS`, and an image for each fold."""
     return len(pairs) >= MIN_PAIRS and len({group_of(pair) for pair in pairs}) >= count
 
 
 def folds(pairs: Sequence[PreferencePair], count: int, seed: int) -> np.ndarray:
-    """A fold number per pair (n,), the same for all pairs of an image."""
+    """A fold number per pair (n,), which is the same for all pairs of an image."""
     import numpy as np
 
     number: dict[str, int] = {}
@@ -106,7 +107,7 @@ def differences(pairs: Sequence[PreferencePair], classifier: str) -> Any:
     bounded = [f"<s> {plain(text)} </s>" if classifier != FRESH else plain(text) for text in chosen + rejected]
     try:
         table = vectorizer.fit_transform(bounded)
-    except ValueError:  # scikit-learn's "empty vocabulary": answers of one letter have no n-grams of characters
+    except ValueError:  # scikit-learn's "empty vocabulary": one-letter answers have no character n-grams
         return csr_matrix((len(pairs), 1), dtype=np.float32)
     return table[: len(pairs)] - table[len(pairs) :]
 
@@ -118,11 +119,11 @@ def _table(texts: Sequence[str], features: Sequence[Callable[[str], Any]]) -> np
 
 
 def cross_fit(features: Any, fold: np.ndarray, *, c: float = 1.0) -> np.ndarray:
-    """Out-of-fold scores (n,), in log-odds: positive where the chosen text is recognised.
+    """Out-of-fold scores (n,), in log-odds; a score is positive if the chosen text is recognised.
 
-    ``features`` (n, k) are differences. The classifier is a logistic regression without intercept, on differences of
-    which every other one is turned round (with its label), so that it has no side to prefer. Rows that cannot be
-    judged score 0: those of a fold without others to learn from.
+    ``features`` (n, k) are differences. The classifier is a logistic regression without intercept. The sign of every
+    second difference, and its label, is flipped, so that the classifier cannot prefer a side. Rows score 0 if there
+    are no other folds to learn from.
     """
     import numpy as np
     from scipy.sparse import diags
@@ -141,7 +142,7 @@ def cross_fit(features: Any, fold: np.ndarray, *, c: float = 1.0) -> np.ndarray:
 
 
 def accuracy(scores: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
-    """Accuracy and its standard error in percent; pairs of one group (image) count as dependent."""
+    """Accuracy and its standard error in percent. Pairs of one group (image) are treated as dependent."""
     import numpy as np
 
     right = np.where(scores > 0, 1.0, np.where(scores < 0, 0.0, 0.5))
@@ -153,16 +154,18 @@ def accuracy(scores: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
     return 100 * mean, 100 * error
 
 
-def blind_accuracy(pairs: Sequence[PreferencePair], classifier: str, *, seed: int = 0, count: int = 5) -> Blind:
-    """How well one classifier tells chosen from rejected, out of fold, with folds grouped by image."""
+def text_only_accuracy(
+    pairs: Sequence[PreferencePair], classifier: str, *, seed: int = 0, count: int = 5
+) -> TextOnlyResult:
+    """Out-of-fold accuracy of one classifier at distinguishing chosen from rejected, with folds grouped by image."""
     scores = cross_fit(differences(pairs, classifier), folds(pairs, count, seed))
     mean, error = accuracy(scores, [group_of(p) for p in pairs])
-    return Blind(classifier, mean, error, len(pairs))
+    return TextOnlyResult(classifier, mean, error, len(pairs))
 
 
-def blind_by_score(pairs: Sequence[PreferencePair], scores: Sequence[float], name: str) -> Blind:
-    """The same for given score gaps, chosen minus rejected (of a language model, say): higher should be chosen."""
+def text_only_accuracy_by_score(pairs: Sequence[PreferencePair], scores: Sequence[float], name: str) -> TextOnlyResult:
+    """The same accuracy for score gaps, chosen minus rejected, such as those of a language model."""
     import numpy as np
 
     mean, error = accuracy(np.asarray(scores, dtype=float), [group_of(p) for p in pairs])
-    return Blind(name, mean, error, len(pairs))
+    return TextOnlyResult(name, mean, error, len(pairs))

@@ -1,6 +1,6 @@
-"""From images with captions to preference pairs: choose captions, ask a generator, choose negatives.
+"""Build preference pairs from images with captions: select captions, ask a generator, select negatives.
 
-Streamed from end to end: memory does not grow with the data. Every caption that gives no pair is yielded as a
+Everything is streamed, so memory does not grow with the data. Every caption without a pair is yielded as a
 :class:`Skip` with its reason.
 """
 
@@ -36,28 +36,29 @@ def caption_pairs(
     similarity: Similarity | str | None = None,
     surface: bool = True,
 ) -> Iterator[PreferencePair | Skip]:
-    """Preference pairs of a stream of images: the caption preferred over a hard negative of it.
+    """Preference pairs from a stream of images: a caption is preferred to a hard negative of it.
 
     Args:
-        images: the images, in any order; each with its true captions.
+        images: the images, in any order, each with its true captions.
         generator: makes the candidates (:class:`scramble.pairs.captions.rules.generator.RuleGenerator`, a language
-            model, the world).
-        prompt: the question both sides answer.
-        per_caption: negatives drawn per caption, at most.
-        seed: seed of all choices; a caption's draw depends on the seed and the caption alone.
-        captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or the one most alike by ``similarity``.
-        form: ``caption`` (caption against negative), ``yes-no`` (a question on each of them), or ``both``.
-        kinds: if given, only negatives of these kinds.
-        similarity: scores captions against an image, or the CLIP or SigLIP model that does
+            model, or the world).
+        prompt: the prompt of both sides.
+        per_caption: maximum number of negatives per caption.
+        seed: random seed; what is drawn for a caption depends only on the seed and the caption.
+        captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or ``clip``, the one with the highest
+            ``similarity``.
+        form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each), or ``both``.
+        kinds: if given, only negatives of these kinds are used.
+        similarity: function that scores captions of an image, or the CLIP or SigLIP model to do so
             (:func:`scramble.pairs.captions.similarity.load_similarity`).
-        surface: write both sides in one form (:func:`scramble.pairs.captions.surface.normalise`); off for text made by
-            a grammar, whose surface is one already.
+        surface: write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`); False for texts
+            of a grammar, which have the same form already.
 
     Returns:
         Pairs in the order of the captions, and for each caption without one a :class:`Skip` with ``image_id``,
         ``caption`` (its index) and ``text``.
     Raises:
-        ValueError: for ``captions_per_image="clip"`` without ``similarity``, or an unknown choice.
+        ValueError: ``captions_per_image="clip"`` without ``similarity``, or an unknown option.
     """
     if captions_per_image not in ("all", "one", "clip") or form not in ("caption", "yes-no", "both"):
         raise ValueError(f"no captions_per_image={captions_per_image!r} with form={form!r}")
@@ -66,33 +67,33 @@ def caption_pairs(
     if isinstance(similarity, str):
         similarity = load_similarity(similarity) if captions_per_image == "clip" else None
     rank = similarity
-    contexts: deque[_Witness] = deque()  # of the captions that the generator has drawn but not answered
-    unusable: deque[Skip] = deque()  # met while the generator drew captions; yielded before its next answer
+    contexts: deque[_ImageCaptions] = deque()  # of the captions that the generator has read but not answered yet
+    unusable: deque[Skip] = deque()  # captions skipped while the generator reads ahead; yielded before its next answer
 
     def captions() -> Iterator[Caption]:
         for image in images:
-            witness = _Witness(
+            image_captions = _ImageCaptions(
                 image, {normalise(text).casefold() for text in image.captions}, [_stems(t) for t in image.captions]
             )
             for index in _usable(image, captions_per_image, seed, rank, unusable):
-                contexts.append(witness)
+                contexts.append(image_captions)
                 text = image.captions[index]
                 yield Caption(image.image_id, index, normalise(text) if surface else text, image.graph)
 
     for caption, answer in generator.negatives(captions()):
         while unusable:
             yield unusable.popleft()
-        witness = contexts.popleft()
+        image_captions = contexts.popleft()
         if isinstance(answer, Skip):
             yield _skip(caption, answer.reason)
             continue
-        candidates, reason = _admissible(caption, witness, answer, kinds, surface)
+        candidates, reason = _admissible(caption, image_captions, answer, kinds, surface)
         if not candidates:
             yield _skip(caption, reason)
             continue
         drawn = choose(candidates, per_caption, seed, caption.image_id, caption.index, caption.text)
         for number, negative in enumerate(drawn):
-            pair = _pair(caption, negative, prompt, seed, witness.image.source, number)
+            pair = _pair(caption, negative, prompt, seed, image_captions.image.source, number)
             if form != "yes-no":
                 yield pair
             if form != "caption":
@@ -101,7 +102,7 @@ def caption_pairs(
 
 
 def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[PreferencePair, PreferencePair]:
-    """The two questions of a caption pair: "Yes" is preferred for the true caption, "No" for the negative."""
+    """Two yes/no pairs from a caption pair: "Yes" is preferred for the true caption, "No" for the negative."""
 
     def ask(text: str, answer: str, other: str, suffix: str) -> PreferencePair:
         return replace(
@@ -120,7 +121,7 @@ def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[P
 def _usable(
     image: ImageRecord, which: str, seed: int, similarity: Similarity | None, unusable: deque[Skip]
 ) -> list[int]:
-    """The places of the captions to use, in order. Those that no method can use are added to ``unusable``."""
+    """The indices of the captions to use, in order. Captions that no method can use are added to ``unusable``."""
     usable = []
     for index, text in enumerate(image.captions):
         reason = problem(text)
@@ -139,8 +140,8 @@ def _usable(
 
 
 @dataclass(frozen=True, slots=True)
-class _Witness:
-    """What all captions of an image say: the texts, and the words of each."""
+class _ImageCaptions:
+    """All captions of an image: the texts, and the words of each."""
 
     image: ImageRecord
     texts: set[str]
@@ -148,32 +149,36 @@ class _Witness:
 
 
 def _admissible(
-    caption: Caption, witness: _Witness, candidates: Sequence[Negative], kinds: Sequence[str] | None, surface: bool
+    caption: Caption,
+    image_captions: _ImageCaptions,
+    candidates: Sequence[Negative],
+    kinds: Sequence[str] | None,
+    surface: bool,
 ) -> tuple[list[Negative], str]:
-    """The candidates that no other caption of the image supports, in normal form; and why there are none."""
+    """The normalised candidates that no other caption of the image supports, and the reason if there are none."""
     if not candidates:
         return [], "no candidate"
     others: set[str] | None = None
-    kept, reason = [], "no candidate of the wanted kinds"
+    admissible, reason = [], "no candidate of the selected kinds"
     for candidate in candidates:
         if kinds is not None and candidate.kind not in kinds:
             continue
         text = normalise(candidate.text)
-        if text.casefold() in witness.texts:
+        if text.casefold() in image_captions.texts:
             reason = "all candidates supported by another caption"
             continue
         if surface and text != candidate.text:
             candidate = replace(candidate, text=text, edits=changed_span(caption.text, text))
-        if candidate.kind.startswith("replace") and len(witness.words) > 1:
+        if candidate.kind.startswith("replace") and len(image_captions.words) > 1:
             if others is None:
-                others = set().union(*(w for i, w in enumerate(witness.words) if i != caption.index))
+                others = set().union(*(w for i, w in enumerate(image_captions.words) if i != caption.index))
             spans = [candidate.text[slice(*edit.rejected)] for edit in candidate.edits] or [candidate.text]
-            new = _stems(" ".join(spans)) - witness.words[caption.index]
+            new = _stems(" ".join(spans)) - image_captions.words[caption.index]
             if new and new <= others:
                 reason = "all candidates supported by another caption"
                 continue
-        kept.append(candidate)
-    return kept, reason
+        admissible.append(candidate)
+    return admissible, reason
 
 
 def _stems(text: str) -> set[str]:

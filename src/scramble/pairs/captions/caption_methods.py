@@ -1,4 +1,4 @@
-"""The methods that prefer a caption to a hard negative of it: the embedded world's, by rule, by a language model."""
+"""Methods that prefer a caption to a hard negative: by the embedded world, by rule, or by a language model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from scramble.world.grammar import GrammarError
 
 
 class CaptionMethod(PairMethod):
-    """Captions preferred to hard negatives that a generator makes of them.
+    """Captions preferred to hard negatives that a generator makes from them.
 
     Args:
-        options: of the generator, see the subclasses.
-        assembly: how captions and negatives become pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
+        options: options of the generator, see the subclasses.
+        assembly: options of the pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class CaptionMethod(PairMethod):
 
     @abstractmethod
     def generator(self, split: Path) -> Generator:
-        """What makes the negatives of a split."""
+        """The generator of a split's negatives."""
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         generator = self.generator(split)
@@ -61,7 +61,7 @@ class WorldCaptions(CaptionMethod):
             yield from super().pairs(split)
         except GrammarError as error:
             raise PairMethodError(
-                f"{error}. pairs.method=world reads the embedded world's captions only: choose pairs=rules for "
+                f"{error}. pairs.method=world reads only the embedded world's captions: choose pairs=rules for "
                 "English captions"
             ) from error
 
@@ -77,7 +77,7 @@ class CotCaptions(CaptionMethod):
     """Options: see :class:`scramble.pairs.captions.chain_of_thought.CotGenerator`.
 
     Args:
-        engine: kind and options, see :func:`scramble.engines.open_engine`; so is the option ``cleaner``.
+        engine: kind and options, see :func:`scramble.engines.open_engine`. The option ``cleaner`` has the same form.
     """
 
     def __init__(
@@ -108,5 +108,5 @@ class CotCaptions(CaptionMethod):
         return self._generator
 
     def totals(self) -> dict[str, Any]:
-        """Requests, tokens and cost of the engines, and what became of the captions."""
+        """The engines' requests, tokens and cost, and the captions by outcome."""
         return {} if self._generator is None else {"engine": self._generator.totals()}

@@ -1,9 +1,9 @@
 """Hard negatives from a language model that rearranges a caption step by step, or abstains.
 
-Source: SCRAMBLe (arXiv 2504.04740): captions are cleaned of typos (greedy, JSON reply), then a model reasons in steps
-from a caption to a fluent, sensible, visually different arrangement of its words, or answers ``NA``; temperature 0.2,
-top-p 0.9, 800 new tokens. The prompts and their worked examples are this project's own, in ``prompts/``; the hash of
-the prompt is in every negative's rule.
+Source: SCRAMBLe (arXiv 2504.04740). A model first corrects typos in captions (greedy decoding, JSON reply). Another
+reasons in steps from a caption to a fluent, sensible, visually different arrangement of its words, or answers ``NA``
+(temperature 0.2, top-p 0.9, 800 new tokens). The prompts in ``prompts/`` and their examples are this project's own; the
+hash of the prompt is in every negative's rule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scramble.storage.hashing import content_key
 
 MARKER = "Final Output Caption:"
 PLACE = "{caption}"
-# prompt -> kind of its negatives, least share of content words that both texts must have in common
+# prompt -> kind of its negatives, minimum share of content words that both texts must have in common
 PROMPTS: dict[str, tuple[str, float]] = {
     "rearrange": ("rearrange", 0.8),
     "swap_object": ("swap-object", 0.8),
@@ -50,7 +50,7 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """A prompt with the place of the caption in it; ``key`` is its content key."""
+    """A prompt with a placeholder for the caption; ``key`` is its content key."""
 
     name: str
     text: str
@@ -62,10 +62,10 @@ class PromptFile:
 
 
 def load_prompt(name: str | Path) -> PromptFile:
-    """A prompt of the package by name, or any text file by path.
+    """Load a prompt of the package by name, or any text file by path.
 
     Raises:
-        PromptError: there is none, or it has no place (``{caption}``) for the caption.
+        PromptError: there is no such prompt, or it does not contain ``{caption}`` exactly once.
     """
     path = Path(name)
     try:
@@ -78,17 +78,17 @@ def load_prompt(name: str | Path) -> PromptFile:
                 .read_text(encoding="utf-8")
             )
     except OSError as error:
-        raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or name a .txt file") from error
+        raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or give a .txt file") from error
     if text.count(PLACE) != 1:
-        raise PromptError(f"prompt {name} must hold {PLACE} exactly once, where the caption goes")
+        raise PromptError(f"prompt {name} must contain {PLACE} exactly once, for the caption")
     return PromptFile(path.stem, text.rstrip("\n"), content_key(text))
 
 
 class CotGenerator:
-    """Negatives from a language model, one or more a caption, through the interface of all generators.
+    """A generator of negatives from a language model, one or more per caption.
 
-    With a ``cleaner``, captions come back corrected: each is yielded with the cleaned text, of which its negatives
-    are a rearrangement. ``counts`` says what became of the captions so far.
+    With a ``cleaner``, captions are corrected first: each caption is yielded with the corrected text, and its
+    negatives are rearrangements of that text. ``counts`` has the captions so far by outcome.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class CotGenerator:
     ) -> None:
         """
         Args:
-            store: where replies are kept and looked up.
-            prompt: one of :data:`PROMPTS`, or a ``.txt`` file with :data:`PLACE` in it.
-            cleaner: the engine that corrects typos first; None leaves captions as they are.
+            store: stores replies and returns stored ones.
+            prompt: one of :data:`PROMPTS`, or a ``.txt`` file that contains :data:`PLACE`.
+            cleaner: the engine that corrects typos first; None leaves captions unchanged.
             pipeline: spaCy pipeline with lemmas.
-            samples: answers asked for a caption.
-            length_ratio: bounds of words in the negative over words in the caption.
-            content_kept: least share of content words in common, in [0, 1]; the prompt's own by default.
+            samples: number of replies per caption.
+            length_ratio: bounds of the number of words in the negative divided by those in the caption.
+            content_kept: minimum share of content words in common, in [0, 1]; by default that of the prompt.
         """
         self.prompt = load_prompt(prompt)
         self.kind, own = PROMPTS.get(self.prompt.name, (self.prompt.name, 0.5))
@@ -138,16 +138,16 @@ class CotGenerator:
         self._content_kept = own if content_kept is None else content_kept
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
-        """Each caption (cleaned) with its valid negatives, in input order. Raises EngineError when asking is vain."""
+        """Yield each (cleaned) caption with its valid negatives, in input order. Raises EngineError."""
         usable = _usable(captions)
         stream = usable if self._cleaner is None else self._cleaned(usable, self._cleaner)
         for caption, replies in ask_each(self._engine, self._store, stream, self._requests):
-            found = replies if isinstance(replies, Skip) else self._read(caption, replies)
-            self.counts[found.reason if isinstance(found, Skip) else "used"] += 1
-            yield caption, found
+            outcome = replies if isinstance(replies, Skip) else self._read(caption, replies)
+            self.counts[outcome.reason if isinstance(outcome, Skip) else "used"] += 1
+            yield caption, outcome
 
     def totals(self) -> dict[str, Any]:
-        """What the engines have done so far (requests, tokens, cost), and what became of the captions."""
+        """The engines' requests, tokens and cost so far, and the captions by outcome."""
         engines = {"generator": self._engine} | ({"cleaner": self._cleaner} if self._cleaner else {})
         return {name: dataclasses.asdict(engine.totals) for name, engine in engines.items()} | {
             "captions": dict(self.counts.most_common())
@@ -158,7 +158,7 @@ class CotGenerator:
         return [Request((message,), sample=i, **self._settings) for i in range(self._samples)]
 
     def _read(self, caption: Caption, replies: list[Reply]) -> list[Negative] | Skip:
-        found: dict[str, Negative] = {}
+        negatives: dict[str, Negative] = {}
         reasons: list[str] = []
         for reply in replies:
             text, reason = read_answer(reply)
@@ -166,11 +166,11 @@ class CotGenerator:
             if reason:
                 reasons.append(reason)
                 continue
-            found[text] = Negative(text, self.kind, self.rule, changed_span(caption.text, text))
-        return list(found.values()) if found else Skip(reasons[0])
+            negatives[text] = Negative(text, self.kind, self.rule, changed_span(caption.text, text))
+        return list(negatives.values()) if negatives else Skip(reasons[0])
 
     def _fault(self, caption: str, negative: str) -> str:
-        """Why ``negative`` is not a negative of ``caption``; "" when it is one."""
+        """The reason why ``negative`` is not a negative of ``caption``; "" if it is one."""
         if reason := problem(negative):
             return reason
         before, after = self._nlp.pipe([caption, negative])
@@ -180,7 +180,7 @@ class CotGenerator:
         if _lemmas(before) == _lemmas(after):
             return "same words in the same order"
         if shared_content(before, after) < self._content_kept:
-            return "other words than the caption's"
+            return "words differ from the caption's"
         return ""
 
     def _cleaned(
@@ -213,11 +213,11 @@ def _usable(captions: Iterable[Caption]) -> Iterator[tuple[Caption, Skip | None]
 
 
 def read_answer(reply: Reply) -> tuple[str, str]:
-    """The caption in a reply, normalised, and why there is none ("" when there is one)."""
+    """The normalised caption in a reply, and the reason why there is none ("" if there is one)."""
     if reply.error:
         return "", f"no reply: {reply.error.split(' (')[0]}"
     if reply.finish_reason == "length":
-        return "", "reply cut at the token limit"
+        return "", "reply truncated at the token limit"
     if reply.finish_reason != "stop":
         return "", f"reply ended by {reply.finish_reason}"
     if not reply.text.strip():
@@ -237,26 +237,26 @@ def read_answer(reply: Reply) -> tuple[str, str]:
 
 
 def read_clean(reply: Reply) -> str:
-    """The caption in the JSON reply of a cleaner, normalised; "" if there is none."""
+    """The normalised caption in the JSON reply of a cleaner; "" if there is none."""
     if not reply.finished:
         return ""
-    found = re.search(r"\{.*\}", reply.text, re.DOTALL)
+    match = re.search(r"\{.*\}", reply.text, re.DOTALL)
     try:
-        caption = json.loads(found.group())["caption"] if found else ""
+        caption = json.loads(match.group())["caption"] if match else ""
     except (ValueError, KeyError, TypeError):
         return ""
     return normalise(caption) if isinstance(caption, str) and caption.strip() else ""
 
 
 def shared_content(before: Any, after: Any) -> float:
-    """Share of content lemmas (nouns, verbs, adjectives, numbers; with repeats) that two spaCy ``Doc`` share, [0, 1].
+    """Share of content lemmas (nouns, verbs, adjectives, numbers; with repeats) in common to two spaCy ``Doc``, [0, 1].
 
-    A lemma that one parse takes for a noun and the other for a verb is the same lemma.
+    A lemma counts as the same even if one parse tags it as a noun and the other as a verb.
     """
     words = [Counter(token.lemma_.lower() for token in doc if token.pos_ in CONTENT) for doc in (before, after)]
     everything = [Counter(token.lemma_.lower() for token in doc if not token.is_punct) for doc in (before, after)]
-    kept = sum((words[0] & everything[1]).values()) + sum((words[1] & everything[0]).values())
-    return kept / max(1, words[0].total() + words[1].total())
+    shared = sum((words[0] & everything[1]).values()) + sum((words[1] & everything[0]).values())
+    return shared / max(1, words[0].total() + words[1].total())
 
 
 def _lemmas(doc: Any) -> list[str]:

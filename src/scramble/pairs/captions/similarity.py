@@ -1,4 +1,4 @@
-"""How well captions fit their image, by a CLIP or SigLIP model: the choice of one caption an image."""
+"""Score how well captions fit their image by a CLIP or SigLIP model, to select one caption per image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scramble.records import ImageRecord
 
 
 def load_similarity(path: str | Path, *, device: str = "cpu") -> Callable[[ImageRecord, Sequence[str]], list[float]]:
-    """Cosine similarities of an image and texts, by any ``transformers`` model with image and text features."""
+    """Load a function for cosine similarities of an image and texts, by any model with image and text features."""
     import torch
     from transformers import AutoModel, AutoProcessor
 
@@ -19,7 +19,7 @@ def load_similarity(path: str | Path, *, device: str = "cpu") -> Callable[[Image
             f"{path} is a {type(model).__name__}: a similarity model needs image and text features (CLIP, SigLIP)"
         )
     processor = AutoProcessor.from_pretrained(path)
-    padding = "max_length" if "siglip" in model.config.model_type else True  # SigLIP was trained on full length only
+    padding = "max_length" if "siglip" in model.config.model_type else True  # SigLIP was only trained on padded texts
 
     @torch.inference_mode()
     def similarity(image: ImageRecord, texts: Sequence[str]) -> list[float]:

@@ -1,7 +1,7 @@
-"""The outside of captions: one written form for both sides of a pair, and which texts are no captions at all.
+"""The surface form of captions: normalise both sides of a pair, and detect texts that are not captions.
 
-Generators of earlier data sets lower-cased or re-spaced the negatives only, and a reader of nothing but case and
-spacing told them from the captions in nine cases of ten. Here both sides pass through :func:`normalise`.
+Generators of earlier data sets lower-cased or re-spaced only the negatives, and a classifier on case and spacing alone
+recognised them in nine of ten cases. Here both sides pass through :func:`normalise`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SENTENCE = re.compile(r"[.!?]['\")]? +['\"(]?[a-z]")
 _DANGLING = re.compile(r"[\s,;:.\-]+$")
 _URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
 _HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
-_TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # of chat templates: a tokenizer makes it the real token
+_TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # of chat templates: a tokenizer would encode it as the special token
 _ENGLISH = word_set("""
     a an the of on in with and is are to at by for from near that two some several his her its their sits
     standing sitting man woman people there next front while has group people this
@@ -27,9 +27,9 @@ _ENGLISH = word_set("""
 
 
 def normalise(text: str) -> str:
-    """A caption in the one form that all pairs share: single spaces, a first capital, a final period.
+    """A caption in the form of all pairs: single spaces, an initial capital, a final period.
 
-    The words, their order and inner capitals stay as they are; ``normalise(normalise(x)) == normalise(x)``.
+    The words, their order and other capitals do not change; ``normalise(normalise(x)) == normalise(x)``.
     """
     if text[:1].isupper() and text[-1] in ".!?" and not _IRREGULAR.search(text) and not text.isupper():
         return text
@@ -44,22 +44,22 @@ def normalise(text: str) -> str:
 
 
 def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
-    """Why a text cannot be used as an English caption, in a few words; "" when it can."""
+    """The reason why a text cannot be used as an English caption; "" if it can."""
     words = re.findall(r"[^\W\d_]+(?:'\w+)?", text)
     if not text.strip():
         return "empty"
     if _CONTROL.search(text) or (not text.isascii() and _has(text, ("Cc", "Cf", "Cs", "Co"))):
         return "control characters"
     if _URL.search(text):
-        return "holds a URL"
+        return "contains a URL"
     if _TOKEN.search(text):
-        return "holds a control token"
+        return "contains a control token"
     if _HTML.search(text):
-        return "holds HTML"
+        return "contains HTML"
     if not words:
         return "no words"
     if not text.isascii() and _has(text, ("So",)):
-        return "holds emoji or symbols"
+        return "contains emoji or symbols"
     if text.rstrip().endswith("?"):
         return "a question"
     if len(words) > max_words:

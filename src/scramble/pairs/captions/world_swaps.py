@@ -1,7 +1,7 @@
-"""Hard negatives for the embedded world's captions, by swapping and replacing what the grammar says can be exchanged.
+"""Hard negatives for the embedded world's captions, by swaps and replacements that its grammar allows.
 
-Works from the text: every candidate parses, differs in meaning from the caption, and keeps its length and wording.
-Where a scene graph comes with the caption, candidates that are true of the image can be dropped (and are counted).
+The input is the caption's text: every candidate parses, differs in meaning from the caption, and keeps its length and
+wording. If a caption comes with a scene graph, candidates that are true of the image can be dropped (and are counted).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _WORDS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES}
 
 
 class WorldNegatives:
-    """The world's generator.
+    """The embedded world's generator.
 
     Args:
-        kinds: the kinds to make (all where None).
-        check: drop candidates that the judge finds true, where the caption comes with a graph.
+        kinds: the kinds to make; None makes all.
+        check: drop candidates that are true according to the judge, if the caption comes with a graph.
     Attributes:
-        judged, true_of_image: how many candidates the judge saw, and how many of them were true (defects).
+        judged, true_of_image: number of judged candidates, and number of true ones among them (defects).
     """
 
     name = "world"
@@ -53,10 +53,10 @@ class WorldNegatives:
         self.true_of_image: Counter[str] = Counter()
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
-        """Each caption with all its candidates. Raises GrammarError for a text that is no caption of the world."""
+        """Yield each caption with all its candidates. Raises GrammarError if a text is not a caption of the world."""
         for caption in captions:
-            found = [n for n in candidates(caption.text) if self.kinds is None or n.kind in self.kinds]
-            yield caption, found if caption.graph is None else [n for n in found if self._keep(caption, n)]
+            selected = [n for n in candidates(caption.text) if self.kinds is None or n.kind in self.kinds]
+            yield caption, selected if caption.graph is None else [n for n in selected if self._keep(caption, n)]
 
     def _keep(self, caption: Caption, negative: Negative) -> bool:
         assert caption.graph is not None
@@ -67,13 +67,13 @@ class WorldNegatives:
 
 
 def candidates(text: str) -> list[Negative]:
-    """All negatives of a caption, each with another meaning; raises GrammarError if the caption does not parse."""
+    """All negatives of a caption, each with another meaning. Raises GrammarError if the caption does not parse."""
     meaning = _canonical(parse(text))
-    found: dict[str, Negative] = {}
+    negatives: dict[str, Negative] = {}
     for negative in (*_swaps(text), *_replacements(text)):
         if _canonical(parse(negative.text)) != meaning:
-            found.setdefault(negative.text, negative)
-    return list(found.values())
+            negatives.setdefault(negative.text, negative)
+    return list(negatives.values())
 
 
 def _swaps(text: str) -> Iterator[Negative]:
@@ -83,10 +83,10 @@ def _swaps(text: str) -> Iterator[Negative]:
         assert isinstance(a, Noun) and isinstance(b, Noun)
         yield _edited(text, "swap-object", "swap.objects", (first, str(b)), (second, str(a)))
         for word in ("colour", "size"):
-            mine, other = getattr(a, word), getattr(b, word)
-            # With one shape, exchanging all attributes is exchanging the objects: that is the other kind.
-            if mine and other and mine != other and a.shape != b.shape:
-                swapped = str(replace(a, **{word: other})), str(replace(b, **{word: mine}))
+            own, other = getattr(a, word), getattr(b, word)
+            # With equal shapes, swapping all attributes would swap the objects, which is another kind.
+            if own and other and own != other and a.shape != b.shape:
+                swapped = str(replace(a, **{word: other})), str(replace(b, **{word: own}))
                 yield _edited(text, "swap-attribute", f"swap.{word}s", (first, swapped[0]), (second, swapped[1]))
     for first, second in combinations(relation_spans(text), 2):
         if relation_of(str(first.value)) != relation_of(str(second.value)):
@@ -107,18 +107,18 @@ def _replacements(text: str) -> Iterator[Negative]:
     for span in relation_spans(text):
         relation = relation_of(str(span.value))
         place = RELATION_WORDS[relation].index(str(span.value))
-        opposite = RELATION_WORDS[OPPOSITE[relation]][place]  # the same wording of the opposite
+        opposite = RELATION_WORDS[OPPOSITE[relation]][place]  # the opposite in the same wording
         yield _edited(text, "replace-relation", "replace.opposite", (span, opposite))
     for span in number_spans(text):
         number = NUMBERS.index(str(span.value))
         for near in (number - 1, number + 1):
-            # "one" would need another verb and noun form, and so would show without the image.
+            # "one" needs other forms of verb and noun, so that the negative would be recognisable without the image.
             if number != 1 and near != 1 and 0 < near < len(NUMBERS):
                 yield _edited(text, "replace-number", "replace.number", (span, NUMBERS[near]))
 
 
 def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) -> Negative:
-    """The text with stretches exchanged; the spans are in order."""
+    """The text with spans replaced; the spans are in order."""
     parts, edits, at, length = [], [], 0, 0
     for span, new in changes:
         start = length + span.start - at
@@ -129,7 +129,7 @@ def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) 
 
 
 def _canonical(clauses: tuple[Clause, ...]) -> object:
-    """The meaning without order of mention: "a left of b" and "b right of a" are one."""
+    """The meaning regardless of the order of mention: "a left of b" and "b right of a" are equal."""
     return sorted(repr(_canonical_clause(clause)) for clause in clauses)
 
 

@@ -1,4 +1,4 @@
-"""Preference pairs of rationales: the faithful one preferred to each perturbed one, streamed, every skip counted."""
+"""Stream preference pairs of rationales: a faithful one is preferred to each perturbed one. Skips are counted."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
 
-PREFIX = "rationale-"  # of the pairs' kinds, beside those of caption pairs
+PREFIX = "rationale-"  # of the pairs' kinds, to distinguish them from kinds of caption pairs
 
 
 class Interventions(Protocol):
-    """What can perturb rationales: the world's, the word rules' or a language model's."""
+    """Perturbs rationales: by the world's grammar, by rules on words, or by a language model."""
 
     settings: Settings
 
     def prepare(self, case: Case) -> Any:
-        """What :meth:`perturb` needs of a case. Raises NotPossible with a reason to count."""
+        """Prepare a case for :meth:`perturb`. Raises NotPossible with a reason to count."""
         ...
 
-    def perturb(self, told: Any, kind: str, rng: random.Random) -> Perturbed:
-        """One perturbation of a kind. Raises NotPossible."""
+    def perturb(self, prepared: Any, kind: str, rng: random.Random) -> Perturbed:
+        """Return one perturbation of a kind. Raises NotPossible."""
         ...
 
 
 def cases(
     images: Iterable[ImageRecord], questions: Iterable[Question], problems: Counter[str]
 ) -> Iterator[Case | Skip]:
-    """Each question with the graph of its image. Questions are held in memory (text), images are streamed.
+    """Yield each question with the graph of its image. Questions are held in memory, images are streamed.
 
     Args:
-        problems: defects of graphs by reason (dangling ids and so on); the rest of such a graph is used.
+        problems: counts defects of graphs by reason, such as dangling ids; the rest of such a graph is used.
     """
     by_image: dict[str, list[Question]] = {}
     for question in questions:
@@ -47,26 +47,26 @@ def cases(
         else:
             yield _skip(question, f"question about {len(question.image_ids)} images")
     for image in images:
-        asked = by_image.pop(image.image_id, ())
-        if not asked:
+        questions_of_image = by_image.pop(image.image_id, ())
+        if not questions_of_image:
             continue
         try:
             graph = None if image.graph is None else read_graph(image.graph, problems)
             reason = "image without a scene graph"
         except GraphError:
             graph, reason = None, "unusable scene graph"
-        for question in asked:
+        for question in questions_of_image:
             if graph is None:
                 yield _skip(question, reason)
             else:
                 yield Case(image.image_id, question, graph, image.source)
-    for asked in by_image.values():
-        for question in asked:
-            yield _skip(question, "question about an image that is not there")
+    for questions_of_image in by_image.values():
+        for question in questions_of_image:
+            yield _skip(question, "question about a missing image")
 
 
 def rationale_pairs(
-    found: Iterable[Case | Skip],
+    stream: Iterable[Case | Skip],
     interventions: Interventions,
     *,
     prompt: str = rationales.ASK,
@@ -74,20 +74,20 @@ def rationale_pairs(
     seed: int = 0,
     misses: Counter[str] | None = None,
 ) -> Iterator[PreferencePair | Skip]:
-    """Pairs of a stream of cases; a question's draw depends on the seed and the question alone.
+    """Pairs of a stream of cases. What is drawn for a question depends only on the seed and the question.
 
     Args:
-        prompt: what is asked, with ``{question}`` in it.
-        per_question: pairs a question, each of another kind.
-        misses: how often a kind was drawn and the question had no room for it, by reason.
+        prompt: the prompt, which contains ``{question}``.
+        per_question: pairs per question, each of another kind.
+        misses: counts, by reason, how often a kind was drawn that was not possible for the question.
     Returns:
         Pairs, and for each question without one a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text``.
     Raises:
-        SceneAlignError: more pairs a question than kinds.
+        SceneAlignError: ``per_question`` is larger than the number of kinds.
     """
-    skips: deque[Skip] = deque()  # met while a language model, which reads ahead, drew perturbations
-    drawn = _perturbations(found, interventions, per_question, seed, skips, misses)
-    rewritten = getattr(interventions, "rewritten", None)  # a language model that words what was drawn
+    skips: deque[Skip] = deque()  # questions skipped while a language model reads ahead
+    drawn = _perturbations(stream, interventions, per_question, seed, skips, misses)
+    rewritten = getattr(interventions, "rewritten", None)  # a language model that writes the perturbed steps
     for case, result in rewritten(drawn) if rewritten else drawn:
         while skips:
             yield skips.popleft()
@@ -99,7 +99,7 @@ def rationale_pairs(
 
 
 def _perturbations(
-    found: Iterable[Case | Skip],
+    stream: Iterable[Case | Skip],
     interventions: Interventions,
     per_question: int,
     seed: int,
@@ -107,42 +107,44 @@ def _perturbations(
     misses: Counter[str] | None,
 ) -> Iterator[tuple[Case, Perturbed]]:
     settings = interventions.settings
-    wanted = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
-    if not 1 <= per_question <= len(wanted):
-        raise SceneAlignError(f"per_question={per_question}: from 1 to the number of kinds drawn ({len(wanted)})")
-    for case in found:
+    kinds = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
+    if not 1 <= per_question <= len(kinds):
+        raise SceneAlignError(
+            f"per_question={per_question}: must be from 1 to the number of kinds drawn ({len(kinds)})"
+        )
+    for case in stream:
         if isinstance(case, Skip):
             skips.append(case)
             continue
         try:
-            told = interventions.prepare(case)
+            prepared = interventions.prepare(case)
         except NotPossible as error:
             skips.append(_skip(case.question, str(error)))
             continue
         rng = seeded(seed, "scenealign", case.image_id, case.question.question_id)
-        made, reasons = 0, []
-        for kind in _order(wanted, settings, rng):
+        count, reasons = 0, []
+        for kind in _order(kinds, settings, rng):
             try:
-                perturbed = interventions.perturb(told, kind, rng)
+                perturbed = interventions.perturb(prepared, kind, rng)
             except NotPossible as error:
                 reasons.append(str(error))
                 continue
             yield case, perturbed
-            made += 1
-            if made == per_question:
+            count += 1
+            if count == per_question:
                 break
         if misses is not None:
             misses.update(reasons)
-        if not made:
+        if not count:
             skips.append(_skip(case.question, "no intervention possible"))
 
 
-def _order(wanted: list[str], settings: Settings, rng: random.Random) -> list[str]:
-    """All kinds, drawn one after the other by weight."""
-    left, order = list(wanted), []
-    while left:
-        (kind,) = rng.choices(left, weights=[settings.kinds[k] for k in left])
-        left.remove(kind)
+def _order(kinds: list[str], settings: Settings, rng: random.Random) -> list[str]:
+    """All kinds in an order drawn by weight."""
+    remaining, order = list(kinds), []
+    while remaining:
+        (kind,) = rng.choices(remaining, weights=[settings.kinds[k] for k in remaining])
+        remaining.remove(kind)
         order.append(kind)
     return order
 

@@ -1,4 +1,4 @@
-"""What an intervention works on and what it gives, the same for the embedded world and for real images."""
+"""Inputs, settings and results of interventions, for both the embedded world and real images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scramble.scenegraphs import SceneGraph
 
 
 class SceneAlignError(ValueError):
-    """Settings or data that SceneAlign cannot work with. The message says which."""
+    """Settings or data that SceneAlign cannot use. The message says which."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question about an image with its scene graph; the question carries the faithful rationale."""
+    """A question about an image with its scene graph. The question has the faithful rationale."""
 
     image_id: str
     question: Question
@@ -29,12 +29,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is asked of an intervention. All defaults are own choices.
+    """Settings of interventions. All defaults are this project's choice.
 
-    ``edits`` maps numbers of changes to weights; ``distance`` bounds how many steps lie between the changed step
-    nearest to the conclusion and the conclusion itself (0: the conclusion is changed); ``answer`` is ``follow`` (the
-    rejected answer is what the changed steps give) or ``keep``; ``balance`` is ``pad`` (a step that is left out is
-    replaced by a true needless one; where a false detail is added, the chosen side has the true one) or ``none``.
+    ``kinds`` maps kinds of intervention to weights, and ``edits`` maps numbers of changes to weights. ``distance``
+    bounds the number of steps from the last changed step to the conclusion (0: the conclusion is changed). ``answer``
+    is ``follow`` (the rejected answer follows from the changed steps) or ``keep``. ``balance`` is ``pad`` (an omitted
+    step is replaced by a true but unneeded one; where a false detail is added, the chosen side gets the true one) or
+    ``none``.
     """
 
     kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
@@ -47,16 +48,16 @@ class Settings:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
             raise SceneAlignError(f"no kind of intervention is called {unknown[0]!r}: choose among {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
-            raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must not be negative, and one must be above 0")
+            raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must be at least 0, and one must be above 0")
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
-            raise SceneAlignError(f"edits={dict(self.edits)}: numbers of edits from 1 on, each with its weight")
+            raise SceneAlignError(f"edits={dict(self.edits)}: give numbers of edits from 1 on, each with its weight")
         if self.answer not in ("follow", "keep") or self.balance not in ("pad", "none"):
             raise SceneAlignError(f"no answer={self.answer!r} with balance={self.balance!r}")
         if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
-            raise SceneAlignError(f"distance={list(self.distance)}: give the least and the greatest number of steps")
+            raise SceneAlignError(f"distance={list(self.distance)}: give the minimum and the maximum number of steps")
 
     def near_enough(self, distance: int) -> bool:
-        """Whether a change at this distance from the conclusion is wanted."""
+        """Whether the settings allow a change at this distance from the conclusion."""
         return self.distance is None or self.distance[0] <= distance <= self.distance[1]
 
     def draw_edits(self, rng: random.Random) -> int:
@@ -65,11 +66,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Perturbed:
-    """A faithful rationale and an unfaithful one, and exactly what is wrong with the second.
+    """A faithful and an unfaithful rationale, with a record of what is wrong with the second.
 
-    ``false_steps`` are places in ``rejected`` of steps that the image does not support; ``missing`` the needed steps
-    that the rejected side lacks (a false step in their place counts as missing, too); ``padding`` the true but
-    needless steps that it has instead.
+    ``false_steps`` are the indices in ``rejected`` of steps that the image does not support. ``missing`` are the
+    needed steps that the rejected side lacks (also if a false step replaces them). ``padding`` are the true but
+    unneeded steps that it has instead.
     """
 
     kind: str
@@ -86,7 +87,7 @@ class Perturbed:
     rule: str = "scenealign.template"
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """What a pair keeps of it, as plain JSON. ``difficulty`` says how much is changed, not whether it is true."""
+        """The record in a pair's details, as plain JSON. ``difficulty`` measures how much is changed."""
         touched = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,
@@ -108,4 +109,4 @@ class Perturbed:
 
 
 class NotPossible(Exception):
-    """An intervention that this case offers no room for; the reason is counted."""
+    """An intervention that is not possible for a case. The reason is counted."""

@@ -1,7 +1,7 @@
-"""Which objects an answer hangs on: those that a question and its rationale mention, tested by ablation.
+"""Find the objects on which an answer depends, by ablation of those that a question and its rationale mention.
 
-A mentioned object is critical if the graph without it, or with one of its properties changed, gives another answer (or
-none). Objects whose removal already changes the answer come first, then by degree in the graph, then by mention.
+A mentioned object is critical if the graph without it, or with one of its properties changed, gives another answer or
+none. Objects whose removal changes the answer come first; ties are ordered by degree in the graph, then by mention.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Answer = Callable[[SceneGraph], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Critical:
-    """A critical object: whether its removal changes the answer (or only a change of it), and the tie-breakers."""
+    """A critical object, with whether its removal (not only its change) changes the answer, and the tie-breakers."""
 
     node: str
     by_removal: bool
@@ -33,14 +33,14 @@ def critical_nodes(
     """The critical objects among those mentioned, most critical first.
 
     Args:
-        mentioned: ids in order of mention.
-        answer: the answer that a graph gives; None where it gives none.
-        variants: the graphs in which one property of a node is another.
+        mentioned: ids of objects in order of mention.
+        answer: returns the answer that follows from a graph, or None.
+        variants: yields the graphs in which one property of a node is changed.
     """
-    given = answer(graph)
-    found = []
+    original = answer(graph)
+    critical = []
     for place, node in enumerate(dict.fromkeys(mentioned)):
-        by_removal = answer(graph.without(node)) != given
-        if by_removal or any(answer(variant) != given for variant in variants(graph, node)):
-            found.append(Critical(node, by_removal, graph.degree(node), place))
-    return sorted(found, key=lambda c: (not c.by_removal, -c.degree, c.mention))
+        by_removal = answer(graph.without(node)) != original
+        if by_removal or any(answer(variant) != original for variant in variants(graph, node)):
+            critical.append(Critical(node, by_removal, graph.degree(node), place))
+    return sorted(critical, key=lambda c: (not c.by_removal, -c.degree, c.mention))

@@ -1,10 +1,10 @@
-"""Changes of a scene graph as plain JSON, so that whoever reads a pair can make the edited graph again.
+"""Changes of a scene graph as plain JSON, so that a reader of a pair can rebuild the edited graph.
 
-``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}`` (with ``"words": [x, y]`` for attributes;
-on English text ``"names"`` for links),
-``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}`` (``"was"``: the name before),
-``{"op": "detail", "nodes": [a], "word": ...}`` (``"instead"``: the attribute it displaces). A step that is left out
-changes no graph: ``{"op": "leave-out", "step": ...}``.
+* ``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}``, with ``"words": [x, y]`` for attributes
+  and, on English text, ``"names"`` for links
+* ``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}``; ``"was"`` is the previous name
+* ``{"op": "detail", "nodes": [a], "word": ...}``; ``"instead"`` is the attribute that the word replaces
+* ``{"op": "leave-out", "step": ...}`` omits a step and does not change the graph
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Change = dict[str, Any]
 
 
 def apply(graph: SceneGraph, changes: Iterable[Mapping[str, Any]]) -> SceneGraph:
-    """The graph after the changes, in order. Raises GraphError for a change that names what is not there."""
+    """Apply the changes in order. Raises GraphError for a change of an object that the graph does not have."""
     for change in changes:
         if missing := [node for node in change.get("nodes", ()) if node not in graph.by_id]:
             raise GraphError(f"{change['op']}: the graph has no object {missing[0]!r}")
@@ -54,8 +54,8 @@ def _replace(graph: SceneGraph, change: Mapping[str, Any]) -> SceneGraph:
 
 def _detail(graph: SceneGraph, change: Mapping[str, Any]) -> SceneGraph:
     node = graph.by_id[change["nodes"][0]]
-    kept = tuple(word for word in node.attributes if word != change.get("instead"))
-    return graph.with_node(replace(node, attributes=(*kept, change["word"])))
+    others = tuple(word for word in node.attributes if word != change.get("instead"))
+    return graph.with_node(replace(node, attributes=(*others, change["word"])))
 
 
 _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
@@ -67,13 +67,13 @@ _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
 
 
 def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
-    """What the first graph says and the second does not, and the other way round, in words."""
-    gone, new = before.facts - after.facts, after.facts - before.facts
-    return {"removed": sorted(before.say(f) for f in gone), "added": sorted(after.say(f) for f in new)}
+    """The facts that only the first graph has (``removed``) and only the second has (``added``), in words."""
+    removed, added = before.facts - after.facts, after.facts - before.facts
+    return {"removed": sorted(before.say(f) for f in removed), "added": sorted(after.say(f) for f in added)}
 
 
 class Cooccurrence:
-    """Which things are seen together: how plausible an absent one is beside those that are there."""
+    """Counts which objects occur together, to estimate how plausible an absent object is."""
 
     def __init__(self, scenes: Iterable[Sequence[str]]) -> None:
         """``scenes``: the labels of each image's objects."""
@@ -85,7 +85,7 @@ class Cooccurrence:
             self._pairs.update((a, b) for a in here for b in here if a != b)
 
     def weight(self, label: str, others: Iterable[str]) -> float:
-        """How often a label is seen with the others, plus one; 0 for a label that is never seen."""
+        """How often a label occurs with the others, plus one; 0 for a label that never occurs."""
         if not self.counts[label]:
             return 0.0
         return 1.0 + sum(self._pairs[label, other] for other in others)

@@ -1,4 +1,4 @@
-"""SceneAlign as a pair method: images with graphs and questions with rationales become pairs of rationales."""
+"""SceneAlign as a pair method: makes pairs of rationales from images with graphs and questions with rationales."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ REWRITES = ("template", "words", "engine")
 
 
 class SceneAlignRationales(PairMethod):
-    """Rationales preferred to those of an edited scene graph.
+    """Rationales preferred to rationales of an edited scene graph.
 
     Args:
-        engine: of ``rewrite="engine"`` and ``graphs="engine"``: kind and options, see
+        engine: kind and options of the engine for ``rewrite="engine"`` and ``graphs="engine"``, see
             :func:`scramble.engines.open_engine`.
-        prompt: what is asked, with ``{question}`` in it.
+        prompt: the prompt, which contains ``{question}``.
         options: see :meth:`_set_options`.
     Raises:
-        SceneAlignError: settings that do not go together, or a folder without questions.
+        SceneAlignError: settings contradict each other, or a folder has no questions.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SceneAlignRationales(PairMethod):
         self._engine, self._prompt = engine, prompt
         self._set_options(**(options or {}))
         if self.asks_model and engine is None:
-            raise SceneAlignError("a model is to be asked: give pairs.engine (kind, model, base_url)")
+            raise SceneAlignError("these options need a model: give pairs.engine (kind, model, base_url)")
         self._problems: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
         self._interventions: Interventions | None = None
@@ -76,11 +76,11 @@ class SceneAlignRationales(PairMethod):
         """
         Args:
             rewrite: ``template`` (the embedded world), ``words`` (rules) or ``engine`` (a language model).
-            graphs: ``given``; for images that come without one also ``captions`` (parsed by a spaCy ``pipeline``) or
-                ``engine`` (a multimodal model is asked).
+            graphs: ``given`` (the images' own), or how to get graphs for images without one: ``captions`` (parse the
+                captions with a spaCy ``pipeline``) or ``engine`` (ask a multimodal model).
             per_question: pairs per question, each of another kind.
             kinds, edits, distance, answer, balance: see :class:`scramble.pairs.rationales.cases.Settings`.
-            wording: options of the rewriting, see ``WordInterventions`` and ``EngineInterventions``.
+            wording: options of ``WordInterventions`` or ``EngineInterventions``.
         """
         if rewrite not in REWRITES:
             raise SceneAlignError(f"no rewriting is called {rewrite!r}: choose among {', '.join(REWRITES)}")
@@ -106,20 +106,20 @@ class SceneAlignRationales(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, Question).exists():
             raise SceneAlignError(
-                f"{split} has no questions: rationales come with questions (data=world, data=gqa, or a "
+                f"{split} has no questions: rationale pairs need questions (data=world, data=gqa, or a "
                 "questions.parquet)"
             )
-        asked = self._open(split) if self.asks_model else None
-        self._interventions = self._make_interventions(split, asked)
-        # By image, so that no two shards ask for the graph of one image.
+        opened = self._open(split) if self.asks_model else None
+        self._interventions = self._make_interventions(split, opened)
+        # Shards are by image, so that no two shards ask for the graph of the same image.
         questions = list(self.share(read_table(split, Question), lambda q: (*q.image_ids, q.question_id)[0]))
-        wanted = {name for question in questions for name in question.image_ids}
+        image_ids = {name for question in questions for name in question.image_ids}
         images: Iterator[ImageRecord]
-        images = (record for record in read_table(split, ImageRecord) if record.image_id in wanted)
+        images = (record for record in read_table(split, ImageRecord) if record.image_id in image_ids)
         if self._graphs == "captions":
             images = graphs_of_captions(images, self._pipeline)
-        elif asked is not None and self._graphs == "engine":
-            images = graphs_of_model(images, *asked, self._problems)
+        elif opened is not None and self._graphs == "engine":
+            images = graphs_of_model(images, *opened, self._problems)
         yield from rationale_pairs(
             cases(images, questions, self._problems),
             self._interventions,
@@ -130,7 +130,7 @@ class SceneAlignRationales(PairMethod):
         )
 
     def totals(self) -> dict[str, Any]:
-        """Defects of graphs, kinds that questions had no room for, and of an engine its requests, tokens and cost."""
+        """Defects of graphs, kinds that were not possible, and the requests, tokens and cost of an engine."""
         totals = getattr(self._interventions, "totals", None)
         return {
             "graph_defects": dict(self._problems.most_common()),
@@ -139,21 +139,21 @@ class SceneAlignRationales(PairMethod):
         }
 
     def _open(self, split: Path) -> tuple[Engine, ReplyStore]:
-        assert self._engine is not None  # the constructor refuses a model to ask without an engine
+        assert self._engine is not None  # checked in the constructor
         enter = self._stack.enter_context
         return enter(open_engine(**self._engine)), enter(ReplyStore(split / "replies", self.shard))
 
-    def _make_interventions(self, split: Path, asked: tuple[Engine, ReplyStore] | None) -> Interventions:
+    def _make_interventions(self, split: Path, opened: tuple[Engine, ReplyStore] | None) -> Interventions:
         if self._rewrite == "template":
             return WorldInterventions(self._settings, seen_together(split, label))
         seen = seen_together(split, lambda node: node.name)
-        if self._rewrite == "engine" and asked is not None:
-            return EngineInterventions(self._settings, seen, *asked, **self._wording)
+        if self._rewrite == "engine" and opened is not None:
+            return EngineInterventions(self._settings, seen, *opened, **self._wording)
         return WordInterventions(self._settings, seen, **self._wording)
 
 
 def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = None) -> Iterator[ImageRecord]:
-    """Images without a scene graph get the one that their captions give: what has one name is one object."""
+    """Add scene graphs, parsed from the captions, to images without one. Objects with the same name are merged."""
     nlp = load_caption_parser(pipeline)
     for image in images:
         if image.graph is None and image.captions:
@@ -165,24 +165,24 @@ def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = Non
 def graphs_of_model(
     images: Iterable[ImageRecord], engine: Engine, store: ReplyStore, problems: Counter[str]
 ) -> Iterator[ImageRecord]:
-    """Images without a scene graph get the one that a model reports of them."""
-    waiting: deque[ImageRecord] = deque()
+    """Add scene graphs, described by a model, to images without one."""
+    pending: deque[ImageRecord] = deque()
 
     def without() -> Iterator[ImageFile]:
         for image in images:
-            waiting.append(image)
+            pending.append(image)
             if image.graph is None:
                 yield image.image
 
     for graph in describe(without(), engine, store, problems):
-        while waiting[0].graph is not None:
-            yield waiting.popleft()
-        yield dataclasses.replace(waiting.popleft(), graph=None if graph is None else graph.to_json())
-    yield from waiting
+        while pending[0].graph is not None:
+            yield pending.popleft()
+        yield dataclasses.replace(pending.popleft(), graph=None if graph is None else graph.to_json())
+    yield from pending
 
 
 def seen_together(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
-    """What is seen together in the training images (in the folder's own where there is no training split)."""
+    """Co-occurrence of objects in the training images, or in the folder's own if there is no training split."""
     train = folder.parent / "train"
     source = train if table_path(train, ImageRecord).exists() else folder
 
@@ -193,7 +193,7 @@ def seen_together(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
             try:
                 graph = read_graph(record.graph, Counter())
             except GraphError:
-                continue  # reported where its questions are skipped
+                continue  # reported when its questions are skipped
             yield [label(node) for node in graph.nodes]
 
     return Cooccurrence(scenes())

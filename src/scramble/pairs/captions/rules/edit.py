@@ -1,6 +1,6 @@
-"""Turn changes of a parsed caption into a finished negative: offsets, a/an, capitals, checks.
+"""Apply changes to a parsed caption to make a negative: offsets, a/an, capitals, checks.
 
-All changes are made at character offsets of the original text, so a word is never hit inside another word or twice.
+All changes are made at character offsets of the original text, so that no change hits a part of a word or a word twice.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from scramble.pairs.base import Negative
 from scramble.records import Edit
 
 Change = tuple[int, int, str]  # start, end (characters), new text
-_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names: a replacement has no such capital
+_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names: a replacement does not get their capital
 _REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
 
 
 def is_title(s: Sentence, token: int) -> bool:
-    """Whether a token has a capital that its word does not ask for."""
+    """Whether a token is capitalised although its word is not."""
     return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _OWN_CAPITALS
 
 
 def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last`` by words of the caption; a capital that belongs to the place is kept."""
+    """Replace tokens ``first`` to ``last`` by words of the caption, keeping a capital that the position requires."""
     return s.start[first], s.end[last], capitalised(new) if first in s.opening else new
 
 
 def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last`` by words that the caption does not have, in the case of the old ones."""
+    """Replace tokens ``first`` to ``last`` by new words, in the case of the old ones."""
     old = s.span(first, last)
     if len(old) > 1 and old.isupper() and is_title(s, first):
         new = new.upper()
@@ -39,7 +39,7 @@ def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
 
 
 def moved_text(s: Sentence, first: int, last: int) -> str:
-    """Text of tokens as it reads away from the place that gave its first word a capital."""
+    """Text of tokens as it reads elsewhere, without a capital that its first word had only for its position."""
     text = s.span(first, last)
     if first not in s.opening:
         return text
@@ -47,7 +47,7 @@ def moved_text(s: Sentence, first: int, last: int) -> str:
 
 
 def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
-    """The change that makes the token before ``token`` agree in a/an with ``next_word``, if it is an article."""
+    """The change that makes an article a/an before ``token`` agree with ``next_word``; empty if there is no article."""
     if token == 0 or s.lower[token - 1] not in ("a", "an"):
         return []
     right = article(next_word)
@@ -55,7 +55,7 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
 
 
 def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
-    """Changes of the finite verbs that agree with a phrase, or None when the sentence is too intricate to repair."""
+    """Changes of the finite verbs that agree with a phrase; None if the sentence is too complex to correct."""
     if s.reciprocal or s.pronoun:
         return None
     heads = (phrase.slot, phrase.last)
@@ -75,7 +75,7 @@ def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Chan
             new = agree(s.lower[i], to_plural)
             right = _shows_plural(s.lower[i], tag) == to_plural
             if right and not phrase.partitive:
-                return None  # the arcs contradict the forms
+                return None  # the dependency arcs contradict the word forms
             if not right and i > phrase.last and _joined_subject(s, phrase):
                 return None
             if not right and new != s.lower[i]:
@@ -86,7 +86,7 @@ def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Chan
 
 
 def _joined_subject(s: Sentence, phrase: Phrase) -> bool:
-    """Whether a phrase ends a joined subject, with which the verb agrees as a whole: "a man and two dogs are"."""
+    """Whether a phrase ends a coordinated subject, which the verb agrees with as a whole: "a man and two dogs are"."""
     if not phrase.first or s.lower[phrase.first - 1] not in ("and", "or", "&"):
         return False
     return not any(tag[:1] == "V" for tag in s.tag[: phrase.first])
@@ -97,9 +97,9 @@ def _shows_plural(verb: str, tag: str) -> bool:
 
 
 def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
-    """Apply changes (any order).
+    """Apply changes, given in any order.
 
-    None when they overlap, touch a negated word, leave the text as it was, or join a word with itself.
+    Returns None if they overlap, affect a negated word, do not change the text, or join a word with itself.
     """
     if s.negated and any(
         start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes

@@ -1,6 +1,6 @@
-"""The rule-based generator: one spaCy parse per caption, all swap and replace candidates, streamed.
+"""The rule-based generator: streams all swap and replace candidates from one spaCy parse per caption.
 
-Needs no GPU and no download but the pipeline (``en_core_web_sm`` by default).
+It needs no GPU, and no download except the pipeline (``en_core_web_sm`` by default).
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from scramble.pairs.captions.rules.replace import replacements
 from scramble.pairs.captions.rules.swap import swaps
 
 RULES = {"swap": swaps, "replace": replacements}
-CHUNK = 256  # captions parsed at a time, and sent to a worker at a time
+CHUNK = 256  # number of captions parsed, or sent to a worker, at once
 
 
 def candidates(sentence: Sentence, lexicon: Lexicon, rules: Sequence[str] = ("swap", "replace")) -> list[Negative]:
-    """All different candidates of a parsed caption, in a fixed order."""
-    found: dict[str, Negative] = {}
+    """All distinct candidates of a parsed caption, in a fixed order."""
+    negatives: dict[str, Negative] = {}
     for rule in rules:
         for negative in RULES[rule](sentence, lexicon):
-            found.setdefault(negative.text, negative)
-    return list(found.values())
+            negatives.setdefault(negative.text, negative)
+    return list(negatives.values())
 
 
 class RuleGenerator:
-    """Swap and replace candidates by rule (see :mod:`scramble.pairs.captions.rules.swap`,
+    """Generates swap and replace candidates by rule (see :mod:`scramble.pairs.captions.rules.swap`,
     :mod:`scramble.pairs.captions.rules.replace`).
 
-    ``processes`` above 1 parses in that many worker processes, each with its own pipeline; captions go out and
-    candidates come back, parses never travel. At most ``2 * processes`` chunks are under way, so memory stays flat.
+    ``processes`` above 1 parses in this many worker processes, each with its own pipeline. Only captions and
+    candidates are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is bounded.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class RuleGenerator:
         self._worker = _Worker(pipeline, tuple(rules), lexicon)
         self._processes = processes
         if processes == 1:
-            self._worker.start()  # a missing pipeline stops the run here, not at the first caption
+            self._worker.start()  # a missing pipeline is an error here, not at the first caption
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
-        """Each caption with its candidates, in input order."""
+        """Yield each caption with its candidates, in input order."""
         stream = iter(captions)
         chunks = iter(lambda: list(islice(stream, CHUNK)), [])
         if self._processes == 1:
@@ -84,7 +84,7 @@ _LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # one pipeline
 
 
 class _Worker:
-    """Parses texts and lists their candidates; loads its pipeline at the first call in each process."""
+    """Parses texts and lists their candidates. The pipeline is loaded at the first call in each process."""
 
     def __init__(self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None) -> None:
         self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon

@@ -1,8 +1,8 @@
-"""Replacements: one word of the caption gives way to another that cannot be true of the same thing.
+"""Replacements: one word of the caption is replaced by a word that cannot be true of the same object.
 
-Objects go to co-hyponyms, attributes to others of their class, verbs and spatial relations to ones that exclude them,
-number words to other numbers. Synonyms, hypernyms and words too alike to tell apart are never written. A candidate's
-weight is the frequency of the word it writes, see :mod:`scramble.language.lexicon`.
+Objects are replaced by co-hyponyms, attributes by others of their class, verbs and spatial relations by ones that
+exclude them, and number words by other numbers. A word is never replaced by a synonym, a hypernym, or a word with a
+similar meaning. A candidate's weight is the frequency of its new word, see :mod:`scramble.language.lexicon`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _GENDERED = frozenset({"man", "woman", "boy", "girl"})
 
 def replacements(s: Sentence, lexicon: Lexicon) -> list[Negative]:
     """All replacement candidates of a parsed caption."""
-    found: list[Negative | None] = []
+    negatives: list[Negative | None] = []
     lemmas = {p.noun.lemma for p in s.phrases if p.noun is not None}
     for index, phrase in enumerate(s.phrases):
         if phrase.proper:
             continue
         if phrase.noun is not None:
-            found += _replace_object(s, phrase, phrase.noun, lemmas, lexicon)
-        found += _replace_attributes(s, phrase, lexicon)
-        found += _replace_number(s, phrase)
-        found += _replace_relation(s, phrase, lexicon)
+            negatives += _replace_object(s, phrase, phrase.noun, lemmas, lexicon)
+        negatives += _replace_attributes(s, phrase, lexicon)
+        negatives += _replace_number(s, phrase)
+        negatives += _replace_relation(s, phrase, lexicon)
         before = s.phrases[index - 1] if index else None
-        found += _replace_verb(s, phrase, before, lexicon)
-    return [negative for negative in found if negative is not None]
+        negatives += _replace_verb(s, phrase, before, lexicon)
+    return [negative for negative in negatives if negative is not None]
 
 
 def _replace_object(
@@ -43,19 +43,19 @@ def _replace_object(
         return []
     if phrase.nominal < phrase.last:
         if f"{s.lower[first - 1]} {s.lower[first]}" not in lexicon.nouns:
-            return []  # a compound that the lexicon does not know: what its head may become is open
+            return []  # a compound that is not in the lexicon: the valid replacements of its head are unknown
         first -= 1
         if first > phrase.nominal:
             return []
     if first > 0 and f"{s.lower[first - 1]} {s.lower[first]}" in lexicon.phrases["frozen"]:
         return []
     bare = not phrase.plural and not phrase.opener and phrase.number < 0
-    found: list[Negative | None] = []
+    negatives: list[Negative | None] = []
     before = s.lower[phrase.first - 1] if phrase.first else ""
     if noun.lemma == "sheep" and phrase.number < 0 and not phrase.partitive and phrase.opener in ("the", ""):
-        return []  # its number shows in no form
+        return []  # its forms do not show its number
     if before == "at" and noun.category == "furniture":
-        return []  # one sits at a table, not at a chair
+        return []  # people sit at a table, not at a chair
     for other in others:
         if before in ("in", "inside", "into") and other.lemma in lexicon.phrases["flat"]:
             continue
@@ -67,12 +67,12 @@ def _replace_object(
             continue
         new = plural(other.lemma) if phrase.plural else other.lemma
         changes = [word_change(s, first, phrase.last, new), *article_change(s, first, new)]
-        found.append(build(s, changes, "replace-object", "replace.object", other.weight))
-    return found
+        negatives.append(build(s, changes, "replace-object", "replace.object", other.weight))
+    return negatives
 
 
 def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[Negative | None]:
-    found: list[Negative | None] = []
+    negatives: list[Negative | None] = []
     present = {s.lower[i] for i in range(phrase.first, phrase.last + 1)}
     category = phrase.noun.category if phrase.noun else ""
     for a in phrase.attributes:
@@ -92,8 +92,8 @@ def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[N
             if other.word in present or f"{other.word} {s.lower[a.last + 1]}" in lexicon.phrases["frozen"]:
                 continue
             changes = [word_change(s, a.first, a.last, other.word), *article_change(s, a.first, other.word)]
-            found.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
-    return found
+            negatives.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
+    return negatives
 
 
 def _replace_number(s: Sentence, phrase: Phrase) -> list[Negative | None]:
@@ -103,16 +103,16 @@ def _replace_number(s: Sentence, phrase: Phrase) -> list[Negative | None]:
         return []
     if phrase.number and s.lower[phrase.number - 1] in ("or", "and", "to", "about", "-", "at", "least"):
         return []
-    mine = s.lower[phrase.number]
+    number = s.lower[phrase.number]
     return [
         build(s, [word_change(s, phrase.number, phrase.number, other)], "replace-number", "replace.number", weight)
         for other, weight in _NUMBERS.items()
-        if other != mine
+        if other != number
     ]
 
 
 def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[Negative | None]:
-    """The spatial relation whose second argument is the phrase."""
+    """Replace the spatial relation whose second argument is the phrase."""
     if phrase.noun is None or phrase.first == 0 or s.reciprocal:
         return []
     for words in (3, 2, 1):
@@ -133,18 +133,18 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> list[Neg
 
 
 def _replace_verb(s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon) -> list[Negative | None]:
-    """The verb right before a phrase (its object), or right after it (it has no object)."""
-    found: list[Negative | None] = []
+    """Replace the verb right before a phrase (its object), or right after it (an intransitive verb)."""
+    negatives: list[Negative | None] = []
     if before is not None and phrase.noun is not None and phrase.first > before.last + 1:
-        found += _verb(s, phrase.first - 1, phrase.noun.category, lexicon)
+        negatives += _verb(s, phrase.first - 1, phrase.noun.category, lexicon)
     after = phrase.last + 1
     if phrase.noun is not None and phrase.noun.category in ("person", "animal"):
         if after < len(s.tag) and s.lower[after] in ("is", "are", "that", "who", "was", "were"):
             after += 1 + (after + 1 < len(s.tag) and s.lower[after + 1] in ("is", "are"))
         ends = after + 1 >= len(s.tag) or s.tag[after + 1] in ("IN", ".", "RB") or s.lower[after + 1] == "next"
         if ends:
-            found += _verb(s, after, "-", lexicon)
-    return found
+            negatives += _verb(s, after, "-", lexicon)
+    return negatives
 
 
 def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon) -> list[Negative | None]:

@@ -1,8 +1,8 @@
-"""Swaps: the caption's own words in another arrangement, which tells of another scene.
+"""Swaps: the words of the caption in another arrangement, which describes another scene.
 
-Rules, all on one parsed caption: two attributes change nouns; an attribute moves to another noun; two noun phrases,
-or two heads under their attributes, change places; a number word or a plural changes nouns. Left alone are
-arrangements that say the same: coordinations, symmetric relations ("next to", "with"), a partitive's two nouns.
+The rules work on one parsed caption: two attributes swap nouns; an attribute moves to another noun; two noun phrases,
+or two heads without their attributes, change places; a number word or a plural moves to another noun. Arrangements
+with the same meaning are skipped: coordinations, symmetric relations ("next to", "with"), the two nouns of a partitive.
 Taxonomy: ARO (Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
 """
 
@@ -28,8 +28,8 @@ from scramble.pairs.captions.rules.edit import (
 _ANIMATE = frozenset({"person", "animal"})
 _THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
 _OBJECTS = frozenset({"tool", "vehicle", "food", "container", "furniture", "clothing"})
-_UNMOVED = frozenset({"person", "part", "scene", "sport"})  # what no colour moves to
-_RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # but these to a place: none has them unsaid
+_UNMOVED = frozenset({"person", "part", "scene", "sport"})  # no colour moves to these
+_RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # except these to scenes, where they are rare
 _PLACES = word_set("""
     on under underneath beneath in inside behind above over below atop onto into top front
 """)
@@ -56,7 +56,7 @@ _QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
 _MUTUAL = word_set("""
     playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
     dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
-""")  # before "with" or "to": what one does to the other, the other does to it
+""")  # mutual before "with" or "to": the relation holds in both directions
 _RIDING = word_set("""
     riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
 """)
@@ -74,7 +74,7 @@ _OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
 
 def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
     """All swap candidates of a parsed caption."""
-    found: list[Negative | None] = []
+    negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not _in_title(s, p, lexicon)]
     lemmas = Counter(p.noun.lemma for p in phrases if p.noun is not None)
     for u, v in combinations(phrases, 2):
@@ -83,27 +83,27 @@ def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
         joints = _between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not _says_the_same(s, u, v, joints, words, lexicon)
-        found += _swap_attributes(s, u, v, linked)
+        negatives += _swap_attributes(s, u, v, linked)
         if not _JOINERS.issuperset(words):
-            found += _move_attribute(s, u, v, lexicon)
+            negatives += _move_attribute(s, u, v, lexicon)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
             continue
         if _bound(s, u, lexicon) or _bound(s, v, lexicon):
             continue
         if u.plural != v.plural and (_among(s, u) or _among(s, v)):
             continue  # "in between a child"
-        found += _swap_numbers(s, u, v, lexicon)
+        negatives += _swap_numbers(s, u, v, lexicon)
         weight = _plausibility(u.noun, v.noun, words, _arguments(s, u, v))
         if weight and not _generic(u.noun, v.noun, lexicon):
-            found += _swap_phrases(s, u, v, linked, weight)
-    return [negative for negative in found if negative is not None]
+            negatives += _swap_phrases(s, u, v, linked, weight)
+    return [negative for negative in negatives if negative is not None]
 
 
-# ------------------------------------------------------------------------------------------------------ what is safe
+# -------------------------------------------------------------------------------------------- which swaps are valid
 
 
 def _in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether a common word of a phrase has a capital, which would show at another place: 'a sign with "The Cat"'."""
+    """Whether a common word of a phrase is capitalised, which would be wrong elsewhere: 'a sign with "The Cat"'."""
     if s.headline != NO_HEADLINE:
         return False
     inner = (i for i in range(phrase.first, phrase.last + 1) if i not in s.opening and is_title(s, i))
@@ -113,20 +113,20 @@ def _in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def _between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
-    """The tokens between two phrases, other noun phrases and negated words left out.
+    """The tokens between two phrases, without other noun phrases and negated words.
 
-    "a bench with nobody on it next to a car" relates bench and car by "next to" alone.
+    In "a bench with nobody on it next to a car" only "next to" relates bench and car.
     """
     inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)} | s.negated
     return [i for i in range(u.last + 1, v.first) if i not in inside]
 
 
 def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
-    """Whether two noun phrases can trade places without a change of meaning.
+    """Whether two noun phrases can change places without a change of meaning.
 
-    True of a coordination and of symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
-    cat" is not false where "a cat sitting next to a dog" is true. Not so when either has a relation of its own: "a
-    man on a skateboard near a car", "a dog next to a cat wearing a hat".
+    This holds for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
+    cat" is not false where "a cat sitting next to a dog" is true. It does not hold if either phrase has a relation of
+    its own: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
     """
     words = [w for w in words if w not in _QUOTES]
     if _SEPARATORS.issuperset(words) or _rides(s, u, v, words):
@@ -134,7 +134,7 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
     joints = [i for i in joints if s.lower[i] not in _QUOTES]
     after = v.last + 1
     if words[-1] in _JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
-        return True  # "a sink in a bathroom and a towel": joined to what is not certain
+        return True  # "a sink in a bathroom and a towel": it is ambiguous what "and" joins
     symmetric = lexicon.phrases["symmetric"]
     mutual = len(words) > 1 and words[-1] in ("with", "to") and words[-2] in _MUTUAL and _equals(u, v)
     if not mutual and any(
@@ -157,14 +157,14 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
 
 
 def _equals(u: Phrase, v: Phrase) -> bool:
-    """Whether either thing can do what the other does: two living ones, or two lifeless ones."""
+    """Whether both objects can have the same role: both are animate, or both are inanimate."""
     if u.noun is None or v.noun is None:
         return False
     return (u.noun.category in _ANIMATE) == (v.noun.category in _ANIMATE)
 
 
 def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
-    """Whether two phrases are what is ridden and where: "riding a wave on a board", "riding a board on a wave"."""
+    """Whether two phrases are a mount and its ground: "riding a wave on a board", "riding a board on a wave"."""
     if u.noun is None or v.noun is None:
         return False
     first, second = (u, v) if _grounds(s, u) else (v, u)
@@ -182,12 +182,12 @@ def _grounds(s: Sentence, phrase: Phrase) -> bool:
 
 
 def _among(s: Sentence, phrase: Phrase) -> bool:
-    """Whether a phrase has to name several things: "in between two children"."""
+    """Whether a phrase must be plural: "in between two children"."""
     return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
 
 
 def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether a phrase is tied to a noun by "of" ("a statue of a horse") or stands bare in an idiom ("in bed")."""
+    """Whether "of" ties a phrase to a noun ("a statue of a horse") or it is bare in an idiom ("in bed")."""
     if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
         return True
     if phrase.first == 0:
@@ -203,7 +203,7 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
         return True  # '"Stop" sign'
     tag = s.tag[phrase.first - 1]
     if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
-        return True  # the phrase goes on to the left, past what was read
+        return True  # the phrase extends further left than its parse
     if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
         return True
     bare = not phrase.opener and phrase.number < 0 and not phrase.plural
@@ -211,7 +211,7 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
-    """The text of a phrase at another's place; with an article if it had none ("Dog on a couch") and the other has."""
+    """The text of a phrase at another's place, with an article if only the other had one ("Dog on a couch")."""
     text = moved_text(s, phrase.first, phrase.last)
     if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
         return text
@@ -221,12 +221,12 @@ def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
 
 
 def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
-    """Whether one noun may name the other's thing too ("a man near a person"): a swap of these says the same."""
+    """Whether one noun can also name the other's object ("a man near a person"), so that a swap keeps the meaning."""
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
 def _plausibility(a: Noun, b: Noun, words: list[str], verbal: bool) -> float:
-    """How well two nouns can trade places: 0 is never. Keeps "a hat wearing a man" out."""
+    """How plausible a swap of two nouns is; 0 excludes it ("a hat wearing a man")."""
     pair = {a.category, b.category}
     if "part" in pair and pair & _OBJECTS:
         return 0.02 if verbal else 0.0
@@ -252,9 +252,9 @@ def _plausibility(a: Noun, b: Noun, words: list[str], verbal: bool) -> float:
 
 
 def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool) -> list[Negative | None]:
-    found: list[Negative | None] = []
+    negatives: list[Negative | None] = []
     if u.noun is None or v.noun is None or (u.noun.lemma == v.noun.lemma and not linked):
-        return found
+        return negatives
     for a in u.attributes:
         for b in v.attributes:
             if a.adjective.word == b.adjective.word or s.lower[a.first] == s.lower[b.first]:
@@ -270,12 +270,12 @@ def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool) -> list[Ne
                 *article_change(s, a.first, s.lower[b.first]),
                 *article_change(s, b.first, s.lower[a.first]),
             ]
-            found.append(build(s, changes, "swap-attribute", "swap.attributes", 2.0 if same else 1.0))
-    return found
+            negatives.append(build(s, changes, "swap-attribute", "swap.attributes", 2.0 if same else 1.0))
+    return negatives
 
 
 def _takes(phrase: Phrase, attribute: Attribute) -> bool:
-    """Whether a noun can have an attribute. People's colours and ages are left alone: they read as something else."""
+    """Whether a noun can have an attribute. People get no colours, which would have another meaning."""
     if (
         phrase.noun is None
         or phrase.noun.category in ("scene", "sport")
@@ -290,8 +290,8 @@ def _takes(phrase: Phrase, attribute: Attribute) -> bool:
 
 
 def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
-    """ "a black cat on a couch" -> "a cat on a black couch". Colours and patterns only: most things are of metal."""
-    found: list[Negative | None] = []
+    """ "a black cat on a couch" -> "a cat on a black couch". Only colours and patterns: most things can be of metal."""
+    negatives: list[Negative | None] = []
     for giver, taker in ((u, v), (v, u)):
         if giver.noun is None or taker.noun is None or giver.noun.lemma == taker.noun.lemma or taker.partitive:
             continue
@@ -319,25 +319,25 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list
         else:
             added = (s.start[at], s.start[at], word + " ")
         changes = [removed, added, *article_change(s, a.first, following), *article_change(s, at, word)]
-        found.append(build(s, changes, "swap-attribute", "swap.move-attribute", 1.0))
-    return found
+        negatives.append(build(s, changes, "swap-attribute", "swap.move-attribute", 1.0))
+    return negatives
 
 
 def _known(s: Sentence, phrase: Phrase) -> bool:
-    """Whether every modifier of a phrase is in the lexicon, so that none is left in a strange place."""
-    known = {i for a in phrase.attributes for i in range(a.first, a.last + 1)} | {phrase.number}
-    return all(i in known or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
+    """Whether every modifier of a phrase is in the lexicon, so that none ends up in a wrong place."""
+    in_lexicon = {i for a in phrase.attributes for i in range(a.first, a.last + 1)} | {phrase.number}
+    return all(i in in_lexicon or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
 
 
 def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
-    """Whole phrases change places, and heads alone where attributes stay behind."""
-    found: list[Negative | None] = []
+    """Swap whole phrases, and swap heads whose attributes stay in place."""
+    negatives: list[Negative | None] = []
     if s.pronoun and not _same_reference(s, u, v):
-        return found
+        return negatives
     verbs: list[Change] | None = []
     if u.slot_plural != v.slot_plural or u.partitive or v.partitive:
-        mine, yours = agreement_changes(s, u, v.slot_plural), agreement_changes(s, v, u.slot_plural)
-        verbs = None if mine is None or yours is None else mine + yours
+        verbs_u, verbs_v = agreement_changes(s, u, v.slot_plural), agreement_changes(s, v, u.slot_plural)
+        verbs = None if verbs_u is None or verbs_v is None else verbs_u + verbs_v
     if linked and verbs is not None:
         changes = [
             span_change(s, u.first, u.last, _in_place_of(s, v, u)),
@@ -345,12 +345,12 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
             *verbs,
         ]
         kind = "swap-relation" if _arguments(s, u, v) else "swap-object"
-        found.append(build(s, changes, kind, "swap.phrases", weight))
+        negatives.append(build(s, changes, kind, "swap.phrases", weight))
     if u.attributes or v.attributes:
         if u.partitive or v.partitive or weight < 0.5 or not _heads_trade(s, u, v):
-            return found
+            return negatives
         if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
-            return found  # "a man and a young girl": the man may be young too
+            return negatives  # "a man and a young girl": the man may be young too
         first, second = _form(s, v, u.plural), _form(s, u, v.plural)
         if first and second:
             changes = [
@@ -359,12 +359,12 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
                 *article_change(s, u.nominal, first),
                 *article_change(s, v.nominal, second),
             ]
-            found.append(build(s, changes, "swap-object", "swap.heads", weight))
-    return found
+            negatives.append(build(s, changes, "swap-object", "swap.heads", weight))
+    return negatives
 
 
 def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether a pronoun in the caption can stand for either phrase after the swap."""
+    """Whether a pronoun in the caption can refer to either phrase after the swap."""
     if u.plural != v.plural or u.noun is None or v.noun is None:
         return False
     pair = {u.noun.category, v.noun.category}
@@ -374,7 +374,7 @@ def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def _heads_trade(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether each noun can have the attributes that the other leaves behind."""
+    """Whether each noun can have the attributes of the other, which stay in place."""
     if {s.lower[a.first] for a in u.attributes} == {s.lower[a.first] for a in v.attributes}:
         return False
     if not (_known(s, u) and _known(s, v)):
@@ -383,7 +383,7 @@ def _heads_trade(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
-    """The head (with compounds) of a phrase in another number; "" when it has none."""
+    """The head (with compounds) of a phrase in another number; "" if it has no such form."""
     text = moved_text(s, phrase.nominal, phrase.last)
     if phrase.plural == to_plural:
         return text
@@ -400,7 +400,7 @@ def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
 
 
 def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether the two phrases are subject and object of one verb: adjacent, with only that verb between them."""
+    """Whether the two phrases are subject and object of one verb, with only that verb between them."""
     between = range(u.last + 1, v.first)
     return bool(between) and all(
         s.tag[i].startswith("V") or s.tag[i] in ("RP", "MD", "RB", "WDT", "TO") for i in between
@@ -460,7 +460,7 @@ def _middle(s: Sentence, first: int, nominal: int) -> str:
 
 
 def _quantity(s: Sentence, phrase: Phrase) -> tuple[int, str] | None:
-    """The last token of the words that tell how many, and these words as another noun takes them ("" for none)."""
+    """The last token of a phrase's quantity words, and these words for use with another noun ("" if there are none)."""
     if not phrase.plural:
         return None
     if phrase.partitive:

@@ -1,9 +1,8 @@
-"""The same interventions, worded by a language model: it gets the steps and the edited facts, and changes no other.
+"""Interventions whose text a language model writes: it gets the steps and the edited facts.
 
-The changes of the graph are drawn as :mod:`~scramble.pairs.rationales.interventions.english` draws them; the model
-rewrites the steps that they touch, so that the wording is fluent where rules would be stiff. What it returns is
-checked word by word and counted when it says anything else. Prompt and settings are own choices; the prompt's hash is
-in every pair's rule.
+The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
+steps that they affect, which is more fluent than rules. Its reply is checked word by word, and other changes are
+rejected and counted. Prompt and settings are this project's choice; the prompt's hash is in every pair's rule.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ def _schema(count: int) -> dict[str, Any]:
 
 
 class EngineInterventions(WordInterventions):
-    """Draws changes by rule and has a language model write them.
+    """Draws changes by rule and lets a language model write them.
 
     Args:
-        engine, store: what answers, and where its replies are kept and looked up.
+        engine, store: the engine of the language model, and the store of its replies.
         told: see :class:`~scramble.pairs.rationales.interventions.english.WordInterventions`.
     """
 
@@ -79,31 +78,31 @@ class EngineInterventions(WordInterventions):
         }
 
     def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
-        """Each perturbation in the model's words, or the reason why it has none; steps left out need no model.
+        """Yield each perturbation in the model's words, or the reason why there is none. Omissions need no model.
 
-        Raises EngineError when asking on is pointless; replies so far are stored.
+        Raises EngineError if the server, model or key cannot work; replies so far are stored.
         """
-        waiting: deque[tuple[Case, Perturbed, bool]] = deque()
+        pending: deque[tuple[Case, Perturbed, bool]] = deque()
 
         def requests() -> Iterator[Request]:
             for case, perturbed in stream:
-                asked = perturbed.kind != "shorten"
-                waiting.append((case, perturbed, asked))
-                if asked:
+                needs_model = perturbed.kind != "shorten"
+                pending.append((case, perturbed, needs_model))
+                if needs_model:
                     yield self._request(case, perturbed)
 
         for reply in self._engine.generate(requests(), self._store):
-            while not waiting[0][2]:
-                yield waiting.popleft()[:2]
-            case, perturbed, _ = waiting.popleft()
+            while not pending[0][2]:
+                yield pending.popleft()[:2]
+            case, perturbed, _ = pending.popleft()
             result = self._read(perturbed, reply)
             self.counts[result if isinstance(result, str) else "used"] += 1
             yield case, result
-        while waiting:
-            yield waiting.popleft()[:2]
+        while pending:
+            yield pending.popleft()[:2]
 
     def totals(self) -> dict[str, Any]:
-        """What the engine has done so far, and what became of its replies."""
+        """The engine's totals so far, and its replies by outcome."""
         return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
 
     def _request(self, case: Case, perturbed: Perturbed) -> Request:
@@ -115,7 +114,7 @@ class EngineInterventions(WordInterventions):
         return Request((Message("user", text),), schema=_schema(len(perturbed.chosen)), **self._settings)
 
     def _read(self, perturbed: Perturbed, reply: Reply) -> Perturbed | str:
-        """The perturbation in the words of a reply, or why the reply cannot be used."""
+        """The perturbation in the words of a reply, or the reason why the reply cannot be used."""
         steps = read_steps(reply)
         if isinstance(steps, str):
             return steps
@@ -130,20 +129,20 @@ class EngineInterventions(WordInterventions):
             rule=self.rule,
         )
         if changed != perturbed.false_steps:
-            return "rewriting: other steps than those that the facts touch"
+            return "rewriting: other steps than the affected ones changed"
         reason = unintended(worded)
         return f"rewriting: {reason.split(':')[0]}" if reason else worded
 
 
 def read_steps(reply: Reply) -> tuple[str, ...] | str:
-    """The steps in a reply, or the reason why there are none."""
+    """The steps in a reply, or the reason why it has none."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if not reply.finished:
-        return "reply cut at the token limit"
-    found = re.search(r"\{.*\}", reply.text, re.DOTALL)
+        return "reply truncated at the token limit"
+    match = re.search(r"\{.*\}", reply.text, re.DOTALL)
     try:
-        steps = json.loads(found.group())["steps"] if found else None
+        steps = json.loads(match.group())["steps"] if match else None
     except (ValueError, KeyError, TypeError):
         steps = None
     if not isinstance(steps, list) or not steps or not all(isinstance(s, str) and s.strip() for s in steps):

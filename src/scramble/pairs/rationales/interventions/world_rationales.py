@@ -1,6 +1,6 @@
-"""The four interventions in the embedded world: change the graph, tell the rationale again, let the judge confirm.
+"""The four interventions in the embedded world: change the graph, derive the rationale again, check it with the judge.
 
-What is rejected is what one would rightly say of the edited scene, so that only the image tells that it is wrong.
+The rejected rationale would be right for the edited scene, so that only the image shows that it is wrong.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation
 from scramble.world.judge import clause_holds, matches
 
-TRIES = 40  # changes looked at before a kind is given up for a question
+TRIES = 40  # number of changes tried for a question before a kind counts as not possible
 
 
 def label(node: Node) -> str:
-    """Colour and shape: what makes two objects of the world the same."""
+    """The colour and shape of an object of the world, by which objects are counted as equal."""
     return f"{_value(node, 'colour')} {node.name}"
 
 
@@ -31,113 +31,113 @@ def _value(node: Node, kind: str) -> str:
 
 
 class WorldInterventions:
-    """Perturbs the rationales of the world's questions. ``seen`` says which objects are plausible, and beside which."""
+    """Perturbs the rationales of the world's questions. ``seen`` gives the plausibility of objects next to others."""
 
     def __init__(self, settings: Settings, seen: Cooccurrence) -> None:
         self.settings = settings
         self._seen = seen
-        self._kinds: dict[str, Callable[[_Told, random.Random, int], Perturbed]] = {
+        self._kinds: dict[str, Callable[[_DerivedCase, random.Random, int], Perturbed]] = {
             "swap": self._swap,
             "replace": self._replace,
             "shorten": self._shorten,
             "overthink": self._overthink,
         }
 
-    def prepare(self, case: Case) -> _Told:
-        """The case with its rationale told from the graph. Raises NotPossible with the reason to count."""
+    def prepare(self, case: Case) -> _DerivedCase:
+        """Derive the rationale of a case from its graph. Raises NotPossible with the reason to count."""
         if not case.question.rationale:
             raise NotPossible("question without a rationale")
-        told = _Told(case)
-        if told.derived is None:
+        prepared = _DerivedCase(case)
+        if prepared.derived is None:
             raise NotPossible("question without an answer in the graph")
-        if told.derived.steps != case.question.rationale or told.derived.answer != case.question.answer:
-            raise NotPossible("rationale or answer is not what the graph gives")
-        if not told.mentioned:
+        if prepared.derived.steps != case.question.rationale or prepared.derived.answer != case.question.answer:
+            raise NotPossible("rationale or answer does not follow from the graph")
+        if not prepared.mentioned:
             raise NotPossible("rationale mentions nothing in the graph")
-        if not told.critical:
+        if not prepared.critical:
             raise NotPossible("no critical object")
-        return told
+        return prepared
 
-    def perturb(self, told: _Told, kind: str, rng: random.Random) -> Perturbed:
-        """One perturbation of a kind. Raises NotPossible if the question offers no room for it."""
-        return self._kinds[kind](told, rng, self.settings.draw_edits(rng))
+    def perturb(self, case: _DerivedCase, kind: str, rng: random.Random) -> Perturbed:
+        """Return one perturbation of a kind. Raises NotPossible if the question does not allow it."""
+        return self._kinds[kind](case, rng, self.settings.draw_edits(rng))
 
-    # ------------------------------------------------------------------------------------- the graph tells another way
+    # ------------------------------------------------------------------------------------------ changes of the graph
 
-    def _swap(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
-        return self._retell("swap", told, rng, edits, self._swaps)
+    def _swap(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
+        return self._rederive("swap", case, rng, edits, self._swaps)
 
-    def _replace(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
-        return self._retell("replace", told, rng, edits, self._replacements)
+    def _replace(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
+        return self._rederive("replace", case, rng, edits, self._replacements)
 
-    def _retell(
+    def _rederive(
         self,
         kind: str,
-        told: _Told,
+        case: _DerivedCase,
         rng: random.Random,
         edits: int,
         options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
     ) -> Perturbed:
-        """Change the graph until the question has been told in ``edits`` new ways, one on the other."""
-        graph, retold, touched = told.graph, told.derived, set[str]()
-        assert retold is not None
+        """Apply ``edits`` changes to the graph, each of which changes the rationale again."""
+        graph, current, touched = case.graph, case.derived, set[str]()
+        assert current is not None
         changes: tuple[Change, ...] = ()
         for _ in range(edits):
-            for change in _first(options(graph, told.critical, rng)):
+            for change in _first(options(graph, case.critical, rng)):
                 if touched & set(change["nodes"]):
                     continue
                 edited = apply(graph, [change])
-                derived = derive(edited.to_json(), told.question)
-                if derived is None or derived.steps == retold.steps or not self._wanted(told, derived):
+                derived = derive(edited.to_json(), case.question)
+                if derived is None or derived.steps == current.steps or not self._is_valid(case, derived):
                     continue
-                graph, retold, changes, touched = edited, derived, (*changes, change), touched | {*change["nodes"]}
+                graph, current, changes, touched = edited, derived, (*changes, change), touched | {*change["nodes"]}
                 break
             else:
                 raise NotPossible(f"no {kind} that the question allows")
-        said = retold.steps
-        false = tuple(i for i, step in enumerate(said) if step not in told.steps)
-        answer = retold.answer if self.settings.answer == "follow" else told.answer
+        steps = current.steps
+        false = tuple(i for i, step in enumerate(steps) if step not in case.steps)
+        answer = current.answer if self.settings.answer == "follow" else case.answer
         return Perturbed(
             kind,
-            told.steps,
-            said,
-            told.answer,
+            case.steps,
+            steps,
+            case.answer,
             answer,
             changes,
             false,
-            tuple(s for s in told.steps if s not in said),
+            tuple(s for s in case.steps if s not in steps),
             (),
-            len(said) - 1 - max(false),
-            told.critical,
+            len(steps) - 1 - max(false),
+            case.critical,
         )
 
-    def _wanted(self, told: _Told, derived: Derived) -> bool:
-        """Whether every step that is new is false of the image, and near enough to the conclusion."""
-        new = [i for i, step in enumerate(derived.steps) if step not in told.steps]
+    def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
+        """Whether every new step is false of the image, and near enough to the conclusion."""
+        new = [i for i, step in enumerate(derived.steps) if step not in case.steps]
         if not new or not self.settings.near_enough(len(derived.steps) - 1 - new[-1]):
             return False
-        return not any(clause_holds(told.json, derived.clauses[i]) for i in new)
+        return not any(clause_holds(case.json, derived.clauses[i]) for i in new)
 
     def _swaps(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
-        found: list[Change] = []
+        changes: list[Change] = []
         for a, b in product(critical, [node.id for node in graph.nodes]):
             first, second = graph.by_id[a], graph.by_id[b]
             if a == b or (b in critical and critical.index(b) < critical.index(a)):
                 continue
-            found.append({"op": "swap", "what": "links", "nodes": [a, b]})
+            changes.append({"op": "swap", "what": "links", "nodes": [a, b]})
             if first.name != second.name:
-                found.append({"op": "swap", "what": "name", "nodes": [a, b]})
+                changes.append({"op": "swap", "what": "name", "nodes": [a, b]})
             for kind in ("colour", "size"):
                 words = [_value(first, kind), _value(second, kind)]
                 if words[0] != words[1]:
-                    found.append({"op": "swap", "what": "attribute", "nodes": [a, b], "words": words})
-        rng.shuffle(found)
-        # Labels that are never seen would give the rejected side away.
-        return (c for c in found if all(self._seen.counts[label(n)] for n in apply(graph, [c]).nodes))
+                    changes.append({"op": "swap", "what": "attribute", "nodes": [a, b], "words": words})
+        rng.shuffle(changes)
+        # Labels that never occur would make the rejected side recognisable.
+        return (c for c in changes if all(self._seen.counts[label(n)] for n in apply(graph, [c]).nodes))
 
     def _replacements(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
         here = {node.id: label(node) for node in graph.nodes}
-        found: list[tuple[float, Change]] = []
+        weighted: list[tuple[float, Change]] = []
         for name in critical:
             node = graph.by_id[name]
             others = [text for other, text in here.items() if other != name]
@@ -147,17 +147,17 @@ class WorldInterventions:
                 weight = self._seen.weight(text, others)
                 if (same or text not in here.values()) and weight:
                     change: Change = {"op": "replace", "nodes": [name], "name": shape, "attributes": [colour, size]}
-                    found.append((weight, change))
-        # Weighted order: the largest of u ** (1 / weight) is drawn in proportion to the weight.
-        keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(found)), reverse=True)
-        return (found[i][1] for _, i in keyed)
+                    weighted.append((weight, change))
+        # A weighted random order: the probability of the largest u ** (1 / weight) is proportional to the weight.
+        keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(weighted)), reverse=True)
+        return (weighted[i][1] for _, i in keyed)
 
-    # ------------------------------------------------------------------------------- the graph stays, the words change
+    # ---------------------------------------------------------------------------------------- changes of the words only
 
-    def _shorten(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
-        assert told.derived is not None
-        last, clauses = len(told.steps) - 1, told.derived.clauses
-        # A step that another one repeats with more detail is not missed.
+    def _shorten(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
+        assert case.derived is not None
+        last, clauses = len(case.steps) - 1, case.derived.clauses
+        # Omitting a step that another one repeats with more detail would be no defect.
         places = [
             i
             for i in range(last)
@@ -165,55 +165,55 @@ class WorldInterventions:
             and not any(says(clause, clauses[i]) for n, clause in enumerate(clauses) if n != i)
         ]
         if len(places) < edits:
-            raise NotPossible("no step to leave out")
-        gone = sorted(rng.sample(places, edits))
-        rejected: list[str | None] = [None if i in gone else step for i, step in enumerate(told.steps)]
+            raise NotPossible("no step to omit")
+        omitted = sorted(rng.sample(places, edits))
+        rejected: list[str | None] = [None if i in omitted else step for i, step in enumerate(case.steps)]
         padding: list[str] = []
         if self.settings.balance == "pad":
-            for place in gone:
+            for place in omitted:
                 removed = clauses[place]
                 options = [
                     c
-                    for c in _fillers(told, removed)
-                    if say(c) not in (*told.steps, *padding) and not any(says(c, needed) for needed in clauses)
+                    for c in _fillers(case, removed)
+                    if say(c) not in (*case.steps, *padding) and not any(says(c, needed) for needed in clauses)
                 ]
                 if not options:
-                    raise NotPossible("no needless true step to pad with")
-                size = len(told.steps[place].split())
+                    raise NotPossible("no unneeded true step to pad with")
+                size = len(case.steps[place].split())
                 nearest = min(abs(len(say(c).split()) - size) for c in options)
                 options = [c for c in options if abs(len(say(c).split()) - size) == nearest]
                 alike = [c for c in options if type(c) is type(removed)]
                 rejected[place] = say(rng.choice(alike or options))
                 padding.append(str(rejected[place]))
-        changes = tuple({"op": "leave-out", "step": told.steps[i]} for i in gone)
+        changes = tuple({"op": "leave-out", "step": case.steps[i]} for i in omitted)
         return Perturbed(
             "shorten",
-            told.steps,
+            case.steps,
             tuple(s for s in rejected if s is not None),
-            told.answer,
-            told.answer,
+            case.answer,
+            case.answer,
             changes,
             (),
-            tuple(told.steps[i] for i in gone),
+            tuple(case.steps[i] for i in omitted),
             tuple(padding),
-            last - gone[-1],
-            told.critical,
+            last - omitted[-1],
+            case.critical,
         )
 
-    def _overthink(self, told: _Told, rng: random.Random, edits: int) -> Perturbed:
-        assert told.derived is not None
-        clauses, last = list(told.derived.clauses), len(told.steps) - 1
+    def _overthink(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
+        assert case.derived is not None
+        clauses, last = list(case.derived.clauses), len(case.steps) - 1
         chosen, rejected, changes = list(clauses), list(clauses), list[Change]()
         places, nodes = set[int](), set[str]()
-        slots = [s for s in _slots(told) if self.settings.near_enough(last - s[0])]
+        slots = [s for s in _slots(case) if self.settings.near_enough(last - s[0])]
         rng.shuffle(slots)
         for place, position, kind in slots:
             if place in places:
                 continue
-            found = _detail(told.json, clauses[place], position, kind, rng)
-            if found is None:
+            detail = _detail(case.json, clauses[place], position, kind, rng)
+            if detail is None:
                 continue
-            true, false, node, words = found
+            true, false, node, words = detail
             if node in nodes:
                 continue
             rejected[place] = false
@@ -231,19 +231,19 @@ class WorldInterventions:
             "overthink",
             steps,
             wrong,
-            told.answer,
-            told.answer,
+            case.answer,
+            case.answer,
             tuple(changes),
             tuple(sorted(places)),
             tuple(steps[i] for i in sorted(places)),
             (),
             last - max(places),
-            told.critical,
+            case.critical,
         )
 
 
-class _Told:
-    """A case with what follows from its graph."""
+class _DerivedCase:
+    """A case with the rationale, answer and critical objects derived from its graph."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -257,27 +257,27 @@ class _Told:
 
     def _critical(self) -> tuple[str, ...]:
         def answer(graph: SceneGraph) -> str | None:
-            found = derive(graph.to_json(), self.question)
-            return found.answer if found else None
+            derived = derive(graph.to_json(), self.question)
+            return derived.answer if derived else None
 
-        found = critical_nodes(self.graph, self.mentioned, answer, _variants)
-        return tuple(c.node for c in found)
+        critical = critical_nodes(self.graph, self.mentioned, answer, _variants)
+        return tuple(c.node for c in critical)
 
 
 def mentioned(graph: Graph, question: str, derived: Derived | None) -> list[str]:
-    """Ids of the objects that the steps name, in order; then those that share a word with the question."""
-    found: dict[str, None] = {}
+    """Ids of the objects that the steps name, in order, followed by those that share a word with the question."""
+    ids: dict[str, None] = {}
     for clause in derived.clauses if derived else ():
-        found |= dict.fromkeys(bound(graph, clause))
+        ids |= dict.fromkeys(bound(graph, clause))
     words = set(question.replace("?", " ").replace("'", " ").split())
     for entry in graph["objects"]:
         if words & {entry["name"], *entry["attributes"]}:
-            found[entry["id"]] = None
-    return list(found)
+            ids[entry["id"]] = None
+    return list(ids)
 
 
 def bound(graph: Graph, clause: Clause) -> list[str]:
-    """Ids of the objects that a clause speaks of."""
+    """Ids of the objects that a clause refers to."""
     if isinstance(clause, Count):
         return matches(graph, clause.noun)
     if isinstance(clause, Exists):
@@ -289,7 +289,7 @@ def bound(graph: Graph, clause: Clause) -> list[str]:
 
 
 def _variants(graph: SceneGraph, name: str) -> Iterator[SceneGraph]:
-    """The graphs in which one word for an object is another."""
+    """The graphs in which one word of an object is changed."""
     node = graph.by_id[name]
     for shape in WORDS["shape"]:
         if shape != node.name:
@@ -307,9 +307,9 @@ def _first(changes: Iterator[Change]) -> Iterator[Change]:
         yield change
 
 
-def _fillers(told: _Told, removed: Clause) -> list[Clause]:
-    """True statements about the scene that do not name what the removed step names."""
-    graph = told.json
+def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
+    """True statements about the scene that do not refer to the removed step's objects."""
+    graph = case.json
     taken = set(bound(graph, removed))
     free = [entry for entry in graph["objects"] if entry["id"] not in taken]
     options: list[Clause] = [Exists((noun_of(entry),)) for entry in free]
@@ -319,7 +319,7 @@ def _fillers(told: _Told, removed: Clause) -> list[Clause]:
     facts = [(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]]
     entries = {entry["id"]: entry for entry in graph["objects"]}
     if isinstance(removed, Relation):
-        steps = set(told.steps)
+        steps = set(case.steps)
         options += [
             clause
             for s, relation, o in facts
@@ -330,17 +330,17 @@ def _fillers(told: _Told, removed: Clause) -> list[Clause]:
     return options
 
 
-def _slots(told: _Told) -> list[tuple[int, int, str]]:
-    """Where a detail can be added: step, noun within the step, and kind of word. Never what is asked for."""
-    assert told.derived is not None
-    found = []
-    for place, clause in enumerate(told.derived.clauses):
+def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
+    """Places for a detail: step, noun within the step, and kind of word, except the kind that is asked for."""
+    assert case.derived is not None
+    slots = []
+    for place, clause in enumerate(case.derived.clauses):
         if isinstance(clause, Count):
-            continue  # with a detail it would count something else
+            continue  # with a detail it would count other objects
         for position, noun in enumerate(_nouns(clause)):
-            open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(told.question)]
-            found += [(place, position, kind) for kind in open_kinds]
-    return found
+            open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(case.question)]
+            slots += [(place, position, kind) for kind in open_kinds]
+    return slots
 
 
 def _nouns(clause: Clause) -> list[Noun]:
@@ -364,13 +364,13 @@ def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
 def _detail(
     graph: Graph, clause: Clause, position: int, kind: str, rng: random.Random
 ) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
-    """The clause with a true and with a false word for one of its nouns, the object, and the two words."""
+    """The clause with a true and with a false word for one of its nouns, the object's id, and the two words."""
     noun = _nouns(clause)[position]
     options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
     true = [(word, option) for word, option in options if clause_holds(graph, option)]
     false = [(word, option) for word, option in options if not clause_holds(graph, option)]
     if len(true) != 1 or not false:
         return None
-    (right, kept), (wrong, added) = true[0], rng.choice(false)
-    node = next(n for n in bound(graph, kept) if n in matches(graph, replace(noun, **{kind: right})))
-    return kept, added, node, (right, wrong)
+    (right, right_clause), (wrong, wrong_clause) = true[0], rng.choice(false)
+    node = next(n for n in bound(graph, right_clause) if n in matches(graph, replace(noun, **{kind: right})))
+    return right_clause, wrong_clause, node, (right, wrong)
