@@ -1,6 +1,6 @@
-# Two commands do everything on a fresh machine:
-#   make quickstart   make a virtual environment, install, run the main job (about 8 minutes on two cores)
-#   make test         install if needed, with the tools of development, run the tests
+# Main targets, which also work on a fresh machine:
+#   make quickstart   create a virtual environment, install, run the whole pipeline (about 8 minutes on two cores)
+#   make test         install if needed, including the development tools, and run the tests
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -16,18 +16,18 @@ quickstart: $(INSTALLED)
 	$(RUN) scripts/report.py +experiment=quickstart
 	$(RUN) scripts/browse.py +experiment=quickstart
 
-# The same job in about a minute: fewer scenes and steps. It shows that the parts fit, not what the method does.
+# A smoke test of the quickstart in about a minute, with fewer scenes and steps. Its scores are meaningless.
 quickstart-short: $(INSTALLED)
 	$(RUN) scripts/train.py -m +experiment=quickstart +debug=short objective=sft,dpo,mpo
 	$(RUN) scripts/evaluate.py +experiment=quickstart +debug=short
 	$(RUN) scripts/report.py +experiment=quickstart +debug=short
 	$(RUN) scripts/browse.py +experiment=quickstart +debug=short
 
-# One thread a worker: the workers fill the cores, and sums come out the same on every machine.
+# One thread per worker: the workers already use all cores, and sums are the same on every machine.
 test: $(DEVELOPMENT)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile
 
-# Everything, slow checks included (up to 80 minutes on two cores).
+# All tests, including the slow ones (up to 80 minutes on two cores).
 test-full: $(DEVELOPMENT)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile -m "full or not full"
 
@@ -47,7 +47,7 @@ $(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/install.sh
 	touch $(INSTALLED)
 
-# What the tests, the linters and the optional parts need on top of it.
+# Additional packages for the tests, the linters and the optional features.
 $(DEVELOPMENT): $(INSTALLED)
 	PYTHON=$(PYTHON) VENV=$(VENV) EXTRAS=dev sh scripts/install.sh
 	touch $(DEVELOPMENT)

@@ -1,4 +1,4 @@
-"""Draw the curve of benchmarks/preference_step.py --curve: how many times faster, over captions and image tokens.
+"""Plot the result of benchmarks/preference_step.py --curve: the speed-up over captions and over image tokens.
 
 python benchmarks/curve_figure.py curve.json docs/results/speed_curve.svg
 """
@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = {"trl": "TRL", "trl-checkpointing": "TRL, checkpointing", "scramble": "here"}
+NAMES = {"trl": "TRL", "trl-checkpointing": "TRL, checkpointing", "scramble": "SCRAMBLe"}
 
 
 def main() -> None:
-    """Parse the command line, draw."""
+    """Parse the command line and plot."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -28,8 +28,8 @@ def main() -> None:
     plt.rcParams |= {"svg.hashsalt": "speed", "font.size": 9}
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
     for axis, part, key, label in (
-        (axes[0], "by_captions", "captions", "pairs an image"),
-        (axes[1], "by_image_tokens", "image_tokens", "image tokens (one pair an image)"),
+        (axes[0], "by_captions", "captions", "pairs per image"),
+        (axes[1], "by_image_tokens", "image_tokens", "image tokens (one pair per image)"),
     ):
         rows = report[part]
         ticks = [row[key] for row in rows]
@@ -46,7 +46,7 @@ def main() -> None:
         axis.minorticks_off()
         axis.margins(0.1, 0.15)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("pairs a second")
+    axes[0].set_ylabel("pairs per second")
     axes[0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(args.figure, metadata={"Date": None})

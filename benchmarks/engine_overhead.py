@@ -1,10 +1,10 @@
-"""What the engine costs beyond the bare client library: CPU time of this process for the same requests.
+"""Measure the engine's overhead over the plain client library: CPU time of this process for the same requests.
 
     python benchmarks/engine_overhead.py --requests 1000 --concurrency 64
 
-The server runs in a process of its own, so only the client's CPU counts. "bare" is ``openai.AsyncOpenAI`` with a
-semaphore; "engine" adds retries, deadlines, rate limits, order and the reply store on disk. The two take turns, and
-the median over rounds is reported, since a shared machine disturbs single rounds.
+The server runs in a separate process, so only the client's CPU time counts. "bare" is ``openai.AsyncOpenAI`` with a
+semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. The two alternate, and
+the median over rounds is reported, because other work on a shared machine disturbs single rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def prompts(count: int, length: int) -> list[str]:
 
 
 def bare(url: str, texts: list[str], concurrency: int) -> list[str]:
-    """All replies through the client library alone."""
+    """Return all replies, requested with the client library alone."""
     import openai
 
     async def run() -> list[str]:
@@ -56,7 +56,7 @@ def bare(url: str, texts: list[str], concurrency: int) -> list[str]:
 
 
 def engine(url: str, texts: list[str], concurrency: int) -> list[str]:
-    """All replies through the engine, each stored on disk."""
+    """Return all replies, requested through the engine, which stores each on disk."""
     requests = (Request((Message("user", text),), temperature=0.2, top_p=0.9, max_tokens=800) for text in texts)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -70,7 +70,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--prompt-chars", type=int, default=5000, help="the shipped prompt has about 5,000")
+    parser.add_argument(
+        "--prompt-chars",
+        type=int,
+        default=5000,
+        help="length of a prompt; the shipped prompt has about 5,000 characters",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     texts = prompts(args.requests, args.prompt_chars)
@@ -93,15 +98,15 @@ def main() -> None:
     finally:
         server.kill()
         server.wait()
-    print(f"{args.requests} requests, concurrency {args.concurrency}, {args.prompt_chars} characters a prompt")
+    print(f"{args.requests} requests, concurrency {args.concurrency}, {args.prompt_chars} characters per prompt")
     for name in ways:
         seconds = statistics.median(cpu[name])
         print(
-            f"{name:>8}: {seconds:.3f} s CPU ({1e3 * seconds / args.requests:.2f} ms a request; "
+            f"{name:>8}: {seconds:.3f} s CPU ({1e3 * seconds / args.requests:.2f} ms per request; "
             f"{min(cpu[name]):.3f} to {max(cpu[name]):.3f}), {statistics.median(wall[name]):.2f} s"
         )
     extra = statistics.median(cpu["engine"]) / statistics.median(cpu["bare"]) - 1
-    print(f"engine against bare client: {100 * extra:+.1f} % CPU")
+    print(f"overhead of the engine over the bare client: {100 * extra:+.1f} % CPU")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The floor of a step: the matrix multiplications that it cannot do without, counted, and timed alone.
+"""Compute the floor of a training step: the time of the matrix multiplications that it requires.
 
-What is counted: :mod:`scramble.training.flops`.
+The products are counted by :mod:`scramble.training.flops` and timed separately.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from scramble.training.flops import Parts, Product, decoder_products, tower_prod
 
 
 def count_products(backbone: Any, items: Sequence[Any]) -> Parts:
-    """Products of a training step over the tries of ``items``, by part; what is trained is what requires a gradient."""
+    """Count the products of a training step on the tries of ``items`` by part of the model.
+
+    Parameters that require a gradient count as trained.
+    """
     from scramble.trie import block_tokens, pack
 
     batch = pack(items, feature_tokens=backbone.feature_tokens, block_tokens=block_tokens(backbone))
@@ -28,7 +31,7 @@ def count_products(backbone: Any, items: Sequence[Any]) -> Parts:
 
 
 def floor_seconds(parts: Parts, repeats: int = 7) -> dict[str, float]:
-    """Seconds of each part on this CPU with torch's threads, each product at its fastest of some runs."""
+    """Return the seconds of each part on this CPU with torch's threads, with the fastest run of each product."""
     return {
         name: sum(_product_seconds(p, repeats) * count for p, count in linear.items())
         + sum(_attention_seconds(p, repeats) * count for p, count in attention.items())
@@ -37,7 +40,7 @@ def floor_seconds(parts: Parts, repeats: int = 7) -> dict[str, float]:
 
 
 def matrix_rate(dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> float:
-    """Floating-point operations a second of a large square product on the GPU: the best of some runs."""
+    """Return the floating-point operations per second of a large square product on the GPU (best of several runs)."""
     a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
 
@@ -55,7 +58,7 @@ def _product_seconds(product: Product, repeats: int) -> float:
 
 
 def _attention_seconds(product: Product, repeats: int) -> float:
-    """Scores and weighted values of one head, in tiles that stay in the cache, as a fused kernel has them."""
+    """Time the scores and weighted values of one head in tiles that fit into the cache, as in a fused kernel."""
     queries, width, keys = product
     tile = min(queries, 64)
     q, k, v = torch.randn(tile, width), torch.randn(width, keys), torch.randn(keys, width)

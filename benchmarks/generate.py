@@ -1,4 +1,4 @@
-"""Measure the rule-based negatives: yield, a sample to read, blind accuracy before and after refinement, speed.
+"""Measure the rule-based negatives: yield, a sample to read, text-only accuracy before and after refinement, speed.
 
     python benchmarks/generate.py yield  --captions captions.jsonl
     python benchmarks/generate.py sample --captions captions.jsonl --seed 1 --out sample.csv
@@ -6,7 +6,7 @@
     python benchmarks/generate.py speed  --captions captions.jsonl
 
 ``--captions`` is a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per caption); ``--pipeline``
-a spaCy pipeline (``en_core_web_sm`` by default). Captions are CPU work: no GPU is used.
+is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scramble.storage.jsonl import read_jsonl
 
 
 def images_of(path: Path) -> Iterator[ImageRecord]:
-    """Images with their captions from a JSONL file sorted by image."""
+    """Yield images with their captions from a JSONL file sorted by image."""
     name, captions = None, []
     for row in read_jsonl(path):
         if row["image"] != name and name is not None:
@@ -41,7 +41,7 @@ def images_of(path: Path) -> Iterator[ImageRecord]:
 
 
 def pairs_of(args: argparse.Namespace, per_caption: int, kinds: list[str] | None = None) -> list[PreferencePair]:
-    """All pairs of a captions file."""
+    """Make all pairs of a captions file."""
     generator = RuleGenerator(args.pipeline)
     images = images_of(args.captions)
     pairs, _ = collect(caption_pairs(images, generator, per_caption=per_caption, seed=args.seed, kinds=kinds))
@@ -49,7 +49,7 @@ def pairs_of(args: argparse.Namespace, per_caption: int, kinds: list[str] | None
 
 
 def measure_yield(args: argparse.Namespace) -> None:
-    """Share of captions with a swap negative, and with any."""
+    """Print the share of captions with a swap negative, and with any negative."""
     captions = sum(len(image.captions) for image in images_of(args.captions))
     skipped: Counter[str] = Counter()
     swapped, any_, kinds, rules = set(), set(), Counter(), Counter()
@@ -77,7 +77,7 @@ def measure_yield(args: argparse.Namespace) -> None:
 
 
 def draw_sample(args: argparse.Namespace) -> None:
-    """Draw pairs at random, to be read: one row each, labels empty."""
+    """Draw random pairs for readers and write one row per pair with empty labels."""
     pairs = pairs_of(args, per_caption=1)
     drawn = seeded(args.seed, "sample").sample(pairs, args.size)
     with args.out.open("w", newline="", encoding="utf-8") as file:
@@ -88,7 +88,7 @@ def draw_sample(args: argparse.Namespace) -> None:
 
 
 def measure_leaks(args: argparse.Namespace) -> None:
-    """Text-only accuracy before and after refinement, by a classifier that refinement does not use, on other folds."""
+    """Print the text-only accuracy before and after refinement, also of a classifier that refinement does not use."""
     from rich.console import Console
 
     from scramble.pairs.audit.audit import audit
@@ -118,10 +118,10 @@ def measure_leaks(args: argparse.Namespace) -> None:
 
 
 def measure_speed(args: argparse.Namespace) -> None:
-    """Captions per second of the parse alone and of the whole generator, and memory at two data sizes.
+    """Print captions per second of the parse alone and of the whole generator, and the memory at two data sizes.
 
-    Parse and generator take turns, three times; the fastest of each counts. CPU seconds, so that other work on the
-    machine does not blur the split.
+    Parse and generator alternate three times, and the fastest run of each counts. The times are CPU seconds, so that
+    other work on the machine hardly affects their ratio.
     """
     from scramble.language.spacy_pipeline import load_pipeline
     from scramble.pairs.captions.rules.generator import CHUNK
@@ -141,8 +141,8 @@ def measure_speed(args: argparse.Namespace) -> None:
         whole.append(time.process_time() - start)
     share = 100 * (min(whole) / min(parse) - 1)
     print(f"{len(texts)} captions, {pairs} pairs, one process")
-    print(f"parse alone: {len(texts) / min(parse):.0f} captions a CPU second; parse, rules and validation: ", end="")
-    print(f"{len(texts) / min(whole):.0f}; rules and validation add {share:.1f} % to the parse")
+    print(f"parse alone: {len(texts) / min(parse):.0f} captions per CPU second; parse, rules and validation: ", end="")
+    print(f"{len(texts) / min(whole):.0f}; rules and validation add {share:.1f} % to the parse time")
     for size in (2_000, args.captions_max):
         stream = caption_pairs(_repeated(images, size), generator, seed=args.seed)
         count = sum(isinstance(p, PreferencePair) for p in stream)
@@ -151,15 +151,15 @@ def measure_speed(args: argparse.Namespace) -> None:
 
 
 def _repeated(images: list[ImageRecord], captions: int) -> Iterator[ImageRecord]:
-    """The images again and again, under new ids, until there are that many captions."""
-    given, turn = 0, 0
+    """Yield the images repeatedly, with new ids, until there are ``captions`` captions."""
+    total, round_number = 0, 0
     while True:
         for image in images:
-            if given >= captions:
+            if total >= captions:
                 return
-            given += len(image.captions)
-            yield ImageRecord(f"{turn}-{image.image_id}", image.image, image.captions)
-        turn += 1
+            total += len(image.captions)
+            yield ImageRecord(f"{round_number}-{image.image_id}", image.image, image.captions)
+        round_number += 1
 
 
 COMMANDS = {"yield": measure_yield, "sample": draw_sample, "leaks": measure_leaks, "speed": measure_speed}
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--pipeline", default="en_core_web_sm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=200)
-    parser.add_argument("--per-caption", type=int, default=2, help="leaks: negatives a caption")
+    parser.add_argument("--per-caption", type=int, default=2, help="leaks: negatives per caption")
     parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions of the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Everything that needs one CUDA GPU, with random weights: exactness in bfloat16, then a training step at real sizes
-# (pairs per second, peak memory, model FLOP utilisation, next to TRL or a plain loop). One JSON file per shape.
+# Run all measurements that need one CUDA GPU, with random weights: exactness in bfloat16, then a training step at
+# real sizes (pairs per second, peak memory and model FLOP utilisation, compared with TRL or a plain loop). Writes one
+# JSON file per shape.
 #
 #     benchmarks/gpu.sh [folder] [shape ...]
 #
-# Needs 80 GB of GPU memory and 40 GB of disk in $TMPDIR for all shapes. Environment: PYTHON, STEPS (5), WARMUP (2),
-# SIDES (all; for example "scramble scramble-features trl"), TEST_SECONDS (600; 0 skips the tests), MODELS (a folder to
-# keep the random weights in, for another call), SAVE_ONLY (shapes whose weights are only made).
+# All shapes together need 80 GB of GPU memory and 40 GB of disk in $TMPDIR. Environment variables: PYTHON, STEPS (5),
+# WARMUP (2), SIDES (all; for example "scramble scramble-features trl"), TEST_SECONDS (600; 0 skips the tests), MODELS
+# (a folder that keeps the random weights for another call), SAVE_ONLY (shapes whose weights are only created).
 set -uo pipefail
 out=$(realpath -m "${1:-runs/gpu}")
 shift || true
@@ -53,7 +54,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
                 print(f"{path.stem:14} x{result['captions']} {name:22} failed: {side['failed'][:80]}")
             elif isinstance(side, dict) and "pairs_per_second" in side:
                 print(
-                    f"{path.stem:14} x{result['captions']} {name:22} {side['seconds_a_step']:8.3f} s/step "
+                    f"{path.stem:14} x{result['captions']} {name:22} {side['seconds_per_step']:8.3f} s/step "
                     f"{side['pairs_per_second']:8.2f} pairs/s {side['peak_bytes'] / 1e9:6.1f} GB "
                     f"MFU {side.get('utilisation', float('nan')):.3f}"
                 )

@@ -1,18 +1,18 @@
-"""Images per second from file to batch: decoding, the family's processor and the trie, with 0, 1 and 2 workers.
+"""Measure images per second from file to batch: decoding, the family's processor and the trie, with 0, 1 and 2 workers.
 
     python benchmarks/input_pipeline.py --images 16 --rounds 3 --json input.json
 
 The processors have the settings of the released models (InternVL3: 12 tiles of 448 px; Molmo-7B: 12 crops of 336 px;
-LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px); the models behind them are tiny and do not run. Every image is a JPEG file
-of its own with one pair about it, in batches of two. Sides, which take turns in one process:
+LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px); the models are tiny and do not run. Every image is a separate JPEG file
+with one pair, in batches of two. These steps are measured alternately in one process:
 
 - decode: Pillow's decoder and the conversion to upright RGB;
-- resize: decode, and the resizing that the processor cannot do without (Molmo only);
-- processor: decode, and transformers' or our image processor on the image, nothing else: the floor;
-- 0, 1, 2 workers: what training does, ``TrieCollator`` in a ``DataLoader``, the start of the workers included.
+- resize: decode, and the resizing that the processor requires (Molmo only);
+- processor: decode, and transformers' or our image processor on the image alone, which is the floor;
+- 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``, including the start of the workers.
 
-Images per second are by the clock, and on a machine with other work they say little; milliseconds are processor time
-per image of all processes, which other work hardly moves. "against floor" compares processor time of 0 workers.
+Images per second are based on wall time, which is unreliable on a machine with other work. Milliseconds are the CPU
+time of all processes per image, which other work hardly changes. "0 workers / floor" is a ratio of CPU times.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def photograph(seed: int, width: int, height: int) -> bytes:
-    """A JPEG file with the size, and about the bytes, of a photograph: enlarged noise, fine noise over it."""
+    """Make a JPEG file with the dimensions and about the file size of a photograph: enlarged noise and fine noise."""
     coarse = noise_image(seed, 48).resize((width, height), Image.Resampling.BICUBIC)
     fine = noise_image(seed + 1, 256).resize((width, height), Image.Resampling.BILINEAR)
     file = io.BytesIO()
@@ -54,7 +54,7 @@ def photograph(seed: int, width: int, height: int) -> bytes:
 
 
 def load_family(family: str, folder: Path) -> Any:
-    """A tiny model of a family whose processor has the released settings."""
+    """Load a tiny model of a family whose processor has the released settings."""
     from scramble.models import load_vlm
     from scramble.models.tiny import save_tiny
 
@@ -66,7 +66,7 @@ def load_family(family: str, folder: Path) -> Any:
 
 
 def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """Return the functions to time by name."""
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.data import Example
     from scramble.training.dataloader import Workers, data_loader, results
@@ -91,7 +91,7 @@ def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, C
 
 
 def resize_alone(processor: Any, image: Image.Image) -> None:
-    """The two resized views that Molmo's crops are cut from."""
+    """Compute the two resized views from which Molmo's crops are taken."""
     import numpy as np
 
     from scramble.models.molmo.image_processing_molmo import resize_and_pad
@@ -104,13 +104,13 @@ def resize_alone(processor: Any, image: Image.Image) -> None:
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of the children that have ended."""
+    """Return the CPU time of this process and of the child processes that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def measure(sides: dict[str, Callable[[], object]], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    """Median images per second and processor milliseconds per image of each side; sides take turns."""
+    """Return median images per second and CPU milliseconds per image of each function; the functions alternate."""
     clock: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
@@ -142,7 +142,7 @@ def main() -> None:
 
     from scramble.records import ImageFile
 
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.images} images, {args.rounds} rounds")
     with tempfile.TemporaryDirectory() as name:
         for family in args.families:
@@ -150,30 +150,30 @@ def main() -> None:
             for size in args.sizes:
                 files = {f"{n}.jpg": ImageFile(photograph(n, *SIZES[size]), f"{n}.jpg") for n in range(args.images)}
                 rows = measure(sides_of(vlm, files, args.workers), args.rounds, args.images)
-                found[f"{family} {size}"] = rows
+                results[f"{family} {size}"] = rows
                 for side, row in rows.items():
                     print(
                         f"{family:9} {size:10} {side:10} {row['images_per_second']:7.1f} images/s "
-                        f"{row['processor_ms']:7.1f} ms of processor time per image"
+                        f"{row['processor_ms']:7.1f} ms of CPU time per image"
                     )
                 print(f"{'':21}{summary(rows)}", flush=True)
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 def summary(rows: dict[str, dict[str, float]]) -> str:
-    """The ratios that matter, in words."""
+    """Format the main ratios."""
 
     def ratio(one: str, other: str, value: str) -> str:
         return f"{rows[one][value] / rows[other][value]:.2f}"
 
     parts = []
     if "0 workers" in rows:
-        parts.append(f"against floor {ratio('0 workers', 'processor', 'processor_ms')}")
+        parts.append(f"0 workers / floor: {ratio('0 workers', 'processor', 'processor_ms')}")
     if "resize" in rows:
-        parts.append(f"processor against resize {ratio('processor', 'resize', 'processor_ms')}")
+        parts.append(f"processor / resize: {ratio('processor', 'resize', 'processor_ms')}")
     if {"1 workers", "2 workers"} <= rows.keys():
-        parts.append(f"two workers against one {ratio('2 workers', '1 workers', 'images_per_second')} by the clock")
+        parts.append(f"speed-up from one to two workers: {ratio('2 workers', '1 workers', 'images_per_second')}")
     return "; ".join(parts)
 
 

@@ -1,8 +1,8 @@
-"""One side of benchmarks/preference_step.py, in a process of its own. Started by preference_step.py.
+"""One implementation ("side") of benchmarks/preference_step.py, which starts it in a separate process.
 
-``scramble``: this project's trainer. ``trl``: TRL's DPOTrainer. ``rows``: a plain loop with a sequence a row, for
-families that TRL cannot train. The process loads the model, says so, and takes one optimizer step for each line it
-reads, reporting its seconds. A step is everything from reading the images to the updated weights.
+``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, and ``rows`` is a plain loop with one sequence per
+row, for families that TRL cannot train. The process loads the model, reports this, takes one optimizer step for each
+line that it reads, and reports its seconds. A step includes everything from reading the images to the updated weights.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +23,50 @@ from shapes import make_pairs, noise_jpeg, read_captions
 from transformers import TrainerCallback
 
 PROMPT = "Describe the image in one sentence."
-MARK = "@@"  # lines of the protocol; anything else on stdout is chatter
-LORA = {"r": 16, "alpha": 32.0}
+MARK = "@@"  # starts the lines of the protocol; other lines on stdout are ignored
+LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32}
 LEARNING_RATE, BETA = 1e-5, 0.1
 
 
 def say(**values: Any) -> None:
-    """One line to preference_step.py."""
+    """Send a line to preference_step.py."""
     print(MARK + json.dumps(values), flush=True)
 
 
 def hear() -> str:
-    """One line from preference_step.py."""
+    """Read a line from preference_step.py."""
     return sys.stdin.readline().strip()
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Return the current resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_bytes() -> int:
-    """Largest resident memory since :func:`reset_peak`."""
+    """Return the largest resident memory since :func:`reset_peak`."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def reset_peak() -> None:
-    """Start the peaks of host and device anew."""
+    """Reset the peaks of host and device memory."""
     Path("/proc/self/clear_refs").write_text("5")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 class Clock:
-    """Waits for a line before each step, and reports the seconds from that line to the end of the step, by the wall
-    clock and of all this process's threads at work (steadier on a busy machine), and the peaks of memory (bytes)."""
+    """Waits for a line before each step and reports the seconds from that line to the end of the step.
+
+    It reports wall time, the CPU time of all threads of this process (which is more stable on a busy machine), and the
+    peaks of memory in bytes.
+    """
 
     def __init__(self, steps: int) -> None:
         self.left = steps
         self.start = (0.0, 0.0)
-        self.device_peak = 0  # of all times between two looks: trainers reset CUDA's counter when they log
+        self.device_peak = 0  # kept here, because trainers reset CUDA's counter when they log
 
     def begin(self) -> None:
         self._look()
@@ -87,17 +89,17 @@ class Clock:
 
     def _wait(self) -> None:
         if not hear():
-            raise SystemExit("nobody is listening")
+            raise SystemExit("preference_step.py has ended")
         self.start = time.perf_counter(), time.process_time()
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Pairs of all images."""
+    """Return the pairs of all images."""
     return list(make_pairs(read_captions(args.data, args.distinct_images, args.captions)))
 
 
 def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
-    """The same as this project's trainer takes them."""
+    """Return the pairs and images in the types of this project's trainer."""
     from scramble.records import ImageFile
     from scramble.training.data import Example
 
@@ -110,19 +112,16 @@ def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, 
 
 
 def load(args: argparse.Namespace) -> Any:
-    """The model on its device; from here on memory counts."""
-    from scramble import models
+    """Load the model onto its device and start the measurement of memory."""
+    from scramble.models import load_vlm
 
-    vlm = models.load(args.model, dtype=args.dtype, device=args.device)
-    say(vlm=resident_bytes())
+    vlm = load_vlm(args.model, dtype=args.dtype, device=args.device)
+    say(loaded=resident_bytes())
     reset_peak()
     return vlm
 
 
-# ---------------------------------------------------------------------------------------------------------------- TRL
-
-
-class TrlClock(TrainerCallback):
+class StepClock(TrainerCallback):
     """The clock as a callback of transformers' trainer."""
 
     def __init__(self, clock: Clock) -> None:
@@ -135,8 +134,11 @@ class TrlClock(TrainerCallback):
         self.clock.end_step()
 
 
+# ---------------------------------------------------------------------------------------------------------------- TRL
+
+
 def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
-    """TRL's DPOTrainer at its best: no length limit, fused head (always on), LoRA on the language model alone."""
+    """Run TRL's DPOTrainer at its fastest: no length limit, fused head (always on), LoRA on the language model."""
     from datasets import Dataset, Features, Image, Value
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -177,8 +179,8 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         args=config,
         train_dataset=dataset,
         processing_class=vlm.processor,
-        peft_config=LoraConfig(r=LORA["r"], lora_alpha=LORA["alpha"], target_modules=vlm.family.lora_targets),
-        callbacks=[TrlClock(Clock(args.steps))],
+        peft_config=LoraConfig(**LORA, target_modules=vlm.family.lora_targets),
+        callbacks=[StepClock(Clock(args.steps))],
     )
     trainer.train()
 
@@ -187,13 +189,15 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 
 def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
-    """A plain loop: each answer a row of its own with its own image, and all of it again for the reference."""
+    """Run a plain loop: each answer has a separate row with its own image, and the reference repeats all of it."""
     from scramble.training.collator import Encoder
-    from scramble.training.policy import add_lora, make_policy
+    from scramble.training.policy import Policy, add_lora
 
     vlm = load(args)
-    model = add_lora(vlm, **LORA)
-    policy = make_policy(replace(vlm, model=model), gradient_checkpointing=gradient_checkpointing).train()
+    model = add_lora(vlm, LORA)
+    policy = Policy(replace(vlm, model=model), vlm.backbone).train()
+    if gradient_checkpointing:
+        policy.activation_checkpointing_enable()
     pairs, files = examples_and_images(args)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
     clock, batches = Clock(args.steps), cycle(pairs)
@@ -204,8 +208,8 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         tries = row_tries(encoder, policy.backbone, list(islice(batches, args.images * args.captions)))
         with autocast:
             with torch.no_grad(), model.disable_adapter():
-                reference_Q, _, _ = policy(tries)
-            sums_Q, _, _ = policy(tries)
+                reference_Q = policy(tries).sums_Q
+            sums_Q = policy(tries).sums_Q
         chosen, rejected = (sums_Q - reference_Q).unflatten(0, (-1, 2)).unbind(1)
         loss = -torch.nn.functional.logsigmoid(BETA * (chosen - rejected)).mean()
         loss.backward()
@@ -217,7 +221,7 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 
 def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
-    """A batch in which nothing is shared: every answer has its own prompt and its own image."""
+    """Make a batch in which nothing is shared: every answer has its own prompt and its own image."""
     from scramble.trie import TrieItem, block_tokens, pack
 
     items = []
@@ -234,45 +238,36 @@ def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
 
 
 def run_scramble(args: argparse.Namespace) -> None:
-    """This project's trainer; the time to fill its caches is reported."""
-    from scramble.training import train
+    """Run this project's trainer and report the time to build its caches."""
+    from scramble.training import PreferenceConfig, train
 
     vlm = load(args)
     if args.device == "cuda":
         vlm.backbone.decoder.set_attn_implementation(args.attention)
     data = examples_and_images(args)
-    clock = Clock(args.steps)
-    calls: Iterator[Any] = chain([clock.begin], cycle([clock.end_step]))
-
-    def tick(_: Any) -> dict[str, float]:  # called before the first step and after every one
-        next(calls)()
-        return {}
-
     work = Path(args.work)
-    summary = train(
-        vlm,
-        data,
-        work / "run",
-        objective="dpo",
-        beta=BETA,
-        lora=LORA,
-        steps=args.steps,
-        batch_size=args.images * args.captions,
+    config = PreferenceConfig(
+        max_steps=args.steps,
+        global_batch_size=args.images * args.captions,
+        per_device_train_batch_size=args.images * args.captions,
         learning_rate=LEARNING_RATE,
-        schedule="constant",
-        warmup=0,
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
+        beta=BETA,
+        peft=LORA,
+        use_cpu=args.device == "cpu",
+        bf16=args.dtype == "bfloat16",
         gradient_checkpointing=args.gradient_checkpointing,
-        autocast=args.dtype == "bfloat16",
-        device=args.device,
-        reference="step" if args.reference_in_step else "cache",
+        precompute_ref_log_probs=not args.reference_in_step,
         reference_batch_tokens=args.batch_tokens,
-        image_features=work / "features" if args.feature_cache else None,
-        image_memory=0,  # every step decodes its images, as in a run over a large data set
-        evaluate=tick,
-        evaluate_every=1,
-        log_every=1_000_000,
-        save_every=1_000_000,
+        feature_cache_dir=str(work / "features") if args.feature_cache else None,
+        image_cache_mb=0,  # every step decodes its images, as in a run over a large data set
+        eval_strategy="no",
+        eval_on_start=False,
+        save_strategy="no",
+        logging_steps=1_000_000,
     )
+    summary = train(vlm, data, work / "run", config, callbacks=[StepClock(Clock(args.steps))])
     size = sum(path.stat().st_size for path in (work / "features").rglob("features-*.bin"))
     say(
         pairs=summary["examples"],
@@ -285,27 +280,30 @@ def run_scramble(args: argparse.Namespace) -> None:
 
 
 def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
-    """What a step must do at least: operations, and their seconds on a CPU (each product timed alone) or the rate of a
-    large bf16 product on a GPU; and the tokens of a step, each sequence counted whole."""
+    """Return the operations that a step requires, and the tokens of a step, counting all tokens of every sequence.
+
+    On a CPU the result has the seconds of the operations (each product timed alone), on a GPU the rate of a large bf16
+    product.
+    """
     from floor import count_products, floor_seconds, matrix_rate
 
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.flops import operations
 
     encoder = Encoder(vlm, data[1], cache_bytes=0)
-    some = data[0][: args.images * args.captions]
-    items, _ = TrieCollator(encoder, with_rejected=True).items(some)
+    step = data[0][: args.images * args.captions]
+    items, _ = TrieCollator(encoder, with_rejected=True).items(step)
     parts = count_products(vlm.backbone, items)
     first = items[0].sequences[0]
-    found: dict[str, Any] = {
+    work: dict[str, Any] = {
         "image_tokens": sum(token in vlm.backbone.feature_tokens for token in first),
-        "sequence_tokens_a_step": sum(len(ids) for item in items for ids in item.sequences),
+        "sequence_tokens_per_step": sum(len(ids) for item in items for ids in item.sequences),
         "flop": operations(parts.values()),
         "flop_without_tower": operations(products for name, products in parts.items() if name != "tower"),
     }
     if args.device == "cuda":
-        return found | {"flop_a_second": matrix_rate()}
-    return found | {"floor_seconds": floor_seconds(parts)}
+        return work | {"flop_per_second": matrix_rate()}
+    return work | {"floor_seconds": floor_seconds(parts)}
 
 
 def main() -> None:

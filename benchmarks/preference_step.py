@@ -1,16 +1,17 @@
-"""Speed and memory of a preference step: this project's trainer beside TRL's DPOTrainer, on the same pairs and model.
+"""Compare speed and memory of a preference step in this project's trainer and in TRL's DPOTrainer.
 
-Each side runs in its own process; they take steps in turn, so that all meet the same machine. Random weights and noise
-images: only shapes and lengths matter. Run on an idle machine:
+Each implementation ("side") runs in its own process, on the same pairs and model. They take steps in turn, so that all
+run under the same load. Weights are random and images are noise, because only shapes and lengths matter. Run it on an
+idle machine:
 
     python benchmarks/preference_step.py --captions 1 --feature-cache --json step1.json
     python benchmarks/preference_step.py --captions 5 --data captions.jsonl
     python benchmarks/preference_step.py --curve --images 1 --steps 2 --json curve.json
     python benchmarks/preference_step.py --shape molmo-40m --captions 5
 
-TRL cannot train Molmo v1; there a plain loop with a sequence a row takes its place (``--rows`` adds it elsewhere).
-``--data`` takes a JSONL with "image" and "caption"; without it captions of the same length are made up. On a GPU see
-benchmarks/gpu.sh.
+TRL cannot train Molmo v1; there the comparison is a plain loop with one sequence per row (``--rows`` adds it for other
+models). ``--data`` takes a JSONL file with "image" and "caption"; without it, synthetic captions of the same length
+are used. For GPUs see benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
 
 class SideError(RuntimeError):
-    """A side that ended too early."""
+    """The process of a side ended too early."""
 
 
 class Side:
-    """A process that takes one step when told to."""
+    """A process that takes one step per request."""
 
     def __init__(self, name: str, arguments: list[str], threads: int) -> None:
         self.name = name
@@ -66,21 +67,21 @@ class Side:
             self.facts |= self.read()
 
     def step(self) -> None:
-        """Take one step and note its seconds."""
+        """Take one step and record its seconds."""
         self.send("step")
-        found = self.read()
-        self.seconds.append(found.pop("seconds"))
-        self.cpu_seconds.append(found.pop("cpu_seconds"))
-        self.facts |= found
+        reply = self.read()
+        self.seconds.append(reply.pop("seconds"))
+        self.cpu_seconds.append(reply.pop("cpu_seconds"))
+        self.facts |= reply
 
     def send(self, line: str) -> None:
-        """Tell the process something."""
+        """Send a line to the process."""
         assert self.process.stdin
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def read(self) -> dict[str, Any]:
-        """What the process says next. Raises SideError if it ended."""
+        """Read the next message of the process. Raises SideError if it ended."""
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith(MARK):
@@ -90,7 +91,7 @@ class Side:
 
 
 def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Names of the sides and their own options."""
+    """Return the options of the sides by name."""
     ours = ["--gradient-checkpointing"] if args.gradient_checkpointing else []
     sides = {"scramble": ["scramble", *ours]}
     if args.feature_cache:
@@ -107,14 +108,14 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, Any]:
-    """Steps of every side in turn; medians, rates, memory and ratios."""
+    """Run the steps of all sides in turn; return medians, rates, memory and ratios."""
     common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--images", str(args.images)]
     common += ["--captions", str(captions), "--distinct-images", str(args.distinct_images)]
     common += ["--pixels", str(args.pixels), "--steps", str(args.warmup + args.steps)]
     common += ["--batch-tokens", str(1024 if args.device == "cpu" else 8192)]
     common += ["--data", args.data] if args.data else []
     options = sides_of(args)
-    result: dict[str, Any] = {"captions": captions, "images_a_step": args.images}
+    result: dict[str, Any] = {"captions": captions, "images_per_step": args.images}
     for names in [[name] for name in options] if args.one_at_a_time else [list(options)]:
         sides: dict[str, Side] = {}
         for name in names:
@@ -137,12 +138,12 @@ def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, A
 
 
 def last_line(error: SideError) -> str:
-    """Why a side ended (out of memory, say)."""
+    """Return the reason why a side ended, such as an out-of-memory error."""
     return str(error).strip().splitlines()[-1]
 
 
 def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
-    """Hear what each side found out, and let it end; the floor is measured once all others have."""
+    """Read the summary of each side and let it end; the floor is measured after all other sides have ended."""
     ours = [side for side in sides.values() if side.name.startswith("scramble")]
     for side in ours:
         side.facts |= side.read()
@@ -159,90 +160,90 @@ def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
 
 
 def figures(args: argparse.Namespace, side: Side, pairs: int) -> dict[str, Any]:
-    """What was measured of one side."""
+    """Return the measurements of one side."""
     facts, seconds = side.facts, side.seconds[args.warmup :]
     median = statistics.median(seconds)
-    found: dict[str, Any] = {
-        "seconds_a_step": round(median, 4),
-        "cpu_seconds_a_step": round(statistics.median(side.cpu_seconds[args.warmup :]), 4),
+    measured: dict[str, Any] = {
+        "seconds_per_step": round(median, 4),
+        "cpu_seconds_per_step": round(statistics.median(side.cpu_seconds[args.warmup :]), 4),
         "all_seconds": [round(value, 4) for value in seconds],
         "pairs_per_second": round(pairs / median, 4),
         "peak_bytes": facts["device_peak"] or facts["peak"],
         "peak_bytes_above_loaded": facts["device_peak"] or facts["peak"] - facts["loaded"],
     }
     if "reference_seconds" in facts:
-        found["reference_seconds_a_pair"] = round(facts["reference_seconds"] / facts["pairs"], 4)
-        found["features_seconds_a_pair"] = round(facts["features_seconds"] / facts["pairs"], 4)
-        found["features_bytes"] = facts["features_bytes"]
-    found |= {key: facts[key] for key in ("image_tokens", "sequence_tokens_a_step") if key in facts}
-    return found | _floor(facts, median)
+        measured["reference_seconds_per_pair"] = round(facts["reference_seconds"] / facts["pairs"], 4)
+        measured["features_seconds_per_pair"] = round(facts["features_seconds"] / facts["pairs"], 4)
+        measured["features_bytes"] = facts["features_bytes"]
+    measured |= {key: facts[key] for key in ("image_tokens", "sequence_tokens_per_step") if key in facts}
+    return measured | _floor(facts, median)
 
 
 def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
-    """The work that a step must do, and the fraction of the machine's rate that the step reaches."""
-    found = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_a_second") if key in facts}
-    if "flop_a_second" in facts:
-        found["utilisation"] = round(facts["flop"] / median / facts["flop_a_second"], 3)
+    """Return the work that a step requires, and the fraction of the machine's rate that the step reaches."""
+    work = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_per_second") if key in facts}
+    if "flop_per_second" in facts:
+        work["utilisation"] = round(facts["flop"] / median / facts["flop_per_second"], 3)
     if "floor_seconds" in facts:
         parts = facts["floor_seconds"]
-        found["floor_seconds"] = {name: round(value, 4) for name, value in parts.items()}
-        found["floor_total"] = round(sum(parts.values()), 4)
-        found["floor_fraction"] = round(sum(parts.values()) / median, 3)
-    return found
+        work["floor_seconds"] = {name: round(value, 4) for name, value in parts.items()}
+        work["floor_total"] = round(sum(parts.values()), 4)
+        work["floor_fraction"] = round(sum(parts.values()) / median, 3)
+    return work
 
 
 def common_facts(result: dict[str, Any]) -> None:
-    """Token rates of all sides, and the floor of the side that runs no tower, from what the first side found."""
+    """Add the token rates of all sides and the floor without the tower, computed from the results of the first side."""
     first = result["scramble"]
     if "failed" in first:
         raise SystemExit(f"this project's side failed: {first['failed']}")
-    tokens = result["sequence_tokens_a_step"] = first.pop("sequence_tokens_a_step")
+    tokens = result["sequence_tokens_per_step"] = first.pop("sequence_tokens_per_step")
     result["image_tokens"] = first.pop("image_tokens")
     for side in result.values():
-        if isinstance(side, dict) and "seconds_a_step" in side:
-            side["sequence_tokens_per_second"] = round(tokens / side["seconds_a_step"], 1)
+        if isinstance(side, dict) and "seconds_per_step" in side:
+            side["sequence_tokens_per_second"] = round(tokens / side["seconds_per_step"], 1)
     with_features = result.get("scramble-features")
-    if with_features and "floor_seconds" in first and "seconds_a_step" in with_features:
+    if with_features and "floor_seconds" in first and "seconds_per_step" in with_features:
         total = first["floor_total"] - first["floor_seconds"]["tower"]
-        with_features["floor_fraction"] = round(total / with_features["seconds_a_step"], 3)
-    elif with_features and "flop_a_second" in first and "seconds_a_step" in with_features:
-        rate = first["flop_without_tower"] / with_features["seconds_a_step"]
-        with_features["utilisation"] = round(rate / first["flop_a_second"], 3)
+        with_features["floor_fraction"] = round(total / with_features["seconds_per_step"], 3)
+    elif with_features and "flop_per_second" in first and "seconds_per_step" in with_features:
+        rate = first["flop_without_tower"] / with_features["seconds_per_step"]
+        with_features["utilisation"] = round(rate / first["flop_per_second"], 3)
 
 
 def compare(result: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """Against the faster setting of the peer; over 1 and 3 epochs with the time to fill the caches."""
-    found: dict[str, Any] = {}
+    """Return ratios to the faster setting of the peer, also over 1 and 3 epochs with the time to build the caches."""
+    ratios: dict[str, Any] = {}
     for peer in ("trl", "rows"):
-        names = [n for n in (peer, f"{peer}-checkpointing") if "seconds_a_step" in result.get(n, {})]
+        names = [n for n in (peer, f"{peer}-checkpointing") if "seconds_per_step" in result.get(n, {})]
         if not names:
             continue
-        best = min(names, key=lambda name: result[name]["seconds_a_step"])
+        best = min(names, key=lambda name: result[name]["seconds_per_step"])
         theirs = result[best]
-        for name, ours in [(n, r) for n, r in result.items() if n.startswith("scramble") and "seconds_a_step" in r]:
-            fill = (ours["reference_seconds_a_pair"] + ours["features_seconds_a_pair"]) * pairs
-            step = ours["seconds_a_step"]
-            found[f"{name} to {best}"] = {
-                "warm_steps": round(theirs["seconds_a_step"] / step, 2),
-                "warm_steps_cpu_time": round(theirs["cpu_seconds_a_step"] / ours["cpu_seconds_a_step"], 2),
-                "one_epoch_with_fill": round(theirs["seconds_a_step"] / (step + fill), 2),
-                "three_epochs_with_fill": round(3 * theirs["seconds_a_step"] / (3 * step + fill), 2),
+        for name, ours in [(n, r) for n, r in result.items() if n.startswith("scramble") and "seconds_per_step" in r]:
+            fill = (ours["reference_seconds_per_pair"] + ours["features_seconds_per_pair"]) * pairs
+            step = ours["seconds_per_step"]
+            ratios[f"{name} to {best}"] = {
+                "warm_steps": round(theirs["seconds_per_step"] / step, 2),
+                "warm_steps_cpu_time": round(theirs["cpu_seconds_per_step"] / ours["cpu_seconds_per_step"], 2),
+                "one_epoch_with_fill": round(theirs["seconds_per_step"] / (step + fill), 2),
+                "three_epochs_with_fill": round(3 * theirs["seconds_per_step"] / (3 * step + fill), 2),
                 "peak_memory": round(ours["peak_bytes"] / theirs["peak_bytes"], 3),
                 "peak_memory_above_loaded": round(
                     ours["peak_bytes_above_loaded"] / theirs["peak_bytes_above_loaded"], 3
                 ),
             }
-    return found
+    return ratios
 
 
 def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
-    """What was run, where, with which versions."""
+    """Describe the command, the machine and the versions."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "",
     )
     versions = ("torch", "transformers", "trl", "peft")
-    found = {
+    description = {
         "command": " ".join(["python", *sys.argv]),
         "shape": {"name": args.shape, **shape.__dict__},
         "dtype": args.dtype,
@@ -251,42 +252,42 @@ def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
         "cpu": cpu,
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in versions},
-        "captions_from": args.data or "made up, COCO's lengths",
+        "captions_from": args.data or "synthetic, COCO's lengths",
     }
     if args.device == "cuda":
         import torch
 
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        description["gpu"] = torch.cuda.get_device_name()
+    return description
 
 
 def main() -> None:
-    """Parse the command line, run, print."""
+    """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES | MOLMO_SHAPES, default="40m")
     parser.add_argument("--data", help="JSONL with image and caption")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 on a GPU")
-    parser.add_argument("--images", type=int, default=2, help="images a step")
+    parser.add_argument("--images", type=int, default=2, help="images per step")
     parser.add_argument(
-        "--captions", type=int, nargs="+", default=[1], help="pairs per image; several are measured in turn"
+        "--captions", type=int, nargs="+", default=[1], help="pairs per image; several values are measured in turn"
     )
-    parser.add_argument("--steps", type=int, default=6, help="0: only make the model (--model)")
+    parser.add_argument("--steps", type=int, default=6, help="0: only create the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--distinct-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=640)
     parser.add_argument("--gradient-checkpointing", action="store_true", help="in this project's trainer")
-    parser.add_argument("--feature-cache", action="store_true", help="also with the tower's features on disk")
+    parser.add_argument("--feature-cache", action="store_true", help="also with cached tower features")
     parser.add_argument("--reference-in-step", action="store_true", help="also without a reference cache")
-    parser.add_argument("--rows", action="store_true", help="also a plain loop with a sequence a row")
-    parser.add_argument("--sides", nargs="+", help="only these of the chosen sides; `scramble` must be among them")
+    parser.add_argument("--rows", action="store_true", help="also a plain loop with one sequence per row")
+    parser.add_argument("--sides", nargs="+", help="only these of the selected sides; `scramble` must be among them")
     parser.add_argument("--only-scramble", action="store_true")
     parser.add_argument("--one-at-a-time", action="store_true", help="sides one after the other, to save memory")
     parser.add_argument(
         "--dense-mask", action="store_true", help="on a GPU, also with a dense mask instead of FlexAttention"
     )
-    parser.add_argument("--model", help="keep the model in this folder, and use the one that is there")
+    parser.add_argument("--model", help="folder of the model, which is created if it is missing")
     parser.add_argument("--curve", action="store_true", help="over 1, 2, 5, 10 captions and 64 to 1024 image tokens")
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()

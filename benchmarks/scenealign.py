@@ -1,8 +1,8 @@
-"""SceneAlign's pairs in the embedded world: every one judged, and what classifiers without the image make of them.
+"""Judge all of SceneAlign's pairs in the embedded world, and measure their text-only accuracy.
 
-python benchmarks/scenealign.py --scenes 500                        judge all pairs; length-balanced
-python benchmarks/scenealign.py --scenes 500 --balance none         as they come
-python benchmarks/scenealign.py --scenes 500 --json out.json        numbers for the record
+python benchmarks/scenealign.py --scenes 500                        pairs with balanced lengths
+python benchmarks/scenealign.py --scenes 500 --balance none         pairs without balancing
+python benchmarks/scenealign.py --scenes 500 --json out.json        also write the numbers to a file
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scramble.world.scenes import draw_scene
 
 
 def draw(scenes: int, seed: int) -> tuple[list[Case], dict[str, dict[str, Any]]]:
-    """Every kind of question about random scenes, and the scenes' graphs by image id."""
+    """Draw random scenes and return questions of every kind about them, and the scenes' graphs by image id."""
     cases, graphs = [], {}
     for index in range(scenes):
         rng = random.Random(f"{seed}/{index}")
@@ -68,7 +68,7 @@ def main() -> None:
         for fault in faults(graphs[pair.image_ids[0]], question[pair.pair_id.rpartition("-")[0]], pair)
     ]
     print(f"{len(cases)} questions, {len(pairs)} pairs ({1000 * seconds / max(1, len(pairs)):.2f} ms CPU each)")
-    print(f"pairs with another defect than the recorded one: {len(wrong)}", *wrong[:5], sep="\n")
+    print(f"pairs with a defect other than the recorded one: {len(wrong)}", *wrong[:5], sep="\n")
     print("questions without a pair:", dict(skipped.most_common()))
     result = audit(pairs, seed=options.seed)
     for kind, numbers in result["kinds"].items():

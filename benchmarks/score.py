@@ -1,9 +1,10 @@
-"""Scoring throughput: one trie an image beside one sequence a row, on the same sequences and model.
+"""Measure scoring throughput: one trie per image against one sequence per row, on the same sequences and model.
 
-Shapes: 2 sequences an image (Winoground: the captions of a quadruple), 4 (SugarCrepe with both orders, option letters),
-18 (POPE: nine questions an image, "yes" and "no" of each). One sequence a row runs in batches without gradient, with
-the head on scored positions only, padded to the longest of its batch, and encodes an image for each sequence; its
-"shared image" variant encodes each image once and repeats the features. Both sides score in one process, in turn.
+The shapes are 2 sequences per image (Winoground: the captions of a quadruple), 4 (SugarCrepe with both orders, option
+letters) and 18 (POPE: nine questions per image, "yes" and "no" for each). The method with one sequence per row runs in
+batches without gradients, with the head only at scored positions. It pads to the longest sequence of a batch and
+encodes an image for each sequence; its "shared image" variant encodes each image once and repeats the features. The
+methods alternate in one process.
 
     python benchmarks/score.py --json score.json
 """
@@ -27,7 +28,7 @@ OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "
 
 
 def make_items(vlm: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
-    """Items of the given shape: captions and their swapped forms, or questions with both answers."""
+    """Make items of the given shape: captions and their swapped forms, or questions with both answers."""
     from scramble.trie import TrieItem
 
     family, processor = vlm.family, vlm.processor
@@ -36,22 +37,22 @@ def make_items(vlm: Any, images: int, sequences: int, pixels: int, data: str | N
     for number in range(images):
         picture = [noise_image(number, pixels)]
         if sequences == 18:
-            asked = [(f"Is there a {name} in the image?", answer) for name in OBJECTS for answer in ("yes", "no")]
+            turns = [(f"Is there a {name} in the image?", answer) for name in OBJECTS for answer in ("yes", "no")]
         else:
             texts = captions[number]
-            asked = [(CAPTION_PROMPT, t) for n, text in enumerate(texts) for t in (text, swap_two_words(text, n))]
-        prompts = {text: family.encode_prompt(processor, text, picture) for text in dict(asked)}
+            turns = [(CAPTION_PROMPT, t) for n, text in enumerate(texts) for t in (text, swap_two_words(text, n))]
+        prompts = {text: family.encode_prompt(processor, text, picture) for text in dict(turns)}
         ids, scored = [], []
-        for text, answer in asked:
+        for text, answer in turns:
             prompt, completion = prompts[text].input_ids, family.encode_completion(processor, answer)
             ids.append(prompt + completion)
             scored.append([False] * len(prompt) + [True] * len(completion))
-        items.append(TrieItem(ids, scored, prompts[asked[0][0]].images, str(number)))
+        items.append(TrieItem(ids, scored, prompts[turns[0][0]].images, str(number)))
     return items
 
 
-def one_sequence_a_row(vlm: Any, items: list[Any], batch: int, share_images: bool) -> list[float]:
-    """Log-probability of each sequence by ordinary batches, right-padded."""
+def one_sequence_per_row(vlm: Any, items: list[Any], batch: int, share_images: bool) -> list[float]:
+    """Return the log-probability of each sequence, computed in ordinary right-padded batches."""
     backbone, model = vlm.backbone, vlm.backbone.model
     rows = [(ids, mask, item) for item in items for ids, mask in zip(item.sequences, item.scored, strict=True)]
     order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
@@ -85,20 +86,20 @@ def one_sequence_a_row(vlm: Any, items: list[Any], batch: int, share_images: boo
 
 @torch.no_grad()
 def measure(vlm: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any]:
-    """Images and sequences a second of each way, in turn, and the largest difference of their numbers."""
+    """Measure images and sequences per second of each method, and the largest difference of their log-probabilities."""
     from scramble.trie import score
 
     items = make_items(vlm, args.images, sequences, args.pixels, args.data)
-    ways = {
+    methods = {
         "trie": lambda: [s.sum for item in score(vlm.backbone, items, batch_tokens=args.batch_tokens) for s in item],
-        "one_sequence_a_row": lambda: one_sequence_a_row(vlm, items, args.rows, share_images=False),
-        "one_sequence_a_row_shared_image": lambda: one_sequence_a_row(vlm, items, args.rows, share_images=True),
+        "one_sequence_per_row": lambda: one_sequence_per_row(vlm, items, args.rows, share_images=False),
+        "one_sequence_per_row_shared_image": lambda: one_sequence_per_row(vlm, items, args.rows, share_images=True),
     }
-    seconds, numbers = in_turn(ways, args.repeats)
+    seconds, logps = in_turn(methods, args.repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     count = args.images * sequences
     return {
-        "sequences_an_image": sequences,
+        "sequences_per_image": sequences,
         **{
             name: {
                 "seconds": round(median, 4),
@@ -107,36 +108,36 @@ def measure(vlm: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any
             }
             for name, median in medians.items()
         },
-        "ratio": round(medians["one_sequence_a_row"] / medians["trie"], 2),
-        "ratio_to_shared_image": round(medians["one_sequence_a_row_shared_image"] / medians["trie"], 2),
+        "ratio": round(medians["one_sequence_per_row"] / medians["trie"], 2),
+        "ratio_to_shared_image": round(medians["one_sequence_per_row_shared_image"] / medians["trie"], 2),
         "largest_difference": max(
-            abs(a - b) for name in ways for a, b in zip(numbers["trie"], numbers[name], strict=True)
+            abs(a - b) for name in methods for a, b in zip(logps["trie"], logps[name], strict=True)
         ),
     }
 
 
 def main() -> None:
-    """Parse the command line, run, print."""
+    """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
-    parser.add_argument("--data", help="JSONL with image and caption; without it captions are made up")
+    parser.add_argument("--data", help="JSONL with image and caption; without it, captions are synthetic")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--sequences", type=int, nargs="+", default=[2, 4, 18])
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--batch-tokens", type=int, help="positions a batch of tries; default as in scramble.trie")
-    parser.add_argument("--rows", type=int, default=8, help="batch of one sequence a row")
+    parser.add_argument("--batch-tokens", type=int, help="positions per batch of tries; default as in scramble.trie")
+    parser.add_argument("--rows", type=int, default=8, help="batch size of one sequence per row")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    from scramble import models
+    from scramble.models import load_vlm
 
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     texts += [f"Is there a {name} in the image? yes no" for name in OBJECTS]
     with tempfile.TemporaryDirectory() as folder:
-        vlm = models.load(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
+        vlm = load_vlm(save_internvl(Path(folder) / "model", SHAPES[args.shape], texts), dtype="float32")
         results = [measure(vlm, args, sequences) for sequences in args.sequences]
     text = json.dumps(
         {"shape": args.shape, "threads": args.threads, "torch": torch.__version__, "results": results}, indent=2

@@ -1,4 +1,4 @@
-"""Models and data for the benchmarks: shapes with random weights, captions, hard negatives, noise images."""
+"""Models and data for the benchmarks: model shapes with random weights, captions, hard negatives, noise images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ COMMON_WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model: tower (ViT) and decoder (Qwen2). ``tiles``: most tiles (crops) of an image beside the whole."""
+    """Sizes of a model's tower (ViT) and decoder (Qwen2).
+
+    ``tiles`` is the maximum number of tiles (crops) of an image in addition to the whole image.
+    """
 
     vision_layers: int
     vision_width: int
@@ -39,7 +42,7 @@ class Shape:
 
 
 SHAPES = {
-    # One twentieth of InternVL3-1B, its parts in the same proportion: tower 14 M, decoder 17 M, embeddings 8 M.
+    # One twentieth of InternVL3-1B with parts in the same proportion: tower 14 M, decoder 17 M, embeddings 8 M.
     "40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384),
     "tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024),
     "internvl3-1b": Shape(24, 1024, 16, 24, 896, 14, 2, 4864, 151674),
@@ -48,7 +51,7 @@ SHAPES = {
 }
 
 
-# Molmo v1: 336 px a crop, 144 features each.
+# Molmo v1: 336 px and 144 features per crop.
 MOLMO_SHAPES = {
     "molmo-40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384, False, 336, 2, "molmo"),
     "molmo-tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024, False, 112, 2, "molmo"),
@@ -141,20 +144,23 @@ def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
     return folder
 
 
-def _widen_vocabulary(path: Path, size: int, wanted: int) -> dict[str, int]:
-    """Fill a tokenizer's vocabulary up with tokens that no text has; returns the ids of the tokens added behind it."""
+def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
+    """Fill a tokenizer's vocabulary with tokens that occur in no text; return the ids of the tokens added after it."""
     values = json.loads(path.read_text())
-    values["model"]["vocab"] |= {f"<unused {n}>": n for n in range(size, wanted)}
-    behind = [token for token in values["added_tokens"] if token["id"] >= size]
-    for token in behind:
-        token["id"] += max(0, wanted - size)
+    values["model"]["vocab"] |= {f"<unused {n}>": n for n in range(size, new_size)}
+    moved = [token for token in values["added_tokens"] if token["id"] >= size]
+    for token in moved:
+        token["id"] += max(0, new_size - size)
     path.write_text(json.dumps(values))
-    return {token["content"]: token["id"] for token in behind}
+    return {token["content"]: token["id"] for token in moved}
 
 
 def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) -> list[list[str]]:
-    """Captions of each image: from a JSONL with "image" and "caption", else made of common words, as long as COCO's
-    (11 words on average)."""
+    """Return the captions of each image.
+
+    They come from a JSONL file with "image" and "caption", or else consist of common words with the lengths of COCO's
+    captions (11 words on average).
+    """
     if path is None:
         rng, words = random.Random(seed), COMMON_WORDS.split()
         return [
@@ -167,13 +173,13 @@ def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) 
             row = json.loads(line)
             grouped.setdefault(row["image"], []).append(row["caption"].strip())
     captions = list(grouped.values())
-    # Images with fewer captions than asked for borrow from others: only the lengths matter here.
+    # Images with too few captions get captions of other images, because only the lengths matter here.
     flat = [caption for group in captions for caption in group]
     return [(captions[n % len(captions)] + flat[n * per_image % len(flat) :])[:per_image] for n in range(images)]
 
 
 def swap_two_words(caption: str, seed: int) -> str:
-    """A hard negative of the usual kind: two different words trade places."""
+    """Make a hard negative by exchanging two different words."""
     words = caption.split()
     rng = random.Random(seed)
     for _ in range(100):
@@ -185,7 +191,7 @@ def swap_two_words(caption: str, seed: int) -> str:
 
 
 def noise_image(seed: int, size: int) -> Any:
-    """An image of smooth noise, ``size`` px wide and three quarters as high."""
+    """Make an image of smooth noise with a width of ``size`` px and a height of three quarters of it."""
     from PIL import Image
 
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -193,14 +199,14 @@ def noise_image(seed: int, size: int) -> Any:
 
 
 def noise_jpeg(seed: int, size: int) -> bytes:
-    """The same as a JPEG file."""
+    """Return the noise image as a JPEG file."""
     file = io.BytesIO()
     noise_image(seed, size).save(file, "JPEG")
     return file.getvalue()
 
 
 def make_pairs(captions: list[list[str]]) -> Iterator[dict[str, Any]]:
-    """Rows with image number, chosen and rejected."""
+    """Yield rows with image number, chosen and rejected."""
     for image, texts in enumerate(captions):
         for index, text in enumerate(texts):
             yield {"image": image, "chosen": text, "rejected": swap_two_words(text, 1000 * image + index)}

@@ -1,4 +1,4 @@
-"""Timing for the benchmarks: several ways of doing the same thing, in turn, so that all meet the same machine."""
+"""Timing for the benchmarks: several functions are run alternately, so that all run under the same load."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 
 def in_turn(
-    ways: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+    functions: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Run each way once, then each again, ``repeats`` times: the seconds of every run, and what the last one gave.
+    """Run all functions in turn, ``repeats`` times; return the seconds of all runs and the last result of each.
 
-    ``time.process_time`` as the clock counts processor time: on one thread, other work on the machine hardly moves it.
+    ``time.process_time`` as the clock measures CPU time: on one thread, other work on the machine hardly changes it.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    given: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    results: dict[str, Any] = {}
     for _ in range(repeats):
-        for name, run in ways.items():
+        for name, run in functions.items():
             start = clock()
-            given[name] = run()
+            results[name] = run()
             seconds[name].append(clock() - start)
-    return seconds, given
+    return seconds, results
 
 
 @contextmanager
 def stopwatch(module: Any, *names: str) -> Iterator[list[float]]:
-    """Seconds of every call of these functions of a module, while the block runs."""
-    spent: list[float] = []
-    before = {name: getattr(module, name) for name in names}
+    """Collect the seconds of every call of these functions of a module while the block runs."""
+    seconds: list[float] = []
+    originals = {name: getattr(module, name) for name in names}
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -37,14 +37,14 @@ def stopwatch(module: Any, *names: str) -> Iterator[list[float]]:
             try:
                 return function(*args, **kwargs)
             finally:
-                spent.append(time.perf_counter() - start)
+                seconds.append(time.perf_counter() - start)
 
         return call
 
-    for name, function in before.items():
+    for name, function in originals.items():
         setattr(module, name, timed(function))
     try:
-        yield spent
+        yield seconds
     finally:
-        for name, function in before.items():
+        for name, function in originals.items():
             setattr(module, name, function)

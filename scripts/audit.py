@@ -1,4 +1,4 @@
-"""How much of a preference can be told without the image? Audits any pair file; see also pairs.audit.
+"""Audit any pair file: how often do text-only classifiers, which do not see the image, pick the chosen answer?
 
 python scripts/audit.py pairs=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py pairs=runs/quickstart/data/train out=runs/quickstart/audit

@@ -1,5 +1,6 @@
-"""Benchmarks that other kits run: export the arms, write the commands for lmms-eval or VLMEvalKit, and, once these have
-run, read their results into the run's tables.
+"""Evaluate with an external harness: export the arms and write the commands for lmms-eval or VLMEvalKit.
+
+After these commands have run, repeat this one to read their results into the run's tables.
 
 python scripts/bridge.py name=molmo2_dpo model=molmo2_8b kit=lmms-eval tasks=[mmbench,mmstar]
 python scripts/bridge.py name=mine model=internvl3_1b kit=vlmevalkit kit_model=InternVLChat "tasks=[crpe]"

@@ -1,4 +1,4 @@
-"""One self-contained HTML file of a run, or of several: scores, training curves, the items that changed.
+"""Write one self-contained HTML file for one or several runs: scores, training curves, items whose outcome changed.
 
 python scripts/browse.py +experiment=quickstart
 python scripts/browse.py 'runs=[runs/quickstart,runs/mine]' out=both.html

@@ -1,8 +1,8 @@
-"""Try a model out on an image of yours, with or without an adapter.
+"""Ask a model about your image, with or without an adapter.
 
 python scripts/chat.py model=internvl3_1b image=photo.jpg text="Describe the image."
 python scripts/chat.py name=mine image=photo.jpg                            a run's trained arm
-python scripts/chat.py name=mine run.arm=dpo-seed0 image=photo.jpg          one of several; run.arm=base is none
+python scripts/chat.py name=mine run.arm=dpo-seed0 image=photo.jpg          one of several arms; run.arm=base: the base
 python scripts/chat.py model=molmo_7b_d adapter=runs/molmo_dpo/train/dpo-seed0/adapter image=photo.jpg
 """
 
@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     files = [str(file) for file in files if file is not None]  # image=null asks without an image
     images = [ImageFile(path=file).open() for file in files]
     options = {k: v for k, v in values["model"].items() if k not in ("name", "new")}
-    options |= _talks_with(values["run"], options, values["adapter"])
+    options |= _selected_model(values["run"], options, values["adapter"])
     log.info(f"model: {options['path']}" + (f" with {options['adapter']}" if options["adapter"] else ""))
     vlm = load_vlm(**options)
 
@@ -61,8 +61,8 @@ def main(cfg: DictConfig) -> None:
         pass
 
 
-def _talks_with(run: Mapping[str, Any], model: Mapping[str, Any], adapter: str | None) -> dict[str, Any]:
-    """Path and adapter of the model: the adapter or the model that the command line names, else the run's arm."""
+def _selected_model(run: Mapping[str, Any], model: Mapping[str, Any], adapter: str | None) -> dict[str, Any]:
+    """Return path and adapter of the model: the adapter or model named on the command line, or else the run's arm."""
     from hydra.core.hydra_config import HydraConfig
 
     from scramble.config.record import names_model

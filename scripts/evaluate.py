@@ -1,5 +1,6 @@
-"""Score the base model, every finished arm of a run and other adapters, and print them beside each other; replies that
-are on disk are not asked for again.
+"""Score the base model, every finished arm of a run and other adapters, and print the scores side by side.
+
+Stored replies are reused.
 
 python scripts/evaluate.py +experiment=quickstart
 python scripts/evaluate.py name=molmo_dpo model=molmo_7b_d benchmark=[winoground,sugarcrepe,pope]

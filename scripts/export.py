@@ -1,4 +1,4 @@
-"""Merge an adapter into its base and write a plain Hugging Face folder, under the base's own tensor names.
+"""Merge an adapter into its base and write a plain Hugging Face folder with the base's tensor names.
 
 python scripts/export.py +experiment=molmo_dpo out=my_molmo
 python scripts/export.py model=molmo_7b_d adapter=runs/molmo_dpo/train/dpo-seed0/adapter out=my_molmo
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     if values["adapter"] == f"{run['dir']}/train/{run['arm']}/adapter":
         trained = check_arm(run["dir"], run["arm"])
         if (trained / "model").is_dir():
-            raise StageError(f"{run['arm']} trained all weights: {trained / 'model'} is the model already")
+            raise StageError(f"{run['arm']} trained all weights: {trained / 'model'} is already a complete model")
     folder = export(
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]
     )

@@ -1,8 +1,8 @@
-"""Make a data set: images with captions, questions and 2x2 items by split, and hard-negative preference pairs.
+"""Generate a data set: images with captions, questions and 2x2 items by split, and hard-negative preference pairs.
 
 python scripts/generate.py                                          the embedded world
 python scripts/generate.py data=coco data.path=/data/coco pairs=rules
-python scripts/generate.py -m ... pairs=cot shard=0/4,1/4,2/4,3/4 launcher=slurm    replies; then without shard
+python scripts/generate.py -m ... pairs=cot shard=0/4,1/4,2/4,3/4 launcher=slurm    store replies; then omit shard
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def main(cfg: DictConfig) -> None:
     from scramble.pipeline.generate import generate, generate_shard
 
     folder, shard = values["run"]["data"], parse_shard(values["shard"])
-    wanted = {"data": values["data"], "pairs": values["pairs"], "seed": values["data_seed"]}
+    settings = {"data": values["data"], "pairs": values["pairs"], "seed": values["data_seed"]}
     if shard is None:
-        generate(folder, **wanted)
+        generate(folder, **settings)
     else:
-        generate_shard(folder, shard=shard, **wanted)
+        generate_shard(folder, shard=shard, **settings)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Make a virtual environment and install the project with the build of torch that this machine needs.
+# Create a virtual environment and install the project with the build of torch that this machine needs.
 #   PYTHON   interpreter to use (3.11 to 3.13; default python3)
-#   VENV     where the environment goes (default .venv)
-#   EXTRAS   optional parts of the project, as pyproject.toml names them (EXTRAS=dev, EXTRAS=cluster,study; default none)
-#   TORCH    cpu | cuda | auto (default: cuda where nvidia-smi lists a GPU, else cpu)
+#   VENV     folder of the environment (default .venv)
+#   EXTRAS   optional dependencies from pyproject.toml (EXTRAS=dev, EXTRAS=cluster,study; default none)
+#   TORCH    cpu | cuda | auto (default: cuda if nvidia-smi lists a GPU, else cpu)
 set -eu
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
@@ -11,7 +11,7 @@ torch=${TORCH:-auto}
 extras=${EXTRAS:-}
 
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
-    echo "SCRAMBLe needs Python 3.11 to 3.13; $python is $("$python" -V 2>&1). Name another one: make PYTHON=python3.11 ..." >&2
+    echo "SCRAMBLe needs Python 3.11 to 3.13; $python is $("$python" -V 2>&1). Use another one: make PYTHON=python3.11 ..." >&2
     exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
@@ -21,13 +21,13 @@ if [ "$torch" = auto ]; then
 fi
 version=$(sed -n 's/^torch==//p' constraints.txt)
 if "$venv/bin/python" -c "import sys, torch; sys.exit(torch.__version__.split('+')[0] != '$version')" 2>/dev/null; then
-    echo "torch $version is installed already."
+    echo "torch $version is already installed."
 elif [ "$torch" = cpu ] && [ "$(uname -s)" = Linux ]; then
-    [ "${TORCH:-auto}" = cpu ] || echo "No NVIDIA GPU found (TORCH=cuda installs the other build all the same)."
+    [ "${TORCH:-auto}" = cpu ] || echo "No NVIDIA GPU found (set TORCH=cuda to install the CUDA build anyway)."
     echo "Installing the CPU build of torch $version."
-    # The CPU builds for Linux live in an index of their own; without it, whatever the configured index has.
+    # The CPU builds for Linux are in a separate index; if it cannot be reached, use the configured index.
     "$venv/bin/pip" install --quiet --retries 1 --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$version" || {
-        echo "The index of CPU builds cannot be reached: installing torch $version as the configured index has it."
+        echo "The index of CPU builds cannot be reached: installing torch $version from the configured index."
         "$venv/bin/pip" install --quiet "torch==$version"
     }
 else

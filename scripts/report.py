@@ -1,5 +1,5 @@
-"""The headline of a run on the terminal; below <run>/report all scores (report.md, report.json), the main scores
-next to published numbers (table.md, table.tex, table.json), and pictures.
+"""Print a summary of a run, and write to <run>/report all scores (report.md, report.json), the main scores next to
+published numbers (table.md, table.tex, table.json), and figures.
 
 python scripts/report.py +experiment=quickstart
 """

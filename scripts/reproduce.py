@@ -1,7 +1,7 @@
-"""A paper's table: run what it needs, or reuse it, and print measured beside published numbers.
+"""Reproduce a paper's table: run or reuse the required runs, and print measured and published numbers side by side.
 
 python scripts/reproduce.py table=scramble_main size=tiny   tiny models and the embedded world, on a CPU in minutes
-python scripts/reproduce.py table=mpo_main list=true        the runs of the full size, and their commands
+python scripts/reproduce.py table=mpo_main list=true        list the runs of the full size and their commands
 python scripts/reproduce.py table=mpo_main paths.mmpr=/data/MMPR-v1.2/meta.json paths.mmvet=/data/mm-vet
 """
 
@@ -14,12 +14,12 @@ from scramble.app import ConfigError, plain, stage_main, start
 
 
 def fill_paths(cfg: DictConfig) -> None:
-    """Ask for the paths that the chosen size needs; a list of the runs shows a name in their place."""
+    """Require the paths that the selected size needs; with ``list=true`` a missing path is shown as a placeholder."""
     needed = {name for run in cfg.table.runs.values() for name in run.get(cfg.size, {}).get("needs", [])}
     missing = sorted(f"paths.{name}" for name in needed if OmegaConf.is_missing(cfg.paths, name))
     if missing and not cfg.list:
         raise ConfigError(
-            f"these keys have no value: {', '.join(missing)}. Give them on the command line: "
+            f"these keys have no value: {', '.join(missing)}. Set them on the command line: "
             f"{' '.join(f'{key}=...' for key in missing)}; or try size=tiny, or list=true"
         )
     for name in cfg.paths:

@@ -1,8 +1,8 @@
-"""Write a tuned model or a data set as a folder with its card; push it to the hub only where a repository is named.
+"""Write a tuned model or a data set as a folder with its card; push it to the hub only if a repository is named.
 
 python scripts/share.py +experiment=quickstart                            the arm's adapter
-python scripts/share.py +experiment=quickstart what=model                 merged into its base
-python scripts/share.py +experiment=quickstart what=data                  the training pairs, images embedded
+python scripts/share.py +experiment=quickstart what=model                 the adapter merged into its base
+python scripts/share.py +experiment=quickstart what=data                  the training pairs with their images
 python scripts/share.py +experiment=quickstart push_to_hub=me/mine        private unless private=false
 """
 

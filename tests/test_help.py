@@ -38,7 +38,8 @@ def test_values_and_sentences_are_those_of_the_choices() -> None:
     text = help_text(
         "train", sections("train"), ["data=image_folder", "objective=dpo", "trainer.num_train_epochs=2"], ""
     )
-    assert "# Length of the run; max_steps above 0 takes precedence over num_train_epochs.\ntrainer.num_train_epochs=2\n" in text
+    sentence = "# Length of the run; max_steps above 0 takes precedence over num_train_epochs."
+    assert f"{sentence}\ntrainer.num_train_epochs=2\n" in text
     assert "# The folder, or the caption file itself.\ndata.path=(must be given)" in text
     assert "# that the model comes with.\npeft.r=32\n" in text
     assert "data.embed=true" in text, "keys of the files that a choice starts from"

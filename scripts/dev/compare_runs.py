@@ -1,13 +1,13 @@
-"""Show that a refactoring changed no number: record losses, pairs and scores of one commit, compare with another's.
+"""Check that a refactoring changed no number: record losses, pairs and scores of two commits and compare them.
 
     python scripts/dev/compare_runs.py record before.json [scenario ...]     # in a checkout of the old commit
     python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new one
     python scripts/dev/compare_runs.py compare before.json after.json       # a Markdown table; status 1 on a difference
 
-A scenario is a list of command lines of the scripts, run in a temporary folder. What is recorded is exact: every logged
-number of every step as its shortest decimal form, a digest of the pairs' texts, every score.
-``--captions FILE`` (JSONL with "caption") and ``--spacy-model PATH`` are needed by the scenario ``rules``. About eight
-minutes on one core.
+A scenario is a list of commands of the scripts, run in a temporary folder. The recorded values are exact: every logged
+metric of every step in its shortest decimal form, a digest of the pairs' texts, and every score. The scenario ``rules``
+needs ``--captions FILE`` (JSONL with "caption") and ``--spacy-model PATH``. Recording takes about eight minutes on one
+core.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path.cwd()
-# Never part of a comparison: they depend on the machine's load.
+# Metrics that are never compared, because they depend on the machine's load.
 TIMES = ("second", "tokens_per", "pairs_per", "flop", "mfu", "memory", "utilisation", "data_fraction", "rss", "runtime")
 Command = Callable[..., None]
 
 
 def script(folder: Path, name: str, *overrides: str, wait: bool = True) -> subprocess.Popen[str]:
-    """Run a script of the checkout with the folder as its run folder."""
+    """Run a script of the checkout with ``folder`` as its run folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *overrides, f"run.dir={folder}"]
     process = subprocess.Popen(
@@ -46,25 +46,25 @@ def script(folder: Path, name: str, *overrides: str, wait: bool = True) -> subpr
 
 
 def quickstart(folder: Path, args: argparse.Namespace) -> None:
-    """Three arms of the short quickstart, evaluated: 2x2 items by likelihood, questions by generation."""
+    """Train and evaluate three arms of the short quickstart: 2x2 items by likelihood, questions by generation."""
     short = ("+experiment=quickstart", "+debug=short")
     script(folder, "train", "-m", *short, "objective=sft,dpo,mpo")
     script(folder, "evaluate", *short)
 
 
 def molmo_dpo(folder: Path, args: argparse.Namespace) -> None:
-    """DPO on a tiny Molmo."""
+    """Train a tiny Molmo with DPO."""
     script(folder, "train", "+experiment=molmo_dpo", "+debug=tiny")
 
 
 def llava_mpo_two_processes(folder: Path, args: argparse.Namespace) -> None:
-    """MPO on a tiny LLaVA, two processes."""
+    """Train a tiny LLaVA with MPO in two processes."""
     tiny = ("+experiment=llava_dpo", "+debug=tiny", "objective=mpo")
     script(folder, "train", *tiny, "launcher=accelerate", "launcher.num_processes=2")
 
 
 def resumed(folder: Path, args: argparse.Namespace) -> None:
-    """DPO on a tiny InternVL, stopped by SIGTERM after its first checkpoint, and resumed."""
+    """Train a tiny InternVL with DPO, stop it by SIGTERM after its first checkpoint, and resume."""
     words = ("+experiment=internvl_dpo", "+debug=tiny", *MORE_STEPS)
     process = script(folder, "train", *words, wait=False)
     while process.poll() is None and not list((folder / "train").glob("*/checkpoints/*/trainer_state.json")):
@@ -75,12 +75,12 @@ def resumed(folder: Path, args: argparse.Namespace) -> None:
 
 
 def sft_captions(folder: Path, args: argparse.Namespace) -> None:
-    """Supervised fine-tuning on captions."""
+    """Run supervised fine-tuning on captions."""
     script(folder, "train", "+debug=tiny", "objective=sft", *CAPTIONS)
 
 
 def rules(folder: Path, args: argparse.Namespace) -> None:
-    """Rule-based pairs of the first 400 captions of a file, on drawn images."""
+    """Make rule-based pairs from the first 400 captions of a file, with plain-coloured images."""
     if not (args.captions and args.spacy_model):
         raise SystemExit("the scenario rules needs --captions and --spacy-model")
     from PIL import Image
@@ -97,7 +97,7 @@ def rules(folder: Path, args: argparse.Namespace) -> None:
 
 
 def evaluation(folder: Path, args: argparse.Namespace) -> None:
-    """The shipped base on 2x2 items, pairs (a choice), questions by yes/no likelihood and by generation."""
+    """Evaluate the shipped base on 2x2 items, on held-out pairs, and on questions by likelihood and by generation."""
     words = ("+experiment=quickstart", "+debug=short", "arms=base")
     script(folder, "generate", "+experiment=quickstart", "+debug=short")
     for protocol in ("default", "yes_minus_no"):
@@ -114,7 +114,7 @@ def evaluation(folder: Path, args: argparse.Namespace) -> None:
 
 SCENARIOS = (quickstart, molmo_dpo, llava_mpo_two_processes, resumed, sft_captions, rules, evaluation)
 
-# The keys of the checkout in which this runs; the compared commit may have others.
+# Configuration keys of the checkout in which this runs; the other commit may have different ones.
 PAIRS = "negatives" if (ROOT / "configs" / "negatives").is_dir() else "pairs"
 RULES_MODEL = f"{PAIRS}.options.pipeline"
 if "max_steps" in (ROOT / "configs" / "trainer" / "default.yaml").read_text(encoding="utf-8"):
@@ -125,7 +125,7 @@ else:
 
 
 def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Name and value of everything that must not change."""
+    """Yield name and value of everything that must not change."""
     for file in sorted(folder.rglob("metrics.jsonl")):
         for line in file.read_text().splitlines():
             row = json.loads(line)
@@ -148,8 +148,8 @@ def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of an old commit under the names of TRL; tokens become those of the run so far."""
-    found, tokens = {}, dict[str, float]()
+    """Rename the metrics of an old commit to TRL's names; token counts become cumulative."""
+    values, tokens = {}, dict[str, float]()
     for key, value in old.items():
         start, _, name = key.rpartition(": ")
         for before, after in (("val/", "eval_"), ("eval/", "eval_")):
@@ -160,8 +160,8 @@ def renamed(old: dict[str, Any]) -> dict[str, Any]:
             run = start.partition(": step")[0]
             tokens[run] = tokens.get(run, 0.0) + float(value)
             name, value = "num_tokens", repr(tokens[run])
-        found[f"{start}: {name}"] = value
-    return found
+        values[f"{start}: {name}"] = value
+    return values
 
 
 def digest(value: Any) -> str:
@@ -169,21 +169,21 @@ def digest(value: Any) -> str:
 
 
 def record(args: argparse.Namespace) -> None:
-    """Run the scenarios and write what they gave."""
-    found: dict[str, Any] = {}
+    """Run the scenarios and write their numbers to a file."""
+    recorded: dict[str, Any] = {}
     for scenario in SCENARIOS:
         if args.scenarios and scenario.__name__ not in args.scenarios:
             continue
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             scenario(Path(folder) / "run", args)
-            found[scenario.__name__] = dict(numbers(Path(folder) / "run"))
-        print(f"{scenario.__name__}: {len(found[scenario.__name__])} numbers, {time.perf_counter() - start:.0f} s")
-    Path(args.file).write_text(json.dumps(found, indent=1) + "\n")
+            recorded[scenario.__name__] = dict(numbers(Path(folder) / "run"))
+        print(f"{scenario.__name__}: {len(recorded[scenario.__name__])} numbers, {time.perf_counter() - start:.0f} s")
+    Path(args.file).write_text(json.dumps(recorded, indent=1) + "\n")
 
 
 def compare(args: argparse.Namespace) -> None:
-    """A table of what is equal; every difference below it."""
+    """Print a table with the number of equal values, and then the differences (at most 50)."""
     before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
     differences = []
     print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")
@@ -194,13 +194,13 @@ def compare(args: argparse.Namespace) -> None:
         different = [key for key in both if old[key] != new[key]]
         print(f"| {name} | {len(old)} | {len(both)} | {len(both) - len(different)} |")
         differences += [f"{name}: {key}: {old[key]} -> {new[key]}" for key in different]
-        differences += [f"{name}: {key} is gone" for key in old if key not in new]
+        differences += [f"{name}: {key} is missing" for key in old if key not in new]
     print("\n".join(differences[:50]))
     sys.exit(bool(differences))
 
 
 def main() -> None:
-    """Parse the command line."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     recording = commands.add_parser("record")

@@ -253,10 +253,10 @@ def test_the_card_counts_and_loads_on_the_hub_library() -> None:
     )
     card: Any = DatasetCard(text)
     assert card.data.size_categories == "n<1K" and card.data.language == "en"
-    assert "6 preference pairs over 3 images" in text
+    assert "6 preference pairs on 3 images" in text
     assert "| swap-object | 2 | 33.3 % | 5.0 | 5.0 |" in text
     assert "| coco:captions_train2017 | 1 | captions CC BY 4.0; images under their Flickr licences |" in text
     assert "| world | 2 | CC0-1.0 |" in text and "| swap-object | 50.0 | 51.2 |" in text and "Made by tests." in text
-    assert "Not audited" in dataset_card("Demo", IMAGES, PAIRS)
+    assert "The pairs were not audited" in dataset_card("Demo", IMAGES, PAIRS)
     unknown = [ImageRecord("a", ImageFile(b"x"), source="hf:me/mine")]
     assert "not stated" in dataset_card("Demo", unknown, PAIRS)

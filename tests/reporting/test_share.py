@@ -78,8 +78,8 @@ def test_the_model_card_says_what_it_must(run: Path, tmp_path: Path) -> None:
     # By hand: 20 of 40 right, standard error 50 / sqrt(39) = 8.0; the base has 10 of 40.
     assert "| pope | accuracy | 40 | 50.0 ± 8.0 | 25.0 | +25.0 [" in text
     assert "| objective | mpo (0.8 sigmoid + 0.2 bco_pair + 1 sft) |" in text and "| learning rate | 1e-05 |" in text
-    assert "images" in text and "tells chosen from rejected" in text and "Look twice." in text
-    for what in ("## Limits", "2504.04740", "2411.10442", "2601.05600", "commit abcdef0123"):
+    assert "images" in text and "picks the chosen text" in text and "Look twice." in text
+    for what in ("## Limitations", "2504.04740", "2411.10442", "2601.05600", "commit abcdef0123"):
         assert what in text, what
 
 
@@ -92,7 +92,7 @@ def test_whole_weights_and_a_card_without_scores(run: Path, tmp_path: Path) -> N
     write_json(arm / "stage.json", {"status": "finished", "config": settings, "summary": {}})
     folder = share(other, ARM, run / "data", tmp_path / "out", what="model", model={"path": "b"}, name="mine")
     card = ModelCard.load(folder / "README.md")
-    assert card.data.library_name == "transformers" and "Not evaluated." in card.text
+    assert card.data.library_name == "transformers" and "The model was not evaluated." in card.text
     with pytest.raises(StageError, match=r"mpo-seed0 trained all weights, it has no adapter: share the model"):
         share(other, ARM, run / "data", tmp_path / "no", what="adapter", model={"path": "b"}, name="mine")
 
@@ -107,7 +107,7 @@ def test_the_data_opens_as_a_data_set_and_reads_back(run: Path, tmp_path: Path) 
     assert next(iter(read_pairs(folder / "pairs.parquet"))).chosen == pairs[0].chosen
     card = DatasetCard.load(folder / "README.md")
     assert card.data.license == "cc-by-4.0" and f"{len(pairs)} preference pairs" in card.text
-    assert "folds grouped by image" in card.text and "2601.05600" in card.text and "## Limits" in card.text
+    assert "folds grouped by image" in card.text and "2601.05600" in card.text and "## Limitations" in card.text
 
 
 def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_path: Path) -> None:
