@@ -1,4 +1,4 @@
-"""Tables in text: delimiters, quotes and line ends of other programs; a row that cannot be read whole is refused."""
+"""Text tables: delimiters, quotes and line ends of other programs; rows that cannot be parsed fully are rejected."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Rows = list[tuple[int, str, str]]
 def table(
     tmp_path: Path, text: str | bytes, image: str = "image", caption: str = "caption", name: str = "captions.csv"
 ) -> tuple[Rows, list[int], BadRows]:
-    """Rows (number, image, caption), numbers of the refused ones, and what refused them."""
+    """Rows (number, image, caption), the numbers of rejected rows, and the object that collected them."""
     file = tmp_path / name
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     refused: list[int] = []
     bad = BadRows()
     reject = bad.reject
 
-    def noted(file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
+    def collect(file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
         refused.append(int(row))
         reject(file, row, kind, detail, rows)
 
-    bad.reject = noted  # type: ignore[method-assign]
+    bad.reject = collect  # type: ignore[method-assign]
     rows = [(number, row[image], row[caption]) for number, row in csv_rows(file, [image, caption], bad)]
     return rows, refused, bad
 
@@ -74,7 +74,7 @@ def test_flickr30k_columns_are_named_and_can_be_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "whole", "refused"),
+    ("text", "captions", "refused"),
     [
         ('0.png,"A dog\n1.png,A cat\n2.png,A cow\n', ["A cat", "A cow"], [2]),  # to the end of the file
         ('0.png,"A dog\n1.png,"A cat"\n2.png,A cow\n', ["A cat", "A cow"], [2]),  # to the next quote
@@ -86,14 +86,12 @@ def test_flickr30k_columns_are_named_and_can_be_given(tmp_path: Path) -> None:
         ("0.png,A dog\nand a cat\n1.png,A cow\n", ["A dog", "A cow"], [3]),  # an unquoted line break
     ],
 )
-def test_a_quote_that_does_not_close_swallows_no_rows(
-    tmp_path: Path, text: str, whole: list[str], refused: list[int]
-) -> None:
-    rows, found, _ = table(tmp_path, "image,caption\n" + text)
-    assert [caption for _, _, caption in rows] == whole and found == refused
+def test_an_unclosed_quote_absorbs_no_rows(tmp_path: Path, text: str, captions: list[str], refused: list[int]) -> None:
+    rows, rejected, _ = table(tmp_path, "image,caption\n" + text)
+    assert [caption for _, _, caption in rows] == captions and rejected == refused
 
 
-def test_names_without_suffix_are_not_swallowed_either(tmp_path: Path) -> None:
+def test_names_without_suffix_are_not_absorbed_either(tmp_path: Path) -> None:
     rows, refused, _ = table(tmp_path, 'image,caption\n17,"A dog\n18,A cat\n19,A cow"\n')
     assert [row[2] for row in rows] == ["A cat", 'A cow"'] and refused == [2]
 
@@ -113,7 +111,7 @@ def test_what_is_no_line_end_here_stays_in_its_row(tmp_path: Path, inside: str) 
     ("text", "message"),
     [
         (b"image,caption\n0.png,caf\xe9\n", "not text in UTF-8 from line 2 on; save it as UTF-8"),
-        (b'"image,caption\n0.png,x\n', "the header has a quote that does not close"),
+        (b'"image,caption\n0.png,x\n', "the header has an unclosed quote"),
         (b"image,caption,caption\n0.png,x,y\n", "two columns are called caption"),
         (b"\n\n", "the data set is empty"),
         (b"0.png,A dog\n", "no column image, caption; it has 0.png, A dog"),
@@ -131,8 +129,8 @@ def test_rows_of_delimiters_alone_are_blank(tmp_path: Path) -> None:
     assert rows == [(3, "a.jpg", "A dog."), (54, "b.jpg", "A cat; fat.")] and refused == []
 
 
-def test_a_table_without_a_header_is_told_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"If this is a row, put the line image,caption before it") as raised:
+def test_a_table_without_a_header_gets_a_hint_how_to_add_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"If this is a data row, add the line image,caption before it") as raised:
         table(tmp_path, f"a.jpg,{'A dog. ' * 100}\n")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 700
 
@@ -144,5 +142,5 @@ def test_invisible_signs_around_names_are_no_part_of_them(tmp_path: Path, captio
 
 
 def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="its header holds null characters, as of UTF-16 without a mark"):
+    with pytest.raises(SourceError, match="its header contains null characters, like UTF-16 without a mark"):
         table(tmp_path, "image,caption\na.jpg,A dog.\n".encode("utf-16-le"))

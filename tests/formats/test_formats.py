@@ -1,4 +1,4 @@
-"""Pairs go out in other projects' formats and come back the same; files that others made are read or refused."""
+"""Pairs are unchanged after export and import in other projects' formats; files from others are read or rejected."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_rows_without_our_provenance_are_read(tmp_path: Path, name: str) -> None:
-    """As another project would write them: no column of ours, image ids from the file names."""
+    """Rows as other projects write them, without our column; image ids are the file names."""
     path, _ = write(name, IMAGES[:1], PAIRS[:1], tmp_path)
     if name == "trl-parquet":
         import pyarrow.parquet as pq
@@ -117,7 +117,7 @@ def test_rows_are_as_the_other_projects_document_them(tmp_path: Path) -> None:
 
 
 def test_datasets_and_trl_take_the_export(tmp_path: Path) -> None:
-    """TRL's own preparation finds a place for every image, and ``datasets`` decodes the embedded ones."""
+    """TRL's own preparation finds a placeholder for every image, and ``datasets`` decodes embedded images."""
     from datasets import load_dataset
     from trl.data_utils import prepare_multimodal_messages
 
@@ -125,7 +125,7 @@ def test_datasets_and_trl_take_the_export(tmp_path: Path) -> None:
     data = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert data[0]["images"][0].size == (32, 24) and not (tmp_path / "images").exists()
     for row in data:
-        # Arrow fills absent fields of a struct with None: what TRL must bear.
+        # Arrow fills missing fields of a struct with None, which TRL must accept.
         parts = prepare_multimodal_messages(row["prompt"] + row["chosen"], row["images"])
         kinds = [part["type"] for message in parts for part in message["content"]]
         assert kinds == ["image", "text", "text"]

@@ -1,4 +1,4 @@
-"""MMPR: meta.json and rows both ways, and InternVL's mixing rules by their counts."""
+"""MMPR: reading and writing meta.json and rows, and the counts of InternVL's mixing rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scramble.formats import FormatError, read_pairs
 from scramble.formats.mmpr import LineFile, MmprSet, mixture, read_meta, used_rows, write_meta
 from scramble.formats.rows import from_mmpr
 
-# Every field, in the form in which the released files have them, and one that is not known here.
+# Every field as in the released files, and one unknown field.
 META = {
     "ai2d_correctness": {
         "root": "MMPR/images/ai2d",
@@ -89,14 +89,14 @@ def test_sets_are_shuffled_with_their_index_as_seed() -> None:
 
 
 def test_resampling_draws_sets_by_the_root_of_their_length() -> None:
-    """Lengths 10,000 and 100: weights 100 and 10. Of 10,100 draws 918.2 are expected of the small set (s.d. 28.9)."""
+    """Lengths 10,000 and 100 give weights 100 and 10: of 10,100 draws, 918.2 (s.d. 28.9) are of the small set."""
     used = [used_rows(10_000, 1, 0), used_rows(100, 1, 1)]
     assert Counter(s for s, _ in mixture(used)) == {0: 10_000, 1: 100}
     drawn = list(mixture(used, resample=True, seed=5))
     counts = Counter(s for s, _ in drawn)
     assert len(drawn) == 10_100 and abs(counts[1] - 10_100 / 11) < 3.5 * 28.9
     rows = Counter(row for s, row in drawn if s == 1)
-    assert set(rows) == set(range(100)) and max(rows.values()) - min(rows.values()) <= 1  # in turn, none left out
+    assert set(rows) == set(range(100)) and max(rows.values()) - min(rows.values()) <= 1  # in turn, without omissions
     assert drawn == list(mixture(used, resample=True, seed=5)) != list(mixture(used, resample=True, seed=6))
     assert max(Counter(row for s, row in drawn if s == 0).values()) == 1
 
@@ -123,8 +123,8 @@ def test_lines_by_number(tmp_path: Path) -> None:
     ],
 )
 def test_rows_with_one_image_several_or_none(row: dict[str, Any], images: list[str], prompt: str) -> None:
-    texts, found, _ = from_mmpr({**row, "chosen": "c", "rejected": "r"})
-    assert found == images and texts == (prompt, "c", "r")
+    texts, images_read, _ = from_mmpr({**row, "chosen": "c", "rejected": "r"})
+    assert images_read == images and texts == (prompt, "c", "r")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pair files that others made, in every form that the audit promises: the same pairs from all of them, or one line."""
+"""Pair files from others in every supported form give the same pairs, or an error of one line."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_images_of_one_name_in_many_folders_are_many_images(tmp_path: Path) -> N
     names = [f"train/{n}/image.png" for n in range(60)]
     ids = ids_of(tmp_path, names * 2)
     assert len(set(ids)) == 60 and ids[:60] == ids[60:]  # the same path is the same image
-    assert ids_of(tmp_path, ["a/1.jpg", "b/2.jpg"]) == [("1",), ("2",)]  # names that differ stay as they are
+    assert ids_of(tmp_path, ["a/1.jpg", "b/2.jpg"]) == [("1",), ("2",)]  # distinct names are not changed
     assert len(set(ids_of(tmp_path, ["1.png", "1.jpg", "./1.png", {"path": "a/1.png"}]))) == 3
 
 
@@ -225,7 +225,7 @@ def test_an_import_takes_no_other_image_of_the_same_name(tmp_path: Path) -> None
     assert [files[pair.image_ids[0]] for pair in pairs] == [tmp_path / pair.chosen for pair in pairs]
     rows = [{"images": [f"{n}/a.png"], "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(2)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(FormatError, match=r"row 2: images 0/a\.png and 1/a\.png are not in .*a\.png there can be only"):
+    with pytest.raises(FormatError, match=r"row 2: images 0/a\.png and 1/a\.png are not in .* both match a\.png there"):
         read("trl", tmp_path)
 
 
@@ -245,7 +245,7 @@ BAD: dict[str, Any] = {
         "chosen": [user("p"), said("c")],
         "rejected": [user("q"), said("r")],
     },
-    "chosen holds half a character (a lone surrogate)": {"prompt": "p", "chosen": "\ud83d", "rejected": "r"},
+    "chosen contains half a character (a lone surrogate)": {"prompt": "p", "chosen": "\ud83d", "rejected": "r"},
     "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3.5},
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
@@ -273,7 +273,7 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     listed: list[tuple[int | str, str]] = []
     (pair,) = read_pairs(path, lambda file, row, reason: listed.append((row, reason)))
     assert pair.image_ids == ("2",)
-    assert listed == [(2, "4 fields for 3 columns (put a text that holds ',' in double quotes)"), (3, "empty rejected")]
+    assert listed == [(2, "4 fields for 3 columns (put a text with ',' in double quotes)"), (3, "empty rejected")]
     path.write_text("image,good,bad\n0.jpg,A cat,A dog\n")
     with pytest.raises(
         FormatError, match=r"its header names neither chosen and rejected nor response and rejected_response"
@@ -285,12 +285,12 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("x.json", b"{}", "not a list of rows|empty"),
-        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "holds columns, write a list of rows"),
+        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "contains columns, write a list of rows"),
         ("x.json", b"[", "cannot read"),
         ("x.json", b"", "cannot read"),
         ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not text in UTF-8"),
-        ("x.parquet", b"PAR1 nothing PAR1", "not a parquet file"),
-        ("pairs.parquet", b"", "not a parquet file"),
+        ("x.parquet", b"PAR1 nothing PAR1", "not a readable parquet file"),
+        ("pairs.parquet", b"", "not a readable parquet file"),
         ("x.bin", b"\x00\x01\xff", "cannot read"),
         ("x.json", b"[" * 100_000, "cannot read"),
         ("x.jsonl", b'{"a":' * 100_000 + b"\n", "not JSON"),
@@ -314,7 +314,7 @@ def test_folders_of_exports_are_read_whole(tmp_path: Path) -> None:
         (tmp_path / f"train-{n}.jsonl").write_text(json.dumps(row) + "\n")
     assert [p.chosen for p in read_pairs(tmp_path)] == [TEXTS[0][0], TEXTS[1][0]]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match=r"holds neither pairs\.parquet nor files of rows"):
+    with pytest.raises(FormatError, match=r"has neither pairs\.parquet nor files of rows"):
         list(read_pairs(tmp_path / "empty"))
 
 
@@ -336,7 +336,7 @@ def test_conversations_that_a_table_holds_as_text_are_conversations(tmp_path: Pa
     (pair,) = read_pairs(tmp_path / "x.csv")
     assert (pair.prompt, pair.chosen, pair.rejected) == ("What's \u201cthis\u201d?", "A dog.", "A cat.")
     (tmp_path / "x.jsonl").write_text(json.dumps({"chosen": "[{'role': 'assistant', oops}]", "rejected": "b"}) + "\n")
-    with pytest.raises(FormatError, match="row 1: a conversation written as text cannot be read"):
+    with pytest.raises(FormatError, match="row 1: a conversation written as text cannot be parsed"):
         list(read_pairs(tmp_path / "x.jsonl"))
 
 
@@ -353,7 +353,7 @@ def test_images_known_by_name_id_or_bytes_alone_are_counted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("key", "values"), [("image", (12, 13)), ("images", (12, 13)), ("image", ([12], [13]))])
 def test_numbers_name_images(tmp_path: Path, key: str, values: tuple[Any, ...]) -> None:
-    """COCO's ids, for example: the audit opens no image and needs only to know which rows share one."""
+    """Numbers such as COCO's ids: the audit opens no image and only needs to know which rows share one."""
     file = tmp_path / "pairs.jsonl"
     rows = [{key: value, "prompt": "x", "chosen": "a dog", "rejected": "a cat"} for value in (*values, values[0])]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

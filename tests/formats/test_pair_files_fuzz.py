@@ -1,10 +1,10 @@
-"""Damaged pair files: the readers of the audit give whole texts, a list of bad rows, or one line; never a trace.
+"""Damaged pair files: the audit's readers return complete texts, a list of bad rows, or a one-line error, no traceback.
 
-A valid file of each form is damaged once, by seed. What may come of it depends on the damage:
+A valid file of each form is damaged once, by seed. The valid outcomes depend on the damage:
 
-* rows (cut, doubled, columns dropped, types changed): every row is a pair of whole texts, or a listed bad row;
-* encodings: the pairs as they were, or refused;
-* bytes (flipped, cut out, put in, the end cut off): no text is shortened unless a bad row or an error says so.
+* rows (truncated, duplicated, columns dropped, types changed): every row is a pair of complete texts or a bad row;
+* encodings: the original pairs, or an error;
+* bytes (flipped, removed, inserted, truncated): no text is shortened without a bad row or an error.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def sugarcrepe_row(image: str, chosen: str, rejected: str) -> dict[str, Any]:
 
 
 def own_row(image: str, chosen: str, rejected: str) -> dict[str, Any]:
-    known = {
+    record = {
         "pair_id": image,
         "image_ids": ["0"],
         "kind": "swap",
@@ -99,14 +99,14 @@ def own_row(image: str, chosen: str, rejected: str) -> dict[str, Any]:
         "scores": {"a": 0.5},
         "details": {"a": "b"},
     }
-    return {**FORMS["trl vision"](image, chosen, rejected), "provenance": known}
+    return {**FORMS["trl vision"](image, chosen, rejected), "provenance": record}
 
 
 FLAT = {name: FORMS[name] for name in ("trl", "LLaMA-Factory, alpaca")} | {
     "two columns": lambda i, c, r: {"chosen": c, "rejected": r}
 }
 ROWS: dict[str, Callable[..., dict[str, Any]]] = {**FORMS, "own": own_row, "two columns": FLAT["two columns"]}
-del ROWS["SCRAMBLe"]  # it puts white space in order, so its texts are others
+del ROWS["SCRAMBLe"]  # it normalises white space, which changes the texts
 FILES: list[tuple[str, str, dict[str, Any], Callable[[list[Any]], bytes]]] = [
     ("jsonl", "x.jsonl", ROWS, as_lines),
     ("jsonl-utf8", "x.jsonl", ROWS, as_utf8_lines),
@@ -129,7 +129,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def damage_rows(rows: list[Any], rng: random.Random, flat: bool) -> list[Any]:
-    """Rows with one fault; flat ones (of a table) stay objects with the same columns."""
+    """Rows with one fault. Flat rows (of a table) remain objects with the same columns."""
     rows = copy.deepcopy(rows)
     how = rng.choice(("type", "type", "type", "drop row", "double row", "drop everywhere", "drop", "no object"))
     if how == "type" or (flat and how in ("drop", "no object")):
@@ -178,7 +178,7 @@ def recode(data: bytes, name: str) -> bytes:
 
 
 def outcome(path: Path) -> tuple[list[Any], list[Any], str]:
-    """Pairs, bad rows, and the line of an error of this package; any other error is the reader's fault."""
+    """Pairs, bad rows, and the message of an error of this package. Any other error is a fault of the reader."""
     bad: list[Any] = []
     pairs: list[Any] = []
     try:
@@ -216,12 +216,12 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
         pairs, bad, error = outcome(target)
         assert error or bad or [(p.chosen, p.rejected) for p in pairs] == [(c.strip(), r.strip()) for c, r in TEXTS]
         allowed = {text for texts in TEXTS for text in texts}
-        # Of the one-byte encodings only rows of plain ASCII can be read, with "?" where a character had no place.
+        # In one-byte encodings only ASCII rows can be read, with "?" for characters outside of the encoding.
         assert all(t in allowed or "?" in t for p in pairs for t in (p.chosen, p.rejected))
     elif how == "bytes":
         path.write_bytes(damage_bytes(write(rows), rng))
         pairs, bad, error = outcome(target)
-        ends_open = flat and not path.read_bytes().endswith((b"\n", b"\r"))  # a table's end cannot be known
+        ends_open = flat and not path.read_bytes().endswith((b"\n", b"\r"))  # the end of a table is not marked
         whole = {text for texts in TEXTS for text in texts}
         for pair in pairs[: -1 if ends_open else None]:
             for text in (pair.chosen, pair.rejected):
@@ -232,8 +232,8 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
         try:
             path.write_bytes(write(damaged))
         except (ValueError, TypeError, OverflowError, AttributeError):
-            return  # this container cannot hold it
-        except Exception as failure:  # Arrow's: columns of mixed types
+            return  # this file format cannot store it
+        except Exception as failure:  # an error of Arrow: columns of mixed types
             assert type(failure).__module__.startswith("pyarrow"), repr(failure)
             return
         pairs, bad, error = outcome(target)

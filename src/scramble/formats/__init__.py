@@ -1,4 +1,4 @@
-"""Pair data sets in the formats of other projects, both ways, and their card."""
+"""Read and write pair data sets in the formats of other projects, and write their data set card."""
 
 from __future__ import annotations
 

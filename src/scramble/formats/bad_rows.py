@@ -1,4 +1,4 @@
-"""Rows of the input that cannot be used: collected with their reason, and too many of them stop the stage."""
+"""Rejected rows of the input: they are collected with their reasons, and too many of them stop the stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scramble.storage.files import StoreError
 
 
 class SourceError(ValueError):
-    """Input data that cannot be read. The message names the file and the way out."""
+    """Input data that cannot be read. The message names the file and how to fix it."""
 
 
 class BadRows:
@@ -37,47 +37,47 @@ class BadRows:
 
     @property
     def rejected(self) -> int:
-        """How many rows were rejected."""
+        """The number of rejected rows."""
         return self.reasons.total()
 
     def use(self, rows: int = 1) -> None:
-        """Count rows that were used."""
+        """Count used rows."""
         self.used += rows
 
     def reject(self, file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
-        """Record one rejected row, or ``rows`` that fall together with it (the captions of a missing image).
+        """Record one rejected row, or ``rows`` rows that are rejected together (the captions of a missing image).
 
         Args:
-            file: the file that holds the row.
-            row: its number (from 1) or its key.
-            kind: the reason in a few words; rows are counted by it.
-            detail: what exactly was wrong, for the reader of ``rejected_rows.jsonl``.
+            file: the file that contains the row.
+            row: the row's number (from 1) or key.
+            kind: the reason in a few words, by which rows are counted.
+            detail: what exactly is wrong, for readers of ``rejected_rows.jsonl``.
         """
         self.reasons[kind] += rows
         reason = f"{kind}: {detail}" if detail else kind
-        self.first = self.first or f"{file}, row {row}: {' '.join(reason.split())[:300]}"  # a part of one message
+        self.first = self.first or f"{file}, row {row}: {' '.join(reason.split())[:300]}"  # quoted in one message
         if self._file is not None:
             self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
             self._file.flush()
 
     def check(self, source: str | Path, images_key: str = "") -> None:
-        """Call at the end of the input. Raises SourceError if nothing could be used or too much was rejected.
+        """Check the counts at the end of the input. Raises SourceError if no row is usable or too many were rejected.
 
-        ``images_key`` is the setting that says where the images are, for a message that all are missing.
+        ``images_key`` is the configuration key of the image folder, for the message that all images are missing.
         """
         total = self.used + self.rejected
-        where = f"; all of them are in {self.path}" if self.path else ""
+        where = f"; all of them are listed in {self.path}" if self.path else ""
         if total == 0:
             raise SourceError(f"{source}: the data set is empty")
         if self.used == 0:
             lost = images_key and set(self.reasons) == {"missing image"}
-            fix = f". Name the folder that the paths start from ({images_key}=...)" if lost else ""
+            fix = f". Set the folder that the paths are relative to ({images_key}=...)" if lost else ""
             raise SourceError(f"{source}: none of {total} rows can be used; the first: {self.first}{where}{fix}")
         if self.rejected > self.max_fraction * total:
             counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
             raise SourceError(
                 f"{source}: {self.rejected} of {total} rows cannot be used ({counts}), more than the allowed fraction "
-                f"{self.max_fraction:g}; the first: {self.first}{where}. Repair the rows, or raise data.max_rejected"
+                f"{self.max_fraction:g}; the first: {self.first}{where}. Fix the rows, or raise data.max_rejected"
             )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The data set card: counts, sources with their licences, how rejected texts were made, the audit."""
+"""The data set card: counts, sources with licences, how rejected texts were made, and the audit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import scramble
 from scramble.records import ImageRecord, PreferencePair
 
 HOMEPAGE = "https://arxiv.org/abs/2504.04740"
-# What is known of the sources' licences; anything else must be named by whoever publishes.
+# The known licences of sources. Whoever publishes a data set must state all others.
 LICENCES = {
     "coco": "captions CC BY 4.0; images under their Flickr licences",
     "scramble_release": "captions CC BY 4.0 (COCO); images under their Flickr licences",
     "world": "Apache-2.0",
 }
-UNKNOWN = "not stated: name it before publishing"
+UNKNOWN = "not stated: state it before publishing"
 
 
 def dataset_card(
@@ -34,13 +34,13 @@ def dataset_card(
     """The card as Markdown with the hub's metadata block.
 
     Args:
-        licences: licence by source, or by the part of a source before its colon; goes before :data:`LICENCES`.
+        licences: licence by source, or by the part of a source before its colon; overrides :data:`LICENCES`.
         audit: column names and rows of the audit's table.
-        card_license: the hub's identifier for the whole (``other`` when sources differ).
+        card_license: the hub's licence identifier for the whole data set (``other`` if the sources' licences differ).
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    known = {**LICENCES, **(licences or {})}
+    licence_of = {**LICENCES, **(licences or {})}
     sources = Counter(image.source or "unnamed" for image in images)
     counts, rules = Counter[str](), Counter[str]()
     words: dict[str, list[int]] = {}
@@ -82,7 +82,11 @@ def dataset_card(
         notes=notes.strip(),
         citations=citations(),
         sources=[
-            {"source": cell(s), "count": n, "licence": cell(known.get(s) or known.get(s.partition(":")[0]) or UNKNOWN)}
+            {
+                "source": cell(s),
+                "count": n,
+                "licence": cell(licence_of.get(s) or licence_of.get(s.partition(":")[0]) or UNKNOWN),
+            }
             for s, n in sources.most_common()
         ],
         rules=[{"rule": cell(rule), "count": count} for rule, count in rules.most_common()],
@@ -92,18 +96,18 @@ def dataset_card(
 
 
 def citations() -> str:
-    """BibTeX of the three papers that the methods come from."""
+    """BibTeX entries of the three papers that describe the methods."""
     return resources.files("scramble.formats").joinpath("citations.bib").read_text(encoding="utf-8")
 
 
 def cell(value: Any) -> str:
-    """A value as the cell of a Markdown table."""
+    """Format a value as a cell of a Markdown table."""
     text = f"{value:.1f}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def size_category(count: int) -> str:
-    """The hub's name for a number of rows."""
+    """The hub's size category for a number of rows."""
     if count < 1000:
         return "n<1K"
     for bound, name in ((10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")):

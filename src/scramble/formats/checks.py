@@ -1,4 +1,4 @@
-"""Checks that every source shares: is this image readable, is this caption a caption."""
+"""Checks that all sources share: whether images are readable and captions are valid."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
     """The image file at ``path``, as bytes (``embed``) or as an absolute path.
 
     Args:
-        embed: keep the encoded bytes, so that the data set does not depend on the folder; else keep the path.
-        verify: decode the image once, so that a truncated file is found now and not in the middle of training.
+        embed: store the encoded bytes, so that the data set does not depend on the folder; otherwise store the path.
+        verify: decode the image once, to detect a truncated file now instead of in the middle of training.
 
     Raises:
         RecordError: the file is missing, empty or cannot be decoded.
@@ -37,7 +37,7 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
 
 
 def exists(file: Path) -> bool:
-    """Whether there is such a file; no file has a name that the system refuses (too long, say)."""
+    """Whether the file exists; False for names that the operating system rejects, such as too long ones."""
     try:
         return file.exists()
     except (OSError, ValueError):
@@ -45,11 +45,11 @@ def exists(file: Path) -> bool:
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """The file that a row names, below ``folder`` unless its path is absolute.
+    """The file for a row's image path, below ``folder`` unless the path is absolute.
 
-    The path as it is written counts. Where there is no such file, it may be one that another system wrote: with
-    backslashes (Windows), with accents in the other of Unicode's two forms (archives made on macOS), or with white
-    space around it. Of none, the path as it is written.
+    The exact path takes precedence. If there is no such file, spellings of other systems are tried: with backslashes
+    (Windows), with accents in the other Unicode normal form (archives from macOS), or with white space around it. If
+    none exists, the exact path is returned.
     """
     for spelling in dict.fromkeys(_spellings(name)):
         if exists(folder / spelling):
@@ -64,17 +64,17 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def image_fault(file: Path) -> str:
-    """Why an image file cannot be used, in words by which rows are counted."""
+    """The reason why an image file cannot be used, in words by which rows are counted."""
     return "unreadable image" if exists(file) else "missing image"
 
 
 def verify_image(image: ImageFile) -> None:
-    """Decode an image to its end. Raises RecordError naming it if that fails."""
+    """Decode an image completely. Raises RecordError naming it if that fails."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(image.read())) as decoded:
-            # A JPEG is decoded at an eighth of its size: the whole stream is read, in a fraction of the time.
+            # Decoding a JPEG at an eighth of its size reads the complete stream in a fraction of the time.
             decoded.draft("RGB", (max(1, decoded.width // 8), max(1, decoded.height // 8)))
             decoded.load()
     except RecordError:
@@ -84,19 +84,19 @@ def verify_image(image: ImageFile) -> None:
 
 
 def clean_caption(value: Any) -> str:
-    """The caption with runs of white space (line breaks, tabs) made one space.
+    """The caption with each run of white space (line breaks, tabs) replaced by one space.
 
     Raises:
-        RecordError: it is absent, not text, or empty.
+        RecordError: the caption is missing, not text, or empty.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without caption")
     if not isinstance(value, str):
-        raise RecordError(f"caption is not text but {type(value).__name__}")
-    if _SURROGATE.search(value):  # half of a character outside the basic plane: no encoding can write it
-        raise RecordError("caption holds half a character (a lone surrogate)")
+        raise RecordError(f"caption is {type(value).__name__}, not text")
+    if _SURROGATE.search(value):  # half of a surrogate pair, which no encoding can represent
+        raise RecordError("caption contains half a character (a lone surrogate)")
     if "\0" in value:  # UTF-16 read as UTF-8, or a damaged file
-        raise RecordError("caption holds a null character")
+        raise RecordError("caption contains a null character")
     text = " ".join(value.split())
     if not text:
         raise RecordError("empty caption")
@@ -104,10 +104,10 @@ def clean_caption(value: Any) -> str:
 
 
 def clean_captions(values: Any) -> list[str]:
-    """The captions of a row that holds one text or a list of texts, also one written as a text.
+    """The captions of a row's value: one text, a list of texts, or a list that is written as a text.
 
-    Lists become text where a table has no column type for them: ``["A dog.", "A cat."]`` as JSON or as Python prints
-    it. Raises RecordError as :func:`clean_caption`, and for such a text that cannot be read as a list.
+    Tables without a column type for lists store them as text: ``["A dog.", "A cat."]`` as JSON or as Python prints it.
+    Raises RecordError like :func:`clean_caption`, and for such a text that cannot be parsed as a list.
     """
     if isinstance(values, str):
         values = _listed(values)
@@ -120,24 +120,24 @@ def clean_captions(values: Any) -> list[str]:
 
 
 def image_name(value: Any) -> str:
-    """The path in a row's image field, which may be a list of one. Raises RecordError for anything else."""
+    """The path in a row's image field, which may be a list with one path. Raises RecordError for anything else."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without image")
     if not isinstance(value, str):
-        raise RecordError(f"image is not a path but {type(value).__name__}")
+        raise RecordError(f"image is {type(value).__name__}, not a path")
     if not value.strip() or "\0" in value:
         raise RecordError("row without image")
     if _ADDRESS.match(value.strip()):
-        raise RecordError("image is an address, not a path (download the images first)")
+        raise RecordError("image is a URL, not a path (download the images first)")
     if len(value) > _LONGEST_PATH:
         raise RecordError("image is a text too long for a path (write the images to files first)")
     return clean_text(value, "image")
 
 
 def clean_id(value: Any) -> str:
-    """The id of a row as text. Raises RecordError if it is absent, empty, or neither text nor a number."""
+    """The id of a row as text. Raises RecordError if it is missing, empty, or neither text nor a number."""
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         raise RecordError("row without id")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -146,15 +146,15 @@ def clean_id(value: Any) -> str:
 
 
 def clean_text(value: str, what: str) -> str:
-    """The text as it is. Raises RecordError if no encoding can write it."""
+    """Return the text unchanged. Raises RecordError if no encoding can represent it."""
     if _SURROGATE.search(value):
-        raise RecordError(f"{what} holds half a character (a lone surrogate)")
+        raise RecordError(f"{what} contains half a character (a lone surrogate)")
     return value
 
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
-_LONGEST_PATH = 4096  # characters, Linux's limit in bytes; an image in base64 is longer
+_LONGEST_PATH = 4096  # characters; Linux's limit in bytes, and an image in base64 is longer
 _WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]|\(\s*u?(["']).*\2\s*,.*\)""", re.DOTALL)
 _WRITTEN_OTHER = re.compile(r"""\{\s*'[^']*'\s*:.*\}|b(["']).*\1""", re.DOTALL)
 
@@ -164,7 +164,7 @@ def _one(value: Any) -> list[str]:
 
 
 def _listed(text: str) -> Any:
-    """The list (or other JSON value in brackets) that a text spells, or the text itself where it spells none."""
+    """The list (or other JSON value in brackets) that is written as a text, or the text itself if it is none."""
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):
         raise RecordError("caption is a dictionary or bytes, written as text")
@@ -176,8 +176,8 @@ def _listed(text: str) -> Any:
         return text
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         value = ast.literal_eval(text)
-        # NumPy prints no commas, and Python would join the texts of ['A dog.' 'A cat.'] to one.
+        # NumPy prints lists without commas, and Python would concatenate the texts of ['A dog.' 'A cat.'].
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         if len(value) == sum(token.type == tokenize.STRING for token in tokens):
             return value
-    raise RecordError("caption is a list written as text that cannot be read")
+    raise RecordError("caption is a list written as text that cannot be parsed")

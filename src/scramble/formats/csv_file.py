@@ -1,7 +1,8 @@
-"""Tables in text files with a header: commas, semicolons, tabs or bars between the fields.
+"""Text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
 
-Read strictly, row by row: Python's reader alone gives a quote that is never closed all rows up to the next quote, and
-takes an unquoted comma for the end of a caption. A row that cannot be read for certain is refused by its number.
+Rows are parsed strictly, one by one. Python's reader alone would let an unclosed quote absorb all rows up to the next
+quote, and would end a caption at an unquoted comma. A row that cannot be parsed with certainty is rejected by its
+number.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = (",", ";", "\t", "|")
 COLUMN_KEYS = "data.image_column=..., data.caption_column=..."
 
-_EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's own first line, which names the delimiter
+_EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's optional first line, which gives the delimiter
 _IMAGE_FILE = re.compile(r"\S.*\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
 
 
 def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number of the line on which a row starts (from 1) and the row's fields by column; the first row is the header.
+    """The number of the line (from 1) on which each row starts, and its fields by column. The first row is the header.
 
-    The delimiter is the first of :data:`DELIMITERS` that finds the ``columns`` in the header. White space around names
-    and fields is dropped. A field may hold line breaks within quotes.
+    The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``. White space around names
+    and fields is dropped. A quoted field may contain line breaks.
 
     Args:
         file: the file, in UTF-8 or in the encoding of its byte-order mark. It is held in memory.
-        columns: those that the header must name; the first is the image's path.
-        bad: gets rows with more or fewer fields than the header, and quotes that do not close.
+        columns: the columns that the header must have; the first is the image's path.
+        bad: collects rows with more or fewer fields than the header, and rows with an unclosed quote.
 
     Raises:
         SourceError: the file cannot be read, or its header lacks a column.
@@ -56,25 +57,25 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
             number += 1
             continue
         fields = [field.strip() for field in row]
-        if any(fields):  # else a blank row, as spreadsheets write it: delimiters alone
+        if any(fields):  # spreadsheets write blank rows as delimiters only
             yield number + 1, dict(zip(header, fields, strict=True))
         number += taken
 
 
 def require_columns(
-    file: Path, columns: list[str], found: list[str], *, table: bool = False, named_by: str = COLUMN_KEYS
+    file: Path, columns: list[str], names: list[str], *, table: bool = False, named_by: str = COLUMN_KEYS
 ) -> None:
-    """Raises SourceError naming the columns that a file has, if one of ``columns`` is not among them.
+    """Raise SourceError naming the columns that a file has, if it lacks one of ``columns``.
 
     Args:
-        table: the names are a table's first line, which may be missing altogether.
-        named_by: the keys that name the columns; "" where their names are fixed.
+        table: whether the names are the first line of a table, which may lack its header.
+        named_by: the configuration keys of the column names; "" if the names are fixed.
     """
-    missing = [column for column in columns if column not in found]
-    if missing and found:
-        fix = f"Name the columns ({named_by})" if named_by else "Rename the column"
-        header = f" If this is a row, put the line {','.join(columns)} before it." if table else ""
-        listed = ", ".join(found) if len(", ".join(found)) <= 300 else f"{', '.join(found):.300}..."
+    missing = [column for column in columns if column not in names]
+    if missing and names:
+        fix = f"Set the column names ({named_by})" if named_by else "Rename the column"
+        header = f" If this is a data row, add the line {','.join(columns)} before it." if table else ""
+        listed = ", ".join(names) if len(", ".join(names)) <= 300 else f"{', '.join(names):.300}..."
         raise SourceError(f"{file}: no column {', '.join(missing)}; it has {listed}.{header} {fix}")
 
 
@@ -83,13 +84,13 @@ def _lines(file: Path) -> list[str]:
         text = read_text(file)
     except StoreError as error:
         raise SourceError(str(error)) from error
-    if "\n" in text:  # a carriage return alone is white space then, and ends no row
+    if "\n" in text:  # then a carriage return alone is white space and does not end a row
         text = re.sub(r"\r(?!\n)", " ", text)
-    return list(io.StringIO(text, newline=""))  # ends lines at \n, \r\n and \r; str.splitlines at U+2028 too
+    return list(io.StringIO(text, newline=""))  # ends lines at \n, \r\n and \r; str.splitlines also ends them at U+2028
 
 
 def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str, list[str]]:
-    """Place of the first row after the header, the delimiter, and the header's names."""
+    """The index of the first line after the header, the delimiter, and the header's names."""
     start = 0
     choices: tuple[str, ...] = DELIMITERS
     if named := _EXCEL.fullmatch(lines[0]):
@@ -99,7 +100,7 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
     if start == len(lines):
         raise SourceError(f"{file}: the data set is empty")
     if "\0" in lines[start]:
-        raise SourceError(f"{file}: its header holds null characters, as of UTF-16 without a mark; save it as UTF-8")
+        raise SourceError(f"{file}: its header contains null characters, like UTF-16 without a mark; save it as UTF-8")
     headers = {}
     for delimiter in choices:
         try:
@@ -112,18 +113,18 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
                 raise SourceError(f"{file}: two columns are called {twice[0]}; rename one of them")
             return start + 1, delimiter, names
     if not headers:
-        raise SourceError(f"{file}, row {start + 1}: the header has a quote that does not close")
+        raise SourceError(f"{file}, row {start + 1}: the header has an unclosed quote")
     require_columns(file, columns, max(headers.values(), key=len), table=True)
-    raise AssertionError("one of the columns is missing in every reading of the header")
+    raise AssertionError("one of the columns is missing with every delimiter")
 
 
 def _bare(name: str) -> str:
-    """A column's name without white space around it, visible or not (a second byte-order mark, a zero-width space)."""
+    """A column's name without white space around it, including a second byte-order mark or zero-width spaces."""
     return name.strip().strip("\ufeff\u200b").strip()
 
 
 def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) -> tuple[list[str], int]:
-    """The fields of the row that starts on a line, and how many lines it takes. Raises csv.Error with the reason."""
+    """The fields of the row that starts on a line, and its number of lines. Raises csv.Error with the reason."""
     try:
         reader = _reader(lines, number, delimiter)
         row = next(reader)
@@ -132,21 +133,21 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
         row, taken = _closed(lines[number], delimiter), 1
         if row is None:
             raise csv.Error(_reason(error)) from error
-    for line in lines[number + 1 : number + taken]:  # does the quoted field swallow rows of its own?
+    for line in lines[number + 1 : number + taken]:  # check that the quoted field does not contain other rows
         fields = [field.strip(' "\t\r\n') for field in line.split(delimiter)]
         if len(fields) >= width and _names_an_image(fields[place], like=row[place] if place < len(row) else ""):
-            raise csv.Error("a quote does not close")
+            raise csv.Error("a quote is not closed")
     if len(row) > width and not any(field.strip() for field in row[width:]):
-        row = row[:width]  # delimiters at the ends of rows, as some programs write them, without one in the header
+        row = row[:width]  # some programs write a delimiter at the end of rows, but not of the header
     if len(row) > width:
-        raise csv.Error(f"{len(row)} fields for {width} columns (put a text that holds {delimiter!r} in double quotes)")
+        raise csv.Error(f"{len(row)} fields for {width} columns (put a text with {delimiter!r} in double quotes)")
     if len(row) < width:
         raise csv.Error(f"{len(row)} fields for {width} columns")
     return row, taken
 
 
 def _names_an_image(field: str, like: str) -> bool:
-    """Whether a field is an image's file, or a single word where the row's own image is one without a suffix."""
+    """Whether a field is an image file, or a single word if the row's own image is a word without a suffix."""
     if _IMAGE_FILE.fullmatch(field):
         return True
     return not _IMAGE_FILE.fullmatch(like.strip()) and len(field.split()) == 1 == len(like.split())
@@ -162,7 +163,7 @@ def _reader(lines: list[str], number: int, delimiter: str) -> Any:
 
 
 def _closed(line: str, delimiter: str) -> list[str] | None:
-    """The fields of a line with white space between a closing quote and the delimiter, which the reader refuses."""
+    """The fields of a line with white space between a closing quote and the delimiter, which the reader rejects."""
     tight = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|\r?\n?$)', '"', line)
     try:
         return None if tight == line else _parsed([tight], delimiter)
@@ -173,14 +174,14 @@ def _closed(line: str, delimiter: str) -> list[str] | None:
 def _reason(error: csv.Error) -> str:
     text = str(error)
     if "unexpected end of data" in text or "field larger" in text:
-        return "a quote does not close"
+        return "a quote is not closed"
     if "expected after" in text:
         return "text after a closing quote (double the quotes within a quoted text)"
     return text
 
 
 def csv_names(file: Path) -> set[str]:
-    """All names that the header may hold, by any of :data:`DELIMITERS`. Raises SourceError if it cannot be read."""
+    """All column names in the header with any of :data:`DELIMITERS`. Raises SourceError if it cannot be read."""
     lines = [line for line in _lines(file) if line.strip()]
     if lines and _EXCEL.fullmatch(lines[0]):
         del lines[0]

@@ -1,4 +1,4 @@
-"""Pair data sets as files of other projects: write a folder, read one back. Streams; images are files or embedded."""
+"""Write and read pair data sets as files of other projects, streamed, with image files or embedded images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scramble.storage.files import StoreError, atomic_path, read_json, write_jso
 from scramble.storage.jsonl import json_lines, json_values
 from scramble.storage.tables import ROW_GROUP
 
-# name -> file, row out, row in
+# name -> file, function that writes a row, function that parses a row
 FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]] = {
     "trl": ("pairs.jsonl", rows.to_trl, rows.from_trl),
     "trl-parquet": ("pairs.parquet", rows.to_trl, rows.from_trl),
@@ -30,15 +30,15 @@ FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.
 def write(
     name: str, images: Iterable[ImageRecord], pairs: Iterable[PreferencePair], folder: str | Path
 ) -> tuple[Path, int]:
-    """Write a pair data set in another project's format.
+    """Write a pair data set in the format of another project.
 
-    Images go to ``folder/images/`` (into the file itself for ``trl-parquet``) with their bytes unchanged; rows name
+    Images are written to ``folder/images/`` (or into the file for ``trl-parquet``) with unchanged bytes; rows name
     them relative to ``folder``. ``llama-factory`` also gets its ``dataset_info.json``, ``mmpr`` its ``meta.json``.
 
     Returns:
-        The file of rows, and how many it holds.
+        The file of rows, and its number of rows.
     Raises:
-        FormatError: unknown format, a pair whose image is not there, or one that the format has no place for.
+        FormatError: the format is unknown, a pair's image is missing, or the format cannot represent a pair.
     """
     file, to_row, _ = _format(name)
     folder = Path(folder)
@@ -61,16 +61,16 @@ def write(
 def read(
     name: str, path: str | Path, images: str | Path | None = None, embed: bool = True
 ) -> tuple[Iterator[ImageRecord], list[PreferencePair]]:
-    """Read a pair data set of another project: its images (streamed from files; embedded ones are held) and its pairs.
+    """Read the images and pairs of a data set of another project. Image files are streamed, embedded images are held.
 
     Args:
         name: one of :data:`FORMATS`.
-        path: the file of rows, or the folder that :func:`write` made.
-        images: the folder that image paths are relative to; the file's own by default.
-        embed: give images as bytes, else by path.
+        path: the file of rows, or a folder written by :func:`write`.
+        images: the folder that image paths are relative to; by default the file's folder.
+        embed: return images as bytes instead of paths.
 
     Raises:
-        FormatError: naming file and row, where a row is not of this format.
+        FormatError: a row does not have this format; the message names file and row.
     """
     file, _, from_row = _format(name)
     path = Path(path) / file if Path(path).is_dir() else Path(path)
@@ -85,14 +85,14 @@ def read(
             ids = tuple(_identify(image, base, files, embedded, by_name) for image in parsed[1])
             pair = rows.parsed_pair(parsed, ids)
             if len(pair.image_ids) != len(ids):
-                raise FormatError(f"its provenance names {len(pair.image_ids)} images, the row holds {len(ids)}")
+                raise FormatError(f"its provenance names {len(pair.image_ids)} images, but the row has {len(ids)}")
         except (FormatError, RecordError) as error:
             raise FormatError(f"{path}, row {number}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
             what = f"{type(error).__name__}: {error}"
             raise FormatError(f"{path}, row {number}: not a row of the format {name} ({what})") from error
-        for image_id, known in zip(pair.image_ids, ids, strict=True):
-            _rename(known, image_id, files, embedded)
+        for image_id, own_id in zip(pair.image_ids, ids, strict=True):
+            _rename(own_id, image_id, files, embedded)
         pairs.append(pair)
     return _images(files, embedded, embed), pairs
 
@@ -108,7 +108,7 @@ def _names(files: Sequence[Path], folder: Path) -> list[str]:
 
 
 def _write_lines(path: Path, stream: Iterable[dict[str, Any]], array: bool) -> int:
-    """One JSON object a line; as an array (still a row a line) where the format wants one JSON value."""
+    """Write one JSON object per line, as an array (still one row per line) if the format needs one JSON value."""
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in stream:
@@ -154,15 +154,16 @@ IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
 
 
 def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int, Any]]:
-    """Number (from 1) and content of the rows of a JSON, JSONL, CSV or parquet file; bad ones go to ``on_bad``.
+    """The number (from 1) and content of each row of a JSON, JSONL, CSV or parquet file; ``on_bad`` gets bad rows.
 
-    JSON is a list of rows or a row per line, whatever the file's name. For a CSV file the number is the line's.
+    JSON is a list of rows or one row per line, whatever the file's suffix. For a CSV file the number is that of the
+    line.
 
     Raises:
-        FormatError: the file cannot be read, or without ``on_bad`` a row.
+        FormatError: the file cannot be read, or a row cannot be read and there is no ``on_bad``.
     """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist: give the file of rows, or the folder that holds it")
+        raise FormatError(f"{path} does not exist: give the file of rows, or its folder")
     on_bad = on_bad or refuse
     try:
         if path.suffix.lower() == ".parquet":
@@ -173,16 +174,16 @@ def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int,
             yield from _json_rows(path, on_bad)
     except StoreError as error:
         raise FormatError(str(error)) from error
-    except UnicodeDecodeError as error:  # Arrow's
+    except UnicodeDecodeError as error:  # raised by Arrow
         raise FormatError(f"cannot read {path}: not text in UTF-8 ({error})") from error
 
 
 OnBadRow = Callable[[Path, int | str, str], None]
-"""Called with the file, the row's number or key, and what is wrong with it."""
+"""Called with the file, the row's number or key, and the reason why it cannot be used."""
 
 
 def refuse(path: Path, row: int | str, reason: str) -> None:
-    """Raise FormatError for a row: the :data:`OnBadRow` of those who want all rows or none."""
+    """Raise FormatError for a row: the :data:`OnBadRow` of callers that do not accept bad rows."""
     raise FormatError(f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}")
 
 
@@ -191,11 +192,11 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        # Checksums are verified where the file has them: without, damaged pages can give other texts.
+        # Checksums are verified if the file has them; otherwise damaged pages could be read as other texts.
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=ROW_GROUP):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from error
+        raise FormatError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
 
 
 def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
@@ -219,9 +220,9 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
 
 def _holds_lines(path: Path) -> bool:
-    """Whether a JSON file holds one row per line: its first line is a JSON object by itself, and there are others.
+    """Whether a JSON file has one row per line: its first line is a JSON object, and other lines follow.
 
-    A ``.jsonl`` file does, unless it is an array after all.
+    A ``.jsonl`` file always does, unless it contains an array.
     """
     lines = json_lines(path)
     _, first = next(lines, (1, b""))
@@ -234,7 +235,7 @@ def _holds_lines(path: Path) -> bool:
 
 
 def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
-    """Rows with any of :data:`scramble.formats.rows.ANSWERS`; the image's column tells where a row begins."""
+    """Rows with any of :data:`scramble.formats.rows.ANSWERS`. The image column shows where a row begins."""
     from scramble.formats.bad_rows import BadRows, SourceError
     from scramble.formats.csv_file import csv_names, csv_rows
 
@@ -246,8 +247,8 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
         names = csv_names(path)
         answers = next((pair for pair in rows.ANSWERS if set(pair) <= names), None)
         if answers is None:
-            known = " nor ".join(" and ".join(pair) for pair in rows.ANSWERS)
-            raise FormatError(f"{path}: its header names neither {known}")
+            pairs_of_columns = " nor ".join(" and ".join(pair) for pair in rows.ANSWERS)
+            raise FormatError(f"{path}: its header names neither {pairs_of_columns}")
         image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
         yield from csv_rows(path, [*image, *answers], Rows())
     except SourceError as error:
@@ -257,7 +258,7 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 def _identify(
     image: Any, base: Path, files: dict[str, Path], embedded: dict[str, bytes], by_name: dict[Path, str]
 ) -> str:
-    """An id for an image of a row: its path's stem, more of it where another image has that, or its bytes' hash."""
+    """An id for an image of a row: the stem of its path, or more of the path if the stem is taken, or its hash."""
     if isinstance(image, bytes):
         image = {"bytes": image}
     if isinstance(image, dict) and image.get("bytes"):
@@ -271,13 +272,13 @@ def _identify(
     for key in (Path(name).stem, Path(name).with_suffix("").as_posix(), Path(name).as_posix()):
         if files.setdefault(key, file) == file:
             return key
-    raise FormatError(f"image {name} has the name of another image's id")
+    raise FormatError(f"the name of image {name} is the id of another image")
 
 
 def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
-    """The file of an image: by its path below ``base``, or by its name alone if the folder is flat.
+    """The file of an image: by its path below ``base``, or only by its name if the folder is flat.
 
-    Raises FormatError: there is none, or the file of that name would be the image of two paths (noted in ``by_name``).
+    Raises FormatError if there is none, or if two paths match the file of that name (recorded in ``by_name``).
     """
     from scramble.formats.checks import exists, find_image
 
@@ -288,18 +289,18 @@ def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
     if not (exists(file) and file.is_file()):
         raise FormatError(f"image {name} is not in {base}")
     if (other := by_name.setdefault(file, name)) != name:
-        raise FormatError(f"images {other} and {name} are not in {base}, and {file.name} there can be only one of them")
+        raise FormatError(f"images {other} and {name} are not in {base}, and both match {file.name} there")
     return file
 
 
-def _rename(known: str, image_id: str, files: dict[str, Path], embedded: dict[str, bytes]) -> None:
-    """Put an image under the id that its pair's provenance gives it."""
-    if known == image_id:
+def _rename(own_id: str, image_id: str, files: dict[str, Path], embedded: dict[str, bytes]) -> None:
+    """Change an image's id to the one in its pair's provenance."""
+    if own_id == image_id:
         return
-    if known in files:
-        files[image_id] = files.pop(known)
-    elif known in embedded:
-        embedded[image_id] = embedded.pop(known)
+    if own_id in files:
+        files[image_id] = files.pop(own_id)
+    elif own_id in embedded:
+        embedded[image_id] = embedded.pop(own_id)
 
 
 def _images(files: dict[str, Path], embedded: dict[str, bytes], embed: bool) -> Iterator[ImageRecord]:

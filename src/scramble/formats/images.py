@@ -1,4 +1,4 @@
-"""Images of an exported data set: files in a folder, named by their id."""
+"""Images of an exported data set: files in a folder, named by image id."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF
 
 
 def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str, Path]:
-    """Write each image's encoded bytes, unchanged, to ``folder``; returns the file of each id.
+    """Write each image's encoded bytes unchanged to ``folder``, and return the file of each id.
 
-    Streams: one image is in memory at a time. Ids that are no good as file names are made so, and told apart.
+    One image is in memory at a time. Ids that are not valid file names are converted to unique valid ones.
     """
     files: dict[str, Path] = {}
     for record in images:
@@ -30,7 +30,7 @@ def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str,
 
 
 def file_name(image_id: str, data: bytes) -> str:
-    """A file name for an image: its id, with the suffix of its format."""
+    """A file name for an image: its id with the suffix of its format."""
     suffix = next((s for magic, s in SUFFIXES.items() if data.startswith(magic)), "")
     stem = image_id.removesuffix(suffix) if suffix else image_id
     safe = re.sub(r"[^\w.\-]+", "_", stem).lstrip(".")
@@ -40,7 +40,7 @@ def file_name(image_id: str, data: bytes) -> str:
 
 
 def files_of(image_ids: Sequence[str], files: dict[str, Path], pair_id: str) -> list[Path]:
-    """The files of a pair's images. Raises FormatError naming the pair and the image that is not there."""
+    """The files of a pair's images. Raises FormatError naming the pair and the missing image."""
     missing = [image_id for image_id in image_ids if image_id not in files]
     if missing:
         raise FormatError(f"pair {pair_id}: its image {missing[0]} is not in the data set's images")
@@ -48,7 +48,7 @@ def files_of(image_ids: Sequence[str], files: dict[str, Path], pair_id: str) -> 
 
 
 def read_images(files: dict[str, Path], embed: bool = True) -> Iterator[ImageRecord]:
-    """The images of an imported data set by id, from their files."""
+    """The images of an imported data set, from their files by id."""
     for image_id, file in files.items():
         image = ImageFile(path=str(file))
         yield ImageRecord(image_id, ImageFile(image.read(), file.name) if embed else image, source="import")

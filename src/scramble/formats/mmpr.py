@@ -1,4 +1,4 @@
-"""MMPR: preference data as InternVL's MPO reads it, both ways. ``meta.json`` names the sets, a JSONL file holds each.
+"""Read and write MMPR, the preference data of InternVL's MPO: a ``meta.json`` lists sets, each a JSONL file.
 
 ``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``; a row is ``{image, question,
 chosen, rejected}`` with ``image`` a path below ``root``, a list of paths, or absent. Source: InternVL's documentation
@@ -27,9 +27,10 @@ REQUIRED = ("root", "annotation")
 
 @dataclass(frozen=True)
 class MmprSet:
-    """One set of a ``meta.json``: the known fields, and ``other`` ones that are kept as they are.
+    """One set of a ``meta.json``: the known fields, and ``other`` fields, which are kept unchanged.
 
-    ``repeat_time`` below 1 is the share of rows that is used, from 1 on its integer part is how often each is.
+    A ``repeat_time`` below 1 is the share of rows that is used; from 1 on, each row is used as often as its integer
+    part says.
     """
 
     name: str
@@ -68,7 +69,7 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     """The sets of a ``meta.json``, in its order.
 
     Raises:
-        FormatError: naming set and field, where it is not one.
+        FormatError: the file is not a ``meta.json``; the message names set and field.
     """
     path = Path(path)
     try:
@@ -88,11 +89,11 @@ def is_meta(content: Any) -> bool:
 
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return found
+    return content
 
 
 def _set(path: Path, name: str, entry: Any) -> MmprSet:
@@ -101,7 +102,7 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
         raise FormatError(f"{where}: not a JSON object")
     if missing := [key for key in REQUIRED if not isinstance(entry.get(key), str)]:
         raise FormatError(f"{where}: no {' and '.join(missing)}; a set has {', '.join(FIELDS)}")
-    known = {key: entry[key] for key in entry if key in FIELDS}
+    fields = {key: entry[key] for key in entry if key in FIELDS}
     checks = {
         "repeat_time": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
         "length": lambda v: _whole(v) and v >= 0,
@@ -109,9 +110,9 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
         "max_dynamic_patch": lambda v: _whole(v) and v >= 1,
     }
     for key, good in checks.items():
-        if key in known and not good(known[key]):
-            raise FormatError(f"{where}: {key} is {known[key]!r}")
-    return MmprSet(name, **known, other={key: value for key, value in entry.items() if key not in known})
+        if key in fields and not good(fields[key]):
+            raise FormatError(f"{where}: {key} is {fields[key]!r}")
+    return MmprSet(name, **fields, other={key: value for key, value in entry.items() if key not in fields})
 
 
 def _whole(value: Any) -> bool:
@@ -119,7 +120,7 @@ def _whole(value: Any) -> bool:
 
 
 def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """Content keys of a ``meta.json`` and of the sets' rows; of what is missing or broken, none: reading says so."""
+    """Content keys of a ``meta.json`` and of its sets' rows. Missing or broken files have none."""
     meta = Path(path) / META if Path(path).is_dir() else Path(path)
     if not meta.is_file():
         return {}
@@ -133,9 +134,9 @@ def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, 
 
 
 def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
-    """Which rows of a set are used, in which order: numbers below ``length``, shuffled with the set's index as seed.
+    """The used rows of a set in order: numbers below ``length``, shuffled with the set's index as seed.
 
-    ``repeat_time`` below 1 draws that share of the rows, rounded down; from 1 on, each row comes as often as its
+    A ``repeat_time`` below 1 draws that share of the rows, rounded down; from 1 on, each row occurs as often as its
     integer part says.
     """
     import numpy as np
@@ -149,10 +150,10 @@ def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
 
 
 def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """(set, row) of every example of the mixed sets.
+    """The (set, row) of every example of the mixed sets.
 
-    One set after the other; with ``resample`` as many examples in all, each from a set drawn with a weight of the root
-    of its length, whose rows come in their order and over again.
+    The sets follow each other. With ``resample`` the total number is the same, but each example is from a set drawn
+    with the square root of its length as weight; the rows of a set keep their order and start over at its end.
     """
     if not resample:
         for index, rows in enumerate(used):
@@ -173,7 +174,7 @@ def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0
 
 
 class LineFile:
-    """The lines of a text file by number, read when asked for; only their places are held in memory."""
+    """The lines of a text file by number, read on demand; only their offsets are held in memory."""
 
     def __init__(self, path: str | Path) -> None:
         import numpy as np
@@ -203,12 +204,12 @@ class LineFile:
 
 
 def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path:
-    """Where a path of a ``meta.json`` lies: below ``root`` if given, else by its own folder, the ones above, or here.
+    """Resolve a path of a ``meta.json``: below ``root`` if given, else its folder, those above, or the current one.
 
-    Released files name paths from the folder that holds ``MMPR/``.
+    Released files have paths relative to the folder that contains ``MMPR/``.
 
     Raises:
-        FormatError: it is nowhere; the message lists where was looked.
+        FormatError: the path does not exist; the message lists the searched folders.
     """
     home = Path(meta).absolute().parent
     bases = [Path(root)] if root is not None else [home, home.parent, home.parent.parent, Path.cwd()]
@@ -216,4 +217,4 @@ def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path
         if (base / path).exists():
             return base / path
     looked = ", ".join(str(base) for base in dict.fromkeys(bases))
-    raise FormatError(f"{meta}: {path} is not below {looked}; say where (data.root=...)")
+    raise FormatError(f"{meta}: {path} is not below {looked}; set its folder (data.root=...)")

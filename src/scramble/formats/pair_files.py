@@ -1,4 +1,4 @@
-"""Pairs alone, without their images, from any pair file: for the audit of a data set somebody else made."""
+"""Read pairs without their images from any pair file, to audit data sets from elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scramble.records import PreferencePair, RecordError
 from scramble.storage.files import StoreError, read_json
 from scramble.storage.tables import read_table, table_path
 
-# keys that only rows of this format have -> how they are read
+# keys that only rows of this format have -> the function that parses them
 READERS: dict[str, Callable[[Mapping[str, Any]], rows.Parsed]] = {
     "conversations+rejected_conversations": rows.from_scramble_release,
     "messages+rejected_response": partial(rows.from_ms_swift, join_turns=True),
@@ -30,18 +30,18 @@ SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 
 
 def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
-    """The pairs of a data set folder or file, its format told from its content.
+    """The pairs of a data set folder or file. The format is detected from the content.
 
     Reads this project's data sets (a folder with ``pairs.parquet``), the formats of
     :data:`scramble.formats.files.FORMATS`, rows of any of :data:`READERS` as JSON, JSONL, CSV or parquet, an MMPR
-    ``meta.json`` (every row of every set once), and SugarCrepe's JSON (a file, or a folder with one file per kind). All
-    JSON files of a folder are read, or where it has none all files of rows.
+    ``meta.json`` (each row of each set once), and SugarCrepe's JSON (a file, or a folder with one file per kind). All
+    JSON files of a folder are read, or all files of rows if it has no JSON file.
 
     Args:
-        on_bad: called for each row that cannot be used, which is then left out; without it such a row is an error.
+        on_bad: called for each row that cannot be used, which is then skipped; without it such a row is an error.
 
     Raises:
-        FormatError: naming the file, and the row where there is one.
+        FormatError: the data cannot be read; the message names the file and, where possible, the row.
     """
     path, on_bad = Path(path), on_bad or refuse
     if path.is_dir() and table_path(path, PreferencePair).exists():
@@ -52,24 +52,24 @@ def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[Pre
     if not path.is_dir():
         yield from _file_pairs(path, on_bad, names)
         return
-    found = sorted(f for f in path.iterdir() if f.suffix.lower() in ROW_FILES and f.name not in NO_ROWS)
-    files = [file for file in found if file.suffix.lower() == ".json"] or found
+    row_files = sorted(f for f in path.iterdir() if f.suffix.lower() in ROW_FILES and f.name not in NO_ROWS)
+    files = [file for file in row_files if file.suffix.lower() == ".json"] or row_files
     if not files:
         train = table_path(path / "train", PreferencePair)
         hint = f"{train.parent}" if train.exists() else "the pair file itself"
-        raise FormatError(f"{path} holds neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): give {hint}")
+        raise FormatError(f"{path} has neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): give {hint}")
     for file in files:
         yield from _file_pairs(file, on_bad, names)
 
 
-NO_ROWS = ("dataset_info.json",)  # LLaMA-Factory's description of the files beside it
+NO_ROWS = ("dataset_info.json",)  # LLaMA-Factory's description of the other files
 
 
 def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[PreferencePair]:
     if path.suffix.lower() == ".json" and path.is_file() and isinstance(content := _json(path), dict):
         if mmpr.is_meta(content):
             yield from mmpr_pairs(path, on_bad)
-        elif _is_row(content):  # rows, one per line, of which there is one
+        elif _is_row(content):  # a file with one row per line and only one row
             yield from _row_pairs([(1, content)], path, on_bad, names)
         else:
             yield from sugarcrepe_pairs(content, path, on_bad, names)
@@ -80,7 +80,7 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
 
 
 def _is_row(content: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a row, and not rows by key or columns: one of its two answers is a text or a message."""
+    """Whether a JSON object is a row, not rows by key or columns: one of its two answers is a text or a message."""
     answers = {name for pair in rows.ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
     values = [content[name] for name in answers & set(content)]
     return any(isinstance(value, str) or _is_message(value) for value in values)
@@ -105,7 +105,7 @@ def _row_pairs(
 
 
 def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
-    """The pairs of all sets of an MMPR ``meta.json``, every row once; a pair's kind is its set's name."""
+    """The pairs of all sets of an MMPR ``meta.json``, each row once. A pair's kind is the name of its set."""
     on_bad = on_bad or refuse
     names = ImageNames()
     for one in mmpr.read_meta(path):
@@ -126,7 +126,7 @@ ROW_ERRORS = (FormatError, RecordError, KeyError, TypeError, ValueError, Attribu
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a row, in one line; the same for rows with the same fault, so that they can be counted."""
+    """The fault of a row in one line, which is the same for rows with the same fault, so that they can be counted."""
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -140,13 +140,13 @@ def sugarcrepe_pairs(
 ) -> Iterator[PreferencePair]:
     """The pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``, keys with gaps.
 
-    The kind is the file's name (``swap_obj.json`` is ``swap-object``), the pair's id that and the key. Source:
+    The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is that and the key. Source:
     Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
     path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
     if content and not any(isinstance(row, Mapping) for row in content.values()):
-        columns = "; it holds columns, write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
-        raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are those of no pair file{columns}")
+        columns = "; it contains columns, write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
+        raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are not those of a pair file{columns}")
     operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():
@@ -160,11 +160,11 @@ def sugarcrepe_pairs(
 
 
 class ImageNames:
-    """Ids for the images of rows, which are not opened: a file's base name, or more where other images have it.
+    """Ids for the images of rows, which are not opened: the file's base name, or more of the path if that is taken.
 
-    The first image of a base name has it as its id; another one of that name (ScienceQA's are all ``image.png``) has
-    its path, without suffix and with it. Embedded images are the same if their bytes are. Without a name and bytes an
-    image is none.
+    The first image with a base name gets it as its id. Another one with that name (ScienceQA's are all ``image.png``)
+    gets its path, without or with suffix. Embedded images are the same if their bytes are. An image without name and
+    bytes is invalid.
     """
 
     def __init__(self) -> None:
@@ -172,9 +172,9 @@ class ImageNames:
         self._owner: dict[str, str] = {}
 
     def of_all(self, images: Sequence[Any], root: str = "") -> tuple[str, ...]:
-        """The ids of a row's images. ``root`` tells images of one name in several folders apart.
+        """The ids of a row's images. ``root`` distinguishes images of the same name in several folders.
 
-        Raises FormatError for what is no image.
+        Raises FormatError for a value that is not an image.
         """
         ids = (self._of(image, root) for image in images)
         return tuple(name for name in ids if name)
@@ -198,14 +198,14 @@ class ImageNames:
         if not path.name:
             return _digest(key)
         bare = path.parent / path.stem
-        known = [path.stem, str(bare), str(path), str(PurePosixPath(root) / path), f"{path}#{_digest(key)}"]
-        for name in known:
+        candidates = [path.stem, str(bare), str(path), str(PurePosixPath(root) / path), f"{path}#{_digest(key)}"]
+        for name in candidates:
             if name and len(name) <= LONGEST and self._owner.setdefault(name, key) == key:
                 return name
         return _digest(key)
 
 
-LONGEST = 300  # characters of an id; what is longer is an image written as text
+LONGEST = 300  # characters of an id; a longer text is an encoded image
 
 
 def _digest(data: bytes | str) -> str:
@@ -213,7 +213,7 @@ def _digest(data: bytes | str) -> str:
 
 
 def _json(path: Path) -> Any:
-    """The value in a JSON file; None where it holds a row per line or cannot be read, which the rows' reader sees."""
+    """The value in a JSON file; None if it has one row per line or cannot be read, which the rows' reader reports."""
     try:
         return read_json(path)
     except StoreError:
@@ -225,9 +225,9 @@ def _reader(row: Any) -> Callable[[Mapping[str, Any]], rows.Parsed]:
         raise FormatError("not a JSON object")
     for keys, reader in READERS.items():
         if all(key in row for key in keys.split("+")):
-            plain = isinstance(row.get("chosen"), str)  # MMPR's answers are; a question may also have messages
+            plain = isinstance(row.get("chosen"), str)  # only MMPR has plain answers
             return reader if plain or reader is not rows.from_mmpr else rows.from_answers
-    raise FormatError(f"its keys ({', '.join(row)}) are those of no known format: {'; '.join(READERS)}")
+    raise FormatError(f"its keys ({', '.join(row)}) are not those of a known format: {'; '.join(READERS)}")
 
 
 def _is_own_table(path: Path) -> bool:
@@ -237,4 +237,4 @@ def _is_own_table(path: Path) -> bool:
     try:
         return path.is_file() and "pair_id" in pq.read_schema(path).names
     except (pa.ArrowException, OSError, UnicodeDecodeError):
-        return False  # the rows' reader says so
+        return False  # the rows' reader reports it

@@ -1,4 +1,4 @@
-"""What a pair is beside its texts, as one JSON value: kept by every export, so that an import gives the same pair."""
+"""All fields of a pair except its texts, as one JSON value. Exports keep it, so that an import gives the same pair."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COLUMN = "provenance"
 
 
 class FormatError(ValueError):
-    """A file that is not in the format it is read as. The message names file and row, in one line."""
+    """A file that does not have the expected format. The message names file and row, in one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # it can quote the file, line breaks included
+        super().__init__(" ".join(message.splitlines()))  # quoted content can contain line breaks
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:
-    """All fields of a pair but its texts, as plain JSON."""
+    """All fields of a pair except its texts, as plain JSON."""
     values = {f.name: getattr(pair, f.name) for f in dataclasses.fields(pair) if f.name not in TEXTS}
     values["image_ids"] = list(pair.image_ids)
     values["edits"] = [[list(edit.chosen), list(edit.rejected)] for edit in pair.edits]
@@ -30,31 +30,31 @@ def provenance(pair: PreferencePair) -> dict[str, Any]:
 
 
 def pair_from(
-    prompt: str, chosen: str, rejected: str, known: Mapping[str, Any] | str | None, image_ids: tuple[str, ...]
+    prompt: str, chosen: str, rejected: str, record: Mapping[str, Any] | str | None, image_ids: tuple[str, ...]
 ) -> PreferencePair:
-    """A pair from its texts and, where there is one, its provenance.
+    """A pair from its texts and, if there is one, its provenance.
 
-    A row made by other software has none: its id is a content key of images and texts, its kind ``unknown``.
+    A row from other software has no provenance: its id is a content key of images and texts, and its kind ``unknown``.
 
     Raises:
-        FormatError: a provenance that this project has not written.
+        FormatError: the provenance was not written by this project.
     """
-    if isinstance(known, str):
-        known = json.loads(known) if known else None
-    if known is not None and not isinstance(known, Mapping):
+    if isinstance(record, str):
+        record = json.loads(record) if record else None
+    if record is not None and not isinstance(record, Mapping):
         raise FormatError(f"{COLUMN} is not a JSON object")
-    if not known:
+    if not record:
         return PreferencePair(
             content_key(image_ids, prompt, chosen, rejected), image_ids, prompt, chosen, rejected, "unknown"
         )
-    values = _checked(known, len(chosen), len(rejected))
+    values = _checked(record, len(chosen), len(rejected))
     values["image_ids"] = tuple(values.get("image_ids") or image_ids)
     values["edits"] = tuple(Edit((c[0], c[1]), (r[0], r[1])) for c, r in values.get("edits") or ())
     return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, **values)
 
 
-def _checked(known: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
-    """The values of a provenance, each of its field's type, edits within texts of these lengths; else FormatError."""
+def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
+    """Check that provenance values have the types of their fields and edits lie within texts of these lengths."""
 
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -71,15 +71,15 @@ def _checked(known: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, 
         "details": lambda v: isinstance(v, Mapping),
     }
     for field in ("pair_id", "kind"):
-        if field not in known:
+        if field not in record:
             raise FormatError(f"{COLUMN} has no {field}")
-    for field, value in known.items():
+    for field, value in record.items():
         if field not in checks:
             raise FormatError(f"{COLUMN} has an unknown field {field}")
         if not checks[field](value):
             raise FormatError(f"{COLUMN}: {field} is {value!r:.80}")
     try:
-        json.dumps(known, ensure_ascii=False).encode()
+        json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"{COLUMN} holds half a character (a lone surrogate)") from error
-    return dict(known)
+        raise FormatError(f"{COLUMN} contains half a character (a lone surrogate)") from error
+    return dict(record)

@@ -1,12 +1,12 @@
-"""One row in each format, both ways: pure functions from a pair and its image paths to JSON and back.
+"""Convert between pairs and rows of each format: pure functions from a pair and its image paths to JSON and back.
 
 - TRL: ``prompt`` / ``chosen`` / ``rejected`` as messages, ``images``.
 - LLaMA-Factory: sharegpt ranking, ``conversations`` / ``chosen`` / ``rejected`` turns, ``images``.
 - ms-swift: ``messages`` with the chosen answer last, ``rejected_response``, ``images``.
 - SCRAMBLe: see :mod:`scramble.formats.scramble`.
-- MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` a path, a list or absent.
+- MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` is a path, a list or missing.
 
-Image placeholders are ``<image>``, one an image, before the text; TRL's messages have typed parts instead.
+Image placeholders are ``<image>``, one per image, before the text; TRL's messages have typed parts instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Parsed = tuple[tuple[str, str, str], list[Any], Any]  # texts, images, provenanc
 
 
 def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
-    """A row that TRL's DPOTrainer takes for vision data."""
+    """A row of vision data for TRL's DPOTrainer."""
     parts: list[dict[str, str]] = [{"type": "image"} for _ in images]
     return {
         "prompt": [{"role": "user", "content": [*parts, {"type": "text", "text": pair.prompt}]}],
@@ -42,7 +42,7 @@ def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
 def from_trl(row: Mapping[str, Any]) -> Parsed:
     """Texts and images of a TRL row: plain strings, or messages with plain or typed content.
 
-    The prompt may be a column of its own, or the turn before the answers ("implicit prompt").
+    The prompt may be a separate column or the turn before the answers ("implicit prompt").
     """
     parsed = _preference(row, "prompt" if "prompt" in row else "", ("chosen", "rejected"), join_turns=False)
     if "prompt" not in row and isinstance(row["chosen"], str):
@@ -51,19 +51,19 @@ def from_trl(row: Mapping[str, Any]) -> Parsed:
 
 
 def from_answers(row: Mapping[str, Any]) -> Parsed:
-    """Texts and images of a row for the audit: two answers (:data:`ANSWERS`), a prompt of some name or none.
+    """Texts and images of a row for the audit: two answers (:data:`ANSWERS`) and an optional prompt.
 
-    A row without one of :data:`PROMPTS` has an empty prompt; several turns before the answers are joined to one.
+    A row without one of :data:`PROMPTS` has an empty prompt; several turns before the answers are joined into one.
     """
     answers = next(pair for pair in ANSWERS if set(pair) <= set(row))
     prompt = next((name for name in PROMPTS if row.get(name) is not None), "")
-    texts, images, known = _preference(row, prompt, answers, join_turns=True)
+    texts, images, record = _preference(row, prompt, answers, join_turns=True)
     if not images:
         images = [next((row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")), "")]
-    return texts, images, known
+    return texts, images, record
 
 
-IMAGE_NAMES = ("filename", "image_path", "image_id")  # of what names an image, where no image itself is in the row
+IMAGE_NAMES = ("filename", "image_path", "image_id")  # columns with an image's name, if the row contains no image
 ANSWERS = (("chosen", "rejected"), ("response", "rejected_response"), ("caption", "negative_caption"))
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
 
@@ -93,13 +93,13 @@ def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, A
 def from_llama_factory(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
     """Texts and images of a LLaMA-Factory row.
 
-    ``join_turns`` joins several turns before the answers to one prompt (for the audit, which reads the answers);
-    without it such a row is refused, for a pair has one prompt.
+    ``join_turns`` joins several turns before the answers into one prompt, for the audit, which reads only the answers;
+    without it such a row is an error, because a pair has one prompt.
     """
     one = isinstance(row["conversations"], list) and len(row["conversations"]) == 1
     turns = _turns(row["conversations"], "conversations") if one or join_turns else []
     if not join_turns and [turn.role for turn in turns] != ["user"]:
-        raise FormatError("only one human turn before the two answers can be read")
+        raise FormatError("only one human turn before the two answers is supported")
     chosen, rejected = (_turn(row[name], name).text for name in ("chosen", "rejected"))
     return (_prompt(turns, join_turns, images_of(row)), chosen, rejected), images_of(row), row.get(COLUMN)
 
@@ -125,7 +125,7 @@ def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
 
 
 def from_ms_swift(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
-    """Texts and images of an ms-swift row; ``join_turns`` as for :func:`from_llama_factory`."""
+    """Texts and images of an ms-swift row; for ``join_turns`` see :func:`from_llama_factory`."""
     two = isinstance(row["messages"], list) and len(row["messages"]) == 2
     turns = _turns(row["messages"], "messages") if two or join_turns else []
     if (
@@ -133,7 +133,7 @@ def from_ms_swift(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
         or turns[-1].role != "assistant"
         or (not join_turns and [turn.role for turn in turns[:-1]] != ["user"])
     ):
-        raise FormatError("only one user and one assistant turn can be read")
+        raise FormatError("only one user and one assistant turn are supported")
     if "rejected_messages" in row:
         rejected = _answer(row["rejected_messages"], "rejected_messages")[1]
     else:
@@ -142,14 +142,14 @@ def from_ms_swift(row: Mapping[str, Any], join_turns: bool = False) -> Parsed:
 
 
 def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """A row of MMPR. One image is a path, several are a list, none leaves the key out."""
+    """A row of MMPR. One image is a path, several are a list; without an image there is no key."""
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     question = f"{IMAGE}\n" * len(images) + pair.prompt
     return {**image, "question": question, "chosen": pair.chosen, "rejected": pair.rejected, COLUMN: provenance(pair)}
 
 
 def from_mmpr(row: Mapping[str, Any]) -> Parsed:
-    """Texts and images of a row of MMPR. Placeholders among the text are dropped: images come before it."""
+    """Texts and images of a row of MMPR. Placeholders within the text are dropped: images precede it."""
     if row.get("video"):
         raise FormatError("video rows cannot be used")
     images = images_of(row)
@@ -162,7 +162,7 @@ def from_mmpr(row: Mapping[str, Any]) -> Parsed:
 
 
 def without_placeholders(text: str, images: int) -> str:
-    """A question without its image placeholders. Raises FormatError unless it has none, or as many as ``images``."""
+    """A question without its image placeholders. Raises FormatError unless it has none or exactly ``images``."""
     places = text.count(IMAGE)
     if places and places != images:
         raise FormatError(f"{places} image placeholders for {images} images")
@@ -171,9 +171,9 @@ def without_placeholders(text: str, images: int) -> str:
 
 
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """A row of SCRAMBLe's release. Raises FormatError unless the pair has one image: the format has place for one."""
+    """A row of SCRAMBLe's release. Raises FormatError unless the pair has one image, as the format requires."""
     if len(images) != 1:
-        raise FormatError(f"pair {pair.pair_id} has {len(images)} images: SCRAMBLe's format holds one a row")
+        raise FormatError(f"pair {pair.pair_id} has {len(images)} images: SCRAMBLe's format has one per row")
     return to_scramble(pair, images[0]) | {COLUMN: provenance(pair)}
 
 
@@ -186,20 +186,20 @@ def from_scramble_release(row: Mapping[str, Any]) -> Parsed:
 
 
 def parsed_pair(parsed: Parsed, image_ids: tuple[str, ...]) -> PreferencePair:
-    """The pair of a parsed row; its images by id. Raises FormatError for texts that cannot be a pair's."""
-    (prompt, chosen, rejected), _, known = parsed
+    """The pair of a parsed row, with its images by id. Raises FormatError if the texts cannot form a pair."""
+    (prompt, chosen, rejected), _, record = parsed
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         try:
             _plain(text, name).encode()
         except UnicodeEncodeError as error:
-            raise FormatError(f"{name} holds half a character (a lone surrogate)") from error
+            raise FormatError(f"{name} contains half a character (a lone surrogate)") from error
         if name != "prompt" and not text.strip():
             raise FormatError(f"empty {name}")
-    return pair_from(prompt, chosen, rejected, known, image_ids)
+    return pair_from(prompt, chosen, rejected, record, image_ids)
 
 
 def images_of(row: Mapping[str, Any]) -> list[Any]:
-    """The images of a row, from ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
+    """The images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
     if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
         return [images]
@@ -213,9 +213,9 @@ ROLES = {"human": "user", "gpt": "assistant"}
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One message of a conversation; ``typed`` says that its text came in typed parts, without placeholders.
+    """One message of a conversation. ``typed`` says whether its text was in typed parts, without placeholders.
 
-    ``places`` counts the places of images in it: placeholders, or typed parts.
+    ``places`` is its number of images: placeholders or typed parts.
     """
 
     role: str
@@ -225,26 +225,26 @@ class _Turn:
 
 
 def _spelled(value: Any) -> Any:
-    """A conversation that a table holds as text, in JSON or as Python prints it; anything else as it is."""
+    """Parse a conversation that a table stores as text, in JSON or as Python prints it; other values are unchanged."""
     if not isinstance(value, str) or not _CONVERSATION.match(value):
         return value
-    found = None
+    parsed = None
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         try:
-            found = json.loads(value, strict=False)
+            parsed = json.loads(value, strict=False)
         except ValueError:
-            found = ast.literal_eval(value.strip())
-    turns = [found] if isinstance(found, Mapping) else found
+            parsed = ast.literal_eval(value.strip())
+    turns = [parsed] if isinstance(parsed, Mapping) else parsed
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise FormatError("a conversation written as text cannot be read")
-    return found
+        raise FormatError("a conversation written as text cannot be parsed")
+    return parsed
 
 
 _CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
 
 
 def _answer(value: Any, what: str) -> tuple[list[_Turn], str]:
-    """The turns before an answer, and its text: a plain string, a message, or a conversation that ends with it."""
+    """The turns before an answer, and its text, from a plain string, a message, or a conversation that ends with it."""
     if isinstance(value, str):
         return [], value.strip()
     *before, last = _turns(value, what)
@@ -254,7 +254,7 @@ def _answer(value: Any, what: str) -> tuple[list[_Turn], str]:
 
 
 def _turns(value: Any, what: str) -> list[_Turn]:
-    """The turns of a conversation; a plain string is one of the user."""
+    """The turns of a conversation; a plain string is a turn of the user."""
     if isinstance(value, str):
         return [_Turn("user", value, places=value.count(IMAGE))]
     values = [value] if isinstance(value, Mapping) else value
@@ -264,7 +264,7 @@ def _turns(value: Any, what: str) -> list[_Turn]:
 
 
 def _turn(value: Any, what: str) -> _Turn:
-    """One message, in OpenAI's keys (``role``, ``content``) or ShareGPT's (``from``, ``value``)."""
+    """One message, with OpenAI's keys (``role``, ``content``) or ShareGPT's (``from``, ``value``)."""
     if not isinstance(value, Mapping):
         raise FormatError(f"{what} is not text")
     keys = ("from", "value") if "from" in value else ("role", "content")
@@ -277,7 +277,7 @@ def _turn(value: Any, what: str) -> _Turn:
         return _Turn(role, text, places=text.count(IMAGE))
     if not all(isinstance(part, Mapping) for part in content):
         raise FormatError(f"{what} is not text")
-    # Arrow fills the fields that a part lacks with None.
+    # Arrow fills missing fields of a part with None.
     texts = [_plain(part.get("text") or "", what) for part in content if part.get("type") == "text"]
     places = sum(part.get("type") in ("image", "image_url") for part in content)
     return _Turn(role, "".join(texts), typed=True, places=places)
@@ -285,13 +285,13 @@ def _turn(value: Any, what: str) -> _Turn:
 
 def _prompt(turns: Sequence[_Turn], join_turns: bool, images: Sequence[Any]) -> str:
     places = sum(turn.places for turn in turns)
-    if places and places != len(images) and not join_turns:  # the audit, which joins turns, sees no image
+    if places and places != len(images) and not join_turns:  # the audit, which joins turns, does not use images
         raise FormatError(f"{places} image placeholders for {len(images)} images")
     texts = [turn.text if turn.typed else turn.text.replace(IMAGE, "").strip() for turn in turns]
     if len(turns) <= 1:
         return "".join(texts)
     if not join_turns:
-        raise FormatError("only one message in each of prompt, chosen and rejected can be read")
+        raise FormatError("only one message in each of prompt, chosen and rejected is supported")
     return "\n".join(f"{turn.role}: {text}" for turn, text in zip(turns, texts, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image a row.
+"""SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image per row.
 
 Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file of its repository
 (``data/synthetic_data.json``, images of COCO 2017 train). A human turn is ``<image>\\ncaption:``.
@@ -18,7 +18,7 @@ YES_NO = {"yes", "no"}
 
 
 def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
-    """The image path and the pair of one row (``number`` counts from 1). Raises RecordError saying what is missing."""
+    """The image path and the pair of one row (``number`` counts from 1). Raises RecordError naming what is missing."""
     if not isinstance(row, dict):
         raise RecordError("not a JSON object")
     image = row.get("image")
@@ -27,7 +27,7 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
     if image is None or image == "" or image == []:
         raise RecordError("row without image")
     if not isinstance(image, str):
-        raise RecordError(f"image is not a path but {type(image).__name__}")
+        raise RecordError(f"image is {type(image).__name__}, not a path")
     prompt, chosen = _turns(row, "conversations")
     rejected_prompt, rejected = _turns(row, "rejected_conversations")
     if prompt != rejected_prompt:
@@ -47,9 +47,9 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
-    """Ids of images by path: the file's name without suffix, or where files share it the path, whole if need be.
+    """Ids of images by path: the file's name without suffix, or the path if files share that name.
 
-    COCO's names are ids already (the same in all of its releases); ``0/image.png`` and ``1/image.png`` are not.
+    COCO's names are unique in all of its releases; ``0/image.png`` and ``1/image.png`` are examples of shared names.
     """
     paths = list(dict.fromkeys(paths))
     stems = Counter(_posix(path).stem for path in paths)
@@ -62,12 +62,12 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _posix(path: str) -> PurePosixPath:
-    """A path that may have been written on Windows."""
+    """Parse a path that may have been written on Windows."""
     return PurePosixPath(path.replace("\\", "/"))
 
 
 def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
-    """One row of the release format. ``image`` is the file's path as the row shall name it."""
+    """One row of the release format. ``image`` is the file's path to write into the row."""
     prompt = {"from": "human", "value": f"{IMAGE}\n{pair.prompt}"}
     return {
         "id": pair.image_ids[0],
