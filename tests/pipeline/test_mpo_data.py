@@ -181,7 +181,7 @@ def test_mmpr_trains_with_images_text_alone_and_several_images(pictures: Path, s
     assert Counter(len(p.image_ids) for p in pairs) == {1: 6, 2: 2, 3: 2, 0: 2}
     reasons = [row["reason"].partition(":")[0] for row in read_jsonl(run / "data" / "rejected_rows.jsonl")]
     assert Counter(reasons) == {"missing image": 1, "empty chosen": 1}
-    assert "2 rows could not be used" in done.stdout and "all sets are cut by model.max_tiles" in done.stdout
+    assert "2 rows could not be used" in done.stdout and "model.max_tiles applies to all sets" in done.stdout
     summary = json.loads((run / "train" / "mpo-seed0" / "stage.json").read_text())["summary"]
     assert summary["steps"] == 4 and summary["examples"] == 12 and summary["refused"] == 0
     rows = list(read_jsonl(run / "train" / "mpo-seed0" / "metrics.jsonl"))

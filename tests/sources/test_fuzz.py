@@ -1,8 +1,8 @@
-"""Damaged input files: every outcome is a clean result or one line, and no text comes out shortened unseen.
+"""Damaged input files: every outcome is a valid result or a one-line error, and no text is silently shortened.
 
-A valid file is made, damaged by a seed in one of the ways that files get damaged, and read. What a damaged file says
-can differ (a flipped bit can make another letter), so the records themselves are not compared with the whole file's;
-but each caption must be as long as its own, or its rows must be among the rejected ones.
+A valid file is damaged in a typical way, chosen by the seed, and read. Its content can change (a flipped bit can make
+another letter), so the records are not compared with the original ones. But each caption must have its original length,
+or its row must be rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FAST, FULL = 60, 2100  # cases per reader
 
 
 def caption(number: int) -> str:
-    """A text that names its row and ends in a mark: whatever is missing shows."""
+    """A text with its row number at both ends, so that missing parts are detectable."""
     return f"Row {number:02d}: {WORDS[number % len(WORDS)]} and so on until the very end {number:02d}#"
 
 
@@ -131,7 +131,7 @@ def graphs(rows: Rows) -> bytes:
     return json.dumps(entries, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
 
 
-# name -> how rows are written, file's name, kind of source, options, whether its rows are lines of text
+# name -> function that writes rows, file name, kind of source, options
 READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
     "csv": (table, "captions.csv", "image_folder", {"id_column": "id"}),
     "jsonl": (lines, "captions.jsonl", "image_folder", {"id_column": "id"}),
@@ -146,7 +146,7 @@ READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
 
 
 def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[list[str], BadRows]:
-    """The texts of a file, and the rejected rows; raises what the reader raises."""
+    """The texts of a file, and the rejected rows. Passes on the reader's errors."""
     bad = BadRows(max_fraction=1.0)
     if kind == "mmpr":
         (file.parent / "meta.json").write_text(json.dumps({"s": {"root": str(folder), "annotation": file.name}}))
@@ -210,7 +210,7 @@ ODD: list[Any] = [
 
 
 def damaged(rows: Rows, write: Callable[[Rows], bytes], draw: random.Random) -> tuple[bytes, str]:
-    """The bytes of a damaged file, and how it was damaged."""
+    """The bytes of a damaged file, and the kind of damage."""
     rows = [dict(row) for row in rows]
     how = draw.choice(
         ["flip", "flip", "cut", "cut", "insert", "drop", "type", "type", "column", "twice", "encoding", "remove"]
@@ -254,7 +254,7 @@ def damaged(rows: Rows, write: Callable[[Rows], bytes], draw: random.Random) -> 
 
 
 def check(name: str, seed: int, images: Path, folder: Path) -> str:
-    """Read one damaged file; returns what came of it. Fails on a trace, a text of several lines or a shortened text."""
+    """Read one damaged file and return the outcome. Fails on a traceback, a long message, or a shortened text."""
     write, file_name, kind, options = READERS[name]
     draw = random.Random(f"{name} {seed}")
     rows: Rows = [{"id": n, "image": f"{n}.png", "caption": caption(n)} for n in range(ROWS)]
@@ -277,7 +277,7 @@ def check(name: str, seed: int, images: Path, folder: Path) -> str:
         named = re.match(r"Row (\d\d): ", text)
         if how == "type" or bad.rejected or not named or named[1] not in whole:
             continue
-        length = min(whole[named[1]], whole.get(text[-3:-1], 1000))  # a flipped bit can be one of the number
+        length = min(whole[named[1]], whole.get(text[-3:-1], 1000))  # a flipped bit can change the number
         allowed = {"flip": 8, "remove": 200}.get(how, 0)  # a removed stretch can lie within one text
         assert length - len(text) <= allowed, f"{name}, seed {seed} ({how}): {text!r}"
     return "rejected rows" if bad.rejected else "clean"

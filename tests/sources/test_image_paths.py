@@ -1,4 +1,4 @@
-"""Paths of images as other systems write them: found where they can be, else named in one line with the fix."""
+"""Image paths written by other systems are found if possible; otherwise a one-line error names them and the fix."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def images(kind: str, path: Path, bad: BadRows, options: dict[str, Any]) -> Iter
         ("Fotos/a.png", "Fotos/a.png "),
         (DECOMPOSED, COMPOSED.replace("/", "\\")),
         ("Fotos/a.png", "./Fotos/a.png"),
-        ("back\\slash.png", "back\\slash.png"),  # a letter here: the path as written counts
+        ("back\\slash.png", "back\\slash.png"),  # a valid character here: the exact path takes precedence
     ],
 )
 @pytest.mark.parametrize("kind", list(MAKERS))
@@ -104,14 +104,14 @@ def test_an_export_with_names_of_other_systems_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("https://example.org/a.jpg", "image is an address, not a path .download the images first."),
-        ("file:///home/me/a.jpg", "image is an address"),
-        ("data:image/png;base64,AAAA", "image is an address"),
+        ("https://example.org/a.jpg", "image is a URL, not a path .download the images first."),
+        ("file:///home/me/a.jpg", "image is a URL"),
+        ("data:image/png;base64,AAAA", "image is a URL"),
         ("A" * 5000, "image is a text too long for a path"),
     ],
 )
-@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "mmpr"])  # which says "an image is not a path"
-def test_addresses_and_images_written_as_text_are_said_to_be_that(
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "mmpr"])  # its message differs
+def test_urls_and_encoded_images_in_place_of_paths_are_named(
     kind: str, name: str, message: str, tmp_path: Path
 ) -> None:
     path, options = MAKERS[kind](tmp_path, name)
@@ -125,10 +125,10 @@ def test_images_that_are_all_missing_point_to_the_key_of_their_folder(kind: str,
     path, options = MAKERS[kind](tmp_path, "gone.png")
     with pytest.raises(SourceError, match=r"missing image|unreadable image") as raised:
         list(images(kind, path, BadRows(), options))
-    assert ("data.images=..." in str(raised.value)) == (kind not in ("hf", "mmpr"))  # which have no such key
+    assert ("data.images=..." in str(raised.value)) == (kind not in ("hf", "mmpr"))  # these have no such key
 
 
-def test_a_file_that_is_no_image_is_said_to_be_none_the_same_each_time(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_gets_the_same_message_each_time(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"<!DOCTYPE html><html>404</html>")
     path, options = image_folder(tmp_path, "a.jpg")
     with pytest.raises(SourceError, match=r"a.jpg: cannot be decoded .not an image, or in a format that Pillow"):

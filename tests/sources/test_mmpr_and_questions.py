@@ -1,4 +1,4 @@
-"""MMPR and question files as data: what a row becomes, and what becomes of rows that cannot be used."""
+"""MMPR and question files as data: the records of rows, and the rejection of unusable rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lines(path: Path, rows: list[Any]) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """As released: a meta.json whose paths start at the folder that holds it all. Two good sets and all bad rows."""
+    """A release: a meta.json with paths relative to the top folder, two valid sets, and all kinds of bad rows."""
     home = tmp_path / "data" / "MMPR"
     for name in ("images/a/1.png", "images/a/2.png"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,14 +79,14 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
     release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with BadRows(tmp_path / "rejected.jsonl", 1.0) as bad:
-        found = list(mmpr.bundles(release, bad))
-    pairs = [pair for bundle in found for pair in bundle.pairs]
+        bundles = list(mmpr.bundles(release, bad))
+    pairs = [pair for bundle in bundles for pair in bundle.pairs]
     assert Counter(p.kind for p in pairs) == {"a": 4, "text": 2, "bad": 2}
     assert {p.pair_id for p in pairs if p.kind == "a"} == {"a/0000001", "a/0000001#2", "a/0000002", "a/0000002#2"}
-    both = next(bundle for bundle in found if bundle.pairs[0].pair_id == "a/0000002")
+    both = next(bundle for bundle in bundles if bundle.pairs[0].pair_id == "a/0000002")
     assert both.pairs[0].prompt == "Both?" and [i.image_id for i in both.images] == list(both.pairs[0].image_ids)
     assert both.images[0].image.open().size == (40, 40)
-    assert all(not b.images and not b.pairs[0].image_ids for b in found if b.pairs[0].kind == "text")
+    assert all(not b.images and not b.pairs[0].image_ids for b in bundles if b.pairs[0].kind == "text")
     assert bad.reasons == {
         "missing image": 1,
         "unreadable image": 1,
@@ -98,16 +98,18 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
         "image is neither a path nor a list of paths": 1,
         "an image is not a path": 1,
     }
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "set text has 4 rows, its meta.json says 5" in said and "data_augment" in said and "max_dynamic_patch" in said
+        "set text has 4 rows, but its meta.json says 5" in output
+        and "data_augment" in output
+        and "max_dynamic_patch" in output
     )
     assert len(list(mmpr.bundles(release, BadRows(None, 1.0), limit=3))) == 3
     drawn = list(mmpr.bundles(release, BadRows(None, 1.0), resample=True, seed=1))
     assert len({b.pairs[0].pair_id for b in drawn}) == len(drawn)
 
 
-def test_what_is_missing_altogether_stops(release: Path, tmp_path: Path) -> None:
+def test_missing_files_are_errors(release: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"annotations/a\.jsonl is not below .*data\.root"):
         list(mmpr.bundles(release, BadRows(), root=tmp_path))
     with pytest.raises(SourceError, match=r"nowhere.json does not exist: give the meta.json"):
@@ -122,12 +124,12 @@ def test_an_export_comes_back_with_all_its_fields(tmp_path: Path) -> None:
         PreferencePair("p3", (), "Why?\n", "a", "b", "dropout-ntp"),
     ]
     write("mmpr", images, pairs, tmp_path)
-    found = {b.pairs[0].pair_id: b for b in mmpr.bundles(tmp_path, BadRows())}
-    assert list(found) != [] and {name.removeprefix("scramble/") for name in found} == {"p1", "p2", "p3"}
-    first = found["scramble/p1"]
+    bundles = {b.pairs[0].pair_id: b for b in mmpr.bundles(tmp_path, BadRows())}
+    assert list(bundles) != [] and {name.removeprefix("scramble/") for name in bundles} == {"p1", "p2", "p3"}
+    first = bundles["scramble/p1"]
     assert (first.pairs[0].details, first.pairs[0].scores, first.pairs[0].seed) == ({"x": [1]}, {"s": 0.5}, 3)
-    assert first.images[0].image.read() == encoded("red") and found["scramble/p3"].pairs[0].prompt == "Why?\n"
-    assert [i.image.read() for i in found["scramble/p2"].images] == [encoded("red"), encoded("blue")]
+    assert first.images[0].image.read() == encoded("red") and bundles["scramble/p3"].pairs[0].prompt == "Why?\n"
+    assert [i.image.read() for i in bundles["scramble/p2"].images] == [encoded("red"), encoded("blue")]
 
 
 def test_questions(tmp_path: Path) -> None:
@@ -149,11 +151,11 @@ def test_questions(tmp_path: Path) -> None:
         ],
     )
     bad = BadRows(None, 1.0)
-    found = list(questions.bundles(tmp_path / "q.jsonl", bad))
-    first, second, third = (bundle.questions[0] for bundle in found)
+    bundles = list(questions.bundles(tmp_path / "q.jsonl", bad))
+    first, second, third = (bundle.questions[0] for bundle in bundles)
     assert (first.question_id, first.image_ids, first.question, first.answer) == ("first", ("1.png",), "How many?", "5")
     assert (second.choices, second.answers, second.image_ids) == (("x", "y"), ("B", "y"), ())
-    assert third.answer == "" and len(found[2].images) == 2
+    assert third.answer == "" and len(bundles[2].images) == 2
     assert bad.reasons == {
         "row without question": 1,
         "missing image": 1,
@@ -180,8 +182,8 @@ def test_question_ids_and_images_that_are_0(tmp_path: Path) -> None:
         ],
     )
     bad = BadRows(None, 1.0)
-    found = [bundle.questions[0] for bundle in questions.bundles(tmp_path / "q.jsonl", bad)]
-    assert [(q.question_id, q.answer) for q in found] == [("0", "0"), ("0000002", "1.5"), ("6", "")]
+    bundles = [bundle.questions[0] for bundle in questions.bundles(tmp_path / "q.jsonl", bad)]
+    assert [(q.question_id, q.answer) for q in bundles] == [("0", "0"), ("0000002", "1.5"), ("6", "")]
     assert bad.reasons == {
         "image is neither a path nor a list of paths": 1,
         "answers is not a list": 1,
@@ -190,7 +192,7 @@ def test_question_ids_and_images_that_are_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rejected", [" A red café.", "A red café.\n", "\tA red café. ", "A red cafe\u0301."])
-def test_texts_that_differ_outside_alone_are_no_pair(release: Path, rejected: str) -> None:
+def test_texts_that_differ_only_in_white_space_are_not_a_pair(release: Path, rejected: str) -> None:
     rows: list[Any] = [{"question": "?", "chosen": "A red café.", "rejected": rejected}]
     lines(release.parent / "annotations/text.jsonl", rows * 4)
     bad = BadRows(None, 1.0)
@@ -204,11 +206,11 @@ def test_mmpr_with_byte_order_marks_and_separators_in_texts(tmp_path: Path) -> N
     (tmp_path / "rows.jsonl").write_bytes(f"\ufeff{text}\n{text}\r{text}\n".encode())
     (tmp_path / "meta.json").write_text('\ufeff{"s": {"root": ".", "annotation": "rows.jsonl"}}')
     bad = BadRows(None, 1.0)
-    found = [bundle.pairs[0].chosen for bundle in mmpr.bundles(tmp_path, bad)]
-    assert found == ["one\u2028two\x85"] and bad.reasons == {"several rows on a line": 1}
+    bundles = [bundle.pairs[0].chosen for bundle in mmpr.bundles(tmp_path, bad)]
+    assert bundles == ["one\u2028two\x85"] and bad.reasons == {"several rows on a line": 1}
 
 
-def test_a_set_without_root_is_told_the_keys_that_there_are(tmp_path: Path) -> None:
+def test_the_message_about_a_set_without_root_lists_the_fields(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(json.dumps({"a": {"root": None, "annotation": "a.jsonl"}}))
     fields = "root, annotation, repeat_time, length, data_augment, max_dynamic_patch"
     with pytest.raises(SourceError, match=f"set 'a': no root; a set has {fields}$"):
@@ -224,7 +226,7 @@ def questions_of(tmp_path: Path, *rows: dict[str, Any]) -> tuple[list[Any], BadR
 
 @pytest.mark.parametrize("key", ["image", "images"])
 def test_both_keys_of_images_count_and_placeholders_are_dropped(tmp_path: Path, key: str) -> None:
-    found, bad = questions_of(
+    bundles, bad = questions_of(
         tmp_path,
         {key: "1.png", "question": "<image>\nWhat?"},
         {key: ["1.png"], "question": "What?"},
@@ -232,7 +234,7 @@ def test_both_keys_of_images_count_and_placeholders_are_dropped(tmp_path: Path, 
         {key: float("nan"), "question": "Why?"},
         {"question": "<image>\nWhat?"},
     )
-    assert [(one.question, one.image_ids) for one in found] == [
+    assert [(one.question, one.image_ids) for one in bundles] == [
         ("What?", ("1.png",)),
         ("What?", ("1.png",)),
         ("Why?", ()),
@@ -242,15 +244,15 @@ def test_both_keys_of_images_count_and_placeholders_are_dropped(tmp_path: Path, 
 
 def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:
     nan = float("nan")
-    found, bad = questions_of(
+    bundles, bad = questions_of(
         tmp_path,
         {"question": "How many?", "answer": 2.0, "answers": [2.0, None, nan, "", "two", 2.5], "choices": nan},
         {"question": "Which?", "answer": "A", "choices": ["one", "two", None, nan]},
         {"question": "Which?", "answer": "C", "choices": ["one", None, "three"]},
     )
-    assert (found[0].answer, found[0].answers, found[0].choices) == ("2", ("2", "two", "2.5"), ())
-    assert found[1].choices == ("one", "two")
-    assert dict(bad.reasons) == {"an option among choices is empty": 1} and len(found) == 2
+    assert (bundles[0].answer, bundles[0].answers, bundles[0].choices) == ("2", ("2", "two", "2.5"), ())
+    assert bundles[1].choices == ("one", "two")
+    assert dict(bad.reasons) == {"an option among choices is empty": 1} and len(bundles) == 2
 
 
 def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) -> None:
@@ -260,6 +262,6 @@ def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) ->
         list(questions.bundles(tmp_path, BadRows()))
 
 
-def test_a_folder_without_meta_json_is_told_the_key(tmp_path: Path) -> None:
+def test_the_message_about_a_folder_without_meta_json_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"meta.json does not exist: give the meta.json.*data.path=\.\.\."):
         list(mmpr.bundles(tmp_path, BadRows()))

@@ -1,4 +1,4 @@
-"""Every source reads files in its format, made here, and each kind of bad row is named and counted."""
+"""Every source reads files in its format, and each kind of bad row is named and counted."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def test_each_bad_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     (record,) = read("image_folder", tmp_path, bad=bad, id_column="id")
     assert record.image_id == "1" and bad.used == 1 and bad.rejected == 11
     listed = {row["row"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")}
-    wanted = {
+    expected = {
         2: "row without caption",
         3: "empty caption",
-        4: "caption is not text",
+        4: "caption is int, not text",
         5: "row without image",
         6: "duplicate id",
         7: "unreadable image",
@@ -108,8 +108,8 @@ def test_each_bad_row_is_listed_with_its_reason(tmp_path: Path) -> None:
         11: "not JSON",
         12: "duplicate caption",
     }
-    assert listed.keys() == wanted.keys()
-    for row, reason in wanted.items():
+    assert listed.keys() == expected.keys()
+    for row, reason in expected.items():
         assert listed[row].startswith(reason), (row, listed[row])
     assert "gone.png" in listed[10] and "cut.jpg" in listed[7] and "1 is a.png and b.png" in listed[6]
 
@@ -296,11 +296,11 @@ def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
     assert bad.reasons == {
         "row without id": 1,
         "id is neither text nor a number": 1,
-        "image is not a path but int": 1,
-        "image is not a path but list": 1,
+        "image is int, not a path": 1,
+        "image is list, not a path": 1,
         "row without caption": 1,
         "row without image": 1,
-        "caption holds half a character (a lone surrogate)": 1,
+        "caption contains half a character (a lone surrogate)": 1,
     }
 
 
@@ -343,7 +343,7 @@ def test_coco_rows_of_other_types_are_listed(tmp_path: Path) -> None:
         "missing image": 1,
         "row without caption": 1,
         "row without id": 3,
-        "image is not a path but int": 1,
+        "image is int, not a path": 1,
     }
 
 
@@ -351,7 +351,7 @@ def test_release_images_in_folders_of_their_own_keep_apart(tmp_path: Path) -> No
     for n, color in enumerate(["red", "green", "blue"]):
         (tmp_path / str(n)).mkdir()
         (tmp_path / str(n) / "image.png").write_bytes(encoded(color))
-    (tmp_path / "image.png").write_bytes(encoded("white"))  # another row's missing image is not this one
+    (tmp_path / "image.png").write_bytes(encoded("white"))  # this is not the missing image of another row
     rows = [release_row(f"{n}/image.png", f"A dog {n}.", f"A cat {n}.") for n in (0, 1, 2, 0, 3)]
     rows.append(release_row("0/image.jpg", "A dog.", "A cat."))
     (tmp_path / "release.json").write_text(json.dumps(rows))
@@ -371,7 +371,7 @@ def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None
         write_images(tmp_path / folder, "1.jpg", f"{folder}.jpg")
     graphs: list[dict[str, Any]] = [{"image_id": name, "objects": []} for name in (1, "VG_100K", 0)]
     (tmp_path / "graphs.json").write_text(json.dumps(graphs))
-    asked = [
+    questions = [
         {
             "id": "VG_100K",
             "qas": [
@@ -381,22 +381,27 @@ def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None
             ],
         }
     ]
-    (tmp_path / "questions.json").write_text(json.dumps(asked))
+    (tmp_path / "questions.json").write_text(json.dumps(questions))
     bad = BadRows(max_fraction=0.95)
     found = list(scene_graphs.bundles(tmp_path, bad, graphs="graphs.json", questions="questions.json"))
     assert [bundle.key for bundle in found] == ["VG_100K"]
     (question,) = found[0].questions
     assert (question.question_id, question.answer, question.rationale) == ("0", "A dog", ())
-    assert bad.reasons == {"several images of that name": 1, "missing image": 1, "row without id": 1, "duplicate id": 1}
+    assert bad.reasons == {
+        "several images with this name": 1,
+        "missing image": 1,
+        "row without id": 1,
+        "duplicate id": 1,
+    }
 
 
 def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(tmp_path: Path) -> None:
     write_images(tmp_path, "000000000009.png", "000000000025.png")
 
     def row(image: Any, prompt: str = "<image>\ncaption:") -> dict[str, Any]:
-        asked = {"from": "human", "value": prompt}
+        questions = {"from": "human", "value": prompt}
         answers = {"conversations": "A dog.", "rejected_conversations": "A cat."}
-        return {"image": image, **{key: [asked, {"from": "gpt", "value": text}] for key, text in answers.items()}}
+        return {"image": image, **{key: [questions, {"from": "gpt", "value": text}] for key, text in answers.items()}}
 
     rows = [
         row("coco\\train2017\\000000000009.png"),
@@ -408,9 +413,9 @@ def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(t
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=1.0)
     records = [record for record, _ in read_with_pairs(tmp_path / "release.json", bad)]
-    assert [record.image_id for record in records] == ["000000000009", "000000000025"]  # COCO's ids, from any system
+    assert [record.image_id for record in records] == ["000000000009", "000000000025"]  # COCO's ids on any system
     assert dict(bad.reasons) == {
-        "image is not a path but list": 1,
+        "image is list, not a path": 1,
         "2 image placeholders for 1 image": 1,
         "row without image": 1,
     }
@@ -423,13 +428,13 @@ def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_
 
     write_images(tmp_path, "1.jpg")
     (tmp_path / "graphs.json").write_text(json.dumps([{"image_id": 1, "objects": []}]))
-    asked = {str(n): {"imageId": n, "question": f"What {n}?", "answer": "x"} for n in (1, 2, 3)}
-    (tmp_path / "questions.json").write_text(json.dumps(asked))
+    questions = {str(n): {"imageId": n, "question": f"What {n}?", "answer": "x"} for n in (1, 2, 3)}
+    (tmp_path / "questions.json").write_text(json.dumps(questions))
     files: dict[str, Any] = {"graphs": "graphs.json", "questions": "questions.json"}
     (bundle,) = scene_graphs.bundles(tmp_path, BadRows(), **files)
     assert [question.question for question in bundle.questions] == ["What 1?"]
-    said = " ".join(capsys.readouterr().out.split())
-    assert "2 questions are about images without a scene graph in graphs.json and are left out" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "2 questions about images without a scene graph in graphs.json are skipped" in output
     for key in files:
-        with pytest.raises(SourceError, match=rf"gone.json does not exist: name the file .data.{key}=\.\.\."):
+        with pytest.raises(SourceError, match=rf"gone.json does not exist: give the file .data.{key}=\.\.\."):
             list(scene_graphs.bundles(tmp_path, BadRows(), **{**files, key: "gone.json"}))

@@ -1,4 +1,4 @@
-"""No image is in two splits, whatever its ids and paths, and no wanted split stays empty where there are images."""
+"""No image is in two splits, whatever its ids and paths, and no requested split is empty if there are images."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def lines(path: Path, rows: list[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-# Each writes 30 contents under 90 names or rows, so that an image has three rows, and returns its options.
+# Each function writes 30 contents under 90 names or rows, so that an image has three rows, and returns the options.
 
 
 def names(folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    found = [f"{number:03d}.png" for number in range(90)]
-    for number, name in enumerate(found):
+    file_names = [f"{number:03d}.png" for number in range(90)]
+    for number, name in enumerate(file_names):
         (folder / name).write_bytes(encoded(number % 30))
-    return found
+    return file_names
 
 
 def image_folder(folder: Path) -> dict[str, Any]:
@@ -90,11 +90,11 @@ def release(folder: Path) -> dict[str, Any]:
 
 
 def mmpr(folder: Path) -> dict[str, Any]:
-    """Rows with two images: an image is the first one of one row and the second one of another."""
-    found = names(folder)
+    """Rows with two images. Each image is the first one of one row and the second one of another."""
+    file_names = names(folder)
     rows = [
-        {"image": [name, found[n - 1]] if n % 3 else name, "question": "?", "chosen": f"{n}", "rejected": "x"}
-        for n, name in enumerate(found)
+        {"image": [name, file_names[n - 1]] if n % 3 else name, "question": "?", "chosen": f"{n}", "rejected": "x"}
+        for n, name in enumerate(file_names)
     ]
     lines(folder / "rows.jsonl", rows)
     (folder / "meta.json").write_text(json.dumps({"s": {"root": ".", "annotation": "rows.jsonl"}}))
@@ -102,14 +102,17 @@ def mmpr(folder: Path) -> dict[str, Any]:
 
 
 def questions(folder: Path) -> dict[str, Any]:
-    found = names(folder)
-    lines(folder / "q.jsonl", [{"id": n, "image": name, "question": "?", "answer": n} for n, name in enumerate(found)])
+    file_names = names(folder)
+    lines(
+        folder / "q.jsonl",
+        [{"id": n, "image": name, "question": "?", "answer": n} for n, name in enumerate(file_names)],
+    )
     return {"path": str(folder / "q.jsonl")}
 
 
 def gqa(folder: Path) -> dict[str, Any]:
-    found = names(folder)
-    (folder / "graphs.json").write_text(json.dumps({name.removesuffix(".png"): {"objects": {}} for name in found}))
+    file_names = names(folder)
+    (folder / "graphs.json").write_text(json.dumps({name.removesuffix(".png"): {"objects": {}} for name in file_names}))
     return {"path": str(folder), "graphs": "graphs.json"}
 
 
@@ -137,19 +140,19 @@ def test_no_content_is_in_two_splits_for_any_source(
     generate(folder, data=data, pairs={"method": "given", "audit": False}, seed=3)
     contents = {s: {image.image.sha256 for image in read_table(folder / s, ImageRecord)} for s in SPLITS}
     assert set().union(*contents.values()) == {ImageFile(encoded(n)).sha256 for n in range(30)}
-    assert sum(map(len, contents.values())) == 30, {split: len(found) for split, found in contents.items()}
-    assert all(contents.values()) or layout == "mmpr"  # whose rows are a few long chains
+    assert sum(map(len, contents.values())) == 30, {split: len(file_names) for split, file_names in contents.items()}
+    assert all(contents.values()) or layout == "mmpr"  # its rows form a few long chains
     if layout == "hf":
         assert "90 rows share 30 images" in capsys.readouterr().out
         captions = [image.captions for s in SPLITS for image in read_table(folder / s, ImageRecord)]
-        assert {len(found) for found in captions} == {3}
+        assert {len(file_names) for file_names in captions} == {3}
     else:
         assert "90 images have the same bytes as another one" in capsys.readouterr().out
     assert not (folder / "incoming").exists() and table_path(folder / "test", ImageRecord).exists()
 
 
 def test_the_split_of_an_image_of_its_own_follows_from_id_and_seed() -> None:
-    """As every earlier version assigned them; the expected ones were computed with it."""
+    """The assignment is the same as in all earlier versions, with which the expected values were computed."""
     groups = Groups()
     for number in range(400):
         groups.add(f"{number}.png", {f"{number}.png": ImageFile(encoded(number))})
@@ -180,10 +183,12 @@ def test_bundles_that_share_an_image_are_one_group_in_any_order(seed: int) -> No
     draw = random.Random(seed)
     bundles = [tuple(draw.sample(range(60), draw.choice([1, 1, 1, 2, 3]))) for _ in range(60)]
     groups = Groups()
-    numbers = [groups.add(f"k{i}", {str(n): ImageFile(encoded(n)) for n in found}) for i, found in enumerate(bundles)]
+    numbers = [
+        groups.add(f"k{i}", {str(n): ImageFile(encoded(n)) for n in file_names}) for i, file_names in enumerate(bundles)
+    ]
     split = groups.assign({"val": 0.3, "test": 0.3}, seed)
     of_image: dict[int, set[str]] = {}
     for bundle, number in zip(bundles, numbers, strict=True):
         for image in bundle:
             of_image.setdefault(image, set()).add(split[number])
-    assert all(len(found) == 1 for found in of_image.values())
+    assert all(len(file_names) == 1 for file_names in of_image.values())

@@ -1,4 +1,4 @@
-"""Local data sets: splits by every naming in use, files read in place, broken ones named in one line."""
+"""Local data sets: splits by all common naming schemes, reading in place, one-line errors for broken files."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, 
 def test_two_configurations_are_not_one_data_set(tmp_path: Path, name: str) -> None:
     write(tmp_path / name.format("en"), "red")
     write(tmp_path / name.format("de"), "red", captions=["Ein rotes Quadrat."])
-    with pytest.raises(SourceError, match=r"in 2 folders, .*: .*de, .*en\. Name one") as found:
+    with pytest.raises(SourceError, match=r"in 2 folders, .*: .*de, .*en\. Choose one") as raised:
         texts(tmp_path)
-    named = str(found.value).rpartition("data.path=")[2].rstrip(")")
+    named = str(raised.value).rpartition("data.path=")[2].rstrip(")")
     assert texts(Path(named)) == ["Ein rotes Quadrat."]
 
 
@@ -94,7 +94,7 @@ def test_one_file_and_saved_sets_have_the_split_that_they_are(tmp_path: Path) ->
     from datasets import Dataset, DatasetDict
 
     write(tmp_path / "test-00000-of-00001.parquet", "red")
-    for name in ("train", "test"):  # a file that is given by name is what is meant
+    for name in ("train", "test"):  # a file that is given by name is read for any split
         assert texts(tmp_path / "test-00000-of-00001.parquet", split=name) == ["A red square."]
     with pytest.raises(SourceError, match="no split val; it has test"):
         texts(tmp_path / "test-00000-of-00001.parquet", split="val")
@@ -178,18 +178,18 @@ def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None
         ("b'A dog.'", "a dictionary or bytes, written as text"),
         ("b is 'a letter'", ("b is 'a letter'",)),
         ('"A dog" it says.', ('"A dog" it says.',)),
-        ("['A dog.' 'A cat.']", "cannot be read"),
-        ('["A dog.", "A cat', ('["A dog.", "A cat',)),  # no closing bracket: a text
-        ('["A dog." and]', "cannot be read"),
+        ("['A dog.' 'A cat.']", "cannot be parsed"),
+        ('["A dog.", "A cat', ('["A dog.", "A cat',)),  # without a closing bracket it is a text
+        ('["A dog." and]', "cannot be parsed"),
         ("[]", "row without caption"),
         ('["A dog.", null]', "row without caption"),
-        ('[["A dog."]]', "not text but list"),
-        ('{"raw": "A dog."}', "not text but dict"),
-        ("[1, 2]", "not text but int"),
+        ('[["A dog."]]', "is list, not text"),
+        ('{"raw": "A dog."}', "is dict, not text"),
+        ("[1, 2]", "is int, not text"),
         (float("nan"), "row without caption"),
-        (7, "not text but int"),
-        (["A dog.", 7], "not text but int"),
-        (b"A dog.", "not text but bytes"),
+        (7, "is int, not text"),
+        (["A dog.", 7], "is int, not text"),
+        (b"A dog.", "is bytes, not text"),
         ("half \ud83d", "half a character"),
     ],
 )
@@ -218,7 +218,7 @@ def test_broken_files_are_one_line(tmp_path: Path) -> None:
         texts(tmp_path / "d")
 
 
-def test_a_table_beside_images_is_pointed_to_its_own_source(tmp_path: Path) -> None:
+def test_the_message_about_a_table_with_images_names_its_source(tmp_path: Path) -> None:
     (tmp_path / "captions.jsonl").write_text('{"image": "a.png", "caption": "x"}')
     for path in (tmp_path, tmp_path / "captions.jsonl"):
         with pytest.raises(SourceError, match="data=image_folder"):
@@ -231,13 +231,13 @@ def test_images_in_lists_of_one_and_a_column_used_twice(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded("red"))
     bad = BadRows(max_fraction=0.5)
     assert [r.captions for r in read("hf", tmp_path / "x.parquet", bad=bad)] == [("x", "y")]
-    assert bad.reasons == {"image is not a path but list": 1}
+    assert bad.reasons == {"image is list, not a path": 1}
     (record,) = read("hf", tmp_path / "x.parquet", image_column="path", id_column="path")
     assert (record.image_id, record.captions) == ("a.png", ("x", "y", "z"))
 
 
 def test_local_files_are_read_without_the_cache(tmp_path: Path) -> None:
-    """A file where the cache should be: whoever writes there fails, root too."""
+    """With a file in place of the cache folder every write fails, even for root."""
     (tmp_path / "cache").write_text("")
     write(tmp_path / "run [1]" / "x.parquet", *COLORS)
     code = (
@@ -257,7 +257,7 @@ def test_local_files_are_read_without_the_cache(tmp_path: Path) -> None:
 def test_settings_of_the_hub_alone_are_refused_for_local_files(tmp_path: Path, key: str) -> None:
     write(tmp_path / "en/train-00000-of-00001.parquet", "red")
     write(tmp_path / "de/train-00000-of-00001.parquet", "blue")
-    with pytest.raises(SourceError, match=f"leave data.{key} out"):
+    with pytest.raises(SourceError, match=f"remove data.{key}, or"):
         texts(tmp_path, **{key: "de"})
     assert texts(tmp_path / "de") == ["A blue square."]
 
@@ -269,7 +269,7 @@ def test_suffixes_in_capitals(tmp_path: Path) -> None:
     assert texts(tmp_path / "x", split="test") == ["A blue square."]
 
 
-def test_a_part_of_the_files_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_incomplete_set_of_files_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "data/train-00000-of-00003.parquet", "red")
     write(tmp_path / "data/train-00002-of-00003.parquet", "blue")
     write(tmp_path / "data/test-00000-of-00001.parquet", "green")

@@ -1,4 +1,4 @@
-"""Real input: image folders, COCO, Hugging Face data sets, questions, SCRAMBLe's release and MMPR, as records."""
+"""Read real data as records: image folders, COCO, Hugging Face data sets, questions, SCRAMBLe's release, MMPR."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
 
 
 class Bundled(NamedTuple):
-    """A source whose images come with other records: how it is read, and the types of those records."""
+    """A source whose images come with other records: the function that reads it, and the types of those records."""
 
     read: Callable[..., Iterator[Bundle]]
     tables: tuple[type, ...]
@@ -43,27 +43,27 @@ __all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "check", "read"]
 def read(
     kind: str, path: str | Path, *, bad: BadRows | None = None, limit: int | None = None, **options: Any
 ) -> Iterator[ImageRecord]:
-    """Stream the images and captions of one input; the end of the stream checks the rejected rows.
+    """Stream the images and captions of one input. At its end the number of rejected rows is checked.
 
     Args:
         kind: one of :data:`SOURCES`.
-        bad: collects rejected rows; a fresh one with the default limit when absent.
+        bad: collects rejected rows; by default a new collection with the default limit.
         limit: stop after this many images.
-        options: the source's own (see its ``read``), ``embed`` and ``verify`` among them.
+        options: options of the source (see its ``read``), including ``embed`` and ``verify``.
 
     Raises:
-        SourceError: unknown kind, unusable input, nothing usable in it, or too many rejected rows.
+        SourceError: the kind is unknown, the input has no usable row, or too many rows are rejected.
     """
     if kind not in SOURCES:
         raise SourceError(f"no source called {kind}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
     if bad is None:
         bad = BadRows()
-    if kind == "hf" and limit is not None:  # it gathers the rows of its images before it gives the first
+    if kind == "hf" and limit is not None:  # it collects the rows of all images before it yields the first one
         options["limit"] = limit
     yield from islice(SOURCES[kind](path, bad, **options), limit)
     check(kind, path, bad)
 
 
 def check(kind: str, path: str | Path, bad: BadRows) -> None:
-    """:meth:`BadRows.check` of a source at its end."""
+    """Call :meth:`BadRows.check` at the end of a source."""
     bad.check(path, "data.images" if kind in IMAGES_SETTING else "")

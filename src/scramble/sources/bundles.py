@@ -1,4 +1,4 @@
-"""Rows that belong to one split together: images with the pairs or questions about them."""
+"""Records that belong to the same split: images with the pairs or questions about them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from scramble.records import ImageRecord, PreferencePair, Question
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Images, pairs and questions. ``key`` decides the split: the (first) image's id, or the row's where it has none.
+    """Images, pairs and questions. ``key`` determines the split: the (first) image's id, or the row's id without image.
 
-    An image may stand in several bundles; a split's table holds it once.
+    An image can be in several bundles; the table of a split contains it once.
     """
 
     key: str

@@ -23,22 +23,22 @@ def read(
 ) -> Iterator[ImageRecord]:
     """Stream COCO images with their captions, in the order of the file.
 
-    The image's id is COCO's, twelve digits (``000000000724``): the same in the 2014 and 2017 releases and in the
-    benchmarks built on COCO, so overlaps can be found.
+    The image's id is COCO's twelve digits (``000000000724``). It is the same in the 2014 and 2017 releases and in the
+    benchmarks built on COCO, so that overlaps can be detected.
 
     Args:
         path: COCO's root folder, or the ``captions_*.json`` itself.
-        split: which split of a root folder.
-        images: the folder of image files; found from ``path`` by default.
+        split: the split of a root folder to read.
+        images: the folder of image files; by default it is found from ``path``.
 
     Raises:
-        SourceError: file or folder are missing, or the JSON is not COCO's.
+        SourceError: the file or folder is missing, or the JSON does not have COCO's form.
     """
     file, folder = _layout(Path(path), split, images)
     content = _content(file)
     captions: dict[str, list[str]] = {}
     seen_annotations: set[str] = set()
-    known = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)} - {""}
+    image_keys = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)} - {""}
     for number, row in enumerate(content["annotations"], 1):
         if not isinstance(row, dict):
             bad.reject(file, f"annotation {number} of the list", "not a JSON object")
@@ -49,16 +49,16 @@ def read(
             bad.reject(file, where, "duplicate id")
             continue
         seen_annotations.add(key)
-        if image_key not in known:
+        if image_key not in image_keys:
             bad.reject(file, where, "missing image", f"no image {row.get('image_id')} in the file")
             continue
         try:
-            found = clean_captions(row.get("caption"))
+            row_captions = clean_captions(row.get("caption"))
         except RecordError as error:
             bad.reject(file, where, str(error))
             continue
         texts = captions.setdefault(image_key, [])
-        texts.extend(caption for caption in found if caption not in texts)
+        texts.extend(caption for caption in row_captions if caption not in texts)
     yield from _images(file, folder, content["images"], captions, bad, embed, verify)
 
 
@@ -102,7 +102,7 @@ def _images(
 
 
 def _key(value: Any) -> str:
-    """What links annotations to images: an id as text, so that 7 and "7" are one; "" for what is no id."""
+    """The id that links annotations to images, as text, so that 7 and "7" are equal; "" if it is not an id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -120,7 +120,7 @@ def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Pa
         candidates = [file.parent.parent / name, file.parent / name, file.parent.parent / "images" / name]
         images = next((folder for folder in candidates if folder.is_dir()), None)
         if images is None:
-            raise SourceError(f"no folder {name} with the images of {file}: name it (data.images=...)")
+            raise SourceError(f"no folder {name} with the images of {file}: give the folder (data.images=...)")
     if not Path(images).is_dir():
         raise SourceError(f"{images} is not a folder: give the folder of COCO's images (data.images=...)")
     return file, Path(images)

@@ -1,6 +1,6 @@
-"""Data sets of Hugging Face's form: a hub id, a folder of ``save_to_disk``, local parquet or arrow files.
+"""Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
 
-Local files are read in place (:mod:`scramble.sources.tables`), hub ids are streamed by the ``datasets`` library.
+Local files are read in place (:mod:`scramble.sources.tables`); hub ids are streamed by the ``datasets`` library.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def read(
     verify: bool = True,
     limit: int | None = None,
 ) -> Iterator[ImageRecord]:
-    """Stream the images of a data set with the captions of all rows that show them.
+    """Stream the images of a data set, each with the captions of all its rows.
 
-    The caption column holds a text or a list of texts; the image column a ``datasets`` image, encoded bytes, or a
-    path. Rows of one image are those with one id in ``id_column``; without it, those with the same bytes, or the same
-    path, and the image's id is the number of the first of them. Captions are held in memory (text only), images are
-    read one at a time; so the data set is passed twice, a hub id's over the network.
+    The caption column contains a text or a list of texts; the image column contains a ``datasets`` image, encoded
+    bytes, or a path. Rows belong to the same image if they have the same id in ``id_column`` or, without that column,
+    the same bytes or path; then the image's id is the number of its first row. Captions are held in memory, but images
+    are read one at a time, so the data set is read twice (for a hub id, over the network).
 
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, or a folder of parquet files.
         split: one of the data set's splits; in a folder of parquet files its name is part of the files' or folders'
             names (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
-        revision: its commit; name it, and the run can be repeated.
-        limit: stop after this many images; rows past the first row of the next image are not read.
+        revision: the commit of a hub data set; with it the run is repeatable.
+        limit: stop after this many images; rows after the first row of the next image are not read.
 
     Raises:
         SourceError: the data set cannot be opened, has no such split, or lacks a column.
@@ -81,7 +81,7 @@ def read(
 
 @dataclass(slots=True)
 class _Image:
-    """What is known of an image before its bytes are read again."""
+    """The data of an image from the first pass, before its bytes are read again."""
 
     first: int  # row, from 1
     content: str
@@ -93,11 +93,11 @@ def _records(
     path: str | Path, data: Any, columns: list[str], images: dict[str, _Image], bad: BadRows, embed: bool, verify: bool
 ) -> Iterator[ImageRecord]:
     source = f"hf:{Path(path).name if Path(path).exists() else path}"
-    waiting = {image.first: (key, image) for key, image in images.items()}
+    pending = {image.first: (key, image) for key, image in images.items()}
     for number, row in data.rows(columns):
-        if number not in waiting:
+        if number not in pending:
             continue
-        key, image = waiting.pop(number)
+        key, image = pending.pop(number)
         try:
             file = _load(row[columns[0]], Path(path), embed, verify)
         except RecordError as error:
@@ -106,7 +106,7 @@ def _records(
             bad.use(image.rows)
             image_id = key if len(columns) > 2 else f"{number:08d}"
             yield ImageRecord(image_id, file, tuple(image.captions), source)
-        if not waiting:
+        if not pending:
             return
 
 
@@ -114,13 +114,13 @@ def _say_what_is_shared(path: str | Path, images: dict[str, _Image]) -> None:
     shared = [image.rows for image in images.values() if image.rows > 1]
     if shared:
         log.info(
-            f"data: {path}: {sum(shared):,} rows share {len(shared):,} images (the same bytes or path); each image is "
-            "one, with the captions of all its rows"
+            f"data: {path}: {sum(shared):,} rows share {len(shared):,} images (the same bytes or path); each image "
+            "gets the captions of all its rows"
         )
 
 
 class _Hub:
-    """A data set of the hub, streamed row by row, images encoded."""
+    """A data set on the hub, streamed row by row with encoded images."""
 
     def __init__(self, path: str, split: str, name: str | None, revision: str | None) -> None:
         import datasets
@@ -144,8 +144,8 @@ class _Hub:
         try:
             for number, row in enumerate(self._rows, 1):
                 yield number, {column: row.get(column) for column in columns}
-        except Exception as error:  # the network may end in mid-stream
-            raise SourceError(f"{self.path} cannot be read to its end ({one_line(error)}); start again") from error
+        except Exception as error:  # the connection may be lost during the stream
+            raise SourceError(f"{self.path} cannot be read completely ({one_line(error)}); start again") from error
 
 
 def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | _Hub:
@@ -153,24 +153,24 @@ def _open(path: str | Path, split: str, name: str | None, revision: str | None) 
         for key, value in (("name", name), ("revision", revision)):
             if value is not None:
                 raise SourceError(
-                    f"{path} is a local copy, which has no {key}: leave data.{key} out, or give the folder of the part "
-                    "that is meant (data.path=...)"
+                    f"{path} is a local copy, which has no {key}: remove data.{key}, or give the folder of the "
+                    "intended part (data.path=...)"
                 )
         return open_local(Path(path), split)
     return _Hub(str(path), split, name, revision)
 
 
-def _require(path: str | Path, columns: list[str], found: list[str]) -> None:
-    missing = [column for column in columns if column not in found]
-    if missing and found:
+def _require(path: str | Path, columns: list[str], names: list[str]) -> None:
+    missing = [column for column in columns if column not in names]
+    if missing and names:
         raise SourceError(
-            f"{path}: no column {', '.join(missing)}; it has {', '.join(found)}. Name the columns "
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}. Set the column names "
             "(data.image_column=..., data.caption_column=..., data.id_column=...)"
         )
 
 
 def _fields(value: Any) -> tuple[bytes | None, str | None]:
-    """Bytes and path in an image field, which may be a list of one. Raises RecordError if it has neither."""
+    """Bytes and path in an image field, which may be a list with one image. Raises RecordError if it has neither."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, bytes):
@@ -184,7 +184,7 @@ def _fields(value: Any) -> tuple[bytes | None, str | None]:
 
 
 def _content(value: Any) -> str:
-    """What two rows have in common that show one image: the hash of the bytes, or the path."""
+    """The key that rows of the same image share: the hash of the bytes, or the path."""
     data, path = _fields(value)
     return hashlib.sha256(data).hexdigest() if data is not None else f"path {path}"
 

@@ -1,4 +1,4 @@
-"""A JSONL or CSV file of ``image, caption`` beside image files."""
+"""Read a JSONL or CSV file of ``image, caption`` with image files."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def read(
 ) -> Iterator[ImageRecord]:
     """Stream the images of a caption file.
 
-    A row names an image and one caption or a list of captions; several rows may name the same image, next to each
-    other or not. Captions are held in memory (text only), images are read one at a time, in the order in which the
-    file first names them. The image's id is ``id_column``'s value, or the image's path as written.
+    A row has an image and one caption or a list of captions. Several rows, adjacent or not, can have the same image.
+    Captions are held in memory; images are read one at a time, in the order of their first rows. The image's id is the
+    value of ``id_column``, or the image's path as written.
 
     Args:
         path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
             :mod:`scramble.formats.csv_file`), or a folder with one of :data:`FILE_NAMES`.
-        bad: where rejected rows go.
-        images: the folder that the image paths are relative to; the file's own folder by default.
+        bad: collects rejected rows.
+        images: the folder that the image paths are relative to; by default the file's folder.
         embed: see :func:`scramble.formats.checks.load_image`.
-        verify: likewise.
+        verify: see :func:`scramble.formats.checks.load_image`.
 
     Raises:
-        SourceError: the file is missing, is not what its name says, or lacks a column.
+        SourceError: the file is missing, its content does not match its suffix, or it lacks a column.
     """
     file = find_file(path)
     folder = Path(images) if images is not None else file.parent
@@ -56,14 +56,14 @@ def read(
         except RecordError as error:
             bad.reject(file, number, str(error), _detail(row, image_column, caption_column))
             continue
-        known_name, numbers, known = grouped.setdefault(image_id, (name, [], []))
-        if known_name != name:
-            bad.reject(file, number, "duplicate id", f"{image_id} is {known_name} and {name}")
-        elif repeated := [caption for caption in captions if caption in known]:
+        first_name, numbers, image_captions = grouped.setdefault(image_id, (name, [], []))
+        if first_name != name:
+            bad.reject(file, number, "duplicate id", f"{image_id} is {first_name} and {name}")
+        elif repeated := [caption for caption in captions if caption in image_captions]:
             bad.reject(file, number, "duplicate caption", f"image {name}: {repeated[0]!r}")
         else:
             numbers.append(number)
-            known.extend(captions)
+            image_captions.extend(captions)
     for image_id, (name, numbers, captions) in grouped.items():
         image_file = find_image(folder, name)
         try:
@@ -76,21 +76,21 @@ def read(
 
 
 def find_file(path: str | Path) -> Path:
-    """The caption file at or in ``path``. Raises SourceError if there is none, or more than one."""
+    """The caption file at or in ``path``. Raises SourceError if there is none or more than one."""
     path = Path(path)
     if path.is_file():
         return path
     if not path.exists():
-        raise SourceError(f"{path} does not exist: give the caption file or the folder that holds it (data.path=...)")
-    found = [path / name for name in FILE_NAMES if (path / name).is_file()]
-    if len(found) != 1:
-        what = "none" if not found else " and ".join(file.name for file in found)
-        raise SourceError(f"{path} must hold one of {', '.join(FILE_NAMES)}; found {what}. Or give the file itself")
-    return found[0]
+        raise SourceError(f"{path} does not exist: give the caption file or its folder (data.path=...)")
+    files = [path / name for name in FILE_NAMES if (path / name).is_file()]
+    if len(files) != 1:
+        what = "none" if not files else " and ".join(file.name for file in files)
+        raise SourceError(f"{path} must contain one of {', '.join(FILE_NAMES)}; found {what}. Or give the file itself")
+    return files[0]
 
 
 def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
-    """What a reader of the rejected rows needs to find the fault."""
+    """The part of a rejected row that shows its fault."""
     missing = [column for column in (image_column, caption_column) if column not in row]
     if missing:
         return f"no {' and '.join(missing)} among {', '.join(row)} (data.image_column=..., data.caption_column=...)"
@@ -111,11 +111,11 @@ def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, d
 def jsonl_rows(
     file: Path, columns: list[str], bad: BadRows, named_by: str = COLUMN_KEYS
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number (from 1) and content of each row that is a JSON object; the first must have the first column.
+    """The number (from 1) and content of each row that is a JSON object. The first must have the first column.
 
-    ``named_by`` is of :func:`scramble.formats.csv_file.require_columns`.
+    For ``named_by`` see :func:`scramble.formats.csv_file.require_columns`.
 
-    Raises SourceError if it has not, or the file is no text.
+    Raises SourceError if it does not, or if the file is not text.
     """
     first = True
     try:
@@ -125,7 +125,7 @@ def jsonl_rows(
             except ValueError as error:
                 bad.reject(file, number, "not JSON", f"{error}; write one object per line")
                 continue
-            for place, row in enumerate(values, number):  # several where carriage returns end the lines
+            for place, row in enumerate(values, number):  # several if carriage returns end the lines
                 if not isinstance(row, dict):
                     bad.reject(file, place, "not a JSON object", f"{type(row).__name__}; write one object per line")
                     continue

@@ -1,4 +1,4 @@
-"""MMPR: sets of preference pairs over images, text or several images, mixed as InternVL's trainer mixes them."""
+"""Read MMPR: sets of preference pairs with no, one or several images, mixed as in InternVL's trainer."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
 
-    A row that is used several times gets an id of its own each time. A row that cannot be used goes to ``bad`` once:
-    not JSON, a text that is missing or empty, image placeholders that do not fit, an image that is missing or broken.
+    A row that is used several times gets a different id each time. An unusable row is added to ``bad`` once: it is not
+    JSON, lacks a text, has the wrong number of image placeholders, or has a missing or broken image.
 
     Args:
-        path: the ``meta.json``, or the folder that holds it.
-        root: folder that the paths in it are relative to; found from ``path`` by default.
-        resample: draw sets by the root of their length (:func:`scramble.formats.mmpr.mixture`).
-        seed: of that draw; the sets themselves are shuffled with their index as seed.
+        path: the ``meta.json``, or its folder.
+        root: folder that the paths in ``meta.json`` are relative to; by default it is found from ``path``.
+        resample: draw sets by the square root of their length (:func:`scramble.formats.mmpr.mixture`).
+        seed: seed of that draw; the rows of a set are shuffled with the set's index as seed.
         limit: stop after this many pairs.
 
     Raises:
-        SourceError: no ``meta.json``, or one whose sets cannot be found.
+        SourceError: there is no ``meta.json``, or its sets cannot be found.
     """
     path = Path(path) / mmpr.META if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise SourceError(f"{path} does not exist: give the meta.json, or the folder that holds it (data.path=...)")
+        raise SourceError(f"{path} does not exist: give the meta.json, or its folder (data.path=...)")
     with ExitStack() as stack:
         try:
             sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
@@ -64,7 +64,7 @@ def bundles(
 
 @dataclass(frozen=True)
 class _Set:
-    """A set with its file of rows, its folder of images, and which rows are used in which order."""
+    """A set with its file of rows, its folder of images, and its used rows in order."""
 
     entry: mmpr.MmprSet
     lines: mmpr.LineFile
@@ -83,23 +83,23 @@ def _tell_what_is_left_aside(sets: list[_Set]) -> None:
     for one in sets:
         entry = one.entry
         if entry.length is not None and entry.length != len(one.lines):
-            log.info(f"mmpr: set {entry.name} has {len(one.lines)} rows, its meta.json says {entry.length}")
+            log.info(f"mmpr: set {entry.name} has {len(one.lines)} rows, but its meta.json says {entry.length}")
         if entry.data_augment:
-            log.info(f"mmpr: set {entry.name} asks for data_augment, which is not done")
+            log.info(f"mmpr: set {entry.name} asks for data_augment, which is not supported and ignored")
     patches = {one.entry.max_dynamic_patch for one in sets} - {None}
     if patches:
-        log.info(f"mmpr: max_dynamic_patch is {sorted(patches)}; all sets are cut by model.max_tiles")  # type: ignore[type-var]
+        log.info(f"mmpr: max_dynamic_patch is {sorted(patches)}; model.max_tiles applies to all sets instead")  # type: ignore[type-var]
 
 
 class _Images:
-    """Image files by path: each is checked once."""
+    """Image files by path. Each is checked once."""
 
     def __init__(self, embed: bool, verify: bool) -> None:
         self._embed, self._verify = embed, verify
         self._faults: dict[Path, str] = {}
 
     def load(self, file: Path) -> ImageFile:
-        """The image. Raises RecordError, also for one that was refused before."""
+        """The image. Raises RecordError, also for an image that was rejected before."""
         if self._faults.get(file):
             raise RecordError(self._faults[file])
         try:
@@ -122,16 +122,16 @@ def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: _Images
         if place in refused:
             continue
         times[place] += 1
-        found = _bundle(one, place[1], times[place], images, bad)
-        if found is None:
+        bundle = _bundle(one, place[1], times[place], images, bad)
+        if bundle is None:
             refused.add(place)
             continue
         bad.use()
-        yield found
+        yield bundle
 
 
 def _bundle(one: _Set, row: int, time: int, images: _Images, bad: BadRows) -> Bundle | None:
-    """The pair of a row with its images; None for one that was handed to ``bad``."""
+    """The pair of a row with its images; None for a row that was added to ``bad``."""
     try:
         return _parsed(one, row, time, images)
     except _BadRow as error:
@@ -151,7 +151,7 @@ def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
     except ValueError as error:
         raise _BadRow("not JSON", str(error)) from error
     if len(values) != 1:
-        raise _BadRow("several rows on a line", "end each row with a line feed, not with a carriage return")
+        raise _BadRow("several rows on a line", "end each row with a line feed instead of a carriage return")
     content = values[0]
     if not isinstance(content, dict):
         raise _BadRow("not a JSON object")
@@ -190,10 +190,10 @@ def _name(value: Any) -> str:
 def _named(
     pair: PreferencePair, parsed: rows.Parsed, ids: tuple[str, ...], one: _Set, row: int, time: int
 ) -> PreferencePair:
-    """The pair under an id of its own, with its images by their ids here."""
+    """The pair with a unique id, and with its images by their ids here."""
     again = f"#{time}" if time > 1 else ""
     name = one.entry.name
-    if parsed[2]:  # an export of this project: all else is as it was written
+    if parsed[2]:  # an export of this project: all other fields are kept
         return replace(pair, pair_id=f"{name}/{pair.pair_id}{again}", image_ids=ids)
     return replace(
         pair, pair_id=f"{name}/{row + 1:07d}{again}", image_ids=ids, kind=name, rule="mmpr", source=f"mmpr:{name}"

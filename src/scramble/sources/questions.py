@@ -1,4 +1,4 @@
-"""A JSONL file of questions with their answers, about images beside it, several images, or none."""
+"""Read a JSONL file of questions with answers, about one image, several images, or none."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream the questions of a file, each with its images.
 
-    A row has ``question``, ``answer`` (a text or number; may be absent where only DropoutNTP is wanted), and where it
-    has them ``image`` or ``images`` (a path or a list of paths), ``answers`` (all accepted ones), ``choices`` (options
-    in letter order), ``kind`` (the rule that judges answers, or any name) and ``id``. Image placeholders in the
-    question are dropped: images come before it.
+    A row has ``question`` and ``answer`` (a text or number, not needed for DropoutNTP). Optional fields are ``image``
+    or ``images`` (a path or a list of paths), ``answers`` (all accepted answers), ``choices`` (options in letter
+    order), ``kind`` (the rule that judges answers, or any name) and ``id``. Image placeholders in the question are
+    dropped, because images precede it.
 
     Args:
         path: the ``.jsonl`` file.
-        images: the folder that image paths are relative to; the file's own by default.
+        images: the folder that image paths are relative to; by default the file's folder.
         limit: stop after this many questions.
 
     Raises:
@@ -97,7 +97,7 @@ def _question(row: dict[str, Any], number: int) -> Question:
 
 
 def _choices(row: dict[str, Any]) -> tuple[str, ...]:
-    """The options of a row, whose places are their letters; absent ones at the end are dropped."""
+    """The options of a row in letter order, without missing ones at the end."""
     choices = [_text(value, "choices") for value in _list(row, "choices")]
     while choices and not choices[-1].strip():
         choices.pop()
@@ -107,7 +107,7 @@ def _choices(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _absent(value: Any) -> bool:
-    """Whether a cell is empty, as tables spell that."""
+    """Whether a cell is empty, in one of the spellings of tables."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
@@ -122,7 +122,7 @@ def _text(value: Any, key: str) -> str:
     if _absent(value):
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # pandas makes whole numbers floats where a column has an empty cell
+        value = int(value)  # pandas converts whole numbers to floats if a column has an empty cell
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RecordError(f"{key} is neither text nor a number")
     return clean_text(str(value), key)

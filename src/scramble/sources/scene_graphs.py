@@ -1,4 +1,4 @@
-"""GQA and Visual Genome: images with scene graphs, and the questions about them."""
+"""Read GQA and Visual Genome: images with scene graphs, and questions about them."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def bundles(
     verify: bool = True,
     limit: int | None = None,
 ) -> Iterator[Bundle]:
-    """Stream each image that has a scene graph with its questions, in the order of the file of graphs.
+    """Stream each image that has a scene graph, with its questions, in the order of the graph file.
 
-    Both files are held in memory (see :mod:`scramble.scenegraphs.files`). Graphs are kept as they are written; what is
-    broken in them is counted where they are used.
+    Both files are held in memory (see :mod:`scramble.scenegraphs.files`). Graphs are not changed; their defects are
+    counted when they are used.
 
     Args:
-        path: the folder that holds everything.
+        path: the folder that contains everything.
         graphs: file of scene graphs, GQA's or Visual Genome's, relative to ``path``.
         questions: file of questions, GQA's (``{id: {imageId, question, answer}}``) or Visual Genome's
-            (``[{id, qas: [{qa_id, question, answer}]}]``); None reads images alone.
-        images: folder of images relative to ``path`` (by default ``path``), searched with its sub-folders by the
+            (``[{id, qas: [{qa_id, question, answer}]}]``); None reads only images.
+        images: folder of images relative to ``path`` (by default ``path``); it and its sub-folders are searched by the
             image's id.
         limit: stop after this many images.
     Raises:
-        SourceError: a file is missing or of another form.
+        SourceError: a file is missing or has another form.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise SourceError(f"{folder} does not exist: give the folder with graphs, questions and images (data.path=...)")
     for key, name in (("graphs", graphs), ("questions", questions)):
         if name is not None and not (folder / name).is_file():
-            raise SourceError(f"{folder / name} does not exist: name the file (data.{key}=..., relative to data.path)")
-    asked = {} if questions is None else _questions(folder / questions, bad)
+            raise SourceError(f"{folder / name} does not exist: give the file (data.{key}=..., relative to data.path)")
+    questions_of = {} if questions is None else _questions(folder / questions, bad)
     files = _files(folder / images if images else folder)
 
     with_graph: set[str] = set()
@@ -66,21 +66,21 @@ def bundles(
             if graph is None:
                 bad.reject(graphs, image_id, "no scene graph")
                 continue
-            found = files.get(image_id, [])
-            if len(found) != 1:
-                where = " and ".join(str(file) for file in found[:2])
-                bad.reject(graphs, image_id, "several images of that name" if found else "missing image", where)
+            matches = files.get(image_id, [])
+            if len(matches) != 1:
+                where = " and ".join(str(file) for file in matches[:2])
+                bad.reject(graphs, image_id, "several images with this name" if matches else "missing image", where)
                 continue
             try:
-                image = load_image(found[0], embed=embed, verify=verify)
+                image = load_image(matches[0], embed=embed, verify=verify)
             except RecordError as error:
                 bad.reject(graphs, image_id, "unreadable image", str(error))
                 continue
             bad.use()
             record = ImageRecord(image_id, image, source=source, graph=graph)
-            yield Bundle(image_id, (record,), questions=tuple(asked.get(image_id, ())))
-        if left := sum(len(asked[image_id]) for image_id in asked.keys() - with_graph):
-            log.info(f"data: {left:,} questions are about images without a scene graph in {graphs} and are left out")
+            yield Bundle(image_id, (record,), questions=tuple(questions_of.get(image_id, ())))
+        if left := sum(len(questions_of[image_id]) for image_id in questions_of.keys() - with_graph):
+            log.info(f"data: {left:,} questions about images without a scene graph in {graphs} are skipped")
 
     try:
         yield from islice(stream(), limit)
@@ -89,12 +89,12 @@ def bundles(
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """Image files by name without suffix."""
-    found: dict[str, list[Path]] = {}
+    """Image files by their names without suffix."""
+    files: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in _SUFFIXES:
-            found.setdefault(file.stem, []).append(file)
-    return found
+            files.setdefault(file.stem, []).append(file)
+    return files
 
 
 def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
@@ -115,7 +115,7 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
         ]
     if not rows:
         raise SourceError(f"{file}: neither GQA's nor Visual Genome's questions")
-    found: dict[str, list[Question]] = {}
+    questions_of: dict[str, list[Question]] = {}
     seen: set[str] = set()
     for number, (key, image_id, row) in enumerate(rows, 1):
         question, answer, steps = row.get("question"), row.get("answer"), row.get("rationale")
@@ -136,5 +136,5 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
         kind = types.get("structural", "") if isinstance(types, Mapping) else ""
         answer = answer.strip().removesuffix(".")
         record = Question(key, (image_id,), question.strip(), answer, str(kind), rationale=tuple(steps))
-        found.setdefault(image_id, []).append(record)
-    return found
+        questions_of.setdefault(image_id, []).append(record)
+    return questions_of

@@ -1,4 +1,4 @@
-"""SCRAMBLe's released preference pairs over COCO images: pairs that are ready to train on."""
+"""Read SCRAMBLe's released preference pairs over COCO images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scramble.storage.files import StoreError, read_json
 def read(
     path: str | Path, bad: BadRows, *, images: str | Path | None = None, embed: bool = True, verify: bool = True
 ) -> Iterator[ImageRecord]:
-    """Stream the images alone, each with the true captions that its pairs name. See :func:`read_with_pairs`."""
+    """Stream only the images, each with the true captions in its pairs. See :func:`read_with_pairs`."""
     for image, _ in read_with_pairs(path, bad, images=images, embed=embed, verify=verify):
         yield image
 
@@ -39,12 +39,12 @@ def read_with_pairs(
     verify: bool = True,
     limit: int | None = None,
 ) -> Iterator[tuple[ImageRecord, list[PreferencePair]]]:
-    """Stream each image of a release file with its pairs, in the order in which the file first names the images.
+    """Stream each image of a release file with its pairs, in the order of the images' first rows.
 
     Args:
-        path: the JSON file. Its text is held in memory (58,000 pairs are about 40 MB), images are read one at a time.
-        images: the folder of COCO images; an image is looked for under its whole path, then under its file name
-            where no other image of the file has the same.
+        path: the JSON file. It is held in memory (58,000 pairs are about 40 MB); images are read one at a time.
+        images: the folder of COCO images. An image is searched by its path, then by its file name if no other image
+            of the file has the same name.
         limit: stop after this many images.
 
     Raises:
@@ -74,7 +74,7 @@ def read_with_pairs(
             return
         image_id, file = ids[name], find_image(folder, name)
         base = _base(name)
-        if not exists(file) and files[base] == 1:  # else it could be the file of another row's image
+        if not exists(file) and files[base] == 1:  # otherwise it could be the image of another row
             file = find_image(folder, base)
         try:
             image = load_image(file, embed=embed, verify=verify)

@@ -1,4 +1,4 @@
-"""Which images, with what belongs to them, go to which split: by content, so that no image is in two splits."""
+"""Assign images and their records to splits by image content, so that no image is in two splits."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from collections.abc import Mapping
 
 from scramble.records import ImageFile, RecordError
 
-FILLED_FIRST = ("train", "test", "val")  # the order in which splits get an image where there are few
+FILLED_FIRST = ("train", "test", "val")  # the order in which splits get an image if there are few images
 
 
 class Groups:
-    """What must stay together: bundles that share an image, which is the same bytes under whatever id or path.
+    """Groups of bundles that must be in the same split because they share an image.
 
-    A group is a number; text alone, by its key, makes groups too. Memory: about 200 bytes per image.
+    Images are the same if their bytes are, under any id or path. A group is a number. Bundles without images form
+    groups by their key. Memory: about 200 bytes per image.
     """
 
     def __init__(self) -> None:
         self._parent = array("q")
-        self._keys: list[str] = []  # of each group, before any were joined
+        self._keys: list[str] = []  # of each group, before groups were joined
         self._by_content: dict[bytes, int] = {}
         self._by_path: dict[str, bytes] = {}
         self._images: dict[bytes, set[str]] = {}
 
     def add(self, key: str, images: Mapping[str, ImageFile]) -> int:
-        """The group of a bundle with this key and these images by id."""
+        """Return the group of a bundle with this key and these images by id."""
         contents = [self._content(image_id, image) for image_id, image in images.items()]
         contents = contents or [hashlib.sha256(key.encode()).digest()]
-        known = [self._find(self._by_content[content]) for content in contents if content in self._by_content]
-        group = min(known) if known else self._new(key)
-        for other in known:
-            self._parent[other] = group  # the earlier group, whose key is the first that was read
+        joined = [self._find(self._by_content[content]) for content in contents if content in self._by_content]
+        group = min(joined) if joined else self._new(key)
+        for other in joined:
+            self._parent[other] = group  # keep the earlier group, whose key was read first
         for content in contents:
             self._by_content.setdefault(content, group)
         return group
 
     def duplicates(self) -> int:
-        """How many images are the same bytes as another one under another id."""
+        """The number of images with the same bytes as another image with a different id."""
         return sum(len(ids) for ids in self._images.values() if len(ids) > 1)
 
     def assign(self, fractions: Mapping[str, float], seed: int) -> list[str]:
-        """The split of each group number.
+        """The split of each group.
 
-        A group's split follows from its first key and the seed, so that more images move none of the others; except
-        that every split with a fraction above 0 gets a group, in the order of :data:`FILLED_FIRST` where there are few.
+        A group's split depends only on its first key and the seed, so that more images do not move the others. The
+        exception: every split with a fraction above 0 gets a group, in the order of :data:`FILLED_FIRST` if there are
+        few groups.
         """
         roots = [self._find(group) for group in range(len(self._parent))]
         places = {root: _place(self._keys[root], seed) for root in dict.fromkeys(roots)}
@@ -65,7 +67,7 @@ class Groups:
             if members[name]:
                 continue
             low, high = ranges[name]
-            # A split that is not due gives all it has; of the others the largest, which has two then.
+            # Take a group from a split with fraction 0 if there is one, else from the largest, which has at least two.
             giver = max(
                 FILLED_FIRST, key=lambda other: (other not in due and bool(members[other]), len(members[other]))
             )
@@ -75,7 +77,7 @@ class Groups:
             split[nearest] = name
 
     def _content(self, image_id: str, image: ImageFile) -> bytes:
-        """Hash of an image's bytes; of its path where the file cannot be read (nobody has asked to verify it)."""
+        """Hash of an image's bytes, or of its path if the file cannot be read (without ``verify``)."""
         content = self._by_path.get(image.path or "") if image.bytes is None else None
         if content is None:
             try:
@@ -100,7 +102,7 @@ class Groups:
 
 
 def _place(key: str, seed: int) -> float:
-    """A number from 0 to 1 that follows from key and seed."""
+    """A number from 0 to 1 that depends only on key and seed."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

@@ -1,7 +1,7 @@
-"""Local tables, read in place: parquet files, arrow files, folders of them, and what ``save_to_disk`` writes.
+"""Read local tables in place: parquet files, arrow files, folders of them, and folders written by ``save_to_disk``.
 
-The ``datasets`` library copies such files into its cache before it reads them, takes brackets and stars in their paths
-for patterns, and reads a folder's splits as one where it is given the files. So it is not used here.
+The ``datasets`` library is not used here, because it copies such files into its cache before it reads them, interprets
+brackets and stars in their paths as patterns, and reads a folder's splits as one if it is given the files.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from scramble.storage.files import StoreError, read_json
 
 log = logging.getLogger(__name__)
 
-BATCH = 64  # rows in memory at a time: they may hold photographs
+BATCH = 64  # rows in memory at once; they may contain photographs
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
 _ARROW = (".arrow", ".feather")
 _OTHERS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
-_NAMES = {  # as the datasets library has them, and the name of the split that they mean
+_NAMES = {  # names of the datasets library, and the split that each of them refers to
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -40,7 +40,7 @@ _NAMES = {  # as the datasets library has them, and the name of the split that t
 
 @dataclass(frozen=True)
 class LocalTable:
-    """Files that are one table, in order."""
+    """The files of one table, in order."""
 
     path: Path
     files: list[Path]
@@ -51,15 +51,15 @@ class LocalTable:
         return _open(self.files[0])[0] if self.files else []
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Number (from 1) and content of each row, in batches that keep memory flat.
+        """The number (from 1) and content of each row, read in batches with bounded memory.
 
-        Raises SourceError naming the file that cannot be read or lacks a column.
+        Raises SourceError naming a file that cannot be read or lacks a column.
         """
         number = 0
         for file in self.files:
-            found, batches = _open(file)
-            if missing := [column for column in columns if column not in found]:
-                raise SourceError(f"{file}: no column {', '.join(missing)}; it has {', '.join(found)}")
+            names, batches = _open(file)
+            if missing := [column for column in columns if column not in names]:
+                raise SourceError(f"{file}: no column {', '.join(missing)}; it has {', '.join(names)}")
             while True:
                 try:
                     batch = next(batches, None)
@@ -74,9 +74,9 @@ class LocalTable:
 
 
 def open_local(path: Path, split: str) -> LocalTable:
-    """The files of one split. Raises SourceError naming the splits that there are, or why there is nothing."""
+    """The files of one split. Raises SourceError naming the available splits, or the reason why there are none."""
     if path.is_file() and path.suffix.lower() in _OTHERS:
-        raise SourceError(f"{path} is no parquet or arrow file: a table beside image files is data=image_folder")
+        raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files use data=image_folder")
     if path.is_file():
         named = _split_of(Path(path.name)) if path.suffix.lower() == ".parquet" else None
         return LocalTable(path, [path] if _is(split, {"train", named}) else _refuse(path, split, [named or "train"]))
@@ -87,36 +87,36 @@ def open_local(path: Path, split: str) -> LocalTable:
     splits = _splits(path)
     if not splits:
         raise SourceError(
-            f"{path} holds no parquet file and was not written by save_to_disk; image files beside a table of captions "
-            "are data=image_folder"
+            f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of captions "
+            "use data=image_folder"
         )
-    wanted = next((name for name in splits if _is(split, {name})), None)
-    files = splits[wanted] if wanted is not None else _refuse(path, split, sorted(splits))
+    match = next((name for name in splits if _is(split, {name})), None)
+    files = splits[match] if match is not None else _refuse(path, split, sorted(splits))
     _check_one_configuration(path, files)
     _say_what_is_missing(path, files)
     return LocalTable(path, files)
 
 
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
-    """Raise SourceError if a split's files are in several folders that each have such a split: the hub's data sets keep
-    configurations (other captions of the same images, say) like that, and these are not one table."""
+    """Raise SourceError if a split's files are in several folders that each have this split. Hub data sets store their
+    configurations (such as other captions of the same images) like this, and these are not one table."""
     folders = sorted({_above_split(file.relative_to(path)) for file in files})
     if len(folders) > 1:
         named = ", ".join(str(folder) for folder in folders)
         raise SourceError(
             f"{path} has this split in {len(folders)} folders, which may be configurations of one data set: {named}. "
-            f"Name one of them (data.path={path / folders[0]})"
+            f"Choose one of them (data.path={path / folders[0]})"
         )
 
 
 def _above_split(file: Path) -> Path:
-    """The folder above the first part of a relative path that names a split; the top where no part does."""
+    """The folder above the first part of a relative path that names a split; the top folder if no part does."""
     parts = file.parts
     return next((Path(*parts[:n]) for n in range(len(parts)) if _split_of(Path(parts[n])) is not None), Path())
 
 
 def _say_what_is_missing(path: Path, files: list[Path]) -> None:
-    """Say that a folder has a part of the files that their names count; that may be what was downloaded on purpose."""
+    """Log that a folder has fewer files than their names count. This is no error, because it can be intended."""
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
@@ -124,7 +124,7 @@ def _say_what_is_missing(path: Path, files: list[Path]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of another library says, in one line."""
+    """The message of an error of another library, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -137,16 +137,16 @@ def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files by split; all are one split, ``train``, where no name says otherwise."""
+    """Parquet files by split. If no name has a split, all files are the split ``train``."""
     files = [file for file in sorted(folder.rglob("*")) if _is_parquet(file)]
     named: dict[str | None, list[Path]] = {}
     for file in files:
         named.setdefault(_split_of(file.relative_to(folder)), []).append(file)
     if set(named) <= {None}:
         return {"train": files} if files else {}
-    for file in named.pop(None, []):  # beside named ones: a split of its own, so that none is mixed in unseen
+    for file in named.pop(None, []):  # if there are named splits, each is a separate split
         named.setdefault(file.stem, []).append(file)
-    return {name: found for name, found in named.items() if name is not None}
+    return {name: paths for name, paths in named.items() if name is not None}
 
 
 def _is_parquet(file: Path) -> bool:
@@ -154,7 +154,7 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a relative path names: in the file's name, or else in the nearest folder's."""
+    """The split in a relative path: in the file's name, or else in the nearest folder's name."""
     if shard := _SHARD.fullmatch(file.stem):
         return _NAMES.get(shard[1], shard[1])
     for part in (file.stem, *reversed(file.parts[:-1])):
@@ -165,20 +165,20 @@ def _split_of(file: Path) -> str | None:
 
 
 def _saved(path: Path, split: str) -> LocalTable:
-    """A data set of ``save_to_disk``, which may say what split it is."""
+    """A data set written by ``save_to_disk``, whose metadata may have the split."""
     state, files = _state(path)
     own = re.split(r"[\[+]", str(state.get("_split") or "train"))[0]
     return LocalTable(path, files if _is(split, {own}) else _refuse(path, split, [own]))
 
 
 def _saved_splits(path: Path, split: str) -> LocalTable:
-    """A folder of data sets by split, as ``save_to_disk`` writes a ``DatasetDict``."""
+    """A folder of data sets by split, which ``save_to_disk`` writes for a ``DatasetDict``."""
     try:
         names = [str(name) for name in read_json(path / "dataset_dict.json")["splits"]]
     except (StoreError, KeyError, TypeError) as error:
         raise SourceError(f"{path} cannot be read as a folder of save_to_disk ({one_line(error)})") from error
-    wanted = next((name for name in names if _is(split, {name})), None)
-    return LocalTable(path, _state(path / wanted)[1] if wanted is not None else _refuse(path, split, names))
+    match = next((name for name in names if _is(split, {name})), None)
+    return LocalTable(path, _state(path / match)[1] if match is not None else _refuse(path, split, names))
 
 
 def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -188,7 +188,7 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     except (StoreError, KeyError, TypeError) as error:
         raise SourceError(f"{folder} cannot be read as a folder of save_to_disk ({one_line(error)})") from error
     if state.get("_indices_files"):
-        raise SourceError(f"{folder} holds rows by reference: save it again with the datasets library's save_to_disk")
+        raise SourceError(f"{folder} stores rows by reference: save it again with the datasets library's save_to_disk")
     return state, files
 
 
@@ -203,10 +203,10 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
             try:
                 stream = pa.ipc.open_stream(source)
                 return stream.schema.names, (part for batch in stream for part in _parts(batch))
-            except pa.ArrowInvalid:  # the other form of arrow files
-                whole = pa.ipc.open_file(source)
-                batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
-                return whole.schema.names, (part for batch in batches for part in _parts(batch))
+            except pa.ArrowInvalid:  # the file is in the other arrow format
+                reader = pa.ipc.open_file(source)
+                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+                return reader.schema.names, (part for batch in batches for part in _parts(batch))
         parquet = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
         return parquet.schema_arrow.names, iter(parquet.iter_batches(batch_size=BATCH, use_threads=False))
     except Exception as error:  # broken files raise many types
