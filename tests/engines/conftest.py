@@ -1,4 +1,4 @@
-"""Fixtures of the engine tests."""
+"""Fixtures of the tests of engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXTS = ["A red circle is left of a blue square.", "What is above the green tria
 
 
 @pytest.fixture(scope="session")
-def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny text model with the tiny tokenizer and a chat template."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -48,7 +48,7 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sighted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that takes images."""
     from scramble.models.tiny import save_tiny_internvl
 

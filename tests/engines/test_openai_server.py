@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves: no request is lost, none that is stored is asked again."""
+"""The client with a faulty server: no request is lost, and no request with a stored reply is sent again."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def test_an_endless_body_is_left_before_it_fills_memory(server: Loopback) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fault", "wanted"),
+    ("fault", "expected"),
     [
         ("empty", Reply("", "stop", 11, 7)),
         ("long", Reply("word " * 50, "length", 11, 7)),
         ("refusal", Reply("I cannot do that.", "refusal", 11, 7)),
     ],
 )
-def test_odd_answers_are_answers(server: Loopback, fault: str, wanted: Reply) -> None:
+def test_odd_answers_are_answers(server: Loopback, fault: str, expected: Reply) -> None:
     with client(server) as engine:
         assert list(engine.generate([ask(f"a | faults={fault}"), ask("b | reply=NA")])) == [
-            wanted,
+            expected,
             Reply("NA", "stop", 11, 7),
         ]
     assert server.asked == {"a": 1, "b": 1}
@@ -82,7 +82,7 @@ def test_retry_after_holds_back_every_request(server: Loopback) -> None:
     times = dict(server.times)
     refused = next(t for name, t in server.times if name == "first")
     pause = [t - refused for name, t in server.times if t - refused > 0.1]
-    assert min(pause) >= 0.49, "something was sent during the pause"
+    assert min(pause) >= 0.49, "a request was sent during the pause"
     assert len(times) == 21 and server.asked["first"] == 2
 
 
@@ -115,7 +115,7 @@ def test_forms_of_retry_after() -> None:
 # ------------------------------------------------------------------------------------------------- refusals and stops
 
 
-def test_a_refused_request_is_told_and_the_rest_goes_on(server: Loopback, tmp_path: Path) -> None:
+def test_a_rejected_request_is_reported_and_the_others_continue(server: Loopback, tmp_path: Path) -> None:
     overflow = "400:maximum+context+length+is+8192+tokens"
     requests = [ask("a"), ask(f"b | faults={overflow}"), ask("c | faults=400:bad+thing"), ask("d")]
     with client(server) as engine, ReplyStore(tmp_path) as store:
@@ -123,7 +123,7 @@ def test_a_refused_request_is_told_and_the_rest_goes_on(server: Loopback, tmp_pa
         assert [bool(reply.error) for reply in replies] == [False, True, True, False]
         assert replies[1].error.startswith("context overflow") and replies[2].error.startswith("refused")
         assert engine.totals.failed == 2 and len(store) == 2
-        # The refused ones are not stored: the next run asks them again, and them alone.
+        # Rejected requests are not stored, so that the next run sends them again, and only them.
         assert all(not reply.error for reply in engine.generate(requests, store))
     assert server.asked == {"a": 1, "b": 2, "c": 2, "d": 1}
 
@@ -140,7 +140,7 @@ def test_permanent_failure_of_one_request_is_an_error_reply(server: Loopback) ->
         ("401", "rejects"),
         ("404", "no model m at .*it serves m"),
         ("quota", "no quota"),
-        ("429:86400", "come back in 86400 s"),
+        ("429:86400", "asks to retry after 86400 s"),
     ],
 )
 def test_hopeless_errors_stop_at_once_and_keep_what_is_done(
@@ -157,12 +157,15 @@ def test_hopeless_errors_stop_at_once_and_keep_what_is_done(
 
 def test_many_failures_in_a_row_stop(server: Loopback) -> None:
     requests = [ask(f"item {i} | faults=400:no+such+field") for i in range(100)]
-    with client(server, give_up_after=5) as engine, pytest.raises(EngineError, match=r"5 requests in a row .*no such"):
+    with (
+        client(server, give_up_after=5) as engine,
+        pytest.raises(EngineError, match=r"5 consecutive requests failed .*no such"),
+    ):
         list(engine.generate(requests))
     assert sum(server.asked.values()) < 30
 
 
-def test_no_server_is_said() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     engine = OpenAIServer("m", "http://127.0.0.1:9/v1", attempts=2, backoff=0.01)
     with engine, pytest.raises(EngineError, match=r"no server at http://127\.0\.0\.1:9/v1.*start it"):
         list(engine.generate([ask("a")]))
@@ -201,9 +204,9 @@ def test_schema_is_sent_and_weakened_when_the_server_refuses_it(server: Loopback
         (reply,) = engine.generate([ask(f"b | faults={unknown},{unknown}", schema=SCHEMA)])
         list(engine.generate([ask("c", schema=SCHEMA)]))
     formats = [payload.get("response_format") for payload in server.payloads]
-    whole = {"type": "json_schema", "json_schema": {"name": "reply", "schema": SCHEMA, "strict": True}}
+    full_format = {"type": "json_schema", "json_schema": {"name": "reply", "schema": SCHEMA, "strict": True}}
     sent = Counter(str(f) for f in formats)
-    assert sent == {str(whole): 2, "None": 3, str({"type": "json_object"}): 1}
+    assert sent == {str(full_format): 2, "None": 3, str({"type": "json_object"}): 1}
     assert reply.text == "reply to b" and formats[-1] is None
 
 
@@ -237,7 +240,7 @@ def test_stored_replies_and_equal_requests_are_not_asked_again(server: Loopback,
     changed = [ask(f"item {i} | delay=0.02", temperature=0.5 if i == 3 else 0.0) for i in range(12)]
     with client(server) as engine, ReplyStore(tmp_path) as store:
         assert list(engine.generate(changed, store))[:10] == first[:10]
-        assert (engine.totals.asked, engine.totals.reused) == (3, 9)  # the changed one and the two new ones
+        assert (engine.totals.asked, engine.totals.reused) == (3, 9)  # the changed request and the two new ones
     assert len(list(read_jsonl(tmp_path / "replies.jsonl"))) == 13
 
 
@@ -272,7 +275,7 @@ print("done", engine.totals.asked, flush=True)
 
 
 def test_a_kill_at_any_moment_loses_at_most_what_is_in_flight(server: Loopback, tmp_path: Path) -> None:
-    """Killed over and over, the job ends; a message is answered twice only if a kill fell while it was under way."""
+    """A job that is killed repeatedly completes. A message is answered twice only if it was in flight at a kill."""
     for new in (17, 40, 3, 29, 60):
         before = sum(server.asked.values())
         process = subprocess.Popen(
@@ -291,7 +294,7 @@ def test_a_kill_at_any_moment_loses_at_most_what_is_in_flight(server: Loopback, 
     assert int(known) == len(stored) and done == f"done {300 - len(stored)}"
     rows = list(read_jsonl(tmp_path / "replies.jsonl"))
     assert len(rows) == len({row["key"] for row in rows}) == 300
-    # Each of the five kills may cost the eight that were under way; every ninth message has a planned 500.
+    # Each of the five kills may lose the eight replies in flight; every ninth message has a planned status 500.
     planned = {f"item {i}": 2 if i % 9 == 0 else 1 for i in range(300)}
     extra = sum(server.asked[name] - count for name, count in planned.items())
     assert 0 <= extra <= 5 * 8

@@ -1,4 +1,4 @@
-"""The reply store: one row a key, whatever happens; shards cover everything once."""
+"""The reply store: one row per key after any failure; shards partition the items."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path: Path) -
         ReplyStore(tmp_path)
 
 
-def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path) -> None:
-    """A limit on file size stands in for a full disk: the write that crosses it comes back short."""
+def test_a_full_disk_is_reported_and_leaves_complete_lines(tmp_path: Path) -> None:
+    """A limit on file size simulates a full disk: the write that crosses the limit is incomplete."""
     import resource
     import signal
 
@@ -83,7 +83,7 @@ def test_each_item_is_in_one_shard() -> None:
 
 
 def test_the_key_holds_everything_that_the_reply_depends_on() -> None:
-    """One change anywhere, another key; the same content in another object, the same key."""
+    """Any change gives another key; equal content in another object gives the same key."""
 
     def request(**changes: object) -> Request:
         settings: dict[str, object] = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 8, "seed": 1, "sample": 0}

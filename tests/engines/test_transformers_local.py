@@ -1,4 +1,4 @@
-"""Engines in this process, with a tiny random model: what they encode, sample and report."""
+"""Engines in this process with a tiny random model: encoding, sampling and reports."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def ask(text: str, *images: bytes, **settings: object) -> Request:
     return Request((Message("user", text, images),), max_tokens=8, **settings)  # type: ignore[arg-type]
 
 
-def test_greedy_is_the_argmax_of_the_model(blind: Path) -> None:
-    engine = TransformersEngine(blind, batch_size=2)
+def test_greedy_is_the_argmax_of_the_model(text_model: Path) -> None:
+    engine = TransformersEngine(text_model, batch_size=2)
     texts = ["A red circle.", "a small yellow star above the green triangle"]
     replies = list(engine.generate([ask(text) for text in texts]))
     for text, reply in zip(texts, replies, strict=True):
@@ -44,16 +44,16 @@ def test_greedy_is_the_argmax_of_the_model(blind: Path) -> None:
         assert reply.prompt_tokens == prompt and reply.completion_tokens == 8 and reply.finish_reason == "length"
 
 
-def test_a_sample_does_not_depend_on_its_batch(blind: Path) -> None:
+def test_a_sample_does_not_depend_on_its_batch(text_model: Path) -> None:
     texts = ["A red circle.", "A blue square is left of a red circle.", "What is above the green triangle?"]
     requests = [ask(text, temperature=1.0, top_p=0.9, sample=i) for text in texts for i in range(3)]
-    together = list(TransformersEngine(blind, batch_size=9).generate(requests))
-    alone = list(TransformersEngine(blind, batch_size=1).generate(requests))
+    together = list(TransformersEngine(text_model, batch_size=9).generate(requests))
+    alone = list(TransformersEngine(text_model, batch_size=1).generate(requests))
     assert together == alone and len({reply.text for reply in together}) > 3
 
 
 def test_row_sampler_draws_from_the_nucleus() -> None:
-    """Probabilities .5 .3 .15 .05 at T = 1, top-p .9: the last is cut, the others are drawn as .526 .316 .158."""
+    """Probabilities .5 .3 .15 .05 at T = 1, top-p .9: the last is excluded, the others become .526 .316 .158."""
     count = 4000
     logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3])).expand(count, 4)
     sampler = RowSampler(range(count), temperature=1.0, top_p=0.9)
@@ -65,8 +65,8 @@ def test_row_sampler_draws_from_the_nucleus() -> None:
     assert (sharp == 1).float().mean() > 0.98  # (.5 / .3) ** 10 = 165
 
 
-def test_images_reach_the_model(sighted: Path, tmp_path: Path) -> None:
-    with open_engine("transformers", path=sighted, batch_size=4) as engine, ReplyStore(tmp_path) as store:
+def test_images_reach_the_model(vision_model: Path, tmp_path: Path) -> None:
+    with open_engine("transformers", path=vision_model, batch_size=4) as engine, ReplyStore(tmp_path) as store:
         requests = [ask("what", picture(color)) for color in ("red", "blue", "red")] + [ask("what")]
         replies = list(engine.generate(requests, store))
         assert len(store) == 3 and replies[0] == replies[2]
@@ -77,15 +77,19 @@ def test_images_reach_the_model(sighted: Path, tmp_path: Path) -> None:
         assert not torch.allclose(logits[0], logits[1])
 
 
-def test_refusals_are_replies(blind: Path, sighted: Path) -> None:
-    engine = TransformersEngine(blind, batch_size=3)
-    fine, long, seeing = engine.generate([ask("A red circle."), ask("red " * 400), ask("what", picture("red"))])
-    assert not fine.error and long.error.startswith("context overflow") and seeing.error == "this model takes no images"
+def test_refusals_are_replies(text_model: Path, vision_model: Path) -> None:
+    engine = TransformersEngine(text_model, batch_size=3)
+    fine, long, with_image = engine.generate([ask("A red circle."), ask("red " * 400), ask("what", picture("red"))])
+    assert (
+        not fine.error
+        and long.error.startswith("context overflow")
+        and with_image.error == "this model takes no images"
+    )
 
 
-def test_a_prompt_that_cannot_be_encoded_is_a_reply(sighted: Path) -> None:
-    """The image's own placeholder in a text, and bytes that are no image: the others in the batch are answered."""
-    engine = TransformersEngine(sighted, batch_size=4)
+def test_a_prompt_that_cannot_be_encoded_is_a_reply(vision_model: Path) -> None:
+    """A text with the image placeholder and bytes that are not an image do not affect other requests of the batch."""
+    engine = TransformersEngine(vision_model, batch_size=4)
     token = engine._processor.image_token
     image = picture("red")
     turns = (Message("user", "what", (image,)), Message("assistant", "a dog"), Message("user", f"is {token} it?"))
@@ -95,35 +99,37 @@ def test_a_prompt_that_cannot_be_encoded_is_a_reply(sighted: Path) -> None:
     assert all(reply.error.startswith("refused") for reply in replies[1:4])
 
 
-def test_unusable_models_are_named(tmp_path: Path, blind: Path) -> None:
+def test_unusable_models_are_named(tmp_path: Path, text_model: Path) -> None:
     with pytest.raises(EngineError, match=r"cannot load .*nowhere"):
         TransformersEngine(tmp_path / "nowhere")
     with pytest.raises(EngineError, match="no engine called vlm: choose one of openai, transformers, vllm"):
         open_engine("vlm")
-    (blind / "chat_template.jinja").rename(tmp_path / "kept")
+    (text_model / "chat_template.jinja").rename(tmp_path / "kept")
     try:
         with pytest.raises(EngineError, match="no chat template"):
-            TransformersEngine(blind)
+            TransformersEngine(text_model)
     finally:
-        (tmp_path / "kept").rename(blind / "chat_template.jinja")
+        (tmp_path / "kept").rename(text_model / "chat_template.jinja")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_missing_vllm_is_said() -> None:
+def test_missing_vllm_is_reported() -> None:
     with pytest.raises(EngineError, match="pip install vllm"):
         open_engine("vllm", path="some/model")
 
 
-def test_stop_words_end_the_text(blind: Path) -> None:
-    engine = TransformersEngine(blind)
-    (whole,) = engine.generate([ask("A red circle.")])
-    word = whole.text[3:6]
-    (cut,) = engine.generate([ask("A red circle.", stop=(word,))])
-    assert cut == Reply(whole.text[: whole.text.find(word)].strip(), "stop", whole.prompt_tokens, cut.completion_tokens)
+def test_stop_words_end_the_text(text_model: Path) -> None:
+    engine = TransformersEngine(text_model)
+    (complete,) = engine.generate([ask("A red circle.")])
+    word = complete.text[3:6]
+    (stopped,) = engine.generate([ask("A red circle.", stop=(word,))])
+    assert stopped == Reply(
+        complete.text[: complete.text.find(word)].strip(), "stop", complete.prompt_tokens, stopped.completion_tokens
+    )
 
 
-def test_row_sampler_keeps_the_likeliest_tokens() -> None:
-    """Probabilities .5 .3 .15 .05 with top-k 2: only the first two, as .625 and .375."""
+def test_row_sampler_keeps_the_most_likely_tokens() -> None:
+    """Probabilities .5 .3 .15 .05 with top-k 2: only the first two are sampled, with .625 and .375."""
     count = 4000
     logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3])).expand(count, 4)
     drawn = RowSampler(range(count), temperature=1.0, top_p=1.0, top_k=2)(None, logits).argmax(-1)
@@ -131,25 +137,26 @@ def test_row_sampler_keeps_the_likeliest_tokens() -> None:
     assert torch.allclose(share, torch.tensor([0.0, 0.625, 0.0, 0.375]), atol=0.025)  # three standard errors
 
 
-def test_samples_of_a_question_share_its_image(sighted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image through the tower for eight samples, and each sample is what it is when asked for alone."""
+def test_samples_of_a_question_share_its_image(vision_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tower encodes one image for eight samples, and each sample equals that of a separate request."""
     requests = [ask("what", picture("red"), temperature=1.0, top_k=50, sample=i) for i in range(8)]
-    engine = TransformersEngine(sighted, batch_size=8)
+    engine = TransformersEngine(vision_model, batch_size=8)
     tower = engine._loaded.backbone.model.get_submodule("model.vision_tower")
-    seen: list[int] = []
+    image_counts: list[int] = []
     tower.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(len(kwargs.get("pixel_values", args[0] if args else ()))), with_kwargs=True
+        lambda _, args, kwargs: image_counts.append(len(kwargs.get("pixel_values", args[0] if args else ()))),
+        with_kwargs=True,
     )
     together = list(engine.generate(requests))
-    assert seen == [1]
-    alone = list(TransformersEngine(sighted, batch_size=1).generate(requests))
+    assert image_counts == [1]
+    alone = list(TransformersEngine(vision_model, batch_size=1).generate(requests))
     assert together == alone and len({reply.text for reply in together}) == 8
 
 
 @pytest.mark.parametrize("sees", [False, True], ids=["text", "vision-text"])
-def test_an_answer_that_has_been_begun_goes_on(blind: Path, sighted: Path, sees: bool) -> None:
-    """Greedy: the reply is what the model says after the prompt and the answer's first words."""
-    engine = TransformersEngine(sighted if sees else blind)
+def test_the_beginning_of_an_answer_is_continued(text_model: Path, vision_model: Path, sees: bool) -> None:
+    """Greedy decoding: the reply is the model's continuation of the prompt and the answer's first words."""
+    engine = TransformersEngine(vision_model if sees else text_model)
     text, begun, tokenizer = "What is above?", "a small yellow", engine._tokenizer
     images = (picture("red"),) if sees else ()
     first = tokenizer(begun, add_special_tokens=False)["input_ids"]

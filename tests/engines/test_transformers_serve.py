@@ -1,4 +1,4 @@
-"""The client against a real server: ``transformers serve`` with a tiny random model."""
+"""The client with a real server: ``transformers serve`` with a tiny random model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
     bool(MISSING), reason=f"`transformers serve` needs {', '.join(MISSING)}: pip install transformers[serving]"
 )
-START = 180  # seconds that the server may take to come up on a busy machine
+START = 180  # maximum number of seconds for the server to start on a busy machine
 
 
 @pytest.fixture(scope="module")
-def url(blind: Path) -> Iterator[str]:
+def url(text_model: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(blind)]
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(text_model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     process = subprocess.Popen(
         command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -59,19 +59,19 @@ def ask(text: str, **settings: object) -> Request:
     return Request((Message("user", text),), max_tokens=6, **settings)  # type: ignore[arg-type]
 
 
-def test_served_replies_are_the_models_own(url: str, blind: Path, tmp_path: Path) -> None:
+def test_served_replies_are_the_models_own(url: str, text_model: Path, tmp_path: Path) -> None:
     requests = [ask(text) for text in ("A red circle.", "a small yellow star", "What is above the green triangle?")]
-    with OpenAIServer(str(blind), url, concurrency=2, timeout=60) as engine, ReplyStore(tmp_path) as store:
+    with OpenAIServer(str(text_model), url, concurrency=2, timeout=60) as engine, ReplyStore(tmp_path) as store:
         served = list(engine.generate(requests, store))
         assert engine.totals.failed == 0 and engine.totals.completion_tokens > 0
         assert list(engine.generate(requests, store)) == served and engine.totals.reused == 3
-    own = list(TransformersEngine(blind).generate(requests))
+    own = list(TransformersEngine(text_model).generate(requests))
     assert [reply.text for reply in served] == [reply.text for reply in own]
     assert [reply.prompt_tokens for reply in served] == [reply.prompt_tokens for reply in own]
 
 
-def test_sampling_and_an_unsupported_schema(url: str, blind: Path) -> None:
-    with OpenAIServer(str(blind), url, concurrency=2, timeout=60) as engine:
+def test_sampling_and_an_unsupported_schema(url: str, text_model: Path) -> None:
+    with OpenAIServer(str(text_model), url, concurrency=2, timeout=60) as engine:
         schema = {"type": "object", "properties": {"caption": {"type": "string", "maxLength": 20}}}
         replies = list(engine.generate([ask("A star.", temperature=0.8, top_p=0.9, sample=i) for i in range(4)]))
         (structured,) = engine.generate([ask("A star.", schema=schema)])

@@ -1,4 +1,4 @@
-"""Text and vision-text generation: an OpenAI-compatible server, vLLM, transformers; replies stored once.
+"""Text and vision-text generation by an OpenAI-compatible server, vLLM or transformers, with a store of replies.
 
 from scramble import engines
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def open_engine(kind: str, **options: Any) -> Engine:
-    """An engine by name, with its own options (see the classes). Raises EngineError if it cannot work."""
+    """Create an engine by name, with its options (see the classes). Raises EngineError if it cannot work."""
     if kind == "openai":
         from scramble.engines.openai_server import OpenAIServer
 

@@ -1,4 +1,4 @@
-"""Items with several requests each: every item with its replies, in order, asked ahead as far as the engine allows."""
+"""Items with several requests each: yield every item with its replies, in order, asking ahead within the window."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def ask_each(
     items: Iterable[tuple[Item, Skipped | None]],
     requests: Callable[[Item], list[Request]],
 ) -> Iterator[tuple[Item, list[Reply] | Skipped]]:
-    """Each item with the replies to its requests (one at least), in order; items to skip pass through unasked.
+    """Yield each item with the replies to its requests (at least one), in order. Skipped items pass through.
 
-    Lazy, and may be chained: the items may come from another ``ask_each``.
+    The function is lazy and can be chained: the items may come from another ``ask_each``.
 
     Raises:
-        EngineError: asking on is pointless; what has been answered is in the store.
+        EngineError: the server, model or key cannot work; replies so far are in the store.
     """
-    waiting: deque[tuple[Item, Any]] = deque()  # item, and why it is skipped or how many replies it waits for
+    pending: deque[tuple[Item, Any]] = deque()  # item, and why it is skipped or its number of replies
 
     def stream() -> Iterator[Request]:
         for item, skip in items:
-            wanted = [] if skip is not None else requests(item)
-            waiting.append((item, (skip, len(wanted))))
-            yield from wanted
+            item_requests = [] if skip is not None else requests(item)
+            pending.append((item, (skip, len(item_requests))))
+            yield from item_requests
 
     replies: list[Reply] = []
     for reply in engine.generate(stream(), store):
-        while waiting[0][1][0] is not None:
-            item, (skip, _) = waiting.popleft()
+        while pending[0][1][0] is not None:
+            item, (skip, _) = pending.popleft()
             yield item, skip
         replies.append(reply)
-        if len(replies) == waiting[0][1][1]:
-            yield waiting.popleft()[0], replies
+        if len(replies) == pending[0][1][1]:
+            yield pending.popleft()[0], replies
             replies = []
-    for item, (skip, _) in waiting:
+    for item, (skip, _) in pending:
         yield item, skip

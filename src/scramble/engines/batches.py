@@ -1,4 +1,4 @@
-"""Engines that run a model in this process: requests gather until a batch is full, then run together."""
+"""Engines that run a model in this process: requests are collected until a batch is full, and run together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scramble.engines.request import Reply, Request
 
 
 class BatchEngine(Engine):
-    """Gathers requests into batches; a subclass answers one batch at a time.
+    """Collects requests into batches. A subclass answers one batch at a time.
 
-    ``submit`` runs the batch that the request fills, in the caller's thread; ``flush`` runs what is left over.
+    ``submit`` runs the batch in the caller's thread if the request fills it; ``flush`` runs an incomplete batch.
     """
 
     def __init__(self, batch_size: int, *, price_prompt: float = 0.0, price_completion: float = 0.0) -> None:
@@ -24,7 +24,7 @@ class BatchEngine(Engine):
 
     @abstractmethod
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply a request, in order."""
+        """Return one reply per request, in order."""
 
     def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
         future: Future[Reply] = Future()
@@ -34,12 +34,12 @@ class BatchEngine(Engine):
         return future
 
     def flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        wanted = [entry for entry in waiting if entry[1].set_running_or_notify_cancel()]
-        if not wanted:
+        batch, self._waiting = self._waiting, []
+        active = [entry for entry in batch if entry[1].set_running_or_notify_cancel()]
+        if not active:
             return
-        replies = self.answer([request for request, _, _ in wanted])
-        for (_, future, keep), reply in zip(wanted, replies, strict=True):
+        replies = self.answer([request for request, _, _ in active])
+        for (_, future, keep), reply in zip(active, replies, strict=True):
             if keep is not None:
                 keep(reply)
             future.set_result(reply)

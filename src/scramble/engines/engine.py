@@ -1,4 +1,4 @@
-"""The one interface of all engines: requests in, replies out in the same order, each reply stored as it comes."""
+"""The interface of all engines: replies come in the order of their requests, and each one is stored at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Keep = Callable[[Reply], None]
 
 @dataclass
 class Totals:
-    """What an engine has done so far. Cost in the currency of the prices given; wasted retries cost nothing here."""
+    """An engine's totals so far. Cost is in the currency of the prices and does not include failed attempts."""
 
     asked: int = 0
     reused: int = 0
@@ -32,8 +32,8 @@ class Totals:
 class Engine(ABC):
     """Generates text with one model.
 
-    ``model`` names the model for the content key of replies: another name, another key. ``window`` is how many
-    requests may be under way or waiting at once; it bounds the memory of :meth:`generate`.
+    ``model`` is the name of the model in the content key of replies. ``window`` is the maximum number of requests in
+    flight or pending at once; it bounds the memory of :meth:`generate`.
     """
 
     model: str
@@ -47,26 +47,26 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
-        """Hand over one request; its future ends with a reply (which may carry an error) or an EngineError.
+        """Submit one request. Its future results in a reply (which may have an error) or raises EngineError.
 
-        The reply goes to ``keep`` before the next request takes its place, so that a kill never costs more replies
-        than there are requests under way.
+        The reply is passed to ``keep`` before the next request is sent, so that an interruption loses at most the
+        replies of requests in flight.
         """
 
     def flush(self) -> None:  # noqa: B027 (nothing to do unless an engine works in batches)
-        """Start what has been submitted but waits for company (engines that work in batches)."""
+        """Start requests that wait for a full batch (in engines that work in batches)."""
 
     def close(self) -> None:  # noqa: B027 (nothing to free by default)
-        """Give up what is under way and free what is held."""
+        """Cancel requests in flight and free resources."""
 
     def generate(self, requests: Iterable[Request], store: ReplyStore | None = None) -> Iterator[Reply]:
-        """The reply to each request, in order, read lazily with at most ``window`` requests ahead.
+        """Yield the reply to each request, in order, reading lazily at most ``window`` requests ahead.
 
-        With a store, a reply that it holds is not asked for again, equal requests are asked once, and each new reply
+        With a store, requests with a stored reply are not sent again, equal requests are sent once, and each new reply
         is on disk before it is yielded.
 
         Raises:
-            EngineError: asking on is pointless; what has been answered is in the store.
+            EngineError: the server, model or key cannot work; replies so far are in the store.
         """
         pending: deque[Future[Reply]] = deque()
         under_way: dict[str, Future[Reply]] = {}
@@ -98,9 +98,9 @@ class Engine(ABC):
         if key in store:
             with self._totals_lock:
                 self.totals.reused += 1
-            known: Future[Reply] = Future()
-            known.set_result(store.get(key))
-            return known
+            stored: Future[Reply] = Future()
+            stored.set_result(store.get(key))
+            return stored
         future = self._counted(self.submit(request, lambda reply: store.add(key, self.model, reply)))
         under_way[key] = future
         future.add_done_callback(lambda _: under_way.pop(key, None))

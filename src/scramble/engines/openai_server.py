@@ -1,4 +1,4 @@
-"""Any server with OpenAI's chat completions: vLLM, SGLang, TGI, Ollama, ``transformers serve``, hosted ones."""
+"""Client of servers with OpenAI's chat completions: vLLM, SGLang, TGI, Ollama, ``transformers serve``, hosted ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scramble.engines.request import EngineError, Reply, Request, chat_messages
 log = logging.getLogger(__name__)
 
 MAX_REPLY_BYTES = 16 << 20
-MAX_MESSAGE = 300  # characters of a server's error message that are passed on
+MAX_MESSAGE = 300  # maximum number of characters quoted from a server's error message
 WEAKER = {"json_schema": "json_object", "json_object": "none"}
 
 
 class _Transient(Exception):
-    """A failure that may pass: worth asking again."""
+    """A failure that may be temporary, after which the request is retried."""
 
     def __init__(self, reason: str, *, wait: float | None = None, limited: bool = False, no_server: bool = False):
         super().__init__(reason)
@@ -34,19 +34,19 @@ class _Transient(Exception):
 
 
 class _Refused(Exception):
-    """The server will not answer this one request, however often it is asked."""
+    """The server will never answer this request, so it is not retried."""
 
 
 class _NoStructure(Exception):
-    """The server does not know this ``response_format``."""
+    """The server does not support this ``response_format``."""
 
 
 class OpenAIServer(Engine):
-    """A client with bounded concurrency, retries with backoff and jitter, deadlines, and obedience to rate limits.
+    """A client with bounded concurrency, retries with backoff and jitter, timeouts, and support for rate limits.
 
-    One thread runs the event loop. Transient failures (connection, time-out, 408, 409, 429, 5xx, a reply that is cut
-    or not JSON) are asked again; a request that the server refuses (context overflow, say) ends with an error reply;
-    a wrong key, a wrong model, no server, or ``give_up_after`` failed requests in a row end with EngineError.
+    One thread runs the event loop. Transient failures (connection, timeout, 408, 409, 429, 5xx, a reply that is
+    truncated or not JSON) are retried. A request that the server rejects (such as a context overflow) results in an
+    error reply. A wrong key or model, no server, or ``give_up_after`` failed requests in a row raise EngineError.
     """
 
     def __init__(
@@ -69,30 +69,30 @@ class OpenAIServer(Engine):
     ) -> None:
         """
         Args:
-            base_url: up to and including ``/v1``.
-            api_key_env: the environment variable that holds the key; None for servers without one.
-            concurrency: requests under way at once.
+            base_url: the server's address up to and including ``/v1``.
+            api_key_env: the environment variable with the key; None for servers without keys.
+            concurrency: maximum number of requests in flight.
             timeout: seconds for one attempt, from sending to the last byte.
-            attempts: attempts a request, rate-limited ones not counted.
+            attempts: maximum number of attempts per request, without rate-limited ones.
             backoff: mean first pause in seconds; it doubles up to ``max_backoff``, with full jitter.
-            patience: seconds for which a request bears being rate-limited.
-            structured: what carries a request's schema: ``json_schema``, ``json_object`` or ``none``; weakened by
-                itself when the server refuses it.
-            extra_body: fields that this server takes beside OpenAI's.
-            price_prompt, price_completion: per million tokens, for the totals.
+            patience: give up on a request after this many seconds of rate limiting.
+            structured: how a request's schema is sent: ``json_schema``, ``json_object`` or ``none``; weakened
+                automatically if the server rejects it.
+            extra_body: fields of this server in addition to OpenAI's.
+            price_prompt, price_completion: prices per million tokens, for the totals.
 
         Raises:
-            EngineError: the key's variable is not set, or ``base_url`` is none or holds a password.
+            EngineError: the variable of the key is not set, or ``base_url`` is not a URL or contains a password.
         """
         super().__init__(price_prompt=price_prompt, price_completion=price_completion)
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise EngineError("base_url must be an address like http://localhost:8000/v1")
+            raise EngineError("base_url must be a URL like http://localhost:8000/v1")
         if parts.username or parts.password:
-            raise EngineError("base_url holds a user or password: put the key into an environment variable instead")
+            raise EngineError("base_url contains a user or password: put the key into an environment variable instead")
         key = "none" if api_key_env is None else os.environ.get(api_key_env, "")
         if not key:
-            raise EngineError(f"the environment variable {api_key_env} is not set: it must hold the server's key")
+            raise EngineError(f"the environment variable {api_key_env} is not set: it must contain the server's key")
         self.model = model
         self.base_url = base_url
         self.window = 4 * concurrency
@@ -146,7 +146,7 @@ class OpenAIServer(Engine):
                 if error.no_server:
                     self._fatal = EngineError(
                         f"no server at {self.base_url} ({error}): start it, or correct the address; "
-                        "what has been answered is kept"
+                        "answers so far are stored"
                     )
                 reply = Reply("", error=str(error))
             except EngineError as error:
@@ -156,8 +156,8 @@ class OpenAIServer(Engine):
             self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
             if self._failed_in_a_row >= self._give_up_after:
                 self._fatal = EngineError(
-                    f"{self._failed_in_a_row} requests in a row failed at {self.base_url}, the last: {reply.error}. "
-                    "What has been answered is kept"
+                    f"{self._failed_in_a_row} consecutive requests failed at {self.base_url}, the last: {reply.error}. "
+                    "Answers so far are stored"
                 )
                 raise self._fatal
             if keep is not None:
@@ -180,8 +180,8 @@ class OpenAIServer(Engine):
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            known = error.wait if isinstance(error, _Transient) else None
-            return jittered(state) if known is None else known
+            requested = error.wait if isinstance(error, _Transient) else None
+            return jittered(state) if requested is None else requested
 
         def count(_: tenacity.RetryCallState) -> None:
             self.totals.retries += 1
@@ -209,19 +209,19 @@ class OpenAIServer(Engine):
             if isinstance(failure, _NoStructure):
                 if self._structured == structured:
                     self._structured = WEAKER[structured]
-                    log.warning("%s refuses response_format %s; using %s", self, structured, self._structured)
+                    log.warning("%s does not support response_format %s; using %s", self, structured, self._structured)
                 return await self._ask(request)
             raise failure from error
         except openai.APIConnectionError as error:
             cause = str(error.__cause__ or error)
             raise _Transient(self._scrubbed(f"connection failed: {cause}"), no_server=_is_refusal(error)) from error
         except _transport_errors() as error:
-            raise _Transient(self._scrubbed(f"reply cut: {error}")) from error
+            raise _Transient(self._scrubbed(f"reply truncated: {error}")) from error
         self._gate.hold(min(seconds_until_reset(headers), self._patience))
         return parse_reply(body)
 
     async def _exchange(self, payload: dict[str, Any]) -> tuple[Mapping[str, str], bytes]:
-        """Headers and body of one exchange; the body is read in pieces, so that an endless one is noticed."""
+        """Headers and body of one exchange. The body is read in pieces, to detect an endless one."""
         create = self._client.chat.completions.with_streaming_response.create
         async with create(**payload) as response:
             pieces, size = [], 0
@@ -242,9 +242,9 @@ class OpenAIServer(Engine):
         if request.temperature > 0:
             body["seed"] = request.sampling_seed
         if request.top_k:
-            body["top_k"] = request.top_k  # vLLM, SGLang and others; not in OpenAI's own interface
+            body["top_k"] = request.top_k  # supported by vLLM, SGLang and others; not in OpenAI's interface
         if request.continues:
-            body |= {"add_generation_prompt": False, "continue_final_message": True}  # likewise
+            body |= {"add_generation_prompt": False, "continue_final_message": True}  # as above
         if request.stop:
             body["stop"] = list(request.stop)
         if structured == "json_schema":
@@ -252,12 +252,12 @@ class OpenAIServer(Engine):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        # All but the model goes in as extra fields: the library would walk through the rest to no effect, at a tenth
-        # of its whole cost.
+        # All fields except the model are sent as extra fields: the library would traverse them without effect, which
+        # takes a tenth of its total time.
         return {"model": self.model, "messages": [], "extra_body": body | self._extra_body}
 
     async def _classified(self, error: Any, structured: str) -> Exception:
-        """What a status code means: to be raised."""
+        """The exception to raise for a status code."""
         status = error.status_code
         message = self._scrubbed(_message(error))
         what = f"status {status}: {message}"
@@ -273,7 +273,7 @@ class OpenAIServer(Engine):
             if wait is None and status == 429:
                 wait = seconds_until_reset(error.response.headers) or None
             if wait is not None and wait > self._patience:
-                return EngineError(f"{self.base_url} asks to come back in {wait:.0f} s ({what})")
+                return EngineError(f"{self.base_url} asks to retry after {wait:.0f} s ({what})")
             if wait is not None:
                 self._gate.hold(wait)
             return _Transient(what, wait=wait, limited=status == 429)
@@ -301,7 +301,7 @@ class OpenAIServer(Engine):
 
 
 def parse_reply(body: bytes) -> Reply:
-    """The reply in the body of a chat completion. Raises _Transient if it is none."""
+    """The reply in the body of a chat completion. Raises _Transient if the body is malformed."""
     try:
         content = json.loads(body)
         choice = content["choices"][0]
@@ -329,7 +329,7 @@ def _message(error: Any) -> str:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Whether nobody listens at the address (or its name is unknown), by the chain of causes."""
+    """Whether the connection was refused or the host name is unknown, by the chain of causes."""
     import socket
 
     while error is not None:
@@ -340,7 +340,7 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _transport_errors() -> tuple[type[BaseException], ...]:
-    """The errors of the HTTP library under the client: httpx2 from openai 3 on, httpx before."""
+    """The errors of the HTTP library that the client uses: httpx2 from openai 3 on, httpx before."""
     try:
         import httpx2
 

@@ -1,4 +1,4 @@
-"""What servers say about when to ask again, and the gate that makes all requests of a client obey it."""
+"""Parse the rate-limit headers of servers, and pause all requests of a client accordingly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``Retry-After`` asks for (number or HTTP date, or ``retry-after-ms``); None if it is not there."""
+    """Seconds in ``Retry-After`` (number or HTTP date) or ``retry-after-ms``; None if neither header is present."""
     if milliseconds := headers.get("retry-after-ms"):
         try:
             return max(0.0, float(milliseconds) / 1e3)
@@ -36,7 +36,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_until_reset(headers: Mapping[str, str]) -> float:
-    """Seconds to wait because an ``x-ratelimit-remaining-*`` has come down to nothing; 0 otherwise."""
+    """Seconds until the reset of an ``x-ratelimit-remaining-*`` that is 0; 0 if there is none."""
     wait = 0.0
     for what in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{what}") == "0":
@@ -57,16 +57,16 @@ def duration(text: str) -> float:
 
 
 class Gate:
-    """Holds back every request of a client while the server has asked for a pause."""
+    """Blocks all requests of a client while the server has asked for a pause."""
 
     def __init__(self) -> None:
         self._open_at = 0.0
 
     def hold(self, seconds: float) -> None:
-        """Keep the gate shut for at least ``seconds`` from now."""
+        """Close the gate for at least ``seconds`` from now."""
         self._open_at = max(self._open_at, time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Return once the gate is open; waiters are spread a little, so that they do not all come at once."""
+        """Wait until the gate is open. Waiters are spread in time, so that they do not all continue at once."""
         while (left := self._open_at - time.monotonic()) > 0:
             await asyncio.sleep(left + random.uniform(0, 0.1 * min(left, 10)))

@@ -1,4 +1,4 @@
-"""Every reply on disk once, under the content key of its request, so that a killed run goes on where it was."""
+"""Store each reply on disk under the content key of its request, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PATTERN = "replies*.jsonl"
 
 
 class ReplyStore:
-    """The replies in a folder: all ``replies*.jsonl`` are read, one of them is written to.
+    """The replies in a folder: all ``replies*.jsonl`` are read, and one of them is written.
 
-    A shard of a split job writes its own file and still sees what the others have finished before it started. Only
-    the keys are held in memory (about 200 bytes a reply), the replies stay on disk. Use as a context manager.
+    A shard of a split job writes its own file and also reads the replies that other shards had stored before it
+    started. Only the keys are held in memory (about 200 bytes per reply). Use it as a context manager.
     """
 
     def __init__(self, folder: str | Path, shard: tuple[int, int] = (0, 1)) -> None:
@@ -32,7 +32,7 @@ class ReplyStore:
         name = "replies.jsonl" if count == 1 else f"replies-{index:04d}-of-{count:04d}.jsonl"
         self.path = self.folder / name
         with JsonLines(self.path):
-            pass  # makes the file, or cuts the torn last line that a kill has left
+            pass  # creates the file, or removes an incomplete last line of an interrupted run
         # key -> file, byte offset of its line
         self._places: dict[str, tuple[Path, int]] = {}
         for file in sorted(self.folder.glob(PATTERN)):
@@ -41,8 +41,8 @@ class ReplyStore:
         self._file = self.path.open("r+b", buffering=0)
         self._end = self._file.seek(0, os.SEEK_END)
         self._lock = threading.Lock()
-        # A reply given to the system survives the end of this process; forcing it to the disk, against a power cut,
-        # happens beside the work, one call for all that has gathered.
+        # A reply that was passed to the operating system survives the end of this process. A background thread syncs
+        # collected replies to disk, which protects against power failure.
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="replies")
         self._synced: Future[None] | None = None
 
@@ -60,12 +60,12 @@ class ReplyStore:
             return row_to_reply(json.loads(stream.readline()))
 
     def add(self, key: str, model: str, reply: Reply) -> None:
-        """Write a reply; when this returns, a kill of the process does not lose it.
+        """Write a reply. After the return, an interruption of the process does not lose it.
 
-        A key that is stored already is left as it is. Replies with an error are not stored.
+        An existing key is not overwritten. Replies with an error are not stored.
 
         Raises:
-            StoreError: the disk is full, say; what was stored before stays whole.
+            StoreError: the reply cannot be written, for example to a full disk; earlier replies remain intact.
         """
         if reply.error:
             return
@@ -86,7 +86,7 @@ class ReplyStore:
                 self._synced = self._syncer.submit(os.fsync, self._file.fileno())
 
     def close(self) -> None:
-        """Force everything to the disk and close the file."""
+        """Sync everything to disk and close the file."""
         self._syncer.shutdown(wait=True)
         os.fsync(self._file.fileno())
         self._file.close()
@@ -101,10 +101,10 @@ class ReplyStore:
 
 
 def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
-    """Whether an item (an image id, say) belongs to shard ``i`` of ``n``: by its hash, so every item is in one.
+    """Whether an item, such as an image id, belongs to shard ``i`` of ``n``, by its hash. Every item is in one shard.
 
     Raises:
-        ValueError: unless ``0 <= i < n``.
+        ValueError: not ``0 <= i < n``.
     """
     index, count = shard
     if not 0 <= index < count:
@@ -113,7 +113,7 @@ def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
 
 
 def _index(file: Path) -> Iterator[tuple[str, int]]:
-    """Key and byte offset of each line; a torn last line (left by a kill) is passed over."""
+    """Key and byte offset of each line. An incomplete last line (of an interrupted run) is skipped."""
     offset = 0
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):

@@ -1,4 +1,4 @@
-"""What is asked of a model and what comes back: requests, replies, and the content key that ties them."""
+"""Requests to a model, its replies, and the content key that links them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from scramble.storage.hashing import content_key
 
 
 class EngineError(RuntimeError):
-    """Asking on is pointless (no server, wrong key, wrong model, ...). The message says what to do."""
+    """The server, model or key cannot work, so that no further request can succeed. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``images`` are encoded images (PNG, JPEG, WebP, GIF bytes) that come before the text."""
+    """One turn. ``images`` are encoded images (PNG, JPEG, WebP, GIF bytes) that precede the text."""
 
     role: str
     text: str
@@ -32,10 +32,10 @@ class Message:
 class Request:
     """One prompt with its sampling settings.
 
-    A last message by the assistant is the beginning of the answer: the reply is what follows it. ``temperature`` 0 is
-    greedy; ``top_k`` 0 samples from all tokens. ``schema`` is a JSON schema that the reply must follow, where the
-    engine can enforce it; cap every string (``maxLength``) and array (``maxItems``) in it, or a model may fill the
-    reply with either. ``sample`` numbers repeated samples of one prompt.
+    If the last message is by the assistant, it is the beginning of the answer, and the reply continues it.
+    ``temperature`` 0 is greedy; ``top_k`` 0 samples from all tokens. ``schema`` is a JSON schema for the reply, which
+    is enforced if the engine supports it. Limit every string (``maxLength``) and array (``maxItems``) in it; otherwise
+    a model may fill the reply with one of them. ``sample`` numbers repeated samples of the same prompt.
     """
 
     messages: tuple[Message, ...]
@@ -49,15 +49,15 @@ class Request:
     schema: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def key(self, model: str) -> str:
-        """Content key of this request to ``model``: everything that the reply depends on, images by their hash."""
+        """Content key of this request to ``model``, from everything that the reply depends on, with images by hash."""
         messages = [(m.role, m.text, [hashlib.sha256(i).hexdigest() for i in m.images]) for m in self.messages]
         settings = [self.temperature, self.top_p, self.max_tokens, self.seed, self.sample, self.stop]
-        settings += [self.top_k] if self.top_k else []  # replies stored before there was one keep their key
+        settings += [self.top_k] if self.top_k else []  # older stored replies keep their keys
         return content_key(model, messages, settings, self.schema)
 
     @property
     def continues(self) -> bool:
-        """Whether the reply goes on from an answer that has been begun."""
+        """Whether the reply continues the beginning of an answer."""
         return self.messages[-1].role == "assistant"
 
     @property
@@ -70,11 +70,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer, or why there is none.
+    """A model's answer, or the reason why there is none.
 
-    ``finish_reason`` is ``stop`` for a finished answer and ``length`` for one cut at ``max_tokens``; ``error`` is
-    empty, or says in a few words why this request got no answer (such a reply is not stored: the next run asks
-    again). Token counts are the engine's own; 0 where it gives none.
+    ``finish_reason`` is ``stop`` for a complete answer and ``length`` for one truncated at ``max_tokens``. ``error``
+    is empty or says in a few words why there is no answer; such a reply is not stored, so that the next run asks again.
+    Token counts are those of the engine, or 0.
     """
 
     text: str
@@ -85,17 +85,17 @@ class Reply:
 
     @property
     def finished(self) -> bool:
-        """Whether the text is a whole answer."""
+        """Whether the text is a complete answer."""
         return not self.error and self.finish_reason == "stop"
 
 
 def reply_to_row(key: str, model: str, reply: Reply) -> dict[str, Any]:
-    """The reply as one JSON line of the reply store."""
+    """Convert a reply to a JSON row of the reply store."""
     return {"key": key, "model": model, **dataclasses.asdict(reply)}
 
 
 def row_to_reply(row: Mapping[str, Any]) -> Reply:
-    """The reply in one JSON line of the reply store."""
+    """Convert a JSON row of the reply store to a reply."""
     return Reply(**{f.name: row[f.name] for f in dataclasses.fields(Reply)})
 
 
@@ -103,10 +103,10 @@ MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": 
 
 
 def encoded(image: ImageFile) -> bytes:
-    """The image's bytes as they are sent: the file itself where every decoder makes the same pixels of it, else PNG.
+    """The image's bytes to send: the file itself if all decoders give the same pixels, else a PNG.
 
-    Servers drop transparency and clip deep greys, each in its own way; :mod:`scramble.pixels` says what is made of them
-    here. Raises RecordError for a file in no format of theirs that cannot be decoded.
+    Servers drop transparency and clip 16-bit greys in different ways; :mod:`scramble.pixels` defines the conversion
+    here. Raises RecordError if the file has none of the servers' formats and cannot be decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -117,20 +117,20 @@ def encoded(image: ImageFile) -> bytes:
                 if is_plain(opened):
                     return data
         except (OSError, UnidentifiedImageError):
-            return data  # the server has the last word on a file that Pillow does not know
+            return data  # the server decides on a file that Pillow cannot decode
     return png_bytes(image.open())
 
 
 def data_url(image: bytes) -> str:
-    """An encoded image as a ``data:`` URL. Raises ValueError if the format is none that servers take."""
+    """An encoded image as a ``data:`` URL. Raises ValueError if servers do not accept its format."""
     for magic, media_type in MEDIA_TYPES.items():
         if image.startswith(magic):
             return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
-    raise ValueError("image is neither PNG, JPEG, GIF nor WebP: convert it before it is sent")
+    raise ValueError("image is neither PNG, JPEG, GIF nor WebP: convert it before sending")
 
 
 def chat_messages(request: Request) -> list[dict[str, Any]]:
-    """The messages in OpenAI's form; a turn without images is plain text (text-only servers take no lists)."""
+    """The messages in OpenAI's form. A turn without images is plain text, because text-only servers reject lists."""
     turns: list[dict[str, Any]] = []
     for message in request.messages:
         if not message.images:

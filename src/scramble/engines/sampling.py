@@ -1,4 +1,4 @@
-"""Drawing tokens so that a sample depends on its own seed and logits alone.
+"""Sample tokens such that a sample depends only on its own seed and logits.
 
 Shape suffixes: B rows, V vocabulary, K tokens kept.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 class RowSampler:
-    """Top-k and nucleus sampling by the Gumbel trick: the argmax of logits / T + noise is a draw from the softmax.
+    """Top-k and nucleus sampling by the Gumbel trick: the argmax of logits / T + noise is a sample of the softmax.
 
-    Each row has its own generator. The ``top_k`` likeliest tokens are kept first (0: all), then of these the nucleus.
+    Each row has its own generator. The ``top_k`` most likely tokens are kept (0: all), and then their nucleus.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, top_k: int = 0) -> None:
@@ -25,14 +25,14 @@ class RowSampler:
         """Scores (B, V) whose argmax is the sampled token."""
         logits_BV = scores.float() / self._temperature
         if 0 < self._top_k < logits_BV.shape[-1]:
-            # In the order of the vocabulary, so that near ties in another batch get the same noise.
+            # Sorted in vocabulary order, so that near ties get the same noise in any batch.
             index_BK = logits_BV.topk(self._top_k, dim=-1).indices.sort(-1).values
             drawn_BK = self._noised(logits_BV.gather(-1, index_BK))
             return torch.full_like(logits_BV, -torch.inf).scatter_(-1, index_BK, drawn_BK)
         return self._noised(logits_BV)
 
     def _noised(self, logits_BV: Tensor) -> Tensor:
-        """The nucleus of the logits, noise added; -inf outside of it."""
+        """The logits with noise inside the nucleus, and -inf outside."""
         if self._top_p < 1:
             sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
             before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)

@@ -1,7 +1,7 @@
-"""A vision-text model in this process: all requests on one image share its pass and the tokens that they begin with.
+"""Generate with a vision-text model in this process; requests on one image share its pass and their common tokens.
 
 Samples of one question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt run
-once, whatever the number of samples.
+once for any number of samples.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """
@@ -25,13 +25,13 @@ from scramble.records import ImageFile, RecordError
 
 
 def takes(request: Request) -> bool:
-    """Whether a request is one user turn, perhaps with the beginning of the answer."""
+    """Whether a request is one user turn, optionally with the beginning of the answer."""
     return [m.role for m in request.messages] in (["user"], ["user", "assistant"])
 
 
 @torch.inference_mode()
 def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
-    """Replies to requests of which :func:`takes` is true and which share temperature, top-p and top-k."""
+    """Reply to requests for which :func:`takes` is true and which share temperature, top-p and top-k."""
     limit = vlm.family.max_length(vlm.backbone.model.config)
     image_tokens = vlm.backbone.feature_tokens | vlm.backbone.block_tokens
     prompts: dict[int, Prompt] = {}
@@ -44,7 +44,7 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
             replies[n] = Reply("", error=f"context overflow ({length} + {requests[n].max_tokens} tokens)")
         else:
             prompts[n] = prompt
-            # A row is a trie: its prompts share their images. Without any, only samples of one question share much.
+            # A row is a trie whose prompts share their images. Without images only samples of one question share much.
             user, ids = requests[n].messages[0], prompt.input_ids
             image_end = max((k for k, token in enumerate(ids, 1) if token in image_tokens), default=0)
             groups.setdefault((user.images or user.text, *ids[:image_end]), []).append(n)
@@ -61,24 +61,24 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
 
 
 def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: int, ended: bool | None = None) -> Reply:
-    """The reply in new token ids without the one that ended them.
+    """The reply in new token ids, without the stop token.
 
-    ``ended`` says whether there was one; by default it is told from the number of tokens.
+    ``ended`` says whether there was one; by default this follows from the number of tokens.
     """
     ended = len(ids) < request.max_tokens if ended is None else ended
     text = tokenizer.decode(list(ids), skip_special_tokens=True).strip()
-    if request.continues:  # decoded with what it goes on from, so that a space between them is kept
+    if request.continues:  # decoded with the text that it continues, so that a space between them is kept
         begun = list(tokenizer(request.messages[-1].text, add_special_tokens=False)["input_ids"])
         before = tokenizer.decode(begun, skip_special_tokens=True)
         text = tokenizer.decode([*begun, *ids], skip_special_tokens=True)[len(before) :].rstrip()
-    cut = min((text.find(word) for word in request.stop if word in text), default=-1)
-    if cut >= 0:
-        text = text[:cut].rstrip()
-    return Reply(text, "stop" if ended or cut >= 0 else "length", prompt_tokens, len(ids) + ended)
+    stop = min((text.find(word) for word in request.stop if word in text), default=-1)
+    if stop >= 0:
+        text = text[:stop].rstrip()
+    return Reply(text, "stop" if ended or stop >= 0 else "length", prompt_tokens, len(ids) + ended)
 
 
 def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
-    """The prompt of each request with the beginning of its answer, or why its images or texts cannot be read."""
+    """The prompt of each request with the beginning of its answer, or the reason why it cannot be encoded."""
     encoder, stops = PromptEncoder(vlm.family, vlm.processor), stop_tokens(vlm)
     by_images: dict[tuple[bytes, ...], list[int]] = {}
     for n, request in enumerate(requests):
@@ -100,7 +100,7 @@ def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
 
 
 def _picker(requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> Any:
-    """Logits (B, Q, V) to tokens (B, Q): each request draws from its own generator; None for greedy ones."""
+    """A function from logits (B, Q, V) to tokens (B, Q), with a generator per request; None for greedy requests."""
     first = requests[0]
     if first.temperature <= 0:
         return None

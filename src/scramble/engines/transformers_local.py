@@ -1,4 +1,4 @@
-"""A transformers model in this process: text models, and the vision-text families that the project knows.
+"""A transformers model in this process: text models, and the vision-text families that the project supports.
 
 Shape suffixes: B requests of a batch, L prompt tokens.
 """
@@ -26,10 +26,9 @@ from scramble.storage.hashing import content_key
 class TransformersEngine(BatchEngine):
     """Generates with a text model or a vision-text model loaded by transformers.
 
-    A sample depends on its request alone, not on the batch it ran in: each row draws its noise from its own seed.
-    Requests of a batch on the same image share one pass over it (:mod:`scramble.engines.shared_images`), so a batch
-    should hold all samples of a question.
-    Schemas are not enforced: the caller parses the reply, as it must anyway.
+    A sample depends only on its request, not on its batch: each row draws its noise from its own seed. Requests of a
+    batch on the same image share one pass over it (:mod:`scramble.engines.shared_images`), so a batch should contain
+    all samples of a question. Schemas are not enforced; the caller parses and checks the reply anyway.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class TransformersEngine(BatchEngine):
             path: hub id or folder.
             revision: branch, tag or commit; part of the content key.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (spread over what is there).
+            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (spread over the available devices).
             loading: further options of :func:`scramble.models.load_vlm`, for a model that takes images.
 
         Raises:
@@ -88,20 +87,20 @@ class TransformersEngine(BatchEngine):
         return [replies[i] for i in range(len(requests))]
 
     def _answer_alike(self, requests: list[Request]) -> list[Reply]:
-        """Replies to requests with the same settings and number of images."""
+        """Reply to requests with the same settings and number of images."""
         first = requests[0]
         if not self._sees and any(message.images for message in first.messages):
             return [Reply("", error="this model takes no images")] * len(requests)
         try:
             inputs = self._encode(requests)
         except (ValueError, IndexError, KeyError, OSError) as error:  # a placeholder in a text, a broken image
-            if len(requests) > 1:  # only the request at fault pays
+            if len(requests) > 1:  # so that only the bad request fails
                 return [reply for request in requests for reply in self._answer_alike([request])]
             return [Reply("", error=f"refused ({' '.join(str(error).split())[:200]})")]
         lengths = inputs["attention_mask"].sum(-1).tolist()
         room = self._model.config.get_text_config().max_position_embeddings - max(lengths) - first.max_tokens
         if room < 0:
-            if len(requests) > 1:  # only the long one pays
+            if len(requests) > 1:  # so that only the long request fails
                 return [reply for request in requests for reply in self._answer_alike([request])]
             return [Reply("", error=f"context overflow ({lengths[0]} + {first.max_tokens} tokens)")]
         sampler = RowSampler([r.sampling_seed for r in requests], first.temperature, first.top_p, first.top_k)
@@ -144,8 +143,8 @@ class TransformersEngine(BatchEngine):
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         stop = next((k for k, token in enumerate(ids) if token in ends), None)
-        kept = ids if stop is None else ids[:stop]
-        return reply(self._tokenizer, request, kept, prompt_tokens, stop is not None)
+        answer_ids = ids if stop is None else ids[:stop]
+        return reply(self._tokenizer, request, answer_ids, prompt_tokens, stop is not None)
 
 
 def _structured_messages(request: Request) -> list[dict[str, Any]]:
@@ -157,7 +156,7 @@ def _structured_messages(request: Request) -> list[dict[str, Any]]:
 
 
 def _has_backbone(vlm: VLM | None) -> bool:
-    """Whether a model can be taken apart, so that requests share its image passes."""
+    """Whether a model has a separate backbone, so that requests can share its image passes."""
     try:
         return vlm is not None and vlm.backbone is not None
     except ModelError:
@@ -167,7 +166,7 @@ def _has_backbone(vlm: VLM | None) -> bool:
 def _load(
     path: str, revision: str | None, dtype: str, device: str | None, options: Mapping[str, Any]
 ) -> tuple[Any, Any, VLM | None]:
-    """Model, processor (or tokenizer), and for a model that takes images what the project knows of it."""
+    """Load the model, its processor (or tokenizer), and its VLM wrapper if it takes images."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 

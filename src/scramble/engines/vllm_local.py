@@ -10,9 +10,9 @@ from scramble.engines.request import EngineError, Reply, Request, chat_messages
 
 
 class VLLMEngine(BatchEngine):
-    """Generates with ``vllm.LLM.chat``; images go in as data URLs, schemas through its structured outputs.
+    """Generates with ``vllm.LLM.chat``. Images are passed as data URLs, schemas as structured outputs.
 
-    vLLM does not repeat a sample bit by bit unless told to (``VLLM_BATCH_INVARIANT=1``); the reply store does.
+    vLLM's samples are reproducible only with ``VLLM_BATCH_INVARIANT=1``; stored replies are always reused.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class VLLMEngine(BatchEngine):
         """
         Args:
             path: hub id or folder.
-            batch_size: requests handed over at once; replies of a batch reach the disk together.
+            batch_size: number of requests per call; the replies of a batch are stored together.
             options: further arguments of ``vllm.LLM`` (``tensor_parallel_size``, ``quantization``, ...).
 
         Raises:
@@ -57,7 +57,7 @@ class VLLMEngine(BatchEngine):
         return [replies[n] for n in range(len(requests))]
 
     def _answer_alike(self, requests: Sequence[Request]) -> list[Reply]:
-        """Replies to requests that all ask for an answer, or all for the rest of one."""
+        """Reply to requests that either all ask for an answer or all continue one."""
         chats = [chat_messages(request) for request in requests]
         template: dict[str, bool] = {}
         if requests[0].continues:
@@ -65,7 +65,7 @@ class VLLMEngine(BatchEngine):
         try:
             outputs = self._llm.chat(chats, [_sampling(request) for request in requests], use_tqdm=False, **template)
         except ValueError as error:
-            if len(requests) == 1:  # vLLM refuses a whole batch for one bad request: context overflow, say
+            if len(requests) == 1:  # vLLM rejects the whole batch for one bad request, such as a context overflow
                 return [Reply("", error=f"refused ({error})")]
             return [reply for request in requests for reply in self._answer_alike([request])]
         return [_reply(output) for output in outputs]
@@ -78,7 +78,7 @@ def _sampling(request: Request) -> Any:
     if request.schema is not None:
         from vllm.sampling_params import StructuredOutputsParams
 
-        # Free white space lets a model fill the reply with blanks up to max_tokens.
+        # With arbitrary white space a model can fill the reply with blanks up to max_tokens.
         structured = StructuredOutputsParams(json=dict(request.schema), disable_any_whitespace=True)
     return SamplingParams(
         temperature=request.temperature,
