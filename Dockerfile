@@ -8,10 +8,10 @@ ARG TORCH=cuda
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false VENV=/opt/scramble
 WORKDIR /scramble
 
-# git: the commit stands in every result. A compiler: torch.compile and FlexAttention build their kernels with it.
+# git is needed because every result records the commit, and a compiler because torch.compile and FlexAttention use it.
 RUN apt-get update && apt-get install -y --no-install-recommends git gcc g++ && rm -rf /var/lib/apt/lists/*
 
-# Libraries first: a change of the code does not install them again.
+# Install the libraries first, so that a change of the code does not install them again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY scripts/install.sh scripts/
 COPY src/scramble/__init__.py src/scramble/

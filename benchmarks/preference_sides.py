@@ -28,12 +28,12 @@ LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32}
 LEARNING_RATE, BETA = 1e-5, 0.1
 
 
-def say(**values: Any) -> None:
+def send(**values: Any) -> None:
     """Send a line to preference_step.py."""
     print(MARK + json.dumps(values), flush=True)
 
 
-def hear() -> str:
+def receive() -> str:
     """Read a line from preference_step.py."""
     return sys.stdin.readline().strip()
 
@@ -70,7 +70,7 @@ class Clock:
 
     def begin(self) -> None:
         self._look()
-        say(ready=True)
+        send(ready=True)
         self._wait()
 
     def end_step(self) -> None:
@@ -79,7 +79,7 @@ class Clock:
         wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
         self._look()
         self.left -= 1
-        say(seconds=wall, cpu_seconds=cpu, peak=peak_bytes(), device_peak=self.device_peak)
+        send(seconds=wall, cpu_seconds=cpu, peak=peak_bytes(), device_peak=self.device_peak)
         if self.left:
             self._wait()
 
@@ -88,7 +88,7 @@ class Clock:
             self.device_peak = max(self.device_peak, torch.cuda.max_memory_allocated())
 
     def _wait(self) -> None:
-        if not hear():
+        if not receive():
             raise SystemExit("preference_step.py has ended")
         self.start = time.perf_counter(), time.process_time()
 
@@ -116,7 +116,7 @@ def load(args: argparse.Namespace) -> Any:
     from scramble.models import load_vlm
 
     vlm = load_vlm(args.model, dtype=args.dtype, device=args.device)
-    say(loaded=resident_bytes())
+    send(loaded=resident_bytes())
     reset_peak()
     return vlm
 
@@ -269,14 +269,14 @@ def run_scramble(args: argparse.Namespace) -> None:
     )
     summary = train(vlm, data, work / "run", config, callbacks=[StepClock(Clock(args.steps))])
     size = sum(path.stat().st_size for path in (work / "features").rglob("features-*.bin"))
-    say(
+    send(
         pairs=summary["examples"],
         reference_seconds=summary["reference_seconds"],
         features_seconds=summary["features_seconds"],
         features_bytes=size,
     )
-    if hear() == "floor":
-        say(**floor(args, vlm, data))
+    if receive() == "floor":
+        send(**floor(args, vlm, data))
 
 
 def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:

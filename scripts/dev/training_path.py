@@ -1,16 +1,16 @@
-"""How much must be read to follow a training run from the command line to the loss?
+"""Measure how much code must be read to follow a training run from the command line to the loss.
 
-    python scripts/dev/training_path.py            # in a checkout of any commit, an old one included
-    python scripts/dev/training_path.py --files    # also the files, each with the reason why it is in the list
+    python scripts/dev/training_path.py            # in a checkout of any commit, also an old one
+    python scripts/dev/training_path.py --files    # also print the files, each with the reason why it is in the list
 
 A short preference training on the shipped tiny model runs through ``scripts/train.py`` in this process. When the first
 training step enters the first function of ``losses.py``, the program stops and prints three measures:
 
-1. the number of this project's files between the command line and the loss, both included, at that moment: the files of
-   all functions on the call stack, and the files that define the classes (base classes included) of the objects in the
-   local variables of these functions, also in tuples, lists and mappings. Files that only prepare something and leave
-   no object behind are not counted. For comparison: without the objects, and with the attributes of the objects.
-2. the number of lines of these files, comments and blank lines included.
+1. the number of this project's files between the command line and the loss, including both. These are the files of all
+   functions on the call stack, and the files that define the classes (and base classes) of the objects in the local
+   variables of these functions, also in tuples, lists and mappings. Files that only prepare something and leave no
+   object are not counted. For comparison, the number is also printed without the objects, and with their attributes.
+2. the number of lines of these files, including comments and blank lines.
 3. the number of parameters of the function ``train`` that notebooks call.
 """
 
@@ -34,25 +34,25 @@ STEP = "training_step"  # of transformers' Trainer
 
 
 class Reached(BaseException):
-    """The loss is reached. No handler of errors on the way catches it."""
+    """The loss was reached. It derives from BaseException so that no error handler of the project catches it."""
 
 
 def own_file(name: str) -> str | None:
-    """The path of a file of this project, relative to the checkout."""
+    """Return the path of a file of this project relative to the checkout, or None for other files."""
     path = Path(name)
     inside = path.is_relative_to(ROOT / "src" / "scramble") or path.parent == ROOT / "scripts"
     return str(path.relative_to(ROOT)) if inside else None
 
 
 def callers(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame and those that called it, innermost first."""
+    """Yield a frame and its callers, innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
 def objects(value: Any, attributes: bool) -> Iterator[Any]:
-    """A value, the elements of a container, and where wanted the attributes of an object and their elements."""
+    """Yield a value and its elements, and with ``attributes`` also the object's attributes and their elements."""
     yield value
     yield from elements(value)
     if attributes and own_file(defining_file(type(value))):
@@ -63,19 +63,19 @@ def objects(value: Any, attributes: bool) -> Iterator[Any]:
 
 
 def elements(value: Any) -> list[Any]:
-    """The elements of a tuple or list, the values of a mapping."""
+    """Return the elements of a tuple or list, or the values of a dictionary."""
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, tuple | list) else []
 
 
 def defining_file(cls: type) -> str:
-    """The file of the module of a class; empty for a class without one."""
+    """Return the file of the module of a class; empty for a class without a file."""
     return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
 
 
 def reading_lists(innermost: FrameType) -> list[dict[str, str]]:
-    """File -> why it is in the list: of the call stack, with its objects, with their attributes too."""
+    """Map files to the reason why they are listed: for the call stack, with its objects, with their attributes."""
     frames = [frame for frame in callers(innermost) if own_file(frame.f_code.co_filename)]
     stack: dict[str, str] = {}
     for frame in frames:
@@ -83,31 +83,31 @@ def reading_lists(innermost: FrameType) -> list[dict[str, str]]:
             stack.setdefault(path, f"on the stack: {frame.f_code.co_name}")
     lists = [stack]
     for attributes in (False, True):
-        found = dict(lists[-1])
+        reasons = dict(lists[-1])
         for frame in frames:
             for name, local in list(frame.f_locals.items()):
                 for cls in (cls for value in objects(local, attributes) for cls in type(value).__mro__):
                     if path := own_file(defining_file(cls)):
-                        found.setdefault(path, f"{cls.__name__}, from variable {name} of {frame.f_code.co_name}")
-        lists.append(found)
+                        reasons.setdefault(path, f"{cls.__name__}, from variable {name} of {frame.f_code.co_name}")
+        lists.append(reasons)
     return lists
 
 
 def package() -> str:
-    """The package of the trainer: ``training``, in commits before it had that name ``preference``."""
+    """Return the package of the trainer: ``training``, or ``preference`` in older commits."""
     return "training" if (ROOT / "src" / "scramble" / "training").is_dir() else "preference"
 
 
 def run_until_loss(folder: str) -> list[dict[str, str]]:
     """Start a training run as the command line does and return the reading lists at its first loss."""
     losses = str(ROOT / "src" / "scramble" / package() / "losses.py")
-    found: list[dict[str, str]] = []
+    lists: list[dict[str, str]] = []
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or frame.f_code.co_filename != losses or found:
+        if event != "call" or frame.f_code.co_filename != losses or lists:
             return
         if any(each.f_code.co_name == STEP for each in callers(frame.f_back)):
-            found.extend(reading_lists(frame))
+            lists.extend(reading_lists(frame))
             sys.setprofile(None)
             raise Reached
 
@@ -121,7 +121,7 @@ def run_until_loss(folder: str) -> list[dict[str, str]]:
         names[1]: 4,
         "run.dir": folder,
     }
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra shortens and replaces what it does not know
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra replaces the exception Reached
     sys.path.insert(0, str(ROOT / "src"))
     sys.argv = [str(ROOT / "scripts" / "train.py"), *(f"{key}={value}" for key, value in overrides.items())]
     logging.disable(logging.INFO)
@@ -133,13 +133,13 @@ def run_until_loss(folder: str) -> list[dict[str, str]]:
         pass
     finally:
         sys.setprofile(None)
-    if not found:
+    if not lists:
         sys.exit("no training step reached the loss")
-    return found
+    return lists
 
 
 def main() -> None:
-    """Parse the command line."""
+    """Parse the command line and print the measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", action="store_true", help="print the files, from the loss up to the command line")
     args = parser.parse_args()
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def lines(files: Iterable[str]) -> int:
-    """Lines of files, comments and blank lines included."""
+    """Count the lines of files, including comments and blank lines."""
     return sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in files)
 
 
