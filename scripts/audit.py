@@ -1,7 +1,7 @@
 """Audit any pair file: how often do text-only classifiers, which do not see the image, pick the chosen answer?
 
-python scripts/audit.py pairs=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
-python scripts/audit.py pairs=runs/quickstart/data/train out=runs/quickstart/audit
+python scripts/audit.py path=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
+python scripts/audit.py path=runs/quickstart/data/train out=runs/quickstart/audit
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("pairs", "out", "seed")
+SECTIONS = ("path", "out", "seed")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="audit")
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.pipeline.audit import audit
 
-    audit(values["pairs"], values["out"], seed=values["seed"])
+    audit(values["path"], values["out"], seed=values["seed"])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from scramble.app import addable
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {path.stem for path in (ROOT / "scripts").glob("*.py")}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,7 +84,7 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
             continue
         try:
             with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-                compose(script, overrides=first_points(overrides))
+                compose(script, overrides=first_points([addable(word) for word in overrides]))
         except Exception as error:  # Hydra raises many types; all of them are findings
             failures.append(f"{where}: {command}\n    {str(error).splitlines()[0]}")
     assert not failures, "\n".join(failures)

@@ -251,7 +251,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
         ("export", *own),
         ("share", *own, "what=adapter"),
         ("share", *own, "what=data"),
-        ("audit", f"pairs={out / 'share' / 'data'}", f"out={tmp_path / 'audit'}"),
+        ("audit", f"path={out / 'share' / 'data'}", f"out={tmp_path / 'audit'}"),
     ):
         done = run(*words)
         assert done.returncode == 0, f"{words[0]}: {done.stdout}\n{done.stderr}"
@@ -273,7 +273,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
         ("evaluate", ["name=no_such_run"], "no_such_run"),
         ("report", ["name=no_such_run"], "no_such_run"),
         ("browse", ["name=no_such_run"], "no_such_run"),
-        ("audit", ["pairs=nowhere.jsonl"], "nowhere.jsonl"),
+        ("audit", ["path=nowhere.jsonl"], "nowhere.jsonl"),
         ("export", ["name=no_such_run"], "no_such_run"),
         ("share", ["name=no_such_run"], "no_such_run"),
     ],

@@ -130,8 +130,8 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     ("name", "overrides", "message"),
     [
         ("train", ("nonsense=1",), "nonsense"),
-        ("train", ("trainer.learnin_rate=1",), "did you mean trainer.learning_rate?"),
-        ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean trainer.learning_rate?"),
+        ("train", ("trainer.learnin_rate=1",), "did you mean trainer.learning_rate"),
+        ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean trainer.learning_rate"),
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
         ("train", ("data=scramble_release", "pairs=given"), "data.images, data.path"),
         ("generate", ("data=image_folder", "data.path=/does/not/exist", "run.dir={tmp}"), "/does/not/exist"),

@@ -189,7 +189,9 @@ def test_further_adapters_are_arms_of_their_own(finished: Path, tmp_path: Path, 
 def test_a_run_folder_says_what_made_it(finished: Path) -> None:
     arm = finished / "train" / "mpo-seed0"
     stage = json.loads((arm / "stage.json").read_text())
-    assert stage["config"]["objective"]["weights"] == {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
+    trainer = stage["config"]["trainer"]
+    assert stage["config"]["objective"] == {"name": "mpo"}
+    assert trainer["loss_type"] == ["sigmoid", "bco_pair", "sft"] and trainer["loss_weights"] == [0.8, 0.2, 1.0]
     assert stage["summary"]["steps"] == STEPS
     environment = json.loads((arm / "environment.json").read_text())
     assert environment["packages"]["torch"] and environment["git_commit"]

@@ -165,13 +165,12 @@ def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
     fit(
         load_vlm(base),
         data,
-        tmp_path,
+        tmp_path / "dpo",
         objective="dpo",
         peft=LORA,
         max_steps=60,
         global_batch_size=2,
         logging_steps=1,
-        run_name="dpo",
     )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo: step ")]
     assert lines[0].startswith("dpo: step 1 of 60, loss 0.693, margin") and " left" not in lines[0]

@@ -509,7 +509,7 @@ class Reproduce(Section):
 class Audit(Section):
     """``audit.yaml``."""
 
-    pairs: Text
+    path: Text
     out: Text | None
     seed: Seed
 

@@ -39,7 +39,7 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
 
     source = Path(pairs)
     if not source.exists():
-        raise FormatError(f"{source} does not exist: give the file of pairs, or the folder that holds it (pairs=...)")
+        raise FormatError(f"{source} does not exist: give the file of pairs, or the folder that holds it (path=...)")
     folder = _folder(source) if out is None else Path(out)
     _check_owner(folder, source)
     usable, bad = _read(source, folder / "rejected_rows.jsonl")

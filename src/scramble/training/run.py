@@ -116,7 +116,7 @@ def train(
     stop = StopWhenAsked()
     ours = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
     if args.disable_tqdm:
-        ours.append(ProgressLines(args.run_name or out.name))
+        ours.append(ProgressLines(out.name))
     if needs_pairs(args.weights):
         ours.append(Warnings(out / "warnings.jsonl", args.beta))
     trainer = PreferenceTrainer(
