@@ -21,7 +21,7 @@ from pathlib import Path
 from scramble.engines import Message, ReplyStore, Request
 from scramble.engines.openai_server import OpenAIServer
 
-SERVER = Path(__file__).parents[1] / "tests" / "engines" / "loopback.py"
+SERVER = Path(__file__).parents[1] / "tests" / "loopback.py"
 CAPTION = "A man in a red coat walks a small dog along the wet street past a row of parked cars. "
 
 

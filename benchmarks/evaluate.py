@@ -113,7 +113,9 @@ def _run(vlm: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> f
     with (
         tempfile.TemporaryDirectory() as out,
         stopwatch(score, "encode_images", "logprobs") as scoring,
-        stopwatch(generation, "_embed", "_decode") as generating,
+        stopwatch(generation, "encode_images", "embed") as embedding,
+        # In scoring, logprobs includes the decoder.
+        stopwatch(vlm.backbone, *["decode"] if benchmark.name == "generation" else []) as decoding,
         stopwatch(vlm.backbone.head, "forward") as heading,
     ):
         result = evaluate(
@@ -126,7 +128,7 @@ def _run(vlm: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> f
             batch_tokens=batch_tokens,
         )[0]
     whole = result.times["model_seconds"] + result.times["other_seconds"]
-    return 1 - sum(scoring + generating + heading) / whole
+    return 1 - sum(scoring + embedding + decoding + heading) / whole
 
 
 def _score_alone(vlm: Any, queries: Iterable[Any], benchmark: Any, rows: int) -> Any:

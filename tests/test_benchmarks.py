@@ -47,6 +47,22 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
 
 
 @pytest.mark.full
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("score", "--shape tiny --images 1 --sequences 2 --repeats 1 --threads 1"),
+        ("evaluate", "--shape tiny --images 2 --rows 1 --repeats 1 --threads 1"),
+        ("engine_overhead", "--requests 20 --rounds 1"),
+        ("scenealign", "--scenes 20"),
+    ],
+)
+def test_the_benchmark_runs(script: str, arguments: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+@pytest.mark.full
 def test_the_input_benchmark_runs(tmp_path: Path) -> None:
     out = tmp_path / "input.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "input_pipeline.py"), "--json", str(out), "--images", "2"]
