@@ -72,8 +72,8 @@ def main() -> None:
     print("questions without a pair:", dict(skipped.most_common()))
     result = audit(pairs, seed=options.seed)
     for kind, numbers in result["kinds"].items():
-        accuracies = ", ".join(f"{name} {b['accuracy']:.1f} +- {b['error']:.1f}" for name, b in numbers["blind"].items())
-        print(f"{kind} (n = {numbers['n']}): {accuracies}")
+        shown = ", ".join(f"{name} {b['accuracy']:.1f} +- {b['error']:.1f}" for name, b in numbers["blind"].items())
+        print(f"{kind} (n = {numbers['n']}): {shown}")
     if options.json:
         write_json(options.json, {"options": vars(options), "wrong": wrong, "skipped": skipped, "audit": result})
 
