@@ -1,4 +1,4 @@
-"""The one reader of final answers, and that evaluation, rationales and MPO's data engine all read by it."""
+"""The parser of final answers, and its use by evaluation, rationales and MPO's data engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scramble.records import Question
 ANIMALS = ("cat", "dog")
 OPTIONS = {"A": "cat", "B": "dog"}
 
-# Replies as models write them: what they answer.
+# Typical replies of models, and their answers.
 LETTERS = (
     "I see a dog.\nFinal answer: **B**",
     "**Final answer:** B. dog",
@@ -152,7 +152,7 @@ def test_evaluation_scores_what_the_reply_says(text: str, answer: str, choices: 
         assert outcome(item, {"q": Reply(text=text)}, named_protocol("cot")).values == {"accuracy": value}
 
 
-# An answer on several lines is a fault of form in the data engine, and so is another mark than the one asked for.
+# In the data engine an answer on several lines is a fault of form, and so is a mark other than the requested one.
 ONE_LINE = [
     case
     for case in CASES
@@ -163,12 +163,12 @@ ONE_LINE = [
 
 @pytest.mark.parametrize(("text", "answer", "choices"), ONE_LINE)
 def test_a_right_answer_is_right_in_the_data_engine_too(text: str, answer: str, choices: tuple[str, ...]) -> None:
-    said = read(load_style("steps"), f"One.\nTwo.\n{text}")
+    parsed = read(load_style("steps"), f"One.\nTwo.\n{text}")
     question = Question("q", (), "Which?", answer, choices=choices)
-    assert said.fault == "" and said.answer is not None
-    assert is_right(rule_of(question), said.answer, question)
+    assert parsed.fault == "" and parsed.answer is not None
+    assert is_right(rule_of(question), parsed.answer, question)
     wrong = {"B": "A", "yes": "no", "no": "yes", "red": "blue"}[answer]
-    assert not is_right(rule_of(question), said.answer, Question("q", (), "Which?", wrong, choices=choices))
+    assert not is_right(rule_of(question), parsed.answer, Question("q", (), "Which?", wrong, choices=choices))
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_a_right_answer_is_right_in_the_data_engine_too(text: str, answer: str, 
     ],
 )
 def test_numbers_signs_and_sentences(answer: str, truth: str, rule: str) -> None:
-    said = read(load_style("steps"), f"One.\nTwo.\nFinal answer: {answer}")
-    assert said.answer is not None and is_right(rule, said.answer, Question("q", (), "?", truth))
+    parsed = read(load_style("steps"), f"One.\nTwo.\nFinal answer: {answer}")
+    assert parsed.answer is not None and is_right(rule, parsed.answer, Question("q", (), "?", truth))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_yes_and_no_is_no_answer() -> None:
         assert final_answers.yes_no(answer) is None
 
 
-def test_a_reply_without_a_mark_is_read_by_the_parser_alone() -> None:
+def test_a_reply_without_a_mark_is_left_to_the_parser() -> None:
     for text in ("just a dog", "A dog is there, so B", "<think>a dog"):
         assert parsers.final_answer(text) == text
     item = Item(Question("q", ("i",), "?", "yes"), "yes_no")
@@ -235,7 +235,7 @@ def test_a_reply_without_a_mark_is_read_by_the_parser_alone() -> None:
 
 
 def test_other_protocols_read_replies_as_published() -> None:
-    """Only a chain of thought has a final answer; the parsers that published numbers were computed with stay strict."""
+    """Only a chain of thought has a final answer; the parsers of published numbers are not relaxed."""
     item = Item(Question("q", ("i",), "?", "B", choices=ANIMALS), "letter")
     reply = {"q": Reply(text="Final answer: B, since A is a cat.")}
     assert outcome(item, reply, named_protocol("standard")).prediction is None
@@ -261,5 +261,5 @@ def test_an_answer_under_another_mark_is_malformed_and_not_wrong() -> None:
 
 
 def test_mathvista_reads_wrapped_options() -> None:
-    for said in ("**B**.", '"B"', "\\boxed{B}", "option B", "blue", "b"):
-        assert extract_mathvista(f"The answer is {said}", ("red", "blue"), "text") == "(B)"
+    for parsed in ("**B**.", '"B"', "\\boxed{B}", "option B", "blue", "b"):
+        assert extract_mathvista(f"The answer is {parsed}", ("red", "blue"), "text") == "(B)"

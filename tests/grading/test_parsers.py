@@ -1,4 +1,4 @@
-"""Parsers and normalisers against outputs of the original scorers and published tables of disagreements."""
+"""Compare parsers and normalisers with outputs of the original scorers and published tables of disagreements."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NAMES = {"yes": "yes", "Yes": "yes", "no": "no", "No": "no", "wrong": None, "Unk
 
 
 def rows(folder: Path, name: str) -> list[dict]:
-    found = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-    assert len(found) >= 100
-    return found
+    result = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    assert len(result) >= 100
+    return result
 
 
 def check_normalisers(folder: Path) -> None:
@@ -29,8 +29,8 @@ def check_normalisers(folder: Path) -> None:
 def check_accuracies(folder: Path) -> None:
     for row in rows(folder, "vqa_accuracy"):
         for name in row.keys() - {"answers", "prediction"}:
-            found = vqa_accuracy.vqa_accuracy(row["prediction"], row["answers"], name)
-            assert round(found, 2) == pytest.approx(row[name]), (name, row)
+            result = vqa_accuracy.vqa_accuracy(row["prediction"], row["answers"], name)
+            assert round(result, 2) == pytest.approx(row[name]), (name, row)
 
 
 def check_yes_no(folder: Path) -> None:
@@ -59,7 +59,7 @@ def ten(**counts: int) -> list[str]:
     return [answer for answer, count in counts.items() for _ in range(count)]
 
 
-# annotators, prediction, official_2021, official_2017, always_normalise, evalai, vlmevalkit: run on the original code.
+# annotators, prediction, official_2021, official_2017, always_normalise, evalai, vlmevalkit; by the original code.
 VQA = [
     ({"yes": 10}, "yes", 100, 100, 100, 100, 100),
     ({"yes": 10}, "Yes", 0, 100, 100, 100, 100),
@@ -85,18 +85,18 @@ VQA = [
 @pytest.mark.parametrize(("counts", "prediction", "by_2021", "by_2017", "always", "evalai", "vlmevalkit"), VQA)
 def test_vqa_table(counts, prediction, by_2021, by_2017, always, evalai, vlmevalkit):
     names = ("official_2021", "official_2017", "always_normalise", "evalai", "vlmevalkit")
-    found = [vqa_accuracy.vqa_accuracy(prediction, ten(**counts), name) for name in names]
-    assert found == pytest.approx([by_2021, by_2017, always, evalai, vlmevalkit])
+    result = [vqa_accuracy.vqa_accuracy(prediction, ten(**counts), name) for name in names]
+    assert result == pytest.approx([by_2021, by_2017, always, evalai, vlmevalkit])
 
 
 def test_molmo_counts_without_leaving_one_out():
-    """One, two and three of ten matches: 1/3, 2/3 and 1, where the official rule gives .3, .6 and .9."""
+    """One, two and three of ten matches give 1/3, 2/3 and 1, while the official rule gives .3, .6 and .9."""
     for matches, percent in ((1, 100 / 3), (2, 200 / 3), (3, 100)):
         answers = ten(red=matches, blue=10 - matches)
         assert vqa_accuracy.vqa_accuracy("red", answers, "molmo") == pytest.approx(percent)
 
 
-# reply, POPE's rule, exact, words, first match: run on the original code.
+# reply, POPE's rule, exact, words, first match; by the original code.
 YES_NO = """
 Yes|yes|yes|yes|yes
 yes.|yes|-|yes|yes
@@ -125,7 +125,7 @@ def test_yes_no_table(line):
     assert [parsers.YES_NO[name](text) or "-" for name in names] == expected
 
 
-# reply, can_infer, priority, MMMU official, MMVP, NaturalBench A/B: run on the original code ("?" = random there).
+# reply, can_infer, priority, MMMU official, MMVP, NaturalBench A/B; by the original code ("?": random there).
 LETTERS = """
 B|B|B|B|B|B
 B.|B|B|B|B|B
@@ -162,9 +162,9 @@ I cannot determine|-|-|?|-|-
 def test_letter_table(line):
     text, *expected = line.replace("@", "\n").replace("\\\\", "\\").split("|")
     names = ("can_infer", "priority", "mmmu_official", "mmvp", "naturalbench_ab")
-    found = [parsers.LETTER[name](text, OPTIONS) or "-" for name in names]
-    # Where the original guesses at random, nothing is parsed here.
-    assert found == ["-" if e == "?" else e for e in expected]
+    result = [parsers.LETTER[name](text, OPTIONS) or "-" for name in names]
+    # Where the original guesses at random, our parser returns None.
+    assert result == ["-" if e == "?" else e for e in expected]
 
 
 def test_prefix_rules():
@@ -176,7 +176,7 @@ def test_prefix_rules():
     assert parsers.llava_sqa("The answer is B. The answer is A.", OPTIONS) is None
 
 
-def test_refusals_are_told_from_the_unreadable():
+def test_refusals_are_distinguished_from_unparsable_replies():
     assert parsers.is_refusal("I cannot determine which caption fits.")
     assert parsers.is_refusal("Neither (1) nor (2) describes the image.")
     assert not parsers.is_refusal("woof")

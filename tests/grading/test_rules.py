@@ -1,4 +1,4 @@
-"""Right and wrong answers under each rule, the awkward ones included."""
+"""Right and wrong answers under each rule, including difficult ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def question(answer: str, **more: Any) -> Question:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("1,234.5", [Quantity(1234.5)]),
         ("3/4", [Quantity(0.75)]),
@@ -50,8 +50,8 @@ def question(answer: str, **more: Any) -> Question:
         ("no", []),
     ],
 )
-def test_quantities(text: str, wanted: list[Quantity]) -> None:
-    assert quantities(text) == wanted
+def test_quantities(text: str, expected: list[Quantity]) -> None:
+    assert quantities(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_anls_is_one_minus_the_distance() -> None:
 @pytest.mark.parametrize("answer", ["B", "(B)", "B. blue", "blue", "Blue.", "the answer is B"])
 @pytest.mark.parametrize("truth", ["B", "b)", "blue"])
 def test_choices_by_letter_or_text(answer: str, truth: str) -> None:
-    asked = question(truth, choices=("red", "blue", "light green"))
-    assert is_right("choice", answer, asked)
-    assert not is_right("choice", "A", asked) and not is_right("choice", "green", asked)
+    question_asked = question(truth, choices=("red", "blue", "light green"))
+    assert is_right("choice", answer, question_asked)
+    assert not is_right("choice", "A", question_asked) and not is_right("choice", "green", question_asked)
 
 
 def test_vqa_accuracy_of_ten_annotators() -> None:
-    asked = question("red", answers=("red",) * 3 + ("dark red",) * 7)
-    assert score("vqa", "red", asked) == pytest.approx(0.9) and not is_right("vqa", "red", asked)
-    assert is_right("vqa", "dark red", asked)
+    question_asked = question("red", answers=("red",) * 3 + ("dark red",) * 7)
+    assert score("vqa", "red", question_asked) == pytest.approx(0.9) and not is_right("vqa", "red", question_asked)
+    assert is_right("vqa", "dark red", question_asked)
 
 
 def test_the_rule_of_a_question() -> None:
@@ -123,9 +123,9 @@ def test_the_rule_of_a_question() -> None:
 def test_ground_truths_that_a_rule_cannot_use() -> None:
     with pytest.raises(NoTruth, match="no ground truth"):
         check_truth(question(" "), "exact")
-    with pytest.raises(NoTruth, match="no number"):
+    with pytest.raises(NoTruth, match="not a number"):
         check_truth(question("red"), "numeric")
-    with pytest.raises(NoTruth, match="none of the options"):
+    with pytest.raises(NoTruth, match="not one of the options"):
         check_truth(question("D", choices=("a", "b")), "choice")
     check_truth(question("none"), "numeric")
 

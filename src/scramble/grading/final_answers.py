@@ -1,12 +1,12 @@
-r"""Reading the final answer of a reply: one reader for evaluation (``protocol=cot``), rationales and MPO's data engine.
+r"""Parse the final answer of a reply, for evaluation (``protocol=cot``), rationales and MPO's data engine.
 
-Models mark the same answer in many ways. What is read of each:
+Models mark the same answer in many ways. These forms are parsed:
 
 ======================================== ============================================================================
 mark                                     ``Final answer: B``, ``**Final Answer:** B``, ``The final answer is (B)``,
-                                         ``FINAL ANSWER - b``, ``## Final answer`` on a line of its own; the last mark
-                                         that something follows counts. Without a mark ``<answer>B</answer>``, then
-                                         ``\boxed{B}``, what follows ``</think>`` if that is where the thought ends
+                                         ``FINAL ANSWER - b``, ``## Final answer`` on a separate line; the last mark
+                                         with text after it counts. Without a mark ``<answer>B</answer>``, then
+                                         ``\boxed{B}``, then the text after ``</think>``
 wrapping (:func:`unwrap`)                ``**red**``, ``*red*``, ```red```, code fences, quotes of all kinds, ``$red$``,
                                          ``\(red\)``, ``\boxed{red}``, ``\text{red}``, ``<b>red</b>``, and a full stop
                                          after the wrapping
@@ -17,8 +17,8 @@ option (:func:`letter`)                  ``B``, ``b``, ``(B)``, ``B.``, ``B) dog
 yes or no (:func:`yes_no`)               ``Yes.``, ``NO!``, ``No, there is no dog``
 ======================================== ============================================================================
 
-Nothing here guesses: an answer that names two options, or both yes and no, is left to the caller's own rule. Forms are
-tried after the answer as it stands, so that what is right as it stands stays right.
+The parser does not guess: an answer that names two options, or both yes and no, is left to the caller's rule. Plainer
+forms are tried after the unchanged answer, so that an answer that is right unchanged remains right.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _MARKUP = r"[\s*_`~\"“”]*"
-# A colon (or another sign) or "is" after the words; or the words alone on a line, as a heading.
+# The words with a colon (or another sign) or "is" after them, or alone on a line, as a heading.
 _MARK = re.compile(
     rf"final[\s*_]+answers?\b(?:\s*\((?!\s*(?:yes|no|[A-Z])\s*\))[^()\n]{{0,40}}\))?{_MARKUP}"
     rf"(?:(?:is|was|would be|will be|must be|should be)\b{_MARKUP}[:：]?|[:：=]|[-–—=]+>?\s)"
@@ -52,10 +52,10 @@ class Stated:
     """A marked final answer.
 
     Attributes:
-        answer: all that follows the mark, unwrapped ("" where nothing does).
+        answer: the unwrapped text after the mark ("" if there is none).
         before: the text before the first mark.
-        start: where the last mark begins, in characters.
-        marks: how often the answer is marked.
+        start: the character offset of the last mark.
+        marks: the number of marks.
     """
 
     answer: str
@@ -65,11 +65,11 @@ class Stated:
 
 
 def stated(text: str) -> Stated | None:
-    """The final answer after the last of the words "final answer" with a colon, an "is", or a line of their own."""
+    """The final answer after the last "final answer" that is followed by a colon or "is" or is alone on its line."""
     marks = list(_MARK.finditer(text))
     if not marks:
         return None
-    # The strict form is the one that was asked for: where it occurs, looser ones before it are part of the rationale.
+    # The strict form is the requested one. If it occurs, looser forms before it are part of the rationale.
     strict = list(_STRICT_MARK.finditer(text)) or marks
     lead = _BEFORE_MARK.sub("", text[: strict[0].start()])
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
@@ -77,15 +77,15 @@ def stated(text: str) -> Stated | None:
         rest = text[mark.end() : end]
         if rest.strip(_NOTHING):
             return Stated(unwrap(rest), lead, mark.start(), len(strict))
-    # Nothing but signs follows: they are the answer of a question for a sign ("+").
+    # Only signs follow: they are the answer to a question about a sign ("+").
     return Stated(unwrap(text[marks[-1].end() :]), lead, marks[-1].start(), len(strict))
 
 
 def find(text: str) -> str | None:
-    """The final answer of a reply, unwrapped; None for a reply that marks none.
+    """The unwrapped final answer of a reply; None if no answer is marked.
 
-    Read are, in this order: :func:`stated`, any other mention of a "final answer", ``<answer>`` tags, ``\\boxed{}``;
-    all after the end of a thought between tags.
+    It is, in this order, that of :func:`stated`, of any other mention of a "final answer", of ``<answer>`` tags, or of
+    ``\\boxed{}``, each after the end of a thought between tags.
     """
     text = after_thought(text)
     if marked := stated(text):
@@ -100,21 +100,21 @@ def find(text: str) -> str | None:
 
 
 def before(text: str) -> str:
-    """What stands before the last mark of a final answer; the whole text if it has none."""
+    """The text before the last mark of a final answer; the whole text if there is no mark."""
     marked = stated(text)
     mentions = [marked.start] if marked else [m.start() for m in _MENTION.finditer(text)]
     return _BEFORE_MARK.sub("", text[: mentions[-1]]).strip("*$ \n") if mentions else text
 
 
 def after_thought(text: str) -> str:
-    """What follows a thought between tags (``<think>...</think>``); the whole text if nothing does."""
+    """The text after a thought between tags (``<think>...</think>``); the whole text if there is none."""
     ends = list(_THOUGHT_END.finditer(text))
     rest = text[ends[-1].end() :] if ends else ""
     return rest if rest.strip() else text
 
 
 def boxed(text: str) -> Stated | None:
-    r"""The content of the last ``\boxed{...}``, its braces balanced, as it stands; None for a text without a box."""
+    r"""The unchanged content of the last ``\boxed{...}`` with balanced braces; None for a text without a box."""
     start = text.rfind(BOXED)
     if start < 0:
         return None
@@ -125,7 +125,7 @@ def boxed(text: str) -> Stated | None:
 
 
 def _closing(text: str, begin: int) -> int | None:
-    """The place of the brace that closes the one before ``begin``."""
+    """The index of the brace that closes the one before ``begin``."""
     depth = 1
     for place in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -136,7 +136,7 @@ def _closing(text: str, begin: int) -> int | None:
 
 # ------------------------------------------------------------------------------------------------------- unwrapping
 
-# Longest first: "**" before "*". A wrapping counts only if its signs do not occur within.
+# Longest first: "**" before "*". A wrapping counts only if its signs do not occur inside.
 _PAIRS = (
     ("```", "```"),
     ("***", "***"),
@@ -179,10 +179,10 @@ _END_MARKS = ".,;:!。．，；：！"
 
 
 def unwrap(answer: str) -> str:
-    """The answer without what wraps all of it: emphasis, quotes, code, dollar signs, LaTeX's text commands, tags; with
-    the full stop after the wrapping, but not one of the answer's own ("U.S.A.").
+    """Remove emphasis, quotes, code marks, dollar signs, LaTeX's text commands and tags around the complete answer,
+    and a full stop after these, but not the answer's own full stop ("U.S.A.").
 
-    Brackets stay (they can be a list or an interval), and so does the dollar sign of an amount.
+    Brackets are kept, because they can be a list or an interval, and so is the dollar sign of an amount.
     """
     while True:
         answer = answer.strip(" \t\r\n\u00a0\u200b\ufeff")
@@ -197,7 +197,7 @@ def unwrap(answer: str) -> str:
 
 
 def _inner(text: str) -> str | None:
-    """What one wrapping holds; None if nothing wraps the whole text."""
+    """The content of one wrapping; None if nothing wraps the whole text."""
     if fence := _FENCE.fullmatch(text):
         return fence[1]
     if command := _COMMAND.match(text):
@@ -214,8 +214,8 @@ def _inner(text: str) -> str | None:
 
 
 def _without_remains(text: str) -> str:
-    """The text without the halves of wrappings that began before the mark ("**Final answer: red**"), or that end
-    with it ("**Final answer:** red")."""
+    """The text without the second halves of wrappings that begin before the mark ("**Final answer: red**") or end
+    after it ("**Final answer:** red")."""
     text = text.strip()
     twos = text.count("**")
     if twos % 2 or text.count("*") % 2:
@@ -265,7 +265,7 @@ _SIGNS = re.compile(r"\*\*|__|~~|[`“”„«»]|(?<!\w)[*_](?=\w)|(?<=\w)[*_](
 
 
 def plain(answer: str) -> str:
-    """The first line of an answer without any markup, LaTeX's and full-width signs written as plain text."""
+    """The first line of an answer without markup, with LaTeX and full-width signs converted to plain text."""
     lines = [line for line in unwrap(answer).splitlines() if line.strip(_NOTHING)]
     text = unwrap(lines[0] if lines else answer).translate(_WIDE)
     for pattern, written in _LATEX:
@@ -277,34 +277,34 @@ def plain(answer: str) -> str:
 
 
 def forms(answer: str) -> tuple[str, ...]:
-    """The answer as it stands, then plainer and plainer ways to write it, each once."""
-    said = without_lead(plain(answer))
-    bare = _bare(said)
-    found = [answer, unwrap(answer), plain(answer), said, bare, _bare(without_explanation(bare))]
+    """The unchanged answer, followed by increasingly plain forms of it, without repetitions."""
+    without_phrase = without_lead(plain(answer))
+    bare = _bare(without_phrase)
+    candidates = [answer, unwrap(answer), plain(answer), without_phrase, bare, _bare(without_explanation(bare))]
     if re.fullmatch(r"\$\s?\d.*", bare):  # an amount
-        found.append(bare.lstrip("$ "))
+        candidates.append(bare.lstrip("$ "))
     if (box := boxed(answer)) and box.answer:  # "The area is \boxed{5}"
-        found += [unwrap(box.answer), plain(box.answer)]
-    return tuple(dict.fromkeys(form for form in found if form.strip())) or (answer,)
+        candidates += [unwrap(box.answer), plain(box.answer)]
+    return tuple(dict.fromkeys(form for form in candidates if form.strip())) or (answer,)
 
 
 def without_lead(text: str) -> str:
-    """The text without "the answer is" and the like at its beginning."""
+    """The text without "the answer is" or a similar phrase at its beginning."""
     lead = _LEAD.match(text)
     rest = unwrap(text[lead.end() :]) if lead else ""
     return rest or text
 
 
 def without_explanation(text: str) -> str:
-    """The text up to ", because", "(...)", a second sentence; the whole of it where nothing would be left."""
-    if said := _ANSWERED.match(text):
-        return said[1]
+    """The text up to ", because", "(...)" or a second sentence; the whole text if nothing would remain."""
+    if match := _ANSWERED.match(text):
+        return match[1]
     explanation = _EXPLANATION.search(text)
     return (text[: explanation.start()].strip() if explanation else "") or text
 
 
 def _bare(text: str) -> str:
-    """Without the brackets around one word or number, and without the full stop of the answer."""
+    """The text without brackets around one word or number, and without the full stop of the answer."""
     text = unwrap(text.rstrip(" " + _END_MARKS) or text)
     inside = re.fullmatch(r"[(\[{<【［（]\s*([^()\[\]{}<>,;]+?)\s*[)\]}>】］）]", text)
     return unwrap(inside[1]) if inside else text
@@ -324,33 +324,33 @@ def letter(answer: str, options: Mapping[str, str]) -> str | None:
     """The option's letter that a final answer names, by letter or by the option's text.
 
     Args:
-        answer: a final answer as :func:`find` gives it.
-        options: letter (upper case) -> text ("" where the options stand in the question).
+        answer: a final answer as returned by :func:`find`.
+        options: letter (upper case) -> text ("" if the question contains the options).
 
     Returns:
-        None where no option, or more than one, is named in a form of the module's table.
+        The letter, or None if the answer names no option, or more than one, in a form of the module's table.
     """
     if (box := boxed(answer)) and box.answer:
         answer = box.answer
-    said = plain(answer)
-    for text in (said, without_lead(said)):
-        if found := _by_text(text, options):
-            return found
-        if found := _by_letter(text, options):
-            return found
-    return _by_text(_bare(without_explanation(without_lead(said))), options)
+    line = plain(answer)
+    for text in (line, without_lead(line)):
+        if name := _by_text(text, options):
+            return name
+        if name := _by_letter(text, options):
+            return name
+    return _by_text(_bare(without_explanation(without_lead(line))), options)
 
 
 def _by_text(text: str, options: Mapping[str, str]) -> str | None:
-    wanted = _folded(text)
-    if len(wanted) < 2 and wanted.upper() in options:  # a letter, whatever the options say
+    folded = _folded(text)
+    if len(folded) < 2 and folded.upper() in options:  # a letter, even if an option has this text
         return None
-    named = [name for name, option in options.items() if wanted and _folded(option) == wanted]
+    named = [name for name, option in options.items() if folded and _folded(option) == folded]
     return named[0] if len(named) == 1 else None
 
 
 def _folded(text: str) -> str:
-    """For comparison: lower case, without article and outer punctuation."""
+    """The form for comparisons: lower case, without article and outer punctuation."""
     text = " ".join(_bare(plain(text)).lower().split())
     return re.sub(r"^(?:an?|the)\s+(?=\S)", "", text)
 
@@ -372,6 +372,6 @@ def _by_letter(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def yes_no(answer: str) -> str | None:
-    """``yes`` or ``no`` where a final answer begins with the word and a sign, or is nothing else; None otherwise."""
-    said = _ANSWERED.match(_bare(without_lead(plain(answer))))
-    return said[1].lower() if said else None
+    """``yes`` or ``no`` if a final answer is this word or begins with it and a sign; None otherwise."""
+    match = _ANSWERED.match(_bare(without_lead(plain(answer))))
+    return match[1].lower() if match else None

@@ -1,7 +1,7 @@
-"""Comparing open answers by MMMU's and MathVista's official rules, extracting them by rule, grading without a judge.
+"""Compare open answers by MMMU's and MathVista's official rules, extract them by rule, and grade without a judge.
 
-The official MathVista script extracts with a language model; :func:`extract_mathvista` is a rule in its place and
-results that used it say so (``extraction: rule``).
+The official MathVista script extracts answers with a language model; :func:`extract_mathvista` is a rule instead, and
+results that used it record this (``extraction: rule``).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answ
 def mmmu_open_correct(response: str, answers: Sequence[str]) -> bool:
     """MMMU's rule for open questions: a string answer is part of a predicted string, or two numbers are equal.
 
-    Predictions are the key parts of the response (last words of its sentences that announce an answer) and the numbers
-    in them; strings are lower-cased, numbers rounded to two decimals.
+    Predictions are the key parts of the response (the last words of sentences that announce an answer) and the numbers
+    in them. Strings are lower-cased, and numbers are rounded to two decimals.
     """
     predicted = [value for part in _key_parts(response) for value in (_normal(part), *_numbers(part))]
     for answer in answers:
-        wanted = _normal(answer)
-        if isinstance(wanted, float):
-            if any(isinstance(p, float) and p == wanted for p in predicted):
+        expected = _normal(answer)
+        if isinstance(expected, float):
+            if any(isinstance(p, float) and p == expected for p in predicted):
                 return True
-        elif any(isinstance(p, str) and wanted in p for p in predicted):
+        elif any(isinstance(p, str) and expected in p for p in predicted):
             return True
     return False
 
@@ -48,12 +48,12 @@ def _key_parts(response: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[float]:
-    return [round(float(found.rstrip("%").replace(",", "")), 2) for found in _NUMBER.findall(text)]
+    return [round(float(number.rstrip("%").replace(",", "")), 2) for number in _NUMBER.findall(text)]
 
 
 def _normal(text: str) -> str | float:
-    """A number rounded to two decimals, else the lower-cased string (a lone letter gets spaces, so as not to match
-    inside words)."""
+    """A number rounded to two decimals, or else the lower-cased string. A single letter gets spaces around it, so that
+    it does not match inside words."""
     stripped = text.strip()
     try:
         return round(float(stripped.replace(",", "")), 2)
@@ -75,12 +75,12 @@ def mathvista_correct(
 
 
 def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -> str:
-    """The short answer in a response: an option's letter or text, what follows "answer is", or the last number."""
+    """The short answer in a response: an option's letter or text, the text after "answer is", or the last number."""
     text = response.strip()
-    said = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", text, re.IGNORECASE)
-    tail = final_answers.unwrap(said[-1].strip().rstrip(".").strip("*$ ") if said else text)
+    stated = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", text, re.IGNORECASE)
+    tail = final_answers.unwrap(stated[-1].strip().rstrip(".").strip("*$ ") if stated else text)
     if choices:
-        if said and (named := final_answers.letter(tail, dict(zip(ascii_uppercase, choices, strict=False)))):
+        if stated and (named := final_answers.letter(tail, dict(zip(ascii_uppercase, choices, strict=False)))):
             return f"({named})"
         letter = re.search(r"\(([A-Z])\)|^([A-Z])(?:[.):]|$)", tail)
         if letter:
@@ -90,14 +90,14 @@ def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -
     if answer_type in ("integer", "float"):
         numbers = _NUMBER.findall(tail) or _NUMBER.findall(text)
         return numbers[-1].rstrip("%").replace(",", "") if numbers else tail
-    if answer_type == "list" and (found := re.findall(r"\[[^\]]*\]", tail)):
-        return found[-1]
+    if answer_type == "list" and (lists := re.findall(r"\[[^\]]*\]", tail)):
+        return lists[-1]
     return tail
 
 
 def normalise_mathvista(extraction: str, choices: Sequence[str], details: Mapping[str, Any]) -> str | None:
-    """The official normalisation: an option's letter to its text, else the option nearest by edit distance; integers
-    and floats rounded to the question's precision; None if it is no number."""
+    """The official normalisation. An option's letter is converted to its text, any other answer to the nearest option
+    by edit distance. Integers and floats are rounded to the question's precision; None if it is not a number."""
     if details.get("question_type") == "multi_choice":
         if not extraction:
             return None
@@ -131,12 +131,12 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def parts_contained(response: str, truth: str) -> float:
-    """Share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives by ``<OR>``) that a response contains
-    as whole words; the best alternative counts. A stand-in for MM-Vet's judge, not its score."""
-    said = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
+    """Share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives separated by ``<OR>``) that a response
+    contains as whole words, for the best alternative. It replaces MM-Vet's judge, but is not comparable with it."""
+    words = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
     shares = []
     for alternative in truth.split("<OR>"):
         parts = [" ".join(re.findall(r"\w+(?:[.,]\d+)?", part.lower())) for part in alternative.split("<AND>")]
-        wanted = [part for part in parts if part]
-        shares.append(sum(f" {part} " in f" {said} " for part in wanted) / len(wanted) if wanted else 0.0)
+        required = [part for part in parts if part]
+        shares.append(sum(f" {part} " in f" {words} " for part in required) / len(required) if required else 0.0)
     return max(shares)

@@ -1,7 +1,7 @@
-"""Reading yes/no replies and option letters by the rules that published numbers were computed with.
+"""Parse yes/no replies and option letters by the rules with which published numbers were computed.
 
-The rules disagree (a lower-case letter, ``**B**``, "I think it is B, not A"), so a result names its parser. Parsers
-return None for what they cannot read; none guesses at random.
+The rules disagree (on a lower-case letter, ``**B**``, "I think it is B, not A"), so a result records its parser.
+Parsers return None for replies that they cannot parse; no parser guesses at random.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Options = Mapping[str, str]
 
 
 def pope_official(text: str) -> str | None:
-    """POPE's own rule: the first sentence says no if ``No``, ``not`` or ``no`` is one of its words, else yes.
+    """POPE's own rule: no if ``No``, ``not`` or ``no`` is a word of the first sentence, else yes.
 
-    There is no unparsed class: an empty reply, ``Maybe`` and ``NO`` are all yes.
+    No reply is unparsed: an empty reply, ``Maybe`` and ``NO`` are all yes.
     """
     words = text.partition(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
@@ -33,15 +33,15 @@ def exact(text: str) -> str | None:
 
 
 def words(text: str) -> str | None:
-    """VLMEvalKit's rule: one of the words ``yes`` and ``no`` occurs, and the other does not."""
+    """VLMEvalKit's rule: exactly one of the words ``yes`` and ``no`` occurs."""
     from scramble.grading.vqa_accuracy import strip_punctuation
 
-    found = set(strip_punctuation(text.lower()).split()) & {"yes", "no"}
-    return found.pop() if len(found) == 1 else None
+    answers = set(strip_punctuation(text.lower()).split()) & {"yes", "no"}
+    return answers.pop() if len(answers) == 1 else None
 
 
 def first_match(text: str) -> str | None:
-    """NaturalBench's rule: whichever of the words ``yes`` and ``no`` comes first."""
+    """NaturalBench's rule: the first of the words ``yes`` and ``no``."""
     match = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
     return match.group(1).lower() if match else None
 
@@ -65,7 +65,7 @@ REFUSED = "Z"
 
 
 def can_infer(text: str, options: Options) -> str | None:
-    """VLMEvalKit's rules without its judge: a lone letter among the last five words, else a lone option text."""
+    """VLMEvalKit's rules without its judge: a single letter among the last five words, else a single option text."""
     letter = _can_infer_letter(text, options) or _can_infer_text(text, options)
     return None if letter == REFUSED else letter
 
@@ -87,8 +87,8 @@ def _can_infer_letter(text: str, options: Options) -> str | None:
 def _can_infer_text(text: str, options: Options) -> str | None:
     if len(text) > 2 * sum(len(option) for option in options.values()):
         return None
-    found = [letter for letter, option in options.items() if option.lower() in text.lower()]
-    return found[0] if len(found) == 1 else None
+    letters = [letter for letter, option in options.items() if option.lower() in text.lower()]
+    return letters[0] if len(letters) == 1 else None
 
 
 def startswith(text: str, options: Options) -> str | None:
@@ -103,7 +103,7 @@ def first_char(text: str, options: Options) -> str | None:
 
 
 def naturalbench_ab(text: str, options: Options) -> str | None:
-    """NaturalBench's rule: whichever of the words ``A`` and ``B`` comes first, in any case."""
+    """NaturalBench's rule: the first of the words ``A`` and ``B``, in any case."""
     match = re.search(r"\b([ab])\b", text, re.IGNORECASE)
     return match.group(1).upper() if match else None
 
@@ -114,11 +114,11 @@ def llava_sqa(text: str, options: Options) -> str | None:
         return text
     if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
         return text[0]
-    found = re.findall(r"The answer is ([A-Z])\.", text)
-    return found[0] if len(found) == 1 and found[0] in options else None
+    letters = re.findall(r"The answer is ([A-Z])\.", text)
+    return letters[0] if len(letters) == 1 and letters[0] in options else None
 
 
-# What makes a letter likely to be the answer, by falling weight; 9 (at the end) is tested apart.
+# Forms in which a letter is likely to be the answer, by decreasing weight; 9 (at the end) is tested separately.
 _PRIORITIES = ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} "))
 _PHRASES = (
     "answer is",
@@ -140,38 +140,39 @@ _PHRASES = (
 
 
 def priority(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for MMStar and static MMBench: the letter in the most telling form, the last of equals.
+    """lmms-eval's rule for MMStar and static MMBench: the letter in the form of highest weight, the last of equals.
 
-    Upper case only: at the start 10, at the end 9, anywhere after "answer is" and the like 7, in parentheses 6, before
-    a full stop 5, a colon 4, a right parenthesis 3, a space 2; without any of these anywhere, inside words too.
+    Only upper-case letters count. The weights are 10 at the start, 9 at the end, 7 anywhere after "answer is" or a
+    similar phrase, 6 in parentheses, 5 before a full stop, 4 before a colon, 3 before a right parenthesis, and 2 before
+    a space. If no form occurs, letters count anywhere, even inside words.
     """
     text = text.strip()
     for mark in ",.!?;:'\"":
         text = text.strip(mark)
     core, text = text.strip(), f" {text} "
-    found: list[tuple[int, int, str]] = []
+    candidates: list[tuple[int, int, str]] = []
     for letter in options:
         if core.startswith(letter) and not core[1:2].isalpha():
-            found.append((10, 0, letter))
+            candidates.append((10, 0, letter))
         if core.endswith(letter) and not core[-2:-1].isalpha():
-            found.append((9, len(text), letter))
+            candidates.append((9, len(text), letter))
         for phrase in _PHRASES:
-            _, said, rest = text.lower().partition(phrase)
-            place = text.find(letter, len(text) - len(rest)) if said else -1
+            _, separator, rest = text.lower().partition(phrase)
+            place = text.find(letter, len(text) - len(rest)) if separator else -1
             if place >= 0:
-                found.append((7, place, letter))
-        found.extend(
+                candidates.append((7, place, letter))
+        candidates.extend(
             (weight, text.rfind(form.format(letter)), letter)
             for weight, form in _PRIORITIES
             if form.format(letter) in text
         )
-    found = found or [(0, text.rfind(letter), letter) for letter in options if letter in text]
-    # Equal weight and place: the letter listed first, as a stable sort keeps it.
-    return max(found, key=lambda candidate: candidate[:2])[2] if found else None
+    candidates = candidates or [(0, text.rfind(letter), letter) for letter in options if letter in text]
+    # Of equal weight and place, the letter that is listed first wins, as with a stable sort.
+    return max(candidates, key=lambda candidate: candidate[:2])[2] if candidates else None
 
 
 _MMVP_FORMS = (
-    r"^\(?([ab])\)?\.?$",  # nothing but the letter
+    r"^\(?([ab])\)?\.?$",  # only the letter
     r"^\(?([ab])\)?[.\s]",  # at the start
     r"answer\s+is\s+\(?([ab])",
     r"option\s+\(?([ab])",
@@ -181,7 +182,7 @@ _MMVP_FORMS = (
 
 
 def mmvp(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for MMVP: A or B in any case, in the first of six forms that fits."""
+    """lmms-eval's rule for MMVP: A or B in any case, in the first of six forms that matches."""
     text = text.strip()
     for form in _MMVP_FORMS:
         if match := re.search(form, text, re.IGNORECASE):
@@ -190,9 +191,9 @@ def mmvp(text: str, options: Options) -> str | None:
 
 
 def mmmu_official(text: str, options: Options) -> str | None:
-    """MMMU's rule without its random guess: ``(A)``, else `` A ``, else (over five words) an option's text.
+    """MMMU's rule without its random guess: ``(A)``, else `` A ``, else (in more than five words) an option's text.
 
-    Several candidates: the one that occurs last.
+    Of several candidates the last one counts.
     """
     for mark in ",.!?;:'":
         text = text.strip(mark)
@@ -233,20 +234,20 @@ def is_refusal(text: str) -> bool:
 
 
 def final_answer(text: str) -> str:
-    """What a chain of thought marks as its final answer, unwrapped; the whole reply if it marks none."""
-    found = final_answers.find(text)
-    return text if found is None else found
+    """The unwrapped final answer of a chain of thought; the whole reply if no answer is marked."""
+    answer = final_answers.find(text)
+    return text if answer is None else answer
 
 
 def final_yes_no(text: str, parser: str) -> str | None:
-    """``yes`` or ``no`` in the final answer of a chain of thought; what the answer leaves open is the parser's."""
-    found = final_answers.find(text)
-    said = final_answers.yes_no(found) if found is not None else None
-    return said or YES_NO[parser](final_answers.after_thought(text) if found is None else found)
+    """``yes`` or ``no`` in the final answer of a chain of thought; an ambiguous answer is left to the parser."""
+    answer = final_answers.find(text)
+    result = final_answers.yes_no(answer) if answer is not None else None
+    return result or YES_NO[parser](final_answers.after_thought(text) if answer is None else answer)
 
 
 def final_letter(text: str, options: Options, parser: str) -> str | None:
-    """The option in the final answer of a chain of thought; what the answer leaves open is the parser's."""
-    found = final_answers.find(text)
-    said = final_answers.letter(found, options) if found is not None else None
-    return said or LETTER[parser](final_answers.after_thought(text) if found is None else found, options)
+    """The option in the final answer of a chain of thought; an ambiguous answer is left to the parser."""
+    answer = final_answers.find(text)
+    result = final_answers.letter(answer, options) if answer is not None else None
+    return result or LETTER[parser](final_answers.after_thought(text) if answer is None else answer, options)

@@ -1,6 +1,6 @@
-"""How a rationale is written and read: one step a line, then ``Final answer:`` and the answer on the last line.
+"""Write and parse rationales: one step per line, then ``Final answer:`` and the answer on the last line.
 
-The same form serves training data, the models' replies and the judges, so that a model that learnt it can be scored.
+Training data, replies and judges use the same form, so that a model that has learned it can be scored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
 
 @dataclass(frozen=True, slots=True)
 class Rationale:
-    """Steps in order, and the answer ("" where the text gives none)."""
+    """Steps in order, and the answer ("" if there is none)."""
 
     steps: tuple[str, ...]
     answer: str
@@ -35,23 +35,23 @@ def ask(question: str, template: str = ASK) -> str:
 
 
 def write(steps: Sequence[str], answer: str) -> str:
-    """A rationale as text."""
+    """Write a rationale as text."""
     return "\n".join([*steps, f"{MARKER} {answer}"])
 
 
 def read(text: str) -> Rationale:
-    """The steps and the answer of a rationale written by anyone.
+    """Parse the steps and the answer of a rationale from any author.
 
-    Lines are steps, and sentences within a line, without bullets and numbers; what follows the last ``Final answer:``
-    (or ``Answer:``) on its line is the answer.
+    Each sentence of each line is a step, without bullets and numbers. The text after the last ``Final answer:`` (or
+    ``Answer:``) on its line is the answer.
     """
     rest = ""
     if marked := final_answers.stated(text):
         inner = list(_MARKER.finditer(marked.answer))  # "Final answer: ... Answer: red"
         rest = final_answers.unwrap(marked.answer[inner[-1].end() :]) if inner else marked.answer
         text = final_answers.before(text)
-    elif found := list(_MARKER.finditer(text)):
-        rest, text = final_answers.unwrap(text[found[-1].end() :]), text[: found[-1].start()].rstrip("*_ \n")
+    elif marks := list(_MARKER.finditer(text)):
+        rest, text = final_answers.unwrap(text[marks[-1].end() :]), text[: marks[-1].start()].rstrip("*_ \n")
     answer = final_answers.unwrap(rest.splitlines()[0]) if rest else ""
     lines = (_BULLET.sub("", line).strip() for line in text.splitlines())
     steps = [part.strip() for line in lines for part in _SENTENCE.split(line)]

@@ -1,10 +1,10 @@
-"""Whether an answer is right, by the rule of its task. A rule gives a score in [0, 1]; right is a score above 0.9.
+"""Grade answers by the rule of their task. A rule gives a score in [0, 1]; an answer is right above 0.9.
 
 - ``exact``: equal to one of the accepted answers after the VQA normaliser (case, articles, number words, punctuation).
 - ``vqa``: VQA accuracy against ten or more annotators.
 - ``choice``: the option's letter, or its text.
-- ``relaxed``: numbers within 5 %, else equal text without case (ChartQA: Methani et al., arXiv 1909.00997).
-- ``anls``: 1 - edit distance / length of the longer, 0 below 0.5 (Biten et al., arXiv 1905.13648).
+- ``relaxed``: numbers within 5 %, else equal text regardless of case (ChartQA: Methani et al., arXiv 1909.00997).
+- ``anls``: 1 - edit distance / length of the longer text, 0 if below 0.5 (Biten et al., arXiv 1905.13648).
 - ``numeric``: numbers within 0.1 %, with units, fractions and lists.
 - ``latex``: equal as mathematics, by the library math-verify (``pip install 'scramble[math]'``).
 """
@@ -25,24 +25,24 @@ from scramble.grading.vqa_accuracy import NUMBERS, official, vqa_accuracy
 from scramble.records import LETTERS, Question
 
 RIGHT = 0.9
-ANNOTATORS = 10  # from so many answers on, auto takes them for annotators' and not for accepted spellings
+ANNOTATORS = 10  # from this many answers on, auto treats them as annotators' answers instead of accepted spellings
 
 
 class RuleError(ValueError):
-    """A rule that does not exist or cannot work here. The message says which and the way out."""
+    """A rule that does not exist or cannot work here. The message says which and how to fix it."""
 
 
 class NoTruth(ValueError):
-    """A question whose ground truth its rule cannot use. The message is a reason to count."""
+    """A question with a ground truth that its rule cannot use. The message is a reason to count."""
 
 
 def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
-    """The rule for a question: by its kind, or ``rule``; ``auto`` looks at options and answers.
+    """The rule for a question: that of its kind, or ``rule``; ``auto`` selects it by options and answers.
 
-    A question whose kind is a rule's name is judged by it.
+    If a question's kind is the name of a rule, that rule is used.
 
     Raises:
-        RuleError: unknown rule.
+        RuleError: the rule is unknown.
     """
     name = (by_kind or {}).get(question.kind) or (question.kind if question.kind in RULES else rule)
     if name == "auto":
@@ -55,12 +55,12 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
 
 
 def truths(question: Question) -> tuple[str, ...]:
-    """All accepted answers, and each without what wraps it (quotes, say). Raises NoTruth if there is none."""
-    given = [a for a in (question.answer, *question.answers) if a.strip()]
-    found = tuple(dict.fromkeys([*given, *filter(None, map(final_answers.unwrap, given))]))
-    if not found:
+    """All accepted answers, each also without wrappings such as quotes. Raises NoTruth if there is none."""
+    stated = [a for a in (question.answer, *question.answers) if a.strip()]
+    accepted = tuple(dict.fromkeys([*stated, *filter(None, map(final_answers.unwrap, stated))]))
+    if not accepted:
         raise NoTruth("no ground truth")
-    return found
+    return accepted
 
 
 def check_truth(question: Question, rule: str) -> None:
@@ -69,11 +69,11 @@ def check_truth(question: Question, rule: str) -> None:
     if rule == "choice":
         _truth_letter(question)
     if rule == "numeric" and not any(quantities(answer) for answer in accepted):
-        raise NoTruth("the ground truth is no number")
+        raise NoTruth("the ground truth is not a number")
 
 
 def score(rule: str, answer: str, question: Question) -> float:
-    """The score of an answer, in [0, 1]: of its plainer forms (:func:`scramble.grading.final_answers.forms`) the best.
+    """The score of an answer in [0, 1]: the best over its forms (:func:`scramble.grading.final_answers.forms`).
 
     Raises:
         NoTruth: the question's ground truth cannot be used.
@@ -100,7 +100,7 @@ def _exact(answer: str, question: Question) -> float:
 
 
 def _vqa(answer: str, question: Question) -> float:
-    if len(question.answers) < ANNOTATORS:  # accepted spellings: nobody to be left out
+    if len(question.answers) < ANNOTATORS:  # these are accepted spellings, so there is no annotator to leave out
         return _exact(answer, question)
     return vqa_accuracy(answer, question.answers) / 100
 
@@ -110,7 +110,7 @@ def _anls(answer: str, question: Question) -> float:
 
 
 def anls(answer: str, truth: str) -> float:
-    """Normalised Levenshtein similarity without case and outer space, 0 below 0.5."""
+    """Normalised Levenshtein similarity, ignoring case and outer white space; 0 if below 0.5."""
     a, b = (" ".join(text.lower().split()) for text in (answer, truth))
     if not a and not b:
         return 1.0
@@ -123,9 +123,9 @@ def anls(answer: str, truth: str) -> float:
 
 def _choice(answer: str, question: Question) -> float:
     listed = dict(zip(LETTERS, question.choices, strict=False))
-    said = next((letter for letter, text in listed.items() if _same(answer, text)), None)
-    said = said or final_answers.letter(answer, listed) or can_infer(answer.strip(), listed)
-    return float(said == _truth_letter(question))
+    letter_named = next((letter for letter, text in listed.items() if _same(answer, text)), None)
+    letter_named = letter_named or final_answers.letter(answer, listed) or can_infer(answer.strip(), listed)
+    return float(letter_named == _truth_letter(question))
 
 
 def _truth_letter(question: Question) -> str:
@@ -136,7 +136,7 @@ def _truth_letter(question: Question) -> str:
         return named[0]
     bare = truth.strip().strip("().:").upper()
     if len(bare) != 1 or bare not in letters:
-        raise NoTruth("the ground truth is none of the options")
+        raise NoTruth("the ground truth is not one of the options")
     return bare
 
 
@@ -160,13 +160,13 @@ _UNITS = {"percent": "%", "dollars": "$", "dollar": "$", "euros": "€", "euro":
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with its unit ("" where none is given)."""
+    """A number with its unit ("" if there is none)."""
 
     value: float
     unit: str = ""
 
     def same(self, other: Quantity, tolerance: float) -> bool:
-        """Equal within a relative tolerance, and of one unit where both have one; 50 % is also 0.5."""
+        """Whether both are equal within a relative tolerance and, if both have a unit, in unit; 50 % equals 0.5."""
         if self.unit and other.unit and self.unit != other.unit:
             return False
         close = math.isclose(self.value, other.value, rel_tol=tolerance, abs_tol=1e-9)
@@ -177,17 +177,17 @@ class Quantity:
 
 
 def quantities(text: str) -> list[Quantity]:
-    """The quantities that a text consists of: one, or the members of a list; empty if it is anything else.
+    """The quantities in a text that consists of one quantity or a list; empty for any other text.
 
-    Reads ``1,234.5``, ``3/4``, ``2 1/2``, ``5 cm``, ``$5``, ``50%``, ``three``, ``none`` (zero)
-    and lists of these between brackets or with commas.
+    It parses ``1,234.5``, ``3/4``, ``2 1/2``, ``5 cm``, ``$5``, ``50%``, ``three``, ``none`` (zero)
+    and lists of these in brackets or separated by commas.
     """
     text = text.strip().rstrip(".").strip()
     if len(text) > 1 and (text[0], text[-1]) in (("[", "]"), ("(", ")"), ("{", "}")):
         text = text[1:-1]
     parts = [part for part in re.split(r",\s+|;|\s+and\s+|,(?!\d{3}(?!\d))", text) if part.strip()]
-    found = [_quantity(part.strip()) for part in parts]
-    return [] if None in found else [q for q in found if q is not None]
+    parsed = [_quantity(part.strip()) for part in parts]
+    return [] if None in parsed else [q for q in parsed if q is not None]
 
 
 def _quantity(text: str) -> Quantity | None:
@@ -208,17 +208,17 @@ def _quantity(text: str) -> Quantity | None:
 
 
 def _numeric(answer: str, question: Question) -> float:
-    said = quantities(answer)
-    if not said:  # a sentence: the one number in it, if it has one
-        found = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", answer)
-        said = quantities(found[0]) if len(found) == 1 else []
-    return float(any(_all_same(said, quantities(truth), 1e-3) for truth in truths(question)))
+    values = quantities(answer)
+    if not values:  # a sentence: its number, if it has exactly one
+        numbers = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", answer)
+        values = quantities(numbers[0]) if len(numbers) == 1 else []
+    return float(any(_all_same(values, quantities(truth), 1e-3) for truth in truths(question)))
 
 
-def _all_same(said: Sequence[Quantity], truth: Sequence[Quantity], tolerance: float) -> bool:
-    if len(said) != len(truth) or not said:
+def _all_same(values: Sequence[Quantity], truth: Sequence[Quantity], tolerance: float) -> bool:
+    if len(values) != len(truth) or not values:
         return False
-    return all(a.same(b, tolerance) for a, b in zip(said, truth, strict=True))
+    return all(a.same(b, tolerance) for a, b in zip(values, truth, strict=True))
 
 
 def _relaxed(answer: str, question: Question) -> float:
@@ -226,7 +226,7 @@ def _relaxed(answer: str, question: Question) -> float:
 
 
 def relaxed(answer: str, truth: str) -> float:
-    """1 if both are numbers (``5%`` is 0.05) and at most 5 % apart, or equal without case; else 0."""
+    """1 if both are numbers (``5%`` is 0.05) and at most 5 % apart, or equal regardless of case; else 0."""
     a, b = _float(answer), _float(truth)
     if a is not None and b is not None:
         return float(a == b if b == 0 else abs(a - b) <= 0.05 * abs(b))
@@ -252,18 +252,18 @@ def _latex(answer: str, question: Question) -> float:
     except ImportError as error:
         raise RuleError("answers in LaTeX are compared by math-verify: pip install 'scramble[math]'") from error
 
-    # Its time limits, seconds, are alarms: only the main thread can set them.
+    # Its time limits (in seconds) use alarms, which only the main thread can set.
     limit = 60 if threading.current_thread() is threading.main_thread() else None
 
     def parsed(text: str) -> Any:
-        # The library reads LaTeX between dollar signs.
+        # The library parses LaTeX between dollar signs.
         return math_verify.parse(text if "$" in text else f"${text}$", parsing_timeout=limit)
 
     for truth in truths(question):
         if _same(answer, truth):
             return 1.0
-        wanted = parsed(truth)
-        if wanted and math_verify.verify(wanted, parsed(answer), timeout_seconds=limit):
+        expected = parsed(truth)
+        if expected and math_verify.verify(expected, parsed(answer), timeout_seconds=limit):
             return 1.0
     return 0.0
 

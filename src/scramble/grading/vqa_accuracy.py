@@ -1,4 +1,4 @@
-"""VQA accuracy under the rule sets that published numbers were computed with; they disagree, so each has a name.
+"""VQA accuracy under the rule sets of published numbers. The rule sets disagree, so each has a name.
 
 The official rule set is that of GT-Vision-Lab/VQA (Antol et al. 2015; Goyal et al. 2017).
 """
@@ -25,10 +25,10 @@ NUMBERS = {
     "ten": "10",
 }
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
-# The official code means "no digit before" but its look-behind is mistyped, so only a digit after protects a stop.
+# The official code intends "no digit before", but its look-behind has a typo: only a digit after the stop counts.
 _STOP_NO_DIGIT_AFTER = re.compile(r"\.(?!\d)")
 _STOP_NO_DIGIT_AROUND = re.compile(r"(?<!\d)\.(?!\d)")
-_MOST_STOPS = 32  # the official call passes re.UNICODE (32) where the number of substitutions belongs
+_MOST_STOPS = 32  # the official call passes re.UNICODE (32) as the maximum number of substitutions
 
 _CONTRACTIONS_WITH_ONE_MARK = """
     ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
@@ -44,7 +44,7 @@ _CONTRACTIONS_WITH_TWO = """
 
 
 def _contraction_map() -> dict[str, str]:
-    """Spellings that lack one apostrophe -> the full contraction; the official list, whose oddities are kept."""
+    """Spellings without one apostrophe -> the full contraction: the official list with its irregularities."""
     table = {}
     for full in (_CONTRACTIONS_WITH_ONE_MARK + _CONTRACTIONS_WITH_TWO).split():
         for k, mark in enumerate(full):
@@ -62,7 +62,7 @@ _CONTRACTIONS = _contraction_map()
 
 
 def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -> str:
-    """Drop a mark that touches a space (or any, if a number with a comma occurs), else put a space in its place."""
+    """Remove a mark next to a space (or any mark, if a number has a comma); replace other marks by a space."""
     drop_all = _COMMA_IN_NUMBER.search(text) is not None
     result = text
     for mark in _PUNCTUATION:
@@ -71,7 +71,7 @@ def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -
 
 
 def _words(text: str) -> str:
-    """Lower case, number words to digits, articles dropped, contractions spelled out with their apostrophes."""
+    """Lower-case, convert number words to digits, drop articles, and restore the apostrophes of contractions."""
     words = (NUMBERS.get(word, word) for word in text.lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
@@ -86,18 +86,18 @@ def official(text: str) -> str:
 
 
 def evalai(text: str) -> str:
-    """The EvalAI answer processor (LLaVA, InternVL, lmms-eval): also drops ``,`` and ``?`` and cuts ``'s`` off."""
+    """The EvalAI answer processor (LLaVA, InternVL, lmms-eval): also drops ``,``, ``?`` and a final ``'s``."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return _words(strip_punctuation(_clean(text)))
 
 
 def vlmevalkit(text: str) -> str:
-    """VLMEvalKit's normaliser: a full stop after a digit stays."""
+    """VLMEvalKit's normaliser, which keeps a full stop after a digit."""
     return _words(strip_punctuation(_clean(text), _STOP_NO_DIGIT_AROUND))
 
 
 def molmo(text: str) -> str:
-    """Molmo's normaliser, the official one."""
+    """Molmo's normaliser, which is the official one."""
     return official(text)
 
 
@@ -118,16 +118,16 @@ def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
 
 def _official_2021(prediction: str, answers: Sequence[str]) -> float:
     prediction, cleaned = _clean(prediction), [_clean(a) for a in answers]
-    if len(set(cleaned)) > 1:  # unanimous answers are compared as they are
+    if len(set(cleaned)) > 1:  # unanimous answers are compared unchanged
         prediction, cleaned = _words(strip_punctuation(prediction)), [_words(strip_punctuation(a)) for a in cleaned]
     return leave_one_out(prediction, cleaned)
 
 
 def _official_2017(prediction: str, answers: Sequence[str]) -> float:
-    kept = list(answers)
-    if len(set(kept)) > 1:
-        kept = [strip_punctuation(a) for a in kept]
-    return leave_one_out(official(prediction), kept)
+    processed = list(answers)
+    if len(set(processed)) > 1:
+        processed = [strip_punctuation(a) for a in processed]
+    return leave_one_out(official(prediction), processed)
 
 
 def _always(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], float]:
@@ -135,8 +135,8 @@ def _always(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], f
 
 
 def _molmo(prediction: str, answers: Sequence[str]) -> float:
-    wanted = molmo(prediction)
-    return min(sum(molmo(a) == wanted for a in answers) / 3, 1.0)
+    normalised = molmo(prediction)
+    return min(sum(molmo(a) == normalised for a in answers) / 3, 1.0)
 
 
 PROTOCOLS: dict[str, Callable[[str, Sequence[str]], float]] = {
@@ -153,11 +153,11 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "alway
     """Accuracy in percent of a prediction against the annotators' answers (ten in VQAv2, OK-VQA, TextVQA).
 
     Protocols: ``always_normalise`` (official normaliser on both sides, leave-one-out; the default), ``official_2021``
-    (normalises only where annotators differ), ``official_2017`` (answers lose punctuation only), ``evalai``,
+    (normalises only if annotators differ), ``official_2017`` (only removes punctuation from answers), ``evalai``,
     ``vlmevalkit``, ``molmo`` (min(matches / 3, 1) without leave-one-out).
 
     Raises:
-        ValueError: no answers, or an unknown protocol.
+        ValueError: there are no answers, or the protocol is unknown.
     """
     if not answers:
         raise ValueError("a VQA accuracy needs at least one annotated answer")
@@ -167,6 +167,6 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "alway
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """GQA's exact match as lmms-eval computes it: case and punctuation do not count."""
+    """GQA's exact match as in lmms-eval, ignoring case and punctuation."""
     strip = re.compile(r"[^\w\s]")
     return " ".join(strip.sub("", prediction.lower()).split()) == " ".join(strip.sub("", answer.lower()).split())
