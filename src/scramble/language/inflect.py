@@ -1,4 +1,4 @@
-"""English inflection, as far as captions need it: plurals, verb forms, a/an."""
+"""English inflection for captions: plurals, verb forms, a/an."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _CONSONANT_SOUND = re.compile(r"(?:uni(?!n|m)|us[eu]|ut[ei]|eu|one\b|once|ubiq)"
 
 
 def plural(noun: str) -> str:
-    """The plural of a singular noun; of a phrase, its last word's."""
+    """The plural of a singular noun, or of the last word of a phrase."""
     head, space, last = noun.rpartition(" ")
     if last in _PLURALS:
         last = _PLURALS[last]
@@ -105,7 +105,7 @@ _FINITE_BACK = {"are": "is", "were": "was", "have": "has", "do": "does"}
 
 
 def agree(verb: str, to_plural: bool) -> str:
-    """A finite verb, lower case, turned to a plural or a singular subject; unchanged when it shows no number."""
+    """A lower-case finite verb for a plural or singular subject; unchanged if its form does not show number."""
     if to_plural:
         if verb in _FINITE:
             return _FINITE[verb]
@@ -125,17 +125,17 @@ def article(next_word: str) -> str:
 
 
 def capitalised(text: str) -> str:
-    """The text with its first letter upper case, the rest as it is."""
+    """The text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def decapitalised(text: str, keep: bool = False) -> str:
-    """The text with its first letter lower case, unless ``keep`` or it starts with an all-capital word ("TV")."""
+    """The text with its first letter in lower case, unless ``keep`` or it starts with an all-capital word ("TV")."""
     if keep or (len(text) > 1 and text[1].isupper()):
         return text
     return text[:1].lower() + text[1:]
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The words of a text, for lookup."""
+    """The set of words of a text, for lookup."""
     return frozenset(text.split())

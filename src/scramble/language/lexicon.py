@@ -1,8 +1,8 @@
 """The shipped lexicon: nouns by category and co-hyponym group, adjectives by class, verbs, spatial relations.
 
-The word lists are text files in ``words/``; each explains its format in its first lines. Frequencies make the words
-that a rule writes as common as the words it removes: a classifier that sees no image must not be able to tell a
-replaced caption by its rare words.
+The word lists are text files in ``words/``; the first lines of each explain its format. Frequencies make the words
+that a rule inserts as common as the words that it removes, so that a text-only classifier cannot recognise a replaced
+caption by its rare words.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from scramble.language.inflect import plural, verb_form
 
 WORDS = Path(__file__).parent / "words"
 VERB_TAGS = ("VB", "VBP", "VBZ", "VBG", "VBD", "VBN")
-MAX_ALTERNATIVES = 8  # co-hyponyms offered per noun, the most frequent first
+MAX_ALTERNATIVES = 8  # maximum number of co-hyponyms per noun, the most frequent first
 
 
 class LexiconError(ValueError):
-    """A word list that breaks its format. The message names file and line."""
+    """A malformed word list. The message names file and line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """An entry: its written form, category, and what it may be replaced by (lemma, weight)."""
+    """A noun: its lemma, category, weight (frequency), and whether it is a count or mass noun."""
 
     lemma: str
     category: str
@@ -36,7 +36,7 @@ class Noun:
 
 @dataclass(frozen=True, slots=True)
 class Adjective:
-    """An entry: its written form, class, and frequency."""
+    """An adjective: its written form, class, and frequency."""
 
     word: str
     cls: str
@@ -45,11 +45,11 @@ class Adjective:
 
 @dataclass(slots=True)
 class Lexicon:
-    """Lookup tables, keyed by lower-case surface forms."""
+    """Lookup tables by lower-case surface form."""
 
     nouns: dict[str, tuple[Noun, bool]] = field(default_factory=dict)  # form -> entry, is plural
     noun_swaps: dict[str, list[Noun]] = field(default_factory=dict)  # lemma -> co-hyponyms
-    alike: dict[str, set[str]] = field(default_factory=dict)  # lemma or adjective -> words too alike to tell apart
+    alike: dict[str, set[str]] = field(default_factory=dict)  # lemma or adjective -> words with a similar meaning
     adjectives: dict[str, Adjective] = field(default_factory=dict)
     adjective_swaps: dict[str, list[Adjective]] = field(default_factory=dict)  # word -> alternatives
     verbs: dict[tuple[str, str], list[tuple[str, str, float]]] = field(default_factory=dict)
@@ -117,8 +117,8 @@ def _read_objects(path: Path, lexicon: Lexicon) -> None:
         for noun in group:
             alike = lexicon.alike.get(noun.lemma, set())
             others = [n for n in group if n is not noun and n.lemma not in alike]
-            known = lexicon.noun_swaps.setdefault(noun.lemma, [])
-            known += [n for n in others if n.lemma not in {k.lemma for k in known}]
+            swaps = lexicon.noun_swaps.setdefault(noun.lemma, [])
+            swaps += [n for n in others if n.lemma not in {k.lemma for k in swaps}]
     for lemma, others in lexicon.noun_swaps.items():
         lexicon.noun_swaps[lemma] = sorted(others, key=lambda n: (-n.weight, n.lemma))[:MAX_ALTERNATIVES]
 

@@ -1,10 +1,10 @@
 """The scope of negations in a parsed caption: the tokens whose edit may leave the caption true.
 
-Where "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well: such a pair
-prefers one true caption over another. Negating words are recognised by form, because pipelines label them differently
-(``neg``, ``advmod``, ``preconj``). How far a negation reaches follows the dependency arcs. Captions are often fragments
-with unreliable arcs, so the nearest noun phrase to the right always belongs to the scope, and an ambiguous attachment
-counts as inside: an untouched word costs a candidate, an edited one a wrong pair.
+If "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well, and such a pair
+would prefer one true caption to another. Negating words are recognised by form, because pipelines label them
+differently (``neg``, ``advmod``, ``preconj``). The extent of a negation follows the dependency arcs. Captions are often
+fragments with unreliable arcs, so the nearest noun phrase to the right always belongs to the scope, and an ambiguous
+attachment counts as inside: an unnecessarily protected word only loses a candidate, an edited one makes a wrong pair.
 
 Terms: Huddleston and Pullum (2002), The Cambridge Grammar of the English Language, chapter 9 (verbal and non-verbal
 negation, approximate negators, lexical negation).
@@ -40,11 +40,11 @@ _BEFORE = {
     **dict.fromkeys(("empty", "devoid", "void", "bare", "free", "clear", "absence", "lack", "instead"), "of"),
     **dict.fromkeys(("rather", "other"), "than"),
     **dict.fromkeys(("all", "anything"), "but"),
-}  # negative only in front of this word: "a street empty of cars", "a cat rather than a dog"
+}  # negative only before these words: "a street empty of cars", "a cat rather than a dog"
 _TRIGGERS = _VERBAL | _DETERMINERS | _PRONOUNS | _PREPOSITIONS | _VERBS | _BEFORE.keys() | {"nor", "no-one"}
 _COUNTED = word_set("""
     a an the quite these those his her its their my our last first next very
-""")  # before "few" or "no": "a few dogs" are some, "a no parking sign" is a sign
+""")  # not negative after these: "a few dogs" exist, and so does "a no parking sign"
 _SUBJECTS = frozenset({"nsubj", "nsubjpass", "csubj"})
 _FINITE = frozenset({"VBZ", "VBP", "VBD", "MD"})
 _ENDS = frozenset({".", "!", "?", ";"})
@@ -54,7 +54,7 @@ _AGENTS = frozenset({"person", "animal", "vehicle"})
 
 
 def negated(s: Sentence, lexicon: Lexicon) -> frozenset[int]:
-    """The tokens of a caption inside the scope of a negation, its negating word included."""
+    """The tokens of a caption in the scope of a negation, including the negating word."""
     if _TRIGGERS.isdisjoint(s.lower):
         return frozenset()
     arcs = _Arcs(s)
@@ -79,31 +79,31 @@ class _Arcs:
         return self.s.tag[i][:1] == "V" or self.s.tag[i] == "MD"
 
     def subtree(self, i: int) -> set[int]:
-        found, todo = {i}, [i]
+        tokens, todo = {i}, [i]
         while todo:
-            new = [c for c in self.children[todo.pop()] if c not in found]
-            found.update(new)
+            new = [c for c in self.children[todo.pop()] if c not in tokens]
+            tokens.update(new)
             todo += new
-        return found
+        return tokens
 
     def end(self, i: int) -> int:
         """The first token at or after ``i`` that ends its sentence, or the number of tokens."""
         return next((j for j in range(i, len(self.s.lower)) if self.s.lower[j] in _ENDS), len(self.s.lower))
 
     def reach(self, top: int, trigger: int, *, noun: bool = False, subject: bool = False) -> set[int]:
-        """The tokens under ``top`` to the right of a negating word, without what is joined but not negated.
+        """The tokens under ``top`` to the right of a negating word, without coordinated parts that are not negated.
 
-        ``noun``: the negation sits on a noun, so a joined noun with its own determiner is outside ("no people and a
-        table"). ``subject``: it sits on the subject, which joined verbs share ("nobody sits and reads").
+        ``noun``: the negation is on a noun, so a coordinated noun with its own determiner is outside ("no people and a
+        table"). ``subject``: the negation is on the subject, which coordinated verbs share ("nobody sits and reads").
         """
-        found: set[int] = set()
+        tokens: set[int] = set()
         todo = [top]
         while todo:
             i = todo.pop()
-            found.add(i)
-            todo += [c for c in self.children[i] if c not in found and not self._outside(c, trigger, noun, subject)]
+            tokens.add(i)
+            todo += [c for c in self.children[i] if c not in tokens and not self._outside(c, trigger, noun, subject)]
         limit = self.end(trigger)
-        return {i for i in found if trigger <= i < limit}
+        return {i for i in tokens if trigger <= i < limit}
 
     def _outside(self, i: int, trigger: int, noun: bool, subject: bool) -> bool:
         if i <= trigger:
@@ -114,14 +114,14 @@ class _Arcs:
             return True
         if self.s.dep[i] not in ("conj", "parataxis", "advcl", "ccomp"):
             return False
-        mine = [c for c in self.children[i] if c > trigger]
-        if any(self.s.dep[c] in _SUBJECTS for c in mine):
+        children = [c for c in self.children[i] if c > trigger]
+        if any(self.s.dep[c] in _SUBJECTS for c in children):
             return "nor" not in words
         if self.s.dep[i] != "conj" or words & {"or", "nor"}:
             return False
         if self.is_verb(i) and not subject:
-            return self.s.tag[i] in _FINITE or any(self.s.tag[c] in _FINITE for c in mine)
-        return noun and any(self.s.dep[c] in _DETERMINED for c in mine)
+            return self.s.tag[i] in _FINITE or any(self.s.tag[c] in _FINITE for c in children)
+        return noun and any(self.s.dep[c] in _DETERMINED for c in children)
 
 
 def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
@@ -142,22 +142,22 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
     if word in _DETERMINERS:
         return _noun(arcs, t, s.head[t], lexicon)
     if word in _PRONOUNS or word == "no-one":
-        found = arcs.reach(t, t) | _governor(arcs, t, t)
-        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it", wherever the arc goes
-        return found | arcs.reach(t + 1, t) if follows else found
+        scope = arcs.reach(t, t) | _governor(arcs, t, t)
+        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it", whatever the arc
+        return scope | arcs.reach(t + 1, t) if follows else scope
     if word in _PREPOSITIONS:
         return _bounded(arcs, t, arcs.reach(t, t), lexicon)
     if word in _VERBS and (s.tag[t][:1] in "VJ" or word == "missing"):
-        found = _bounded(arcs, t, arcs.reach(t, t), lexicon)
-        if word == "missing" and len(found) == 1:  # "the front wheel is missing"
+        scope = _bounded(arcs, t, arcs.reach(t, t), lexicon)
+        if word == "missing" and len(scope) == 1:  # "the front wheel is missing"
             verb = t if s.dep[t] in ("ROOT", "relcl", "conj") else s.head[t]
-            found |= {j for c in arcs.children[verb] if s.dep[c] in _SUBJECTS for j in arcs.subtree(c)}
-        return found
+            scope |= {j for c in arcs.children[verb] if s.dep[c] in _SUBJECTS for j in arcs.subtree(c)}
+        return scope
     return set()
 
 
 def _is_sign(s: Sentence, t: int) -> bool:
-    """Whether a "no" is written on a sign that is there: "an orange no parking sign"."""
+    """Whether a "no" is part of the name of a sign that exists: "an orange no parking sign"."""
     phrase = next((p for p in s.phrases if p.first <= t < p.last), None)
     return phrase is not None and phrase.last > t + 1 and s.lower[phrase.last].removesuffix("s") in ("sign", "symbol")
 
@@ -166,12 +166,12 @@ def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
     """The scope of a negation at token ``t`` of a noun, an adjective or a prepositional phrase ("no dogs")."""
     if head <= t:
         head = next((p.last for p in arcs.s.phrases if p.last > t), min(t + 1, len(arcs.s.lower) - 1))
-    found = arcs.reach(head, t, noun=True) | set(range(t, head + 1))
-    return _bounded(arcs, t, found, lexicon) | _governor(arcs, head, t)
+    scope = arcs.reach(head, t, noun=True) | set(range(t, head + 1))
+    return _bounded(arcs, t, scope, lexicon) | _governor(arcs, head, t)
 
 
 def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
-    """What governs a negated noun: its preposition, or the clause whose subject or object it is."""
+    """The governor of a negated noun: its preposition, or the clause of which it is subject or object."""
     head = arcs.s.head[noun]
     if head == noun or arcs.s.dep[noun] in ("conj", "appos"):
         return set()
@@ -181,13 +181,13 @@ def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
 
 
 def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
-    """A verb, its auxiliaries and all that follows the negating word in its clause."""
+    """A verb, its auxiliaries, and everything after the negating word in its clause."""
     auxiliaries = {c for c in arcs.children[verb] if arcs.s.dep[c] in ("aux", "auxpass")}
     return {verb} | auxiliaries | arcs.reach(verb, t, subject=subject)
 
 
 def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
-    """A bare plural subject: "dogs are not allowed" says nothing of cats."""
+    """A bare plural subject, which is also in the scope: "dogs are not allowed" does not say that cats are."""
     bare = [
         c
         for c in arcs.children[verb]
@@ -199,21 +199,21 @@ def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
     return {j for c in bare for j in arcs.subtree(c)}
 
 
-def _bounded(arcs: _Arcs, t: int, found: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
-    """The scope with the nearest noun phrase to the right, cut where the arcs reach too far."""
+def _bounded(arcs: _Arcs, t: int, scope: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
+    """The scope with the nearest noun phrase to the right, limited where the arcs reach too far."""
     s = arcs.s
-    found.add(t)
+    scope.add(t)
     phrase = next((p for p in s.phrases if p.last > t), None)
     if phrase is not None and not any(s.lower[i] in _ENDS or s.lower[i] == "," for i in range(t, phrase.first)):
-        found |= set(range(t, phrase.last + 1))
+        scope |= set(range(t, phrase.last + 1))
     if comma:
-        cut = next((i for i in range(t, max(found)) if s.lower[i] == ","), None)
-        if cut is not None and {"or", "nor"}.isdisjoint(s.lower[i] for i in found if i > cut):
-            found = {i for i in found if i < cut}
+        comma_at = next((i for i in range(t, max(scope)) if s.lower[i] == ","), None)
+        if comma_at is not None and {"or", "nor"}.isdisjoint(s.lower[i] for i in scope if i > comma_at):
+            scope = {i for i in scope if i < comma_at}
     if phrase is not None and phrase.last + 1 < len(s.tag) and s.tag[phrase.last + 1] == "VBG" and comma:
-        # "a man without a hat riding a horse": no hat rides, so the participle belongs to the man
+        # "a man without a hat riding a horse": a hat cannot ride, so the participle belongs to the man
         entry = lexicon.nouns.get(s.lower[phrase.last])
         agents = (p.noun is not None and p.noun.category in _AGENTS for p in s.phrases if p.last < t)
         if entry is not None and entry[0].category not in _AGENTS and any(agents):
-            found = {i for i in found if i <= phrase.last}
-    return found
+            scope = {i for i in scope if i <= phrase.last}
+    return scope

@@ -1,7 +1,7 @@
-"""From a spaCy parse to the few things the rules need: tokens with offsets, noun phrases with their parts.
+"""Convert a spaCy parse to the input of the rules: tokens with offsets, and noun phrases with their parts.
 
-Noun phrases are read from the tags, left to right, not from ``doc.noun_chunks``: captions are often fragments, whose
-tags are far more reliable than their arcs. Arcs serve agreement alone.
+Noun phrases are derived from the tags, left to right, instead of ``doc.noun_chunks``: captions are often fragments,
+whose tags are far more reliable than their arcs. Arcs are only used for agreement.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _VERBAL = word_set("""
     sitting standing laying lying walking riding holding playing eating looking wearing flying running watching
     skiing sits stands lies lays walks rides holds plays eats looks wears flies runs watches poses drives waits
     grazes smiles features
-""")  # forms that taggers take for nouns in captions without a main verb
+""")  # forms that taggers tag as nouns in captions without a main verb
 _BLOCKS = _NOUN_TAGS | {"HYPH", "POS"}
 NO_HEADLINE = 1_000
 _RUN_ON = re.compile(r"[A-Za-z][.;:!?][A-Za-z]")
@@ -39,7 +39,7 @@ _GROUPS = word_set("""
 _SHADES = word_set("""
     light dark bright neon pale fluorescent deep
 """)
-_LISTED = frozenset({",", "and", "or", "-", "/", "&"})  # next to an adjective: it is part of a list
+_LISTED = frozenset({",", "and", "or", "-", "/", "&"})  # next to an adjective, these show that it is part of a list
 _RECIPROCAL = frozenset(
     {
         "each",
@@ -62,7 +62,7 @@ _RECIPROCAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """Adjective(s) inside a noun phrase: tokens ``first`` to ``last``."""
+    """One or more adjectives inside a noun phrase: tokens ``first`` to ``last``."""
 
     first: int
     last: int
@@ -71,10 +71,10 @@ class Attribute:
 
 @dataclass(slots=True)
 class Phrase:
-    """A noun phrase without what follows it; "a group of people" is one phrase about people.
+    """A noun phrase up to its head; "a group of people" is one phrase about people.
 
-    ``first`` and ``last`` are its tokens, ``nominal`` the first token of its head with compounds ("fire hydrant"),
-    ``slot`` the token whose arcs count for agreement ("group").
+    ``first`` and ``last`` are its first and last token, ``nominal`` is the first token of its head with compounds
+    ("fire hydrant"), and ``slot`` is the token whose arcs determine agreement ("group").
     """
 
     first: int
@@ -106,28 +106,28 @@ class Sentence:
     pronoun: bool
     reciprocal: bool
     negated: frozenset[int] = frozenset()  # tokens in the scope of a negation
-    opening: frozenset[int] = frozenset()  # tokens whose capital belongs to their place, not to the word
-    headline: int = NO_HEADLINE  # words of this length or longer have a capital anywhere ("A Dog on a Red Couch": 4)
+    opening: frozenset[int] = frozenset()  # tokens capitalised for their position, not for the word
+    headline: int = NO_HEADLINE  # words of at least this length are capitalised ("A Dog on a Red Couch": 4)
 
     def span(self, first: int, last: int) -> str:
         """The text of tokens ``first`` to ``last``."""
         return self.text[self.start[first] : self.end[last]]
 
     def styled(self, text: str) -> str:
-        """A text that no token has, with the capitals of a headline if the caption is one."""
+        """A new text, with the capitals of a headline if the caption is one."""
         if self.headline == NO_HEADLINE:
             return text
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
 
 
 def parse(nlp: Any, texts: Iterable[str], lexicon: Lexicon, *, batch_size: int = 256) -> Iterator[Sentence]:
-    """Parse texts in a stream, ``batch_size`` at a time."""
+    """Parse a stream of texts, ``batch_size`` at a time."""
     for doc in nlp.pipe(texts, batch_size=batch_size):
         yield read_sentence(doc, lexicon)
 
 
 def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
-    """The parts of a spaCy ``Doc`` that the rules read."""
+    """Extract the input of the rules from a spaCy ``Doc``."""
     from spacy.attrs import DEP, HEAD, IDX, LENGTH, LOWER, TAG
 
     table = doc.to_array([IDX, LENGTH, LOWER, TAG, DEP, HEAD])
@@ -158,14 +158,14 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
 
 
 def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
-    """Find the capitals that belong to a place: at the start, after punctuation and after a number such as "2.".
+    """Find capitals that belong to a position: at the start, after punctuation, and after a number such as "2.".
 
-    Such tokens open a sentence, a quote, a bracket or an item of a list. Whatever an edit puts there has to have the
-    capital as well and what it moves away must not: otherwise the rejected text alone shows a slip of case.
+    Such tokens open a sentence, a quote, a bracket or a list item. Words that an edit moves there must be capitalised
+    and words that it moves away must not be: otherwise only the rejected text would have errors of case.
     """
     capitals = [i for i, start in enumerate(s.start) if s.text[start].isupper()]
     s.opening = frozenset(i for i in capitals if i == 0 or _OPENS.search(s.lower[i - 1]))
-    for i in s.opening:  # "Dog on couch": taggers take the capital for a name
+    for i in s.opening:  # "Dog on couch": taggers interpret the capital as a name
         if s.tag[i] in ("NNP", "NNPS") and (s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives):
             s.tag[i] = "NNS" if lexicon.nouns.get(s.lower[i], (None, False))[1] else "NN"
     inner = [len(s.lower[i]) for i in capitals if i not in s.opening]
@@ -183,12 +183,12 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
         if tag not in _NOUN_TAGS or (i + 1 < size and s.tag[i + 1] in _BLOCKS):
             continue
         if i + 2 < size and s.lower[i + 1] in _LISTED and _modifies(s, i, lexicon) and _modifies(s, i + 2, lexicon):
-            continue  # "an orange and white cat": no phrase of its own
+            continue  # "an orange and white cat": not a separate phrase
         if i + 1 < size and f"{s.lower[i]} {s.lower[i + 1]}" in lexicon.nouns:
-            left = i + 1  # a compound whose second word the tagger took for a verb ("street sign")
+            left = i + 1  # a compound whose second word was tagged as a verb ("street sign")
             continue
         if i + 2 < size and s.tag[i + 1] in ("VBN", "JJ") and s.tag[i + 2] in _NOUN_TAGS:
-            left = i + 1  # "snow covered ground": no phrase of its own
+            left = i + 1  # "snow covered ground": not a separate phrase
             continue
         first = _left_edge(s, i, left, lexicon)
         if first > left and s.tag[first - 1] in ("HYPH", "POS"):
@@ -200,7 +200,7 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
 
 
 def _modifies(s: Sentence, i: int, lexicon: Lexicon) -> bool:
-    """Whether a token is an adjective; taggers take "grey" and "orange" for nouns."""
+    """Whether a token is an adjective; taggers often tag "grey" and "orange" as nouns."""
     return s.tag[i] in ("JJ", "JJR", "JJS") or (s.lower[i] in lexicon.adjectives and s.tag[i] in _NOUN_TAGS)
 
 
@@ -244,11 +244,11 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
         is_plural = True  # "two zebra"
     opener = s.lower[first] if s.tag[first] in _OPENERS else ""
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
-        entry = None  # a slip of the writer: leave it alone
+        entry = None  # an error of the writer: do not edit it
     if _RUN_ON.search(s.text, s.start[first], s.end[head]):
-        entry = None  # "on a couch;A cat": two words that the tokenizer did not part
+        entry = None  # "on a couch;A cat": two words that the tokenizer did not separate
     if opener == "no":
-        entry = None  # "no smoking sign" reads as a negation wherever it stands
+        entry = None  # "no smoking sign" reads as a negation in any place
     return Phrase(
         first,
         head,
@@ -266,8 +266,8 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
 
 
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:
-    """The adjectives of the lexicon between two tokens; none that belong to a list or a fixed name."""
-    found: list[Attribute] = []
+    """The adjectives between two tokens that are in the lexicon and not part of a list or a fixed name."""
+    attributes: list[Attribute] = []
     i = first
     while i < nominal:
         begin = i
@@ -286,19 +286,19 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
             and (begin > first or s.tag[begin - 2] in _ADJECTIVE_TAGS or s.lower[begin - 2] in lexicon.adjectives)
         )
         if not listed and f"{s.lower[last]} {s.lower[last + 1]}" not in lexicon.phrases["frozen"]:
-            found.append(Attribute(begin, last, adjective))
+            attributes.append(Attribute(begin, last, adjective))
         i = last + 1
     touching = {
         a
-        for a in found
-        for b in found
+        for a in attributes
+        for b in attributes
         if a is not b and a.adjective.cls == b.adjective.cls and (a.last + 1 == b.first or b.last + 1 == a.first)
     }
-    return [a for a in found if a not in touching]
+    return [a for a in attributes if a not in touching]
 
 
 def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
-    """Join "a group of" and "people"; drop what only names a place or a picture ("front", "a photo")."""
+    """Join "a group of" and "people"; drop phrases that only name a place or a picture ("front", "a photo")."""
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []

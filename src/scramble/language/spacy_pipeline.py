@@ -1,4 +1,4 @@
-"""The one place that loads a spaCy pipeline."""
+"""Load spaCy pipelines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PIPELINE = "en_core_web_sm"
-# What is left out when nobody reads a component: it would only cost time. Lemmas come from tags and morphology.
+# Components to exclude if a component is not needed, to save time. Lemmas depend on tags and morphology.
 _ONLY_FOR = {
     "parser": ("parser",),
     "lemmatizer": ("lemmatizer", "trainable_lemmatizer", "morphologizer", "attribute_ruler"),
@@ -20,13 +20,13 @@ class PipelineError(RuntimeError):
 
 @cache
 def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str) -> Any:
-    """A spaCy pipeline by name or folder, loaded once per process.
+    """Load a spaCy pipeline by name or folder, once per process.
 
     Args:
-        needs: components that the caller reads, of ``tagger``, ``parser`` and ``lemmatizer``.
+        needs: components that the caller needs, out of ``tagger``, ``parser`` and ``lemmatizer``.
 
     Raises:
-        PipelineError: it is not installed, or lacks a component.
+        PipelineError: the pipeline is not installed, or lacks a component.
     """
     import spacy
 
