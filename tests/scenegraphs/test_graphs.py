@@ -1,4 +1,4 @@
-"""Scene graphs: what is read, what is refused or repaired, and where they come from."""
+"""Scene graphs: parsing, rejected and repaired defects, and sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_graph_is_read_and_written_back() -> None:
     graph = read_graph(value)
     assert [node.label for node in graph.nodes] == ["brown dog", "park bench"]
     assert read_graph(graph.to_json()) == graph
-    # A cycle: distances end all the same, and both ends are neighbours once.
+    # With a cycle, distances terminate, and both ends are neighbours once.
     assert graph.distances(["1"]) == {"1": 0, "2": 1} and graph.neighbours["1"] == ("2",)
     assert graph.without("2").links == () and graph.degree("1") == 2
 
@@ -55,7 +55,7 @@ def test_defects_are_named_or_counted_and_left_out(objects: list, relations: lis
 
 
 @pytest.mark.parametrize("value", [None, [], {"objects": 3}, {"objects": []}, {"objects": [{"id": 1}]}])
-def test_what_is_no_graph_is_refused(value: object) -> None:
+def test_values_that_are_not_graphs_are_rejected(value: object) -> None:
     with pytest.raises(GraphError):
         read_graph(value, Counter())
 
@@ -90,10 +90,10 @@ def test_gqa_and_visual_genome_files(tmp_path: Path) -> None:
         "8": {"width": 1},
     }
     (tmp_path / "gqa.json").write_text(json.dumps(gqa))
-    found = dict(read_graphs(tmp_path / "gqa.json"))
-    assert found["8"] is None
+    graphs = dict(read_graphs(tmp_path / "gqa.json"))
+    assert graphs["8"] is None
     problems: Counter[str] = Counter()
-    graph = read_graph(found["7"], problems)
+    graph = read_graph(graphs["7"], problems)
     assert problems == {"dangling relation": 1}
     assert graph.by_id["a"].box == (1, 2, 4, 6) and graph.by_id["a"].attributes == ("black",)
     assert [graph.say(("relation", k.subject, k.predicate, k.object)) for k in graph.links] == ["cat on mat"]
@@ -114,9 +114,9 @@ def test_gqa_and_visual_genome_files(tmp_path: Path) -> None:
         "nonsense",
     ]
     (tmp_path / "vg.json").write_text(json.dumps(genome))
-    found = dict(read_graphs(tmp_path / "vg.json"))
-    assert found["entry 2"] is None and found["entry 3"] is None
-    graph = read_graph(found["3"])
+    graphs = dict(read_graphs(tmp_path / "vg.json"))
+    assert graphs["entry 2"] is None and graphs["entry 3"] is None
+    graph = read_graph(graphs["3"])
     facts = {graph.say(fact) for fact in graph.facts}
     assert facts == {"man", "hat", "man is tall", "man wearing hat", "hat of man"}
 
@@ -213,10 +213,10 @@ def test_captions_become_graphs(shared: Path) -> None:
     ],
 )
 def test_replies_are_repaired(text: str, nodes: list[str], links: int, problems: dict[str, int]) -> None:
-    found: Counter[str] = Counter()
-    graph = read_reply(Reply(text), found)
+    graphs: Counter[str] = Counter()
+    graph = read_reply(Reply(text), graphs)
     assert [node.label for node in graph.nodes] == nodes and len(graph.links) == links
-    assert found == problems
+    assert graphs == problems
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Scene graphs: what an image holds as objects with attributes and boxes, and how they relate.
+"""Scene graphs: the objects of an image with attributes and boxes, and the relations between them.
 
-The embedded world writes its own exactly; :mod:`~scramble.scenegraphs.files` reads Visual Genome and GQA,
-:mod:`~scramble.scenegraphs.captions` parses captions, :mod:`~scramble.scenegraphs.describe` asks a model.
+The embedded world writes exact graphs, :mod:`~scramble.scenegraphs.files` reads Visual Genome and GQA,
+:mod:`~scramble.scenegraphs.captions` parses captions, and :mod:`~scramble.scenegraphs.describe` asks a model.
 """
 
 from scramble.scenegraphs.graph import GraphError, Link, Node, SceneGraph, read_graph

@@ -1,4 +1,4 @@
-"""Where English text speaks of a scene graph, and whether an answer hangs on an object: alignment for real images."""
+"""Align English text with the scene graphs of real images, and test whether an answer depends on an object."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scramble.scenegraphs.graph import Link, Node, SceneGraph
 
 _WORD = re.compile(r"\w+(?:[-']\w+)*")
 _BE = {"is", "are", "was", "were", "looks", "look"}
-_OPEN = {"yes", "no"}  # answers that no object bears
+_OPEN = {"yes", "no"}  # answers that are not a property of an object
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a step: its place (character offsets) and its lower-case form."""
+    """A word of a step: its character offsets and its lower-case form."""
 
     start: int
     end: int
@@ -25,44 +25,45 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """An object named in a step: the noun's place, whether it is plural, and the attributes said of it there."""
+    """An object named in a step: the noun, whether it is plural, and the attributes that the step gives it."""
 
     step: int
     node: str
     noun: Word
     is_plural: bool
     attributes: tuple[Word, ...]
-    first: int  # where the phrase starts, article excluded
+    first: int  # start of the phrase, without article
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text with their places."""
+    """The words of a text with their offsets."""
     return [Word(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)]
 
 
 def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
-    """Every mention of an object's name, singular or plural, in order; the longest name wins.
+    """Every mention of an object's name, singular or plural, in order. The longest matching name counts.
 
-    Of objects that share a name, the one with the attributes said beside it is meant, and else the one named before.
+    If objects share a name, the mention refers to the one with the mentioned attributes, or else to the one mentioned
+    before.
     """
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
         for form, many in ((node.name, False), (plural(node.name), True)):
             forms.setdefault(tuple(w.lower for w in words(form)), []).append((node, many))
     longest = max((len(form) for form in forms), default=0)
-    found: list[Mention] = []
+    result: list[Mention] = []
     for number, step in enumerate(steps):
         tokens, place = words(step), 0
         while place < len(tokens):
             for size in range(min(longest, len(tokens) - place), 0, -1):
                 nodes = forms.get(tuple(t.lower for t in tokens[place : place + size]))
                 if nodes:
-                    found.append(_mention(number, tokens, place, size, nodes, found))
+                    result.append(_mention(number, tokens, place, size, nodes, result))
                     place += size
                     break
             else:
                 place += 1
-    return found
+    return result
 
 
 def _mention(
@@ -73,51 +74,51 @@ def _mention(
     nodes: list[tuple[Node, bool]],
     before: list[Mention],
 ) -> Mention:
-    known = {word for node, _ in nodes for word in node.attributes}
-    said, first = [], place
-    while first and tokens[first - 1].lower in known:
+    attributes = {word for node, _ in nodes for word in node.attributes}
+    stated, first = [], place
+    while first and tokens[first - 1].lower in attributes:
         first -= 1
-        said.append(tokens[first])
+        stated.append(tokens[first])
     after = place + size
-    if after + 1 < len(tokens) and tokens[after].lower in _BE and tokens[after + 1].lower in known:
-        said.append(tokens[after + 1])
-    spoken = {word.lower for word in said}
-    fitting = [pair for pair in nodes if spoken <= set(pair[0].attributes)] or nodes
+    if after + 1 < len(tokens) and tokens[after].lower in _BE and tokens[after + 1].lower in attributes:
+        stated.append(tokens[after + 1])
+    stated_words = {word.lower for word in stated}
+    fitting = [pair for pair in nodes if stated_words <= set(pair[0].attributes)] or nodes
     last = [m.node for m in before]
     node, many = max(fitting, key=lambda pair: last.index(pair[0].id) >= 0 if pair[0].id in last else -1)
     noun = Word(tokens[place].start, tokens[after - 1].end, " ".join(t.lower for t in tokens[place:after]))
-    return Mention(step, node.id, noun, many, tuple(said), tokens[first].start)
+    return Mention(step, node.id, noun, many, tuple(stated), tokens[first].start)
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
-    """The answer, if the graph bears it; None if not.
+    """The answer, if the graph supports it, else None.
 
-    Every object that the question names (``anchors``, ids) must be there; an answer other than yes, no or a number must
-    be the name or an attribute of an object, or a relation, that can be reached from them.
+    The graph must contain every object that the question names (``anchors``, ids). An answer other than yes, no or a
+    number must be the name or an attribute of an object, or a relation, that is reachable from them.
     """
-    wanted = " ".join(answer.lower().split())
+    normalised = " ".join(answer.lower().split())
     if any(anchor not in graph.by_id for anchor in anchors):
         return None
-    if wanted in _OPEN or wanted.isdigit():
-        return wanted if anchors else None
-    return wanted if bearers(graph, anchors, wanted) else None
+    if normalised in _OPEN or normalised.isdigit():
+        return normalised if anchors else None
+    return normalised if bearers(graph, anchors, normalised) else None
 
 
 def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Ids of the objects that bear an answer, nearest to the anchors first."""
+    """Ids of the objects whose name, attribute or relation is the answer, nearest to the anchors first."""
     related = {end for k in graph.links if k.predicate == answer for end in (k.subject, k.object)}
-    found = [n.id for n in graph.nodes if answer in (n.name, *n.attributes) or n.id in related]
+    ids = [n.id for n in graph.nodes if answer in (n.name, *n.attributes) or n.id in related]
     if not anchors:
-        return found
+        return ids
     away = graph.distances(anchors)
-    return sorted((node for node in found if node in away), key=away.__getitem__)
+    return sorted((node for node in ids if node in away), key=away.__getitem__)
 
 
 def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
-    """The graph in which an object lacks one attribute, and the one in which it lacks its links."""
+    """The graphs in which an object lacks one attribute, and the graph in which it lacks its links."""
     entry = graph.by_id[node]
     for word in entry.attributes:
         yield graph.with_node(replace(entry, attributes=tuple(w for w in entry.attributes if w != word)))
@@ -128,28 +129,28 @@ def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
 # -------------------------------------------------------------------------------------------------- rationales by rule
 
 
-def tell(graph: SceneGraph, nodes: Sequence[str], answer: str) -> tuple[str, ...]:
-    """Plain sentences on objects and the relations among them, for questions that come without a rationale."""
+def write_rationale(graph: SceneGraph, nodes: Sequence[str], answer: str) -> tuple[str, ...]:
+    """Write plain sentences about objects and their relations, for questions without a rationale."""
     entries = [graph.by_id[node] for node in nodes]
     steps = [f"There is {article(n.label)} {n.label}." for n in (_short(n, answer) for n in entries)]
     links = [k for k in graph.links if k.subject in nodes and k.object in nodes]
-    told: set[frozenset[str]] = set()
+    related: set[frozenset[str]] = set()
     for link in links:
         ends = frozenset((link.subject, link.object))
-        if ends not in told:
-            told.add(ends)
+        if ends not in related:
+            related.add(ends)
             steps.append(sentence(graph, link))
     steps += [f"The {n.name} is {answer}." for n in entries if answer in n.attributes][:1]
     return tuple(steps)
 
 
 def _short(node: Node, answer: str) -> Node:
-    """An object with two attributes at most, the answer (which the conclusion says) not among them."""
+    """An object with at most two attributes, without the answer, which the conclusion states."""
     return replace(node, attributes=tuple(word for word in node.attributes if word != answer)[:2])
 
 
 def sentence(graph: SceneGraph, link: Link) -> str:
-    """A relation as a sentence."""
+    """Write a relation as a sentence."""
     first = link.predicate.split()[0]
     verb = "" if first.endswith("s") and first not in ("across", "as", "towards") else "is "
     return f"The {graph.by_id[link.subject].name} {verb}{link.predicate} the {graph.by_id[link.object].name}."

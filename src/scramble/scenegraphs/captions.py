@@ -1,9 +1,9 @@
 """Scene graphs from English text, by rules on a dependency parse.
 
-Reads several subjects ("a dog and a cat sit"), predicative adjectives ("the car is red and shiny"), relative and
-reduced clauses ("a man who wears a hat", "parked near the house"), passives ("held by a boy" is *boy hold ball*),
-compound prepositions ("to the left of"), repeated mentions ("the dog" of an earlier sentence, "it") and negation: what
-is denied ("no person", "is not red", "without a hat") is kept apart from what is said.
+The rules cover several subjects ("a dog and a cat sit"), predicative adjectives ("the car is red and shiny"), relative
+and reduced clauses ("a man who wears a hat", "parked near the house"), passives ("held by a boy" is *boy hold ball*),
+compound prepositions ("to the left of"), repeated mentions ("the dog" of an earlier sentence, "it") and negation:
+negated facts ("no person", "is not red", "without a hat") are separate from asserted ones.
 
 Names and verbs are lemmas; a number word is an attribute ("two men": a node *man* with *two*).
 """
@@ -31,14 +31,14 @@ _NOT = {"not", "n't", "never"}
 _DENYING = {"no", "neither", "any"}
 _PLACES = {"left", "right", "front", "top", "bottom", "side", "middle", "center", "centre", "back", "rear"}
 _DEPICTIONS = {"picture", "photo", "photograph", "image", "view", "scene", "close-up", "shot"}
-# Verbs that taggers take for the head of a compound: "a dog sits on a bench".
+# Verbs that taggers tag as the head of a compound: "a dog sits on a bench".
 _VERBAL = word_set("sit stand lie lay walk ride play look fly run pose wait graze drive float hang park rest sleep")
 _GROUPS = {"group", "pair", "couple", "bunch", "row", "number", "lot", "herd", "flock", "piece", "slice", "set"}
 
 
 @dataclass
 class Parsed:
-    """What a text says, and what it denies (facts with the ids of the graph, or names of objects that are absent)."""
+    """The facts that a text asserts and denies (as facts with the graph's ids, or as names of absent objects)."""
 
     graph: SceneGraph
     denied: tuple[Fact, ...] = ()
@@ -46,12 +46,12 @@ class Parsed:
 
 
 def load_caption_parser(pipeline: str | None = None) -> Any:
-    """The spaCy pipeline that :func:`parse_captions` reads. Raises PipelineError if it cannot be used."""
+    """Load the spaCy pipeline for :func:`parse_captions`. Raises PipelineError if it cannot be used."""
     return load_pipeline(pipeline or DEFAULT_PIPELINE, "tagger", "parser", "lemmatizer")
 
 
 def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:
-    """The graph of each text, in order; a text without a noun gives an empty graph."""
+    """Yield the graph of each text, in order. A text without a noun gives an empty graph."""
     parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text) or [""])
     docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
     for _, group in groupby(docs, key=lambda pair: pair[1]):
@@ -59,7 +59,7 @@ def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> 
 
 
 def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
-    """Several texts about one image as one graph: objects of one name are one object with all its attributes."""
+    """Merge the graphs of several texts about one image: objects with the same name become one with all attributes."""
     names: dict[str, dict[str, None]] = {}
     links: dict[Link, None] = {}
     for graph in graphs:
@@ -72,7 +72,7 @@ def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
 
 
 def read_docs(docs: Iterable[Any]) -> Parsed:
-    """The graph of a text, given as parsed sentences. Taggers cut captions badly, so they come one by one."""
+    """The graph of a text, from parsed sentences. They are passed one by one, because parsers split captions badly."""
     reader = _Reader()
     for doc in docs:
         reader.read(doc)
@@ -81,7 +81,7 @@ def read_docs(docs: Iterable[Any]) -> Parsed:
 
 @dataclass
 class _Thing:
-    """A noun of the text: its name, its attributes so far, and whether it is said to be there."""
+    """A noun of the text: its name, its attributes so far, and whether the text says that it is present."""
 
     ident: str
     name: str
@@ -95,7 +95,7 @@ class _Reader:
         self.of_token: dict[int, _Thing] = {}
         self.links: dict[Link, None] = {}
         self.denied: dict[Fact, None] = {}
-        self.named: list[tuple[int, _Thing]] = []  # subjects by place: what a pronoun may stand for
+        self.named: list[tuple[int, _Thing]] = []  # subjects by place, as possible antecedents of pronouns
 
     def parsed(self) -> Parsed:
         nodes = tuple(Node(t.ident, t.name, tuple(t.attributes)) for t in self.things.values() if t.there)
@@ -138,9 +138,9 @@ class _Reader:
         name = " ".join([*parts, token.lemma_.lower()])
         determiner = next((c.text.lower() for c in token.lefts if c.dep_ in ("det", "poss")), "")
         if determiner in ("the", "this", "that", "these", "those"):
-            known = [thing for thing in self.things.values() if thing.name == name]
+            same_name = [thing for thing in self.things.values() if thing.name == name]
             words = {c.text.lower() for c in token.lefts if c.dep_ == "amod"}
-            fitting = [thing for thing in known if words <= set(thing.attributes)] or known
+            fitting = [thing for thing in same_name if words <= set(thing.attributes)] or same_name
             if fitting:
                 return fitting[0]
         thing = _Thing(f"n{len(self.things)}", name, there=not _denied_noun(token))
@@ -148,7 +148,7 @@ class _Reader:
         return thing
 
     def _modifiers(self, token: Any, thing: _Thing) -> None:
-        """Adjectives, numbers and prepositions that hang on a noun, and clauses without a subject of their own."""
+        """Adjectives, numbers and prepositions that depend on a noun, and clauses without a subject."""
         host: Any = token.head if _verbal(token.head) and token.dep_ == "compound" else None
         for child in host.children if host is not None else ():
             if child.dep_ == "prep":
@@ -192,7 +192,7 @@ class _Reader:
             self._object_gap(verb, subjects, predicate, denied)
 
     def _object_gap(self, verb: Any, subjects: list[_Thing], predicate: str, denied: bool) -> None:
-        """ "the ball that the boy holds": the noun that the clause hangs on is its object."""
+        """ "the ball that the boy holds": the noun that the clause modifies is its object."""
         head = self.of_token.get(verb.head.i)
         own = [c for c in verb.children if c.dep_ in _SUBJECTS and c.lower_ not in _RELATIVE]
         if head is not None and own and not any(c.dep_ in _OBJECTS and c.i in self.of_token for c in verb.children):
@@ -204,16 +204,16 @@ class _Reader:
         children = [c for c in verb.children if c.dep_ in _SUBJECTS]
         if any(c.dep_ == "expl" for c in verb.children):  # "there is a dog"
             children += [c for c in verb.children if c.dep_ == "attr" and c not in children]
-        found: list[_Thing] = []
+        things: list[_Thing] = []
         for child in children:
             if child.lower_ in _RELATIVE:
-                found += self._conjoined(verb.head)
+                things += self._conjoined(verb.head)
             elif child.lower_ in _PRONOUNS:
-                found += self._antecedent(child)
+                things += self._antecedent(child)
             else:
-                found += self._all(child)
-        if found or children:
-            return found
+                things += self._all(child)
+        if things or children:
+            return things
         if verb.dep_ in ("acl", "relcl"):
             return self._conjoined(verb.head)
         if verb.dep_ in ("conj", "advcl", "xcomp") and verb.head.i != verb.i:
@@ -221,23 +221,23 @@ class _Reader:
         return []
 
     def _antecedent(self, pronoun: Any) -> list[_Thing]:
-        """The subject named last before a pronoun."""
+        """The last subject before a pronoun."""
         return [thing for place, thing in self.named if place < pronoun.i][-1:]
 
     def _conjoined(self, token: Any) -> list[_Thing]:
         return [self.of_token[token.i]] if token.i in self.of_token else []
 
     def _all(self, token: Any) -> list[_Thing]:
-        """The things that a noun and what is joined to it name."""
-        found = []
+        """The objects named by a noun and its conjuncts."""
+        things = []
         for part in _with_conjuncts(token):
             if part.lower_ in _PRONOUNS:
-                found += self._antecedent(part)
+                things += self._antecedent(part)
             elif part.i in self.of_token:
-                found.append(self.of_token[part.i])
+                things.append(self.of_token[part.i])
             elif inner := _child(part, "of"):  # "a group of people"
-                found += [thing for c in inner.children if c.dep_ == "pobj" for thing in self._all(c)]
-        return found
+                things += [thing for c in inner.children if c.dep_ == "pobj" for thing in self._all(c)]
+        return things
 
     def _complement(self, subjects: list[_Thing], token: Any, denied: bool) -> None:
         for word in _with_conjuncts(token):
@@ -286,7 +286,7 @@ class _Reader:
 
 
 def _verbal(token: Any) -> bool:
-    """Whether what is tagged as a noun is a verb: the last word of a compound, before a preposition."""
+    """Whether a token tagged as a noun is a verb: the last word of a compound, before a preposition."""
     return (
         token.tag_ in _NOUNS
         and token.lemma_.lower() in _VERBAL
@@ -308,7 +308,7 @@ def _negated(token: Any) -> bool:
 
 
 def _denied_noun(token: Any) -> bool:
-    """Whether a noun is said not to be there: "no dog", or the indefinite object of a negated verb."""
+    """Whether the text says that a noun is absent: "no dog", or the indefinite object of a negated verb."""
     determiner = next((c.lower_ for c in token.lefts if c.dep_ in ("det", "neg")), "")
     if determiner in _DENYING:
         return True

@@ -1,4 +1,4 @@
-"""Scene graphs from a multimodal model: a prompt, a JSON schema, and the repair of what comes back.
+"""Scene graphs from a multimodal model: a prompt, a JSON schema, and the repair of malformed replies.
 
 Prompt and schema are this project's own.
 """
@@ -73,9 +73,10 @@ def describe(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Iterator[SceneGraph | None]:
-    """The scene graph that a model reports of each image, in order; None (counted in ``problems``) where it gives none.
+    """Yield a model's scene graph of each image, in order, or None (counted in ``problems``) if there is none.
 
-    Replies are stored, so that a killed run asks for none twice. Raises EngineError when asking on is pointless.
+    Replies are stored, so that a resumed run does not ask again. Raises EngineError if the server, model or key cannot
+    work.
     """
     requests = (
         Request(
@@ -96,13 +97,13 @@ def describe(
 
 
 def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
-    """The graph in a reply. Defects that can be repaired are counted in ``problems``, see :func:`read_graph`.
+    """Parse the graph in a reply. Repaired defects are counted in ``problems``, see :func:`read_graph`.
 
-    Also repaired: a reply around the JSON, trailing commas, a reply cut within its lists, objects as a mapping by id,
-    relations that name objects by their names.
+    Other repairs: text around the JSON, trailing commas, a reply truncated within its lists, objects as a mapping by
+    id, and relations between names instead of ids.
 
     Raises:
-        GraphError: there is no graph in the reply; the message is a reason to count.
+        GraphError: the reply has no graph; the message is a reason to count.
     """
     if reply.error:
         raise GraphError(f"no reply: {reply.error.split(' (')[0]}")
@@ -119,13 +120,13 @@ def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
 
 
 def _by_name(value: dict[str, Any], problems: Counter[str]) -> dict[str, Any]:
-    """Relations whose ends are names of objects that only one object has."""
+    """Replace names by ids in relations, if only one object has the name."""
     objects = [thing for thing in value["objects"] if isinstance(thing, dict)]
     ids = {str(thing.get("id")) for thing in objects}
     named: dict[str, list[str]] = {}
     for thing in objects:
         named.setdefault(str(thing.get("name", "")).lower(), []).append(str(thing.get("id")))
-    by_name = {name: found[0] for name, found in named.items() if len(found) == 1}
+    by_name = {name: matching[0] for name, matching in named.items() if len(matching) == 1}
     links = []
     for link in value.get("relations") or ():
         if isinstance(link, dict):
@@ -139,7 +140,7 @@ def _by_name(value: dict[str, Any], problems: Counter[str]) -> dict[str, Any]:
 
 
 def _json(text: str) -> Any:
-    """The JSON object in a text, mended if need be; None if there is none."""
+    """The JSON object in a text, repaired if necessary; None if there is none."""
     start = text.find("{")
     if start < 0:
         return None
@@ -154,7 +155,7 @@ def _json(text: str) -> Any:
 
 
 def _closed(text: str) -> Iterator[str]:
-    """A cut text with its open lists and objects closed after the last whole entry, shorter and shorter."""
+    """Complete a truncated text by closing its open lists and objects after an entry, from the last entry on."""
     ends = [match.end() for match in re.finditer(r"\}", text)]
     for end in reversed(ends[-40:]):
         head, opened, quoted, escaped = text[:end], list[str](), False, False

@@ -1,4 +1,4 @@
-"""Visual Genome's and GQA's scene graphs, entry by entry, in the form of image records.
+"""Read Visual Genome's and GQA's scene graphs, entry by entry, in the form of image records.
 
 Visual Genome (``scene_graphs.json``): a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
 "attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, ids and boxes as
@@ -18,12 +18,12 @@ from scramble.storage.files import StoreError, read_json
 
 
 def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Image ids with graphs from a file of either form, which the content tells; None for an entry that is none.
+    """Yield image ids with graphs from a file of either form, detected by its content; None for an invalid entry.
 
-    The graphs are as written, defects included: :func:`scramble.scenegraphs.read_graph` counts and drops those.
+    The graphs are unchanged, including defects, which :func:`scramble.scenegraphs.read_graph` counts and drops.
 
     Raises:
-        GraphError: the file cannot be read, or is of neither form.
+        GraphError: the file cannot be read, or has neither form.
     """
     try:
         value = read_json(path)
@@ -34,14 +34,14 @@ def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]
             yield str(image_id), gqa_graph(entry)
     elif isinstance(value, list):
         for number, entry in enumerate(value, 1):
-            known = isinstance(entry, Mapping) and entry.get("image_id") is not None
-            yield (str(entry["image_id"]), visual_genome_graph(entry)) if known else (f"entry {number}", None)
+            has_id = isinstance(entry, Mapping) and entry.get("image_id") is not None
+            yield (str(entry["image_id"]), visual_genome_graph(entry)) if has_id else (f"entry {number}", None)
     else:
-        raise GraphError(f"{path}: neither GQA's nor Visual Genome's scene graphs")
+        raise GraphError(f"{path}: not scene graphs of GQA or Visual Genome")
 
 
 def gqa_graph(entry: Any) -> dict[str, Any] | None:
-    """One entry of GQA; None if it has no objects at all."""
+    """One entry of GQA; None if it has no objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), Mapping):
         return None
     objects: list[dict[str, Any]] = []
@@ -105,13 +105,13 @@ def _corners(thing: Mapping[str, Any]) -> list[float] | None:
 
 
 def _inner(link: Mapping[str, Any], side: str) -> Any:
-    """The id of an object that a relationship holds whole, as Visual Genome's older files have it."""
+    """The id of an object that a relationship contains as a whole, as in Visual Genome's older files."""
     thing = link.get(side)
     return thing.get("object_id") if isinstance(thing, Mapping) else None
 
 
 def _list(value: Any) -> list[Any]:
-    """A list as it is; one value as a list of it (a text is not a list of letters), nothing as an empty one."""
+    """The value as a list: a list unchanged, one value (or text) as a list with it, and None as an empty list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,4 +1,4 @@
-"""The scene graph itself, and its form as plain JSON in image records.
+"""The scene graph, and its form as plain JSON in image records.
 
 ``{"width", "height", "objects": [{"id", "name", "attributes": [...], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels; ``width``, ``height`` and ``bbox`` may be
@@ -18,12 +18,12 @@ Fact = tuple[str, ...]
 
 
 class GraphError(ValueError):
-    """A scene graph that breaks its form. The message names the object or relation."""
+    """A malformed scene graph. The message names the object or relation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An object: ``box`` is left, top, right, bottom in pixels where it is known."""
+    """An object. ``box`` is (left, top, right, bottom) in pixels, if known."""
 
     id: str
     name: str
@@ -32,13 +32,13 @@ class Node:
 
     @property
     def label(self) -> str:
-        """Attributes and name, as one would say them."""
+        """Attributes and name as a phrase."""
         return " ".join((*self.attributes, self.name))
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One relation between two nodes, by their ids."""
+    """A relation between two nodes, by their ids."""
 
     subject: str
     predicate: str
@@ -60,36 +60,36 @@ class SceneGraph:
 
     @cached_property
     def neighbours(self) -> dict[str, tuple[str, ...]]:
-        """Ids that each node is linked to, in either direction, in order of the links."""
-        found: dict[str, dict[str, None]] = {node.id: {} for node in self.nodes}
+        """Ids of the nodes that each node is linked to, in either direction, in order of the links."""
+        linked: dict[str, dict[str, None]] = {node.id: {} for node in self.nodes}
         for link in self.links:
-            found[link.subject][link.object] = None
-            found[link.object][link.subject] = None
-        return {node: tuple(others) for node, others in found.items()}
+            linked[link.subject][link.object] = None
+            linked[link.object][link.subject] = None
+        return {node: tuple(others) for node, others in linked.items()}
 
     @cached_property
     def facts(self) -> frozenset[Fact]:
-        """Everything the graph says, one fact a name, an attribute and a relation."""
-        said: set[Fact] = {("object", node.id, node.name) for node in self.nodes}
-        said |= {("attribute", node.id, word) for node in self.nodes for word in node.attributes}
-        said |= {("relation", link.subject, link.predicate, link.object) for link in self.links}
-        return frozenset(said)
+        """All facts of the graph: one per name, attribute and relation."""
+        facts: set[Fact] = {("object", node.id, node.name) for node in self.nodes}
+        facts |= {("attribute", node.id, word) for node in self.nodes for word in node.attributes}
+        facts |= {("relation", link.subject, link.predicate, link.object) for link in self.links}
+        return frozenset(facts)
 
     def degree(self, node: str) -> int:
-        """Links that a node takes part in."""
+        """The number of links of a node."""
         return sum(node in (link.subject, link.object) for link in self.links)
 
     def distances(self, start: Iterable[str]) -> dict[str, int]:
-        """Fewest links from any start node to each node that can be reached; cycles do no harm."""
-        found = dict.fromkeys(start, 0)
-        waiting = deque(found)
-        while waiting:
-            node = waiting.popleft()
+        """The minimum number of links from any start node to each reachable node. Cycles are allowed."""
+        lengths = dict.fromkeys(start, 0)
+        queue = deque(lengths)
+        while queue:
+            node = queue.popleft()
             for other in self.neighbours[node]:
-                if other not in found:
-                    found[other] = found[node] + 1
-                    waiting.append(other)
-        return found
+                if other not in lengths:
+                    lengths[other] = lengths[node] + 1
+                    queue.append(other)
+        return lengths
 
     def without(self, node: str) -> SceneGraph:
         """The graph without a node and its links."""
@@ -97,17 +97,17 @@ class SceneGraph:
         return replace(self, nodes=nodes, links=tuple(k for k in self.links if node not in (k.subject, k.object)))
 
     def with_node(self, node: Node) -> SceneGraph:
-        """The graph with a node in the place of the one that has its id."""
+        """The graph with a node instead of the one with its id."""
         return replace(self, nodes=tuple(node if n.id == node.id else n for n in self.nodes))
 
     def part(self, ids: Iterable[str]) -> SceneGraph:
-        """The named nodes and the links among them."""
-        kept = set(ids)
-        links = tuple(k for k in self.links if {k.subject, k.object} <= kept)
-        return replace(self, nodes=tuple(n for n in self.nodes if n.id in kept), links=links)
+        """The graph of the given nodes and the links between them."""
+        selected = set(ids)
+        links = tuple(k for k in self.links if {k.subject, k.object} <= selected)
+        return replace(self, nodes=tuple(n for n in self.nodes if n.id in selected), links=links)
 
     def say(self, fact: Fact) -> str:
-        """A fact in words; a node is called by its name."""
+        """A fact in words, with nodes by name."""
         names = {node.id: node.name for node in self.nodes}
         if fact[0] == "object":
             return fact[2]
@@ -116,7 +116,7 @@ class SceneGraph:
         return f"{names.get(fact[1], fact[1])} {fact[2]} {names.get(fact[3], fact[3])}"
 
     def to_json(self) -> dict[str, Any]:
-        """The form of image records."""
+        """Convert the graph to the form of image records."""
         objects = [
             {"id": n.id, "name": n.name, "attributes": list(n.attributes)} | ({"bbox": list(n.box)} if n.box else {})
             for n in self.nodes
@@ -127,13 +127,13 @@ class SceneGraph:
 
 
 def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
-    """A scene graph from its JSON form.
+    """Parse a scene graph from its JSON form.
 
     Args:
-        problems: where what cannot be used is counted by reason and left out (a dangling id, a duplicate object, a
-            relation of a thing to itself, ...); None raises at the first.
+        problems: counts unusable parts (a dangling id, a duplicate object, a relation of an object to itself, ...) by
+            reason, and these are dropped; None raises at the first.
     Raises:
-        GraphError: the value is no graph at all, holds no usable object, or (without ``problems``) has a defect.
+        GraphError: the value is not a graph, has no usable object, or (without ``problems``) has a defect.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("objects"), (list, tuple)):
         raise GraphError("not a scene graph: it needs a list of objects, each with id and name")
@@ -144,7 +144,7 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
         problems[reason] += 1
 
     nodes: dict[str, Node] = {}
-    looks: dict[tuple[Any, ...], str] = {}  # what a node looks like -> the id that has it
+    looks: dict[tuple[Any, ...], str] = {}  # all fields of a node except its id -> the id
     same: dict[str, str] = {}  # id of a duplicate -> id of the object that it repeats
     for entry in value["objects"]:
         node = _node(entry)

@@ -1,7 +1,7 @@
-"""The embedded world's questions, answered from a scene graph alone: the steps that lead to the answer, and the answer.
+"""Answer the embedded world's questions from a scene graph: derive the steps to the answer, and the answer.
 
-Works on any graph of the world's form, edited ones included, so that a rationale can be told of a scene that is not
-there. On an unedited graph it gives word for word what the world's own questions carry.
+This works on any graph of the world's form, including edited ones, so that a rationale can be derived for a scene that
+does not exist. On an unedited graph it gives exactly the rationales and answers of the world's questions.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """The clauses that lead to an answer, and the answer. All clauses are true of the graph they are derived from."""
+    """The clauses that lead to an answer, and the answer. All clauses are true of their graph."""
 
     clauses: tuple[Clause, ...]
     answer: str
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The clauses in their plainest wording."""
+        """The clauses in their first wording."""
         return tuple(say(clause) for clause in self.clauses)
 
 
 class _First(random.Random):
-    """A source of chance that always takes the first option."""
+    """A random generator that always selects the first option."""
 
     def choice(self, seq):  # type: ignore[no-untyped-def]
         return seq[0]
@@ -56,13 +56,13 @@ class _First(random.Random):
 
 @lru_cache(maxsize=65536)
 def say(clause: Clause) -> str:
-    """A clause in its plainest wording, as the world's rationales have it."""
+    """Write a clause in its first wording, as in the world's rationales."""
     return render((clause,), _First())
 
 
 @lru_cache(maxsize=65536)
 def read_step(text: str) -> tuple[Clause, ...] | None:
-    """The meaning of a step; None for a text outside of the grammar."""
+    """Parse the meaning of a step; None for a text outside of the grammar."""
     try:
         return parse(text.strip().removesuffix("."))
     except GrammarError:
@@ -77,44 +77,45 @@ def value_of(entry: dict[str, Any], kind: str) -> str:
 
 
 def noun_of(entry: dict[str, Any]) -> Noun:
-    """The noun for an object: colour and shape."""
+    """The noun of an object: its colour and shape."""
     return Noun(value_of(entry, "shape"), value_of(entry, "colour"))
 
 
 def asked_kind(question: str) -> str:
-    """The attribute that a question asks for ("" if it asks for none)."""
-    found = re.match(r"What (shape|colour|size) is", question)
-    return found[1] if found else ""
+    """The kind of attribute that a question asks for ("" if none)."""
+    match = re.match(r"What (shape|colour|size) is", question)
+    return match[1] if match else ""
 
 
-def says(clause: Clause, wanted: Clause) -> bool:
-    """Whether a clause says what another says, with or without more details; a count says no other count."""
-    if isinstance(clause, Count) or isinstance(wanted, Count):
-        return clause == wanted
-    if isinstance(clause, Exists) and isinstance(wanted, Exists):
-        return all(any(_refines(noun, other) for noun in clause.nouns) for other in wanted.nouns)
-    if isinstance(clause, Relation) and isinstance(wanted, Relation):
-        return _refines(clause.subject, wanted.subject) and all(
-            any(r == relation and _refines(noun, other) for r, noun in clause.links) for relation, other in wanted.links
+def says(clause: Clause, other_clause: Clause) -> bool:
+    """Whether a clause implies another one, possibly with more details. A count does not imply another count."""
+    if isinstance(clause, Count) or isinstance(other_clause, Count):
+        return clause == other_clause
+    if isinstance(clause, Exists) and isinstance(other_clause, Exists):
+        return all(any(_refines(noun, other) for noun in clause.nouns) for other in other_clause.nouns)
+    if isinstance(clause, Relation) and isinstance(other_clause, Relation):
+        return _refines(clause.subject, other_clause.subject) and all(
+            any(r == relation and _refines(noun, other) for r, noun in clause.links)
+            for relation, other in other_clause.links
         )
     return False
 
 
 def _refines(noun: Noun, other: Noun) -> bool:
-    """Whether a noun says at least what another says."""
+    """Whether a noun has at least the words of another."""
     pairs = ((noun.shape, other.shape), (noun.colour, other.colour), (noun.size, other.size))
     return all(b in ("", a) for a, b in pairs)
 
 
 def derive(graph: Graph, question: str) -> Derived | None:
-    """The steps to the answer of one of the world's questions; None if the question has no answer in this graph.
+    """Derive the steps to the answer of one of the world's questions; None if it has no answer in this graph.
 
-    A question that supposes what is not so (the only circle, where there are two) has none, and neither has a text
-    that is no question of the world.
+    A question with a false presupposition (the only circle, if there are two) has no answer, and neither has a text
+    that is not a question of the world.
     """
     for form, pattern in _FORMS:
-        if found := pattern.fullmatch(question.strip()):
-            return _FORM[form](graph, *found.groups())
+        if match := pattern.fullmatch(question.strip()):
+            return _FORM[form](graph, *match.groups())
     return None
 
 
@@ -125,9 +126,9 @@ def _noun(words: str) -> Noun:
 
 
 def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
-    """The only object that is as the noun says."""
-    found = matches(graph, noun)
-    return next(e for e in graph["objects"] if e["id"] == found[0]) if len(found) == 1 else None
+    """The only object that matches the noun, or None."""
+    ids = matches(graph, noun)
+    return next(e for e in graph["objects"] if e["id"] == ids[0]) if len(ids) == 1 else None
 
 
 def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
@@ -146,10 +147,10 @@ def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | N
     if anchor is None:
         return None
     facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
-    found = [e for e in graph["objects"] if (e["id"], relation, anchor["id"]) in facts]
-    if len(found) != 1 or not value_of(found[0], kind):
+    entries = [e for e in graph["objects"] if (e["id"], relation, anchor["id"]) in facts]
+    if len(entries) != 1 or not value_of(entries[0], kind):
         return None
-    value, link = value_of(found[0], kind), ((relation, place),)
+    value, link = value_of(entries[0], kind), ((relation, place),)
     return Derived((Exists((place,)), Relation(Noun(), link), Relation(Noun(**{kind: value}), link)), value)
 
 
@@ -161,17 +162,17 @@ def _where(graph: Graph, words: str) -> Derived | None:
 
 
 def _what_in(graph: Graph, place: str) -> Derived | None:
-    found = [entry for entry in graph["objects"] if quarter(graph, entry) == place]
-    if len(found) != 1:
+    entries = [entry for entry in graph["objects"] if quarter(graph, entry) == place]
+    if len(entries) != 1:
         return None
-    noun = noun_of(found[0])
+    noun = noun_of(entries[0])
     return Derived((Exists((noun,)),), noun.words)
 
 
 def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
-    """The quarter of the image that holds the centre of an object's box ("top left", ...).
+    """The quarter of the image with the centre of an object's box ("top left", ...).
 
-    "" where the box or the image's size is not known, or the centre lies within ``margin`` (a share of the side) of a
+    It is "" if the box or the image's size is unknown, or if the centre is within ``margin`` (a share of the side) of a
     middle line.
     """
     box, width, height = entry.get("bbox"), graph.get("width"), graph.get("height")
@@ -186,9 +187,9 @@ def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
 def _count(graph: Graph, words: str) -> Derived:
     (clause,) = parse(f"there are no {words}")
     assert isinstance(clause, Count)
-    found = matches(graph, clause.noun)
-    things = [Exists((noun_of(entry),)) for entry in graph["objects"] if entry["id"] in found]
-    return Derived((*things, Count(len(found), clause.noun)), str(len(found)))
+    ids = matches(graph, clause.noun)
+    things = [Exists((noun_of(entry),)) for entry in graph["objects"] if entry["id"] in ids]
+    return Derived((*things, Count(len(ids), clause.noun)), str(len(ids)))
 
 
 def _existence(graph: Graph, words: str) -> Derived:
@@ -201,26 +202,26 @@ def _relation(graph: Graph, first: str, one: str, other: str, second: str) -> De
     a, b = _noun(first), _noun(second)
     if _one(graph, a) is None or _one(graph, b) is None:
         return None
-    held = [r for r in (one, other) if clause_holds(graph, Relation(a, ((r, b),)))]
-    if len(held) != 1:
+    true_relations = [r for r in (one, other) if clause_holds(graph, Relation(a, ((r, b),)))]
+    if len(true_relations) != 1:
         return None
-    return Derived((Exists((a,)), Exists((b,)), Relation(a, ((held[0], b),))), held[0])
+    return Derived((Exists((a,)), Exists((b,)), Relation(a, ((true_relations[0], b),))), true_relations[0])
 
 
 def _yes_no(graph: Graph, caption: str) -> Derived | None:
     clauses = read_step(caption)
     if clauses is None or len(clauses) != 1 or not isinstance(clauses[0], Relation) or len(clauses[0].links) != 1:
         return None
-    asked = clauses[0]
-    ((relation, other),) = asked.links
-    if _one(graph, asked.subject) is None or _one(graph, other) is None:
+    question = clauses[0]
+    ((relation, other),) = question.links
+    if _one(graph, question.subject) is None or _one(graph, other) is None:
         return None
-    if clause_holds(graph, asked):
-        return Derived((Exists((asked.subject,)), Exists((other,)), asked), "Yes")
-    fact = Relation(asked.subject, ((OPPOSITE[relation], other),))
+    if clause_holds(graph, question):
+        return Derived((Exists((question.subject,)), Exists((other,)), question), "Yes")
+    fact = Relation(question.subject, ((OPPOSITE[relation], other),))
     if not clause_holds(graph, fact):
         return None
-    return Derived((Exists((other,)), Exists((asked.subject,)), fact), "No")
+    return Derived((Exists((other,)), Exists((question.subject,)), fact), "No")
 
 
 _FORM: dict[str, Any] = {

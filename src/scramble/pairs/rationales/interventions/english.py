@@ -23,9 +23,9 @@ from scramble.scenegraphs.alignment import (
     answer_support,
     bearers,
     mentions,
-    tell,
     variants,
     words,
+    write_rationale,
 )
 
 _FUNCTION = word_set("""
@@ -106,7 +106,7 @@ class WordInterventions:
         critical = tuple(c.node for c in critical_objects)
         if not critical:
             raise NotPossible("no critical object")
-        return AlignedCase(case, steps or tell(graph, named, answer), critical)
+        return AlignedCase(case, steps or write_rationale(graph, named, answer), critical)
 
     def perturb(self, aligned: AlignedCase, kind: str, rng: random.Random) -> Perturbed:
         """Return one perturbation of a kind. Raises NotPossible if the rationale does not allow it."""
