@@ -22,7 +22,7 @@ from scramble.world.scenes import HELD_OUT, Scene, Thing, draw_scene, overlap
 
 ARGUMENTS: dict[str, Any] = {"n_train": 60, "n_val": 20, "n_test": 20, "quads_val": 4, "quads_test": 8}
 
-# A red circle at the left, a large blue square at its right and a little lower, a red star below the circle.
+# A red circle on the left, a large blue square to its right and slightly lower, and a red star below the circle.
 SCENE = Scene(
     (
         Thing("circle", "red", "small", 0.2, 0.2, 0.1),
@@ -67,12 +67,12 @@ def test_splits_share_no_scene(world):
 
     def looks(split):
         graphs = [record.graph for record in read_table(folder / split, ImageRecord)]
-        found = set()
+        signatures = set()
         for graph in graphs:
             words = {o["id"]: (o["name"], *o["attributes"]) for o in graph["objects"]}
             facts = sorted((words[r["subject"]], r["predicate"], words[r["object"]]) for r in graph["relations"])
-            found.add((tuple(sorted(words.values())), tuple(facts)))
-        return found
+            signatures.add((tuple(sorted(words.values())), tuple(facts)))
+        return signatures
 
     train, val, test = (looks(split) for split in ("train", "val", "test"))
     assert not train & val and not train & test and not val & test
@@ -145,7 +145,7 @@ def test_too_few_pixels_or_too_many_objects_are_refused(tmp_path):
         generate(tmp_path, styles={"poem": 1.0}, **ARGUMENTS)
 
 
-def test_objects_never_overlap_and_look_alikes_can_be_asked_for():
+def test_objects_never_overlap_and_the_share_of_look_alikes_is_configurable():
     def alike(share):
         rng = random.Random(0)
         scenes = [draw_scene(rng, objects=(4, 4), lookalikes=share) for _ in range(100)]
@@ -206,7 +206,7 @@ def test_judge(caption, true):
     "text", ["", "a dog on a sofa", "a red circle left of", "red circle", "a red circle, and so on"]
 )
 def test_a_text_outside_of_the_grammar_is_an_error_that_quotes_it(text):
-    with pytest.raises(GrammarError, match="is no caption of the world"):
+    with pytest.raises(GrammarError, match="is not a caption of the world"):
         holds(SCENE, text)
 
 
@@ -241,38 +241,38 @@ def test_new_wordings_are_not_those_of_training():
         assert not old & new
 
 
-def test_a_scene_has_only_so_many_captions():
+def test_a_scene_has_a_limited_number_of_captions():
     lonely = Scene((Thing("circle", "red", "small", 0.2, 0.2, 0.1),))
     with pytest.raises(WorldError, match="fewer than 40 captions"):
         captions(lonely, random.Random(0), 40)
 
 
 def test_answers_agree_with_the_scene():
-    """Every kind is asked; answers are checked against the scene by other means than the question's own code."""
+    """All kinds of questions occur. Their answers are checked with the scene, independently of the question's code."""
     rng, kinds = random.Random(5), set()
     for _ in range(200):
         scene = draw_scene(rng, objects=(2, 4))
         for kind in QUESTION_KINDS:
-            asked = ask(scene, rng, kind)
-            if asked is None:
+            question = ask(scene, rng, kind)
+            if question is None:
                 continue
             kinds.add(kind)
-            words = asked.question.rstrip("?.").replace("'", "").split()
+            words = question.question.rstrip("?.").replace("'", "").split()
             if kind in ("colour", "shape", "size") and len(words) == 5:  # What colour is the circle
                 (thing,) = [t for t in scene.things if words[4] in (t.shape, t.colour)]
-                assert asked.answer == getattr(thing, kind)
+                assert question.answer == getattr(thing, kind)
             if kind == "relation":
                 assert holds(
                     scene,
-                    f"a {words[2]} {words[3]} {asked.answer} a {words[-2]} {words[-1]}".replace(
+                    f"a {words[2]} {words[3]} {question.answer} a {words[-2]} {words[-1]}".replace(
                         "a orange", "an orange"
                     ),
                 )
             if kind == "yes-no":
-                caption = asked.question.split("'")[1]
-                assert asked.answer == ("Yes" if holds(scene, caption) else "No")
+                caption = question.question.split("'")[1]
+                assert question.answer == ("Yes" if holds(scene, caption) else "No")
             if kind == "count" and words[2] == "objects":
-                assert asked.answer == str(len(scene.things))
+                assert question.answer == str(len(scene.things))
             if kind == "existence":
-                assert asked.answer == ("Yes" if holds(scene, f"{words[2]} {words[3]} {words[4]}") else "No")
+                assert question.answer == ("Yes" if holds(scene, f"{words[2]} {words[3]} {words[4]}") else "No")
     assert kinds == set(QUESTION_KINDS)

@@ -1,6 +1,6 @@
-"""The embedded world: scenes of coloured shapes of which everything is known, drawn from a seed, with no download.
+"""The embedded world: fully annotated scenes of coloured shapes, generated from a seed, without any download.
 
-``generate`` writes a world as records; ``holds`` judges any caption of it; ``parse`` reads a caption back.
+``generate`` writes a world as records, ``holds`` judges any caption of it, and ``parse`` parses a caption.
 """
 
 from scramble.world.build import generate

@@ -1,4 +1,4 @@
-"""Making a world: train, val and test folders of the same records that real sources write."""
+"""Generate a world: train, val and test folders with the same records as real sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TRIES = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What all scenes of a world have in common."""
+    """The settings that all scenes of a world share."""
 
     image_size: int
     objects: tuple[int, int]
@@ -57,43 +57,43 @@ def generate(
 ) -> dict[str, Any]:
     """Write ``train/``, ``val/`` and ``test/`` tables (images, questions; quads in val and test) under ``folder``.
 
-    No scene of one split looks like a scene of another (same objects in the same relations). Val and test have quads
-    of every kind tagged ``seen``; test also has quads tagged ``unseen`` (combinations of colour and shape that training
-    never shows) and ``new-wording`` (wordings that training never uses). The same arguments give the same bytes.
+    No two splits share a scene that looks the same (same objects in the same relations). Val and test have quads of
+    every kind tagged ``seen``; test also has ``unseen`` ones (combinations of colour and shape that do not occur
+    in training) and ``new-wording`` (wordings that do not occur in training). The same arguments give the same bytes.
 
     Args:
-        n_train, n_val, n_test: images with captions and questions; the quads' images come on top.
-        image_size: pixels a side, 48 or more.
-        seed: of everything drawn.
-        objects: least and greatest number of objects in a scene.
+        n_train, n_val, n_test: number of images with captions and questions; the quads have additional images.
+        image_size: pixels per side, at least 48.
+        seed: seed of all random choices.
+        objects: minimum and maximum number of objects in a scene.
         lookalikes: probability that an object shares its shape or colour with another on purpose.
-        captions_per_image: different true captions an image.
+        captions_per_image: number of different true captions per image.
         styles: weights of the kinds of caption, see ``scramble.world.captions.STYLES``.
-        sized: share of captions that give sizes.
-        questions_per_image: at most so many (a scene may lack a question of a kind).
-        question_kinds: the kinds to ask.
-        quads_val, quads_test: 2x2 items per kind and tag.
-        first_train: index of the first training scene. A world is endless; another stretch of it is other training
-            images beside the same val and test.
+        sized: share of captions that mention sizes.
+        questions_per_image: maximum number of questions (a scene may have no question of some kind).
+        question_kinds: the kinds of questions.
+        quads_val, quads_test: number of 2x2 items per kind and tag.
+        first_train: index of the first training scene. The sequence of training scenes is unlimited; another index
+            gives other training images with the same val and test.
     Returns:
         Counts per split: ``{"train": {"images": ..., "questions": ..., "quads": ...}, ...}``.
     Raises:
-        WorldError: if the arguments ask for what cannot be drawn, or for more different scenes than there are.
+        WorldError: the arguments are invalid, or ask for more different scenes than exist.
     """
     look = _Look(image_size, objects, lookalikes, captions_per_image, styles, sized)
     taken: set[Any] = set()  # signatures of the splits written so far
     counts: dict[str, Any] = {}
-    # Test first: what the test set is does not depend on how much is trained on.
+    # Test is first, so that the test set does not depend on the number of training images.
     for split, size, quads in (("test", n_test, quads_test), ("val", n_val, quads_val), ("train", n_train, 0)):
         seen: set[Any] = set()
         target = Path(folder) / split
         squares = list(_squares(split, quads, seed, look, taken, seen))
         first = first_train if split == "train" else 0
         scenes = list(_scenes(split, range(first, first + size), seed, look, taken, seen))
-        asked = list(_questions(scenes, seed, questions_per_image, question_kinds))
+        questions = list(_questions(scenes, seed, questions_per_image, question_kinds))
         counts[split] = {
             "images": write_table(target, ImageRecord, _images(scenes, squares, seed, look)),
-            "questions": write_table(target, Question, asked),
+            "questions": write_table(target, Question, questions),
             "quads": write_table(target, TwoByTwoItem, [quad for quad, _ in squares]) if quads else 0,
         }
         taken |= seen
@@ -119,7 +119,7 @@ def _squares(
     split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
 ) -> Iterator[tuple[TwoByTwoItem, Square]]:
     parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
-    if split == "test":  # what training never shows is not looked at before the test either
+    if split == "test":  # combinations and wordings that training does not have are not in val either
         parts += [("unseen", True, "train"), ("new-wording", False, "new")]
     for kind in QUAD_KINDS:
         for tag, held_out, wording in parts:
@@ -148,7 +148,7 @@ def _images(
         yield _record(image_id, scene, texts, look)
     for quad, square in squares:
         for image_id, scene in zip(quad.image_ids, square.scenes, strict=True):
-            yield _record(image_id, scene, (), look)  # its caption stands in the quad
+            yield _record(image_id, scene, (), look)  # the quad has its caption
 
 
 def _record(image_id: str, scene: Scene, texts: tuple[str, ...], look: _Look) -> ImageRecord:
@@ -165,7 +165,12 @@ def _questions(
     for image_id, scene in scenes:
         rng = random.Random(f"{seed}/{image_id}/questions")
         for kind in rng.sample(list(kinds), min(per_image, len(kinds))):
-            if (asked := ask(scene, rng, kind)) is not None:
+            if (question := ask(scene, rng, kind)) is not None:
                 yield Question(
-                    f"{image_id}/{kind}", (image_id,), asked.question, asked.answer, kind, rationale=asked.rationale
+                    f"{image_id}/{kind}",
+                    (image_id,),
+                    question.question,
+                    question.answer,
+                    kind,
+                    rationale=question.rationale,
                 )

@@ -1,4 +1,4 @@
-"""True captions of a scene: what to say (a plan of clauses), then how to say it (the grammar's wordings)."""
+"""True captions of a scene: first a plan of clauses, then its wording by the grammar."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, Wording, render
 from scramble.world.scenes import Scene, Thing, WorldError, relations
 
-# Weights of the kinds of caption. "list" names objects without order, "relation" relates two, "chain" one to two
-# others, "scene" names all and relates two, "count" counts a kind.
+# Weights of the kinds of caption. "list" names objects, "relation" relates two, "chain" relates one to two others,
+# "scene" names all and relates two, and "count" counts objects of a kind.
 STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
-SIZED = 0.3  # share of captions that also give sizes
+SIZED = 0.3  # share of captions that also mention sizes
 _TRIES = 50
 
 
@@ -27,33 +27,33 @@ def captions(
     """``count`` different true captions.
 
     Raises:
-        WorldError: if a style is unknown, or the scene cannot be worded in so many ways.
+        WorldError: a style is unknown, or the scene has fewer captions than ``count``.
     """
     unknown = sorted(set(styles) - set(_PLANS))
     if unknown:
         raise WorldError(f"unknown caption styles {unknown}: choose among {sorted(_PLANS)}")
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for _ in range(_TRIES * count):
         style = rng.choices(list(styles), weights=list(styles.values()))[0]
         if clauses := plan(scene, rng, style, with_size=rng.random() < sized):
-            found[render(clauses, rng, wording)] = None
-        if len(found) == count:
-            return tuple(found)
+            texts[render(clauses, rng, wording)] = None
+        if len(texts) == count:
+            return tuple(texts)
     raise WorldError(f"a scene of {len(scene.things)} objects has fewer than {count} captions: ask for fewer")
 
 
 def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
-    """Clauses true of the scene; none if it has too few objects for the style."""
+    """Clauses that are true of the scene; empty if it has too few objects for the style."""
     return _PLANS[style](scene, rng, with_size)
 
 
 def name(thing: Thing, with_size: bool = False) -> Noun:
-    """The noun for an object: colour and shape, and size if asked."""
+    """The noun of an object: colour and shape, and optionally size."""
     return Noun(thing.shape, thing.colour, thing.size if with_size else "")
 
 
 def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
-    """How one object lies to others, each time one of the relations that hold, by chance."""
+    """A relation of one object to each of the others, drawn from the relations that hold."""
     things = scene.things
     links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
     return Relation(name(things[subject], with_size), links)

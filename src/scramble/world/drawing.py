@@ -1,4 +1,4 @@
-"""Drawing a scene with Pillow: supersampled, so edges are smooth at 48 pixels too."""
+"""Draw a scene with Pillow, supersampled, so that edges are smooth even at 48 pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scramble.world.scenes import Scene, Thing, WorldError
 if TYPE_CHECKING:
     from PIL import Image
 
-SMALLEST = 48  # pixels a side
+SMALLEST = 48  # pixels per side
 _SUPERSAMPLE = 4
 _RGB = {
     "red": (0.85, 0.12, 0.12),
@@ -24,11 +24,11 @@ _RGB = {
 
 
 def draw(scene: Scene, image_size: int) -> Image.Image:
-    """The scene as an RGB image of ``image_size`` pixels a side. Raises WorldError below 48 pixels."""
+    """The scene as an RGB image of ``image_size`` pixels per side. Raises WorldError below 48 pixels."""
     from PIL import Image, ImageDraw
 
     if image_size < SMALLEST:
-        raise WorldError(f"image_size={image_size}: shapes cannot be told apart below {SMALLEST} pixels")
+        raise WorldError(f"image_size={image_size}: shapes cannot be distinguished below {SMALLEST} pixels")
     side = image_size * _SUPERSAMPLE
     ground = _byte(scene.ground)
     image = Image.new("RGB", (side, side), (ground, ground, ground))
@@ -39,7 +39,7 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
 
 
 def png(scene: Scene, image_size: int) -> bytes:
-    """The drawn scene as PNG bytes; the same scene gives the same bytes."""
+    """The drawn scene as PNG bytes. The same scene gives the same bytes."""
     buffer = io.BytesIO()
     draw(scene, image_size).save(buffer, format="PNG", optimize=False, compress_level=3)
     return buffer.getvalue()
@@ -66,7 +66,7 @@ def _draw_thing(canvas: object, thing: Thing, side: int, ground: tuple[int, int,
 
 
 def _outline(shape: str) -> list[tuple[float, float]]:
-    """Corners within the unit circle around the origin, y downwards."""
+    """Corners within the unit circle around the origin, with y downwards."""
     if shape == "square":
         h = 0.8
         return [(-h, -h), (h, -h), (h, h), (-h, h)]

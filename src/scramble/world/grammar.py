@@ -1,7 +1,8 @@
-"""The grammar of the world's captions: meanings, their wordings, and the way back from text to meaning.
+"""The grammar of the world's captions: meanings, their wordings, and the parser from text to meaning.
 
-A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how one lies to others, or
-how many of a kind there are. :func:`render` words a meaning, :func:`parse` reads it back; no text has two readings.
+A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how one is placed relative to
+others, or how many of a kind there are. :func:`render` words a meaning, and :func:`parse` parses it; no text is
+ambiguous.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RELATION_WORDS: dict[str, tuple[str, ...]] = {
 _RELATION_OF = {words: relation for relation, options in RELATION_WORDS.items() for words in options}
 
 Wording = Literal["train", "new"]
-# {a}, {b}: objects; {r}: relation words; {n}: objects in a row. "new" wordings are for transfer: same words, new order.
+# {a}, {b}: objects; {r}: relation words; {n}: a list of objects. "new" wordings test transfer: same words, new order.
 RELATION_TEMPLATES: dict[Wording, tuple[str, ...]] = {
     "train": ("{a} {r} {b}", "there is {a} {r} {b}", "the picture shows {a} {r} {b}", "{r} {b} is {a}"),
     "new": ("{a} is {r} {b}", "{r} {b} there is {a}", "the picture shows {r} {b} {a}"),
@@ -48,12 +49,12 @@ _JOIN = ", and "
 
 
 class GrammarError(WorldError):
-    """A text that is no caption of the world."""
+    """A text that is not a caption of the world."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """An object as named: shape, colour and size, each "" where it is left open."""
+    """The description of an object: shape, colour and size, each "" if not specified."""
 
     shape: str = ""
     colour: str = ""
@@ -74,7 +75,7 @@ class Noun:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """``subject`` lies to one or two others as the links say: ``(("left of", b), ("above", c))``."""
+    """``subject`` has the given relations to one or two others: ``(("left of", b), ("above", c))``."""
 
     subject: Noun
     links: tuple[tuple[str, Noun], ...]
@@ -82,14 +83,14 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """There are as many different objects as nouns, each as its noun says."""
+    """There is a different object for each noun, which matches it."""
 
     nouns: tuple[Noun, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Exactly ``number`` objects are as the noun says."""
+    """Exactly ``number`` objects match the noun."""
 
     number: int
     noun: Noun
@@ -100,7 +101,7 @@ Clause = Relation | Exists | Count
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a caption (character offsets, end exclusive) and the noun or words that it holds."""
+    """A span of a caption (character offsets, end exclusive) and its noun or words."""
 
     start: int
     end: int
@@ -111,7 +112,7 @@ class Span:
 
 
 def render(clauses: Sequence[Clause], rng: random.Random, wording: Wording = "train") -> str:
-    """A caption with this meaning, worded by chance (``"new"``: in templates that no training caption uses)."""
+    """A caption with this meaning in a random wording (``"new"``: in templates that training captions do not use)."""
     return _JOIN.join(_render_clause(clause, rng, wording) for clause in clauses)
 
 
@@ -163,10 +164,10 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def parse(caption: str) -> tuple[Clause, ...]:
-    """The meaning of a caption.
+    """Parse the meaning of a caption.
 
     Raises:
-        GrammarError: if the text, or a clause of it, is outside of the grammar; the message quotes the clause.
+        GrammarError: the text, or a clause of it, is outside of the grammar; the message quotes the clause.
     """
     return tuple(_parse_clause(text, caption) for text in caption.split(_JOIN))
 
@@ -174,18 +175,18 @@ def parse(caption: str) -> tuple[Clause, ...]:
 def _parse_clause(text: str, caption: str) -> Clause:
     for pattern in _patterns():
         if match := pattern.fullmatch(text):
-            found = match.groupdict()
-            if "n" in found:
-                return Exists(tuple(_noun(part) for part in re.findall(_NOUN, found["n"])))
-            if "k" in found:
-                number, _, words = found["k"].partition(" ")
+            groups = match.groupdict()
+            if "n" in groups:
+                return Exists(tuple(_noun(part) for part in re.findall(_NOUN, groups["n"])))
+            if "k" in groups:
+                number, _, words = groups["k"].partition(" ")
                 return Count(NUMBERS.index(number), _noun(words))
-            links = [(_RELATION_OF[found["r"]], _noun(found["b"]))]
-            if "q" in found:
-                links.append((_RELATION_OF[found["q"]], _noun(found["c"])))
-            return Relation(_noun(found["a"]), tuple(links))
+            links = [(_RELATION_OF[groups["r"]], _noun(groups["b"]))]
+            if "q" in groups:
+                links.append((_RELATION_OF[groups["q"]], _noun(groups["c"])))
+            return Relation(_noun(groups["a"]), tuple(links))
     raise GrammarError(
-        f"{text!r} (in {caption!r}) is no caption of the world: see scramble.world.grammar for its forms"
+        f"{text!r} (in {caption!r}) is not a caption of the world: see scramble.world.grammar for its forms"
     )
 
 
@@ -205,21 +206,21 @@ def _noun(words: str) -> Noun:
 
 
 def noun_spans(caption: str) -> list[Span]:
-    """The objects named with an article, in order of mention, articles included in the stretch."""
+    """The objects named with an article, in order of mention. The spans include the articles."""
     return [Span(match.start(), match.end(), _noun(match[0])) for match in re.finditer(_NOUN, caption)]
 
 
 def relation_spans(caption: str) -> list[Span]:
-    """The relation words, in order; the value is the words as written."""
+    """The spans of relation words, in order. The value of a span is its words."""
     return [Span(match.start(), match.end(), match[0]) for match in re.finditer(rf"\b{_RELATION}\b", caption)]
 
 
 def number_spans(caption: str) -> list[Span]:
-    """The number words of counts, in order."""
-    found = re.finditer(rf"\b({'|'.join(NUMBERS)}) (?={_SINGULAR}|{_PLURAL})", caption)
-    return [Span(match.start(1), match.end(1), match[1]) for match in found]
+    """The spans of the number words of counts, in order."""
+    numbers = re.finditer(rf"\b({'|'.join(NUMBERS)}) (?={_SINGULAR}|{_PLURAL})", caption)
+    return [Span(match.start(1), match.end(1), match[1]) for match in numbers]
 
 
 def relation_of(words: str) -> str:
-    """The relation that relation words stand for: ``"to the left of"`` -> ``"left of"``."""
+    """The relation that relation words express: ``"to the left of"`` -> ``"left of"``."""
     return _RELATION_OF[words]

@@ -1,8 +1,8 @@
-"""Scene graphs: what a scene holds as plain JSON, in the form that every other module reads.
+"""Scene graphs of the embedded world as plain JSON, in the form that all other modules read.
 
 ``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
-"relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels. All true relations are listed, both ways
-round, so what is not listed is false.
+"relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels. All true relations are listed in both
+directions, so a relation that is not listed is false.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Graph = dict[str, Any]
 
 
 def scene_graph(scene: Scene, image_size: int) -> Graph:
-    """The complete scene graph of a scene drawn with ``image_size`` pixels a side."""
+    """The complete scene graph of a scene drawn with ``image_size`` pixels per side."""
     objects = [
         {
             "id": f"o{index}",
@@ -25,11 +25,11 @@ def scene_graph(scene: Scene, image_size: int) -> Graph:
         }
         for index, thing in enumerate(scene.things)
     ]
-    found = [
+    links = [
         {"subject": f"o{i}", "predicate": relation, "object": f"o{j}"}
         for i, a in enumerate(scene.things)
         for j, b in enumerate(scene.things)
         if i != j
         for relation in relations(a, b)
     ]
-    return {"width": image_size, "height": image_size, "objects": objects, "relations": found}
+    return {"width": image_size, "height": image_size, "objects": objects, "relations": links}

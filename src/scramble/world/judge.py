@@ -1,4 +1,4 @@
-"""The judge: whether a caption is true of a scene. It reads the complete scene graph and nothing else."""
+"""The judge decides whether a caption is true of a scene, only by the complete scene graph."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scramble.world.scenes import Scene
 def holds(scene: Scene | dict[str, Any], caption: str) -> bool:
     """Whether every clause of a caption is true.
 
-    "a red circle left of a blue square" is true if some red circle lies left of some other, blue square; nouns of one
-    clause stand for different objects. "two circles" is true of exactly two.
+    "a red circle left of a blue square" is true if some red circle is left of some blue square. The nouns of one clause
+    refer to different objects. "two circles" is true of exactly two.
 
     Args:
         scene: a scene, or its complete scene graph.
         caption: any caption of the grammar.
     Raises:
-        GrammarError: if the text is outside of the grammar.
+        GrammarError: the text is outside of the grammar.
     """
     graph = scene_graph(scene, 1) if isinstance(scene, Scene) else scene
     return all(clause_holds(graph, clause) for clause in parse(caption))
@@ -31,18 +31,18 @@ def clause_holds(graph: dict[str, Any], clause: Clause) -> bool:
     if isinstance(clause, Count):
         return len(matches(graph, clause.noun)) == clause.number
     nouns = clause.nouns if isinstance(clause, Exists) else (clause.subject, *(noun for _, noun in clause.links))
-    wanted = [] if isinstance(clause, Exists) else [relation for relation, _ in clause.links]
+    required = [] if isinstance(clause, Exists) else [relation for relation, _ in clause.links]
     facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
     candidates = [set(matches(graph, noun)) for noun in nouns]
     return any(
         all(thing in options for thing, options in zip(chosen, candidates, strict=True))
-        and all((chosen[0], relation, other) in facts for relation, other in zip(wanted, chosen[1:], strict=False))
+        and all((chosen[0], relation, other) in facts for relation, other in zip(required, chosen[1:], strict=False))
         for chosen in permutations([entry["id"] for entry in graph["objects"]], len(nouns))
     )
 
 
 def matches(graph: dict[str, Any], noun: Noun) -> list[str]:
-    """Ids of the objects that are as the noun says."""
+    """Ids of the objects that match the noun."""
     return [
         entry["id"]
         for entry in graph["objects"]

@@ -1,4 +1,4 @@
-"""2x2 items: two scenes and two captions of the same words, caption ``i`` true of scene ``i`` only."""
+"""2x2 items: two scenes and two captions of the same words; caption ``i`` is true only of scene ``i``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """Two scenes, two captions."""
+    """Two scenes and two captions."""
 
     scenes: tuple[Scene, Scene]
     captions: tuple[str, str]
@@ -31,11 +31,11 @@ def draw_square(
     held_out: bool = False,
     wording: Wording = "train",
 ) -> Square:
-    """A 2x2 item that the judge has checked.
+    """Draw a 2x2 item and check it with the judge.
 
-    ``swap-object``: two objects change places, and places in the caption. ``swap-attribute``: they exchange colours.
-    ``swap-size``: they exchange sizes. With ``held_out`` the objects in question are of combinations never seen in
-    training (in both scenes for object and size, in at least one for colours); without, no such combination occurs.
+    ``swap-object``: two objects swap places in the image and in the caption. ``swap-attribute``: they swap colours.
+    ``swap-size``: they swap sizes. With ``held_out`` the swapped objects have combinations that do not occur in
+    training (in both scenes for object and size, in at least one for colours); without it no such combination occurs.
     """
     for _ in range(_TRIES):
         scene = draw_scene(rng, objects=objects, lookalikes=lookalikes, held_out="with" if held_out else "without")
@@ -52,7 +52,7 @@ def _square(rng: random.Random, scene: Scene, kind: str, held_out: bool, wording
     if other is None or (not held_out and any(thing.combination in HELD_OUT for thing in other.things)):
         return None
     if len({thing.combination for thing in other.things}) < len(other.things):
-        return None  # two objects that nothing but the place tells apart
+        return None  # the two objects differ only in their places
     wordings = random.Random(rng.random())
     pair = _meanings(rng, scene, kind, a, b)
     if pair is None:

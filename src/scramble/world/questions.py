@@ -1,4 +1,4 @@
-"""Questions about a scene with answers and short true reasoning steps. Every step is a caption of the grammar."""
+"""Questions about a scene, with answers and short true reasoning steps. Every step is a caption of the grammar."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ KINDS = ("colour", "shape", "size", "place", "count", "existence", "relation", "
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question's text, its answer, and the steps that lead to it."""
+class SceneQuestion:
+    """A question with its answer and the steps that lead to the answer."""
 
     kind: str
     question: str
@@ -24,31 +24,31 @@ class Asked:
     rationale: tuple[str, ...]
 
 
-def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> Asked | None:
-    """One question of a kind; None if the scene has none (no object that one word picks out, say)."""
+def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> SceneQuestion | None:
+    """Draw a question of a kind; None if the scene has none, for example no object that one word identifies."""
     return _ASK[kind](scene, rng, wording)
 
 
 def _say(clause: Relation | Exists | Count) -> str:
-    """The clause in its plainest wording (rationales do not vary)."""
+    """The clause in its first wording (the wording of rationales does not vary)."""
     return render((clause,), _Plain())
 
 
 class _Plain(random.Random):
-    """A source of chance that always takes the first option."""
+    """A random generator that always selects the first option."""
 
     def choice(self, seq):  # type: ignore[no-untyped-def]
         return seq[0]
 
 
 def _unique(scene: Scene, word: str) -> list[int]:
-    """Objects that alone have their shape (or colour, or size)."""
+    """Objects with a unique shape (or colour, or size)."""
     values = [getattr(thing, word) for thing in scene.things]
     return [index for index, value in enumerate(values) if values.count(value) == 1]
 
 
-def _attribute(scene: Scene, rng: random.Random, kind: str) -> Asked | None:
-    """ "What colour is the circle?", or one step further: "What colour is the object left of the blue square?"."""
+def _attribute(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
+    """ "What colour is the circle?", or with one more step: "What colour is the object left of the blue square?"."""
     hops = _two_step(scene, rng, kind)
     if hops is not None and rng.random() < 0.5:
         return hops
@@ -57,30 +57,30 @@ def _attribute(scene: Scene, rng: random.Random, kind: str) -> Asked | None:
     if not options:
         return hops
     thing = scene.things[rng.choice(options)]
-    known = Noun(**{key: getattr(thing, key)})
+    noun = Noun(**{key: getattr(thing, key)})
     full = Noun(**{key: getattr(thing, key), kind: getattr(thing, kind)})
-    question = f"What {kind} is the {known.words}?"
-    return Asked(kind, question, getattr(thing, kind), (_say(Count(1, known)), _say(Exists((full,)))))
+    question = f"What {kind} is the {noun.words}?"
+    return SceneQuestion(kind, question, getattr(thing, kind), (_say(Count(1, noun)), _say(Exists((full,)))))
 
 
-def _two_step(scene: Scene, rng: random.Random, kind: str) -> Asked | None:
+def _two_step(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
     cases = []
     for j, anchor in enumerate(scene.things):
         for relation in OPPOSITE:
-            found = [i for i, t in enumerate(scene.things) if i != j and relation in relations(t, anchor)]
-            if len(found) == 1:
-                cases.append((found[0], relation, anchor))
+            candidates = [i for i, t in enumerate(scene.things) if i != j and relation in relations(t, anchor)]
+            if len(candidates) == 1:
+                cases.append((candidates[0], relation, anchor))
     if not cases:
         return None
     index, relation, anchor = rng.choice(cases)
     thing, place = scene.things[index], name(anchor)
-    wanted = Noun(**{kind: getattr(thing, kind)})
+    noun = Noun(**{kind: getattr(thing, kind)})
     steps = (_say(Exists((place,))), _say(Relation(Noun(), ((relation, place),))))
     question = f"What {kind} is the object {relation} the {place.words}?"
-    return Asked(kind, question, getattr(thing, kind), (*steps, _say(Relation(wanted, ((relation, place),)))))
+    return SceneQuestion(kind, question, getattr(thing, kind), (*steps, _say(Relation(noun, ((relation, place),)))))
 
 
-def _place(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
+def _place(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None:
     """ "Where is the red circle?" or "What is in the top left?", by quarters of the image."""
     quarters = [quarter(thing) for thing in scene.things]
     clear = [i for i, place in enumerate(quarters) if place]
@@ -91,38 +91,40 @@ def _place(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
     steps = (_say(Exists((name(thing),))),)
     alone = all(i == index or (other and other != place) for i, other in enumerate(quarters))
     if alone and rng.random() < 0.5:
-        return Asked("place", f"What is in the {place}?", name(thing).words, steps)
-    return Asked("place", f"Where is the {name(thing).words}?", place, steps)
+        return SceneQuestion("place", f"What is in the {place}?", name(thing).words, steps)
+    return SceneQuestion("place", f"Where is the {name(thing).words}?", place, steps)
 
 
-def _count(scene: Scene, rng: random.Random, _: Wording) -> Asked:
+def _count(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
     pick = rng.randrange(3)
     noun = [Noun(), Noun(shape=rng.choice(SHAPES)), Noun(colour=rng.choice(COLOURS))][pick]
     if pick and rng.random() < 0.7:
         thing = rng.choice(scene.things)
         noun = Noun(shape=thing.shape) if pick == 1 else Noun(colour=thing.colour)
-    found = [t for t in scene.things if noun.shape in ("", t.shape) and noun.colour in ("", t.colour)]
-    steps = [_say(Exists((name(thing),))) for thing in found]
-    answer = str(len(found))
-    return Asked("count", f"How many {noun.plural} are there?", answer, (*steps, _say(Count(len(found), noun))))
+    counted = [t for t in scene.things if noun.shape in ("", t.shape) and noun.colour in ("", t.colour)]
+    steps = [_say(Exists((name(thing),))) for thing in counted]
+    answer = str(len(counted))
+    return SceneQuestion(
+        "count", f"How many {noun.plural} are there?", answer, (*steps, _say(Count(len(counted), noun)))
+    )
 
 
-def _existence(scene: Scene, rng: random.Random, _: Wording) -> Asked:
+def _existence(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
     thing = rng.choice(scene.things)
     if rng.random() < 0.5:
         noun = name(thing)
-    else:  # absent, yet near what is there: its colour or its shape is in the scene
+    else:  # absent but similar to a present object: its colour or its shape is in the scene
         here = {t.combination for t in scene.things}
         near = [(thing.colour, s) for s in SHAPES] + [(c, thing.shape) for c in COLOURS]
         colour, shape = rng.choice([pair for pair in near if pair not in here])
         noun = Noun(shape=shape, colour=colour)
     number = sum(noun.colour == t.colour and noun.shape == t.shape for t in scene.things)
     step = _say(Exists((noun,))) if number else _say(Count(0, noun))
-    return Asked("existence", f"Is there {noun}?", "Yes" if number else "No", (step,))
+    return SceneQuestion("existence", f"Is there {noun}?", "Yes" if number else "No", (step,))
 
 
-def _relation(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
-    """ "Is the red circle left of or right of the blue square?", the options in either order."""
+def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None:
+    """ "Is the red circle left of or right of the blue square?", with the options in either order."""
     if len(scene.things) < 2:
         return None
     a, b = rng.sample(scene.things, 2)
@@ -130,21 +132,21 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> Asked | None:
     options = rng.sample((relation, OPPOSITE[relation]), 2)
     question = f"Is the {name(a).words} {options[0]} or {options[1]} the {name(b).words}?"
     steps = (Exists((name(a),)), Exists((name(b),)), Relation(name(a), ((relation, name(b)),)))
-    return Asked("relation", question, relation, tuple(_say(step) for step in steps))
+    return SceneQuestion("relation", question, relation, tuple(_say(step) for step in steps))
 
 
-def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> Asked | None:
-    """The yes/no form of a relation caption: half of the time with its two objects exchanged."""
+def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
+    """A yes/no question about a relation caption, in half of all cases with its two objects swapped."""
     (clause,) = plan(scene, rng, "relation") or (None,)
     if not isinstance(clause, Relation):
         return None
     (relation, other) = clause.links[0]
-    asked = clause if rng.random() < 0.5 else Relation(other, ((relation, clause.subject),))
-    caption = render((asked,), rng, wording)
+    question = clause if rng.random() < 0.5 else Relation(other, ((relation, clause.subject),))
+    caption = render((question,), rng, wording)
     seen = holds(scene, caption)
     fact = clause if seen else Relation(other, ((OPPOSITE[relation], clause.subject),))
     steps = (_say(Exists((clause.subject,))), _say(Exists((other,))), _say(fact))
-    return Asked("yes-no", YES_NO_PROMPT.format(caption=caption), "Yes" if seen else "No", steps)
+    return SceneQuestion("yes-no", YES_NO_PROMPT.format(caption=caption), "Yes" if seen else "No", steps)
 
 
 _ASK = {

@@ -1,6 +1,6 @@
-"""Scenes: two to four coloured shapes at places that do not overlap, and the words for what can be said of them.
+"""Scenes: two to four coloured shapes that do not overlap, and the vocabulary of their captions.
 
-All lengths are shares of the image's side, so a scene does not know how many pixels it will be drawn with.
+All lengths are shares of the image's side, so that a scene is independent of the resolution.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SIZES = ("small", "large")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-# One combination a colour and a shape, kept out of training: each colour and each shape is seen, these pairs are not.
+# Combinations of colour and shape that do not occur in training, one per colour; each colour and shape does occur.
 HELD_OUT = frozenset((colour, SHAPES[(index + 2) % len(SHAPES)]) for index, colour in enumerate(COLOURS))
 
 _RADIUS = {"small": (0.105, 0.12), "large": (0.15, 0.17)}
-_GAP = 0.02  # kept free between two objects, so that "left of" is never a matter of a pixel
+_GAP = 0.02  # minimum distance between two objects, so that "left of" never depends on one pixel
 _TRIES = 200
 
 
 class WorldError(ValueError):
-    """A world that cannot be made as asked. The message says what to change."""
+    """A world that cannot be generated with these arguments. The message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object: its words, its place (centre) and the jitter it is drawn with (degrees, 0..1 per colour channel)."""
+    """An object: its words, its centre, and the jitter of its drawing (degrees, and 0..1 per colour channel)."""
 
     shape: str
     colour: str
@@ -40,7 +40,7 @@ class Thing:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom."""
+        """The box (left, top, right, bottom)."""
         return (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
 
     @property
@@ -50,14 +50,14 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects on a light ground (``ground``: grey level in 0..1)."""
+    """Objects on a light background (``ground`` is its grey level in 0..1)."""
 
     things: tuple[Thing, ...]
     ground: float = 0.92
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """What the scene shows, without jitter: two scenes with one signature look alike and share all captions."""
+        """The content of the scene without jitter. Scenes with the same signature look alike and share all captions."""
         order = sorted(range(len(self.things)), key=lambda i: (self.things[i].combination, self.things[i].size))
         things = [self.things[i] for i in order]
         words = tuple((t.shape, t.colour, t.size) for t in things)
@@ -66,23 +66,23 @@ class Scene:
 
 
 def relations(a: Thing, b: Thing) -> tuple[str, ...]:
-    """The relations that ``a`` has to ``b``: one or two, by which edges lie free of each other."""
+    """The one or two relations of ``a`` to ``b``: those along the axes on which their boxes do not overlap."""
     left_a, top_a, right_a, bottom_a = a.box
     left_b, top_b, right_b, bottom_b = b.box
-    found = []
+    result = []
     if right_a <= left_b:
-        found.append("left of")
+        result.append("left of")
     if right_b <= left_a:
-        found.append("right of")
+        result.append("right of")
     if bottom_a <= top_b:
-        found.append("above")
+        result.append("above")
     if bottom_b <= top_a:
-        found.append("below")
-    return tuple(found)
+        result.append("below")
+    return tuple(result)
 
 
 def quarter(thing: Thing) -> str:
-    """The quarter of the image that holds the object's centre ("top left", ...); "" within 3 % of a middle line."""
+    """The quarter of the image with the object's centre ("top left", ...); "" within 3 % of a middle line."""
     if min(abs(thing.x - 0.5), abs(thing.y - 0.5)) < 0.03:
         return ""
     return f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
@@ -95,20 +95,20 @@ def draw_scene(
     lookalikes: float = 0.0,
     held_out: str = "without",
 ) -> Scene:
-    """A random scene.
+    """Draw a random scene.
 
     Args:
-        rng: the only source of chance.
-        objects: least and greatest number of objects.
+        rng: the only source of randomness.
+        objects: minimum and maximum number of objects.
         lookalikes: probability, per object after the first, that it shares its shape or its colour with an
-            earlier one (chance sharing comes on top).
-        held_out: ``"without"`` combinations of ``HELD_OUT`` or ``"with"`` at least two objects of them.
+            earlier one (in addition to sharing by chance).
+        held_out: ``"without"`` combinations of ``HELD_OUT``, or ``"with"`` at least two objects of them.
     Raises:
-        WorldError: if ``objects`` is not a range within 1..6, or no place was found.
+        WorldError: ``objects`` is not a range within 1..6, or the objects do not fit.
     """
     low, high = objects
     if not 1 <= low <= high <= 6:
-        raise WorldError(f"objects={objects}: give the least and greatest number of objects, within 1 and 6")
+        raise WorldError(f"objects={objects}: give the minimum and maximum number of objects, from 1 to 6")
     for _ in range(_TRIES):
         count = rng.randint(low, high)
         combinations = _combinations(rng, count, lookalikes, held_out)
@@ -135,7 +135,7 @@ def _combinations(rng: random.Random, count: int, lookalikes: float, held_out: s
 
 
 def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None:
-    """Objects (shape, colour, size) at random places without overlap; None if the draw found no room."""
+    """Place objects (shape, colour, size) at random without overlap; None if there was no room."""
     things: list[Thing] = []
     for shape, colour, size in words:
         for _ in range(40):
@@ -151,18 +151,18 @@ def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None
 
 
 def jitter(rng: random.Random, thing: Thing) -> Thing:
-    """The same object with a fresh tilt and tint."""
+    """The same object with new tilt and tint."""
     tint = (rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07))
     return replace(thing, angle=rng.uniform(-10, 10), tint=tint)
 
 
 def overlap(a: Thing, b: Thing) -> bool:
-    """Whether the boxes touch, a small gap counted in."""
+    """Whether the boxes touch, including a small gap."""
     return abs(a.x - b.x) < a.radius + b.radius + _GAP and abs(a.y - b.y) < a.radius + b.radius + _GAP
 
 
 def swap_places(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
-    """The scene with two objects in each other's place, all jitter fresh; None if a larger object does not fit."""
+    """The scene with the places of two objects swapped and new jitter; None if a larger object does not fit."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = _moved(first, second.x, second.y)
@@ -178,7 +178,7 @@ def _moved(thing: Thing, x: float, y: float) -> Thing:
 
 
 def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
-    """The scene with the colours of two objects exchanged, all jitter fresh."""
+    """The scene with the colours of two objects swapped and new jitter."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = replace(first, colour=second.colour)
@@ -187,7 +187,7 @@ def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
 
 
 def swap_sizes(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
-    """The scene with the sizes of two objects exchanged, all jitter fresh; None if the grown object does not fit."""
+    """The scene with the sizes of two objects swapped and new jitter; None if the larger object does not fit."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = _moved(replace(first, size=second.size, radius=second.radius), first.x, first.y)

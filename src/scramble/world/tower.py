@@ -1,7 +1,8 @@
-"""Teaching a tower of random weights to see the world, as a released tower has been taught before the language model
-meets it: linear heads say what lies in each cell of the image, then they are thrown away.
+"""Pretrain a vision tower with random weights on the world, as released towers are pretrained before the language
+model: linear heads predict the content of each cell of the image, and are then discarded.
 
-Without it the tower has to learn shapes from the few words of captions, and hardly does (docs/results/world_log.md).
+Without pretraining the tower has to learn shapes from the few words of captions, and hardly does
+(docs/results/world_log.md).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from scramble.world.scenes import COLOURS, SHAPES, SIZES, Scene, WorldError, dra
 
 # Tensor suffixes: B images, T image tokens (cells, row by row), D width of a token's features.
 WORDS = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
-# Place is told in so many columns and rows. A regression would do with a whisper of place in the features, and what the
-# language model cannot hear next to colour and shape it does not learn from.
+# Number of columns and rows as classes of position. With a regression a weak position signal in the features would be
+# enough, and the language model does not learn from a signal that is weak in comparison with colour and shape.
 BINS = 8
 
 
@@ -35,23 +36,22 @@ def teach_vision(
     objects: tuple[int, int] = (1, 4),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train tower and projector until the features of each cell tell what lies in it; the language model is left alone.
+    """Train tower and projector such that the features of each cell predict its content. The language model is frozen.
 
-    Linear heads on the projected features name colour, shape and size of the object whose centre lies in the cell,
-    whether there is one, and in which column and row of the image it lies. Scenes are drawn anew for every step,
-    without the combinations that training never shows.
+    Linear heads on the projected features predict whether an object's centre is in the cell, its colour, shape and
+    size, and its column and row in the image. Every step has new scenes, without combinations held out from training.
 
     Args:
-        vlm: a model with a square of features an image, see :func:`scramble.models.load_vlm`.
-        steps, batch_size: scenes drawn: their product.
-        learning_rate: highest rate of AdamW; it rises over the first tenth of the steps, then falls to nothing.
-        image_size: pixels a side.
-        objects: least and greatest number of objects in a scene.
-        seed: of scenes and heads.
+        vlm: a model with a square grid of features per image, see :func:`scramble.models.load_vlm`.
+        steps, batch_size: the number of scenes is their product.
+        learning_rate: peak learning rate of AdamW; it rises over the first tenth of the steps, then falls to 0.
+        image_size: pixels per side.
+        objects: minimum and maximum number of objects in a scene.
+        seed: seed of scenes and heads.
     Returns:
-        Loss and shares of right answers over the last 50 steps, each on images not learned from before.
+        Loss and accuracies over the last 50 steps, each on new images.
     Raises:
-        WorldError: if the features of an image are no square.
+        WorldError: the features of an image are not a square grid.
     """
     from scramble.console import track
 
@@ -65,7 +65,7 @@ def teach_vision(
     optimizer = torch.optim.AdamW([*parameters, *heads.parameters()], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     history: deque[dict[str, float]] = deque(maxlen=50)
-    for _ in track(range(steps), "teaching the tower"):
+    for _ in track(range(steps), "pretraining the tower"):
         scenes = [draw_scene(chance, objects=objects) for _ in range(batch_size)]
         images = [vlm.family.encode_prompt(vlm.processor, "", [draw(s, image_size)]).images for s in scenes]
         loss, figures = _loss(heads, torch.stack(backbone.encode_images(images)), scenes)
@@ -88,7 +88,7 @@ def _heads(width: int, seed: int) -> nn.ModuleDict:
 def _loss(heads: nn.ModuleDict, features_BTD: Tensor, scenes: list[Scene]) -> tuple[Tensor, dict[str, float]]:
     side = math.isqrt(features_BTD.shape[1])
     if side * side != features_BTD.shape[1]:
-        raise WorldError(f"{features_BTD.shape[1]} features an image are no square of cells")
+        raise WorldError(f"{features_BTD.shape[1]} features per image are not a square grid of cells")
     things = [(b, thing) for b, scene in enumerate(scenes) for thing in scene.things]
     rows = torch.tensor([b for b, _ in things])
     cells = torch.tensor([int(t.y * side) * side + int(t.x * side) for _, t in things])
