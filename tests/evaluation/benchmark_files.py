@@ -173,7 +173,7 @@ def mmvp(folder: Path) -> BenchmarkFiles:
 
 
 def vqav2(folder: Path) -> BenchmarkFiles:
-    asked = [{"question_id": n, "image_id": n, "question": f"What café is {n}?"} for n in range(COUNT)]
+    questions = [{"question_id": n, "image_id": n, "question": f"What café is {n}?"} for n in range(COUNT)]
     notes = [
         {
             "question_id": n,
@@ -185,7 +185,7 @@ def vqav2(folder: Path) -> BenchmarkFiles:
         }
         for n in range(COUNT)
     ]
-    write_json(folder / "questions.json", {"questions": asked})
+    write_json(folder / "questions.json", {"questions": questions})
     write_json(folder / "annotations.json", {"annotations": notes})
     draw(folder, *(f"val2014/COCO_val2014_{n:012d}.jpg" for n in range(COUNT)))
     return folder, PART

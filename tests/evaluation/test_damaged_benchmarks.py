@@ -37,7 +37,7 @@ def words(item: Item) -> tuple[str, ...]:
     return (record.question, *record.choices)
 
 
-def check(name: str, files: BenchmarkFiles, whole: Benchmark, damage: str) -> None:
+def check(name: str, files: BenchmarkFiles, undamaged: Benchmark, damage: str) -> None:
     """Load mutated files; fail unless the result is the complete benchmark, a recorded count, or a one-line error."""
     root, options = files
     try:
@@ -47,8 +47,8 @@ def check(name: str, files: BenchmarkFiles, whole: Benchmark, damage: str) -> No
         assert name.partition("/")[0] in str(error) or str(root) in str(error), damage
         return
     part_is_meant = options.get("partial") and "partial" in loaded.version
-    assert part_is_meant or loaded.version != whole.version or len(loaded.items) == len(whole.items), damage
-    originals = {item.item_id: words(item) for item in whole.items}
+    assert part_is_meant or loaded.version != undamaged.version or len(loaded.items) == len(undamaged.items), damage
+    originals = {item.item_id: words(item) for item in undamaged.items}
     for item in loaded.items:
         before, after = originals.get(item.item_id), words(item)
         assert all(isinstance(text, str) for text in after), damage
@@ -165,7 +165,7 @@ def mutate(file: Path, rng: random.Random) -> str:
 
 def run_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
     root_and_options = FILES[name](folder)
-    whole = load(name, *root_and_options)
+    undamaged = load(name, *root_and_options)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv"))
     pictures = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
     for case in range(count):
@@ -179,10 +179,10 @@ def run_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
         else:
             how = mutate(file, rng)
         try:
-            check(name, root_and_options, whole, f"{name}, case {case}, {how}")
+            check(name, root_and_options, undamaged, f"{name}, case {case}, {how}")
         finally:
             file.write_bytes(data)
-    assert load(name, *root_and_options).items == whole.items  # the files are restored after the cases
+    assert load(name, *root_and_options).items == undamaged.items  # the files are restored after the cases
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -208,7 +208,7 @@ def run_hub_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
     split, rows, images = HUB[name]
     options = {} if name == "seed" else PART
     root = write_hub(folder / "whole", split, rows, images)
-    whole = load_benchmark(name, root, **options)
+    undamaged = load_benchmark(name, root, **options)
     table = pq.read_table(next(root.rglob("*.parquet")))
     for case in range(count):
         rng = random.Random(f"{seed}/{name}/{case}")
@@ -238,7 +238,7 @@ def run_hub_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
             damaged.write_bytes(data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :])
         elif how == "cut":
             damaged.write_bytes(data[: rng.randrange(len(data))])
-        check(name, (folder / str(case), options), whole, f"{name}, case {case}, {how} {column}")
+        check(name, (folder / str(case), options), undamaged, f"{name}, case {case}, {how} {column}")
 
 
 @pytest.mark.parametrize("name", HUB)

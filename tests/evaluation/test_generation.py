@@ -75,17 +75,17 @@ def test_a_stop_token_ends_one_branch_only(sharp_vlm):
         stopped = generate_ids(sharp_vlm, [prompts], [[8, 8, 8]])[0]
     finally:
         config.eos_token_id = before
-    for whole, part in zip(unlimited, stopped, strict=True):
-        assert part == (whole[: whole.index(token)] if token in whole else whole)
+    for complete, part in zip(unlimited, stopped, strict=True):
+        assert part == (complete[: complete.index(token)] if token in complete else complete)
 
 
 def test_prompts_are_spliced_as_the_processor_would_write_them(vlm):
     encoder = PromptEncoder(vlm.family, vlm.processor)
     image = draw_images(1)
     for prompt, text in zip(encoder.prompts(QUESTIONS, image), QUESTIONS, strict=True):
-        whole = vlm.family.encode_prompt(vlm.processor, text, image)
-        assert prompt.input_ids == whole.input_ids
-        assert all(torch.equal(prompt.images[k], whole.images[k]) for k in whole.images)
+        complete = vlm.family.encode_prompt(vlm.processor, text, image)
+        assert prompt.input_ids == complete.input_ids
+        assert all(torch.equal(prompt.images[k], complete.images[k]) for k in complete.images)
     assert encoder._splices
 
 

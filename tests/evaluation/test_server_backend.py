@@ -50,9 +50,9 @@ def test_faults_pass_and_every_question_is_answered_once(server, tmp_path):
     assert result.scores["accuracy"]["value"] == 100
     assert result.model["engine"] == "openai"
     assert result.self_test is None
-    asked = Counter(server.asked)
+    counts = Counter(server.asked)
     again = run(server, tmp_path, benchmark)
-    assert (again.scores, server.asked) == (result.scores, asked)
+    assert (again.scores, server.asked) == (result.scores, counts)
     payload = server.payloads[0]
     assert payload["temperature"] == 0
     assert payload["max_tokens"] == 32

@@ -239,8 +239,8 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
         pairs, bad, error = outcome(target)
         if not any(isinstance(row, dict) and row for row in damaged[:1]):
             return  # Arrow takes the columns from the first row
-        given = {text.strip() for text in strings(damaged)} | {str(odd).strip() for odd in ODD if flat}
-        assert all(p.chosen.strip() in given and p.rejected.strip() in given for p in pairs)
+        allowed_texts = {text.strip() for text in strings(damaged)} | {str(odd).strip() for odd in ODD if flat}
+        assert all(p.chosen.strip() in allowed_texts and p.rejected.strip() in allowed_texts for p in pairs)
         assert error or len(pairs) + len(bad) == len(damaged)
     if pairs and rng.random() < 0.2:
         result = audit(pairs)

@@ -108,7 +108,7 @@ def mmpr(rows: Rows) -> bytes:
 
 
 def gqa(rows: Rows) -> bytes:
-    asked = {
+    questions_by_id = {
         str(row.get("id")): {
             "imageId": str(row.get("image")).removesuffix(".png"),
             "question": row.get("caption"),
@@ -116,7 +116,7 @@ def gqa(rows: Rows) -> bytes:
         }
         for row in rows
     }
-    return json.dumps(asked, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+    return json.dumps(questions_by_id, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
 
 
 def graphs(rows: Rows) -> bytes:
@@ -161,9 +161,9 @@ def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[
         if kind == "gqa":
             whole: dict[str, Any] = {str(number): {"objects": {}} for number in range(ROWS)}
             (file.parent / "graphs.json").write_text(json.dumps(whole))
-        asked = "asked.json" if kind == "gqa" else None
+        questions_file = "asked.json" if kind == "gqa" else None
         found = sources.BUNDLES[kind].read(
-            file.parent, bad, graphs="graphs.json", questions=asked, images=str(folder), **options
+            file.parent, bad, graphs="graphs.json", questions=questions_file, images=str(folder), **options
         )
         bundles = list(found)
         bad.check(file)

@@ -260,17 +260,17 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=0.5)
     options: dict[str, Any] = {"images": tmp_path / "train2017"}
-    found = list(read_with_pairs(tmp_path / "release.json", bad, **options))
-    assert [image.image_id for image, _ in found] == ["000000000009", "000000000025"]
-    assert found[0][0].captions == ("A dog on a mat.",)
-    first, second = found[0][1]
+    images = list(read_with_pairs(tmp_path / "release.json", bad, **options))
+    assert [image.image_id for image, _ in images] == ["000000000009", "000000000025"]
+    assert images[0][0].captions == ("A dog on a mat.",)
+    first, second = images[0][1]
     assert (first.prompt, first.chosen, first.rejected) == ("caption:", "A dog on a mat.", "A mat on a dog.")
     assert (first.kind, second.kind) == ("rearrange", "yes-no")
     assert second.prompt == "Does the image show 'A dog on a cat.'? Please answer yes or no."
     assert bad.used == 3 and bad.rejected == 3
-    assert list(read_with_pairs(tmp_path / "release.json", BadRows(), limit=1, **options)) == found[:1]
+    assert list(read_with_pairs(tmp_path / "release.json", BadRows(), limit=1, **options)) == images[:1]
     again = list(read("scramble_release", tmp_path / "release.json", bad=BadRows(max_fraction=0.5), **options))
-    assert again == [image for image, _ in found]
+    assert again == [image for image, _ in images]
 
 
 # ------------------------------------------------------------------------------------------------- ids, names, null
@@ -291,8 +291,8 @@ def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
     ]
     write_jsonl(tmp_path / "captions.jsonl", rows)
     bad = BadRows(max_fraction=0.9)
-    found = list(read("image_folder", tmp_path, bad=bad, id_column="id"))
-    assert [(r.image_id, r.captions) for r in found] == [("0", ("A dog.",)), ("1", ("A cat.", "A cow."))]
+    records = list(read("image_folder", tmp_path, bad=bad, id_column="id"))
+    assert [(r.image_id, r.captions) for r in records] == [("0", ("A dog.",)), ("1", ("A cat.", "A cow."))]
     assert bad.reasons == {
         "row without id": 1,
         "id is neither text nor a number": 1,
@@ -323,8 +323,8 @@ def test_coco_without_annotation_ids_and_with_a_byte_order_mark(tmp_path: Path, 
     write_coco(tmp_path, annotations)
     file = tmp_path / "annotations" / "captions_val2017.json"
     file.write_bytes(file.read_text().encode(encoding))
-    found = {r.image_id: r.captions for r in read("coco", tmp_path, split="val2017")}
-    assert found == {
+    captions = {r.image_id: r.captions for r in read("coco", tmp_path, split="val2017")}
+    assert captions == {
         "000000000009": ("Caption 0.", "Caption 2."),
         "000000000025": ("Caption 1.", "Caption 3."),
     }
@@ -356,11 +356,13 @@ def test_release_images_in_folders_of_their_own_keep_apart(tmp_path: Path) -> No
     rows.append(release_row("0/image.jpg", "A dog.", "A cat."))
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=0.5)
-    found = list(read_with_pairs(tmp_path / "release.json", bad, images=tmp_path))
-    assert [image.image_id for image, _ in found] == ["0/image.png", "1/image", "2/image"]
-    assert [len(pairs) for _, pairs in found] == [2, 1, 1]
-    assert all(pair.image_ids == (image.image_id,) for image, pairs in found for pair in pairs)
-    assert [image.image.bytes for image, _ in found] == [encoded(color) for color in ("red", "green", "blue")]
+    images_with_pairs = list(read_with_pairs(tmp_path / "release.json", bad, images=tmp_path))
+    assert [image.image_id for image, _ in images_with_pairs] == ["0/image.png", "1/image", "2/image"]
+    assert [len(pairs) for _, pairs in images_with_pairs] == [2, 1, 1]
+    assert all(pair.image_ids == (image.image_id,) for image, pairs in images_with_pairs for pair in pairs)
+    assert [image.image.bytes for image, _ in images_with_pairs] == [
+        encoded(color) for color in ("red", "green", "blue")
+    ]
     assert bad.reasons == {"missing image": 2}
 
 
@@ -383,9 +385,9 @@ def test_scene_graphs_refuse_a_name_that_two_images_have(tmp_path: Path) -> None
     ]
     (tmp_path / "questions.json").write_text(json.dumps(questions))
     bad = BadRows(max_fraction=0.95)
-    found = list(scene_graphs.bundles(tmp_path, bad, graphs="graphs.json", questions="questions.json"))
-    assert [bundle.key for bundle in found] == ["VG_100K"]
-    (question,) = found[0].questions
+    bundles = list(scene_graphs.bundles(tmp_path, bad, graphs="graphs.json", questions="questions.json"))
+    assert [bundle.key for bundle in bundles] == ["VG_100K"]
+    (question,) = bundles[0].questions
     assert (question.question_id, question.answer, question.rationale) == ("0", "A dog", ())
     assert bad.reasons == {
         "several images with this name": 1,

@@ -159,8 +159,8 @@ def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None
     }
     pq.write_table(pa.table(rows), tmp_path / "x.parquet")
     bad = BadRows(max_fraction=0.5)
-    found = list(read("hf", tmp_path / "x.parquet", bad=bad, id_column="key"))
-    assert [(r.image_id, r.captions) for r in found] == [("0", ("a", "c")), ("1", ("b",))]
+    records = list(read("hf", tmp_path / "x.parquet", bad=bad, id_column="key"))
+    assert [(r.image_id, r.captions) for r in records] == [("0", ("a", "c")), ("1", ("b",))]
     assert bad.reasons == {"duplicate id": 1, "row without id": 1}
 
 

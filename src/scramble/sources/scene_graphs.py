@@ -114,7 +114,7 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
             if isinstance(qa, Mapping)
         ]
     if not rows:
-        raise SourceError(f"{file}: neither GQA's nor Visual Genome's questions")
+        raise SourceError(f"{file}: not questions of GQA or Visual Genome")
     questions_of: dict[str, list[Question]] = {}
     seen: set[str] = set()
     for number, (key, image_id, row) in enumerate(rows, 1):
