@@ -1,4 +1,4 @@
-"""``--help``: every key with its sentence and value, for what is chosen beside it, in the project's words only."""
+"""``--help`` shows every key with its description and value, for the choices on the same command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_values_and_sentences_are_those_of_the_choices() -> None:
     )
     sentence = "# Length of the run; max_steps above 0 takes precedence over num_train_epochs."
     assert f"{sentence}\ntrainer.num_train_epochs=2\n" in text
-    assert "# The folder, or the caption file itself.\ndata.path=(must be given)" in text
+    assert "# The folder, or the caption file itself.\ndata.path=(required)" in text
     assert "# that the model comes with.\npeft.r=32\n" in text
     assert "data.embed=true" in text, "keys of the files that a choice starts from"
     assert "  data=... [image_folder] coco, gqa" in text and "data.n_train" not in text
@@ -51,4 +51,4 @@ def test_help_runs_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "data.n_train=24" in done.stdout and not list(tmp_path.iterdir())
     wrong = subprocess.run([*command[:2], "data=wrld", "-h"], cwd=tmp_path, capture_output=True, text=True)
-    assert wrong.returncode == 1 and wrong.stderr.startswith("error: no data is called 'wrld'"), wrong.stderr
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: data=wrld: there is no such choice"), wrong.stderr

@@ -1,4 +1,4 @@
-"""``python -m scramble`` is the ``scramble`` command."""
+"""``python -m scramble`` runs the ``scramble`` command."""
 
 from scramble.cli import main
 

@@ -1,7 +1,8 @@
-"""What the scripts share: they turn a composed configuration into plain values, run a stage, report errors.
+"""Shared code of the scripts: converts a composed configuration to plain values, runs a stage, reports errors.
 
 An error that this package raises on purpose (its own exception classes, or a ValueError from its own code) is a message
-to the user: it is printed as one line and the script ends with status 1. Any other is a defect and keeps its trace.
+to the user: it is printed as one line and the script ends with status 1. Any other error is a bug and is raised with
+its traceback.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ log = logging.getLogger(__name__)
 
 
 def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
-    """Decorate a script's main: its configuration is checked as a whole before it runs, and user errors become one
-    line on standard error and exit status 1.
+    """Decorate a script's main function.
+
+    The whole configuration is checked before main runs. User errors become one line on standard error and exit
+    status 1.
 
     Args:
         root: the script's name, a key of :data:`scramble.config.roots.ROOTS`.
-        sections: what the script reads of its configuration.
+        sections: sections of the configuration that the script reads.
     """
 
     def decorate(main: Main) -> Main:
@@ -48,7 +51,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
             from hydra.core.hydra_config import HydraConfig
 
             with errors_as_messages():
-                if not HydraConfig.initialized():  # a job: its configuration was completed where it was started
+                if not HydraConfig.initialized():  # a job: the launching process has completed its configuration
                     run(cfg, [])
                     return
                 overrides = list(HydraConfig.get().overrides.task)
@@ -82,7 +85,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
                     discard_if_empty(Path(cfg.run.dir))
                 raise
             finally:
-                remember(cfg, root, overrides)  # the folder is there by now
+                remember(cfg, root, overrides)  # the first call did nothing if the folder did not exist
 
         guarded.run = run  # type: ignore[attr-defined]
         guarded.root, guarded.sections = root, sections  # type: ignore[attr-defined]
@@ -93,10 +96,10 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Within the block a user error, and a signal that asks to stop, end the process with one line."""
+    """Within the block, a user error or a signal that requests a stop ends the process with one line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people; the libraries' own ones too
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in log files, including the libraries' bars
     # Silence third-party FutureWarnings.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
     log_to_terminal()
@@ -104,7 +107,7 @@ def errors_as_messages() -> Iterator[None]:
     try:
         yield
     except interrupt.Stopped as stopped:
-        log.debug("%s", stopped)  # to the run's file only, as are the next two
+        log.debug("%s", stopped)  # debug records go only to the run's log file
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
     except Exception as error:
@@ -116,38 +119,39 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
-    """Run the points of a sweep: here, one after the other, or where ``launcher`` says. All points are checked before
-    the first one starts.
+    """Run the points of a sweep, one after the other in this process or with the configured launcher.
+
+    All points are checked before the first one starts.
 
     Args:
         main: a script's main, decorated by :func:`stage_main`.
         configs: the composed configuration of each point.
-        overrides: its command-line overrides.
-        folder: where the jobs of other launchers go.
+        overrides: the command-line overrides of each point.
+        folder: folder for the jobs of other launchers.
     """
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
-        taken = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
-        # A fault of every point is reported once.
-        if found := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
-            raise ConfigError(found)
+        completions = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
+        # A fault that several points have in common is reported once.
+        if faults := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
+            raise ConfigError(faults)
         if any(cfg.launcher.kind != "inline" and not cfg.dry_run for cfg in configs):
             log_to_run(configs[0].run.dir)
-            for told in dict.fromkeys(filter(None, taken)):
-                log.info(told)
+            for line in dict.fromkeys(filter(None, completions)):
+                log.info(line)
             _launch(configs, overrides, folder)
             return
     from omegaconf import OmegaConf, open_dict
 
     from scramble.launch.names import name_arm, what_varies
 
-    for cfg, changed, varied, line in zip(configs, overrides, what_varies(overrides), taken, strict=True):
+    for cfg, changed, varied, note in zip(configs, overrides, what_varies(overrides), completions, strict=True):
         point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        known = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
+        named = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
         with open_dict(point):
-            point.run.arm = name_arm(known, varied)["run"]["arm"]
+            point.run.arm = name_arm(named, varied)["run"]["arm"]
         with errors_as_messages():
-            main.run(point, changed, line)  # type: ignore[attr-defined]
+            main.run(point, changed, note)  # type: ignore[attr-defined]
 
 
 def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
@@ -158,7 +162,7 @@ def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], f
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A whole configuration as plain values, without Hydra's own part; what has no value keeps its ``???``."""
+    """The whole configuration as plain values, without Hydra's section. Keys without a value remain ``???``."""
     from omegaconf import OmegaConf
 
     sections = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
@@ -167,9 +171,9 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a script's Hydra main; what Hydra refuses is explained in one line (:mod:`scramble.config.overrides`).
+    """Run a script's Hydra main; explain Hydra's errors in one line (:mod:`scramble.config.overrides`).
 
-    With ``--resolved FILE`` main gets the configuration in the file as it is: that is how jobs are started.
+    With ``--resolved FILE`` main runs with the configuration in the file, without Hydra. Launchers start jobs this way.
     """
     if sys.argv[1:2] == ["--resolved"]:
         from scramble.launch.job import run_resolved
@@ -181,22 +185,22 @@ def start(main: Callable[..., None]) -> None:
     sys.argv[1:] = map(addable, sys.argv[1:])
     root = Path(sys.argv[0]).stem
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
-        if asked := {"--help", "-h"} & set(sys.argv[1:]):
+        if help_flags := {"--help", "-h"} & set(sys.argv[1:]):
             from scramble.config.help import help_text
 
-            overrides = [argument for argument in sys.argv[1:] if argument not in asked]
+            overrides = [argument for argument in sys.argv[1:] if argument not in help_flags]
             about = sys.modules[main.__module__].__doc__ or ""
             print(help_text(root, main.sections, overrides, about))  # type: ignore[attr-defined]
             return
         main()
 
 
-# Sections that take every field of another library's class, those too that no file of ``configs/`` gives a value.
+# Sections that accept every field of another library's class, including fields that no file in ``configs/`` sets.
 OPEN_SECTIONS = ("trainer.", "peft.", "model.quantization.")
 
 
 def addable(argument: str) -> str:
-    """An argument that Hydra may add where it would ask for a plus: ``trainer.adam_beta2=0.95``."""
+    """Prefix an override of an open section with ``++``, which Hydra requires for keys that no file sets."""
     key = argument.lstrip("+")
     return f"++{key}" if key.startswith(OPEN_SECTIONS) else argument
 
@@ -210,10 +214,10 @@ def _is_message(error: Exception) -> bool:
 
 
 def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
-    """The named sections of a configuration as plain Python values, interpolations resolved.
+    """The named sections of a configuration as plain Python values, with interpolations resolved.
 
     Raises:
-        ConfigError: naming every required key (``???``) of these sections that has no value.
+        ConfigError: if a required key (``???``) of these sections has no value; the message names all such keys.
     """
     from omegaconf import OmegaConf
 
@@ -224,7 +228,7 @@ def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
     )
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(f"these keys have no value: {', '.join(missing)}. Give them on the command line: {example}")
+        raise ConfigError(f"these keys have no value: {', '.join(missing)}. Set them on the command line: {example}")
     return {s: shipped_values(_value(cfg, s)) for s in sections}
 
 

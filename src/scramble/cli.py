@@ -1,4 +1,4 @@
-"""The ``scramble`` command: ``scramble train ...`` is ``python scripts/train.py ...`` from any directory."""
+"""The ``scramble`` command: ``scramble train ...`` runs ``python scripts/train.py ...`` from any directory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scramble.project import SCRIPTS
 
 
 def main() -> None:
-    """Run the script that the first argument names, with the arguments after it."""
+    """Run the script named by the first argument with the remaining arguments."""
     from scramble.config.binding import hint
 
-    known = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}
+    scripts = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h", "--version"):
-        print(_version() if name == "--version" else _overview(known))
+        print(_version() if name == "--version" else _overview(scripts))
         return
-    if name not in known:
-        sys.exit(f"error: scramble {name}: there is no such command; {hint(name, known)}")
-    # Jobs are started by the script's own path, so it takes the place of this command.
-    sys.argv = [str(known[name]), *sys.argv[2:]]
+    if name not in scripts:
+        sys.exit(f"error: scramble {name}: there is no such command; {hint(name, scripts)}")
+    # Launchers start jobs with sys.argv[0], so it must be the path of the script.
+    sys.argv = [str(scripts[name]), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
@@ -32,9 +32,9 @@ def _version() -> str:
     return f"scramble {scramble.__version__}"
 
 
-def _overview(known: Iterable[str]) -> str:
+def _overview(scripts: Iterable[str]) -> str:
     lines = ["scramble COMMAND [key=value ...]; scramble COMMAND --help lists the keys of a command.", ""]
-    for name in known:
+    for name in scripts:
         words = ast.get_docstring(ast.parse((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"))) or ""
         first = " ".join(words.partition("\n\n")[0].split())
         lines.append(f"  {name:<10} {first.partition('. ')[0].partition(': ')[0].rstrip('.')}")

@@ -1,4 +1,4 @@
-"""What reaches the terminal: the one logging channel, tables, progress bars (bars only where a person watches).
+"""Terminal output: logging handlers, tables, and progress bars (only if standard error is a terminal).
 
 Library code calls ``logging.getLogger(__name__)``; scripts call :func:`log_to_terminal` and :func:`log_to_run` once.
 """
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class Terminal(logging.Handler):
-    """Short form: results on standard output as they are, warnings on standard error with their level.
+    """Prints messages to standard output, and warnings with their level to standard error.
 
-    The streams are looked up for each record, since tests and notebooks replace them.
+    ``sys.stdout`` and ``sys.stderr`` are looked up for each record, because tests and notebooks replace them.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -37,10 +37,10 @@ class Terminal(logging.Handler):
 
 
 class RunFile(logging.Handler):
-    """Long form, appended to ``log.txt`` of a run folder.
+    """Appends records with time, level and logger to ``log.txt`` in a run folder.
 
-    Records wait until the folder exists: a command that was mistyped must not make one. A folder that cannot be written
-    gets no file, since a finished run may be read-only.
+    Records are buffered until the folder exists, so that a mistyped command does not create a run folder. If the folder
+    cannot be written, records are dropped: a finished run may be read-only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +52,7 @@ class RunFile(logging.Handler):
         self.waiting.append(self.format(record) + "\n")
         if self.folder.is_dir():
             try:
-                # Opened for each record: jobs of a sweep append to one file, and the folder may be moved meanwhile.
+                # Open the file for each record: jobs of a sweep append to the same file, and the folder may be moved.
                 with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
                     file.write("".join(self.waiting))
             except OSError:
@@ -61,7 +61,7 @@ class RunFile(logging.Handler):
 
 
 def log_to_terminal() -> None:
-    """Configure the package's logger; of several processes of a job only the first reports what is not a warning."""
+    """Configure the package's logger. In a job with several processes only the first one prints more than warnings."""
     PACKAGE.setLevel(logging.DEBUG)
     for handler in PACKAGE.handlers[:]:
         PACKAGE.removeHandler(handler)
@@ -70,8 +70,7 @@ def log_to_terminal() -> None:
 
 
 def log_to_run(folder: str | Path | None) -> None:
-    """From now on records go to ``log.txt`` of this run folder as well, and no longer to an earlier run's; None: to no
-    file."""
+    """Also write records to ``log.txt`` in this run folder, and no longer to an earlier run's; None: to no file."""
     for handler in PACKAGE.handlers[:]:
         if isinstance(handler, RunFile):
             PACKAGE.removeHandler(handler)
@@ -80,24 +79,24 @@ def log_to_run(folder: str | Path | None) -> None:
 
 
 def show(table: Any) -> None:
-    """Log one of rich's tables, drawn for the terminal's width (120 columns where there is none)."""
+    """Log a rich table, rendered for the terminal's width (120 columns without a terminal)."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, color_system=None)
-    with console.capture() as drawn:
+    with console.capture() as captured:
         console.print(table)
-    log.info(drawn.get().rstrip("\n"))
+    log.info(captured.get().rstrip("\n"))
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Pass items through with a progress bar on a terminal, silently elsewhere."""
+    """Iterate over items with a progress bar, which is shown only on a terminal."""
     from tqdm.auto import tqdm
 
     return iter(tqdm(items, desc=what, total=total, disable=not sys.stderr.isatty(), leave=False, delay=2))
 
 
 def counter(what: str) -> Callable[[int, int, float], None]:
-    """A progress bar that is told (done, total, seconds); silent where no person watches."""
+    """A progress bar as a function of (done, total, seconds); shown only on a terminal."""
     from tqdm.auto import tqdm
 
     bar = tqdm(desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2)

@@ -1,9 +1,9 @@
-"""Signals that ask a job to save and end: Ctrl-C (SIGINT), SIGTERM, and what batch systems send before a limit.
+"""Signals that request a job to save and stop: Ctrl-C (SIGINT), SIGTERM, and batch systems' SIGUSR1 and SIGUSR2.
 
-Inside :func:`deferred` a request is noted and the trainer saves after the step it is in. Anywhere else the job ends at
-once: what is finished is on disk. The process ends with :data:`EXIT_STOPPED`, which a batch script can distinguish from
-success and failure, and its last line says where the same command starts from. A second Ctrl-C ends a job that is
-saving at once.
+Within :func:`deferred` a request is recorded, and the trainer saves after the current step. Anywhere else the job ends
+immediately; finished work is on disk. The process exits with :data:`EXIT_STOPPED`, which a batch script can distinguish
+from success and failure, and its last line says from where the same command resumes. A second Ctrl-C immediately ends a
+job that is saving.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_STOPPED = 75
-"""Exit status of a job that was asked to stop: sysexits' EX_TEMPFAIL."""
+"""Exit status of a job that was stopped by a signal: EX_TEMPFAIL of sysexits.h."""
 EXIT_AT_ONCE = 130
-"""Exit status after a second Ctrl-C, as the shell has it: 128 + SIGINT."""
+"""Exit status after a second Ctrl-C: 128 + SIGINT, as in shells."""
 
-Words = Callable[[], str]
+Message = Callable[[], str]
 
 
 class Stopped(KeyboardInterrupt):
-    """The job was asked to stop. Not an error, so that no handler of errors takes it. The message is a whole line."""
+    """A signal requested a stop. Not an Exception, so that error handlers do not catch it. The message is one line."""
 
     def __init__(self, message: str, status: int = EXIT_STOPPED) -> None:
         super().__init__(message)
@@ -33,19 +33,19 @@ class Stopped(KeyboardInterrupt):
 
 
 def _start_over() -> str:
-    return "the same command reuses what is finished and starts the rest over"
+    return "the same command reuses finished work and repeats the rest"
 
 
-_asked: str | None = None
-_lost: Words | None = None  # within deferred(): what a second Ctrl-C would lose
-_kept: Words = _start_over
+_stop_signal: str | None = None
+_loss: Message | None = None  # within deferred(): describes what a second Ctrl-C would lose
+_resume: Message = _start_over
 
 
 def listen() -> None:
-    """From now on the signals ask this process to stop. Only the main thread can receive signals: none elsewhere.
+    """Install the signal handlers. Does nothing outside the main thread, because only that receives signals.
 
-    A SIGINT that is ignored stays so: a shell without job control starts its background jobs like that, so that a
-    Ctrl-C meant for another program does not reach them.
+    An ignored SIGINT remains ignored: shells without job control ignore it in background jobs, so that a Ctrl-C for
+    another program does not reach them.
     """
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
@@ -54,15 +54,16 @@ def listen() -> None:
 
 
 def leave_to_parent() -> None:
-    """In a worker process: Ctrl-C reaches all processes of a terminal, and the parent ends its workers itself."""
+    """Ignore Ctrl-C in a worker process: it reaches all processes of a terminal, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def outlast_signals() -> None:
-    """In a worker process that the parent still needs after a signal to the whole job: a batch system sends its signals
-    to all processes, and the parent saves before it ends its workers.
+    """Ignore stop signals in a worker process that the parent still needs.
 
-    The first SIGTERM is passed over, the second ends the worker: the parent's own way to end one that does not return.
+    A batch system sends its signals to all processes of a job, but the parent finishes its step and saves before it
+    ends its workers. The first SIGTERM is ignored; the second ends the worker, because the parent sends SIGTERM to a
+    worker that does not return.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -70,47 +71,47 @@ def outlast_signals() -> None:
 
 
 @contextmanager
-def deferred(lost: Words = lambda: "what was done since the last checkpoint is lost") -> Iterator[None]:
-    """Within the block a request is only noted, see :func:`asked`; ``lost`` says what a second Ctrl-C costs."""
-    global _asked, _lost
-    _asked, _lost = None, lost
+def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -> Iterator[None]:
+    """Within the block, only record a request (:func:`stop_signal`); ``loss`` says what a second Ctrl-C would lose."""
+    global _stop_signal, _loss
+    _stop_signal, _loss = None, loss
     try:
         yield
     finally:
-        _lost = None
+        _loss = None
 
 
 @contextmanager
-def keeping(words: Words) -> Iterator[None]:
-    """Within the block a job that is stopped ends with these words, which say where the same command starts from."""
-    global _kept
-    before, _kept = _kept, words
+def resumable(message: Message) -> Iterator[None]:
+    """Within the block, a stopped job ends with this message, which says from where the same command resumes."""
+    global _resume
+    previous, _resume = _resume, message
     try:
         yield
     finally:
-        _kept = before
+        _resume = previous
 
 
-def asked() -> str | None:
-    """Name of the signal that asked a deferring job to stop, None if none has."""
-    return _asked
+def stop_signal() -> str | None:
+    """Name of the signal that was recorded within :func:`deferred`, or None."""
+    return _stop_signal
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    global _asked
+    global _stop_signal
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    if _lost is None:
-        raise Stopped(f"stopped by {name}; {_kept()}")
-    if _asked is None:
-        _asked = name
+    if _loss is None:
+        raise Stopped(f"stopped by {name}; {_resume()}")
+    if _stop_signal is None:
+        _stop_signal = name
         if number == signal.SIGINT:
-            _write(f"\nstopping after this step, to save; a second Ctrl-C ends at once: {_lost()}\n")
+            _write(f"\nstopping after this step to save; a second Ctrl-C stops immediately: {_loss()}\n")
     elif number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one ends even a process that hangs
-        raise Stopped(f"stopped at once by a second Ctrl-C: {_lost()}", EXIT_AT_ONCE)
-    # Any other repeated signal changes nothing: SLURM repeats itself.
+        raise Stopped(f"stopped immediately by a second Ctrl-C: {_loss()}", EXIT_AT_ONCE)
+    # Any other repeated signal is ignored, because SLURM repeats its signals.
 
 
 def _write(text: str) -> None:
-    """Write to standard error from a signal handler, where a buffered write could meet another one half done."""
+    """Write to standard error from a signal handler, unbuffered: a buffered write may have been interrupted."""
     os.write(2, text.encode())

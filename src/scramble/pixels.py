@@ -1,9 +1,9 @@
-"""Upright 8-bit RGB of any Pillow image: the one conversion for training, evaluation, engines, audit and pages.
+"""Converts any Pillow image to upright 8-bit RGB, for training, evaluation, engines, audit and pages alike.
 
-Transparency is composited onto white, as Idefics3's and SmolVLM's processors do (``convert_to_rgb`` in transformers);
-Pillow's own conversion drops alpha, and a black drawing on a transparent ground becomes black on black.
+Transparency is composited onto white, as Idefics3's and SmolVLM's processors do (``convert_to_rgb`` in transformers).
+Pillow's own conversion drops alpha, so that a black drawing on a transparent background becomes black on black.
 
-Deep greys are scaled to 8 bits, where Pillow's conversion clips everything above 255 to white:
+Greyscale images with more than 8 bits are scaled to 8 bits; Pillow's conversion clips values above 255 to white:
 
 | mode                | black | white                                                                               |
 |---------------------|-------|-------------------------------------------------------------------------------------|
@@ -11,7 +11,7 @@ Deep greys are scaled to 8 bits, where Pillow's conversion clips everything abov
 | 32 bits (``I``)     | 0     | 255 if all values fit in 8 bits, else 65535 if they fit in 16, else the largest     |
 | floats (``F``)      | 0     | 1 if all values lie in [0, 1], else 255 if they fit, else the largest               |
 
-Negative values (32 bits and floats) move black to the smallest. NaN is black, infinity white.
+If there are negative values (32 bits and floats), the smallest value becomes black. NaN becomes black, infinity white.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WHITE = (255, 255, 255, 255)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image with EXIF rotation applied, on white, in mode RGB. Opaque 8-bit images: as Pillow converts them."""
+    """The image in mode RGB, rotated by EXIF and on white. Opaque 8-bit images are converted as by Pillow."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -39,30 +39,30 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _rgba(image: Image.Image) -> Image.Image:
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # Pillow has no way from La
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # Pillow cannot convert La to RGBA
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The image as a PNG file."""
+    """The image encoded as PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether any decoder makes the same pixels of an image: 8 bits per channel, nothing transparent."""
+    """Whether every decoder gives an image the same pixels: 8 bits per channel and no transparency."""
     if is_deep_grey(image):
         return False
     return not image.has_transparency_data or _rgba(image).getchannel("A").getextrema()[0] == 255
 
 
 def is_deep_grey(image: Image.Image) -> bool:
-    """Whether an image has one channel of more than 8 bits."""
+    """Whether an image has one channel with more than 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Mode L, or LA where one value counts as transparent (PNG's tRNS)."""
+    """Scale to mode L, or to LA if one value is marked as transparent (PNG's tRNS chunk)."""
     import numpy as np
     from PIL import Image
 
@@ -71,14 +71,14 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     black, white = _range(image.mode, float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf)))
     values = np.nan_to_num(values, nan=black, posinf=white, neginf=black)
     grey = Image.fromarray(np.rint((values - black) * (255 / (white - black))).astype(np.uint8))
-    clear: Any = image.info.get("transparency")
-    if isinstance(clear, int):
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    transparent: Any = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
 def _range(mode: str, smallest: float, largest: float) -> tuple[float, float]:
-    """The values that become black and white. Without any finite value the two limits are crossed."""
+    """The values that become black and white. ``smallest > largest`` means that no value is finite."""
     if mode.startswith("I;"):
         return 0.0, 65535.0
     if smallest > largest:

@@ -1,4 +1,4 @@
-"""Files that ship with the project."""
+"""Paths of files that ship with the project."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 _CLONE = Path(__file__).resolve().parents[2]
 ROOT = _CLONE if (_CLONE / "configs" / "base.yaml").is_file() else Path(__file__).resolve().parent / "shipped"
-"""Where ``configs``, ``scripts`` and ``data`` are: the folder of a clone, or what a wheel holds (see setup.py)."""
+"""Folder of ``configs``, ``scripts`` and ``data``: the clone, or the package data of a wheel (see setup.py)."""
 CONFIGS = ROOT / "configs"
 SCRIPTS = ROOT / "scripts"
 
 
 def shipped(path: str) -> str:
-    """``path``, or where the project has it, for a path below ``data/`` that does not exist in the working directory.
+    """Resolve a path below ``data/`` that does not exist in the working directory but in the project.
 
-    The configurations name the model and the example that ship with the project by such paths, and scripts may be
-    started anywhere.
+    The configurations use such paths for the model and the example that ship with the project, and scripts may be
+    started in any directory. Other paths are returned unchanged.
     """
-    inside = path.startswith("data/") and not Path(path).exists() and (ROOT / path).exists()
-    return str(ROOT / path) if inside else path
+    is_shipped = path.startswith("data/") and not Path(path).exists() and (ROOT / path).exists()
+    return str(ROOT / path) if is_shipped else path
 
 
 def shipped_values(value: Any) -> Any:
-    """Plain values with :func:`shipped` applied to every text in them."""
+    """Apply :func:`shipped` to every string in plain values."""
     if isinstance(value, dict):
         return {key: shipped_values(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""The contracts between stages: what one image, one pair, one question and one 2x2 item are.
+"""The records that stages exchange: images, preference pairs, questions and 2x2 items.
 
-Every source (the embedded world, COCO, an image folder, ...) writes these records and every later stage reads
-nothing else. They hold plain Python values; :mod:`scramble.storage.tables` puts them on disk as parquet that the
-``datasets`` library opens.
+Every source (the embedded world, COCO, an image folder, ...) writes these records, and later stages read only them. The
+fields are plain Python values; :mod:`scramble.storage.tables` stores them as parquet files, which the ``datasets``
+library can open.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SPLITS = ("train", "val", "test")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of a question's choices, in order
-# Of training pairs and of 2x2 items alike: a model trained on it is asked what it has learned to answer.
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # labels of a question's choices
+# Training pairs and 2x2 items use the same prompt, so that models are evaluated on the format they were trained on.
 YES_NO_PROMPT = "Does the image show '{caption}'? Please answer yes or no."
 
 
 class RecordError(ValueError):
-    """A record that breaks its contract. The message names the record and the way out."""
+    """An invalid record. The message names the record and says how to fix it."""
 
 
 def decoding_fault(error: Exception) -> str:
-    """Why Pillow cannot decode an image, in one line. It describes unknown formats by an object's address."""
+    """Why Pillow cannot decode an image, in one line, without the memory address in some of Pillow's messages."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -39,7 +39,7 @@ def decoding_fault(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An encoded image: its bytes, or the path of a file that holds them (the two fields of ``datasets.Image``)."""
+    """An encoded image: its bytes or the path of its file (the two fields of ``datasets.Image``)."""
 
     bytes: builtins.bytes | None = None
     path: str | None = None
@@ -81,10 +81,11 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image and what is said about it.
+    """An image with its annotations.
 
-    ``captions`` are all true of the image; ``graph`` is a scene graph as plain JSON (objects with attributes and
-    boxes, relations) where the source has one.
+    Attributes:
+        captions: true captions of the image.
+        graph: a scene graph as plain JSON (objects with attributes and boxes, relations), if the source has one.
     """
 
     image_id: str
@@ -96,7 +97,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One changed stretch: character offsets (end exclusive) in the chosen and in the rejected text."""
+    """One changed span: character offsets (end exclusive) in the chosen and in the rejected text."""
 
     chosen: tuple[int, int]
     rejected: tuple[int, int]
@@ -104,12 +105,15 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """Two answers to one prompt about the same images, the first preferred.
+    """A preferred (chosen) and a rejected answer to the same prompt about the same images.
 
-    ``kind`` groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...); ``rule`` names what
-    made the rejected text (a rule, or a prompt hash and model); ``seed`` is the seed of the choice among candidates;
-    ``scores`` are the filters' columns (probabilities in [0, 1] or log-probabilities in nats); ``details`` is plain
-    JSON that a method keeps with its pairs (the edited facts of a scene graph, say).
+    Attributes:
+        kind: groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...).
+        rule: what produced the rejected text (a rule, or a prompt hash and a model).
+        edits: the differences between the two texts.
+        seed: seed of the choice among candidates.
+        scores: values computed by filters (probabilities in [0, 1] or log-probabilities in nats).
+        details: plain JSON that a method stores with its pairs, for example the edited facts of a scene graph.
     """
 
     pair_id: str
@@ -127,15 +131,15 @@ class PreferencePair:
 
     def __post_init__(self) -> None:
         if not self.chosen.strip() or not self.rejected.strip():
-            raise RecordError(f"pair {self.pair_id}: chosen and rejected must both hold text")
+            raise RecordError(f"pair {self.pair_id}: chosen and rejected must not be empty")
         if same_text(self.chosen, self.rejected):
             raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts differ at most in outer white space and in how their accents are written.
+    """Whether two texts differ at most in outer whitespace and in the Unicode normalisation of accents.
 
-    Many tokenizers compose accents (NFC) themselves, so that such texts have the same tokens: none can be preferred.
+    Many tokenizers normalise to NFC, so that such texts have the same tokens and neither can be preferred.
     """
     return unicodedata.normalize("NFC", one.strip()) == unicodedata.normalize("NFC", other.strip())
 
@@ -144,8 +148,10 @@ def same_text(one: str, other: str) -> bool:
 class Question:
     """A question about images with its answer.
 
-    ``answers`` are all accepted answers (the ten annotators' of VQAv2, say); ``choices`` the options of a multiple
-    choice question, in letter order; ``rationale`` short true reasoning steps that lead to the answer.
+    Attributes:
+        answers: all accepted answers, for example those of VQAv2's ten annotators.
+        choices: the options of a multiple-choice question, in letter order.
+        rationale: short, true reasoning steps that lead to the answer.
     """
 
     question_id: str
@@ -160,7 +166,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class TwoByTwoItem:
-    """A Winoground-style item: two images and two captions, caption ``i`` true of image ``i`` only."""
+    """A Winoground-style item: two images and two captions; caption ``i`` is true only of image ``i``."""
 
     item_id: str
     image_ids: tuple[str, str]

@@ -67,7 +67,7 @@ def test_bad_input(kit, tasks, kit_model, message):
         ({"tasks": []}, r"tasks=\[\] names no benchmark"),
         ({"tasks": "mmstar", "batch_size": 0}, "batch_size=0: give a whole number of at least 1"),
         ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size=abc: give a whole number"),
-        ({"tasks": ["mmstar"], "kit_args": "abc"}, r"kit_args=abc: give arguments one by one"),
+        ({"tasks": ["mmstar"], "kit_args": "abc"}, r"kit_args=abc: set each argument separately"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_exported(tmp_path, options, message):

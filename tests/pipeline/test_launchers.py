@@ -74,7 +74,7 @@ def sweep_with_one_failure_and_one_kill(
     assert f"cannot write {blocked}" in first.stderr  # the tail of the failed job's log
     blocked.unlink()
     again = script(name, "-m", *overrides)
-    assert f"{len(points) - 2} of {len(points)} jobs are finished" in again.stdout
+    assert f"{len(points) - 2} of {len(points)} jobs are already finished" in again.stdout
     attempts = {point: note["attempt"] for point, note in notes(jobs).items()}
     assert sorted(attempts.values()) == [1] * (len(points) - 2) + [2, 2] and attempts[killed] == 2
     assert {note["status"] for note in notes(jobs).values()} == {"finished"}
@@ -130,7 +130,7 @@ def test_a_sweep_of_training_runs_again_only_what_failed_or_was_killed(tmp_path:
 def test_points_that_would_share_a_folder_are_refused(tmp_path: Path, script: Run) -> None:
     for name, overrides, message in (
         ("generate", ("data.n_train=8,9",), "would both write"),
-        ("train", ("data.n_train=8,9", "run.arm='a${data.n_train}'"), "need different data in the one folder"),
+        ("train", ("data.n_train=8,9", "run.arm='a${data.n_train}'"), "need different data in the same folder"),
         ("train", ("trainer.beta=0.1,0.2", "objective=dpo", "run.arm=mine"), "would both write"),
         ("train", ("trainer.beta=0.1,0.2", "objective=dpo", "launcher.strategy=ddq"), "ddp, fsdp2, zero2, zero3"),
     ):
@@ -285,7 +285,7 @@ def test_slurm_gets_one_array_with_the_resources_asked_for(tmp_path: Path, clust
     assert len(configs) == 3 and "arm: dpo-beta0.05-seed0" in configs[0].read_text()
     (tmp_path / "submitted.sh").unlink()
     again = submit()
-    assert "3 of 3 jobs are finished or under way" in again.stdout, again.stderr
+    assert "3 of 3 jobs are already finished or running" in again.stdout, again.stderr
     assert not (tmp_path / "submitted.sh").exists()
 
 
@@ -302,7 +302,7 @@ def test_the_jobs_of_a_cluster_run_through_submitit(tmp_path: Path, script: Run)
     log = next((tmp_path / "jobs").glob("generate-*/log.txt")).read_text()
     assert "data, train: 8 images" in log
     again = script("generate", *DATA, f"run.dir={tmp_path}", "launcher=slurm", "launcher.cluster=local")
-    assert "1 of 1 jobs are finished" in again.stdout
+    assert "1 of 1 jobs are already finished" in again.stdout
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

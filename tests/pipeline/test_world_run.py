@@ -301,7 +301,7 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
     weights = last / "weights" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     done = script("train", *overrides)
-    assert f"checkpoint {last} is damaged" in done.stderr and "going back to the one before it" in done.stderr
+    assert f"checkpoint {last} is damaged" in done.stderr and "using the previous one" in done.stderr
     assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
     name = "adapter/adapter_model.safetensors"
     assert (arm / name).read_bytes() == (finished / "train" / "mpo-seed0" / name).read_bytes()
@@ -327,11 +327,11 @@ def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp
     assert f"trainer.max_steps ({STEPS} -> {STEPS + 1}). Choose another arm (run.arm=...)" in other.stderr
     assert "an earlier run was interrupted" not in other.stdout, "it resumes nothing"
     scored = script("evaluate", *TINY, f"run.dir={tmp_path}", "benchmark=[world_winoground]", "limit=1").stdout
-    assert f"Left out, because training is not finished: mpo-seed0 (checkpoint of step {step})." in scored
+    assert f"Not included, because training is not finished: mpo-seed0 (checkpoint of step {step})." in scored
     shutil.rmtree(saved)
     (arm / "metrics.jsonl").unlink()
     again = interrupted(overrides, under_way, signal.SIGINT)
-    assert "an earlier run was interrupted; this one starts over, there is no checkpoint yet" in again.stdout
+    assert "an earlier run was interrupted; this one starts again: no checkpoint yet" in again.stdout
     done = script("train", *overrides)
     assert "this one resumes from the checkpoint of step " in done.stdout
     assert 10 < sum(line.startswith("mpo-seed0: step ") for line in done.stdout.splitlines()) <= 21
@@ -344,7 +344,7 @@ def test_partial_results_live_apart_and_trials_must_be_named(finished: Path, tmp
     shutil.copytree(tmp_path / "train" / "mpo-seed0", tmp_path / "train" / "trial000-seed0")
     full = {path: path.read_bytes() for path in (tmp_path / "evaluation").rglob("*") if path.is_file()}
     done = script("evaluate", *TINY, f"run.dir={tmp_path}", "limit=1", "benchmark=[world_winoground]")
-    assert "1 trials of a study are left out" in done.stdout and "limit=1: partial results" in done.stdout
+    assert "1 trials of a study are not scored" in done.stdout and "limit=1: partial results" in done.stdout
     assert {path: path.read_bytes() for path in (tmp_path / "evaluation").rglob("*") if path.is_file()} == full
     partial = tmp_path / "evaluation-limit1"
     assert sorted(path.name for path in partial.iterdir()) == ["base", "mpo-seed0", "sft-seed0"]

@@ -33,7 +33,7 @@ def test_unfinished_unscored_and_unequal_arms_are_named(tmp_path: Path) -> None:
     (tmp_path / "train" / "sft-seed0" / "checkpoints" / "step-00000049").mkdir(parents=True)
     unfinished, absent, steps = arm_notes(scored)
     assert (
-        "not finished: rso-seed0 (no checkpoint), sft-seed0 (checkpoint of step 49). The same scripts/train"
+        "not finished: rso-seed0 (no checkpoint), sft-seed0 (checkpoint of step 49). Repeat the scripts/train"
         in unfinished
     )
     assert str(tmp_path / "log.txt") in unfinished

@@ -112,13 +112,13 @@ def test_texts_stay_texts_and_nothing_is_fetched(page: Path) -> None:
 def test_changes_count_every_item_once(run: Path) -> None:
     benchmark = load_benchmark("world_vqa", run / "data" / "test")
     by_method = {m: {o.item_id: o for o in outcomes_of(benchmark, place)} for place, m in enumerate(METHODS)}
-    found = changes.compare(by_method, [("base", "mpo-seed0")], count=5).found[0]
+    found = changes.compare(by_method, [("base", "mpo-seed0")], count=5).changes[0]
     n = len(benchmark.items)
     # By hand: base is wrong where n % 3 == 0, mpo where n % 3 == 2.
     assert (found.gained, found.lost) == (len(range(0, n, 3)), len(range(2, n, 3)))
     assert found.both_wrong == 0 and found.both_right == len(range(1, n, 3))
     assert len(found.shown_gained) == len(found.shown_lost) == 5
-    again = changes.compare(by_method, [("base", "mpo-seed0")], count=5).found[0]
+    again = changes.compare(by_method, [("base", "mpo-seed0")], count=5).changes[0]
     assert again.shown_gained == found.shown_gained
 
 
@@ -131,7 +131,8 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
     out = browse([run, tmp_path / "second"], tmp_path / "both.html", benchmarks=options(run))
     text = out.read_text(encoding="utf-8")
     assert "second: mpo: different data versions" in text
-    assert re.search(r"the results are of data version generated-\w+, other-\w+, the data at hand is generated-", text)
+    reason = r"the results have data version generated-\w+, other-\w+, but the data has version generated-"
+    assert re.search(reason, text)
 
 
 def test_without_the_data_there_are_scores_but_no_items(run: Path, tmp_path: Path) -> None:
@@ -142,9 +143,9 @@ def test_without_the_data_there_are_scores_but_no_items(run: Path, tmp_path: Pat
 
 
 def test_bad_input(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"nothing/evaluation holds no results: run scripts/evaluate.py"):
+    with pytest.raises(StageError, match=r"nothing/evaluation has no results: run scripts/evaluate.py"):
         browse([tmp_path / "nothing"], tmp_path / "page.html", benchmarks={})
-    with pytest.raises(StageError, match="one run is named twice"):
+    with pytest.raises(StageError, match="a run is named twice"):
         browse([run, run], tmp_path / "page.html", benchmarks={})
 
 
@@ -189,7 +190,7 @@ def test_items_of_held_out_pairs_are_kept_and_a_page_without_items_says_so(
     assert "no items" not in capsys.readouterr().out
     only = {name: roots[name] for name in NAMES[:1]}
     browse([run], out, run=other, data=other / "data", benchmarks=only)
-    assert "no items of world_vqa: its data was not loaded; give browse.py the same" in capsys.readouterr().out
+    assert "no items of world_vqa: its data was not loaded; run browse.py with the same" in capsys.readouterr().out
     missing = {NAMES[0]: {"root": str(tmp_path / "none")}}
     browse([run], out, benchmarks=missing)
     assert f"no items of {NAMES[0]}: {tmp_path / 'none'}" in capsys.readouterr().out
@@ -197,7 +198,7 @@ def test_items_of_held_out_pairs_are_kept_and_a_page_without_items_says_so(
 
 def test_several_runs_need_a_name_for_the_page(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "second")
-    with pytest.raises(StageError, match=r"name the file \(out=both.html\)"):
+    with pytest.raises(StageError, match=r"several runs need a file name for their page \(out=both.html\)"):
         browse([run, tmp_path / "second"], benchmarks={})
     with pytest.raises(StageError, match=r"runs=\[\] names no run"):
         browse([], benchmarks={})

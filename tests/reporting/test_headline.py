@@ -64,13 +64,12 @@ def quickstart() -> list[ScoreRow]:
 def test_the_quickstart_leads_with_the_trained_kind_and_says_what_got_worse() -> None:
     made = headline.build(quickstart(), trained=["swap-object", "replace-relation"])
     assert headline.as_text(made) == [
-        "Object swaps (world_winoground): both images matched with both captions, "
-        "percent of 210 items (guessing: 16.7)",
+        "Object swaps (world_winoground): both images matched with both captions, percent of 210 items (chance: 16.7)",
         "  base model                28.8",
         "  sft (supervised control)  31.1  +2.3 [-0.7, +5.3] against the base model",
         "  dpo                       54.0  +22.9 [+20.1, +25.8] against the control",
         "  mpo                       53.7  +22.6 [+19.9, +25.3] against the control",
-        "Got worse than the base model (p < 0.05): size swaps (dpo -8.5).",
+        "Worse than the base model (p < 0.05): size swaps (dpo -8.5).",
         "In brackets: 95 % intervals, over the items; one training seed each.",
     ]
     assert [r.sign for r in made.rows] == ["", "", "good", "good"]
@@ -87,11 +86,11 @@ def test_held_out_pairs_of_one_arm_without_a_control() -> None:
     pairs: dict[str, Any] = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
     rows = [row("accuracy", "base", 61.5, **pairs), row("accuracy", "mpo", 70.1, **pairs, base=test(8.6))]
     assert headline.as_text(headline.build(rows)) == [
-        "Held-out pairs: true caption likelier than the false one, percent of 24 items (guessing: 50.0)",
+        "Held-out pairs: true caption more likely than the false one, percent of 24 items (chance: 50.0)",
         "  base model  61.5",
         "  mpo         70.1  +8.6 [+5.6, +11.6] against the base model",
-        "Only 24 test items: too few to conclude anything from.",
-        "No supervised control to compare with: train one with objective=sft.",
+        "Only 24 test items: too few for conclusions.",
+        "There is no supervised control to compare with: train one with objective=sft.",
         "In brackets: 95 % intervals, over the items; one training seed each.",
     ]
 
@@ -111,7 +110,7 @@ def test_other_benchmarks_seeds_and_what_cannot_be_compared() -> None:
     lines = headline.as_text(headline.build(rows))
     assert lines[0].startswith("winoground: both images matched") and "only the first 100 were scored" in lines[0]
     assert lines[3] == "  other       35.0  not comparable: different data versions (a, b)"
-    assert "Got worse than the base model (p < 0.05): pope (mpo -10.0)." in lines
+    assert "Worse than the base model (p < 0.05): pope (mpo -10.0)." in lines
     assert lines[-1] == "In brackets: 95 % intervals, over items and 5 training seeds."
 
 
@@ -202,7 +201,7 @@ def test_a_score_of_few_items_or_without_spread_shows_their_number(values: tuple
 
 def test_parts_of_scores_are_explained_where_they_occur() -> None:
     parts = comparison.part_notes([row("group/swap-object/unseen", "mpo", 50), row("group/swap-size", "mpo", 50)])
-    assert parts == ["unseen: combinations of colour and shape that training never shows"]
+    assert parts == ["unseen: combinations of colour and shape that do not occur in training"]
     assert comparison.score_table([row("group", "mpo", 50)], ["base"]).notes == []
 
 

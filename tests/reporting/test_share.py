@@ -93,7 +93,7 @@ def test_whole_weights_and_a_card_without_scores(run: Path, tmp_path: Path) -> N
     folder = share(other, ARM, run / "data", tmp_path / "out", what="model", model={"path": "b"}, name="mine")
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers" and "The model was not evaluated." in card.text
-    with pytest.raises(StageError, match=r"mpo-seed0 trained all weights, it has no adapter: share the model"):
+    with pytest.raises(StageError, match=r"mpo-seed0 trained all weights and has no adapter: share the model"):
         share(other, ARM, run / "data", tmp_path / "no", what="adapter", model={"path": "b"}, name="mine")
 
 
@@ -116,7 +116,7 @@ def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_p
         check_arm(run.with_name(run.name + "x"), ARM)
     with pytest.raises(StageError, match=r"name a run \(name=...\) or train it first"):
         check_arm(tmp_path / "nothing" / "here", ARM)
-    with pytest.raises(StageError, match=r"has no finished arm: train one first"):
+    with pytest.raises(StageError, match=r"has no finished arm: train an arm first"):
         check_arm(tmp_path, ARM)
 
 
@@ -130,19 +130,19 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
         give(run, tmp_path / "out", "weights")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
-    with pytest.raises(StoreError, match=r"full is in use and holds something else: choose another folder"):
+    with pytest.raises(StoreError, match=r"full exists and has other content: choose another folder"):
         give(run, tmp_path / "full")
     with pytest.raises(StageError, match=r"has no finished arm dpo-seed0; name one of mpo-seed0 \(run.arm=...\)"):
         share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
     with pytest.raises(StageError, match="push_to_hub=a/b/c is not the name of a repository: write owner/name"):
         give(run, tmp_path / "out", push_to_hub="a/b/c")
     (tmp_path / "a file").touch()
-    with pytest.raises(StoreError, match=r"cannot write .*out=\.\.\. names another folder"):
+    with pytest.raises(StoreError, match=r"cannot write .*; choose another folder \(out=\.\.\.\)"):
         give(run, tmp_path / "a file" / "out")
     (tmp_path / "a file").unlink()
     (run / "train" / ARM / "adapter" / "optimizer.pt").write_bytes(b"x")
     try:
-        with pytest.raises(StageError, match=r"optimizer.pt is not shared"):
+        with pytest.raises(StageError, match=r"optimizer.pt cannot be shared"):
             give(run, tmp_path / "out")
     finally:
         (run / "train" / ARM / "adapter" / "optimizer.pt").unlink()
@@ -212,7 +212,7 @@ def test_a_push_goes_to_the_repository_that_is_named_and_is_private(run: Path, t
 
 
 def test_a_push_that_fails_keeps_the_folder(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"adapter is written but was not pushed to me/mine"):
+    with pytest.raises(StageError, match=r"adapter was written but not pushed to me/mine"):
         give(run, tmp_path / "adapter", push_to_hub="me/mine")  # no connection in tests
     assert (tmp_path / "adapter" / "README.md").is_file()
     with pytest.raises(StageError, match=r"not pushed to me/mine.*run the command again"):
@@ -234,7 +234,7 @@ def test_the_same_again_is_reused_and_each_arm_has_a_folder(run: Path, capsys: p
         assert [shared(ARM, "adapter"), shared("dpo-seed0", "adapter"), shared(ARM, "data")] == folders
         assert [path.stat().st_mtime_ns for path in files] == before
         assert capsys.readouterr().out.count("(finished already)") == 3
-        with pytest.raises(StoreError, match="is in use and holds something else"):
+        with pytest.raises(StoreError, match="exists and has other content"):
             shared(ARM, "adapter", notes="Another card.")
         assert "Another card" not in (folders[0] / "README.md").read_text()
     finally:

@@ -112,7 +112,7 @@ def test_bad_images_name_their_file(tmp_path: Path) -> None:
 
 
 def test_pairs_refuse_empty_and_equal_texts() -> None:
-    with pytest.raises(RecordError, match="pair x: chosen and rejected must both hold text"):
+    with pytest.raises(RecordError, match="pair x: chosen and rejected must not be empty"):
         PreferencePair("x", (), "p", " ", "b", "k")
     with pytest.raises(RecordError, match="pair x: chosen and rejected are the same text"):
         PreferencePair("x", (), "p", "b", "b", "k")
@@ -240,8 +240,8 @@ def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"model\.path \(a -> b\), seed \(1 -> 2\)") as caught:
         run_stage(tmp_path / "x", {"seed": 1, "model": {"path": "a"}}, lambda _: {})
         run_stage(tmp_path / "x", {"seed": 2, "model": {"path": "b"}}, lambda _: {})
-    assert "Choose another run folder (name=... or run.dir=...), leave the settings" in str(caught.value)
-    with pytest.raises(StoreError, match=r"Choose another arm \(run.arm=...\), leave"):
+    assert "Choose another run folder (name=... or run.dir=...), restore the settings" in str(caught.value)
+    with pytest.raises(StoreError, match=r"Choose another arm \(run.arm=...\), restore"):
         run_stage(tmp_path, {"seed": 2}, work, instead=ANOTHER_ARM)
     assert read_json(tmp_path / "stage.json")["config"] == {"seed": 1}
 

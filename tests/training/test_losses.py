@@ -136,8 +136,8 @@ def test_objectives() -> None:
     [
         (["sigmod"], None, "loss 'sigmod' is unknown"),
         (["sigmoid"], [math.nan], "weight of loss 'sigmoid' is nan"),
-        ([], None, "no loss"),
-        (["sigmoid"], [0], "no loss"),
+        ([], None, "needs at least one loss"),
+        (["sigmoid"], [0], "needs at least one loss"),
         (["sigmoid", "sft"], [1.0], "one weight per loss"),
         (["sft", "sft"], None, "names a loss twice"),
     ],

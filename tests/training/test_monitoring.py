@@ -141,17 +141,17 @@ def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytes
         with interrupt.deferred():
             os.kill(os.getpid(), signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGTERM)  # a second one changes nothing
-            assert interrupt.asked() == "SIGUSR1"
+            assert interrupt.stop_signal() == "SIGUSR1"
         with interrupt.deferred():
-            assert interrupt.asked() is None
-        with interrupt.keeping(lambda: "half is kept"), pytest.raises(interrupt.Stopped) as stopped:
+            assert interrupt.stop_signal() is None
+        with interrupt.resumable(lambda: "half is kept"), pytest.raises(interrupt.Stopped) as stopped:
             os.kill(os.getpid(), signal.SIGTERM)
         assert str(stopped.value) == "stopped by SIGTERM; half is kept"
         with interrupt.deferred(lambda: "7 steps are lost"):
             os.kill(os.getpid(), signal.SIGINT)
-            assert interrupt.asked() == "Ctrl-C"
-            assert "a second Ctrl-C ends at once: 7 steps are lost" in capfd.readouterr().err
-            with pytest.raises(interrupt.Stopped, match="at once by a second Ctrl-C: 7 steps are lost") as stopped:
+            assert interrupt.stop_signal() == "Ctrl-C"
+            assert "a second Ctrl-C stops immediately: 7 steps are lost" in capfd.readouterr().err
+            with pytest.raises(interrupt.Stopped, match="immediately by a second Ctrl-C: 7 steps are lost") as stopped:
                 os.kill(os.getpid(), signal.SIGINT)
         assert stopped.value.status == interrupt.EXIT_AT_ONCE
     finally:

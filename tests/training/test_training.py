@@ -376,9 +376,9 @@ def test_rows_that_cannot_be_used_are_listed(
     assert [row["id"] for row in read_jsonl(tmp_path / "val" / "rejected_rows_val.jsonl")] == ["long"]
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
     assert list(refused) == ["long", "lost", "same", "good0", "placeholder", "empty"]
-    assert "exceed the limit of 200" in refused["long"] and "i99 is not in the table" in refused["lost"]
+    assert "exceed the limit of 200" in refused["long"] and "i99 is not in the images table" in refused["lost"]
     assert "same tokens" in refused["same"] and "duplicate id" in refused["good0"]
-    assert "placeholder" in refused["placeholder"] and "nothing to score" in refused["empty"]
+    assert "placeholder" in refused["placeholder"] and "an answer is empty" in refused["empty"]
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,8 @@ def test_nan_in_a_gradient_names_step_and_pairs(base: Path, data: Path, tmp_path
     wrapped.model = add_lora(wrapped, LORA)
     weight = next(p for n, p in wrapped.model.named_parameters() if "lora_B" in n)
     weight.register_hook(lambda gradient: gradient * (float("nan") if next(calls) == 2 else 1))
-    with pytest.raises(NonFiniteError, match=r"step 3: the gradient's norm is nan; its examples: p\d+-\d, p\d+-\d"):
+    message = r"step 3: the gradient norm is nan; examples of this step: p\d+-\d, p\d+-\d"
+    with pytest.raises(NonFiniteError, match=message):
         fit(wrapped, data, tmp_path, max_steps=4, global_batch_size=2, save_steps=1)
     assert (tmp_path / "checkpoints" / "step-00000002").exists()
 
@@ -471,7 +472,7 @@ def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
     fit(load_vlm(base), data, tmp_path / "first", **options)
     part = next((tmp_path / "cache").rglob("part-0.jsonl"))
     part.write_text(part.read_text()[:200])
-    with pytest.raises(StoreError, match="a file was cut or edited; remove the folder"):
+    with pytest.raises(StoreError, match="a file was truncated or edited; remove the folder"):
         fit(load_vlm(base), data, tmp_path / "second", **options)
     shutil.rmtree(tmp_path / "cache")
     fit(load_vlm(base), data, tmp_path / "second", **options)
@@ -515,8 +516,8 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
     ("targets", "message"),
     [
         (r".*\.query_key_value", "matches no linear layer"),
-        (r".*\.(q_proj|v_proj)", "touches the vision tower or projector"),
-        (r"(.*language_model.*q_proj|lm_head)", r"touches the output head \(lm_head\)"),
+        (r".*\.(q_proj|v_proj)", "matches a layer of the vision tower or projector"),
+        (r"(.*language_model.*q_proj|lm_head)", r"matches a layer of the output head \(lm_head\)"),
         (r"(", "not a regular expression"),
         (["query_key_value"], "matches no linear layer"),
     ],
@@ -529,8 +530,8 @@ def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, ta
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"peft": LORA}, "peft must be null: the model already has an adapter"),
-        ({"precompute_ref_log_probs": False}, "only for a fresh adapter"),
+        ({"peft": LORA}, "the model already has an adapter: set peft=null"),
+        ({"precompute_ref_log_probs": False}, "only for a new adapter"),
         ({"train_vision": True}, "the vision tower is frozen"),
     ],
 )
@@ -552,8 +553,8 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precompute_ref_log_probs": False}, "only for a fresh adapter"),
-        ({"tables": ["captions"]}, "only the loss sft can"),
+        ({"precompute_ref_log_probs": False}, "only for a new adapter"),
+        ({"tables": ["captions"]}, "only the sft loss trains"),
         ({"tables": ["images"]}, "name at least one of"),
         ({"peft": LORA, "train_vision": True}, "the vision tower is frozen"),
         ({"peft": {"rank": 8}}, "peft: .*unexpected keyword argument 'rank'"),
@@ -563,7 +564,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
         ),
         ({"reward_shift": "ema"}, "reward_shift='ema' is unknown"),
         ({"loss_type": ["dop"]}, "loss 'dop' is unknown"),
-        ({"label_smoothing": 0.1}, "none of sigmoid reads it"),
+        ({"label_smoothing": 0.1}, "none of the losses sigmoid uses it"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -577,7 +578,7 @@ def test_lora_dropout_is_allowed_with_one_warning(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(load_vlm(base), data, tmp_path, peft={**LORA, "lora_dropout": 0.1}, max_steps=1, global_batch_size=2)
-    assert caplog.text.count("share tokens here, and with them dropout masks") == 1
+    assert caplog.text.count("they also share the dropout masks of these tokens") == 1
 
 
 def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

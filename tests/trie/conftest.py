@@ -35,7 +35,7 @@ def vlm(tiny_internvl: Path) -> Any:
 
     from scramble import models
 
-    vlm = models.load(str(tiny_internvl), dtype="float32")
+    vlm = models.load_vlm(str(tiny_internvl), dtype="float32")
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=vlm.family.lora_targets)
     torch.manual_seed(1)
     model = peft.get_peft_model(vlm.model, config)

@@ -206,7 +206,7 @@ def test_wrong_number_of_features_names_the_item(vlm: Any, images: list[Image.Im
     twice = {name: torch.cat([tensor, tensor]) for name, tensor in item.images.items()}
     wrong = dataclasses.replace(item, images=twice, item_id="pair 7")
     batch = pack([item, wrong], feature_tokens=vlm.backbone.feature_tokens)
-    with pytest.raises(TrieError, match="item 'pair 7': 16 image tokens in the prompt, but its images give 32"):
+    with pytest.raises(TrieError, match="item 'pair 7': 16 image tokens in the prompt, but 32 features"):
         logprobs(vlm.backbone, batch)
 
 

@@ -108,7 +108,7 @@ def test_flex_attention_equals_sdpa(two_way: bool) -> None:
 
 
 def test_bad_input_names_the_item() -> None:
-    with pytest.raises(TrieError, match=r"item 'long': \d+ tokens do not fit in a row of 50"):
+    with pytest.raises(TrieError, match=r"item 'long': \d+ tokens do not fit into a row of 50"):
         pack([make_item(40), make_item(90, name="long")], row_tokens=50)
     with pytest.raises(TrieError, match="item 'b': token id 11 is scored, but the output head has 11 rows"):
         pack([make_item(40, 1, "a"), make_item(40, 2, "b")], vocab_size=11)

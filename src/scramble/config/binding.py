@@ -1,8 +1,8 @@
-"""Bind plain values to dataclasses by their annotations, and report every fault and not only the first.
+"""Checks plain values against the annotations of dataclasses and reports all faults, not only the first.
 
-A settings class is a frozen dataclass that derives from :class:`Section`. Its annotations say what is allowed:
+A settings class is a frozen dataclass that derives from :class:`Section`. Its annotations define the allowed values:
 ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list``, ``tuple``, ``dict``, another settings class,
-and ``Annotated`` with a :class:`Bound` or with :class:`Variants`. What depends on several fields is said by ``faults``.
+and ``Annotated`` with a :class:`Bound` or with :class:`Variants`. ``faults`` checks conditions on several fields.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MISSING = "???"
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run. ``faults`` holds one clause per fault; the message joins them."""
+    """An invalid configuration. ``faults`` contains one clause per fault; the message joins them."""
 
     def __init__(self, faults: str | Iterable[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)
@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Bound:
-    """A condition on a value, with the words that say what is allowed."""
+    """A condition on a value, with a description of the allowed values for the error message."""
 
     holds: Callable[[Any], bool]
     allowed: str
@@ -38,7 +38,7 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Variants:
-    """A mapping whose settings class follows from one of its keys (``data.kind``)."""
+    """A mapping whose settings class is determined by the value of one of its keys (``data.kind``)."""
 
     key: str
     classes: Mapping[str, type[Section]]
@@ -55,7 +55,7 @@ def above(least: float) -> Bound:
 
 
 def between(least: float, most: float, *, with_most: bool = True) -> Bound:
-    """A number from ``least`` to ``most``; without ``most`` itself where ``with_most`` is false."""
+    """A number from ``least`` to ``most``; ``most`` itself is excluded if ``with_most`` is false."""
     if with_most:
         return Bound(lambda value: least <= value <= most, f"must be from {least:g} to {most:g}")
     return Bound(lambda value: least <= value < most, f"must be at least {least:g} and below {most:g}")
@@ -70,31 +70,31 @@ Text = Annotated[str, NOT_EMPTY]
 
 @dataclass(frozen=True)
 class Section:
-    """Base of settings classes: making one directly checks it as :func:`bind` does. Raises ConfigError."""
+    """Base of settings classes. Creating an instance checks its values. Raises ConfigError."""
 
     name_in_config: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        found = [
+        clauses = [
             clause
             for name, kind in hints(type(self)).items()
             for clause in check(getattr(self, name), kind, join(self.name_in_config, name))
         ]
-        if found := found or list(self.faults(self.name_in_config)):
-            raise ConfigError(found)
+        if clauses := clauses or list(self.faults(self.name_in_config)):
+            raise ConfigError(clauses)
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """Annotations of fields beyond the dataclass's own, looked up once a key is none of those."""
+        """Annotations of additional fields. They are looked up only if a key is not a field of the dataclass."""
         return {}
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Names that users bring from elsewhere, with what to use instead."""
+        """Names from other libraries or versions, with the key to use instead."""
         return {}
 
     def faults(self, at: str) -> Iterator[str]:
-        """What is wrong with values that are allowed one by one; ``at`` is the section's own key."""
+        """Faults of the combination of individually valid values; ``at`` is the key of the section."""
         return iter(())
 
 
@@ -105,17 +105,17 @@ def hints(cls: type) -> dict[str, Any]:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    found = get_type_hints(cls, include_extras=True)
-    return {field.name: found[field.name] for field in dataclasses.fields(cls)}
+    annotations = get_type_hints(cls, include_extras=True)
+    return {field.name: annotations[field.name] for field in dataclasses.fields(cls)}
 
 
 def join(at: str, name: object) -> str:
-    """A key below another: ``trainer`` and ``lora`` give ``peft``."""
+    """The full name of a key in a section: ``trainer`` and ``seed`` give ``trainer.seed``."""
     return f"{at}.{name}" if at else str(name)
 
 
 def show(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """Format a value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, list | tuple):
@@ -125,27 +125,27 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The names that may have been meant by ``name``, best first: like it in letters, or with these initials."""
-    known = sorted(set(known))
-    initials = [k for k in known if "_" in k and "".join(word[:1] for word in k.split("_")) == name]
-    return initials or difflib.get_close_matches(name, known, n=most, cutoff=0.6)
+def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
+    """The valid names that are most similar to ``name``, best first, or those whose words have ``name`` as initials."""
+    valid = sorted(set(valid))
+    initials = [v for v in valid if "_" in v and "".join(word[:1] for word in v.split("_")) == name]
+    return initials or difflib.get_close_matches(name, valid, n=most, cutoff=0.6)
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """What to write in place of an unknown name: the nearest known ones, or all of them."""
-    known = list(known)
-    close = near(str(name), known)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+def hint(name: str, valid: Iterable[str]) -> str:
+    """A suggestion for an unknown name: the most similar valid names, or all of them."""
+    valid = list(valid)
+    close = near(str(name), valid)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(valid))}"
 
 
 # ------------------------------------------------------------------------------------------------------------- checking
 
 
 def check(value: Any, kind: Any, at: str) -> list[str]:
-    """One clause for each fault of a value under an annotation; ``at`` is its key.
+    """One clause for each fault of a value with respect to an annotation; ``at`` is the key of the value.
 
-    A value that is required and absent (``???``) is no fault here: which are needed depends on the script.
+    A missing required value (``???``) is not a fault here: which values are needed depends on the script.
     """
     if isinstance(value, str) and value == MISSING:
         return []
@@ -169,12 +169,12 @@ def _check_annotated(value: Any, kind: Any, marks: tuple[Any, ...], at: str) -> 
     for mark in marks:
         if isinstance(mark, Variants):
             return _check_variant(value, mark, at)
-    found = check(value, kind, at)
-    if not found and value is not None:
-        found = [
+    clauses = check(value, kind, at)
+    if not clauses and value is not None:
+        clauses = [
             f"{at}={show(value)} {mark.allowed}" for mark in marks if isinstance(mark, Bound) and not mark.holds(value)
         ]
-    return found
+    return clauses
 
 
 def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
@@ -183,10 +183,11 @@ def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
     results = [check(value, kind, at) for kind in kinds if kind is not NoneType]
     if not all(results):
         return []
-    # The alternative that the value comes nearest to: a list with a wrong element is meant as a list.
-    deepest = max(results, key=lambda found: max(clause.count(".") for clause in found))
-    own = len(deepest) == 1 and deepest[0].startswith(f"{at}=") and "did you mean" not in deepest[0]
-    nullable = ", or null" if NoneType in kinds and own else ""
+    # Report the faults of the alternative that matches best, which is the one with the fault at the deepest key: a list
+    # with a wrong element was meant to be a list.
+    deepest = max(results, key=lambda clauses: max(clause.count(".") for clause in clauses))
+    concerns_value = len(deepest) == 1 and deepest[0].startswith(f"{at}=") and "did you mean" not in deepest[0]
+    nullable = ", or null" if NoneType in kinds and concerns_value else ""
     return [*deepest[:-1], deepest[-1] + nullable]
 
 
@@ -222,65 +223,65 @@ def _check_plain(value: Any, kind: type, at: str) -> list[str]:
         return []
     if value is None:
         return [f"{at}=null must be {words[kind]}"]
-    quote = f"; in quotes it is: '{at}=\"{show(value)}\"'" if kind is str else ""
+    quote = f"; quote it: '{at}=\"{show(value)}\"'" if kind is str else ""
     return [f"{at}={show(value)} must be {words[kind]}{quote}"]
 
 
 def _check_variant(value: Any, variants: Variants, at: str) -> list[str]:
     if not isinstance(value, Mapping):
         return [f"{at}={show(value)} must be a group of settings"]
-    chosen = value.get(variants.key)
-    if not isinstance(chosen, str) or chosen not in variants.classes:
-        return [_not_among(chosen, tuple(variants.classes), join(at, variants.key))]
+    variant = value.get(variants.key)
+    if not isinstance(variant, str) or variant not in variants.classes:
+        return [_not_among(variant, tuple(variants.classes), join(at, variants.key))]
     rest = {key: item for key, item in value.items() if key != variants.key}
-    return _check_section(rest, variants.classes[chosen], at, (variants.key,))
+    return _check_section(rest, variants.classes[variant], at, (variants.key,))
 
 
-def _check_section(value: Any, cls: type[Section], at: str, besides: tuple[str, ...] = ()) -> list[str]:
+def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[str, ...] = ()) -> list[str]:
     if isinstance(value, cls):
         return []
     if not isinstance(value, Mapping):
         return [f"{at}={show(value)} must be a group of settings; set {_one_of(at, hints(cls))}"]
-    known = hints(cls)
-    if any(name not in known for name in value):
-        known = {**cls.further(), **known}
+    fields = hints(cls)
+    if any(name not in fields for name in value):
+        fields = {**cls.further(), **fields}
     instead = cls.renamed()
-    found = [
+    clauses = [
         f"{join(at, name)}: there is no such key; "
-        + (f"use {instead[name]}" if name in instead else _key_hint(str(name), known, at, besides))
+        + (f"use {instead[name]}" if name in instead else _key_hint(str(name), fields, at, extra_keys))
         for name in value
-        if name not in known
+        if name not in fields
     ]
-    for name, kind in known.items():
+    for name, kind in fields.items():
         if name in value:
-            found += check(value[name], kind, join(at, name))
+            clauses += check(value[name], kind, join(at, name))
     required = [
         field.name
         for field in dataclasses.fields(cls)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
-    found += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
-    return found + _joint_faults(value, cls, at, found)
+    clauses += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
+    return clauses + _joint_faults(value, cls, at, clauses)
 
 
 def _one_of(at: str, names: Iterable[str]) -> str:
     return " or ".join(join(at, name) for name in names)
 
 
-def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, found: list[str]) -> list[str]:
-    """What :meth:`Section.faults` says of checked values. The sections below stay mappings."""
-    made = object.__new__(cls)
+def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, clauses: list[str]) -> list[str]:
+    """The clauses of :meth:`Section.faults` for checked values. Nested sections remain mappings."""
+    section = object.__new__(cls)  # without __post_init__, which would check the values again
     for name in (field.name for field in dataclasses.fields(cls)):
-        given = value[name] if name in value else _default(cls, name)
-        if isinstance(given, str) and given == MISSING:
+        item = value[name] if name in value else _default(cls, name)
+        if isinstance(item, str) and item == MISSING:
             return []
-        object.__setattr__(made, name, given)
+        object.__setattr__(section, name, item)
     try:
-        return list(made.faults(at))
+        return list(section.faults(at))
     except (AttributeError, KeyError, TypeError, ValueError):
-        if not found:
+        if not clauses:
             raise
-        return []  # it met a value that is named already
+        return []  # an invalid value, which clauses already names, made the method fail
 
 
 def _default(cls: type[Section], name: str) -> Any:
@@ -290,8 +291,8 @@ def _default(cls: type[Section], name: str) -> Any:
     return None if field.default is dataclasses.MISSING else field.default
 
 
-def _key_hint(name: str, known: Iterable[str], at: str, besides: tuple[str, ...]) -> str:
-    known = [*besides, *known]
-    if close := near(name, known, most=2):
+def _key_hint(name: str, valid: Iterable[str], at: str, extra_keys: tuple[str, ...]) -> str:
+    valid = [*extra_keys, *valid]
+    if close := near(name, valid, most=2):
         return f"did you mean {' or '.join(join(at, key) for key in close)}?"
-    return f"{at or 'the configuration'} has {', '.join(known)}"
+    return f"{at or 'the configuration'} has {', '.join(valid)}"

@@ -67,7 +67,7 @@ class World(Section):
 
 @dataclass(frozen=True)
 class Real(Section):
-    """What all real sources share."""
+    """Keys that all sources of real images share."""
 
     path: Text
     val_fraction: Share
@@ -78,10 +78,10 @@ class Real(Section):
     limit: Count | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Something must be left for training."""
+        """The validation and test fractions must leave images for training."""
         if self.val_fraction + self.test_fraction > 1:
             yield (
-                f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must add up to "
+                f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
                 "at most 1: the rest is for training"
             )
 
@@ -106,7 +106,7 @@ class ImageFolder(Real):
 
 @dataclass(frozen=True)
 class HuggingFace(Real):
-    """Anything that the datasets library opens."""
+    """Any data set that the datasets library can open."""
 
     name: Text | None
     split: Text
@@ -125,7 +125,7 @@ class Release(Real):
 
 @dataclass(frozen=True)
 class Mmpr(Real):
-    """MMPR, or data in its format."""
+    """MMPR, or data in the same format."""
 
     root: Text | None
     resample: bool
@@ -181,7 +181,7 @@ Address = Annotated[
 
 @dataclass(frozen=True)
 class OpenAI(Section):
-    """A server with OpenAI's chat completions."""
+    """A server with OpenAI's chat completions API."""
 
     model: Text
     base_url: Address
@@ -201,7 +201,7 @@ class OpenAI(Section):
 
 @dataclass(frozen=True)
 class Transformers(Section):
-    """A transformers model in this process."""
+    """A transformers model that runs in this process."""
 
     path: Text
     revision: Text | None = None
@@ -213,7 +213,7 @@ class Transformers(Section):
 
 @dataclass(frozen=True)
 class Vllm(Section):
-    """VLLM in this process."""
+    """A model that vLLM runs in this process."""
 
     path: Text
     revision: Text | None = None
@@ -241,7 +241,7 @@ class Refine(Section):
 
 @dataclass(frozen=True)
 class Negatives(Section):
-    """What all methods share."""
+    """Keys that all methods share."""
 
     audit: bool = True
     refine: Refine | None = None
@@ -249,7 +249,7 @@ class Negatives(Section):
 
 @dataclass(frozen=True)
 class Given(Negatives):
-    """The pairs come with the data. Settings that an experiment made for another method have no effect."""
+    """The pairs come with the data. The two keys are accepted because experiments set them; they have no effect."""
 
     prompt: Text = ""
     captions_per_image: Text = ""
@@ -268,7 +268,7 @@ class CaptionNegatives(Negatives):
     surface: bool = True
 
     def faults(self, at: str) -> Iterator[str]:
-        """CLIP similarity needs its model."""
+        """Captions chosen by similarity need a CLIP or SigLIP model."""
         if self.captions_per_image == "clip" and self.similarity is None:
             yield f"{at}.captions_per_image=clip needs {at}.similarity=<CLIP or SigLIP model>"
 
@@ -300,7 +300,7 @@ class RulesOptions(Section):
 
 @dataclass(frozen=True)
 class RulesMethod(CaptionNegatives):
-    """Swaps and replacements by rule."""
+    """Rule-based swaps and replacements."""
 
     options: RulesOptions | None = None
 
@@ -325,15 +325,15 @@ class CotOptions(Section):
 class CotMethod(CaptionNegatives):
     """Rearrangements by a language model."""
 
-    kinds: Annotated[list[Text], NOT_EMPTY] | None = None  # type: ignore[assignment]  # a prompt of yours is a kind
+    kinds: Annotated[list[Text], NOT_EMPTY] | None = None  # type: ignore[assignment]  # a user's prompt defines a kind
     engine: Engine | None = None
     options: CotOptions | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """A model must be named."""
+        """An engine must be configured."""
         yield from super().faults(at)
         if self.engine is None:
-            yield f"{at}.engine=null: pairs=cot asks a language model; set engine@{at}.engine=openai and its keys"
+            yield f"{at}.engine=null: pairs=cot needs a language model; set engine@{at}.engine=openai and its keys"
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ class SceneAlignOptions(Section):
     max_tokens: Count | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Weights must leave something to draw, and options belong to their way of rewriting."""
+        """At least one weight must be positive, and some options require a particular way of rewriting."""
         if self.kinds is not None and not any(self.kinds.values()):
             yield f"{at}.kinds={show(self.kinds)} must give one kind a weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
@@ -375,11 +375,11 @@ class SceneAlignMethod(Negatives):
     options: SceneAlignOptions | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """A model must be named where one is asked."""
-        chosen: Any = self.options or {}
-        asks = isinstance(chosen, Mapping) and "engine" in (chosen.get("rewrite"), chosen.get("graphs"))
-        if asks and self.engine is None:
-            yield f"{at}.engine=null: a model is asked; set engine@{at}.engine=openai and its keys"
+        """An engine must be configured if an option needs one."""
+        options: Any = self.options or {}
+        needs_engine = isinstance(options, Mapping) and "engine" in (options.get("rewrite"), options.get("graphs"))
+        if needs_engine and self.engine is None:
+            yield f"{at}.engine=null: the options need a language model; set engine@{at}.engine=openai and its keys"
 
 
 @dataclass(frozen=True)
@@ -410,7 +410,7 @@ class CorrectnessOptions(Sampled):
 
 @dataclass(frozen=True)
 class CorrectnessMethod(Negatives):
-    """Right answers over wrong ones."""
+    """Correct answers are preferred to wrong answers."""
 
     engine: Engine = None
     options: CorrectnessOptions | None = None
@@ -427,7 +427,7 @@ class DropoutOptions(Sampled):
 
 @dataclass(frozen=True)
 class DropoutMethod(Negatives):
-    """Answers over their continuation without the image."""
+    """Answers are preferred to continuations that are generated without the image."""
 
     engine: Engine = None
     options: DropoutOptions | None = None
@@ -446,7 +446,7 @@ METHODS: dict[str, type[Section]] = {
 
 @dataclass(frozen=True)
 class MixMethod(Negatives):
-    """Several methods in given shares."""
+    """Several methods, mixed with the given weights."""
 
     parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHODS)]], NOT_EMPTY] = field(default_factory=dict)
     weights: dict[Text, Positive] | None = None
@@ -454,7 +454,7 @@ class MixMethod(Negatives):
     engine: Engine | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Each part has a weight, each weight a part."""
+        """Parts and weights must have the same names."""
         for name in [] if self.weights is None else sorted(set(self.parts) ^ set(self.weights)):
             yield f"{at}.weights.{name}: {at}.parts and {at}.weights must have the same names"
 

@@ -1,4 +1,4 @@
-"""``--help`` of the scripts: every key with its sentence and its value, read from the comments of ``configs/``."""
+"""``--help`` of the scripts: every key with its value and with its description from the comments in ``configs/``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scramble.config.roots import ROOTS, known_keys
 from scramble.project import CONFIGS
 
 WIDTH = 120
-SHARED = ("name", "launcher", "dry_run")  # what every script reads besides its own sections
+SHARED = ("name", "launcher", "dry_run")  # keys that every script reads
 FLAGS = """\
--m runs a sweep over values that are separated by commas; --cfg job prints the configuration; --help with other
+-m runs a sweep over comma-separated values; --cfg job prints the configuration; --help with other
 arguments shows their keys and values. Values with commas, spaces or brackets are quoted: 'key="a, b"'."""
 
 
@@ -24,9 +24,9 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
 
     Args:
         root: the script's name.
-        sections: what it reads of its configuration.
-        arguments: overrides beside ``--help``: the keys and values of the choices that they make are shown.
-        about: the script's own words.
+        sections: sections of the configuration that the script reads.
+        arguments: other overrides on the command line; the help shows the keys and values that result from them.
+        about: the script's docstring.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -40,23 +40,23 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
         shown = [str(key) for key in cfg if key != "hydra"]
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
     lines = [about.strip(), "", *textwrap.wrap(" ".join(FLAGS.split()), WIDTH)]
-    lines += ["", "Choices, as in data=coco (in brackets: what is chosen):", *_choices(choices, shown)]
+    lines += ["", "Choices, as in data=coco (the current one in brackets):", *_choices(choices, shown)]
     lines += ["", "Keys and their values:"]
     last, present = None, []
     for key, raw in (leaf for section in shown for leaf in _leaves(values[section], section)):
         present.append(key)
-        sentence = next((sentences[k] for k in _upwards(key) if k in sentences), None)
+        sentence = next((sentences[k] for k in _with_parents(key) if k in sentences), None)
         if sentence != last:
             lines += ["", *_comment(sentence)]
         last = sentence
         lines.append(f"{key}={_value(cfg, key, raw)}")
-    known = known_keys({section: values[section] for section in shown}, ROOTS[root])
-    set_keys = {above for key in present for above in _upwards(key)}
-    unset = [k for k, kind in known.items() if kind is not None and k.partition(".")[0] in shown and k not in set_keys]
+    keys = known_keys({section: values[section] for section in shown}, ROOTS[root])
+    set_keys = {parent for key in present for parent in _with_parents(key)}
+    unset = [k for k, kind in keys.items() if kind is not None and k.partition(".")[0] in shown and k not in set_keys]
     if unset:
         lines += ["", *textwrap.wrap("Also, written with a plus (+key=value): " + ", ".join(unset), WIDTH)]
     if others := [str(key) for key in cfg if key != "hydra" and key not in shown and key != "recommended"]:
-        lines += ["", f"Accepted and not read by this script: {', '.join(others)}."]
+        lines += ["", f"Accepted but not used by this script: {', '.join(others)}."]
     return "\n".join(lines)
 
 
@@ -69,13 +69,13 @@ def _choices(choices: Mapping[str, Any], shown: Sequence[str]) -> Iterator[str]:
         ):
             continue
         names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
-        now = f" [{show(choices[key])}]" if key in choices else ""
-        listed = f"{key}=...{now} {', '.join(names)}"
+        current = f" [{show(choices[key])}]" if key in choices else ""
+        listed = f"{key}=...{current} {', '.join(names)}"
         yield from textwrap.wrap(listed, WIDTH, initial_indent="  ", subsequent_indent="      ")
 
 
-def _upwards(key: str) -> Iterator[str]:
-    """A key and those of the mappings that it is in."""
+def _with_parents(key: str) -> Iterator[str]:
+    """A key and the keys of all mappings that contain it, innermost first."""
     while key:
         yield key
         key = key.rpartition(".")[0]
@@ -98,11 +98,11 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
     from omegaconf.errors import OmegaConfBaseException
 
     if raw == "???":
-        return "(must be given)"
+        return "(required)"
     try:
         value = OmegaConf.select(cfg, key)
         return show(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
-    except OmegaConfBaseException:  # it refers to a key that must be given
+    except OmegaConfBaseException:  # it refers to a required key without a value
         return show(raw)
 
 
@@ -110,25 +110,25 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
 
 
 def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
-    """Key -> the comment above it; of keys that follow each other without one, the first one's stands for all."""
-    found: dict[str, str] = {}
+    """Key -> the comment above it. Adjacent keys without a comment have the comment of the first key."""
+    sentences: dict[str, str] = {}
     files = [(CONFIGS / "base.yaml", ""), (CONFIGS / f"{root}.yaml", "")]
     if root == "study":
         files.insert(1, (CONFIGS / "train.yaml", ""))
-    for key, chosen in choices.items():
+    for key, choice in choices.items():
         group, _, place = key.partition("@")
-        for name in chosen if isinstance(chosen, list) else [chosen]:
+        for name in choice if isinstance(choice, list) else [choice]:
             if name is not None and (CONFIGS / group).is_dir():
                 files += [(file, place or group) for file in _with_defaults(CONFIGS / group / f"{name}.yaml")]
     for file, place in files:
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        # A file that repeats a key without a comment keeps the words of the one that it starts from.
-        found |= {join("" if "@package _global_" in text else place, key): words for key, words in _comments(text)}
-    return found
+        # A file that repeats a key without a comment keeps the comment of the file in its defaults.
+        sentences |= {join("" if "@package _global_" in text else place, key): words for key, words in _comments(text)}
+    return sentences
 
 
 def _with_defaults(file: Path) -> list[Path]:
-    """A choice's file after the files of its own group that its defaults name."""
+    """The file of a choice, preceded by the files of the same group in its defaults list."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     block = re.search(r"^defaults:\n((?:[ ]*- .*\n)+)", text, re.M)
     names = re.findall(r"^[ ]*- (\w+)\s*$", block[1], re.M) if block else []
@@ -139,15 +139,15 @@ def _with_defaults(file: Path) -> list[Path]:
 
 
 def _comments(text: str) -> Iterator[tuple[str, str]]:
-    path: list[tuple[int, str]] = []  # indentation and name of the mappings around a line
+    path: list[tuple[int, str]] = []  # indentation and name of the mappings that contain a line
     pending: list[str] = []
-    above: dict[int, str] = {}  # indentation -> the words that hold for keys that follow
+    above: dict[int, str] = {}  # indentation -> comment of the following keys
     for line in text.splitlines():
         bare = line.strip()
         if not bare:
             pending, above = [], {}
         elif bare.startswith("#"):
-            if not re.match(r"#\s{2,}|# @package|# Root of ", bare):  # commands and tables say nothing of a key
+            if not re.match(r"#\s{2,}|# @package|# Root of ", bare):  # skip commands and tables
                 pending.append(bare.lstrip("# "))
         elif match := re.match(r"( *)(\w+):(\s+[^#]*)?(?:#\s*(.*))?$", line):
             indent, name = len(match[1]), match[2]

@@ -1,4 +1,4 @@
-"""The command line's overrides: what Hydra refuses is explained, with the argument to type instead."""
+"""Explains command-line overrides that Hydra refuses, and suggests the argument to type instead."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from scramble.project import CONFIGS
 
 @contextmanager
 def explained(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> Iterator[None]:
-    """Within the block, which calls Hydra's main, its errors about the command line become a ConfigError.
+    """Within the block, which calls Hydra's main, convert Hydra's errors about the command line to ConfigError.
 
     Args:
         root: the script's name.
         arguments: its command line, without the script.
-        sections: what the script reads of its configuration: only such keys are proposed for a misspelt one; empty
-            for all.
+        sections: sections of the configuration that the script reads; only their keys are suggested for misspelt keys.
+            Empty: all sections.
     """
     import os
 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own text and end the process
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -53,25 +53,27 @@ def _first_lines(error: BaseException) -> str:
 
 
 def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> list[str]:
-    """One clause for each argument that cannot be: it does not parse, or names a group's choice or a key that does not
-    exist. What is wrong besides with the settings that can be is added, so that all faults come in one message."""
+    """One clause for each invalid argument: it does not parse, or it names a choice or a key that does not exist.
+
+    Faults of the remaining configuration are added, so that all faults are reported in one message.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    many = bool({"-m", "--multirun"} & set(arguments))
-    found, usable = [], []
+    is_sweep = bool({"-m", "--multirun"} & set(arguments))
+    clauses, usable = [], []
     for argument in arguments:
         if argument.startswith("-") or argument in _option_values(arguments):
             continue
-        clause, choices = _parsed(argument, many)
+        clause, choices = _parsed(argument, is_sweep)
         if clause is None:
             clause = _unknown_choice(argument)
         if clause is None:
             usable.append(choices[0])
         else:
-            found.append(clause)
+            clauses.append(clause)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         accepted: list[str] = []
@@ -81,16 +83,16 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
                 compose(root, [*accepted, text])
                 accepted.append(text)
             except (HydraException, OmegaConfBaseException) as error:
-                found.append(_refused(text, error, compose(root, accepted), root, sections))
+                clauses.append(_refused(text, error, compose(root, accepted), root, sections))
         try:
             cfg = compose(root, accepted)
         except (HydraException, OmegaConfBaseException) as error:
-            return [*found, _first_lines(error)]
-        return [*found, *check_root(cfg, root, ())]
+            return [*clauses, _first_lines(error)]
+        return [*clauses, *check_root(cfg, root, ())]
 
 
 def _option_values(arguments: Sequence[str]) -> set[str]:
-    """What follows Hydra's own options that take a value."""
+    """The values of Hydra's own command-line options."""
     options = (
         "--config-name",
         "-cn",
@@ -112,26 +114,26 @@ def _option_values(arguments: Sequence[str]) -> set[str]:
 # -------------------------------------------------------------------------------------------------------------- quoting
 
 
-def _parsed(argument: str, many: bool) -> tuple[str | None, list[str]]:
-    """What is wrong with an argument's form (None: nothing), and the overrides of the points that it stands for."""
+def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
+    """A clause if an argument's syntax is invalid, else None; and the overrides of all sweep points."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     key, equals, value = argument.partition("=")
     if not equals and not key.startswith("~"):
-        return f"{argument}: an argument is written key=value", []
+        return f"{argument}: write arguments as key=value", []
     try:
         (parsed,) = OverridesParser.create().parse_overrides([argument])
     except HydraException as error:
         if _is_structure(key, value):
             form = "list" if value.startswith("[") else "mapping"
-            return f"{argument}: not a {form} that can be read ({_where(error)})", []
+            return f"{argument}: invalid {form} ({_where(error)})", []
         return f"{argument}: the value must be quoted: {quoted(key, value)}", []
     if parsed.is_sweep_override():
         choices = [f"{argument.partition('=')[0]}={item}" for item in parsed.sweep_string_iterator()]
-        if not many:
+        if not is_sweep:
             return (
-                f"{argument}: several values are a sweep, add -m; one value with a comma must be quoted: "
+                f"{argument}: to sweep over several values add -m; one value with a comma must be quoted: "
                 f"{quoted(key, value)}"
             ), []
         return None, choices
@@ -139,7 +141,7 @@ def _parsed(argument: str, many: bool) -> tuple[str | None, list[str]]:
 
 
 def _is_structure(key: str, value: str) -> bool:
-    """Whether a value that does not parse was meant as a list or mapping, and not as a path that looks like one."""
+    """Whether an invalid value was probably meant to be a list or mapping, and not a path that looks like one."""
     if not value.startswith(("[", "{")) or "/" in value.partition("]" if value[0] == "[" else "}")[2]:
         return False
     leaf = key.lstrip("+~").rpartition(".")[2]
@@ -151,10 +153,10 @@ def _where(error: Exception) -> str:
 
 
 def quoted(key: str, value: str) -> str:
-    """The argument that gives a key exactly this text, quoted for Hydra and then for the shell."""
-    # Hydra: a quote inside is escaped, and so are backslashes in front of a quote; OmegaConf: ${ would be looked up.
-    text = re.sub(r'(\\*)"', lambda found: 2 * found[1] + '\\"', value)
-    text = re.sub(r"(\\+)$", lambda found: 2 * found[1], text).replace("${", "\\${")
+    """The argument that sets a key to exactly this text, quoted for Hydra and then for the shell."""
+    # Hydra requires quotes, and backslashes before quotes, to be escaped. OmegaConf would interpolate ${.
+    text = re.sub(r'(\\*)"', lambda match: 2 * match[1] + '\\"', value)
+    text = re.sub(r"(\\+)$", lambda match: 2 * match[1], text).replace("${", "\\${")
     return shlex.quote(f'{key}="{text}"')
 
 
@@ -162,8 +164,8 @@ def quoted(key: str, value: str) -> str:
 
 
 def _group(text: str) -> str | None:
-    """The group of configuration files that an override chooses from: ``data`` of ``data=coco``, ``engine`` of
-    ``engine@judge.engine=openai``; None for a plain key."""
+    """The config group of an override: ``data`` for ``data=coco``, ``engine`` for ``engine@judge.engine=openai``, None
+    for a plain key."""
     group = text.partition("=")[0].lstrip("+~").partition("@")[0].strip("/")
     return group if "." not in group and group and (CONFIGS / group).is_dir() else None
 
@@ -175,10 +177,10 @@ def _unknown_choice(argument: str) -> str | None:
     choice = argument.partition("=")[2]
     if choice.startswith("{") or "=" in choice:
         return None
-    known = {path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_")}
+    names = {path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_")}
     for name in (part.strip() for part in choice.strip("[]").split(",")):
-        if name and name not in known | {"null"}:
-            return f"no {group} is called {name!r}; {hint(name, known)}"
+        if name and name not in names | {"null"}:
+            return f"{group}={name}: there is no such choice; {hint(name, names)}"
     return None
 
 
@@ -193,8 +195,8 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
         values: Any = OmegaConf.to_container(cfg, resolve=False)
         values = values if isinstance(values, Mapping) else {}
         keys = known_keys(values, ROOTS[root])
-        if key in keys:  # a key that no file sets: Hydra wants to be told that it is meant
+        if key in keys:  # a key that no file sets: Hydra requires a plus to add it
             return f"{text}: {key} is not set yet, so write +{text}"
-        read = [k for k in keys if k.partition(".")[0] in (*sections, *SHARED)] if sections and "." not in key else keys
-        return f"{key}: there is no such key; {key_hint(key, read)}"
+        used = [k for k in keys if k.partition(".")[0] in (*sections, *SHARED)] if sections and "." not in key else keys
+        return f"{key}: there is no such key; {key_hint(key, used)}"
     return f"{text}: {_first_lines(error)}"

@@ -1,6 +1,6 @@
-"""Typed configuration: one dataclass per section, the one statement of the names, types and ranges of all settings.
+"""Typed configuration: one dataclass per section defines the names, types and ranges of all settings.
 
-The YAML files in ``configs/`` hold the values and say what each setting does. :func:`validate` checks a composed
+The YAML files in ``configs/`` contain the values and describe the settings. :func:`validate` checks a composed
 configuration against the dataclasses before any work starts and reports all faults in one message.
 """
 
@@ -64,7 +64,7 @@ from scramble.project import CONFIGS
 
 @dataclass(frozen=True)
 class Root(Section):
-    """What every script shares, ``base.yaml``."""
+    """Keys that most scripts share (``base.yaml``)."""
 
     name: Text | int
     seed: Seed
@@ -88,7 +88,7 @@ class Generate(Root):
     shard: ShardText | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """What the data needs must be there."""
+        """Requirements of the data must be installed or set."""
         yield from _data_faults(self)
 
 
@@ -99,32 +99,32 @@ class Train(Root):
     show_batch: Literal[0, 1] | bool
 
     def faults(self, at: str) -> Iterator[str]:
-        """Settings of several sections that do not go together."""
+        """Settings of several sections must not contradict each other."""
         trainer, model, peft = dict(self.trainer), dict(self.model), self.peft  # type: ignore[call-overload]
         pairs = set(trainer["loss_type"]) != {"sft"}
         if pairs and not trainer["precompute_ref_log_probs"] and (model["adapter"] or peft is None):
             yield (
-                "trainer.precompute_ref_log_probs=false must be true: else the reference is computed with the adapter "
-                "off, which is the starting model only for a fresh adapter (peft.r)"
+                "trainer.precompute_ref_log_probs=false must be true: otherwise the reference is computed with the "
+                "adapter disabled, which is the starting model only for a new adapter (peft.r)"
             )
         if peft is not None and model["adapter"]:
-            yield f"peft must be null: model.adapter={model['adapter']} is trained on, or merge it first"
+            yield f"peft must be null to continue training model.adapter={model['adapter']}; or merge it first"
         if peft is not None and trainer["train_vision"]:
             yield "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen"
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
-            yield "model.attn_implementation=flash_attention_2 must be sdpa: it takes no masks, so it is for chat only"
+            yield "model.attn_implementation=flash_attention_2 must be sdpa: it supports no masks (chat only)"
         if not _starts_elsewhere(self):
             yield from _wandb_key(trainer["report_to"])
         yield from _data_faults(self)
 
 
 def _starts_elsewhere(root: Root) -> bool:
-    """Whether the work is done on other machines, which check for themselves what they have."""
+    """Whether the work runs on other machines, which check their own environment."""
     return dict(root.launcher).get("kind") == "slurm"
 
 
 def _key_faults(value: Any, at: str) -> Iterator[str]:
-    """Engines below a section whose key's environment variable is not set."""
+    """Faults for engines in a section whose API key's environment variable is not set."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
             yield f"{join(at, name)}={item}: the environment variable {item} is not set"
@@ -132,7 +132,7 @@ def _key_faults(value: Any, at: str) -> Iterator[str]:
 
 
 def _data_faults(root: Root) -> Iterator[str]:
-    """What a data set that is not made yet needs and this machine lacks."""
+    """Faults for requirements of a data set, not generated yet, that this machine does not meet."""
     run, pairs = dict(root.run), dict(root.pairs)  # type: ignore[call-overload]
     if (Path(run["data"]) / "stage.json").is_file() or _starts_elsewhere(root):
         return
@@ -148,7 +148,7 @@ def _data_faults(root: Root) -> Iterator[str]:
 
 
 def _wandb_key(report_to: str | Sequence[str]) -> Iterator[str]:
-    """Weights & Biases asks for a key on a terminal and fails without one: better before the work than after it."""
+    """A fault if Weights & Biases has no API key: wandb would ask for it or fail only after the data is prepared."""
     named = [report_to] if isinstance(report_to, str) else report_to
     if "wandb" not in named or os.environ.get("WANDB_API_KEY"):
         return
@@ -157,10 +157,10 @@ def _wandb_key(report_to: str | Sequence[str]) -> Iterator[str]:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        known = file.is_file() and netrc.netrc(str(file)).authenticators(host)
+        login = file.is_file() and netrc.netrc(str(file)).authenticators(host)
     except (OSError, netrc.NetrcParseError):
-        known = None
-    if not known:
+        login = None
+    if not login:
         yield (
             "trainer.report_to=[wandb] needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY "
             "(or WANDB_MODE=offline)"
@@ -180,7 +180,7 @@ class Judge(Section):
     faithfulness_prompt: Text | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Faithfulness needs a judge, and prompts are files."""
+        """Faithfulness needs a judge, and the prompts must be files."""
         if self.faithfulness and self.engine is None:
             yield f"{at}.faithfulness=true needs a judge: engine@{at}.engine=openai {at}.engine.model=..."
         for name in ("grading_prompt", "extraction_prompt", "faithfulness_prompt"):
@@ -193,34 +193,34 @@ Benchmarks = Annotated[dict[str, dict[str, Any] | None], NOT_EMPTY]
 
 
 def _benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str) -> Iterator[str]:
-    """Options of a benchmark are the parameters of the function that loads it."""
+    """Check the options of benchmarks, which are the parameters of their loading functions."""
     from scramble.evaluation.benchmarks import BENCHMARKS
 
     for name, options in benchmarks.items():
         if name not in BENCHMARKS:
-            yield f"{at}.{name}: no benchmark is called {name}; {hint(name, BENCHMARKS)}"
+            yield f"{at}.{name}: there is no such benchmark; {hint(name, BENCHMARKS)}"
             continue
         module, function = BENCHMARKS[name]
         loader = getattr(importlib.import_module(f"scramble.evaluation.benchmarks.{module}"), function)
-        known = inspect.signature(loader).parameters
+        parameters = inspect.signature(loader).parameters
         for key, value in (options or {}).items():
-            if key not in known:
-                yield f"{at}.{name}.{key}: there is no such key; {_full_hint(key, known, f'{at}.{name}')}"
+            if key not in parameters:
+                yield f"{at}.{name}.{key}: there is no such key; {_full_hint(key, parameters, f'{at}.{name}')}"
             elif key in ("partial", "human_filter"):
                 yield from check(value, bool, f"{at}.{name}.{key}")
             elif key == "max_new_tokens":
                 yield from check(value, Count, f"{at}.{name}.{key}")
             else:
                 yield from check(value, Text | None, f"{at}.{name}.{key}")
-        root = known.get("root")
+        root = parameters.get("root")
         if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
-            yield f"{at}.{name}.root has no value: give the folder of its files, {at}.{name}.root=..."
+            yield f"{at}.{name}.root has no value: set the folder of its files, {at}.{name}.root=..."
 
 
-def _full_hint(name: str, known: Iterable[str], at: str) -> str:
-    close = near(name, known, most=2)
+def _full_hint(name: str, valid: Iterable[str], at: str) -> str:
+    close = near(name, valid, most=2)
     listed = [join(at, key) for key in close]
-    return f"did you mean {' or '.join(listed)}?" if close else f"{at} has {', '.join(known)}"
+    return f"did you mean {' or '.join(listed)}?" if close else f"{at} has {', '.join(valid)}"
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Evaluate(Root):
     judge: Judge
 
     def faults(self, at: str) -> Iterator[str]:
-        """Names of benchmarks, protocol, arms and baselines."""
+        """The names of benchmarks, protocol, arms and baselines must exist."""
         yield from _benchmark_faults(self.benchmark, "benchmark")
         yield from _protocol_faults(self.protocol)
         if not _starts_elsewhere(self):
@@ -252,7 +252,7 @@ class Evaluate(Root):
                 yield f"arms={show(self.arms)} must name the one arm that the engine serves"
         else:
             yield from arm_faults(run, self.arms)
-        named = [self.arms] if isinstance(self.arms, str) else self.arms
+        arms = [self.arms] if isinstance(self.arms, str) else self.arms
         adapters = [self.adapter] if isinstance(self.adapter, str) else self.adapter or []
         others = [Path(path).parent.name if Path(path).name == "adapter" else Path(path).name for path in adapters]
         roots = [(options or {}).get("root") for options in self.benchmark.values()]
@@ -261,9 +261,9 @@ class Evaluate(Root):
             yield (
                 no_run(run)
                 if not run.is_dir()
-                else f"{data} holds no data set: run scripts/generate.py with these settings"
+                else f"{data} has no data set: run scripts/generate.py with these settings"
             )
-        yield from baseline_faults(self.baselines, {*methods([run]), *map(method_of, (*named, *others))} - {"all"})
+        yield from baseline_faults(self.baselines, {*methods([run]), *map(method_of, (*arms, *others))} - {"all"})
 
 
 def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -272,21 +272,21 @@ def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
     name = values.get("name")
     if name not in (names := [*protocol_names(), "default"]):
-        yield f"protocol.name={show(name)}: no protocol is called so; {hint(str(name), names)}"
+        yield f"protocol.name={show(name)}: there is no such protocol; {hint(str(name), names)}"
         return
-    known = {key: kind for key, kind in hints(Protocol).items() if key != "name"}
+    fields = {key: kind for key, kind in hints(Protocol).items() if key != "name"}
     rest = {key: value for key, value in values.items() if key != "name"}
-    found = [
+    clauses = [
         clause
         for key, value in rest.items()
         for clause in (
-            check(value, known[key], f"protocol.{key}")
-            if key in known
-            else [f"protocol.{key}: there is no such key; {_full_hint(key, known, 'protocol')}"]
+            check(value, fields[key], f"protocol.{key}")
+            if key in fields
+            else [f"protocol.{key}: there is no such key; {_full_hint(key, fields, 'protocol')}"]
         )
     ]
-    yield from found
-    if not found:
+    yield from clauses
+    if not clauses:
         try:
             named_protocol("standard" if name == "default" else str(name), **rest)
         except EvaluationError as error:
@@ -294,18 +294,18 @@ def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
-    """Arms that a run has not trained."""
+    """Faults for arms that a run has not trained."""
     trained = [path.parent.name for path in run.glob("train/*/stage.json")]
-    named = [] if arms == "all" else [arms] if isinstance(arms, str) else arms
-    for arm in named:
+    names = [] if arms == "all" else [arms] if isinstance(arms, str) else arms
+    for arm in names:
         if arm not in ("base", "all", *trained):
-            known = ["base", *sorted(trained)]
+            valid = ["base", *sorted(trained)]
             where = f"{run} has no such arm" if run.is_dir() else no_run(run)
-            yield f"arms={arm}: {where}" + (f"; {hint(arm, known)}" if run.is_dir() else "")
+            yield f"arms={arm}: {where}" + (f"; {hint(arm, valid)}" if run.is_dir() else "")
 
 
 def method_of(arm: str) -> str:
-    """The method that an arm is a seed of."""
+    """The method of an arm: its name without the suffix ``-seedN``."""
     return re.sub(r"-seed\d+$", "", arm)
 
 
@@ -315,16 +315,16 @@ def methods(runs: Iterable[Path]) -> set[str]:
     return {method_of(folder.name) for folder in folders if folder.is_dir()}
 
 
-def baseline_faults(baselines: Sequence[str], known: Iterable[str]) -> Iterator[str]:
-    """Baselines that are no method: their columns would be empty. The defaults may be absent."""
-    known = {"base", "sft", *known}
+def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[str]:
+    """Faults for baselines that are not methods of the run. ``base`` and ``sft``, the defaults, are always accepted."""
+    valid = {"base", "sft", *valid}
     for name in baselines:
-        if name not in known and name.rpartition(": ")[2] not in known:
-            yield f"baselines={name}: no method is called so; {hint(name, known)}"
+        if name not in valid and name.rpartition(": ")[2] not in valid:
+            yield f"baselines={name}: there is no such method; {hint(name, valid)}"
 
 
 def no_run(folder: Path) -> str:
-    """That a run's folder does not exist, with the nearest names of those that do."""
+    """The message for a run folder that does not exist, with the most similar names of runs that do."""
     others = [path.name for path in folder.parent.glob("*") if (path / "data").is_dir() or (path / "train").is_dir()]
     close = near(folder.name, others)
     listed = (
@@ -333,7 +333,7 @@ def no_run(folder: Path) -> str:
         else (
             f"there are {', '.join(sorted(others))}"
             if others
-            else "scripts/train.py makes one, and scripts/evaluate.py its results"
+            else "scripts/train.py creates a run, and scripts/evaluate.py its results"
         )
     )
     return f"there is no run {folder}; {listed}"
@@ -346,7 +346,7 @@ class Report(Root):
     baselines: list[Text]
 
     def faults(self, at: str) -> Iterator[str]:
-        """The run must be there, and the baselines be methods of it."""
+        """The run must exist, and the baselines must be methods of it."""
         run = Path(self.run["dir"])  # type: ignore[index]
         if not run.is_dir():
             yield no_run(run)
@@ -365,7 +365,7 @@ class Browse(Root):
     pixels: Count
 
     def faults(self, at: str) -> Iterator[str]:
-        """Runs must be there, and baselines be methods of them."""
+        """The runs must exist, and the baselines must be methods of them."""
         runs = [Path(run) for run in self.runs]
         yield from (no_run(run) for run in runs if not run.is_dir())
         yield from _benchmark_faults(self.benchmark, "benchmark")
@@ -423,13 +423,13 @@ class Bridge(Root):
     batch_size: Count
 
     def faults(self, at: str) -> Iterator[str]:
-        """Arms must be there."""
+        """The arms must exist."""
         yield from arm_faults(Path(self.run["dir"]), self.arms)  # type: ignore[index]
 
 
 @dataclass(frozen=True)
 class Search(Section):
-    """A search with Optuna."""
+    """A hyper-parameter search with Optuna."""
 
     trials: Count
     number: Text
@@ -438,23 +438,23 @@ class Search(Section):
     storage: Text
 
     def faults(self, at: str) -> Iterator[str]:
-        """Each key has choices, or two bounds in order."""
+        """Each key must have a list of choices, or a lower and an upper bound."""
         for key, choice in (self.space or {}).items():
-            given = f"{at}.space.{key}={show(choice)}"
+            setting = f"{at}.space.{key}={show(choice)}"
             if isinstance(choice, list):
                 if not choice:
-                    yield f"{given} must hold a choice"
+                    yield f"{setting} must contain a choice"
                 continue
             if not isinstance(choice, Mapping) or not {"low", "high"} <= set(choice) <= {"low", "high", "log", "int"}:
-                yield f"{given}: give a list, or low and high (and log, int)"
+                yield f"{setting}: write a list, or low and high (and log, int)"
                 continue
             low, high = choice["low"], choice["high"]
-            wrong = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
-            yield from wrong
-            if not wrong and not low <= high:
-                yield f"{given}: low must not be above high"
-            if not wrong and choice.get("log") and low <= 0:
-                yield f"{given}: low must be above 0 on a logarithmic scale"
+            clauses = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
+            yield from clauses
+            if not clauses and not low <= high:
+                yield f"{setting}: low must not be above high"
+            if not clauses and choice.get("log") and low <= 0:
+                yield f"{setting}: low must be above 0 on a logarithmic scale"
 
 
 @dataclass(frozen=True)
@@ -464,7 +464,7 @@ class Study(Train):
     study: Search
 
     def faults(self, at: str) -> Iterator[str]:
-        """Values of the search must be values of their settings."""
+        """The values of the search must be valid for their settings."""
         yield from super().faults(at)
         if importlib.util.find_spec("optuna") is None:
             yield "scripts/study.py needs Optuna: pip install 'scramble[study]'"
@@ -537,15 +537,15 @@ def validate(cfg: DictConfig, root: str, sections: Sequence[str]) -> None:
     """Check a composed configuration as a whole.
 
     Args:
-        cfg: the configuration, Hydra's own part left out or not.
+        cfg: the configuration, with or without Hydra's section.
         root: the script's name, a key of :data:`ROOTS`.
-        sections: what the script reads: keys in there must have a value.
+        sections: sections that the script reads; their keys must have a value.
 
     Raises:
-        ConfigError: with all faults.
+        ConfigError: if there are faults; the message lists all of them.
     """
-    if found := check_root(cfg, root, sections):
-        raise ConfigError(found)
+    if clauses := check_root(cfg, root, sections):
+        raise ConfigError(clauses)
 
 
 def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:
@@ -553,11 +553,11 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if root == "reproduce" and cfg.get("table") is None:  # everything else there refers to it
-        known = sorted(path.stem for path in (CONFIGS / "table").glob("*.yaml"))
-        return [f"table has no value: table=...; there are {', '.join(known)}"]
+    if root == "reproduce" and cfg.get("table") is None:  # all other keys of this script refer to the table
+        tables = sorted(path.stem for path in (CONFIGS / "table").glob("*.yaml"))
+        return [f"table has no value: table=...; there are {', '.join(tables)}"]
     parts = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    if root == "reproduce":  # which paths are needed depends on table and size: the script asks for those
+    if root == "reproduce":  # table and size determine which paths are needed; the script itself checks them
         parts = copy.deepcopy(parts)
         for name in [name for name in parts.paths if OmegaConf.is_missing(parts.paths, name)]:
             parts.paths[name] = name
@@ -569,11 +569,11 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
             return [_no_value(absent)]
         return [str(error).partition("\n")[0]]
     cls = ROOTS[root]
-    strange = [str(name) for name in values if name not in hints(cls)]
-    keys = known_keys(values, cls) if strange else {}
-    found = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in strange]
-    found += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
-    return found + ([_no_value(absent)] if absent else [])
+    unknown = [str(name) for name in values if name not in hints(cls)]
+    keys = known_keys(values, cls) if unknown else {}
+    clauses = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in unknown]
+    clauses += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
+    return clauses + ([_no_value(absent)] if absent else [])
 
 
 def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
@@ -588,21 +588,21 @@ def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
 
 def _no_value(keys: Sequence[str]) -> str:
     example = " ".join(f"{key}=..." for key in keys)
-    return f"these keys have no value: {', '.join(keys)}. Give them on the command line: {example}"
+    return f"these keys have no value: {', '.join(keys)}. Set them on the command line: {example}"
 
 
 def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
-    """Every key that a configuration has or may have, with its annotation (None for a group): ``peft.r``."""
-    found: dict[str, Any] = {}
+    """All keys that a configuration has or may have, such as ``peft.r``, with annotations (None for a group)."""
+    keys: dict[str, Any] = {}
     for name, kind in hints(cls).items():
         key, value = join(at, name), values.get(name) if isinstance(values, Mapping) else None
         section = _section_of(kind, value)
-        found[key] = None if section is not None else kind
+        keys[key] = None if section is not None else kind
         if section is not None:
-            found |= known_keys(value if isinstance(value, Mapping) else {}, section, key)
+            keys |= known_keys(value if isinstance(value, Mapping) else {}, section, key)
         elif isinstance(value, Mapping):
-            found |= {join(key, inner): None for inner in value}
-    return found
+            keys |= {join(key, inner): None for inner in value}
+    return keys
 
 
 def _section_of(kind: Any, value: Any) -> type[Section] | None:
@@ -611,29 +611,29 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
     for mark in getattr(kind, "__metadata__", ()):
         if isinstance(mark, Variants):
             return mark.classes.get(value.get(mark.key, "")) if isinstance(value, Mapping) else None
-    return next((found for part in getattr(kind, "__args__", ()) if (found := _section_of(part, value))), None)
+    return next((cls for part in getattr(kind, "__args__", ()) if (cls := _section_of(part, value))), None)
 
 
-def key_hint(name: str, known: Iterable[str]) -> str:
-    """The existing keys nearest to an unknown one: its own name elsewhere first, then what looks like it."""
-    known = list(known)
+def key_hint(name: str, keys: Iterable[str]) -> str:
+    """Suggest existing keys for an unknown one: keys with the same last part first, then similar ones."""
+    keys = list(keys)
     group, _, leaf = name.rpartition(".")
     if group == "wandb" or name == "wandb":
         return "use trainer.report_to=[wandb] with the environment variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY"
     if name.endswith(".options.shard"):
         return "write shard=i/n, as in scripts/generate.py shard=0/4"
-    # The recommended values are defaults of settings, which are the ones to set.
-    same = [key for key in known if key.rpartition(".")[2] == leaf and not key.startswith("recommended.")]
-    siblings = near(leaf, [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == group])
-    close = same[:3] or [join(group, key) for key in siblings] or near(name, known)
+    # The section recommended contains defaults of other settings; suggest those settings instead.
+    same = [key for key in keys if key.rpartition(".")[2] == leaf and not key.startswith("recommended.")]
+    siblings = near(leaf, [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == group])
+    close = same[:3] or [join(group, key) for key in siblings] or near(name, keys)
     if not close:
         close = [
             key
-            for leaf_near in near(leaf, {k.rpartition(".")[2] for k in known}, most=1)
-            for key in known
-            if key.rpartition(".")[2] == leaf_near
+            for similar_leaf in near(leaf, {k.rpartition(".")[2] for k in keys}, most=1)
+            for key in keys
+            if key.rpartition(".")[2] == similar_leaf
         ][:2]
     if close:
         return f"did you mean {' or '.join(close)}?"
-    inside = [key for key in known if key.rpartition(".")[0] == group]
+    inside = [key for key in keys if key.rpartition(".")[0] == group]
     return f"{group or 'the configuration'} has {', '.join(key.rpartition('.')[2] for key in inside)}"

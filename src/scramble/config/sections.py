@@ -74,7 +74,7 @@ ORDERED = Bound(_ordered, "must be the least and the greatest value")
 
 @dataclass(frozen=True)
 class Run(Section):
-    """Where a run writes."""
+    """The folders and the arm of a run."""
 
     dir: Text
     data: Text
@@ -83,7 +83,7 @@ class Run(Section):
 
 @dataclass(frozen=True)
 class RunToTry(Section):
-    """Where a run is, of which an arm is tried out."""
+    """The folders of a run, and the arm to chat with."""
 
     dir: Text
     data: Text
@@ -92,14 +92,14 @@ class RunToTry(Section):
 
 @dataclass(frozen=True)
 class Objective(Section):
-    """The name of the loss that a file of ``configs/objective`` writes into the section ``trainer``."""
+    """The name of the objective; its file in ``configs/objective`` sets the loss in the section ``trainer``."""
 
     name: Text
 
 
 @dataclass(frozen=True)
 class Model(Section):
-    """A model and how it is loaded; see :func:`scramble.models.load_vlm`."""
+    """A model and its loading options; see :func:`scramble.models.load_vlm`."""
 
     name: Text
     family: FamilyName | None
@@ -116,7 +116,7 @@ class Model(Section):
     new: dict[str, Any] | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """An image is padded to a square or stretched to one."""
+        """Padding to a square and resizing exclude each other."""
         if self.square_padding and self.resize is not None:
             yield (
                 f"{at}.square_padding=true and {at}.resize={self.resize} exclude each other: set "
@@ -126,7 +126,7 @@ class Model(Section):
 
 @dataclass(frozen=True)
 class Recommended(Section):
-    """Hyper-parameters that belong to a model's size; the defaults of the trainer's."""
+    """Hyper-parameters recommended for a model's size; the trainer uses them as defaults."""
 
     learning_rate: Positive
     beta: Positive
@@ -137,7 +137,7 @@ class Recommended(Section):
 
 @dataclass(frozen=True)
 class Inline(Section):
-    """This process."""
+    """The script does the work in its own process."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,10 @@ class Local(Section):
     strategy: Text
 
     def faults(self, at: str) -> Iterator[str]:
-        """The strategy's file must exist, and each job needs as many devices as it has processes."""
+        """The strategy's file must exist, and each job needs one device per process."""
         yield from _strategy(self.strategy, at)
         if self.devices is not None and len(self.devices) < self.num_processes:
-            yield f"{at}.devices={show(self.devices)} must hold at least {at}.num_processes={self.num_processes}"
+            yield f"{at}.devices={show(self.devices)} must contain at least {at}.num_processes={self.num_processes}"
 
 
 @dataclass(frozen=True)
@@ -181,17 +181,17 @@ class Slurm(Section):
     cluster: Literal["slurm", "local", "debug"]
 
     def faults(self, at: str) -> Iterator[str]:
-        """The strategy's file must exist, and every machine runs as many processes."""
+        """The strategy's file must exist, and all machines must run the same number of processes."""
         yield from _strategy(self.strategy, at)
         if self.num_processes % self.num_machines:
             yield f"{at}.num_processes={self.num_processes} must be a multiple of {at}.num_machines={self.num_machines}"
 
 
 def _strategy(strategy: str, at: str) -> Iterator[str]:
-    known = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
+    names = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
     is_path = strategy.endswith((".yaml", ".yml"))
-    if not (Path(strategy).is_file() if is_path else strategy in known):
-        yield f"{at}.strategy={strategy} must be one of {', '.join(known)}, or the path of a .yaml file"
+    if not (Path(strategy).is_file() if is_path else strategy in names):
+        yield f"{at}.strategy={strategy} must be one of {', '.join(names)}, or the path of a .yaml file"
 
 
 Launcher = Annotated[Any, Variants("kind", {"inline": Inline, "local": Local, "slurm": Slurm})]

@@ -1,8 +1,8 @@
 """The sections ``trainer``, ``peft`` and ``model.quantization``: fields of TRL, PEFT and transformers.
 
-Stated here are the fields that ``configs/`` gives a value, so that they can be checked without loading torch. All other
+The fields that ``configs/`` sets are defined here, so that they can be checked without importing torch. All other
 fields of :class:`scramble.training.config.PreferenceConfig` (which derives from ``trl.DPOConfig``), ``peft.LoraConfig``
-and ``transformers.BitsAndBytesConfig`` are looked up in those classes once one of them is set.
+and ``transformers.BitsAndBytesConfig`` are looked up in those classes, which are imported only if such a field is set.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ Scheduler = Literal[
     "warmup_stable_decay",
     "greedy",
 ]
-# What reports a run -> the package that transformers' callback needs.
+# Value of trainer.report_to -> package that transformers' callback needs.
 REPORTERS = {
     "wandb": "wandb",
     "tensorboard": "tensorboard",
@@ -95,7 +95,7 @@ Strategy = Literal["no", "steps", "epoch"]
 
 @dataclass(frozen=True)
 class Watch(Section):
-    """Benchmarks of the validation split that every evaluation scores."""
+    """Benchmarks on the validation split that are scored at every evaluation."""
 
     benchmarks: Annotated[list[Text], NOT_EMPTY]
     limit: Count | None = None
@@ -106,7 +106,7 @@ class Watch(Section):
 
         for name in self.benchmarks:
             if name not in BENCHMARKS:
-                yield f"{at}.benchmarks: no benchmark is called {name}; {hint(name, BENCHMARKS)}"
+                yield f"{at}.benchmarks={name}: there is no such benchmark; {hint(name, BENCHMARKS)}"
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,17 @@ class Trainer(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Names of other versions, with what to use instead."""
+        """Names from other versions, with the key to use instead."""
         return RENAMED
 
     def faults(self, at: str) -> Iterator[str]:
-        """Settings that do not go together."""
+        """Settings must not contradict each other."""
         micro, batch, steps = self.per_device_train_batch_size, self.global_batch_size, self.gradient_accumulation_steps
         if micro is not None and batch is not None and batch % (micro * (steps or 1)):
             times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""
             yield (
                 f"{at}.global_batch_size={batch} must be a multiple of "
-                f"{at}.per_device_train_batch_size={micro}{times}, or null to follow from them"
+                f"{at}.per_device_train_batch_size={micro}{times}, or null to be computed from them"
             )
         if self.feature_cache_dir is not None and self.train_vision:
             yield f"{at}.feature_cache_dir needs a frozen vision tower: set {at}.train_vision=false"
@@ -200,13 +200,13 @@ class Trainer(Section):
     def _loss_faults(self, at: str) -> Iterator[str]:
         losses, weights, smoothing = self.loss_type, self.loss_weights, self.label_smoothing
         if weights is not None and len(weights) != len(losses):
-            yield f"{at}.loss_weights={show(weights)} must hold one weight per loss of {at}.loss_type={show(losses)}"
+            yield f"{at}.loss_weights={show(weights)} must contain one weight per loss of {at}.loss_type={show(losses)}"
         if weights is not None and not any(weights):
-            yield f"{at}.loss_weights={show(weights)} must hold a weight other than 0"
+            yield f"{at}.loss_weights={show(weights)} must contain a weight other than 0"
         if len(set(losses)) != len(losses):
             yield f"{at}.loss_type={show(losses)} must not name a loss twice"
         if smoothing and not set(losses) & set(SMOOTHED):
-            yield f"{at}.label_smoothing={smoothing} must be 0: none of {', '.join(losses)} reads it"
+            yield f"{at}.label_smoothing={smoothing} must be 0: none of the losses {', '.join(losses)} uses it"
         if "robust" in losses and smoothing >= 0.5:
             yield f"{at}.label_smoothing={smoothing} must be below 0.5 for the loss robust"
         if "exo_pair" in losses and not smoothing:
@@ -233,9 +233,9 @@ class Trainer(Section):
 def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
     from transformers.training_args import OptimizerNames
 
-    known = [name.value for name in OptimizerNames]
-    if optim not in known:
-        yield f"{at}={optim}: no optimizer is called so; {hint(optim, known)}"
+    names = [name.value for name in OptimizerNames]
+    if optim not in names:
+        yield f"{at}={optim}: there is no such optimizer; {hint(optim, names)}"
     elif "8bit" in optim or optim.startswith("paged_") or "4bit" in optim:
         package = "torchao" if optim.startswith("adamw_torch") else "bitsandbytes"
         if importlib.util.find_spec(package) is None:
@@ -244,7 +244,7 @@ def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Peft(Section):
-    """A fresh LoRA adapter on the language model: fields of ``peft.LoraConfig``."""
+    """A new LoRA adapter on the language model: fields of ``peft.LoraConfig``."""
 
     r: Count
     lora_alpha: Count
@@ -260,11 +260,11 @@ class Peft(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Short names, with those of PEFT."""
+        """Common short names, with PEFT's names."""
         return {"alpha": "peft.lora_alpha", "dropout": "peft.lora_dropout", "targets": "peft.target_modules"}
 
     def faults(self, at: str) -> Iterator[str]:
-        """A regular expression must compile: PEFT matches it with module names."""
+        """A string must be a valid regular expression, which PEFT matches with module names."""
         try:
             re.compile(self.target_modules if isinstance(self.target_modules, str) else "")
         except re.error as error:
@@ -273,7 +273,7 @@ class Peft(Section):
 
 @dataclass(frozen=True)
 class Quantization(Section):
-    """Weights in fewer bits: fields of ``transformers.BitsAndBytesConfig``."""
+    """Quantised weights: fields of ``transformers.BitsAndBytesConfig``."""
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False
@@ -287,7 +287,7 @@ class Quantization(Section):
         return {name: Any for name, one in parameters.items() if name != "self" and one.kind is not one.VAR_KEYWORD}
 
     def faults(self, at: str) -> Iterator[str]:
-        """One of the two widths."""
+        """Exactly one of the two widths must be selected."""
         if self.load_in_4bit == self.load_in_8bit:
             yield f"{at}: set either load_in_4bit=true or load_in_8bit=true, or {at}=null"
 
@@ -302,14 +302,14 @@ def _further(cls: type) -> dict[str, Any]:
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Field -> annotation that :func:`scramble.config.binding.check` reads; refused fields keep their default."""
-    found = dict(_further(cls))
+    """Field -> annotation for :func:`scramble.config.binding.check`. Refused fields must have their defaults."""
+    annotations = dict(_further(cls))
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name, reason in (refused or {}).items():
         field: Any = fields[name]
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        found[name] = Annotated[Any, _only(default, reason)]
-    return found
+        annotations[name] = Annotated[Any, _only(default, reason)]
+    return annotations
 
 
 def _only(default: Any, reason: str) -> Bound:
@@ -317,18 +317,18 @@ def _only(default: Any, reason: str) -> Bound:
 
 
 def _kind(annotation: Any) -> Any:
-    """An annotation in the terms of this package's checks; what they cannot say is not checked here."""
+    """Convert an annotation to one that the checks support, or to Any, which skips the check."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         kinds = [_kind(arg) for arg in args if arg is not NoneType]
-        # Enumerations come as their text; the text beside them in a union would let anything through.
+        # Enumerations are configured by their values. A str in the same union would accept any text, so drop it.
         named = [kind for kind in kinds if get_origin(kind) is Annotated]
         kinds = named or kinds
         if Any in kinds:
             return Any
         if NoneType in args:
             kinds.append(NoneType)
-        return Union.__getitem__(tuple(kinds))  # kinds known only now
+        return Union.__getitem__(tuple(kinds))  # built at run time
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         values = [item.value for item in annotation]
         allowed = f"must be one of {', '.join(values)}"

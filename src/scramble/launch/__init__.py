@@ -1,8 +1,8 @@
-"""Start jobs elsewhere than in this process: several processes a job, several jobs at a time, or a SLURM cluster.
+"""Starts jobs outside this process: several processes per job, several jobs at a time, or jobs on a SLURM cluster.
 
-The configuration is composed once, here, and written beside the job's log; each job is the same script on that file
-(``scripts/train.py --resolved <job>/config.yaml``), so that all of its processes read one configuration and share one
-run folder. What is known of a job stands in its folder: ``config.yaml``, ``log.txt``, ``status.json``.
+The launching process composes the configuration once and writes it to the job's folder. Each job runs the same script
+on that file (``scripts/train.py --resolved <job>/config.yaml``), so that all processes of a job use the same
+configuration and run folder. A job's folder contains ``config.yaml``, ``log.txt`` and ``status.json``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["launch"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: every script imports this package to ask for one job.
+    # Lazy, because every script imports this package, and launching needs heavier imports.
     if name == "launch":
         from scramble.launch.sweep import launch
 

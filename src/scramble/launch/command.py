@@ -1,4 +1,4 @@
-"""The command lines that a job's processes are started with."""
+"""Command lines that start the processes of a job."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ def job_command(
     """The command that runs a point on one machine.
 
     Args:
-        point: the job; its configuration is on disk already.
+        point: the job; its configuration must be on disk.
         launcher: ``num_processes`` (of the whole job), ``num_machines`` and ``strategy``: the name of a file in
-            ``configs/accelerate`` or a path to one.
-        machine: number of this machine, from 0.
-        address: name or address of machine 0, where there are several.
+            ``configs/accelerate`` or the path of another file.
+        machine: index of this machine, from 0.
+        address: host name or address of machine 0, if there are several machines.
 
     Raises:
-        LaunchError: the strategy's file does not exist, or the processes cannot be dealt out evenly.
+        LaunchError: if the strategy's file does not exist, or the number of processes is not a multiple of the number
+            of machines.
     """
     script = [str(point.script), "--resolved", str(point.folder / CONFIG_FILE)]
     processes, machines = launcher.get("num_processes") or 1, launcher.get("num_machines") or 1
     strategy = launcher.get("strategy") or "ddp"
     file = strategy_file(strategy)
     if processes % machines:
-        raise LaunchError(f"launcher.num_processes={processes} cannot be dealt out to {machines} machines evenly")
+        raise LaunchError(f"launcher.num_processes={processes} must be a multiple of launcher.num_machines={machines}")
     if processes == 1 and strategy == "ddp":
         return [sys.executable, *script]
     place = ["--num_processes", str(processes), "--num_machines", str(machines), "--machine_rank", str(machine)]
     if machines > 1:
         place += ["--main_process_ip", str(address), "--main_process_port", str(launcher.get("port") or PORT)]
     else:
-        place += ["--main_process_port", "0"]  # any free one: several jobs may share the machine
+        place += ["--main_process_port", "0"]  # any free port, because several jobs may share the machine
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *place, *script]
 
 
 def strategy_file(strategy: str) -> Path:
-    """The accelerate configuration of a strategy. Raises LaunchError naming what there is."""
+    """The accelerate configuration file of a strategy. Raises LaunchError with the names of all strategies."""
     file = Path(strategy) if strategy.endswith((".yaml", ".yml")) else STRATEGIES / f"{strategy}.yaml"
     if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in STRATEGIES.glob("*.yaml")))
-        raise LaunchError(f"launcher.strategy={strategy}: no file {file}; there are {known}, or give a path")
+        names = ", ".join(sorted(path.stem for path in STRATEGIES.glob("*.yaml")))
+        raise LaunchError(f"launcher.strategy={strategy}: no file {file}; there are {names}, or write a path")
     return file

@@ -1,4 +1,4 @@
-"""What a started job does about itself: it reads its configuration and notes how it goes."""
+"""The job's side of launching: reads the resolved configuration and records the job's status."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from scramble.storage.files import read_json, write_json
 
 
 def run_resolved(main: Callable[..., Any], file: str | Path) -> None:
-    """Call a script's main with a configuration that was composed before, and note its course beside the file."""
+    """Call a script's main with a resolved configuration, and record the status next to the configuration file."""
     from omegaconf import OmegaConf
 
-    with noted(Path(file).parent):
+    with recorded_status(Path(file).parent):
         main(OmegaConf.load(file))
 
 
 @contextmanager
-def noted(folder: Path) -> Iterator[None]:
-    """Keep ``status.json`` of the job within the block: running, then finished, stopped or failed."""
+def recorded_status(folder: Path) -> Iterator[None]:
+    """Record the status of the job in ``status.json``: running, and after the block finished, stopped or failed."""
     if not is_main_process():
         yield
         return
     file = folder / STATUS_FILE
-    before = read_json(file) if file.exists() else {}
-    note = {
+    previous = read_json(file) if file.exists() else {}
+    record = {
         "status": "running",
-        "attempt": before.get("attempt", 0) + 1,
+        "attempt": previous.get("attempt", 0) + 1,
         "host": socket.gethostname(),
         "process": os.getpid(),
         "started": time.time(),
     }
-    if "job" in before:
-        note["job"] = before["job"]
-    write_json(file, note)
+    if "job" in previous:
+        record["job"] = previous["job"]
+    write_json(file, record)
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         yield
@@ -58,4 +58,4 @@ def noted(folder: Path) -> Iterator[None]:
         outcome["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
-        write_json(file, {**note, **outcome, "ended": time.time()})
+        write_json(file, {**record, **outcome, "ended": time.time()})

@@ -1,4 +1,4 @@
-"""What the points of a sweep are called, by what varies between them."""
+"""Names of the points of a sweep, made from the overrides that vary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def what_varies(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """For each point of a sweep the overrides that are not the same in all of them."""
+    """For each point of a sweep, the overrides that differ between points."""
     tables = [dict(override.lstrip("+").split("=", 1) for override in point if "=" in override) for point in overrides]
     keys = dict.fromkeys(key for table in tables for key in table)
     changing = [key for key in keys if len({table.get(key) for table in tables}) > 1]
@@ -16,7 +16,7 @@ def what_varies(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
 
 
 def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[str, Any]:
-    """Give an arm's folder a name that says what varies, unless it says so already or was named by hand."""
+    """Add the varying overrides to the arm's name, unless the user set the name or nothing else varies."""
     run, objective, seed = config["run"], config["objective"], config["seed"]
     if run["arm"] != f"{objective['name']}-seed{seed}":
         return config
@@ -28,7 +28,7 @@ def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[st
 
 
 def slug(varied: Mapping[str, str]) -> str:
-    """What varies, as part of a folder's name: ``trainer.beta=0.1`` becomes ``beta0.1``."""
+    """The varying overrides as part of a folder's name: ``trainer.beta=0.1`` becomes ``beta0.1``."""
     parts = (
         f"{key.rpartition('.')[2]}{'-' if not value[:1].isdigit() else ''}{value}" for key, value in varied.items()
     )

@@ -1,4 +1,4 @@
-"""The points of a sweep: which configurations run, what each is called, where it is noted, and whether it is done."""
+"""The points of a sweep: their configurations, names, folders and status."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
 
 
 class LaunchError(ValueError):
-    """Jobs that cannot be started. The message says which and the way out."""
+    """Jobs that cannot be started. The message names them and says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One job: a script and its configuration.
 
-    ``varied`` holds what tells it from the other points of its sweep (override -> value, as given); ``key`` is the
-    content of its configuration and of the files that it reads; ``folder`` holds its configuration, log and status.
+    Attributes:
+        script: the script to run.
+        varied: the overrides that distinguish it from the other points of its sweep (key -> value as typed).
+        config: its composed configuration.
+        key: content key of the configuration and of the files that the job reads.
+        folder: folder of its configuration, log and status.
     """
 
     script: Path
@@ -38,12 +42,12 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What tells it from the others, in words; the script's name where there are no others."""
+        """The overrides that distinguish this point from the others; the script's name if there are no others."""
         return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or self.script.stem
 
     @property
     def stage_file(self) -> Path | None:
-        """The file that says that the stage is finished; None where every item is kept by itself (evaluation)."""
+        """The ``stage.json`` that the job writes; None for scripts that have no such file, like evaluate.py."""
         run = self.config["run"]
         if self.config.get("shard") is not None or self.script.stem not in ("generate", "train"):
             return None
@@ -58,12 +62,12 @@ def make_points(
 
     Args:
         script: the script that each point runs.
-        configs: composed configurations.
-        overrides: for each its command-line overrides (``key=value``).
-        folder: where the points' folders go.
+        configs: the composed configuration of each point.
+        overrides: the command-line overrides (``key=value``) of each point.
+        folder: parent of the points' folders.
 
     Raises:
-        LaunchError: two points write to the same folder.
+        LaunchError: if two points would write to the same folder.
     """
     varied = what_varies(overrides)
     configs = [
@@ -76,14 +80,15 @@ def make_points(
         key = point_key(script, config, folder_key)
         name = slug(changed) or script.stem
         points.append(Point(script, changed, config, key, folder / f"{name[:80]}-{key[:8]}"))
-    _check_apart(points)
+    _check_folders(points)
     return points
 
 
 def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> str:
-    """Content of a configuration as far as results depend on it, and of the files and local models that it reads.
+    """Content key of the settings that affect the results, and of the files and local models that the job reads.
 
-    ``folder_key`` gives the content key of a model's folder; points of a sweep share one that reads each once.
+    ``folder_key`` computes the content key of a model's folder. The points of a sweep share a cached one, so that each
+    folder is read once.
     """
     parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "show_batch", "dry_run")}
     if "trainer" in parts:
@@ -93,21 +98,21 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
         parts["inputs"] |= model_keys(parts["pairs"], folder_key)
     if "model" in parts:
         parts["model"] = model_content(parts["model"], folder_key)
-    if script.stem == "evaluate":  # it scores what has been trained by then
+    if script.stem == "evaluate":  # its result depends on the arms that are trained at this time
         arms = sorted(Path(config["run"]["dir"]).glob(f"train/*/{STAGE_FILE}"))
         parts["arms_trained"] = {path.parent.name: file_key(path) for path in arms}
     return content_key(script.stem, parts)
 
 
 def status(point: Point) -> dict[str, Any]:
-    """What is noted of a point: ``status`` is new, submitted, running, finished, stopped, killed or failed."""
+    """The recorded status of a point. ``status`` is new, submitted, running, finished, stopped, killed or failed."""
     file = point.folder / STATUS_FILE
     if not file.exists():
         return {"status": "new"}
-    noted: dict[str, Any] = read_json(file)
-    if noted["status"] == "finished" and (stage := point.stage_file) is not None and not _stage_finished(stage):
-        return {"status": "new"}  # its folder was removed since
-    return noted
+    record: dict[str, Any] = read_json(file)
+    if record["status"] == "finished" and (stage := point.stage_file) is not None and not _stage_finished(stage):
+        return {"status": "new"}  # the result was removed
+    return record
 
 
 def _stage_finished(file: Path) -> bool:
@@ -117,24 +122,24 @@ def _stage_finished(file: Path) -> bool:
         return False
 
 
-def _check_apart(points: Sequence[Point]) -> None:
-    """Points of a sweep must not share what they write, and points that share data must agree on it."""
+def _check_folders(points: Sequence[Point]) -> None:
+    """Raise LaunchError if points would write to the same folder, or share a data folder but need different data."""
     places = Counter(str(point.stage_file) for point in points if point.stage_file is not None)
     shared = [place for place, count in places.items() if count > 1]
     if shared:
         one, two = [point.label for point in points if str(point.stage_file) == shared[0]][:2]
         key = "run.arm" if points[0].script.stem == "train" else "run.data"
         raise LaunchError(
-            f"{one} and {two} would both write {Path(shared[0]).parent}: give each its own, for instance "
+            f"{one} and {two} would both write to {Path(shared[0]).parent}: set separate folders, for example "
             f"{key}='...${{{next(iter(points[0].varied), 'seed')}}}'"
         )
-    made: dict[str, tuple[str, Point]] = {}
+    first_by_data: dict[str, tuple[str, Point]] = {}
     for point in points:
         parts = {name: point.config.get(name) for name in ("data", "pairs", "data_seed")}
-        key, first = made.setdefault(str(point.config["run"]["data"]), (content_key(parts), point))
+        key, first = first_by_data.setdefault(str(point.config["run"]["data"]), (content_key(parts), point))
         if key != content_key(parts):
             raise LaunchError(
-                f"{first.label} and {point.label} need different data in the one folder {point.config['run']['data']}: "
-                "let name=... or run.data=... vary with it"
+                f"{first.label} and {point.label} need different data in the same folder "
+                f"{point.config['run']['data']}: let name=... or run.data=... vary too"
                 + (", or fix data_seed" if parts["data_seed"] != first.config.get("data_seed") else "")
             )

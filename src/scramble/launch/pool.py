@@ -1,4 +1,4 @@
-"""Jobs on this machine: a bounded number at a time, each in processes of its own."""
+"""Runs jobs on this machine, a limited number at a time, each in separate processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command, the file that takes what it prints (None: this terminal), and what to add to its environment."""
+    """A command, the log file for its output (None: this terminal), and variables to add to its environment."""
 
     command: Sequence[str]
     log: Path | None
@@ -33,35 +33,35 @@ def run_pool(
     """Run tasks, at most ``jobs`` at a time, in order.
 
     Args:
-        tasks: what to run.
-        jobs: how many at a time.
-        devices: for each place in the pool the GPUs that its tasks see; None shows all to all.
-        ended: told (task number, exit status) of each task that ends; negative: killed by that signal.
+        tasks: tasks to run.
+        jobs: maximum number of tasks at a time.
+        devices: for each slot of the pool, the GPUs that its tasks see; None shows all GPUs to all tasks.
+        ended: called with (task number, exit status) when a task ends; a negative status is the signal that killed it.
 
-    When this process is asked to stop, so are the running tasks; it waits until they have saved, and goes. A second
-    Ctrl-C ends them at once.
+    If this process receives a stop signal, it asks the running tasks to stop and waits until they have saved. A second
+    Ctrl-C kills them immediately.
     """
     waiting = list(range(len(tasks)))[::-1]
-    running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # place -> task number, process
+    running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # slot -> task number, process
     try:
-        with interrupt.keeping(lambda: "the jobs have saved; the same command runs what is not finished"):
+        with interrupt.resumable(lambda: "the jobs have saved; the same command runs the unfinished ones"):
             while waiting or running:
-                for place in range(jobs):
-                    if place not in running and waiting:
+                for slot in range(jobs):
+                    if slot not in running and waiting:
                         number = waiting.pop()
-                        seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices[place])} if devices else {}
-                        running[place] = (number, start(tasks[number], seen))
+                        visible = {"CUDA_VISIBLE_DEVICES": ",".join(devices[slot])} if devices else {}
+                        running[slot] = (number, start(tasks[number], visible))
                 time.sleep(POLL_SECONDS)
-                for place, (number, process) in list(running.items()):
+                for slot, (number, process) in list(running.items()):
                     if process.poll() is not None:
-                        del running[place]
+                        del running[slot]
                         ended(number, process.returncode)
     finally:
         _stop([process for _, process in running.values()])
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to save and end, and wait for them; a second Ctrl-C kills them."""
+    """Ask processes to save and stop, and wait for them; a second Ctrl-C kills them."""
     for process in processes:
         ask_to_stop(process)
     try:
@@ -72,14 +72,14 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         raise interrupt.Stopped(
-            "stopped at once by a second Ctrl-C: what the running jobs did since their last checkpoints is lost; the "
-            "same command runs what is not finished",
+            "stopped immediately by a second Ctrl-C: work of the jobs since their last checkpoints is lost; the "
+            "same command runs the unfinished ones",
             interrupt.EXIT_AT_ONCE,
         ) from None
 
 
 def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a task in a session of its own, so that a Ctrl-C here does not cut it off while it saves."""
+    """Start a task in a new session, so that a Ctrl-C on this terminal does not interrupt it while it saves."""
     with ExitStack() as stack:
         log = None
         if task.log is not None:
@@ -96,13 +96,17 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a job to save and end: its own processes, where a launcher stands between, which would give them 30 s."""
+    """Send SIGTERM to the training processes of a job, so that they save and stop.
+
+    The signal is sent to the processes with a rank and not to ``accelerate launch`` above them, which would kill them
+    after 30 s.
+    """
     try:
-        family = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return
-    ranked = {child.pid for child in family if "LOCAL_RANK" in _environment(child)}
-    workers = [child for child in family if child.pid in ranked and child.ppid() not in ranked]
+    ranked = {child.pid for child in children if "LOCAL_RANK" in _environment(child)}
+    workers = [child for child in children if child.pid in ranked and child.ppid() not in ranked]
     for worker in workers:
         _signal(worker.pid)
     if not workers:

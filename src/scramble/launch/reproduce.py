@@ -1,4 +1,4 @@
-"""A paper's table: the runs it needs, run or reused through the scripts, and measured next to published numbers."""
+"""Reproduces a paper's table: starts or reuses the runs it needs, and lists measured next to published numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY_SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class Step:
-    """One command: a script with its overrides; ``makes`` are files that stand when it is finished."""
+    """One command: a script with its overrides; ``makes`` lists files that exist when the command has finished."""
 
     run: str
     script: str
@@ -41,7 +41,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """The script, and which evaluation it is where a run has several."""
+        """The script's name, with the name of the evaluation if a run has several."""
         folder = next((o.partition("=")[2] for o in self.overrides if o.startswith("folder=")), "evaluation")
         return self.script + (f" ({folder.removeprefix('evaluation-')})" if folder != "evaluation" else "")
 
@@ -50,11 +50,11 @@ class Step:
         return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.overrides]
 
     def line(self) -> str:
-        """The command as one types it in the project's folder."""
+        """The command as typed in the project's folder."""
         return shlex.join(["python", f"scripts/{self.script}.py", *self.overrides])
 
     def missing(self) -> list[Path]:
-        """What is not there or not finished."""
+        """The files that do not exist or are not finished."""
         return [path for path in self.makes if not _finished(path)]
 
 
@@ -74,31 +74,34 @@ def plan(
 
     Args:
         runs: name -> ``objectives`` and, under ``size``, ``config`` (overrides of every command) and ``evaluations``
-            (folder -> overrides). The runs share their data, but for those with ``own_data``.
-        more: overrides of every command that go last.
+            (folder -> overrides). The runs share a data folder, except those with ``own_data``.
+        folder: folder of the table.
+        size: ``full`` or ``tiny``.
+        seeds: training seeds.
+        more: overrides to append to every command.
     """
     steps = []
     for name, run in runs.items():
-        own = Path(folder) / name
-        sized = run[size]
-        data = f"run.data={(own if run.get('own_data') else Path(folder)) / 'data'}"
-        shared = (*sized["config"], f"run.dir={own}", data)
+        run_dir = Path(folder) / name
+        settings = run[size]
+        data = f"run.data={(run_dir if run.get('own_data') else Path(folder)) / 'data'}"
+        shared = (*settings["config"], f"run.dir={run_dir}", data)
         arms = [f"{objective}-seed{seed}" for objective in run["objectives"] for seed in seeds]
         sweep = (f"objective={','.join(run['objectives'])}", f"seed={','.join(map(str, seeds))}")
-        made = tuple(own / "train" / arm / STAGE_FILE for arm in arms)
-        steps.append(Step(name, "train", ("-m", *shared, *sweep, *more), made))
-        for evaluation, overrides in sized["evaluations"].items():
-            scored = tuple(
-                own / _results(evaluation, (*overrides, *more)) / arm / benchmark / "result.json"
+        stage_files = tuple(run_dir / "train" / arm / STAGE_FILE for arm in arms)
+        steps.append(Step(name, "train", ("-m", *shared, *sweep, *more), stage_files))
+        for evaluation, overrides in settings["evaluations"].items():
+            result_files = tuple(
+                run_dir / _results(evaluation, (*overrides, *more)) / arm / benchmark / "result.json"
                 for arm in ("base", *arms)
                 for benchmark in _benchmarks(overrides)
             )
-            steps.append(Step(name, "evaluate", (*shared, *overrides, f"folder={evaluation}", *more), scored))
+            steps.append(Step(name, "evaluate", (*shared, *overrides, f"folder={evaluation}", *more), result_files))
     return steps
 
 
 def _results(evaluation: str, overrides: Sequence[str]) -> str:
-    """The folder that an evaluation writes to: a limit among its overrides has one of its own."""
+    """The folder that an evaluation writes to, which depends on a ``limit`` in its overrides."""
     limits = [override.partition("=")[2] for override in overrides if override.startswith("limit=")]
     return results_folder(evaluation, int(limits[-1]) if limits and limits[-1] != "null" else None)
 
@@ -107,7 +110,7 @@ def _benchmarks(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         if override.startswith("benchmark="):
             return [name.strip() for name in override.partition("=")[2].strip("[]").split(",")]
-    raise StageError(f"an evaluation names no benchmark: {' '.join(overrides)}")
+    raise StageError(f"an evaluation of the table has no override benchmark=...: {' '.join(overrides)}")
 
 
 def reproduce(
@@ -120,29 +123,35 @@ def reproduce(
     only: Sequence[str] | None = None,
     list_only: bool = False,
 ) -> Path | None:
-    """Run what a table still needs and write ``table.md`` and ``table.json`` into ``folder``.
+    """Run the missing steps of a table and write ``table.md`` and ``table.json`` to ``folder``.
 
     Args:
         table: ``name``, ``notes``, ``columns``, ``runs`` and ``against`` (the method that the others of a run are
-            tested against; the base if left out), see ``configs/table``.
-        only: of runs and objectives those named only.
-        list_only: say what is needed and what is finished, run nothing.
+            tested against; by default the base), see ``configs/table``.
+        folder: folder of the table and its runs.
+        size: ``full`` or ``tiny``.
+        seeds: training seeds.
+        more: overrides to append to every command.
+        only: names of runs and objectives to select; None selects all.
+        list_only: log which steps are finished, and run nothing.
+
     Returns:
-        The table's Markdown file, None where nothing was run.
+        The table's Markdown file; None if ``list_only``.
+
     Raises:
-        StageError: an unknown size or run, a command that failed.
+        StageError: if size or run is unknown, or a command fails.
     """
     if size not in SIZES:
         raise StageError(f"size={size}: choose {' or '.join(SIZES)}")
     runs = _selected(table["runs"], only)
     steps = plan(runs, folder, size=size, seeds=seeds, more=more)
-    _tell(steps)
+    _list(steps)
     if list_only:
         return None
     journal = Path(folder) / "finished.json"
     finished: list[str] = read_json(journal) if journal.exists() else []
     for step in steps:
-        # Finished by another command: the stages themselves tell whether it is the same work, and reuse or refuse it.
+        # If another command wrote the files, run the step: its stages compare the settings, then reuse or refuse.
         if step.missing() or step.line() not in finished:
             _run(step)
             finished.append(step.line())
@@ -151,7 +160,7 @@ def reproduce(
 
 
 def _selected(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
-    """The runs and objectives named by ``only``; naming none of a run's objectives takes them all."""
+    """The runs and objectives named by ``only``. If it names no objective, all objectives are selected."""
     if not only:
         return dict(runs)
     objectives = {name for run in runs.values() for name in run["objectives"]}
@@ -160,15 +169,15 @@ def _selected(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, 
             f"only={unknown[0]}: this table has the runs {', '.join(runs)} and the objectives "
             f"{', '.join(sorted(objectives))}"
         )
-    wanted = [name for name in only if name in runs] or list(runs)
-    kept = {name: dict(runs[name]) for name in wanted}
+    names = [name for name in only if name in runs] or list(runs)
+    selected = {name: dict(runs[name]) for name in names}
     if any(name in objectives for name in only):
-        for run in kept.values():
+        for run in selected.values():
             run["objectives"] = [name for name in run["objectives"] if name in only]
-    return {name: run for name, run in kept.items() if run["objectives"]}
+    return {name: run for name, run in selected.items() if run["objectives"]}
 
 
-def _tell(steps: Sequence[Step]) -> None:
+def _list(steps: Sequence[Step]) -> None:
     for step in steps:
         missing = len(step.missing())
         state = "finished" if not missing else f"{len(step.makes) - missing} of {len(step.makes)} finished"
@@ -180,12 +189,12 @@ def _run(step: Step) -> None:
     log.info(f"running: {step.line()}")
     started = time.monotonic()
     codes: list[int] = []
-    # In the pool, where a Ctrl-C lets the command save: subprocess.run would kill it.
+    # run_pool lets the command save after a Ctrl-C; subprocess.run would kill it.
     run_pool([Task(step.command, None, {})], 1, None, lambda _, code: codes.append(code))
     if codes[0] or step.missing():
-        lacking = ", ".join(map(str, step.missing()[:3]))
-        reason = f"ended with status {codes[0]}" if codes[0] else f"left {lacking} unfinished"
-        raise StageError(f"{step.line()}\n{reason}; what is finished is kept, the same command resumes from there")
+        missing = ", ".join(map(str, step.missing()[:3]))
+        reason = f"exited with status {codes[0]}" if codes[0] else f"did not write {missing}"
+        raise StageError(f"{step.line()}\n{reason}; finished work is kept, and the same command resumes from there")
     log.info(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
 
 
@@ -210,10 +219,10 @@ def _write(
             methods[f"{name}{KEY_SEPARATOR}{method}"] = (run["rows"][method], run["rows"]["base"])
     against = table.get("against", "base")
     measured = _measured(runs, folder, size, against, more)
-    made = reproduced.beside(columns, methods, measured, baseline=against)
-    made.notes = [*_preface(size, seeds, against), *table.get("notes", ()), *made.notes]
+    comparison = reproduced.compare_with_paper(columns, methods, measured, baseline=against)
+    comparison.notes = [*_preface(size, seeds, against), *table.get("notes", ()), *comparison.notes]
     title = f"{table['name']}, {size}"
-    write_text(folder / "table.md", reproduced.as_markdown(made, title))
+    write_text(folder / "table.md", reproduced.as_markdown(comparison, title))
     write_json(
         folder / "table.json",
         {
@@ -221,14 +230,14 @@ def _write(
             "size": size,
             "seeds": list(seeds),
             "columns": [column.title for column in columns],
-            "rows": {label: [dataclasses.asdict(cell) for cell in cells] for label, cells in made.rows.items()},
-            "notes": made.notes,
+            "rows": {label: [dataclasses.asdict(cell) for cell in cells] for label, cells in comparison.rows.items()},
+            "notes": comparison.notes,
             "environment": environment(),
         },
     )
-    for shown in reproduced.by_column(made, title):
+    for shown in reproduced.by_column(comparison, title):
         show(shown.rich())
-    for note in made.notes:
+    for note in comparison.notes:
         log.info(f"- {note}")
     log.info(f"table: {folder / 'table.md'}")
     return folder / "table.md"
@@ -237,13 +246,13 @@ def _write(
 def _preface(size: str, seeds: Sequence[int], against: str) -> Iterator[str]:
     if size == "tiny":
         yield (
-            "size=tiny: tiny models, the embedded world and a few steps. It shows that every part fits; its numbers "
-            "stand for nothing."
+            "size=tiny: tiny models, the embedded world and a few steps. This is a smoke test of the whole pipeline; "
+            "the scores are meaningless."
         )
     yield (
-        f"Measured: percent ± a standard error over items, {len(seeds)} training seed{'s' * (len(seeds) > 1)}; in "
+        f"Measured: percent ± standard error over items, {len(seeds)} training seed{'s' * (len(seeds) > 1)}; in "
         f"brackets the difference to {'the base' if against == 'base' else f'{against} of the same run'} on the same "
-        "items, in points, with its 95 % interval. Published: as printed, in brackets the gain over the published base."
+        "items, in points, with its 95 % interval. Published: as printed; in brackets the gain over the published base."
     )
 
 
@@ -257,15 +266,15 @@ def _column(column: Mapping[str, Any], size: str) -> PaperColumn:
 def _measured(
     runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str, more: Sequence[str]
 ) -> dict[str, list[ScoreRow]]:
-    """Rows by evaluation folder; methods are keyed ``<run>/<objective>``."""
+    """Rows by evaluation folder; the methods are named ``<run>/<objective>``."""
     from scramble.reporting import comparison
 
-    found: dict[str, list[ScoreRow]] = {}
+    rows_by_folder: dict[str, list[ScoreRow]] = {}
     for name, run in runs.items():
         for evaluation, overrides in run[size]["evaluations"].items():
             place = folder / name / _results(evaluation, (*overrides, *more))
             rows = comparison.compare(comparison.find_methods(place), [against])
-            found.setdefault(evaluation, []).extend(
+            rows_by_folder.setdefault(evaluation, []).extend(
                 dataclasses.replace(row, method=f"{name}{KEY_SEPARATOR}{row.method}") for row in rows
             )
-    return found
+    return rows_by_folder

@@ -1,7 +1,7 @@
-"""Jobs on a SLURM cluster through submitit: an array of jobs, requeued where they were stopped.
+"""Runs jobs on a SLURM cluster with submitit, as a job array that is requeued before a time limit.
 
-Submitit and not Hydra's launcher around it: that one waits on the login node, ends at the first job that failed without
-a word on the others, knows nothing of finished ones, and runs one process a task.
+This module uses submitit directly instead of Hydra's submitit launcher. The launcher waits on the login node, stops at
+the first failed job without reporting on the others, does not skip finished jobs, and runs one process per task.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from scramble.launch.pool import ask_to_stop
 from scramble.storage.files import write_json
 
 POLL_SECONDS = 10.0
-GRACE_SECONDS = 600.0  # for a step and its checkpoint, after SLURM's warning
+GRACE_SECONDS = 600.0  # for finishing a step and writing its checkpoint after SLURM's warning
 
 
 class Job:
-    """What runs on each machine of a job. Submitit calls it there, and ``checkpoint`` when SLURM warns."""
+    """Runs on each machine of a job. Submitit calls the instance, and ``checkpoint`` on SLURM's warning signal."""
 
     def __init__(self, point: Point, launcher: Mapping[str, Any]) -> None:
         self.point, self.launcher = point, dict(launcher)
@@ -43,19 +43,21 @@ class Job:
             raise RuntimeError(f"{self.point.label}: exit status {code}, see {log}")
 
     def checkpoint(self) -> Any:
-        """Have the job save, and say how it goes on: the same command again."""
+        """Let the job save, and tell submitit to requeue the same command, which resumes."""
         import submitit
 
         if self._process is not None:
             ask_to_stop(self._process)
-            if not _ends(self._process.pid, GRACE_SECONDS):
-                self._process.kill()  # it goes on from an earlier checkpoint
+            if not _ends_within(self._process.pid, GRACE_SECONDS):
+                self._process.kill()  # the requeued job resumes from an earlier checkpoint
         return submitit.helpers.DelayedSubmission(Job(self.point, self.launcher))
 
 
-def _ends(pid: int, seconds: float) -> bool:
-    """Whether a child process ends within some time. Popen's own ``wait`` would block itself in a signal handler that
-    interrupts it."""
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Whether a child process ends within some time.
+
+    ``Popen.wait`` cannot be used: in a signal handler that interrupts another ``wait`` it would deadlock.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -68,15 +70,15 @@ def _ends(pid: int, seconds: float) -> bool:
 
 
 def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -> list[Any]:
-    """Submit the points as one job array; returns submitit's jobs and notes each in its point's folder.
+    """Submit the points as one job array, record each job in its point's folder, and return submitit's jobs.
 
     Args:
-        points: jobs, their configurations on disk.
+        points: the jobs; their configurations must be on disk.
         launcher: see ``configs/launcher/slurm.yaml``.
-        folder: for submitit's own files.
+        folder: folder for submitit's files.
 
     Raises:
-        LaunchError: no SLURM here, or sbatch refuses.
+        LaunchError: if SLURM is not available or refuses the jobs.
     """
     try:
         import submitit
@@ -109,7 +111,7 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
 
 
 def _slurm_only(launcher: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that only SLURM knows; those without a value are left to the cluster."""
+    """Options that exist only on SLURM; for those without a value the cluster's defaults apply."""
     names = ("partition", "account", "qos", "constraint", "setup")
     options = {name: launcher[name] for name in names if launcher.get(name) is not None}
     options |= {"signal_delay_s": launcher["warn_seconds"], "additional_parameters": dict(launcher["options"] or {})}
@@ -119,18 +121,18 @@ def _slurm_only(launcher: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def under_way(point: Point, folder: Path, cluster: str) -> bool:
-    """Whether a job submitted earlier for this point waits or runs, as far as the cluster says."""
-    noted = status(point)
-    if cluster != "slurm" or noted["status"] not in ("submitted", "running", "stopped") or "job" not in noted:
+def is_queued_or_running(point: Point, folder: Path, cluster: str) -> bool:
+    """Whether SLURM reports that a job submitted earlier for this point is queued or running."""
+    record = status(point)
+    if cluster != "slurm" or record["status"] not in ("submitted", "running", "stopped") or "job" not in record:
         return False
     import submitit
 
-    return not submitit.SlurmJob(folder / "%j", noted["job"]).done()
+    return not submitit.SlurmJob(folder / "%j", record["job"]).done()
 
 
 def wait_for_jobs(jobs: Sequence[Any], ended: Callable[[int], None], *, slurm: bool) -> None:
-    """Wait until every job has ended, telling the number of each as it does."""
+    """Wait until all jobs have ended; call ``ended`` with the number of each job when it ends."""
     waiting = dict(enumerate(jobs))
     pause = POLL_SECONDS if slurm else 0.2
     while waiting:

@@ -1,4 +1,4 @@
-"""A search over the values of a training run with Optuna: plain trials, each a job in a process of its own."""
+"""Hyper-parameter search with Optuna: each trial is a training job in a separate process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-# Not in the configuration's file: what is given there would be merged with it.
+# Not in the YAML file, because Hydra would merge a user's search space with it instead of replacing it.
 SPACE: Mapping[str, Any] = {
     "trainer.beta": {"low": 0.02, "high": 0.5, "log": True},
     "trainer.learning_rate": {"low": 1e-6, "high": 1e-4, "log": True},
@@ -29,34 +29,35 @@ SPACE: Mapping[str, Any] = {
 def search(
     cfg: DictConfig, *, trials: int, number: str, direction: str, space: Mapping[str, Any] | None, storage: str
 ) -> dict[str, Any]:
-    """Run trials until there are ``trials`` finished ones; a study that was stopped goes on.
+    """Run trials until ``trials`` of them are finished. A stopped study resumes.
 
     Args:
         cfg: a composed configuration of ``scripts/train.py``.
-        trials: how many in all.
-        number: of the last log row, see ``metrics.jsonl``.
+        trials: total number of finished trials.
+        number: name of the metric to optimise, from the last row of ``metrics.jsonl``.
         direction: ``minimize`` or ``maximize``.
-        space: key of the configuration -> choices, or ``{low, high, log, int}``; None takes :data:`SPACE`.
-        storage: Optuna's database.
+        space: configuration key -> choices, or ``{low, high, log, int}``; None uses :data:`SPACE`.
+        storage: URL of Optuna's database.
 
     Returns:
         The best trial: ``value``, ``params``, ``arm``.
+
     Raises:
-        LaunchError: Optuna is not installed, a key or range makes no sense, or a run does not log the number.
+        LaunchError: if Optuna is not installed, a key or range is invalid, or a run does not log the metric.
     """
     try:
         import optuna
     except ImportError as error:
         raise LaunchError("scripts/study.py needs Optuna: pip install 'scramble[study]'") from error
     Path(cfg.run.dir).mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that fails ends the search with its own message
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial ends the search with its own message
     study = optuna.create_study(
         study_name="scramble",
         storage=storage,
         direction="minimize" if direction == "minimize" else "maximize",
         load_if_exists=True,
     )
-    _go_on_with_killed(study)
+    _requeue_killed(study)
 
     def run(trial: Trial) -> float:
         values = {key: _suggest(trial, key, choice) for key, choice in (space or SPACE).items()}
@@ -65,21 +66,21 @@ def search(
     def finished() -> int:
         return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
 
-    def tell(_: Any, trial: Any) -> None:
+    def report(_: Any, trial: Any) -> None:
         if trial.value is not None:
             log.info(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
 
     while finished() < trials:
-        # A seed for each trial: a search that goes on asks for what an uninterrupted one would have asked for.
+        # A new seed for each trial, so that a resumed search suggests the same values as an uninterrupted one.
         study.sampler = optuna.samplers.TPESampler(seed=100_000 * cfg.seed + len(study.trials))
-        study.optimize(run, n_trials=1, callbacks=[tell])
+        study.optimize(run, n_trials=1, callbacks=[report])
     best = study.best_trial
     log.info(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
     return {"value": best.value, "params": best.params, "arm": f"trial{best.number:03d}-seed{cfg.seed}"}
 
 
-def _go_on_with_killed(study: Any) -> None:
-    """Trials that a killed search left running are asked for again with the same values."""
+def _requeue_killed(study: Any) -> None:
+    """Mark trials that a killed search left running as failed, and enqueue their values again."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -98,7 +99,7 @@ def _suggest(trial: Trial, key: str, choice: Any) -> Any:
             else trial.suggest_float(key, low, high, log=log)
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise LaunchError(f"study.space.{key}: {choice}: give a list, or low and high ({error})") from error
+        raise LaunchError(f"study.space.{key}: {choice}: write a list, or low and high ({error})") from error
 
 
 def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: str) -> float:
@@ -115,10 +116,10 @@ def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: s
     arm = f"trial{trial:03d}-seed{cfg.seed}"
     OmegaConf.update(point, "run.arm", arm)
     resolved: Any = OmegaConf.to_container(point, resolve=True)
-    here = {"kind": "local", "jobs": 1} if resolved["launcher"]["kind"] == "inline" else resolved["launcher"]
+    launcher = {"kind": "local", "jobs": 1} if resolved["launcher"]["kind"] == "inline" else resolved["launcher"]
     script = Path(sys.argv[0]).with_name("train.py")
-    launch(script, [resolved], [[]], Path(cfg.run.dir) / "jobs", here)
+    launch(script, [resolved], [[]], Path(cfg.run.dir) / "jobs", launcher)
     last = read_json(Path(cfg.run.dir) / "train" / arm / STAGE_FILE)["summary"]["last"]
     if number not in last:
-        raise LaunchError(f"study.number={number}: the run logs no such number; it logs {', '.join(sorted(last))}")
+        raise LaunchError(f"study.number={number}: the run logs no such metric; it logs {', '.join(sorted(last))}")
     return float(last[number])

@@ -1,4 +1,4 @@
-"""The table and plot of a sweep: what varied, how each point went, and the numbers of its last step."""
+"""The table and plot of a sweep: the varied settings, the status of each point, and the metrics of its last step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scramble.storage.files import atomic_path, read_json, write_json, write_tex
 
 log = logging.getLogger(__name__)
 
-# In the order in which they are looked for, as columns and as the plot's number.
+# Metrics shown as columns, in this order; the plot shows the first one.
 PREFERRED = ("eval_rewards/accuracies", "eval_loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
 
 
 def write_table(points: Sequence[Point], folder: Path) -> None:
-    """Write ``<script>.md``, ``<script>.json`` and, where points have numbers, ``<script>.png``; print the table."""
+    """Write ``<script>.md``, ``<script>.json`` and, if points have metrics, ``<script>.png``; print the table."""
     name = points[0].script.stem
     rows = [_row(point) for point in points]
     numbers = _columns(rows)
@@ -35,18 +35,18 @@ def write_table(points: Sequence[Point], folder: Path) -> None:
 
 
 def _row(point: Point) -> dict[str, Any]:
-    note = status(point)
+    record = status(point)
     row: dict[str, Any] = {
         "varied": dict(point.varied),
-        "status": note["status"],
-        "error": note.get("error"),
+        "status": record["status"],
+        "error": record.get("error"),
         "numbers": {},
-        "attempts": note.get("attempt", 0),
+        "attempts": record.get("attempt", 0),
         "seconds": None,
         "folder": str(point.folder),
     }
-    if note["status"] == "finished" and "ended" in note:
-        row["seconds"] = note["ended"] - note["started"]
+    if record["status"] == "finished" and "ended" in record:
+        row["seconds"] = record["ended"] - record["started"]
         if point.script.stem == "train" and (stage := point.stage_file) is not None:
             summary = read_json(stage)["summary"]
             row["arm"] = point.config["run"]["arm"]
@@ -59,9 +59,9 @@ def _varied(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
-    known = dict.fromkeys(name for row in rows for name in row["numbers"])
-    watched = [name for name in known if is_benchmark_score(name)]
-    return [*watched, *(name for name in PREFERRED if name in known)]
+    names = dict.fromkeys(name for row in rows for name in row["numbers"])
+    benchmarks = [name for name in names if is_benchmark_score(name)]
+    return [*benchmarks, *(name for name in PREFERRED if name in names)]
 
 
 def _values(row: dict[str, Any], titles: Sequence[str]) -> list[Any]:
@@ -70,17 +70,17 @@ def _values(row: dict[str, Any], titles: Sequence[str]) -> list[Any]:
 
 
 def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:
-    """The number against the one key that varies if it is numeric, else a dot a point."""
+    """Plot the metric against the varied key if there is one numeric key, else one dot per point."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = [row for row in rows if number in row["numbers"]]
+    plotted = [row for row in rows if number in row["numbers"]]
     keys = _varied(rows)
-    figure = Figure(figsize=(6, 3.2 if len(keys) == 1 else 1.2 + 0.3 * len(found)))
+    figure = Figure(figsize=(6, 3.2 if len(keys) == 1 else 1.2 + 0.3 * len(plotted)))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    places = _numeric(found, keys)
-    values = [row["numbers"][number] for row in found]
+    places = _numeric(plotted, keys)
+    values = [row["numbers"][number] for row in plotted]
     if places is not None:
         axes.plot(*zip(*sorted(zip(places, values, strict=True)), strict=True), marker="o")
         if min(places) > 0 and max(places) >= 10 * min(places):
@@ -88,9 +88,9 @@ def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:
         axes.set_xlabel(keys[0])
         axes.set_ylabel(number)
     else:
-        labels = [", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in row["varied"].items()) for row in found]
-        axes.plot(values, range(len(found)), "o")
-        axes.set_yticks(range(len(found)), labels, fontsize=7)
+        labels = [", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in row["varied"].items()) for row in plotted]
+        axes.plot(values, range(len(plotted)), "o")
+        axes.set_yticks(range(len(plotted)), labels, fontsize=7)
         axes.set_xlabel(number)
         axes.invert_yaxis()
     axes.grid(alpha=0.3)

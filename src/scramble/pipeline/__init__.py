@@ -1,6 +1,7 @@
-"""The stages as the scripts call them: plain values in, a finished folder out, finished work reused.
+"""The stages that the scripts call. A stage takes plain values and writes a folder; it reuses finished work.
 
-A run folder holds ``data/`` (``train/ val/ test/`` tables), ``train/<arm>/``, ``evaluation/<arm>/`` and ``report/``.
+A run folder contains ``data/`` (tables in ``train/``, ``val/`` and ``test/``), ``train/<arm>/``, ``evaluation/<arm>/``
+and ``report/``.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from scramble.reporting.arms import finished_arms, is_trial
 from scramble.storage.files import STAGE_FILE
 
 BASE = "base"
-"""The arm that is the model itself."""
+"""Name of the arm that is the untrained model."""
 
 
 class StageError(ValueError):
-    """Stages or settings that do not fit together. The message says which and the way out."""
+    """Stages or settings that contradict each other. The message names them and says how to fix it."""
 
 
 def check_arm(run: str | Path, arm: str) -> Path:
     """The training folder of a finished arm.
 
     Raises:
-        StageError: there is none; the message names the finished arms, or the nearest run.
+        StageError: if the arm is not finished; the message names the finished arms, or the most similar run.
     """
     run = Path(run)
     folder = run / "train" / arm
@@ -34,24 +35,25 @@ def check_arm(run: str | Path, arm: str) -> Path:
     if finished:
         raise StageError(f"{run} has no finished arm {arm}; name one of {', '.join(finished)} (run.arm=...)")
     if run.is_dir():
-        raise StageError(f"{run} has no finished arm: train one first (scripts/train.py)")
+        raise StageError(f"{run} has no finished arm: train an arm first (scripts/train.py)")
     others = sorted({file.parents[2].name for file in run.parent.glob(f"*/train/*/{STAGE_FILE}")})
-    near = difflib.get_close_matches(run.name, others, n=3)
-    runs = " or ".join(str(run.parent / name) for name in near)
-    hint = f"did you mean {runs}? (name=... or run.dir=...)" if near else "name a run (name=...) or train it first"
+    similar = difflib.get_close_matches(run.name, others, n=3)
+    runs = " or ".join(str(run.parent / name) for name in similar)
+    hint = f"did you mean {runs}? (name=... or run.dir=...)" if similar else "name a run (name=...) or train it first"
     raise StageError(f"there is no run {run}: {hint}")
 
 
 def choose_arm(run: str | Path, arm: str | None) -> str:
-    """The arm that is named, else the run's only finished one; ``base``, the model itself, where there is none.
+    """The given arm, or the run's only finished arm if None, or ``base`` if no arm is finished.
 
     Raises:
-        StageError: there are several, or the one that is named is not finished; the message names the finished ones.
+        StageError: if ``arm`` is None and several arms are finished, or if ``arm`` is not finished; the message names
+            the finished arms.
     """
     if arm is None:
         arms = [name for name in finished_arms(run) if not is_trial(name)]
         if len(arms) > 1:
-            raise StageError(f"{run} has several arms: name one of base, {', '.join(arms)} (run.arm=...)")
+            raise StageError(f"{run} has several arms: choose one of base, {', '.join(arms)} (run.arm=...)")
         arm = next(iter(arms), BASE)
     if arm != BASE:
         check_arm(run, arm)
@@ -59,7 +61,7 @@ def choose_arm(run: str | Path, arm: str | None) -> str:
 
 
 def arm_model(run: str | Path, arm: str, base: str) -> dict[str, str]:
-    """``path`` of an arm's model, and of its ``adapter`` if it has one."""
+    """The ``path`` of an arm's model and, if it has one, the path of its ``adapter``."""
     folder = Path(run) / "train" / arm
     if arm == BASE:
         return {"path": base}
@@ -74,7 +76,7 @@ def is_main_process() -> bool:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """A share of a job: ``"i/n"`` with i from 0 to n - 1, as two numbers; None is the whole job."""
+    """Parse ``"i/n"``, with i from 0 to n - 1, into two numbers. None means the whole job."""
     if text is None:
         return None
     index, _, count = str(text).partition("/")

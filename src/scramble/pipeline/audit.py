@@ -1,4 +1,4 @@
-"""An audit of pairs made anywhere: what classifiers without the image can tell."""
+"""Audits pairs from any file: measures how well text-only classifiers recognise the chosen text."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ AUDITS = Path("runs", "audits")
 
 
 def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) -> dict[str, Any]:
-    """Audit a pair file or data set folder; print the tables, write ``audit.json`` and ``audit.html`` into ``out``.
+    """Audit a pair file or data set folder: print tables, write ``audit.json`` and ``audit.html`` to ``out``.
 
-    Rows that cannot be used are left out and listed in ``out/rejected_rows.jsonl``.
+    Rows that cannot be used are skipped and listed in ``out/rejected_rows.jsonl``.
 
     Args:
-        out: by default a folder below :data:`AUDITS` that is this file's alone.
+        pairs: a file of pairs, or a data set folder.
+        out: output folder; by default a folder in :data:`AUDITS` that is unique to this file.
+        seed: seed of the classifiers' folds.
 
     Raises:
-        FormatError: no file, or none of its rows can be used.
-        StoreError: ``out`` holds the audit of something else.
+        FormatError: if the file does not exist, or none of its rows can be used.
+        StoreError: if ``out`` contains the audit of other pairs.
     """
     from scramble.formats import FormatError
     from scramble.pairs.audit.audit import audit as examine
@@ -39,7 +41,7 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
 
     source = Path(pairs)
     if not source.exists():
-        raise FormatError(f"{source} does not exist: give the file of pairs, or the folder that holds it (path=...)")
+        raise FormatError(f"{source} does not exist: set path=... to the file of pairs or to its folder")
     folder = _folder(source) if out is None else Path(out)
     _check_owner(folder, source)
     usable, bad = _read(source, folder / "rejected_rows.jsonl")
@@ -51,7 +53,7 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     if bad.rejected:
         counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
         total = bad.rejected + bad.used
-        log.info(f"audit: {bad.rejected} of {total} rows cannot be used and are left out ({counts}); see {bad.path}")
+        log.info(f"audit: {bad.rejected} of {total} rows cannot be used and are skipped ({counts}); see {bad.path}")
     if not result["kinds"]["all"]["blind"]:
         log.info(
             f"audit: {len(usable)} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
@@ -62,7 +64,7 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
 
 
 def _read(source: Path, rejected: Path) -> tuple[list[PreferencePair], BadRows]:
-    """The usable pairs, and the others: listed in ``rejected``, which is there only if there are any."""
+    """Read the usable pairs. The other rows are listed in ``rejected``, which exists only if there are such rows."""
     from scramble.formats import read_pairs
     from scramble.sources import BadRows
 
@@ -78,22 +80,22 @@ def _read(source: Path, rejected: Path) -> tuple[list[PreferencePair], BadRows]:
 
 
 def _remove(file: Path) -> None:
-    """Remove a file, and its folder if that is empty then."""
+    """Remove a file, and its folder if it is then empty."""
     file.unlink()
     with suppress(OSError):
         file.parent.rmdir()
 
 
 def _folder(source: Path) -> Path:
-    """A file's folder below :data:`AUDITS`: its name, and a key of its path, for many files are called pairs.jsonl."""
+    """A file's folder in :data:`AUDITS`. The name includes a hash of the path: many files are called pairs.jsonl."""
     resolved = source.resolve()
     return AUDITS / f"{resolved.stem}-{content_key(str(resolved))[:8]}"
 
 
 def _check_owner(folder: Path, source: Path) -> None:
-    """Raise StoreError if the folder holds an audit of anything but ``source``."""
+    """Raise StoreError if the folder contains the audit of another file than ``source``."""
     if not (folder / "audit.json").exists():
         return
     owner = read_json(folder / "audit.json").get("file", "other pairs")
     if owner != str(source.resolve()):
-        raise StoreError(f"{folder} holds the audit of {owner}: choose another folder (out=...)")
+        raise StoreError(f"{folder} contains the audit of {owner}: choose another folder (out=...)")

@@ -1,4 +1,4 @@
-"""The results browser of a run, or of several side by side."""
+"""Writes the results browser of one run or of several runs."""
 
 from __future__ import annotations
 
@@ -28,42 +28,44 @@ def browse(
     items: int = 12,
     pixels: int = 160,
 ) -> Path:
-    """Write one HTML file with scores, curves and changed items of runs. See :func:`scramble.reporting.browser`.
+    """Write one HTML file with scores, training curves and changed items of runs (:mod:`scramble.reporting.browser`).
 
     Args:
-        out: the page; None is ``report/browser.html`` of a single run.
-        run, data: the configuration's own run and its data set, which may be another folder than ``<run>/data``.
-            Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has it.
-        benchmarks: name -> options, as for evaluation; only those that have results are loaded.
-        baselines: methods that the others are compared with; of several runs, those of each run, or ``<run>: <method>``
-            for one that all are compared with.
-        items: most items shown for each comparison and direction; 0 shows none and loads no benchmark.
+        runs: run folders to show.
+        out: path of the page; None means ``report/browser.html`` in a single run.
+        run, data: the run and the data set of the configuration; the data set may differ from ``<run>/data``.
+            Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has them.
+        benchmarks: name -> options, as for evaluation; only benchmarks with results are loaded.
+        baselines: methods that the others are compared with. With several runs, a method is the baseline within its
+            own run; ``<run>: <method>`` is a baseline for all runs.
+        items: maximum number of items per comparison and direction; 0 shows none and loads no benchmark.
+        pixels: size of the images on the page.
 
     Raises:
-        StageError: a run without results, or given twice; several runs without ``out``.
+        StageError: if a run has no results or is named twice, or if there are several runs and no ``out``.
     """
     from scramble.reporting.browser import gather, run_names, write_browser
 
     folders = [Path(folder) for folder in runs]
     if not folders:
-        raise StageError("runs=[] names no run: leave it out, or name run folders (runs=[runs/quickstart])")
+        raise StageError("runs=[] names no run: omit it, or name run folders (runs=[runs/quickstart])")
     for folder in folders:
         if not any((folder / "evaluation").glob("*/*/result.json")):
-            raise StageError(f"{folder}/evaluation holds no results: run scripts/evaluate.py for it first")
+            raise StageError(f"{folder}/evaluation has no results: run scripts/evaluate.py for this run first")
     if len({folder.resolve() for folder in folders}) != len(folders):
-        raise StageError("one run is named twice: name each once (runs=[...])")
+        raise StageError("a run is named twice: name each run once (runs=[...])")
     if out is None and len(folders) > 1:
-        raise StageError("several runs on one page: name the file (out=both.html)")
-    own = {
+        raise StageError("several runs need a file name for their page (out=both.html)")
+    data_folders = {
         folder: Path(data)
         if run is not None and data is not None and Path(run).resolve() == folder.resolve()
         else folder / "data"
         for folder in folders
     }
-    sources = gather(own)
+    sources = gather(data_folders)
     page = folders[0] / "report" / "browser.html" if out is None else Path(out)
-    moved = {name: _moved(options, data, list(own.values())) for name, options in benchmarks.items()}
-    loaded, reasons = _load({k: v for k, v in moved.items() if k in sources.folders} if items else {})
+    relocated = {name: _relocate(options, data, list(data_folders.values())) for name, options in benchmarks.items()}
+    loaded, reasons = _load({k: v for k, v in relocated.items() if k in sources.folders} if items else {})
     reasons = write_browser(
         page,
         sources,
@@ -76,21 +78,21 @@ def browse(
     )
     for name, reason in reasons.items() if items else ():
         log.info(f"browser: no items of {name}: {reason}")
-    log.info(f"browser (scores, curves, items that changed): {page}")
+    log.info(f"browser (scores, training curves, changed items): {page}")
     return page
 
 
-def _moved(options: Mapping[str, Any], data: str | Path | None, own: Sequence[Path]) -> dict[str, Any]:
-    """A benchmark's options; a ``root`` in the configuration's data set becomes that of the runs that are shown."""
+def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders: Sequence[Path]) -> dict[str, Any]:
+    """A benchmark's options, with a ``root`` in the configuration's data set replaced by one in the shown runs."""
     root = options.get("root")
     if root is None or data is None or not Path(root).is_relative_to(data):
         return dict(options)
-    roots = [folder / Path(root).relative_to(data) for folder in own]
-    return {**options, "root": str(next((found for found in roots if found.is_dir()), roots[0]))}
+    roots = [folder / Path(root).relative_to(data) for folder in data_folders]
+    return {**options, "root": str(next((path for path in roots if path.is_dir()), roots[0]))}
 
 
 def _load(benchmarks: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Benchmark], dict[str, str]]:
-    """Benchmarks by name, and why the others cannot be read: a page without their items is better than none."""
+    """Load benchmarks by name, and collect why others cannot be read; the page then does not show their items."""
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.items import EvaluationError
 

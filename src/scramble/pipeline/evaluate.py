@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_TOLERANCE = 1e-2
-"""Nats by which a log-probability may depend on the batch unreported: float32 stays below 1e-4, bfloat16 may not."""
+"""Larger differences between batches are reported (nats). Float32 stays below 1e-4; bfloat16 may exceed the limit."""
 
 
 def results_folder(folder: str, limit: int | None) -> str:
-    """Where results of ``limit`` items go: apart, so that they never take the place of full ones."""
+    """Folder for results of ``limit`` items. It is separate, so that partial results never replace full results."""
     return folder if limit is None else f"{folder}-limit{limit}"
 
 
@@ -50,31 +50,33 @@ def evaluate(
     folder: str = "evaluation",
     shard: tuple[int, int] | None = None,
 ) -> dict[str, list[Result]]:
-    """Score arms into ``<run>/<folder>/<arm>/<benchmark>/`` and print them beside each other; replies on disk are not
-    asked for again.
+    """Score arms on benchmarks and print a table that compares them.
+
+    Results are written to ``<run>/<folder>/<arm>/<benchmark>/``. Replies that are already on disk are reused.
 
     Args:
         run: the run folder.
         model: the base model's ``path`` and loading options.
         benchmarks: benchmark name -> options (``root``, ...).
-        arms: folders below ``<run>/train``; ``base`` is the model as it is; ``all`` is base and every finished arm but
-            the trials of a study, which must be named.
-        adapter: further adapters of the base (folders or hub ids), arms under their folders' names.
-        protocol: ``name`` of a protocol (``default`` takes each benchmark's own), and settings to change in it.
-        limit: at most this many items per benchmark, whole groups; the results go to ``<folder>-limit<limit>``. Replies
-            are kept with those of the full evaluation.
-        batch_tokens: positions in one forward pass; None chooses by device.
-        engine: ``kind`` and options of an engine that generates in place of the model; ``arms`` then names the one arm
+        arms: folders in ``<run>/train``. ``base`` is the untrained model. ``all`` means base and every finished arm
+            except the trials of a study.
+        adapter: additional adapters of the base model (folders or hub ids); their arms have the folders' names.
+        protocol: ``name`` of a protocol (``default`` uses each benchmark's own), and settings to change in it.
+        limit: maximum number of items per benchmark, in whole groups. The results go to ``<folder>-limit<limit>``; the
+            replies are stored with those of the full evaluation.
+        batch_tokens: positions per forward pass; None chooses by device.
+        engine: ``kind`` and options of an engine that generates instead of the model; ``arms`` then names the one arm
             that it serves.
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
-            files.
-        handover: formats of :mod:`scramble.evaluation.external.export_predictions` to write predictions in.
+            paths of files.
+        handover: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in.
         baselines: arms that the printed table compares the others with.
-        folder: a second protocol of the same benchmarks goes to a folder of its own.
-        shard: answer this share (number, of how many) and score nothing; when all shares are answered, the whole job
-            finds every reply on disk.
+        folder: name of the results folder; use another one for a second protocol on the same benchmarks.
+        shard: (index, count): only generate the replies of this share of the items, and score nothing. When all shards
+            are done, a run without ``shard`` finds every reply on disk.
+
     Returns:
-        For each arm its results, in the order of ``benchmarks``.
+        The results of each arm, in the order of ``benchmarks``.
     """
     from scramble.evaluation import runner
     from scramble.evaluation.benchmarks import load_benchmark
@@ -99,16 +101,16 @@ def evaluate(
         log_slow_threads()
     with ExitStack() as stack:
         stack.enter_context(
-            interrupt.keeping(lambda: "replies so far are kept, and the same command asks for the rest")
+            interrupt.resumable(lambda: "replies so far are stored; the same command requests the others")
         )
         if engine is not None:
-            asked = [_served(stack, run / folder, engine, arms, process)]
+            models = [_served(stack, run / folder, engine, arms, process)]
         else:
-            asked = list(_local(run, model, arms, adapter))
+            models = list(_local(run, model, arms, adapter))
         loaded = [load_benchmark(name, **settings) for name, settings in benchmarks.items()]
         if is_main_process() and shard is None:
             options["judge"] = _judge(stack, run, judge or {})
-        for answers, identity in asked:
+        for answers, identity in models:
             arm = identity.name
             out = run / place / arm
             results[arm] = runner.evaluate(
@@ -120,12 +122,12 @@ def evaluate(
                     _report_self_test(f"{arm}: {benchmark.name}", result.self_test)
                     _hand_over(handover, benchmark, out / benchmark.name, limit, arm)
     if shard is not None:
-        log.info(f"shard {shard[0]}/{shard[1]}: answered; without shard the same command scores")
+        log.info(f"shard {shard[0]}/{shard[1]}: replies are stored; run the same command without shard to score them")
     elif is_main_process():
         _compare([run / place / arm / b.name for arm in results for b in loaded], baselines)
         if limit is not None:
             log.info(
-                f"limit={limit}: partial results, in {run / place} and in no report; without limit all items are scored"
+                f"limit={limit}: partial results are in {run / place} and not in reports; omit limit to score all items"
             )
     return results
 
@@ -134,22 +136,22 @@ def evaluate(
 
 
 def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None) -> Any:
-    """What gives each arm's model when a reply is missing, and whose replies they are."""
+    """For each arm a function that loads its model, which is called only if a reply is missing, and its identity."""
     from scramble.evaluation import runner
 
     settings = {k: v for k, v in model.items() if k not in ("name", "path", "revision", "dtype", "new", "device")}
-    settings["adapter"] = None  # its content counts, not its path
+    settings["adapter"] = None  # identify() uses the adapter's content, not its path
     models = _Models(model)
-    for arm, where in arms_of(run, model, arms, adapter).items():
+    for arm, paths in arms_of(run, model, arms, adapter).items():
         identity = runner.identify(
-            where["path"],
-            adapter=where.get("adapter"),
+            paths["path"],
+            adapter=paths.get("adapter"),
             revision=model.get("revision"),
             name=arm,
             dtype=model.get("dtype", "auto"),
             settings=settings,
         )
-        yield models.loader(where), identity
+        yield models.loader(paths), identity
 
 
 def _served(
@@ -162,78 +164,78 @@ def _served(
     opened = stack.enter_context(open_engine(**engine))
     names = [arms] if isinstance(arms, str) else list(arms)
     if len(names) != 1:
-        raise StageError(f"the engine serves one model, but arms={names} names {len(names)}: run once for each")
+        raise StageError(f"the engine serves one model, but arms={names} names {len(names)}: run once per arm")
     name = names[0] if names[0] != "all" else re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
     store = stack.enter_context(ReplyStore(out / name / "replies", process))
     return EngineBackend(opened, store), runner.identify_served(opened, engine["kind"], name=name)
 
 
 class _Models:
-    """Loads what an arm needs; the base is loaded once and adapters take turns on it."""
+    """Loads the models of arms. The base model is loaded once; adapters are attached to it one at a time."""
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         self._options = {k: v for k, v in model.items() if k not in ("name", "path", "new", "adapter")}
         self._loaded: tuple[str, VLM] | None = None
 
-    def loader(self, where: Mapping[str, str]) -> Any:
-        return lambda: self._load(where)
+    def loader(self, paths: Mapping[str, str]) -> Any:
+        return lambda: self._load(paths)
 
-    def _load(self, where: Mapping[str, str]) -> VLM:
+    def _load(self, paths: Mapping[str, str]) -> VLM:
         import dataclasses
 
         from scramble.models import load_vlm
         from scramble.models.loading import put_on_adapter
         from scramble.training.weights import check_base, weights_key
 
-        if self._loaded is None or self._loaded[0] != where["path"]:
+        if self._loaded is None or self._loaded[0] != paths["path"]:
             device = _device(self._options.get("device"))
-            self._loaded = (where["path"], load_vlm(where["path"], **{**self._options, "device": device}))
+            self._loaded = (paths["path"], load_vlm(paths["path"], **{**self._options, "device": device}))
         base = self._loaded[1]
         plain = base.backbone.model
         if hasattr(base.model, "unload"):
             plain = base.model.unload()
-        if "adapter" in where:
-            check_base(where["adapter"], weights_key(plain))
-            plain = put_on_adapter(plain, where["adapter"])
+        if "adapter" in paths:
+            check_base(paths["adapter"], weights_key(plain))
+            plain = put_on_adapter(plain, paths["adapter"])
         plain.eval()
-        self._loaded = (where["path"], dataclasses.replace(base, model=plain))
+        self._loaded = (paths["path"], dataclasses.replace(base, model=plain))
         return self._loaded[1]
 
 
-def _device(asked: str | None) -> str | None:
-    """The GPU where there is one and no other device is named; of several processes each takes its own."""
+def _device(device: str | None) -> str | None:
+    """The configured device; by default this process's GPU, if there is a GPU."""
     import torch
 
-    if asked not in (None, "cuda") or not torch.cuda.is_available():
-        return asked
+    if device not in (None, "cuda") or not torch.cuda.is_available():
+        return device
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def arms_of(
     run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None
 ) -> dict[str, dict[str, str]]:
-    """Arm -> ``path`` of its model, and of its ``adapter`` if it has one."""
+    """Arm -> ``path`` of its model and, if it has one, the path of its ``adapter``."""
     finished = finished_arms(run)
     trials = [arm for arm in finished if is_trial(arm)]
     if arms == "all" and (note := unfinished_note(run)) is not None:
         log.info(note)
     if arms == "all" and trials:
-        log.info(f"{len(trials)} trials of a study are left out; name those to take, as in arms=[base,{trials[0]}]")
+        log.info(f"{len(trials)} trials of a study are not scored; name those to score, as in arms=[base,{trials[0]}]")
     default = [BASE, *(arm for arm in finished if arm not in trials)]
-    wanted = default if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
-    if unknown := [arm for arm in wanted if arm != BASE and arm not in finished]:
+    selected = default if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
+    if unknown := [arm for arm in selected if arm != BASE and arm not in finished]:
         raise StageError(
             f"{run}/train has no finished arm {', '.join(unknown)}; it has {', '.join(finished) or 'none'}: "
             "train it first (scripts/train.py), or name others (arms=[...])"
         )
     base = str(model["path"])
-    found = {arm: arm_model(run, arm, base) for arm in wanted}
-    given = [adapter] if isinstance(adapter, str) else list(adapter or ())
-    for path in [*given, *([model["adapter"]] if model.get("adapter") else [])]:
+    models = {arm: arm_model(run, arm, base) for arm in selected}
+    adapters = [adapter] if isinstance(adapter, str) else list(adapter or ())
+    for path in [*adapters, *([model["adapter"]] if model.get("adapter") else [])]:
         name = Path(path).parent.name if Path(path).name == "adapter" else Path(path).name
-        if found.setdefault(name, {"path": base, "adapter": path}).get("adapter") != path:
-            raise StageError(f"two arms would be called {name}: rename the folder of {path}")
-    return found
+        if models.setdefault(name, {"path": base, "adapter": path}).get("adapter") != path:
+            raise StageError(f"two arms would have the name {name}: rename the folder of {path}")
+    return models
 
 
 def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | None:
@@ -254,7 +256,7 @@ def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | N
     return Judge(engine, stack.enter_context(ReplyStore(run / "judge")), **rest)
 
 
-# ----------------------------------------------------------------------------------------------------- what comes of it
+# -------------------------------------------------------------------------------------------------------------- results
 
 
 def _headline(result: Result) -> str:
@@ -267,7 +269,7 @@ def _headline(result: Result) -> str:
 
 
 def _report_self_test(what: str, test: Mapping[str, Any] | None) -> None:
-    """The batch-invariance check: in the log file, and on the terminal where scores may depend on the batch."""
+    """Log the batch-invariance check; on the terminal only if scores may depend on the batch."""
     if test is None:
         return
     difference, texts = test["max_logprob_difference"], test["texts_differ"]
@@ -285,7 +287,7 @@ def _hand_over(formats: Sequence[str], benchmark: Benchmark, folder: Path, limit
     for name in formats:
         items = limit_items(benchmark.items, limit)
         path = handover.write(name, folder, arm, benchmark.name, items, results.read_outcomes(folder))
-        log.info(f"{arm}: {benchmark.name} for {name}: {path or 'it has no format for such items'}")
+        log.info(f"{arm}: {benchmark.name} for {name}: {path or 'this format does not support such items'}")
 
 
 def _compare(folders: Sequence[Path], baselines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks in other kits: export the arms, write the kit's commands, read its results back when they are there."""
+"""External harnesses: exports the arms, writes the harness's commands, and reads its results once they exist."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ def bridge(
     kit_args: Mapping[str, Any] | None = None,
     batch_size: int = 1,
 ) -> dict[str, list[Path]]:
-    """Write ``<run>/bridge/<arm>/<kit>.sh``, and results that the kit has made into
-    ``<run>/evaluation/<arm>/<benchmark>.<kit>/``, where reports find them.
+    """Write ``<run>/bridge/<arm>/<kit>.sh``, the command that runs the harness, and import existing results.
+
+    Results of the harness are written to ``<run>/evaluation/<arm>/<benchmark>.<kit>/``, where reports find them.
 
     Args:
         run, model, arms, adapter: as in :func:`scramble.pipeline.evaluate.evaluate`.
         kit, tasks, kit_model, kit_args, batch_size: see :func:`scramble.evaluation.external.external_harness.command`;
-            ``kit_model`` None takes the kit's class for the model's family.
+            ``kit_model=None`` selects the harness's class for the model's family.
+
     Returns:
-        For each arm the folders of the results read.
+        For each arm the folders of the imported results.
     """
     from scramble.evaluation import runner
     from scramble.evaluation.external import external_harness as kits
@@ -46,22 +48,22 @@ def bridge(
     if not tasks:
         raise StageError("tasks=[] names no benchmark: name one, as in tasks=[mmstar]")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise StageError(f"batch_size={batch_size}: give a whole number of at least 1")
+        raise StageError(f"batch_size={batch_size} must be a whole number of at least 1")
     if kit_args is not None and not isinstance(kit_args, Mapping):
-        raise StageError(f"kit_args={kit_args}: give arguments one by one, as in +kit_args.max_tokens=512")
+        raise StageError(f"kit_args={kit_args}: set each argument separately, as in +kit_args.max_tokens=512")
     if kit == "lmms-eval" and kit_model is None:
         kit_model = kits.LMMS_EVAL_MODELS.get(model.get("family") or "")
-    read: dict[str, list[Path]] = {}
-    for arm, where in arms_of(Path(run), model, arms, adapter).items():
+    imported: dict[str, list[Path]] = {}
+    for arm, paths in arms_of(Path(run), model, arms, adapter).items():
         folder = Path(run) / "bridge" / arm
         identity = runner.identify(
-            where["path"],
-            adapter=where.get("adapter"),
+            paths["path"],
+            adapter=paths.get("adapter"),
             revision=model.get("revision"),
             name=arm,
             dtype=model.get("dtype", "auto"),
         )
-        exported = where["path"] if arm == BASE else str(_export(folder, model, where, identity.key))
+        exported = paths["path"] if arm == BASE else str(_export(folder, model, paths, identity.key))
         out = (folder / kit).resolve()
         words = kits.command(
             kit,
@@ -80,24 +82,25 @@ def bridge(
             "path": exported,
             "key": identity.key,
             "revision": identity.revision,
-            "adapter": where.get("adapter"),
+            "adapter": paths.get("adapter"),
         }
-        read[arm] = []
+        imported[arm] = []
         for result, outcomes in kits.read_results(kit, out, described):
-            read[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{kit}")
-            results.write(read[arm][-1], result, outcomes)
-            log.info(f"{arm}: {result.benchmark['name']} read from {kit}: {_first(result.scores)}")
-        if not read[arm]:
+            imported[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{kit}")
+            results.write(imported[arm][-1], result, outcomes)
+            log.info(f"{arm}: {result.benchmark['name']} imported from {kit}: {_first(result.scores)}")
+        if not imported[arm]:
             log.info(f"{arm}: run `sh {shlex.quote(str(script))}` in {kit}'s environment, then this command again")
-    return read
+    return imported
 
 
-def _export(folder: Path, model: Mapping[str, Any], where: Mapping[str, str], key: str) -> Path:
-    """The arm as a plain model folder, merged once. An arm that was trained again is refused by its key."""
+def _export(folder: Path, model: Mapping[str, Any], paths: Mapping[str, str], key: str) -> Path:
+    """Export the arm, with its adapter merged, as a model folder, once. If the arm was retrained its key differs, and
+    the existing export is refused."""
     from scramble.models.export import export
 
     def work(folder: Path) -> dict[str, Any]:
-        path, adapter = where["path"], where.get("adapter")
+        path, adapter = paths["path"], paths.get("adapter")
         return {"path": str(export(path, folder / "model", adapter=adapter, revision=model.get("revision")))}
 
     return Path(run_stage(folder, {"model": key}, work)[0]["path"])

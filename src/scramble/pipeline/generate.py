@@ -1,4 +1,4 @@
-"""Stage 1: a data set folder with images, captions, questions, 2x2 items and preference pairs."""
+"""Stage 1: generates a data set folder with images, captions, questions, 2x2 items and preference pairs."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 
 
 def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Make a data set folder: images, captions, questions and 2x2 items by split, and preference pairs.
+    """Generate a data set folder: images, captions, questions and 2x2 items by split, and preference pairs.
 
     Args:
-        folder: where ``train/``, ``val/`` and ``test/`` go.
+        folder: output folder, with subfolders ``train/``, ``val/`` and ``test/``.
         data: ``kind`` (``world`` or a source of :mod:`scramble.sources`) and its options.
         pairs: ``method`` and its options, see :mod:`scramble.pairs.registry`.
-        seed: of scenes, splits and the choice of negatives.
+        seed: seed of scenes, splits and the choice of negatives.
+
     Returns:
-        The stage's summary: counts per split, skipped captions by reason, rejected rows, the audit's headline.
+        The stage's summary: counts per split, skipped captions by reason, rejected rows, text-only accuracies.
     """
     config = {
         "data": dict(data),
@@ -59,7 +60,7 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
     summary = {"rejected_rows": counts.pop("rejected_rows", 0), "splits": counts}
     for split in _splits(folder):
         with make_method(pairs, seed=seed) as method:
-            if not isinstance(method, GivenPairs):  # those are in the folder already
+            if not isinstance(method, GivenPairs):  # given pairs are already in the folder
                 counts[split.name] |= _make_pairs(method, split)
     _check_not_empty(folder, summary)
     if pairs.get("audit", True):
@@ -68,8 +69,10 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
 
 
 def _check_engines(settings: Mapping[str, Any], key: str) -> None:
-    """Raise ModelError if a model that negatives are sampled from in this process cannot be read: before the images are
-    made, which takes longer."""
+    """Raise ModelError if the configuration of a model that generates negatives in this process cannot be read.
+
+    This is checked before the images are generated, which takes longer.
+    """
     for name, value in settings.items():
         if not isinstance(value, Mapping):
             continue
@@ -90,7 +93,7 @@ def _make_pairs(method: PairMethod, split: Path) -> dict[str, Any]:
     from scramble.pairs.base import Skip
 
     skipped: Counter[str] = Counter()
-    (split / "skipped.jsonl").unlink(missing_ok=True)  # of a run that was killed: everything is met again
+    (split / "skipped.jsonl").unlink(missing_ok=True)  # a killed run may have left it; all items are processed again
     with JsonLines(split / "skipped.jsonl") as rows, open_table(split, PreferencePair) as table:
         for pair_or_skip in method.pairs(split):
             if isinstance(pair_or_skip, Skip):
@@ -104,39 +107,39 @@ def _make_pairs(method: PairMethod, split: Path) -> dict[str, Any]:
 def generate_shard(
     folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int, shard: tuple[int, int]
 ) -> int:
-    """Ask a model about a share of the images or questions and store its replies; nothing else is made.
+    """Request and store a model's replies for a share of the images or questions, without making pairs.
 
-    When all shards are done, :func:`generate` finds every reply on disk, and its result is that of one job.
+    When all shards are done, :func:`generate` finds every reply on disk; the result is the same as that of one job.
 
     Args:
         folder, data, pairs, seed: as for :func:`generate`.
-        shard: number of this share and how many there are; an item's share follows from its id.
+        shard: index and number of shards; the id of an item determines its shard.
+
     Returns:
-        How many images or questions were asked about.
+        The number of images or questions in this shard.
+
     Raises:
-        StageError: the method asks no model.
+        StageError: if the method does not use a model.
     """
     from scramble.pairs.registry import make_method
 
     if not make_method(pairs, seed=seed, shard=shard).asks_model:
-        raise StageError(
-            f"shard: pairs of method {pairs['method']} ask no model and are made in one job; leave shard out"
-        )
+        raise StageError(f"shard: pairs of method {pairs['method']} use no model and are made in one job; omit shard")
     _check_engines(pairs, "pairs")
     folder = Path(folder)
-    # The first shard that comes makes the images; the others wait for it.
-    wanted = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}
-    run_stage(folder / "images", wanted, lambda _: make_images(folder, data, seed))
+    # The first shard makes the images; the others wait for it.
+    config = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}
+    run_stage(folder / "images", config, lambda _: make_images(folder, data, seed))
     num_items = 0
     for split in _splits(folder):
         with make_method(pairs, seed=seed, shard=shard) as method:
             num_items += method.store_replies(split)
-    log.info(f"shard {shard[0]}/{shard[1]}: asked about {num_items:,} images or questions; the replies are stored")
+    log.info(f"shard {shard[0]}/{shard[1]}: the replies for {num_items:,} images or questions are stored")
     return num_items
 
 
 def _audit(folder: Path, seed: int) -> dict[str, float]:
-    """Ask of the training pairs how much can be told without the image; ``audit.json`` and ``audit.html``."""
+    """Audit the training pairs, write ``audit.json`` and ``audit.html``; return text-only accuracies (percent)."""
     from scramble.pairs.audit.audit import audit
     from scramble.reporting.audit_page import write_page
     from scramble.storage.image_table import ImageTable
@@ -146,7 +149,7 @@ def _audit(folder: Path, seed: int) -> dict[str, float]:
     images = ImageTable(folder / "train")
     write_json(folder / "audit.json", result)
     write_page(folder / "audit.html", result, pairs, open_image=lambda name: images[name].open(), seed=seed)
-    return {name: blind["accuracy"] for name, blind in result["kinds"]["all"]["blind"].items()}
+    return {name: text_only["accuracy"] for name, text_only in result["kinds"]["all"]["blind"].items()}
 
 
 def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -155,18 +158,19 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
         return
     if train["images"] == 0:
         raise StageError(
-            f"{folder}: the training split gets none of the images; data.val_fraction=0 data.test_fraction=0 gives it "
-            "all of them, seed=... draws other splits"
+            f"{folder}: the training split has no images; set data.val_fraction=0 data.test_fraction=0 to use all "
+            "images for training, or seed=... to draw other splits"
         )
     if count := train.get("pairs_before_refinement"):
         raise StageError(
-            f"{folder}: refinement drops all {count} training pairs: text-only classifiers recognise the chosen text "
-            "of each; pairs.refine=null keeps them"
+            f"{folder}: refinement removes all {count} training pairs, because text-only classifiers recognise the "
+            "chosen text of each; set pairs.refine=null to keep them"
         )
     reasons = train.get("skipped", {})
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
     raise StageError(
-        f"{folder}: the training split gives no pair ({why}); choose another method, pairs=rules for English captions"
+        f"{folder}: no pairs could be made from the training split ({why}); choose another method, for example "
+        "pairs=rules for English captions"
     )
 
 
@@ -178,16 +182,16 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
 
     for split, counts in summary["splits"].items():
         numbers = listed_counts(counts)
-        empty = f"no images; data.{split}_fraction gives it more"
+        empty = f"no images; raise data.{split}_fraction for more"
         log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
-        if reused:  # a sweep would repeat all of it for each arm
+        if reused:  # otherwise a sweep would repeat all lines for each arm
             return
     _report_few_test_pairs(summary["splits"].get("test", {}), "n_test" if kind == "world" else "test_fraction")
     _report_small_kinds(summary["splits"].get("train", {}))
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
-            log.info(f"data, {split}: without a pair: {reasons}; see {folder / split / 'skipped.jsonl'}")
+            log.info(f"data, {split}: no pair for: {reasons}; see {folder / split / 'skipped.jsonl'}")
     if accuracies := summary.get("blind"):
         best = max(accuracies, key=accuracies.__getitem__)
         log.info(
@@ -201,26 +205,26 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
 
 
 def _report_few_test_pairs(counts: Mapping[str, Any], key: str) -> None:
-    """Print that the test split has too few pairs to conclude anything from, and the key that gives it more."""
+    """Log a note if the test split has too few pairs to compare models, with the key that adds pairs."""
     from scramble.reporting.headline import FEW_ITEMS
 
     pairs = counts.get("pairs")
     if pairs is not None and counts.get("images") and pairs < FEW_ITEMS:
-        log.info(f"data, test: fewer than {FEW_ITEMS} pairs show no difference between models: raise data.{key}")
+        log.info(f"data, test: fewer than {FEW_ITEMS} pairs are too few to compare models: raise data.{key}")
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:
-    """Print which kinds of training pairs refinement could not judge by themselves."""
+    """Log which kinds of training pairs were too small to be refined separately."""
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
 
     parts = {"": counts} | {f" of {name}": part for name, part in counts.get("parts", {}).items()}
     for part, numbers in parts.items():
         clauses = []
-        for what, does in (("refined_together", "refined together"), ("not_refined", "not refined")):
-            if kinds := numbers.get(what):
-                clauses.append(f"{does}: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
+        for key, label in (("refined_together", "refined together"), ("not_refined", "not refined")):
+            if kinds := numbers.get(key):
+                clauses.append(f"{label}: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
         if clauses:
             log.info(
                 f"data, train: kinds{part} with fewer than {MIN_PAIRS} pairs or {FOLDS} images are too small to refine "
-                f"one by one; {'; '.join(clauses)}"
+                f"separately; {'; '.join(clauses)}"
             )

@@ -1,4 +1,4 @@
-"""The images of a data set: drawn by the embedded world, or imported and divided into splits."""
+"""Makes the images of a data set: renders the embedded world, or imports images and divides them into splits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Write the images, and what comes with them (questions, 2x2 items, pairs), by split.
+    """Write the images, and the questions, 2x2 items and pairs that come with them, by split.
 
     Returns:
-        Counts per split, and of real images ``rejected_rows``.
+        Counts per split, and for imported images also ``rejected_rows``.
     """
     data = dict(data)
     kind = data.pop("kind")
@@ -36,9 +36,10 @@ def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, A
 
 
 def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Real images into splits, what shares an image into one; see :class:`scramble.sources.splits.Groups`.
+    """Import images into splits. Records that share an image go to the same split; see
+    :class:`scramble.sources.splits.Groups`.
 
-    Everything is read into one place first: only at the end is it known what belongs together.
+    All records are first written to one folder, because the groups are only known when everything has been read.
     """
     from scramble import sources
     from scramble.sources.splits import Groups
@@ -52,7 +53,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
     places: dict[type, array[int]] = {table: array("q") for table in tables}  # the group of each record
     written: set[str] = set()
     incoming = folder / "incoming"
-    shutil.rmtree(incoming, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(incoming, ignore_errors=True)  # a killed run may have left it
     try:
         with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
             writers = {table: stack.enter_context(open_table(incoming, table)) for table in tables}
@@ -64,7 +65,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
                     places[type(record)].append(group)
                 written |= new.keys()
         if duplicates := groups.duplicates():
-            log.info(f"data: {duplicates:,} images have the same bytes as another one; each such group is in one split")
+            log.info(f"data: {duplicates:,} images have the same bytes as another; equal images are in the same split")
         split_of = groups.assign(fractions, seed)
         counts: dict[str, Any] = {split: {} for split in SPLITS}
         for table in tables:
@@ -76,7 +77,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
 
 
 def _bundles(kind: str, path: str, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
-    """The input as bundles: images that come alone are one each."""
+    """The input as bundles of records; an image without other records is a bundle of its own."""
     from scramble import sources
     from scramble.sources.bundles import Bundle
 
@@ -91,7 +92,7 @@ def _bundles(kind: str, path: str, bad: Any, data: Mapping[str, Any]) -> Iterato
 def _distribute(
     incoming: Path, folder: Path, table: type, places: Sequence[int], split_of: Sequence[str]
 ) -> dict[str, int]:
-    """Write the records of one table into the splits of their groups, in order; returns how many each got."""
+    """Write the records of one table to the splits of their groups, in order; return the count per split."""
     with ExitStack() as stack:
         writers = {split: stack.enter_context(open_table(folder / split, table)) for split in SPLITS}
         records: Iterable[Any] = read_table(incoming, table)

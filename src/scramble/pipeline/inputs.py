@@ -1,4 +1,4 @@
-"""What a data set is made from, as content keys: changed files and models are changed inputs."""
+"""Content keys of the files and models that a data set is made from, to detect changed inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scramble.storage.hashing import content_key, file_key
 
 
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Content keys of the files that the data comes from: a changed caption file is a changed input."""
+    """Content keys of the source files. Images in folders count by name and size, text files by content."""
     if data.get("kind") == "mmpr":
         from scramble.formats import mmpr
 
@@ -32,11 +32,11 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
-    """Content keys of the local models that negatives are sampled from: another model is another input."""
-    found: dict[str, str] = {}
+    """Content keys of the local models that generate negatives."""
+    keys: dict[str, str] = {}
     for key, value in pairs.items():
         if isinstance(value, Mapping):
-            found |= model_keys(value, folder_key)
+            keys |= model_keys(value, folder_key)
         elif key in ("path", "adapter") and isinstance(value, str) and Path(value).is_dir():
-            found[value] = folder_key(value)
-    return found
+            keys[value] = folder_key(value)
+    return keys

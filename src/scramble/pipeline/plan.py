@@ -1,4 +1,4 @@
-"""``dry_run=true``: what a command would do, and what it would reuse; nothing is made, loaded or downloaded."""
+"""``dry_run=true``: logs what a command would do and reuse, without writing, loading or downloading anything."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def plan(root: str, values: Mapping[str, Any]) -> None:
 
     Args:
         root: the script's name.
-        values: its whole configuration as plain values.
+        values: the whole configuration as plain values.
 
     Raises:
-        StageError: a folder of the run holds work with other settings, as the command itself would report.
+        StageError: if a folder of the run contains work with other settings, as the command itself would report.
     """
     run = Path(values["run"]["dir"])
     if root in ("generate", "train", "study"):
@@ -35,7 +35,7 @@ def plan(root: str, values: Mapping[str, Any]) -> None:
     elif root == "evaluate":
         _plan_scores(values)
     elif root != "generate":
-        log.info(f"plan: {root} reads {run}{'' if run.is_dir() else ' (which does not exist yet)'} and trains nothing")
+        log.info(f"plan: {root} only reads {run}{'' if run.is_dir() else ', which does not exist yet'}")
     log.info("plan: dry_run=true, so nothing was done")
 
 
@@ -71,12 +71,12 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
         log.warning(f"plan: memory and disk cannot be estimated: {error}")
         return
     log.info(f"plan: {need.line()}")
-    weights = 4 * need.trained  # float32, as adapters are; AdamW keeps two moments of the same size
-    kept = trainer["save_total_limit"] or 1
-    checkpoints = 3 * weights * kept
+    weights = 4 * need.trained  # adapters are float32; AdamW stores two moments of the same size
+    num_checkpoints = trainer["save_total_limit"] or 1
+    checkpoints = 3 * weights * num_checkpoints
     log.info(
-        f"plan: about {(weights + checkpoints) / 1e6:,.0f} MB of disk in {folder} (trained weights, {kept} checkpoints "
-        "with the optimizer's state)"
+        f"plan: about {(weights + checkpoints) / 1e6:,.0f} MB of disk in {folder} (trained weights, {num_checkpoints} "
+        "checkpoints with the optimizer's state)"
     )
 
 
@@ -93,7 +93,7 @@ def _steps(values: Mapping[str, Any]) -> str:
     from scramble.training.sampler import num_steps
 
     steps = num_steps(pairs, batch, epochs, trainer["group_by_image"])
-    # About: rows that training refuses are not known yet.
+    # The number is approximate, because training may refuse rows.
     return f"about {steps:,} steps ({epochs:g} epochs of {pairs:,} pairs, {batch} per step)"
 
 
@@ -108,19 +108,19 @@ def _plan_scores(values: Mapping[str, Any]) -> None:
         arms = list(arms_of(run, values["model"], values["arms"], values["adapter"]))
     for arm in arms:
         scored = [name for name in benchmarks if (folder / arm / name / "result.json").is_file()]
-        open_ones = [name for name in benchmarks if name not in scored]
-        reused = f"; its results on {', '.join(scored)} are on disk, and reused if nothing changed" if scored else ""
-        log.info(f"plan: {arm} is scored on {', '.join(open_ones) or 'no further benchmark'}{reused}: {folder / arm}")
+        unscored = [name for name in benchmarks if name not in scored]
+        reused = f"; results on {', '.join(scored)} exist and are reused if nothing has changed" if scored else ""
+        log.info(f"plan: {arm} is scored on {', '.join(unscored) or 'no further benchmark'}{reused}: {folder / arm}")
 
 
 def _stage(folder: Path, config: Mapping[str, Any], instead: str = ANOTHER_RUN) -> Any:
-    """The stage's record, None where there is none that counts."""
+    """The stage's record, or None if the stage has not started or has failed."""
     file = folder / STAGE_FILE
     stage = read_json(file) if file.is_file() else None
     if stage is None or stage["status"] == "failed":
         return None
-    known = {key: stage["config"].get(key) for key in config}
-    if changed := differing_keys(known, config):
+    recorded = {key: stage["config"].get(key) for key in config}
+    if changed := differing_keys(recorded, config):
         raise StageError(other_settings(folder, changed, instead))
     return stage
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions of packages, git commit, hardware."""
+"""Records the environment of a run: package versions, git commit, hardware."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 
 
 def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | None:
-    """A hint where other work keeps the cores busy and torch would start a thread on each: its threads wait for each
-    other, which can make a step several times slower than one thread does it.
+    """A hint if other processes keep the cores busy. torch starts one thread per core, and on a busy machine these wait
+    for each other, which can make a step several times slower than with a single thread.
 
     Args:
         load: the machine's load average, see :func:`os.getloadavg`.
-        cores: those of the machine.
-        environ: environment variables; a number of threads that is set there is the user's choice.
+        cores: number of cores of the machine.
+        environ: environment variables; if the number of threads is set there, no hint is given.
     """
     if cores < 2 or load < cores or "OMP_NUM_THREADS" in environ:
         return None
@@ -31,7 +31,7 @@ def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | N
 
 
 def log_slow_threads() -> None:
-    """Log :func:`slow_threads` of this machine; a GPU does the work elsewhere."""
+    """Log the hint of :func:`slow_threads` on a machine without GPU."""
     if hasattr(os, "getloadavg") and not _gpus():
         hint = slow_threads(os.getloadavg()[0], os.cpu_count() or 1, os.environ)
         if hint is not None:
@@ -39,7 +39,7 @@ def log_slow_threads() -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, git commit and hardware, for the run folder."""
+    """Package versions, git commit and hardware."""
     import importlib.metadata
     import platform
 
@@ -70,7 +70,7 @@ def environment() -> dict[str, Any]:
 
 
 def _gpus() -> list[str]:
-    # torch takes seconds to import; without a driver (NVIDIA's, AMD's, Windows Subsystem's) it would find nothing.
+    # Importing torch takes seconds; without a driver (NVIDIA, AMD, Windows Subsystem for Linux) it would find no GPU.
     if not any(Path("/dev", driver).exists() for driver in ("nvidiactl", "kfd", "dxg")):
         return []
     import torch
@@ -79,11 +79,11 @@ def _gpus() -> list[str]:
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What git says of the project's folder; None without git, or outside a repository."""
+    """The output of a git command in the project's folder; None without git or outside a repository."""
     import subprocess
 
     try:
-        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        process = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None

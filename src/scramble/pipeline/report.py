@@ -1,4 +1,4 @@
-"""Stage 4: tables and figures of a run."""
+"""Stage 4: writes tables and figures of a run."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
     """Write ``<run>/report/`` and print the headline.
 
-    ``report.md`` (headline, pictures, all scores) and ``report.json`` (all scores), ``table.md``, ``table.tex`` and
-    ``table.json`` (main scores next to published numbers), ``training.png`` and ``contact_sheet.png``.
+    The folder contains ``report.md`` (headline, figures, all scores), ``report.json`` (all scores), ``table.md``,
+    ``table.tex`` and ``table.json`` (main scores and published numbers), ``training.png`` and ``contact_sheet.png``.
 
     Raises:
-        StageError: nothing has been evaluated yet.
+        StageError: if no arm has been evaluated.
     """
     from scramble.reporting import arms, charts, comparison, figures, headline, published
 
     run, data, folder = Path(run), Path(data), Path(run) / "report"
-    found = comparison.find_methods(run / "evaluation")
-    if not found:
-        raise StageError(f"{run}/evaluation holds no results: run scripts/evaluate.py with the same settings first")
-    rows = comparison.compare(found, baselines)
-    folders = [path for methods in found.values() for paths in methods.values() for path in paths]
+    results = comparison.find_methods(run / "evaluation")
+    if not results:
+        raise StageError(f"{run}/evaluation has no results: run scripts/evaluate.py with the same settings first")
+    rows = comparison.compare(results, baselines)
+    folders = [path for methods in results.values() for paths in methods.values() for path in paths]
     main = headline.build(rows, baselines, headline.trained_kinds(data), arms.arm_notes(folders))
     rows = headline.lead_first(rows, main)
     pictures = []
@@ -62,12 +62,12 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     write_text(folder / "report.md", _markdown(run, main, rows, scores, baselines, pictures))
     for line in headline.as_text(main):
         log.info(line)
-    log.info(f"report (all scores, pictures): {folder / 'report.md'}")
+    log.info(f"report (all scores, figures): {folder / 'report.md'}")
     return folder / "report.md"
 
 
 def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
-    """A sheet of pairs of different images; none where no pair has an image."""
+    """Draw a contact sheet of pairs of different images; returns no path if no pair has an image."""
     from scramble.reporting.contact_sheet import contact_sheet, undrawable
     from scramble.storage.image_table import ImageTable
 
@@ -83,8 +83,8 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
         log.info(
-            f"{path.name}: no installed font has all letters of {number} captions; boxes stand for them "
-            "(install one, for example Noto Sans, and run scripts/report.py again)"
+            f"{path.name}: no installed font has all characters of {number} captions; missing ones are drawn as boxes "
+            "(install a font, for example Noto Sans, and run scripts/report.py again)"
         )
     return [contact_sheet(list(pairs.values()), images, path)]
 
@@ -105,14 +105,14 @@ def _markdown(
 ) -> str:
     from scramble.reporting import comparison, headline, published
 
-    beside = " Published numbers are listed next to ours; those marked were measured otherwise."
+    note = " Published numbers are listed next to ours; those marked were measured otherwise."
     parts = [
         f"# Report of {run.name}\n",
         headline.as_markdown(main),
         *(f"{CAPTIONS[picture.stem]}:\n\n![{picture.stem}]({picture.name})\n" for picture in pictures),
         "## Main scores\n",
         "Scores in percent, plus or minus a standard error over items; differences to baselines are paired by item "
-        f"(and seed), with 95 % intervals.{beside if any(row.source for row in scores.rows) else ''}\n",
+        f"(and seed), with 95 % intervals.{note if any(row.source for row in scores.rows) else ''}\n",
         published.as_markdown(scores),
         "## All scores\n",
         comparison.score_table(rows, baselines).markdown(),
@@ -121,7 +121,7 @@ def _markdown(
 
 
 def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
-    """Print a table per benchmark: whole scores, and group scores by kind. The files hold all of them."""
+    """Print a table per benchmark with overall scores and group scores by kind. The files contain all scores."""
     from scramble.reporting.comparison import score_table
 
     for benchmark, members in groupby(rows, key=lambda row: row.benchmark):

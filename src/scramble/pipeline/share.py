@@ -1,4 +1,4 @@
-"""A tuned model or a data set as a folder to give away, with its card; to the hub only where asked."""
+"""Writes a tuned model or a data set with its card to a folder, and optionally pushes the folder to the hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 KINDS = ("adapter", "model", "data")
 SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")
-"""What may be in a shared folder. Weights are safetensors: formats that run code when they are read are refused."""
+"""File types of a shared folder. Weights must be safetensors: formats that can run code on loading are refused."""
 
 
 def share(
@@ -38,22 +38,26 @@ def share(
     push_to_hub: str | None = None,
     private: bool = True,
 ) -> Path:
-    """Write ``out``: an adapter, a merged model or a data set, with its card as ``README.md``.
+    """Write an adapter, a merged model or a data set to ``out``, with its card as ``README.md``.
 
-    The same again finds the folder and writes nothing; a push that failed can so be repeated.
+    If the folder already has this content nothing is written, so that the same command can repeat a failed push.
 
     Args:
-        out: folder to write; None is ``<run>/share/data``, or ``<run>/share/<arm>/<what>``.
-        what: ``adapter`` (the arm's adapter), ``model`` (merged into its base), ``data`` (the training pairs as parquet
-            with images, which ``datasets`` opens).
-        model: the base's ``path`` and ``revision``.
+        run, arm, data: the run folder, the arm and the data set folder.
+        out: output folder; None means ``<run>/share/data`` or ``<run>/share/<arm>/<what>``.
+        what: ``adapter`` (the arm's adapter), ``model`` (the adapter merged into its base) or ``data`` (the training
+            pairs as parquet with images, which ``datasets`` can open).
+        model: the base model's ``path`` and ``revision``.
+        name: title of the card.
         license: the hub's identifier of the licence.
-        push_to_hub: repository to create and fill; None writes the folder only.
-        private: of a repository that is created.
+        dtype: dtype of a merged model.
+        notes: text to add to the card.
+        push_to_hub: repository to create and upload to; None only writes the folder.
+        private: whether a new repository is private.
 
     Raises:
-        StageError: the arm or data is not finished, a file that must not be shared, the hub's refusal.
-        StoreError: ``out`` holds something else already.
+        StageError: if the arm or the data is not finished, a file must not be shared, or the hub refuses the upload.
+        StoreError: if ``out`` has other content.
     """
     run, data = Path(run), Path(data)
     if what not in KINDS:
@@ -63,7 +67,7 @@ def share(
         _check_repository(push_to_hub)
     if what != "data":
         check_arm(run, arm)
-    with _beside(out) as temporary:
+    with _temporary_folder(out) as temporary:
         folder = temporary / "shared"
         if what == "data":
             card = _data(data, folder, name, license, notes)
@@ -76,7 +80,7 @@ def share(
                 out.rmdir()
             folder.rename(out)
         elif file_key(out) != file_key(folder):
-            raise StoreError(f"{out} is in use and holds something else: choose another folder (out=...) or remove it")
+            raise StoreError(f"{out} exists and has other content: choose another folder (out=...) or remove it")
     log.info(f"shared {what}: {out}{'' if is_new else ' (finished already)'}")
     if push_to_hub is not None:
         _push(out, push_to_hub, "dataset" if what == "data" else "model", private)
@@ -84,10 +88,10 @@ def share(
 
 
 def check_files(folder: str | Path) -> None:
-    """Raise StageError for a file that is not of a kind that is shared, or that is a link."""
+    """Raise StageError if a file is a link or has a type that is not shared."""
     for path in sorted(Path(folder).rglob("*")):
         if path.is_symlink() or (path.is_file() and path.suffix not in SHARED):
-            raise StageError(f"{path.name} is not shared: only {', '.join(SHARED)} are, and no links")
+            raise StageError(f"{path.name} cannot be shared: only files of the types {', '.join(SHARED)}, and no links")
 
 
 def _finished(folder: Path, how: str) -> dict[str, Any]:
@@ -118,15 +122,15 @@ def _model(
     adapter, whole = trained / "adapter", trained / "model"
     if as_adapter:
         if not adapter.is_dir():
-            raise StageError(f"{arm} trained all weights, it has no adapter: share the model (what=model)")
+            raise StageError(f"{arm} trained all weights and has no adapter: share the model (what=model)")
         shutil.copytree(adapter, folder)
     elif whole.is_dir():
         shutil.copytree(whole, folder)
     else:
         export(model["path"], folder, adapter=adapter, revision=model.get("revision"), dtype=dtype)
-    found = comparison.find_methods(run / "evaluation")
+    results = comparison.find_methods(run / "evaluation")
     environment = trained / "environment.json"
-    made = Trained(
+    facts = Trained(
         arm,
         stage["config"],
         stage["summary"],
@@ -134,8 +138,8 @@ def _model(
         read_json(environment) if environment.exists() else {},
         as_adapter,
     )
-    rows = comparison.compare(found, ["base"]) if found else []
-    return model_card(name, made, rows, license=license, notes=notes)
+    rows = comparison.compare(results, ["base"]) if results else []
+    return model_card(name, facts, rows, license=license, notes=notes)
 
 
 def _data(data: Path, folder: Path, name: str, license: str, notes: str) -> str:
@@ -161,25 +165,25 @@ def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     names = classifiers(dict(result))
     rows = []
     for kind, row in result["kinds"].items():
-        found = [row["blind"].get(name) for name in names]
-        rows.append([kind, row["n"], *(f"{b['accuracy']:.1f} ± {b['error']:.1f}" if b else "-" for b in found)])
+        scores = [row["blind"].get(name) for name in names]
+        rows.append([kind, row["n"], *(f"{s['accuracy']:.1f} ± {s['error']:.1f}" if s else "-" for s in scores)])
     return ["kind", "pairs", *names], rows
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system as ``out``."""
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder on the same file system as ``out``, so that it can be renamed to ``out``."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error} (out=... names another folder)") from error
-    with made as name:
+        raise StoreError(f"cannot write {out}: {error.strerror or error}; choose another folder (out=...)") from error
+    with temporary as name:
         yield Path(name)
 
 
 def _check_repository(name: str) -> None:
-    """Refuse a name that the hub would refuse, before anything is written."""
+    """Raise StageError for an invalid repository name, before anything is written."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -196,10 +200,10 @@ def _push(folder: Path, repository: str, kind: str, private: bool) -> None:
     api = HfApi()
     try:
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
-        done = api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder)
+        commit = api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder)
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         raise StageError(
-            f"{folder} is written but was not pushed to {repository}: {str(error).splitlines()[0]}. "
+            f"{folder} was written but not pushed to {repository}: {str(error).splitlines()[0]}. "
             "Log in (hf auth login, or HF_TOKEN) and run the command again"
         ) from error
-    log.info(f"pushed: {done}")
+    log.info(f"pushed: {commit}")

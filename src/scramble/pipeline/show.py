@@ -1,4 +1,4 @@
-"""One batch as the model sees it: the tries in words, and a picture of tiles and attention mask."""
+"""Shows one batch as the model sees it: the tries as text, and a figure of image tiles and attention mask."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def show_batch(
     model: Mapping[str, Any],
     trainer: Mapping[str, Any],
 ) -> Path:
-    """Print the first micro-batch (tokens, tries, padding) and draw ``<run>/batch.png``; nothing is trained.
+    """Print the first micro-batch (tokens, tries, padding) and draw ``<run>/batch.png``, without training.
 
-    Scored tokens stand between brackets; a deeper indent continues the run of tokens above it.
+    Scored tokens are printed in brackets. A line with a deeper indent continues the tokens of the line above it.
     """
     from scramble.models import load_vlm
     from scramble.pipeline.train import make_model
@@ -38,8 +38,8 @@ def show_batch(
     if model.get("new") is not None:
         make_model(model["path"], Path(data), model["family"], model["new"], trainer["seed"])
     vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
-    found, images = load_examples(Path(data) / "train", trainer["tables"], trainer["caption_prompt"])
-    examples = list(islice(found, 64))
+    all_examples, images = load_examples(Path(data) / "train", trainer["tables"], trainer["caption_prompt"])
+    examples = list(islice(all_examples, 64))
     size = trainer["per_device_train_batch_size"] or trainer["global_batch_size"] or 8
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
     collator = TrieCollator(
@@ -62,20 +62,18 @@ def show_batch(
 def _print_item(item: TrieItem, vlm: VLM) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in (item.images or {}).items()}
     tokens = sum(map(len, item.sequences))
-    log.info(
-        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens as rows of their own; images {shapes}"
-    )
+    log.info(f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each were a row; images {shapes}")
     tokenizer, image_ids = vlm.processor.tokenizer, vlm.backbone.feature_tokens
 
     def words(ids: Sequence[int]) -> str:
         parts = []
         for is_image, run in groupby(ids, key=lambda token: token in image_ids):
-            found = list(run)
-            parts.append(f"<image token x {len(found)}>" if is_image else tokenizer.decode(found))
+            tokens = list(run)
+            parts.append(f"<image token x {len(tokens)}>" if is_image else tokenizer.decode(tokens))
         return "".join(parts).replace("\n", "\\n")
 
     def walk(numbers: list[int], start: int, indent: int) -> None:
-        """Print what these sequences share from ``start`` on, then each branch."""
+        """Print the tokens that these sequences share from ``start`` on, then each branch."""
         stop = start
         first = item.sequences[numbers[0]]
         while stop < len(first) and all(
@@ -116,7 +114,7 @@ def _draw(batch: PairBatch, path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, columns, squeeze=False, width_ratios=[5] + [1.6] * len(tiles)).flat)
     axes[0].imshow(dense_mask(batch.tries.end_BL, batch.tries.block_BL)[0, 0].numpy(), cmap="Greys", aspect="auto")
-    axes[0].set_title("row 0: who attends (rows) to whom (columns)", fontsize=8)
+    axes[0].set_title("row 0: queries (rows) attend to keys (columns)", fontsize=8)
     for axis, tile in zip(axes[1:], tiles, strict=True):
         low, high = tile.min(), tile.max()
         axis.imshow((tile - low) / max(high - low, 1e-6))

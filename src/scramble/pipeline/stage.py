@@ -1,7 +1,7 @@
-"""A stage: work in a folder of its own, done once, reused when its inputs are the same, and resumed after a kill.
+"""Runs a stage: work in a folder that is done once, reused if its inputs are the same, and resumed after a kill.
 
-A stage finishes by writing ``stage.json`` with the content key of its inputs; a folder that holds the right key is
-finished work and is not done again.
+A stage records the settings and the content keys of its inputs in ``stage.json``. A finished folder with the same
+record is reused.
 """
 
 from __future__ import annotations
@@ -33,37 +33,47 @@ def run_stage(
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
-    ``config`` is plain JSON: everything that the result depends on, content keys of the inputs included. It is stored
-    in ``stage.json`` before the work starts and with the summary that ``work`` returns when it ends; work that was
-    killed in between is called again and picks up what it finds in its folder. The folder of work that failed can be
-    taken by another configuration. Of several processes that do one stage together, only the ``main`` one writes
-    ``stage.json``. Of several jobs that want one folder at the same time, the first works and the others wait for its
-    result. ``instead`` says in a refusal what to choose for the other configuration.
+    If the work was killed, ``work`` is called again and resumes from the files in its folder. If it failed, another
+    configuration may use the folder. If several jobs need the same folder at the same time, the first one does the work
+    and the others wait for its result.
+
+    Args:
+        folder: folder of the stage.
+        config: everything that the result depends on, including content keys of the inputs, as plain JSON. It is stored
+            in ``stage.json`` before the work starts, and again with the summary when the work ends.
+        work: does the work in the folder and returns a summary.
+        main: whether this process writes ``stage.json``; only one of several processes of a job does.
+        instead: what the error message suggests to choose for another configuration.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
+
     Raises:
         StoreError: if the folder belongs to another configuration; the message names the keys that differ.
     """
     folder = Path(folder)
     marker = folder / STAGE_FILE
-    if not main or (marker.exists() and read_json(marker)["status"] == "finished"):  # read-only folders can be reused
+    # No lock for a finished stage, so that read-only folders can be reused.
+    if not main or (marker.exists() and read_json(marker)["status"] == "finished"):
         return _do_stage(folder, config, work, main=main, instead=instead)
     with locked(folder):
         return _do_stage(folder, config, work, main=True, instead=instead)
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
-    """The refusal of a folder that was made with other settings: what differs, and what to choose ``instead``."""
+    """The error message for a folder with other settings: the keys that differ, and what to choose ``instead``."""
     return (
-        f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, leave the settings as "
-        "they were, or remove this one"
+        f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, restore the settings, "
+        "or remove this folder"
     )
 
 
 def discard_if_empty(run: Path) -> None:
-    """Remove a run folder in which a command made nothing before it failed, so that it is not taken for a run: it holds
-    no more than the log, locks, records of failed stages and empty files."""
+    """Remove a run folder if the command that created it failed before it made anything.
+
+    Such a folder contains only the log, locks, records of failed stages and empty files. Without this, other scripts
+    would suggest it as a run.
+    """
     for file in (path for path in run.rglob("*") if not path.is_dir()):
         failed = file.name == STAGE_FILE and read_json(file)["status"] == "failed"
         if not (failed or file.name in (LOG_FILE, LOCK_FILE) or file.stat().st_size == 0):
@@ -76,25 +86,25 @@ def _do_stage(
 ) -> tuple[dict[str, Any], str]:
     marker = folder / STAGE_FILE
     config = json.loads(json.dumps(config, default=json_value))
-    found = read_json(marker) if marker.exists() else None
-    if found is not None and found["config"] != config:
-        if found["status"] != "failed":
-            raise StoreError(other_settings(folder, differing_keys(found["config"], config), instead))
-        found = None
-        if main:  # what failed is being mended: the tables of that attempt go; replies and other people's files stay
+    record = read_json(marker) if marker.exists() else None
+    if record is not None and record["config"] != config:
+        if record["status"] != "failed":
+            raise StoreError(other_settings(folder, differing_keys(record["config"], config), instead))
+        record = None
+        if main:  # the settings of a failed stage were corrected: remove its tables, keep replies and other files
             for name in TABLES.values():
                 for table in folder.rglob(f"{name}.parquet"):
                     table.unlink()
-    if found is not None and found["status"] == "finished":
-        return found["summary"], "reused"
-    how = "done" if found is None else "resumed"
+    if record is not None and record["status"] == "finished":
+        return record["summary"], "reused"
+    how = "done" if record is None else "resumed"
     if not main:
         return work(folder), how
     write_json(marker, {"status": "running", "config": config})
     try:
         summary = work(folder)
     except Exception:
-        with suppress(OSError, StoreError):  # a full disk may be what failed
+        with suppress(OSError, StoreError):  # the work may have failed because the disk is full
             write_json(marker, {"status": "failed", "config": config})
         raise
     write_json(marker, {"status": "finished", "config": config, "summary": summary})

@@ -1,4 +1,4 @@
-"""Stage 2: train one arm on a data set folder."""
+"""Stage 2: trains one arm on a data set folder."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ def train(
         arm: name of the arm.
         data: data set folder made by :func:`generate`.
         model: ``name``, ``path`` and loading options, see :func:`scramble.models.load_vlm`.
-        objective: ``name`` of the loss.
-        trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``: benchmarks of the validation
+        objective: ``name`` of the objective.
+        trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``: benchmarks on the validation
             split to score at each evaluation (``limit`` items each).
-        peft: fields of ``peft.LoraConfig``, None for no fresh adapter.
+        peft: fields of ``peft.LoraConfig`` for a new adapter, or None.
+
+    Returns:
+        The stage's summary, see :func:`scramble.training.run.train`.
     """
     data = Path(data)
     config = {
@@ -92,29 +95,28 @@ def train(
 
     def resumes() -> str:
         step = newest_step(folder / "checkpoints")
-        return (
-            "starts over, there is no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
-        )
+        return "starts again: no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
 
-    with interrupt.keeping(lambda: f"the same command {resumes()}"):
+    with interrupt.resumable(lambda: f"the same command {resumes()}"):
         summary, how = run_stage(folder, config, work, main=is_main_process(), instead=ANOTHER_ARM)
     if not is_main_process():
         return summary
     last = summary["last"]
     numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
-    done = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
-    log.info(f"{arm}: {done}; {numbers} -> {folder}")
+    progress = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
+    log.info(f"{arm}: {progress}; {numbers} -> {folder}")
     return summary
 
 
 def check_model(run: str | Path, arm: str, model: Mapping[str, Any]) -> None:
-    """Before any data is made for an arm that is still to be trained: can its model be loaded?
+    """Check that the model of an arm can be loaded, before data is generated for it. Skipped for a finished arm.
 
     Raises:
-        ModelError: its configuration, the weights of a local folder, or its adapter's configuration cannot be read.
+        ModelError: if the model's configuration, the weights in a local folder, or the configuration of its adapter
+            cannot be read.
     """
     marker = Path(run) / "train" / arm / STAGE_FILE
-    finished = marker.exists() and read_json(marker)["status"] == "finished"  # is reused, without the model
+    finished = marker.exists() and read_json(marker)["status"] == "finished"  # it is reused without loading the model
     if finished or model.get("new") is not None:
         return
     from scramble.models.hub import check_adapter_config, check_weights, is_folder, read_config
@@ -127,7 +129,7 @@ def check_model(run: str | Path, arm: str, model: Mapping[str, Any]) -> None:
 
 
 def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
-    """The model's settings; a local folder counts by its content, so that a retrained base is another base."""
+    """The model's settings, with a content key of a local folder, so that a retrained base counts as changed."""
     content = dict(model)
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
@@ -135,15 +137,16 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
 
 
 def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
-    """Write a new model of a family to ``path``, with a tokenizer made from the data's texts.
+    """Write a new model of a family to ``path``, with a tokenizer built from the data's texts.
 
-    ``new`` holds the sizes of :func:`scramble.models.tiny.save_tiny` and, under ``vision``, how the embedded world is
-    taught to tower and projector beforehand (:func:`scramble.world.tower.teach_vision`); all else is random.
+    ``new`` contains the sizes for :func:`scramble.models.tiny.save_tiny` and, under ``vision``, the options for
+    training tower and projector on the embedded world (:func:`scramble.world.tower.teach_vision`). All other weights
+    are random.
     """
     if not is_main_process():
-        wait_for(path, Path(path).exists)  # it appears whole
+        wait_for(path, Path(path).exists)  # the main process renames the finished folder into place
         return
-    with locked(Path(path).parent):  # the arms of a sweep share it
+    with locked(Path(path).parent):  # the arms of a sweep share the model
         if not Path(path).exists():
             _make_model(Path(path), data, family, dict(new), seed)
 
@@ -168,7 +171,7 @@ def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
     vlm = load_vlm(path, dtype="float32", device="cpu")
     figures = teach_vision(vlm, seed=seed, **lessons)
     vlm.model.save_pretrained(path)
-    log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} in what lies in a cell")
+    log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} for the content of a cell")
 
 
 def _texts(folder: Path) -> Iterator[str]:
@@ -189,19 +192,19 @@ def _has_pairs(folder: Path) -> bool:
 
 
 def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what is trained: those that only decide what is written, and when, are left out."""
+    """The settings that affect the trained weights; see :data:`scramble.training.fields.OPERATION` for the others."""
     return {name: value for name, value in trainer.items() if name not in OPERATION and name != "watch"}
 
 
 def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
-    """Say what the job will need, and refuse it where it cannot fit, before anything heavy is loaded."""
+    """Log the memory and disk that the job needs; raise ModelError if it cannot fit. Nothing large is loaded before."""
     need = needs(model, trainer, peft)
     log.info(need.line())
     need.check()
 
 
 def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
-    """Memory and disk that training takes, from the model's configuration alone. Raises ModelError if it has none."""
+    """Estimate memory and disk for training from the model's configuration. Raises ModelError if it cannot be read."""
     from scramble.models.preflight import preflight
 
     return preflight(
@@ -216,7 +219,7 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
 
 
 def push(folder: Path, args: Any) -> None:
-    """Upload the result of an arm (``trainer.push_to_hub``). Raises StageError if the hub refuses; the result stays."""
+    """Upload the result of an arm (``trainer.push_to_hub``). Raises StageError if it fails; the result is kept."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -228,20 +231,20 @@ def push(folder: Path, args: Any) -> None:
     except (OSError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StageError(
-            f"{result} is finished, but could not be uploaded to {args.hub_model_id} ({reason}): try again with "
+            f"{result} is finished but could not be uploaded to {args.hub_model_id} ({reason}): try again with "
             "scripts/share.py push_to_hub=..."
         ) from error
     log.info(f"uploaded {result} to {args.hub_model_id}")
 
 
 def _text_only_accuracy(data: Path) -> dict[str, float]:
-    """How often classifiers that do not see the image pick the chosen answer, in percent, from the data's audit."""
+    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%)."""
     summary = read_json(data / STAGE_FILE)["summary"]
     return {f"data/text_only_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
 
 
 def _scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) -> Callable[[Any], dict[str, float]]:
-    """What scores benchmarks of the validation split while a model is trained."""
+    """A function that scores benchmarks on the validation split, for use during training."""
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.quick import quick_scores
 

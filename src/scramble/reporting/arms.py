@@ -1,4 +1,4 @@
-"""The arms of a run folder: which are finished, and what a reader of their scores must know about the others."""
+"""The arms of a run folder: which are finished, and notes about the others for readers of the scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the ar
 
 
 def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
-    """Arm -> the record of its training, by name, numbers as numbers: seed2 before seed10."""
+    """Arm -> contents of its ``stage.json``, sorted by name with numbers in numerical order (seed2 before seed10)."""
     markers = sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
     return {marker.parent.name: dict(read_json(marker)) for marker in markers}
 
@@ -24,7 +24,7 @@ def _order(marker: Path) -> list[tuple[int, str]]:
 
 
 def finished_arms(run: str | Path) -> list[str]:
-    """The arms whose training has ended."""
+    """The arms whose training is finished."""
     return [arm for arm, stage in arm_stages(run).items() if stage["status"] == "finished"]
 
 
@@ -34,31 +34,32 @@ def is_trial(arm: str) -> bool:
 
 
 def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
-    """Arm -> its training folder, for curves and settings: all but trials of a study that have no result folder."""
+    """Arm -> its training folder, for curves and settings. Trials of a study without results are excluded."""
     scored = {folder.parent.name for folder in results}
     return {arm: Path(run) / "train" / arm for arm in arm_stages(run) if arm in scored or not is_trial(arm)}
 
 
 def unfinished_note(run: str | Path) -> str | None:
-    """One line that names the arms whose training has not ended and how to finish them; None if all have."""
-    open_arms = [arm for arm, stage in arm_stages(run).items() if stage["status"] != "finished" and not is_trial(arm)]
-    if not open_arms:
+    """One line that names the unfinished arms and how to finish them; None if all arms are finished."""
+    unfinished = [arm for arm, stage in arm_stages(run).items() if stage["status"] != "finished" and not is_trial(arm)]
+    if not unfinished:
         return None
-    steps = [newest_step(Path(run) / "train" / arm / "checkpoints") for arm in open_arms]
+    steps = [newest_step(Path(run) / "train" / arm / "checkpoints") for arm in unfinished]
     listed = ", ".join(
         f"{arm} ({'no checkpoint' if step is None else f'checkpoint of step {step}'})"
-        for arm, step in zip(open_arms, steps, strict=True)
+        for arm, step in zip(unfinished, steps, strict=True)
     )
     return (
-        f"Left out, because training is not finished: {listed}. The same scripts/train.py command finishes it; "
-        f"{Path(run) / 'log.txt'} has it."
+        f"Not included, because training is not finished: {listed}. Repeat the scripts/train.py command to finish; "
+        f"{Path(run) / 'log.txt'} contains it."
     )
 
 
 def arm_notes(results: Iterable[Path]) -> list[str]:
-    """What result folders ``<run>/evaluation/<arm>/<benchmark>`` of one run do not show of its arms.
+    """Notes on a run's arms for readers of its result folders ``<run>/evaluation/<arm>/<benchmark>``.
 
-    These are arms without scores, and different numbers of training steps: a longer training is not a better method.
+    They name arms without scores, and point out different numbers of training steps, because longer training is not a
+    better method.
     """
     folders = list(results)
     if not folders:

@@ -1,6 +1,6 @@
-"""The audit for the terminal and as one self-contained HTML page: numbers, then pairs with the changed words marked.
+"""The audit as tables for the terminal and as a self-contained HTML page with numbers and marked-up example pairs.
 
-Texts come from anywhere, so everything is escaped by the template; nothing is loaded from the network.
+The texts are untrusted, so the template escapes all of them; the page loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -37,16 +37,21 @@ def write_page(
     """Write the page of an :func:`~scramble.pairs.audit.audit.audit` result.
 
     Args:
-        open_image: the image of an image id, or None where there is none.
-        examples: pairs shown of each kind, drawn by the seed.
+        path: path of the page.
+        result: the audit's result.
+        pairs: the audited pairs.
+        open_image: function from an image id to the image, or None if there are no images.
+        title: title of the page.
+        examples: maximum number of pairs shown per kind, sampled with the seed.
+        seed: seed of the sample.
     """
     by_kind: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
         by_kind.setdefault(pair.kind, []).append(pair)
     shown = []
     for kind in sorted(by_kind):
-        drawn = seeded(seed, "page", kind).sample(by_kind[kind], min(examples, len(by_kind[kind])))
-        shown += [_example(pair, open_image) for pair in drawn]
+        sample = seeded(seed, "page", kind).sample(by_kind[kind], min(examples, len(by_kind[kind])))
+        shown += [_example(pair, open_image) for pair in sample]
     ratios = [f"{low:g} to {high:g}" for low, high in pairwise(RATIO_EDGES)]
     pages.write_page(
         path,
@@ -65,7 +70,7 @@ def write_page(
 def audit_tables(result: dict[str, Any]) -> list[Table]:
     """The audit for the terminal: text-only accuracy by kind, faults by rule, vocabulary shift."""
     names = classifiers(result)
-    blind = Table(
+    text_only = Table(
         _numeric("kind", "pairs", "images")
         + [Column(name, _accuracy, "right") for name in names]
         + [Column("same bag %", "{:.0f}".format, "right")],
@@ -78,7 +83,7 @@ def audit_tables(result: dict[str, Any]) -> list[Table]:
     rules = Table(
         _numeric("rule", "pairs") + [Column(fault, "{:.1f}".format, "right") for fault in FAULTS],
         [[rule, row["n"], *(row[fault] for fault in FAULTS)] for rule, row in result["rules"].items()],
-        "Faults seen in the text, percent of pairs",
+        "Faults in the texts, percent of pairs",
     )
     sides = ("more_in_chosen", "more_in_rejected")
     words = Table(
@@ -86,15 +91,15 @@ def audit_tables(result: dict[str, Any]) -> list[Table]:
         [[result["vocabulary"][side] for side in sides]],
         f"Vocabulary shift (total variation {result['vocabulary']['total_variation']:.3f})",
     )
-    return [blind, rules, words]
+    return [text_only, rules, words]
 
 
 def _numeric(label: str, *counts: str) -> list[Column]:
     return [Column(label), *(Column(count, align="right") for count in counts)]
 
 
-def _accuracy(blind: dict[str, float] | None) -> str:
-    return "-" if blind is None else f"{blind['accuracy']:.1f} ({blind['error']:.1f})"
+def _accuracy(score: dict[str, float] | None) -> str:
+    return "-" if score is None else f"{score['accuracy']:.1f} ({score['error']:.1f})"
 
 
 def _words(words: Sequence[dict[str, Any]]) -> str:

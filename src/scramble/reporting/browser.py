@@ -1,8 +1,8 @@
-"""The results browser: one HTML file of a run, or of several runs side by side.
+"""The results browser: one HTML file for one run or several runs.
 
-Scores with intervals and paired differences, training curves, the items that changed from wrong to right and back with
-their images and scores, and what made all of it. See :mod:`scramble.reporting.pages` for what the page may and may not
-do.
+It shows scores with intervals and paired differences, training curves, the items whose answers changed between right
+and wrong with their images and scores, and the settings and environment of every arm. See
+:mod:`scramble.reporting.pages` for the restrictions on pages.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CURVES = (
 
 @dataclass(frozen=True)
 class Sources:
-    """What the page is made of: result folders by benchmark and method, and arms' training folders by name."""
+    """Inputs of the page: result folders by benchmark and method, training folders by arm, data sets by run."""
 
     folders: Folders
     arms: Mapping[str, Path]
@@ -48,8 +48,10 @@ class Sources:
 
 
 def gather(runs: Mapping[Path, Path]) -> Sources:
-    """Results, arms and data sets of run folders, each with its data set's folder. With several runs, methods are named
-    ``<run>: <method>``."""
+    """Collect results, arms and data sets of runs, given as run folder -> data set folder.
+
+    With several runs, methods are named ``<run>: <method>``.
+    """
     folders: dict[str, dict[str, list[Path]]] = {}
     arms: dict[str, Path] = {}
     data: dict[str, Path] = {}
@@ -57,9 +59,9 @@ def gather(runs: Mapping[Path, Path]) -> Sources:
         prefix = f"{name}{RUN_SEPARATOR}" if len(runs) > 1 else ""
         results_of_run: list[Path] = []
         for benchmark, methods in comparison.find_methods(run / "evaluation").items():
-            for method, found in methods.items():
-                folders.setdefault(benchmark, {})[prefix + method] = found
-                results_of_run += found
+            for method, method_folders in methods.items():
+                folders.setdefault(benchmark, {})[prefix + method] = method_folders
+                results_of_run += method_folders
         arms |= {prefix + arm: path for arm, path in shown_arms(run, results_of_run).items()}
         if (runs[run] / STAGE_FILE).exists():
             data[name] = runs[run]
@@ -67,10 +69,10 @@ def gather(runs: Mapping[Path, Path]) -> Sources:
 
 
 def run_names(runs: Sequence[Path]) -> dict[Path, str]:
-    """A short name for each (different) run: the folder's, with as many folders above it as distinguish the runs."""
+    """A short, unique name for each run: the folder's name, with as many parent folders as needed."""
     parts = {run: run.resolve().parts for run in runs}
     for count in range(1, max(map(len, parts.values())) + 1):
-        names = {run: "/".join(found[-count:]) for run, found in parts.items()}
+        names = {run: "/".join(path[-count:]) for run, path in parts.items()}
         if len(set(names.values())) == len(runs):
             break
     return names
@@ -90,15 +92,18 @@ def write_browser(
     """Write the page.
 
     Args:
-        benchmarks: by name, for the items' texts and images; a benchmark that is missing, or of another data version
-            than the results, has scores but no items.
-        baselines: methods that the others are compared with, each with those of its own run.
-        items: most items shown for each comparison and direction; 0 shows none.
+        path: path of the page.
+        sources: from :func:`gather`.
+        benchmarks: benchmarks by name, for the items' texts and images. For a benchmark that is missing, or has another
+            data version than the results, the page shows scores but no items.
+        title: title of the page.
+        baselines: methods that the others are compared with, within each run.
+        items: maximum number of items per comparison and direction; 0 shows none.
         pixels: longer side of the items' images.
         reasons: why benchmarks are missing, for the page.
 
     Returns:
-        The benchmarks whose items cannot be shown, each with the reason.
+        The benchmarks whose items cannot be shown, with the reasons.
     """
     rows = comparison.compare(sources.folders, baselines)
     heads = _headlines(rows, sources, baselines)
@@ -131,7 +136,7 @@ def write_browser(
         colours=colours,
         lines=charts.LINES,
         scores=[
-            _scores(name, list(found), baselines, lead) for name, found in groupby(rows, key=lambda row: row.benchmark)
+            _scores(name, list(group), baselines, lead) for name, group in groupby(rows, key=lambda row: row.benchmark)
         ],
         charts=curves(sources.arms, colours),
         arms={name: colours[charts.method_of(name)] for name in sources.arms},
@@ -144,13 +149,13 @@ def write_browser(
 
 
 def _headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
-    """Each run's headline by the run's name, which is empty where there is one run."""
+    """The headline of each run by the run's name; the name is empty if there is one run."""
     by_run: dict[str, list[ScoreRow]] = {}
     for row in rows:
         run, method = split_run(row.method)
         by_run.setdefault(run, []).append(dataclasses.replace(row, method=method))
-    found = {}
-    for run, own in by_run.items():
+    headlines = {}
+    for run, run_rows in by_run.items():
         folder = sources.data.get(run) if run else next(iter(sources.data.values()), None)
         results_of_run = [
             path
@@ -159,8 +164,8 @@ def _headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[s
             if split_run(method)[0] == run
             for path in paths
         ]
-        found[run] = headline.build(own, baselines, headline.trained_kinds(folder), arm_notes(results_of_run))
-    return found
+        headlines[run] = headline.build(run_rows, baselines, headline.trained_kinds(folder), arm_notes(results_of_run))
+    return headlines
 
 
 # -------------------------------------------------------------------------------------------------------------- scores
@@ -169,7 +174,7 @@ def _headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[s
 def _scores(
     benchmark: str, rows: Sequence[ScoreRow], baselines: Sequence[str], lead: Headline | None
 ) -> dict[str, Any]:
-    """A benchmark's whole scores after the headline's, and its scores by kind (behind a fold), for the template."""
+    """A benchmark's overall scores, the headline's score first, and its scores by kind, for the template."""
     leading = lead.score if lead is not None and lead.benchmark == benchmark else ""
     whole = [row for row in rows if row.score == leading]
     whole += [row for row in rows if "/" not in row.score and row.score != leading]
@@ -186,8 +191,8 @@ def _scores(
 
 def _by_score(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> list[dict[str, Any]]:
     return [
-        {"score": score, "rows": [_score_row(row, baselines) for row in found]}
-        for score, found in groupby(rows, key=lambda row: row.score)
+        {"score": score, "rows": [_score_row(row, baselines) for row in group]}
+        for score, group in groupby(rows, key=lambda row: row.score)
     ]
 
 
@@ -219,21 +224,21 @@ def _difference(test: Mapping[str, Any] | None) -> dict[str, str] | None:
 
 
 def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.Chart]:
-    """One chart a quantity of ``metrics.jsonl``, one line an arm; benchmarks watched while training come last."""
+    """One chart per metric in ``metrics.jsonl`` with one line per arm; benchmark scores during training come last."""
     rows = {arm: list(read_jsonl(folder / "metrics.jsonl")) for arm, folder in arms.items()}
-    watched = sorted({key for found in rows.values() for row in found for key in row if charts.is_benchmark_score(key)})
+    watched = sorted({key for log in rows.values() for row in log for key in row if charts.is_benchmark_score(key)})
     panels = [(key, f"{title}, training batches") for key, title in CURVES]
     panels += [(key, charts.watched_label(key)) for key in watched if key.count("/") == 1]
     by_arm = {arm: colours[charts.method_of(arm)] for arm in arms}
-    drawn = (
+    all_charts = (
         charts.line_chart(
             title,
-            {arm: [(r["step"], r[key]) for r in found if _is_point(r, key)] for arm, found in rows.items()},
+            {arm: [(r["step"], r[key]) for r in log if _is_point(r, key)] for arm, log in rows.items()},
             by_arm,
         )
         for key, title in panels
     )
-    return [chart for chart in drawn if chart is not None]
+    return [chart for chart in all_charts if chart is not None]
 
 
 def _is_point(row: Mapping[str, Any], key: str) -> bool:
@@ -253,9 +258,9 @@ def _items(
     pixels: int,
     missing: str,
 ) -> dict[str, Any]:
-    """Items that changed, each once with all methods' verdicts. Of several seeds the first one is shown."""
+    """Changed items, each once with the verdicts of all methods. Only the first seed of a method is shown."""
     methods = {method: folders[method] for method in order if method in folders}
-    outcomes = {method: {o.item_id: o for o in results.read_outcomes(found[0])} for method, found in methods.items()}
+    outcomes = {method: {o.item_id: o for o in results.read_outcomes(seeds[0])} for method, seeds in methods.items()}
     pairs = [
         (before, method)
         for baseline in baselines
@@ -263,25 +268,25 @@ def _items(
         for before in [own_baselines(method, baselines).get(baseline)]
         if before in methods and outcomes[method]
     ]
-    found = changes.compare(outcomes, pairs, count)
-    known = {item.item_id: item for item in benchmark.items} if benchmark is not None else {}
+    changed = changes.compare(outcomes, pairs, count)
+    by_id = {item.item_id: item for item in benchmark.items} if benchmark is not None else {}
     versions = {results.read(folders[0]).benchmark["version"] for folders in methods.values()}
     reason = ""
     if count == 0:
         reason = "items=0"
     elif benchmark is None:
         reason = (
-            missing or "its data was not loaded; give browse.py the same benchmark=[...], with its root, as evaluate.py"
+            missing or "its data was not loaded; run browse.py with the same benchmark=[...] and root as evaluate.py"
         )
     elif versions != {benchmark.version}:
         reason = (
-            f"the results are of data version {', '.join(sorted(versions))}, the data at hand is {benchmark.version}"
+            f"the results have data version {', '.join(sorted(versions))}, but the data has version {benchmark.version}"
         )
     cards = []
     if not reason and benchmark is not None:
-        shown = [known[item_id] for item_id in known if item_id in found.why]
-        cards = [_card(item, benchmark, outcomes, found.why[item.item_id], pixels) for item in shown]
-    return {"benchmark": name, "changes": found.found, "cards": cards, "reason": reason}
+        shown = [by_id[item_id] for item_id in by_id if item_id in changed.why]
+        cards = [_card(item, benchmark, outcomes, changed.why[item.item_id], pixels) for item in shown]
+    return {"benchmark": name, "changes": changed.changes, "cards": cards, "reason": reason}
 
 
 def _card(
@@ -298,9 +303,9 @@ def _card(
         "images": [{"id": i, "src": _image(benchmark, i, pixels)} for i in item.image_ids],
         **_texts(item),
         "verdicts": [
-            {"method": method, "right": changes.is_right(own[item.item_id]), **_detail(item, own[item.item_id])}
-            for method, own in outcomes.items()
-            if item.item_id in own
+            {"method": method, "right": changes.is_right(by_item[item.item_id]), **_detail(item, by_item[item.item_id])}
+            for method, by_item in outcomes.items()
+            if item.item_id in by_item
         ],
     }
 
@@ -308,12 +313,12 @@ def _card(
 def _image(benchmark: Benchmark, image_id: str, pixels: int) -> str:
     try:
         return pages.thumbnail(benchmark.images[image_id].open(), pixels)
-    except (KeyError, RecordError):  # the page shows a frame in its place
+    except (KeyError, RecordError):  # the page shows an empty frame instead
         return ""
 
 
 def _texts(item: Item) -> dict[str, Any]:
-    """Captions with what tells them apart marked, or a question with its options and answer."""
+    """Captions with their differences marked, or a question with its options and answer."""
     record = item.record
     if isinstance(record, (TwoByTwoItem, CaptionChoice)):
         true = 0 if isinstance(record, TwoByTwoItem) else record.target
@@ -332,7 +337,7 @@ def _texts(item: Item) -> dict[str, Any]:
 
 
 def _detail(item: Item, outcome: Outcome) -> dict[str, Any]:
-    """A method's own numbers: the rows of a 2x2 item's scores, captions' scores, or what was answered."""
+    """Details of a method's outcome: the comparisons of a 2x2 item, the captions' scores, or the answer."""
     scores = outcome.details.get("scores")
     if isinstance(item.record, TwoByTwoItem) and scores:
         (a, b), (c, d) = scores
@@ -374,7 +379,7 @@ def _arm(name: str, folder: Path) -> dict[str, Any]:
 def _data(name: str, folder: Path) -> dict[str, Any]:
     stage = read_json(folder / STAGE_FILE)
     summary = stage.get("summary") or {}
-    splits = {split: listed_counts(found) for split, found in summary.get("splits", {}).items()}
+    splits = {split: listed_counts(counts) for split, counts in summary.get("splits", {}).items()}
     return {
         "name": name,
         "kind": stage["config"].get("data", {}).get("kind", ""),
@@ -385,13 +390,13 @@ def _data(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _protocols(folders: Folders) -> list[dict[str, str]]:
-    """Each protocol in full, once."""
-    found: dict[str, dict[str, str]] = {}
+    """All distinct protocols in full, with their benchmarks."""
+    protocols: dict[str, dict[str, str]] = {}
     for benchmark, methods in folders.items():
         for result_folders in methods.values():
             protocol = results.read(result_folders[0]).protocol
             text = json.dumps(protocol, indent=1, ensure_ascii=False)
-            entry = found.setdefault(text, {"name": str(protocol["name"]), "all": text, "benchmarks": ""})
-            known = entry["benchmarks"].split(", ") if entry["benchmarks"] else []
-            entry["benchmarks"] = ", ".join(dict.fromkeys([*known, benchmark]))
-    return list(found.values())
+            entry = protocols.setdefault(text, {"name": str(protocol["name"]), "all": text, "benchmarks": ""})
+            names = entry["benchmarks"].split(", ") if entry["benchmarks"] else []
+            entry["benchmarks"] = ", ".join(dict.fromkeys([*names, benchmark]))
+    return list(protocols.values())

@@ -1,4 +1,4 @@
-"""Items that one method has right and another wrong, drawn for a contact sheet."""
+"""Items that one method answers correctly and another does not, sampled for display."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from scramble.evaluation.scoring.outcomes import Outcome
 
 HEADLINES = ("group", "accuracy")
 RIGHT = 0.5
-"""An answer with at least this share of its credit counts as right (VQA accuracy gives 0.3, 0.6, 0.9, 1)."""
+"""An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What changed from method ``before`` to method ``after``: numbers of items, and the ids drawn for display.
+    """Changes from method ``before`` to method ``after``: numbers of items, and the ids sampled for display.
 
-    ``gained`` went from wrong to right, ``lost`` back.
+    ``gained`` items changed from wrong to right, ``lost`` items from right to wrong.
     """
 
     before: str
@@ -32,14 +32,14 @@ class Change:
 
 @dataclass
 class Changes:
-    """All comparisons of one benchmark; ``why`` maps an item to the comparisons that it is shown for."""
+    """All comparisons on one benchmark; ``why`` maps an item to the comparisons that it is shown for."""
 
-    found: list[Change] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     why: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
 
 def is_right(outcome: Outcome) -> bool | None:
-    """Whether an item is right by its benchmark's headline (all four comparisons of a 2x2 item); None if not graded."""
+    """Whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded."""
     for name in HEADLINES:
         if name in outcome.values:
             return outcome.values[name] >= RIGHT
@@ -54,9 +54,10 @@ def compare(
     Args:
         outcomes: method -> item id -> outcome.
         pairs: (before, after) methods.
-        count: most items drawn for each pair and direction, by the seed.
+        count: maximum number of items to sample per pair and direction.
+        seed: seed of the sample.
     """
-    changes = Changes()
+    result = Changes()
     for before, after in pairs:
         verdicts = {
             name: (is_right(outcomes[before][name]), is_right(other))
@@ -65,13 +66,13 @@ def compare(
         }
         gained = [name for name, (first, second) in verdicts.items() if first is False and second is True]
         lost = [name for name, (first, second) in verdicts.items() if first is True and second is False]
-        drawn = {
+        samples = {
             kind: _draw(names, count, f"{seed}/{before}/{after}/{kind}")
             for kind, names in (("gained", gained), ("lost", lost))
         }
         both = list(verdicts.values())
-        number = len(changes.found)
-        changes.found.append(
+        number = len(result.changes)
+        result.changes.append(
             Change(
                 before,
                 after,
@@ -79,18 +80,18 @@ def compare(
                 both.count((False, False)),
                 len(gained),
                 len(lost),
-                drawn["gained"],
-                drawn["lost"],
+                samples["gained"],
+                samples["lost"],
             )
         )
-        for kind, names in drawn.items():
+        for kind, names in samples.items():
             for name in names:
-                changes.why.setdefault(name, []).append((number, kind))
-    return changes
+                result.why.setdefault(name, []).append((number, kind))
+    return result
 
 
 def _draw(names: Sequence[str], count: int, seed: str) -> tuple[str, ...]:
-    """At most ``count`` of the names, in their order."""
+    """Sample at most ``count`` of the names, in their order."""
     if len(names) <= count:
         return tuple(names)
     places = sorted(random.Random(seed).sample(range(len(names)), count))

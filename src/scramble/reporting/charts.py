@@ -1,4 +1,4 @@
-"""Line charts as plain numbers for an SVG template: nothing is drawn here, so that the page's own colours apply."""
+"""Computes line charts as plain numbers for an SVG template, so that the page's own colours apply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scramble.evaluation.benchmarks import BENCHMARKS
 
 WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
-MOST_POINTS = 240  # more than a line of 340 units can show
+MOST_POINTS = 240  # per line; a plot of 340 units cannot show more
 
 
 LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
@@ -25,12 +25,13 @@ LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
     (1.2, ()),
     (1.2, (3, 3)),
 )
-"""Width and dashes (on, off, ...) of the line of each colour number. Wide ones are drawn first (:func:`drawing_order`):
-where lines coincide, a wide one is seen on both sides of a narrow one, and a whole one in the gaps of a dashed one."""
+"""Width and dashes (on, off, ...) of the line of each colour number. Wide lines are drawn first
+(:func:`drawing_order`). Where lines coincide, a wide line remains visible on both sides of a narrow one, and a solid
+line in the gaps of a dashed one."""
 
 
 def drawing_order(number: int) -> tuple[float, bool]:
-    """Sort key of a colour number: wide before narrow, whole before dashed."""
+    """Sort key of a colour number: wide before narrow, solid before dashed."""
     width, dashes = LINES[number]
     return -width, bool(dashes)
 
@@ -41,9 +42,9 @@ def method_of(arm: str) -> str:
 
 
 def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
-    """The number of each method's colour in :data:`~scramble.reporting.pages.PALETTE` and line in :data:`LINES`.
+    """Colour numbers of methods: indices into :data:`~scramble.reporting.pages.PALETTE` and :data:`LINES`.
 
-    A base is 0.
+    The base has number 0.
     """
     names = list(dict.fromkeys(methods))
     others = [name for name in names if not name.endswith("base")]
@@ -52,19 +53,19 @@ def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
 
 
 def watched_label(key: str) -> str:
-    """The title of a benchmark's score that was watched while training (``eval_<benchmark>/<score>``)."""
+    """The title of a benchmark score logged during training (``eval_<benchmark>/<score>``)."""
     return key.removeprefix("eval_").replace("/", " ") + ", validation"
 
 
 def is_benchmark_score(key: str) -> bool:
-    """Whether a logged number is a score of a benchmark (``eval_<benchmark>/<score>``), not one of held-out pairs."""
+    """Whether a logged metric is a benchmark score (``eval_<benchmark>/<score>``) and not one of held-out pairs."""
     start, slash, _ = key.partition("/")
     return bool(slash) and start.startswith("eval_") and start.removeprefix("eval_") in BENCHMARKS
 
 
 @dataclass(frozen=True)
 class Line:
-    """One series: its label and colour number, and the ``points`` of an SVG polyline; ``dot`` is its only point."""
+    """One series: label, colour number, and the ``points`` of an SVG polyline; ``dot`` is set if it has one point."""
 
     label: str
     colour: int
@@ -74,7 +75,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel. ``x_ticks`` and ``y_ticks`` are (place, text); ``series`` the plain values for the pointer's label."""
+    """One panel. ``x_ticks`` and ``y_ticks`` are (position, text); ``series`` has the values for the tooltip."""
 
     title: str
     lines: list[Line]
@@ -87,12 +88,12 @@ def line_chart(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], colours: Mapping[str, int]
 ) -> Chart | None:
     """A chart of (step, value) points by label; None if no point is finite."""
-    kept = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
-    kept = {name: points for name, points in kept.items() if points}
-    if not kept:
+    finite = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
+    finite = {name: points for name, points in finite.items() if points}
+    if not finite:
         return None
-    xs = [x for points in kept.values() for x, _ in points]
-    ys = [y for points in kept.values() for _, y in points]
+    xs = [x for points in finite.values() for x, _ in points]
+    ys = [y for points in finite.values() for _, y in points]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 4), ticks(min(ys), max(ys), 4)
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_low, y_high = min(min(ys), y_ticks[0]), max(max(ys), y_ticks[-1])
@@ -108,14 +109,14 @@ def line_chart(
         dot = places[0] if len(places) == 1 else None
         return Line(name, colours.get(name, 1), " ".join(f"{x},{y}" for x, y in places), dot)
 
-    lines = [line(*found) for found in sorted(kept.items(), key=lambda item: drawing_order(colours.get(item[0], 1)))]
+    lines = [line(*item) for item in sorted(finite.items(), key=lambda item: drawing_order(colours.get(item[0], 1)))]
     plain = [
         {
             "label": name,
             "colour": colours.get(name, 1),
             "at": [[x, float(f"{y:.5g}"), place_x(x), place_y(y)] for x, y in points],
         }
-        for name, points in kept.items()
+        for name, points in finite.items()
     ]
     return Chart(
         title,
@@ -138,8 +139,8 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    every = max(1, -(-len(points) // MOST_POINTS))
-    return [*points[:-1:every], points[-1]] if points else []
+    stride = max(1, -(-len(points) // MOST_POINTS))
+    return [*points[:-1:stride], points[-1]] if points else []
 
 
 def _short(value: float) -> str:

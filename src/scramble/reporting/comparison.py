@@ -1,4 +1,4 @@
-"""The rows of a run's tables: each method's scores and its differences to the baselines, paired by item and seed."""
+"""Rows of a run's tables: each method's scores and its differences to the baselines, paired by item and seed."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from scramble.evaluation.scoring.results import Result
 from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
-"""A difference with a smaller p-value is shown as a change."""
+"""Differences with a smaller p-value are shown as changes."""
 MIN_ITEMS = 10
-"""Of fewer items neither errors nor intervals nor p-values are shown: at n = 2 a t interval reaches beyond 100 %."""
+"""With fewer items no errors, intervals or p-values are shown: at n = 2 a t interval exceeds 100 %."""
 PARTS = {
-    "seen": "combinations of colour and shape that training shows",
-    "unseen": "combinations of colour and shape that training never shows",
-    "new-wording": "wordings that training never uses",
+    "seen": "combinations of colour and shape that occur in training",
+    "unseen": "combinations of colour and shape that do not occur in training",
+    "new-wording": "wordings that do not occur in training",
 }
-"""The embedded world's parts of a test set, which end the names of scores (``group/swap-object/unseen``)."""
+"""Parts of the embedded world's test set, which are the last part of score names (``group/swap-object/unseen``)."""
 RUN_SEPARATOR = ": "
-"""Between run and method in the methods' names where several runs are compared."""
+"""Separates run and method in the names of methods when several runs are compared."""
 
 Folders = Mapping[str, Mapping[str, Sequence[Path]]]
-"""Benchmark -> method -> result folders, one a seed."""
+"""Benchmark -> method -> result folders, one per seed."""
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One method on one score of one benchmark: mean over its seeds, percent.
+    """One score of one method on one benchmark, in percent: the mean over its seeds.
 
-    ``differences`` holds for each baseline the paired test of
-    :func:`scramble.evaluation.scoring.paired.compare_seeds`, in points. ``reason`` says why the row does not compare
-    with the benchmark's first method, if it does not; such a row has differences only to baselines that were measured
-    the same way.
+    ``differences`` contains for each baseline the paired test of
+    :func:`scramble.evaluation.scoring.paired.compare_seeds`, in points. If the row is not comparable with the
+    benchmark's first method, ``reason`` says why; it then has differences only to baselines that were measured in the
+    same way.
     """
 
     benchmark: str
@@ -62,32 +62,35 @@ class ScoreRow:
 
 
 def find_methods(evaluation: str | Path) -> dict[str, dict[str, list[Path]]]:
-    """The result folders below ``<run>/evaluation``: ``<method>-seed<n>`` are seeds of one method, ``base`` is one."""
+    """The result folders in ``<run>/evaluation``: ``<method>-seed<n>`` are seeds of a method, ``base`` is a method."""
     return by_method(results.find(evaluation))
 
 
 def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
-    """Result folders ``<arm>/<benchmark>`` by benchmark and method. A benchmark that another kit ran is one of its own
-    (``mmbench (lmms-eval)``): its numbers are never subtracted from ours."""
-    found: dict[str, dict[str, list[Path]]] = {}
+    """Result folders ``<arm>/<benchmark>`` by benchmark and method.
+
+    A benchmark run by an external harness is a separate benchmark (``mmbench (lmms-eval)``), so that its scores are
+    never compared with ours.
+    """
+    by_benchmark: dict[str, dict[str, list[Path]]] = {}
     for folder in folders:
         method = re.sub(r"-seed\d+$", "", folder.parent.name)
         result = results.read(folder)
-        kit = "" if result.source == "scramble" else f" ({result.source})"
-        found.setdefault(result.benchmark["name"] + kit, {}).setdefault(method, []).append(folder)
-    return found
+        harness = "" if result.source == "scramble" else f" ({result.source})"
+        by_benchmark.setdefault(result.benchmark["name"] + harness, {}).setdefault(method, []).append(folder)
+    return by_benchmark
 
 
-def compare(found: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[ScoreRow]:
-    """A row for each benchmark, score and method: base first, then the baselines, then the rest.
+def compare(folders: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[ScoreRow]:
+    """A row for each benchmark, score and method: base first, then the baselines, then the other methods.
 
-    Of two baselines only the later one is compared with the earlier one. Methods of several runs, named
-    ``<run>: <method>``, keep their runs together and are compared with the baselines of their own run; a baseline that
-    is named in full is everyone's.
+    Of two baselines, only the later one is compared with the earlier one. Methods of several runs, named
+    ``<run>: <method>``, are grouped by run and compared with the baselines of their own run; a baseline with a full
+    name is compared with the methods of all runs.
     """
     order = {name: place for place, name in enumerate(dict.fromkeys(("base", *baselines)))}
     rows = []
-    for benchmark, methods in found.items():
+    for benchmark, methods in folders.items():
         runs = list(dict.fromkeys(split_run(name)[0] for name in methods))
 
         def place(name: str, runs: Sequence[str] = runs) -> tuple[int, int, str]:
@@ -103,16 +106,16 @@ def compare(found: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[
 
 
 def split_run(name: str) -> tuple[str, str]:
-    """``<run>: <method>`` as run and method; the run is empty where there is one run."""
+    """Split ``<run>: <method>`` into run and method; the run is empty if there is one run."""
     run, _, method = name.rpartition(RUN_SEPARATOR)
     return run, method
 
 
 def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
-    """Each baseline as named -> the method that it stands for when ``method`` is compared.
+    """Baseline -> the method that it denotes for ``method``, which is in the same run unless the name is full.
 
-    Left out are the method itself, and of a method that is a baseline the baselines that come after it: their
-    difference is the same with the other sign.
+    The method itself is excluded. If it is a baseline, the baselines after it are excluded too, because their
+    differences are the same with the opposite sign.
     """
     run, _ = split_run(method)
     start = f"{run}{RUN_SEPARATOR}" if run else ""
@@ -130,17 +133,17 @@ def _rows(
     for folder, seed in zip(folders, seeds, strict=True):
         if reason := not_comparable(seeds[0], seed):
             raise EvaluationError(
-                f"{folder} and {folders[0]} are seeds of one method, but {reason}: score them the same way"
+                f"{folder} and {folders[0]} are seeds of one method, but {reason}: score them in the same way"
             )
     outcomes = [results.read_outcomes(folder) for folder in folders]
     tests = _tests(method, methods, baselines, seeds[0]) if all(outcomes) else {}
-    means = [units(seeds[0].benchmark["scoring"], found) for found in outcomes] if all(outcomes) else []
+    means = [units(seeds[0].benchmark["scoring"], items) for items in outcomes] if all(outcomes) else []
     protocol = seeds[0].protocol
     rows = {}
-    for score, given in seeds[0].scores.items():
+    for score, entry in seeds[0].scores.items():
         values = [seed.scores[score]["value"] for seed in seeds]
-        error = given["standard_error"]
-        if len(seeds) > 1 and score in means[0]:  # of each item's mean over the seeds
+        error = entry["standard_error"]
+        if len(seeds) > 1 and score in means[0]:  # the standard error of the items' means over seeds
             mean_N = np.mean([seed[score].values for seed in means], axis=0)
             spread = statistics.standard_error(mean_N, means[0][score].clusters)
             error = 100 * spread if np.isfinite(spread) else None
@@ -151,8 +154,8 @@ def _rows(
             len(folders),
             float(np.mean(values)),
             error,
-            given["n"],
-            given.get("chance"),
+            entry["n"],
+            entry.get("chance"),
             protocol["name"],
             {name: test[score] for name, test in tests.items() if score in test},
             not_comparable(first, seeds[0]) or "",
@@ -166,19 +169,19 @@ def _rows(
 def _tests(
     method: str, methods: Mapping[str, Sequence[Path]], baselines: Sequence[str], result: Result
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Baseline -> score -> paired test, for the baselines measured on the same items in the same way."""
+    """Baseline -> score -> paired test, for baselines that were measured on the same items and in the same way."""
     tests = {}
     for name, other in own_baselines(method, baselines).items():
         others = methods.get(other, ())
         if not others or any(not_comparable(result, results.read(folder)) for folder in others):
             continue
-        found = compare_seeds(methods[method], others if len(others) == len(methods[method]) else others[:1])
-        tests[name] = {score: _without_nan(test) for score, test in found.items()}
+        by_score = compare_seeds(methods[method], others if len(others) == len(methods[method]) else others[:1])
+        tests[name] = {score: _without_nan(test) for score, test in by_score.items()}
     return tests
 
 
 def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
-    """What one item cannot give as None, which JSON can hold."""
+    """Replace NaN, which a test on one item can contain, by None, because JSON has no NaN."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in test.items()
     }
@@ -187,8 +190,10 @@ def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
 def score_table(
     rows: Sequence[ScoreRow], baselines: Sequence[str], caption: str = "", sections: Sequence[int] = ()
 ) -> Table:
-    """Value with standard error, and the differences with interval and p-value. With a caption, which names the
-    benchmark, the table has no column for it."""
+    """A table of scores with standard errors, and of differences with intervals and p-values.
+
+    With a caption, which names the benchmark, the table has no benchmark column.
+    """
     columns = [
         *map(Column, ("benchmark", "score", "method", "seeds")),
         Column("n", lambda n: str(n or "")),
@@ -205,9 +210,9 @@ def score_table(
 
 
 def part_notes(rows: Sequence[ScoreRow]) -> list[str]:
-    """What the parts mean that the rows' scores name."""
-    named = {part for row in rows for part in row.score.split("/")[1:]}
-    return [f"{part}: {meaning}" for part, meaning in PARTS.items() if part in named]
+    """Explanations of the parts that occur in the rows' score names."""
+    names = {part for row in rows for part in row.score.split("/")[1:]}
+    return [f"{part}: {meaning}" for part, meaning in PARTS.items() if part in names]
 
 
 def score_text(value: float, standard_error: float | None, n: int | None) -> str:
@@ -216,8 +221,11 @@ def score_text(value: float, standard_error: float | None, n: int | None) -> str
 
 
 def uncertainty(standard_error: float | None, n: int | None) -> str:
-    """A standard error as text. The number of items takes its place where there are few, or where all have the same
-    value: an error of 0.0 would claim certainty."""
+    """A standard error as text.
+
+    If there are few items, or all items have the same value, the number of items is shown instead: an error of 0.0
+    would suggest certainty.
+    """
     if n is not None and (is_few(n) or standard_error == 0):
         return f"(n = {n})"
     return "" if standard_error is None else f"± {standard_error:.1f}"
@@ -229,7 +237,7 @@ def is_few(n: int | None) -> bool:
 
 
 def shown(test: Mapping[str, Any] | None) -> str:
-    """A difference in points with its interval and p-value; what few items cannot give is left out."""
+    """A difference in points with its interval and p-value, which are omitted if there are too few items."""
     if test is None:
         return ""
     p = test["p_value"]
@@ -239,7 +247,7 @@ def shown(test: Mapping[str, Any] | None) -> str:
 
 
 def points(test: Mapping[str, Any]) -> str:
-    """A difference in points with its interval, which ends where differences of percentages end."""
+    """A difference in points with its interval, limited to -100 to 100 points."""
     text = f"{test['difference']:+.1f}"
     if is_few(test.get("n")):
         return f"{text} (n = {test['n']}: too few for an interval)"
@@ -249,12 +257,12 @@ def points(test: Mapping[str, Any]) -> str:
 
 
 def has_interval(test: Mapping[str, Any]) -> bool:
-    """Whether a difference has an interval: that of few items, or of a single cluster of items, has none."""
+    """Whether a difference has an interval. With few items, or a single cluster of items, it has none."""
     return _is_number(test["low"]) and _is_number(test["high"]) and not is_few(test.get("n"))
 
 
 def sign(test: Mapping[str, Any]) -> str:
-    """``good`` or ``bad`` where a difference is larger than chance explains, else empty."""
+    """``good`` or ``bad`` if a difference is statistically significant, else empty."""
     if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")):
         return ""
     return "good" if test["difference"] > 0 else "bad"

@@ -1,7 +1,7 @@
-"""A contact sheet: images with their chosen caption in green and the rejected one in red below.
+"""A contact sheet: images with the chosen caption in green and the rejected caption in red below them.
 
-Drawn with Pillow, which measures and shapes text (Arabic, Devanagari), so that a row of cells is as high as its highest
-image and longest captions need.
+It is drawn with Pillow, which measures and shapes text (also Arabic and Devanagari), so that each row of cells is as
+high as its image and captions need.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from scramble.storage.files import atomic_path
 
 COLUMNS = 4
 CELL = 300
-"""Width of a cell, and greatest height of its image, in pixels."""
+"""Width of a cell and maximum height of its image, in pixels."""
 GAP = 26
 FONT_SIZE = 16
 LINE = 21
 BETWEEN = 5
 MAX_LINES = 9
-"""Of one caption; what is left out is marked."""
+"""Maximum lines per caption; an ellipsis marks omitted text."""
 CONTEXT = 6
-"""Words shown before the first change of a caption that is too long."""
+"""Words shown before the first difference of a caption that is too long."""
 CHOSEN, REJECTED = "#1a7f37", "#b42318"
 PAPER = "white"
 
@@ -36,8 +36,8 @@ def contact_sheet(
 ) -> Path:
     """Draw each pair's first image with its captions, ``columns`` in a row, as a PNG file at ``path``.
 
-    Images keep their aspect ratio; small ones are enlarged. Captions wrap; of those with more than :data:`MAX_LINES`
-    lines the part around the first difference is shown.
+    Images keep their aspect ratio; small images are enlarged. Captions are wrapped. Of a caption with more than
+    :data:`MAX_LINES` lines, the part around the first difference is shown.
     """
     cells = [_cell(images[pair.image_ids[0]].open(), pair.chosen, pair.rejected) for pair in pairs]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
@@ -55,7 +55,7 @@ def contact_sheet(
 
 
 def undrawable(texts: Iterable[str]) -> int:
-    """How many of the texts have letters that no installed font has."""
+    """The number of texts with characters that no installed font has."""
     return sum(bool(_missing(text, _font_file(text))) for text in texts)
 
 
@@ -73,14 +73,14 @@ def _cell(image: Image.Image, chosen: str, rejected: str) -> Image.Image:
     for lines, font, colour in texts:
         top += BETWEEN
         for line in lines:
-            # From the baseline, so that lines of one font stand at even distances whatever their letters.
+            # Anchored at the baseline, so that lines have equal distances regardless of their letters.
             pen.text((0, top + FONT_SIZE), line, colour, font, anchor="ls")
             top += LINE
     return cell
 
 
 def _fit(image: Image.Image) -> Image.Image:
-    """As large as the cell holds; drawings of a few pixels keep their edges."""
+    """Resize an image to fit the cell. Small drawings are enlarged without interpolation to keep their edges."""
     scale = min(CELL / image.width, CELL / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
@@ -90,28 +90,28 @@ def _fit(image: Image.Image) -> Image.Image:
 
 
 def _lines(text: str, other: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A caption in lines of the cell's width; a long one from shortly before where it differs from the other."""
+    """Wrap a caption to the cell's width. A long caption starts shortly before its first difference from the other."""
     words = text.split()
     lines = _wrap(words, font)
     if len(lines) <= MAX_LINES:
         return lines
     pairs = zip(words, other.split(), strict=False)
-    same = next((place for place, (a, b) in enumerate(pairs) if a != b), 0)
-    start = max(0, same - CONTEXT)
+    num_equal = next((place for place, (a, b) in enumerate(pairs) if a != b), 0)
+    start = max(0, num_equal - CONTEXT)
     lines = _wrap(["\N{HORIZONTAL ELLIPSIS}", *words[start:]] if start else words, font)
     if len(lines) <= MAX_LINES:
         return lines
-    return [*lines[: MAX_LINES - 1], _cut(lines[MAX_LINES - 1], font)]
+    return [*lines[: MAX_LINES - 1], _truncate(lines[MAX_LINES - 1], font)]
 
 
-def _cut(line: str, font: ImageFont.FreeTypeFont) -> str:
+def _truncate(line: str, font: ImageFont.FreeTypeFont) -> str:
     while line and font.getlength(f"{line} \N{HORIZONTAL ELLIPSIS}") > CELL:
         line = line[:-1]
     return f"{line} \N{HORIZONTAL ELLIPSIS}"
 
 
 def _wrap(words: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
-    """Words in lines; a word wider than the cell (Chinese has no spaces) is broken between letters."""
+    """Wrap words into lines. A word wider than the cell is broken between letters, for example in Chinese text."""
     lines = [""]
     for word in words:
         joined = f"{lines[-1]} {word}".strip()
@@ -128,7 +128,7 @@ def _wrap(words: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
 
 
 def _letters(word: str) -> list[str]:
-    """Letters with the marks that belong to them."""
+    """The letters of a word, each with its combining marks."""
     letters: list[str] = []
     for character in word:
         if letters and unicodedata.category(character)[0] == "M":
@@ -152,29 +152,29 @@ def _open(file: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_file(text: str) -> str:
-    """The first font with all letters of the text, or the one with the most: the one that ships with matplotlib, then
-    those of the system."""
+    """The first font with all characters of a text, or else the font with the most: first matplotlib's own font, then
+    the system's fonts."""
     best = _shipped()
     missing = len(_missing(text, best))
     if missing == 0:
         return best
     for file in _installed():
-        found = len(_missing(text, file))
-        if found < missing:
-            best, missing = file, found
+        count = len(_missing(text, file))
+        if count < missing:
+            best, missing = file, count
         if missing == 0:
             break
     return best
 
 
 def _missing(text: str, file: str) -> set[str]:
-    known = _characters(file)
-    return {c for c in text if not c.isspace() and unicodedata.category(c) != "Cf" and ord(c) not in known}
+    available = _characters(file)
+    return {c for c in text if not c.isspace() and unicodedata.category(c) != "Cf" and ord(c) not in available}
 
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """The characters of a font; none of a font that cannot be drawn at this size (bitmap emoji)."""
+    """The characters of a font; empty for a font that cannot be drawn at this size (bitmap emoji)."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -192,7 +192,7 @@ def _shipped() -> str:
 
 @cache
 def _installed() -> tuple[str, ...]:
-    """The system's fonts, upright regular ones first."""
+    """The system's fonts, regular upright fonts first."""
     from matplotlib.font_manager import findSystemFonts
 
     def is_variant(file: str) -> bool:

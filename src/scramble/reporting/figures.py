@@ -1,4 +1,4 @@
-"""The figure of a run's training curves."""
+"""Draws the training curves of a run."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ PANELS: tuple[tuple[str, str], ...] = (
     ("logps/chosen", "log-probability of chosen (nats)"),
     ("logps/rejected", "log-probability of rejected (nats)"),
 )
-"""What the training figure shows: the key in ``metrics.jsonl`` and the axis label."""
+"""Panels of the figure: the key in ``metrics.jsonl`` and the axis label."""
 
 
 def training_curves(
     arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int] | None = None
 ) -> Path:
-    """Draw margins and likelihoods over steps, one line per arm; seeds of a method share colour and dashes.
+    """Draw margins and log-probabilities over steps, one line per arm; seeds of a method share colour and dashes.
 
-    Lines that coincide stay visible: those drawn later are thinner and leave more gaps (:data:`charts.LINES`).
+    Lines that coincide remain visible, because lines drawn later are thinner and have more gaps (:data:`charts.LINES`).
 
     Args:
         arms: for each arm the rows of its ``metrics.jsonl`` (``step`` and the keys of :data:`PANELS`; rows without a
-            key are passed over).
-        path: where the PNG goes.
-        colours: number of each method's colour (:func:`scramble.reporting.charts.colour_numbers`), to agree with the
-            results browser; by default from the arms alone.
+            key are skipped).
+        path: path of the PNG file.
+        colours: colour number of each method (:func:`scramble.reporting.charts.colour_numbers`), to match the results
+            browser; by default computed from the arms.
     """
     watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
     panels = [(key, f"{label}\ntraining batches") for key, label in PANELS]
@@ -80,7 +80,7 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 
 def _is_watched(key: str) -> bool:
-    """Whether a column is a headline of a benchmark watched while training: a whole score, or a group score by swap."""
+    """Whether a metric is a main score of a benchmark during training: an overall score or a group score of swaps."""
     _, *parts = key.split("/")  # eval_<benchmark>, score, kind
     if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):
         return False
@@ -88,7 +88,7 @@ def _is_watched(key: str) -> bool:
 
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Axes in rows; in inches, whatever the number of rows, there is room for two-line titles and a legend below."""
+    """A grid of axes. Margins are set in inches, so that titles and legend fit with any number of rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

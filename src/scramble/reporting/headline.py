@@ -1,6 +1,6 @@
-"""The headline of a run: what its arms did to the score that counts, and what got worse, in a few plain lines.
+"""The headline of a run: a few lines that compare the arms on the main score and name other scores that changed.
 
-The same lines end ``scripts/report.py`` and open ``report.md`` and the results browser.
+``scripts/report.py`` prints these lines at the end; ``report.md`` and the results browser begin with them.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from scramble.reporting.table import Column, Table, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8
-"""Of the whole headline, so that it ends a terminal's output together with the paths of report and browser."""
+"""Maximum lines of the headline, so that it fits on a terminal together with the paths of report and browser."""
 MAX_CHANGES = 4
+"""Maximum number of other changed scores to list."""
 MAX_METHODS = 2
-"""Of scores that changed, and of methods named for one of them."""
+"""Maximum number of methods to list per changed score."""
 FEW_ITEMS = 30
+"""With fewer test items the headline warns against conclusions."""
 CONTROL = "sft"
-"""The method that is trained on the chosen captions alone."""
+"""The method that is trained only on the chosen captions."""
 
 _SCORES = {
     "group": "both images matched with both captions",
     "text": "the right caption picked for both images",
     "image": "the right image picked for both captions",
-    "accuracy": "right answers",
+    "accuracy": "correct answers",
 }
 
 
 @dataclass(frozen=True)
 class HeadlineRow:
-    """One method: its name, its label with its role, the score, and the difference to ``reference`` as text.
+    """One method: its name, its label, its score, and the difference to its baseline as text.
 
-    ``sign`` is ``good`` or ``bad`` where the difference is larger than chance explains, else empty.
+    ``sign`` is ``good`` or ``bad`` if the difference is statistically significant, else empty.
     """
 
     method: str
@@ -48,7 +50,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class Headline:
-    """``benchmark`` and ``score`` say what leads; ``title``, ``rows`` and ``notes`` are shown, in this order."""
+    """``benchmark`` and ``score`` identify the main score; ``title``, ``rows`` and ``notes`` are shown in order."""
 
     benchmark: str
     score: str
@@ -63,33 +65,34 @@ def build(
     trained: Collection[str] = (),
     arm_notes: Sequence[str] = (),
 ) -> Headline:
-    """The headline of measured rows (:func:`scramble.reporting.comparison.compare`, at least one).
+    """Build the headline of measured rows.
 
     Args:
-        baselines: in the order of :func:`scramble.reporting.comparison.compare`; a method is compared with the last of
-            them that it has a difference to, and what got worse is said against the first.
-        trained: the kinds of negatives that the arms were trained on; empty if all or unknown. Of a 2x2 benchmark that
-            scores other kinds too, the first trained kind leads.
-        arm_notes: what the rows do not show of the run's arms, see :func:`scramble.reporting.arms.arm_notes`.
+        rows: at least one row of :func:`scramble.reporting.comparison.compare`.
+        baselines: baselines in the order of :func:`scramble.reporting.comparison.compare`. On the main score, a method
+            is compared with the last baseline that it has a difference to; other changes are relative to the first.
+        trained: kinds of negatives that the arms were trained on; empty if all or unknown. If a 2x2 benchmark also
+            scores other kinds, the main score is that of the first trained kind.
+        arm_notes: notes about the run's arms, see :func:`scramble.reporting.arms.arm_notes`.
     """
     benchmark, score = _lead(rows, trained)
     shown = [row for row in rows if (row.benchmark, row.score) == (benchmark, score)]
     others = _others(rows, benchmark, score)
     notes = [*_changes(others, baselines, benchmark), *_caveats(shown, baselines), *arm_notes]
-    kept, left_out = _fit(shown, baselines, MAX_LINES - 1 - len(notes))
-    if left_out:
-        notes.insert(0, f"{_more(left_out, 'arm')} {'is' if left_out == 1 else 'are'} in the report.")
+    selected, num_omitted = _fit(shown, baselines, MAX_LINES - 1 - len(notes))
+    if num_omitted:
+        notes.insert(0, f"{_more(num_omitted, 'arm')} {'is' if num_omitted == 1 else 'are'} in the report.")
     return Headline(
         benchmark,
         score,
         _title(shown),
-        tuple(_row(row, baselines) for row in kept),
+        tuple(_row(row, baselines) for row in selected),
         tuple(notes),
     )
 
 
 def trained_kinds(data: Path | None) -> list[str]:
-    """The kinds of negatives in a data set, as its settings name them; empty for all kinds, or without a data set."""
+    """The kinds of negatives in a data set's settings; empty for all kinds, or without a data set."""
     if data is None or not (data / STAGE_FILE).exists():
         return []
     config = read_json(data / STAGE_FILE)["config"]
@@ -97,7 +100,7 @@ def trained_kinds(data: Path | None) -> list[str]:
 
 
 def as_text(headline: Headline) -> list[str]:
-    """The lines for a terminal: the method's columns aligned, no line break within a line."""
+    """The headline as lines for a terminal, with aligned columns."""
     label = max(len(row.label) for row in headline.rows)
     value = max(len(row.value) for row in headline.rows)
     lines = [f"  {row.label:<{label}}  {row.value:>{value}}  {row.difference}".rstrip() for row in headline.rows]
@@ -105,14 +108,14 @@ def as_text(headline: Headline) -> list[str]:
 
 
 def as_markdown(headline: Headline) -> str:
-    """A table with the notes below it."""
+    """The headline as a Markdown table with notes below it."""
     columns = [Column("method"), Column("%", align="right"), Column("difference")]
     rows = [(row.label, row.value, row.difference) for row in headline.rows]
     return f"**{escape_markdown(headline.title)}**\n\n{Table(columns, rows, notes=headline.notes).markdown()}"
 
 
 def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
-    """The rows with the headline's benchmark first."""
+    """Sort the rows so that the headline's benchmark comes first."""
     return sorted(rows, key=lambda row: row.benchmark != headline.benchmark)
 
 
@@ -120,14 +123,15 @@ def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
 
 
 def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
-    """The score that leads: a 2x2 benchmark's (the trained kind where it scores others too), held-out pairs, any."""
+    """The main score: the group score of a 2x2 benchmark (of the trained kind, if it also scores other kinds), else the
+    score of the held-out pairs, else the first benchmark's score."""
     main = _main_scores(rows)
     for benchmark, score in main.items():
         kinds = [r.score.partition("/")[2] for r in rows if r.benchmark == benchmark and _is_kind(r.score, score)]
-        hit = next((kind for kind in trained if kind in kinds), None)
-        # Tags such as "seen" are scored as kinds are: what tells kinds apart is that some were not trained on.
-        if score == "group" and hit is not None and not set(kinds) <= set(trained):
-            return benchmark, f"{score}/{hit}"
+        trained_kind = next((kind for kind in trained if kind in kinds), None)
+        # Scores by tag, such as "seen", look like scores by kind. Select a kind only if some kinds were not trained.
+        if score == "group" and trained_kind is not None and not set(kinds) <= set(trained):
+            return benchmark, f"{score}/{trained_kind}"
     for benchmark, score in main.items():
         if score == "group":
             return benchmark, score
@@ -136,7 +140,7 @@ def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]
 
 
 def _main_scores(rows: Sequence[ScoreRow]) -> dict[str, str]:
-    """Benchmark -> the one score it is quoted by (of text, image and group the group score)."""
+    """Benchmark -> its main score (of text, image and group the group score)."""
     return {column.benchmark: column.score for column in published.headlines(rows)}
 
 
@@ -145,7 +149,7 @@ def _is_kind(score: str, main: str) -> bool:
 
 
 def _others(rows: Sequence[ScoreRow], benchmark: str, score: str) -> list[ScoreRow]:
-    """Rows of the other main scores and of their kinds."""
+    """Rows of the other main scores and their scores by kind."""
     main = _main_scores(rows)
     return [
         row
@@ -160,17 +164,17 @@ def _title(shown: Sequence[ScoreRow]) -> str:
     score, _, kind = first.score.partition("/")
     name, what = first.benchmark, _SCORES.get(score, score)
     if name == "heldout_pairs":
-        name, what = "Held-out pairs", "true caption likelier than the false one"
+        name, what = "Held-out pairs", "true caption more likely than the false one"
     if kind:
         name = f"{_kind(kind).capitalize()} ({name})"
     items = "items" if not first.n else "1 item" if first.n == 1 else f"{first.n:,} items"
     limit = f", of which only the first {first.limit:,} were scored" if first.limit else ""
-    guessing = "" if first.chance is None else f" (guessing: {first.chance:.1f})"
-    return f"{name}: {what}, percent of {items}{limit}{guessing}"
+    chance = "" if first.chance is None else f" (chance: {first.chance:.1f})"
+    return f"{name}: {what}, percent of {items}{limit}{chance}"
 
 
 def _kind(kind: str) -> str:
-    """A kind in words: ``swap-object`` are object swaps."""
+    """A kind in words: ``swap-object`` becomes ``object swaps``."""
     edit, _, what = kind.partition("-")
     return f"{what} {edit}s" if what and edit in ("swap", "replace", "add") else kind
 
@@ -196,7 +200,8 @@ def _difference(test: Mapping[str, Any], against: str) -> str:
 
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
-    """The baselines and the best others, at most ``count`` (at least 3) and one less if some are left out."""
+    """Select the baselines and the best other methods: at most ``count`` rows (but at least 3), and one row less if
+    some are omitted, because a note names their number."""
     if len(shown) <= max(count, 3):
         return list(shown), 0
     best = sorted(shown, key=lambda row: (row.method not in baselines, -row.value))[: max(count - 1, 3)]
@@ -207,7 +212,7 @@ def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tup
 
 
 def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) -> list[str]:
-    """What else got worse or better than the first baseline, beyond chance."""
+    """Notes on other scores that are significantly worse or better than with the first baseline."""
     tested = [
         (row, name, row.differences[name])
         for row in others
@@ -217,28 +222,28 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
     if not tested:
         return []
     against = "the base model" if tested[0][1] == "base" else tested[0][1]
-    found: dict[str, dict[str, list[tuple[float, str]]]] = {"bad": {}, "good": {}}
+    changes: dict[str, dict[str, list[tuple[float, str]]]] = {"bad": {}, "good": {}}
     for row, _, test in tested:
-        if way := sign(test):
-            found[way].setdefault(_name(row, lead), []).append((test["difference"], row.method))
-    if not found["bad"]:
-        worse = f"Nothing else got worse than {against} beyond chance (p < {ALPHA}; {len(tested)} comparisons)."
+        if direction := sign(test):
+            changes[direction].setdefault(_name(row, lead), []).append((test["difference"], row.method))
+    if not changes["bad"]:
+        worse = f"No other score is significantly worse than {against} (p < {ALPHA}; {len(tested)} comparisons)."
     else:
-        worse = f"Got worse than {against} (p < {ALPHA}): {_listed(found['bad'])}"
-    return [worse, *([f"Got better than {against}, too: {_listed(found['good'])}"] if found["good"] else [])]
+        worse = f"Worse than {against} (p < {ALPHA}): {_listed(changes['bad'])}"
+    return [worse, *([f"Also better than {against}: {_listed(changes['good'])}"] if changes["good"] else [])]
 
 
-def _listed(found: Mapping[str, Sequence[tuple[float, str]]]) -> str:
+def _listed(by_score: Mapping[str, Sequence[tuple[float, str]]]) -> str:
     """``size swaps (dpo -8.5, mpo -2.4), ...``, the largest change first."""
-    largest = sorted(found, key=lambda name: -max(abs(difference) for difference, _ in found[name]))
+    largest = sorted(by_score, key=lambda name: -max(abs(difference) for difference, _ in by_score[name]))
     parts = []
     for name in largest[:MAX_CHANGES]:
-        by_size = sorted(found[name], key=lambda change: -abs(change[0]))
-        changes = [f"{method} {difference:+.1f}" for difference, method in by_size[:MAX_METHODS]]
-        more = len(by_size) - MAX_METHODS
-        parts.append(f"{name} ({', '.join([*changes, _more(more, 'arm')] if more > 0 else changes)})")
-    more = len(largest) - MAX_CHANGES
-    return ", ".join(parts) + (f", and {_more(more, 'score')}" if more > 0 else "") + "."
+        by_size = sorted(by_score[name], key=lambda change: -abs(change[0]))
+        texts = [f"{method} {difference:+.1f}" for difference, method in by_size[:MAX_METHODS]]
+        num_omitted = len(by_size) - MAX_METHODS
+        parts.append(f"{name} ({', '.join([*texts, _more(num_omitted, 'arm')] if num_omitted > 0 else texts)})")
+    num_omitted = len(largest) - MAX_CHANGES
+    return ", ".join(parts) + (f", and {_more(num_omitted, 'score')}" if num_omitted > 0 else "") + "."
 
 
 def _more(count: int, what: str) -> str:
@@ -257,11 +262,11 @@ def _caveats(shown: Sequence[ScoreRow], baselines: Sequence[str]) -> list[str]:
     arms = [row for row in shown if row.method not in ("base", CONTROL)]
     n = min((row.n for row in shown if row.n), default=0)
     if 0 < n < FEW_ITEMS:
-        notes.append(f"Only {n} test {'item' if n == 1 else 'items'}: too few to conclude anything from.")
+        notes.append(f"Only {n} test {'item' if n == 1 else 'items'}: too few for conclusions.")
     if not any(row.method != "base" for row in shown):
         notes.append("Only the base model was scored: train an arm with scripts/train.py, then evaluate again.")
     elif arms and CONTROL in baselines and not any(row.method == CONTROL for row in shown):
-        notes.append(f"No supervised control to compare with: train one with objective={CONTROL}.")
+        notes.append(f"There is no supervised control to compare with: train one with objective={CONTROL}.")
     if any(has_interval(test) for row in shown for test in row.differences.values()):
         seeds = max(row.seeds for row in shown)
         over = f"items and {seeds} training seeds" if seeds > 1 else "the items; one training seed each"

@@ -1,4 +1,4 @@
-"""The model card: base, training data with its audit, settings, scores with intervals, limits, citation."""
+"""Writes model cards: base model, training data with its audit, settings, scores with intervals, citation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
 @dataclass(frozen=True)
 class Trained:
-    """What made an arm: the contents of its ``stage.json``, of its data's, and of ``environment.json``.
-
-    ``adapter`` tells whether the shared folder holds an adapter or whole weights.
-    """
+    """The records of an arm: settings and summary of its ``stage.json``, its data's ``stage.json``, and
+    ``environment.json``. ``adapter`` says whether the shared folder contains an adapter or a whole model."""
 
     arm: str
     config: Mapping[str, Any]
@@ -42,16 +40,19 @@ def model_card(
     """The card as Markdown with the hub's metadata block.
 
     Args:
-        rows: the arm's scores and the base's (:func:`scramble.reporting.comparison.compare` with baseline ``base``).
-        license: the hub's identifier; a tuned model stands under its base's licence.
-        base: hub id or path of the base model; the one trained on by default.
+        name: title of the card.
+        trained: records of the arm.
+        rows: the scores of the arm and of the base (:func:`scramble.reporting.comparison.compare` with baseline
+            ``base``).
+        license: the hub's identifier of the licence; the licence of the base model applies to a tuned model.
+        base: hub id or path of the base model; by default the path that it was trained from.
+        notes: text to add to the card.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     path = base or str(trained.config["model"]["path"])
     method = trained.arm.rpartition("-seed")[0] or trained.arm
-    own = [row for row in rows if row.method == method]
-    whole = [row for row in own if "/" not in row.score]
+    overall = [row for row in rows if row.method == method and "/" not in row.score]
     data = ModelCardData(
         license=license,
         base_model=path,
@@ -68,7 +69,7 @@ def model_card(
                 metric_value=round(row.value, 2),
                 metric_name=f"{row.score} (percent)",
             )
-            for row in whole
+            for row in overall
         ]
         or None,
     )
@@ -84,8 +85,8 @@ def model_card(
         settings=_settings(trained),
         data=_data(trained.data),
         notes=notes.strip(),
-        rows=[_score(row, rows) for row in whole],
-        protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in whole}),
+        rows=[_score(row, rows) for row in overall],
+        protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in overall}),
         environment=_environment(trained.environment),
         citations=citations(),
     )
@@ -94,7 +95,7 @@ def model_card(
 
 def _settings(trained: Trained) -> list[tuple[str, str]]:
     trainer, lora = trained.config["trainer"], trained.config.get("peft")
-    found = {
+    settings = {
         "objective": objective_text(trained.config),
         "beta": trainer.get("beta"),
         "steps": trained.summary.get("steps"),
@@ -107,7 +108,7 @@ def _settings(trained: Trained) -> list[tuple[str, str]]:
     }
     return [
         (key, cell(f"{value:g}" if isinstance(value, float) else value))
-        for key, value in found.items()
+        for key, value in settings.items()
         if value is not None
     ]
 
@@ -115,12 +116,12 @@ def _settings(trained: Trained) -> list[tuple[str, str]]:
 def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
     config, summary = stage["config"], stage.get("summary") or {}
     train = summary.get("splits", {}).get("train", {})
-    blind = summary.get("blind") or {}
+    text_only = summary.get("blind") or {}
     return {
         "source": cell(config["data"].get("kind", "")),
         "method": cell(config["pairs"].get("method", "")),
         "counts": listed_counts(train),
-        "blind": {cell(k): v for k, v in blind.items() if isinstance(v, (int, float))},
+        "blind": {cell(k): v for k, v in text_only.items() if isinstance(v, (int, float))},
     }
 
 

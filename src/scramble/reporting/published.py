@@ -1,8 +1,8 @@
-"""The main table of a run: its headline scores next to published numbers.
+"""The main table of a run: its main scores next to published numbers.
 
-A cell compares with the first method of its column only if data version, items and protocol agree; a published number
-only if it was measured under the same named protocol, on all items, and graded by rule. Others carry a mark, and the
-notes say why.
+A score is comparable with the first method of its column only if data version, items and protocol agree. A published
+number is comparable only if it was measured with the same named protocol, on all items, and graded by rules. Other
+numbers are marked, and the notes give the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scramble.reporting.comparison import ScoreRow, is_few, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 HEADLINES = (("text", "image", "group"), ("g_acc",), ("pair_accuracy",), ("f1_mean",), ("accuracy_macro",), ("f1",))
-"""The scores that a benchmark is quoted by: the first of these that it has, else its first score."""
+"""Main scores of benchmarks: the first of these that a benchmark has, else its first score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class ScoreColumn:
 
 @dataclass
 class ScoreCell:
-    """A score in percent (or the unit of its source) with what is known of it.
+    """A score in percent (or in the unit of its source) with its uncertainty and tests.
 
-    ``tests`` holds by baseline the paired test, and by ``model [source]`` the unpaired one against a published number.
+    ``tests`` contains paired tests by baseline, and unpaired tests against published numbers by ``model [source]``.
     """
 
     value: float
@@ -61,7 +61,7 @@ class ModelRow:
 
 @dataclass
 class ScoreTable:
-    """Rows in order: methods, then published models."""
+    """A table with our methods first, then published models."""
 
     columns: list[ScoreColumn]
     rows: list[ModelRow]
@@ -69,7 +69,7 @@ class ScoreTable:
 
 
 def published_numbers() -> Mapping[str, Any]:
-    """Published numbers with sources: ``sources`` by key, and ``scores``."""
+    """Published numbers: ``scores``, and their ``sources`` by key."""
     return json.loads(files("scramble.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
 
 
@@ -79,45 +79,46 @@ def build(
     *,
     with_published: bool = True,
 ) -> ScoreTable:
-    """The table of measured rows (:func:`scramble.reporting.comparison.compare`).
+    """Build the table.
 
     Args:
-        columns: which scores; None takes each benchmark's headline.
-        with_published: add the published models that have one of the columns' scores.
+        measured: rows of :func:`scramble.reporting.comparison.compare`.
+        columns: scores to show; None shows the main scores of each benchmark.
+        with_published: whether to add published models that have one of these scores.
     """
     columns = list(columns or headlines(measured))
     rows: dict[str, ModelRow] = {}
     notes: dict[str, None] = {}
-    for found in measured:
-        column = ScoreColumn(found.benchmark, found.score)
+    for row in measured:
+        column = ScoreColumn(row.benchmark, row.score)
         if column not in columns:
             continue
-        rows.setdefault(found.method, ModelRow(found.method, {})).cells[column] = ScoreCell(
-            found.value,
-            found.standard_error,
-            found.n,
-            _protocol(found),
-            not found.reason,
-            found.reason,
-            dict(found.differences),
+        rows.setdefault(row.method, ModelRow(row.method, {})).cells[column] = ScoreCell(
+            row.value,
+            row.standard_error,
+            row.n,
+            _protocol(row),
+            not row.reason,
+            row.reason,
+            dict(row.differences),
         )
-        notes[f"{found.benchmark}: protocol {_protocol(found)}"] = None
-        if found.reason:
-            notes[f"{NOT_COMPARABLE} {found.method}, {found.benchmark}: {found.reason}"] = None
+        notes[f"{row.benchmark}: protocol {_protocol(row)}"] = None
+        if row.reason:
+            notes[f"{NOT_COMPARABLE} {row.method}, {row.benchmark}: {row.reason}"] = None
     others = _published_rows(columns, measured, rows, notes) if with_published else []
     return ScoreTable(columns, [*rows.values(), *others], list(notes))
 
 
 def headlines(measured: Sequence[ScoreRow]) -> list[ScoreColumn]:
-    """The scores that each benchmark is quoted by."""
+    """The main scores of each benchmark."""
     scores: dict[str, dict[str, None]] = {}
     for row in measured:
         scores.setdefault(row.benchmark, {})[row.score] = None
     columns = []
-    for benchmark, found in scores.items():
-        plain = [score for score in found if "/" not in score] or list(found)
-        wanted = next((h for h in HEADLINES if all(score in found for score in h)), tuple(plain[:1]))
-        columns += [ScoreColumn(benchmark, score) for score in wanted]
+    for benchmark, names in scores.items():
+        overall = [score for score in names if "/" not in score] or list(names)
+        main = next((h for h in HEADLINES if all(score in names for score in h)), tuple(overall[:1]))
+        columns += [ScoreColumn(benchmark, score) for score in main]
     return columns
 
 
@@ -132,7 +133,7 @@ def _published_rows(
     ours: Mapping[str, ModelRow],
     notes: dict[str, None],
 ) -> list[ModelRow]:
-    """Published models; the cells of ours get a test against each number that compares with them."""
+    """Rows of published models. Adds tests against comparable published numbers to the cells of our methods."""
     data = published_numbers()
     first = {ScoreColumn(row.benchmark, row.score): row for row in reversed(measured)}
     places = {_place(column, first[column]): column for column in columns}
@@ -151,36 +152,35 @@ def _published_rows(
             notes[f"[{entry['source']}] {column.title}: {note}"] = None
         if reason:
             notes[
-                f"{NOT_COMPARABLE} published numbers were measured as their sources say; not comparable with ours: "
-                f"{column.benchmark}, {reason}"
+                f"{NOT_COMPARABLE} published numbers that are not comparable with ours: {column.benchmark}, {reason}"
             ] = None
             continue
-        for mine in ours.values():
-            if (cell := mine.cells.get(column)) and cell.comparable and cell.standard_error:
+        for own_row in ours.values():
+            if (cell := own_row.cells.get(column)) and cell.comparable and cell.standard_error:
                 cell.tests[f"{entry['model']} [{entry['source']}]"] = _against(cell, entry["value"])
     return list(rows.values())
 
 
 def _place(column: ScoreColumn, row: ScoreRow) -> tuple[str, str]:
-    """Benchmark and score as published numbers name them. Kits name scores in their own way, so theirs is left open."""
+    """Benchmark and score as named in published numbers. External harnesses name scores differently: "" matches any."""
     if row.source == "scramble":
         return column.benchmark, column.score
     return column.benchmark.removesuffix(f" ({row.source})"), ""
 
 
 def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
-    """Why a measured row does not compare with a published entry, or "" if it does."""
+    """Why a measured row is not comparable with a published number, or "" if it is."""
     if row.limit is not None:
         return f"ours are the first {row.limit} items only"
     if row.grading:
-        return f"graded otherwise (ours: {row.grading})"
+        return f"different grading (ours: {row.grading})"
     if entry["protocol"] != row.protocol:
         return f"protocol {entry['protocol']!r}, ours is {row.protocol!r}"
     return ""
 
 
 def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
-    """Ours minus a published number. Its standard error is not published; on the same items it is taken to be ours."""
+    """A test of our score minus a published number, which is assumed to have the same standard error as ours."""
     assert cell.standard_error is not None
     error = 2**0.5 * cell.standard_error
     difference = cell.value - value
@@ -198,7 +198,7 @@ def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
 
 
 def as_json(table: ScoreTable) -> dict[str, Any]:
-    """The whole table as plain JSON."""
+    """The table as plain JSON."""
     return {
         "columns": [dataclasses.asdict(column) for column in table.columns],
         "rows": [
@@ -214,7 +214,7 @@ def as_json(table: ScoreTable) -> dict[str, Any]:
 
 
 def as_markdown(scores: ScoreTable) -> str:
-    """Value ± standard error with the notes, then a table of the differences with interval and p-value."""
+    """A table of values ± standard errors with notes, and a table of differences with intervals and p-values."""
     tests = [
         (row.name, other, column.title, test, test["test"])
         for row in scores.rows
@@ -227,12 +227,12 @@ def as_markdown(scores: ScoreTable) -> str:
 
 
 def as_latex(scores: ScoreTable) -> str:
-    """A LaTeX tabular: value ± standard error, and the difference to each baseline with its p-value."""
+    """A LaTeX tabular of values ± standard errors and differences to the baselines with p-values."""
     return _table(scores, _text_with_tests).latex()
 
 
 def _table(scores: ScoreTable, text: Callable[[ScoreCell | None], str]) -> Table:
-    """Methods, then published models below a rule."""
+    """A table with our methods, then a rule, then published models."""
     return Table(
         [Column("model", _name), *(Column(column.title, text, "right") for column in scores.columns)],
         [[row, *(row.cells.get(column) for column in scores.columns)] for row in scores.rows],
@@ -254,7 +254,7 @@ def _text(cell: ScoreCell | None, tests: str = "") -> str:
 
 
 def _text_with_tests(cell: ScoreCell | None) -> str:
-    """With the tests against baselines; published numbers, whose names have brackets, have rows of their own."""
+    """A score with the tests against baselines. Tests against published numbers, named with brackets, are omitted."""
     tests = ""
     for other, test in cell.tests.items() if cell is not None else ():
         if "[" not in other:

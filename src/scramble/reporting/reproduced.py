@@ -1,4 +1,4 @@
-"""A paper's table: what was measured here next to what the paper printed, row by row and column by column."""
+"""A paper's table with our measured scores next to the published ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ KITS = ("lmms-eval", "vlmevalkit")
 
 
 class ReproductionError(ValueError):
-    """A table whose description does not fit what was measured or published. The message names the column."""
+    """An invalid description of a table."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A score of a benchmark: where ours is measured (below which folder), or what a paper printed (which protocol)."""
+    """A score of a benchmark: ours, measured in ``folder``, or a published one, with ``protocol``."""
 
     benchmark: str
     score: str
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """A column: what is measured (None: nothing at this size) and what was published (None: nothing)."""
+    """A column: the measured score (None: not measured at this size) and the published score (None: not published)."""
 
     measured: Place | None
     published: Place | None
@@ -44,7 +44,7 @@ class PaperColumn:
 
 @dataclass(frozen=True)
 class PaperCell:
-    """One row's numbers in one column, percent or the published unit; ``test`` is ours against the baseline's row."""
+    """The numbers of one row and column, in percent or the published unit; ``test`` compares ours with the baseline."""
 
     ours: float | None = None
     standard_error: float | None = None
@@ -58,40 +58,41 @@ class PaperCell:
 
 @dataclass
 class PaperTable:
-    """The table: cells by row label and column, and the notes below it."""
+    """A table: cells by row label and column, and notes."""
 
     columns: list[PaperColumn]
     rows: dict[str, list[PaperCell]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def beside(
+def compare_with_paper(
     columns: Sequence[PaperColumn],
     methods: Mapping[str, tuple[str, str]],
     measured: Mapping[str, Sequence[ScoreRow]],
     *,
     baseline: str = "base",
 ) -> PaperTable:
-    """Put measured and published numbers beside each other.
+    """Combine measured and published numbers in one table.
 
     Args:
-        methods: key of a measured method -> its label, which is also the published model's name, and the label of the
-            published row that it is compared with; the row of that label has no differences.
+        columns: columns of the table.
+        methods: key of a measured method -> (its label, which is also the published model's name; the label of the
+            published row that it is compared with). The row with that label has no differences.
         measured: evaluation folder -> rows whose ``method`` is such a key, with differences to ``baseline``.
-        baseline: name under which the rows hold their test.
+        baseline: name of the baseline in the rows' differences.
 
     Raises:
-        ReproductionError: a column with neither a measured nor a published place.
+        ReproductionError: if a column has neither a measured nor a published score.
     """
-    made = PaperTable(list(columns))
+    table = PaperTable(list(columns))
     notes: dict[str, None] = {}
     for column in columns:
         if column.measured is None and column.published is None:
-            raise ReproductionError("a column names neither what is measured nor what was published")
+            raise ReproductionError("a column has neither a measured nor a published score")
     for key, (label, compared) in methods.items():
-        made.rows[label] = [_cell(column, key, label, compared, measured, baseline, notes) for column in columns]
-    made.notes = list(notes)
-    return made
+        table.rows[label] = [_cell(column, key, label, compared, measured, baseline, notes) for column in columns]
+    table.notes = list(notes)
+    return table
 
 
 def _cell(
@@ -109,7 +110,7 @@ def _cell(
     gain = entry["value"] - other["value"] if entry and other else None
     comparable = False
     if row is not None:
-        notes[f"{column.title}: measured under protocol {row.protocol}, n = {row.n}"] = None
+        notes[f"{column.title}: measured with protocol {row.protocol}, n = {row.n}"] = None
     if entry is not None:
         source = published_numbers()["sources"][entry["source"]]
         notes[f"published: {source['title']} {source['url']}".strip()] = None
@@ -135,9 +136,9 @@ def _cell(
 
 def _row(place: Place, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> ScoreRow | None:
     names = (place.benchmark, *(f"{place.benchmark} ({kit})" for kit in KITS))
-    found = [row for row in measured.get(place.folder, ()) if row.method == key and row.benchmark in names]
-    exact = [row for row in found if row.score == place.score]
-    others = [row for row in found if row.source != "scramble"]  # other kits name their scores in their own way
+    rows = [row for row in measured.get(place.folder, ()) if row.method == key and row.benchmark in names]
+    exact = [row for row in rows if row.score == place.score]
+    others = [row for row in rows if row.source != "scramble"]  # external harnesses name scores differently
     return next(iter(exact or others), None)
 
 
@@ -153,17 +154,17 @@ def _entry(place: Place, label: str) -> Mapping[str, Any] | None:
 def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> str:
     assert column.measured is not None and column.published is not None
     if column.measured.benchmark != column.published.benchmark:
-        return f"{column.measured.benchmark} stands for {column.published.benchmark} here"
+        return f"{column.measured.benchmark} is used instead of {column.published.benchmark}"
     return not_as_published(row, entry)
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def as_markdown(made: PaperTable, title: str) -> str:
-    """Each column twice: ours ± standard error with the paired difference, and the published number with its gain."""
+def as_markdown(table: PaperTable, title: str) -> str:
+    """Two columns per score: ours ± standard error with the paired difference, and the published one with its gain."""
     columns = [Column("model")]
-    for column in made.columns:
+    for column in table.columns:
         measured = "measured" if column.measured else "not measured"
         columns.append(Column(f"{column.title}, {measured}", ours, "right"))
         if column.published is not None:
@@ -172,29 +173,29 @@ def as_markdown(made: PaperTable, title: str) -> str:
         [label]
         + [
             cell
-            for column, cell in zip(made.columns, cells, strict=True)
+            for column, cell in zip(table.columns, cells, strict=True)
             for _ in range(1 if column.published is None else 2)
         ]
-        for label, cells in made.rows.items()
+        for label, cells in table.rows.items()
     ]
-    return f"# {title}\n\n{Table(columns, rows, notes=made.notes).markdown()}"
+    return f"# {title}\n\n{Table(columns, rows, notes=table.notes).markdown()}"
 
 
-def by_column(made: PaperTable, title: str) -> list[Table]:
-    """A table per column, for the terminal: all columns side by side do not fit."""
+def by_column(table: PaperTable, title: str) -> list[Table]:
+    """One table per column, for the terminal, which is too narrow for all columns."""
     columns = [Column("model"), Column("measured", ours), Column("published", published)]
     return [
         Table(
             columns,
-            [(label, cells[place], cells[place]) for label, cells in made.rows.items()],
+            [(label, cells[place], cells[place]) for label, cells in table.rows.items()],
             f"{title}: {column.title}",
         )
-        for place, column in enumerate(made.columns)
+        for place, column in enumerate(table.columns)
     ]
 
 
 def ours(cell: PaperCell) -> str:
-    """A measured number as text: value, standard error, paired difference with interval and p-value."""
+    """A measured score as text: value, standard error, paired difference with interval and p-value."""
     if cell.ours is None:
         return "–"
     text = score_text(cell.ours, cell.standard_error, cell.n)
@@ -202,7 +203,7 @@ def ours(cell: PaperCell) -> str:
 
 
 def published(cell: PaperCell) -> str:
-    """A published number as text with its gain over the compared row; marked where ours is not comparable with it."""
+    """A published score as text with its gain over the compared row, and a mark if ours is not comparable with it."""
     if cell.published is None:
         return "–"
     gain = "" if cell.published_gain is None else f" ({cell.published_gain:+.1f})"

@@ -1,4 +1,4 @@
-"""The one table of the reports: columns, rows and a caption, as Markdown, as LaTeX or on the terminal."""
+"""The table of all reports: columns, rows and a caption, as Markdown, as LaTeX or on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NOT_COMPARABLE = "≁"
 """Marks a number that is not comparable with the runs of its column."""
 
-# LaTeX's special characters, and those of our own texts that its default fonts lack.
+# Special characters of LaTeX, and characters in our texts that its default fonts lack.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -33,37 +33,37 @@ _LATEX = {
 
 
 def escape_markdown(text: str) -> str:
-    """Text that stays in its cell: no bar ends it, no line break ends its row."""
+    """Escape bars and replace line breaks, so that a text stays in its table cell."""
     return " ".join(text.splitlines()).replace("|", "\\|")
 
 
 def escape_latex(text: str) -> str:
-    """Text whose characters LaTeX prints as they are."""
+    """Escape special characters, so that LaTeX prints the text literally."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
 
 
 def plain(value: Any) -> str:
-    """A cell without a format of its own: nothing for None, four significant digits of a float."""
+    """The default format of a cell: empty for None, four significant digits for a float."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def listed_counts(counts: Mapping[str, Any]) -> str:
-    """What a split holds, from the summary of the data's stage: ``37 images, 46 pairs (72 before refinement)``."""
-    has_images = bool(counts.get("images"))  # a split of images without a pair says so
+    """The counts of a split from the data's summary as text: ``37 images, 46 pairs (72 before refinement)``."""
+    has_images = bool(counts.get("images"))  # show "0 pairs" for a split that has images
     numbers = {
         k: count for k, count in counts.items() if isinstance(count, int) and (count or (k == "pairs" and has_images))
     }
-    before = numbers.pop("pairs_before_refinement", None)
-    texts = [f"{count:,} {_COUNTED.get(key, key)}" for key, count in numbers.items()]
-    if before is not None and "pairs" in numbers:
-        texts[list(numbers).index("pairs")] += f" ({before:,} before refinement)"
+    unrefined = numbers.pop("pairs_before_refinement", None)
+    texts = [f"{count:,} {_COUNT_NAMES.get(key, key)}" for key, count in numbers.items()]
+    if unrefined is not None and "pairs" in numbers:
+        texts[list(numbers).index("pairs")] += f" ({unrefined:,} before refinement)"
     return ", ".join(texts)
 
 
 def objective_text(config: Mapping[str, Any]) -> str:
-    """An arm's objective by its name, with its losses where it has several: ``mpo (0.8 sigmoid + 1 sft)``."""
+    """The name of an arm's objective, with its losses if there are several: ``mpo (0.8 sigmoid + 1 sft)``."""
     trainer, name = config.get("trainer", {}), str(config.get("objective", {}).get("name", ""))
     losses = trainer.get("loss_type") or []
     weights = trainer.get("loss_weights") or [1.0] * len(losses)
@@ -71,12 +71,12 @@ def objective_text(config: Mapping[str, Any]) -> str:
     return name if name and len(losses) < 2 else f"{name} ({text})".strip()
 
 
-_COUNTED = {"quads": "2x2 items", "format_pairs": "pairs about form"}
+_COUNT_NAMES = {"quads": "2x2 items", "format_pairs": "format pairs"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, the text of its values, and the side that they are set at (None: the renderer's default)."""
+    """A column: its title, the format of its values, and their alignment (None: the renderer's default)."""
 
     title: str
     format: Callable[[Any], str] = plain
@@ -90,7 +90,7 @@ class Table:
     Attributes:
         caption: the title on the terminal.
         notes: lines below the table.
-        sections: row numbers in front of which LaTeX and the terminal draw a rule.
+        sections: indices of rows above which LaTeX and the terminal draw a rule.
     """
 
     columns: Sequence[Column]
@@ -130,7 +130,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def rich(self) -> RichTable:
-        """The table for the terminal; long texts are wrapped, and brackets in them are no markup."""
+        """The table for the terminal. Long texts are wrapped, and brackets in texts are not interpreted as markup."""
         from rich.markup import escape
         from rich.table import Table as RichTable
         from rich.text import Text

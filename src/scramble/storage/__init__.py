@@ -1,1 +1,1 @@
-"""What lies on disk: atomic files, hashes, JSON lines, record tables, locks, folders of computed numbers."""
+"""Storage on disk: atomic files, content keys, JSON lines, record tables, locks, cache folders."""

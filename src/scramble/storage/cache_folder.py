@@ -1,4 +1,4 @@
-"""Folders of computed numbers keyed by the content of everything they depend on, filled by one run at a time."""
+"""Cache folders, keyed by digests of everything that their values depend on and filled by one run at a time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
 
 class CacheError(StoreError):
-    """A cache that does not belong to this run or is damaged. The message says which and what to do."""
+    """A cache that belongs to other inputs or is damaged. The message names it and says what to do."""
 
 
 @contextmanager
 def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
-    """The cache folder for ``parts`` (digests by name), held by this run; every process of the run must enter.
+    """Lock and yield the cache folder for ``parts`` (digests by name). Every process of a run must call it.
 
-    Another run that wants it waits and then finds it filled.
+    Another run that needs the same folder waits until this run has filled it.
 
     Raises:
-        CacheError: the folder says that it was made for other parts (it was copied or renamed).
-        StoreError: it cannot be written.
+        CacheError: if the folder was made for other parts, because it was copied or renamed.
+        StoreError: if the folder cannot be written.
     """
     folder = Path(parent) / content_key(dict(parts))
     with locked(folder) if rank() == 0 else nullcontext():
@@ -42,8 +42,8 @@ def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
     if not record.exists():
         write_json(record, dict(parts))
         return
-    found = read_json(record)
-    changed = sorted(name for name in {*found, *parts} if found.get(name) != parts.get(name))
+    recorded = read_json(record)
+    changed = sorted(name for name in {*recorded, *parts} if recorded.get(name) != parts.get(name))
     if changed:
         raise CacheError(
             f"the cache {folder} was computed for other {', '.join(changed)}: it was copied or renamed; remove it, and "
@@ -52,12 +52,12 @@ def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
 
 
 def rank() -> int:
-    """Number of this process in a distributed run, 0 otherwise."""
+    """Rank of this process in a distributed run, otherwise 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Processes of a distributed run, 1 otherwise."""
+    """Number of processes of a distributed run, otherwise 1."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

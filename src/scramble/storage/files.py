@@ -1,4 +1,4 @@
-"""Whole files: written atomically, read with one line of explanation where they cannot be."""
+"""Atomic writing of files, and reading with one-line error messages."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 STAGE_FILE = "stage.json"
-"""What a finished stage leaves in its folder: status, settings, summary."""
+"""File in a stage's folder with its status, settings and summary."""
 
 
 class StoreError(RuntimeError):
-    """A file or folder that cannot be used. The message names it and the way out."""
+    """A file or folder that cannot be used. The message names it and says how to fix it."""
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends without an error.
+    """Yield a temporary path in the same folder, which replaces ``path`` when the block ends without an error.
 
-    Raises StoreError when the folder cannot be written or the disk is full; ``path`` keeps its old content then.
+    Raises StoreError if the folder cannot be written or the disk is full; ``path`` then keeps its old content.
     """
     path = Path(path)
     try:
@@ -56,7 +56,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
+# The little-endian mark of UTF-32 begins with that of UTF-16, so it must be checked first.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -68,9 +68,9 @@ BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file in UTF-8, or in the encoding of its byte-order mark; line ends stay as they are.
+    """The text of a file in UTF-8, or in the encoding of its byte-order mark. Line ends are not converted.
 
-    Raises StoreError naming the file if it is missing, or is text in no such encoding.
+    Raises StoreError naming the file if it is missing or has another encoding.
     """
     try:
         return decode_text(Path(path).read_bytes())
@@ -90,9 +90,9 @@ def decode_text(data: bytes) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file; a byte-order mark and raw control characters in its strings are accepted.
+    """The value in a JSON file. A byte-order mark and raw control characters in strings are accepted.
 
-    Raises StoreError naming the file if it is missing or broken.
+    Raises StoreError naming the file if it is missing or invalid.
     """
     try:
         return json.loads(read_text(path), strict=False)

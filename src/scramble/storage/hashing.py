@@ -1,4 +1,4 @@
-"""Keys of content: the same content gives the same key on every machine."""
+"""Content keys: the same content has the same key on every machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def content_key(*parts: Any) -> str:
-    """Hex digest (16 digits) of JSON-like values; the same content gives the same key on every machine."""
+    """Hex digest (16 digits) of JSON-like values; the same content has the same key on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=json_value)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_key(path: str | Path) -> str:
-    """Hex digest (16 digits) of a file's bytes, or of the names and bytes of all files below a folder."""
+    """Hex digest (16 digits) of a file's bytes, or of the names and bytes of all files in a folder."""
     path = Path(path)
     digest = hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -31,7 +31,7 @@ def file_key(path: str | Path) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """A value that JSON has no form for, as one that it has (``json.dumps``'s ``default``). Raises TypeError."""
+    """Convert a value for JSON (the ``default`` of ``json.dumps``). Raises TypeError if that is not possible."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, Path):
@@ -43,11 +43,11 @@ def json_value(value: Any) -> Any:
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys whose values differ between two nested configurations, as ``key (old -> new)``."""
-    found = []
+    differences = []
     for key in sorted({*old, *new}, key=str):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differing_keys(a, b, f"{prefix}{key}.")
+            differences += differing_keys(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key} ({a} -> {b})")
-    return found
+            differences.append(f"{prefix}{key} ({a} -> {b})")
+    return differences

@@ -1,4 +1,4 @@
-"""The image files of a table by id, read in place."""
+"""The image files of a table by id, read directly from the parquet file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from scramble.storage.tables import TABLES, table_path
 
 
 class ImageTable(Mapping[str, ImageFile]):
-    """The images of a data set folder by id, read from the parquet file when asked for.
+    """The images of a data set folder by id, read from the parquet file on access.
 
-    Nothing is copied to the ``datasets`` library's cache, which can be read-only or on a small disk. The decoded row
-    groups that were read last stay in memory, up to ``GROUP_CACHE`` bytes. Processes and threads can share a table.
+    Nothing is copied to the ``datasets`` library's cache, which may be read-only or on a small disk. Recently used
+    decoded row groups remain in memory, up to ``GROUP_CACHE`` bytes. Processes and threads can share a table.
     """
 
-    GROUP_CACHE = 64 << 20  # bytes: a whole small data set, or a few row groups of photographs
+    GROUP_CACHE = 64 << 20  # bytes; enough for a small data set or a few row groups of photographs
 
     def __init__(self, folder: str | Path) -> None:
         self._path = table_path(folder, ImageRecord)
         if not self._path.exists():
             raise StoreError(f"{self._path} is missing: run the stage that writes it (scripts/generate.py) first")
         self._open()
-        self._index: dict[str, tuple[int, int]] = {}  # id -> row group, row in it
+        self._index: dict[str, tuple[int, int]] = {}  # id -> (row group, row in the group)
         with self._reading():
             for group in range(self._file.num_row_groups):
                 names = self._file.read_row_group(group, columns=["image_id"], use_threads=False)
@@ -40,7 +40,7 @@ class ImageTable(Mapping[str, ImageFile]):
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, Any] = OrderedDict()
         with self._reading():
-            self._file = pq.ParquetFile(self._path, memory_map=True)  # no file position to share after a fork
+            self._file = pq.ParquetFile(self._path, memory_map=True)  # forked processes then share no file position
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -65,7 +65,7 @@ class ImageTable(Mapping[str, ImageFile]):
         try:
             image = images[row].as_py()
             return ImageFile(image["bytes"], image["path"])
-        except (IndexError, KeyError, TypeError) as error:  # a damaged file that opens nevertheless
+        except (IndexError, KeyError, TypeError) as error:  # a damaged file that can still be opened
             raise StoreError(f"{self._path} is damaged at image {image_id!r}: generate the data again") from error
 
     def _group(self, group: int) -> Any:
@@ -76,7 +76,7 @@ class ImageTable(Mapping[str, ImageFile]):
             with self._reading():
                 images = self._file.read_row_group(group, columns=["image"], use_threads=False)["image"]
             self._groups[group] = images
-            while len(self._groups) > 1 and sum(kept.nbytes for kept in self._groups.values()) > self.GROUP_CACHE:
+            while len(self._groups) > 1 and sum(cached.nbytes for cached in self._groups.values()) > self.GROUP_CACHE:
                 self._groups.popitem(last=False)
             return images
 

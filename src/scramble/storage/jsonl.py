@@ -1,4 +1,4 @@
-"""JSON lines: appended row by row, read with the line's number where one is broken."""
+"""JSON lines files: appending rows safely, and reading with line numbers in error messages."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_t
 
 
 class JsonLines:
-    """An append-only JSONL file: each row is flushed to disk as it is written.
+    """An append-only JSONL file. Each row is flushed to disk when it is written. Use it as a context manager.
 
-    Opening repairs a torn last line (left by a kill); use as a context manager.
+    Opening the file removes an incomplete last line, which a killed process may have left.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._cut_torn_line()
+            self._remove_incomplete_line()
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
 
-    def _cut_torn_line(self) -> None:
+    def _remove_incomplete_line(self) -> None:
         if not self.path.exists():
             return
         data = self.path.read_bytes()
@@ -37,11 +37,11 @@ class JsonLines:
                 file.truncate(data.rfind(b"\n") + 1)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row and force it to disk. Raises StoreError (disk full, say); earlier rows stay."""
+        """Write one row to disk. Raises StoreError, for example if the disk is full; earlier rows are kept."""
         self.extend([row])
 
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows and force them to disk together. Raises StoreError (disk full, say); earlier rows stay."""
+        """Write several rows to disk. Raises StoreError, for example if the disk is full; earlier rows are kept."""
         try:
             self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
@@ -60,9 +60,9 @@ class JsonLines:
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file; a torn last line (left by a kill) is passed over. A missing file has no rows.
+    """The rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
 
-    Raises StoreError naming the line that is not JSON.
+    Raises StoreError naming the line that is not valid JSON.
     """
     path = Path(path)
     if not path.exists():
@@ -77,10 +77,10 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Number (from 1) and bytes of each line of a JSONL file that is not blank.
+    """Number (from 1) and bytes of each non-blank line of a JSONL file.
 
-    Lines end at line feeds alone: U+2028, U+0085 and carriage returns can be part of a row's text. A file with
-    the byte-order mark of UTF-16 or UTF-32 (Windows' shells write these) is decoded whole.
+    Only line feeds end lines: U+2028, U+0085 and carriage returns can be part of a row's text. A file with the
+    byte-order mark of UTF-16 or UTF-32, as Windows shells write, is decoded as a whole.
 
     Raises StoreError if the file cannot be read.
     """
@@ -89,18 +89,18 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file:
             head = file.read(4)
             file.seek(0)
-            wide = any(head.startswith(mark) and name != "utf-8-sig" for mark, name in BYTE_ORDER_MARKS.items())
-            lines = io.BytesIO(decode_text(file.read()).encode()) if wide else file
+            is_wide = any(head.startswith(mark) and name != "utf-8-sig" for mark, name in BYTE_ORDER_MARKS.items())
+            lines = io.BytesIO(decode_text(file.read()).encode()) if is_wide else file
             yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip(BLANK))
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
 def json_values(line: bytes) -> list[Any]:
-    """The JSON values on a line: one, or several between which carriage returns stand (old line ends).
+    """The JSON values on a line: one value, or several that are separated by carriage returns (old line ends).
 
-    A byte-order mark before it and raw control characters within strings are accepted. Raises ValueError if the line
-    is anything else.
+    A leading byte-order mark and raw control characters in strings are accepted. Raises ValueError for any other
+    content.
     """
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")

@@ -1,4 +1,4 @@
-"""Folders that one job at a time may write, and waiting for what another job writes."""
+"""Locks on folders that one job at a time may write, and waiting for another process's files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Hold ``folder`` against other jobs within the block; wait while one has it. A killed job's hold ends with it.
+    """Lock ``folder`` within the block, after waiting for another job's lock. A killed job's lock is released.
 
-    Raises StoreError if the folder cannot be written. On a file system without locks the block runs unprotected, with
-    a warning.
+    Raises StoreError if the folder cannot be written. On a file system without locks the block runs without protection,
+    and a warning is logged.
     """
     folder = Path(folder)
     try:
@@ -33,14 +33,14 @@ def locked(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
-            log.warning(f"{folder} cannot be locked ({error.strerror}): start one job on it at a time")
+            log.warning(f"{folder} cannot be locked ({error.strerror}): run only one job at a time on it")
         yield
 
 
 def wait_for(path: str | Path, ready: Callable[[], bool], seconds: float = 24 * 3600) -> None:
-    """Wait until ``ready()``: for what another process of the same job makes. Raises StoreError after ``seconds``."""
+    """Wait until ``ready()``, while another process of the job makes ``path``. Raises StoreError after ``seconds``."""
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
-            raise StoreError(f"{path} was not made within {seconds:.0f} s by the first process: see its messages")
+            raise StoreError(f"the first process did not make {path} within {seconds:.0f} s: see its messages")
         time.sleep(0.5)

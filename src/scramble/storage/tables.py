@@ -1,6 +1,6 @@
-"""Record tables: parquet files of one kind of record from :mod:`scramble.records`.
+"""Record tables: parquet files, each with one type of record from :mod:`scramble.records`.
 
-A *data set* is a folder of tables (``images``, ``pairs``, ``questions``, ``quads``).
+A data set is a folder of tables (``images``, ``pairs``, ``questions``, ``quads``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scramble.storage.files import StoreError, atomic_path
 Record = TypeVar("Record", ImageRecord, PreferencePair, Question, TwoByTwoItem)
 
 TABLES: dict[type, str] = {ImageRecord: "images", PreferencePair: "pairs", Question: "questions", TwoByTwoItem: "quads"}
-ROW_GROUP = 100  # rows: small groups keep memory flat when rows hold images
+ROW_GROUP = 100  # rows; small groups limit memory use when rows contain images
 
 
 def _features(record_type: type) -> Any:
@@ -82,7 +82,7 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
 
 
 class TableWriter:
-    """Writes records one by one into a parquet table; see :func:`open_table`. ``count`` is how many so far."""
+    """Writes records one by one to a parquet table; see :func:`open_table`. ``count`` is the number written so far."""
 
     def __init__(self, path: Path, record_type: type) -> None:
         import pyarrow.parquet as pq
@@ -111,9 +111,10 @@ class TableWriter:
 
 @contextmanager
 def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableWriter]:
-    """A writer for ``folder/<table>.parquet``; the table appears when the block ends without an error.
+    """A writer for ``folder/<table>.parquet``. The table appears when the block ends without an error.
 
-    What a killed run left half-written goes: a table has one writer, whose stage holds the folder.
+    Incomplete files of killed runs are removed. This is safe because a table has one writer, whose stage has locked the
+    folder.
     """
     path = table_path(folder, record_type)
     for leftover in path.parent.glob(f".{path.name}.*"):
@@ -127,7 +128,7 @@ def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableW
 
 
 def write_table(folder: str | Path, record_type: type[Record], records: Iterable[Record]) -> int:
-    """Stream records into ``folder/<table>.parquet`` (atomic); returns how many. ``datasets`` opens the file."""
+    """Write records to ``folder/<table>.parquet`` atomically; return their number. ``datasets`` can open the file."""
     with open_table(folder, record_type) as table:
         for record in records:
             table.write(record)
@@ -135,7 +136,7 @@ def write_table(folder: str | Path, record_type: type[Record], records: Iterable
 
 
 def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record]:
-    """Stream the records of ``folder/<table>.parquet``. Raises StoreError if the table is missing or broken."""
+    """Iterate over the records of ``folder/<table>.parquet``. Raises StoreError if it is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -147,10 +148,10 @@ def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record
             for row in batch.to_pylist():
                 yield _from_row(record_type, row)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's can have several lines
+        why = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
         raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {why}") from error
 
 
 def table_path(folder: str | Path, record_type: type) -> Path:
-    """Where a data set folder keeps the table of one record type."""
+    """Path of the table of one record type in a data set folder."""
     return Path(folder) / f"{TABLES[record_type]}.parquet"

@@ -1,4 +1,4 @@
-"""Callbacks for what transformers' own do not do: metrics.jsonl, lines of progress, stopping on a signal."""
+"""Trainer callbacks: metrics.jsonl, progress lines, Weights & Biases, benchmark scores, stopping on a signal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from scramble.storage.jsonl import JsonLines, read_jsonl
 log = logging.getLogger(__name__)
 
 
-def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop a log's rows after ``step``, where a resumed run goes on (all of them at 0); the rows that are left."""
+def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Remove a log's rows after ``step``, at which a run resumes (all rows if 0); return the remaining rows."""
     rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -34,7 +34,7 @@ def cut_rows(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 class MetricsFile(TrainerCallback):
-    """Every logged row in ``metrics.jsonl``. A resumed run first drops the rows after its checkpoint."""
+    """Appends every logged row to ``metrics.jsonl``. A resumed run first removes the rows after its checkpoint."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -44,7 +44,7 @@ class MetricsFile(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            cut_rows(self.path, state.global_step)
+            drop_rows_after(self.path, state.global_step)
             self._file = JsonLines(self.path)
 
     def on_log(
@@ -66,17 +66,17 @@ class MetricsFile(TrainerCallback):
 
 
 class ProgressLines(TrainerCallback):
-    """A line with step, loss and margin now and then, :data:`LINES` over a run, where no progress bar is shown."""
+    """Logs step, loss and margin about :attr:`LINES` times per run; used where no progress bar is shown."""
 
     LINES = 20
-    RECENT = 200  # steps whose pace counts: by default one evaluation is among them
-    FEW = 5  # steps that say too little
+    RECENT = 200  # steps for the estimate of the remaining time; with default settings they include one evaluation
+    FEW = 5  # with fewer measured steps there is no estimate
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self._part: int | None = None  # the part of the run that the last line was about
-        self._started = 0.0  # when this process began
-        # Ends of steps, so that the first one, which warms up, is not measured.
+        self._part: int | None = None  # which of the LINES parts of the run was last reported
+        self._started = 0.0  # time.monotonic() at the start of training
+        # Times at the ends of steps: differences of these exclude the first step, which is slower (warm-up of kernels).
         self._step_ends: deque[float] = deque(maxlen=self.RECENT + 1)
 
     def on_train_begin(
@@ -97,31 +97,31 @@ class ProgressLines(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        found = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
-        shown = {name: f"{value:.3f}" for name, value in found.items() if value is not None}
-        # Log rows come every few steps; a line stands for the first of them and for each twentieth of the run.
+        values = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
+        shown = {name: f"{value:.3f}" for name, value in values.items() if value is not None}
+        # There are more log rows than progress lines: report the first row and one row per twentieth of the run.
         part = state.global_step * self.LINES // state.max_steps
         if part == self._part and self._part is not None:
             return
         self._part = part
-        left = self._seconds_left(state.max_steps - state.global_step)
+        remaining = self._seconds_left(state.max_steps - state.global_step)
         numbers = "".join(f", {name} {value}" for name, value in shown.items())
         log.info(
             f"{self.label}: step {state.global_step} of {state.max_steps}{numbers}, "
-            f"{time.monotonic() - self._started:.0f} s" + (f", about {left:.0f} s left" if left else "")
+            f"{time.monotonic() - self._started:.0f} s" + (f", about {remaining:.0f} s left" if remaining else "")
         )
 
     def _seconds_left(self, steps: int) -> float | None:
-        """What ``steps`` steps take at the pace of the recent ones; None while there are too few of them."""
+        """Estimated seconds for ``steps`` steps from the recent ones; None if too few have been measured."""
         measured = len(self._step_ends) - 1
         return None if measured < self.FEW else (self._step_ends[-1] - self._step_ends[0]) / measured * steps
 
 
 @contextmanager
 def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
-    """Within the block transformers' Weights & Biases callback continues the run of ``folder``, or begins one there.
+    """Within the block, transformers' Weights & Biases callback resumes the W&B run of ``folder`` or starts a new one.
 
-    Its name and id go through the environment, where wandb looks for them; mode, project and entity are the user's.
+    Folder and run id are passed in environment variables, which wandb reads; the user sets mode, project and entity.
     """
     if "wandb" not in (args.report_to or ()):
         yield
@@ -132,23 +132,23 @@ def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
     added = {"WANDB_DIR": str(folder), "WANDB_RESUME": "allow"}
     if id_file.exists():
         added["WANDB_RUN_ID"] = id_file.read_text(encoding="utf-8")
-    before = {name: os.environ.get(name) for name in added}
+    previous = {name: os.environ.get(name) for name in added}
     os.environ |= added
     try:
         yield
     finally:
         import wandb
 
-        wandb.finish()  # the next arm of a sweep is another run
-        for name, value in before.items():
+        wandb.finish()  # otherwise the next arm of a sweep would log to this run
+        for name, value in previous.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 class ScoreBenchmarks(TrainerCallback):
-    """Adds scores to every evaluation: the main process computes them, all processes see them.
+    """Adds benchmark scores to every evaluation. The main process computes and broadcasts them.
 
     Args:
-        score: from the model (a :class:`scramble.models.VLM`) to numbers by name.
+        score: function of the model (a :class:`scramble.models.VLM`) that returns scores by name.
     """
 
     def __init__(self, score: Callable[[Any], Mapping[str, float]]) -> None:
@@ -170,7 +170,7 @@ class ScoreBenchmarks(TrainerCallback):
 
 
 class DataFacts(TrainerCallback):
-    """Adds what is known of the data set to the first evaluation of a run."""
+    """Adds constant facts about the data set to the first evaluation of a run."""
 
     def __init__(self, numbers: Mapping[str, float]) -> None:
         self.numbers = dict(numbers)
@@ -188,7 +188,7 @@ class DataFacts(TrainerCallback):
 
 
 class LogLastStep(TrainerCallback):
-    """The last step is always logged."""
+    """Logs the last step even if it is not a multiple of ``logging_steps``."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
@@ -196,17 +196,18 @@ class LogLastStep(TrainerCallback):
 
 
 class StopWhenAsked(TrainerCallback):
-    """After a signal to any process: all of them save after this step and leave the loop. See ``interrupt``."""
+    """After a signal to any process, makes all processes save after this step and stop. See ``interrupt``."""
 
     def __init__(self) -> None:
         self.reason: str | None = None  # why the run ends before its last step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        signal = interrupt.asked()
+        signal = interrupt.stop_signal()
         if dist.is_available() and dist.is_initialized():
-            anyone = torch.tensor(float(signal is not None), device=args.device)
-            dist.all_reduce(anyone, op=dist.ReduceOp.MAX)
-            if anyone.item() and signal is None:
+            # The processes must agree: one that stopped alone would leave the others waiting in a collective operation.
+            any_signal = torch.tensor(float(signal is not None), device=args.device)
+            dist.all_reduce(any_signal, op=dist.ReduceOp.MAX)
+            if any_signal.item() and signal is None:
                 signal = "a signal to another process"
         if signal is not None and state.global_step < state.max_steps:
             self.reason = signal

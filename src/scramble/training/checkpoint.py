@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: sealed with checksums, renamed into place, verified before use."""
+"""Atomic checkpoints: sealed with checksums, renamed into place, and verified before use."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MANIFEST = "manifest.json"
 
 
 def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
-    """Turn the working folder of a step into its checkpoint: checksums and settings, then one rename.
+    """Turn the working folder of a step into its checkpoint: write checksums and settings, then rename it.
 
-    Raises StoreError if the disk is full or the folder cannot be written; earlier checkpoints stay.
+    Raises StoreError if the disk is full or the folder cannot be written; earlier checkpoints are kept.
     """
     working, final = working_path(folder, step), checkpoint_path(folder, step)
     try:
         files = {str(p.relative_to(working)): file_key(p) for p in sorted(working.rglob("*")) if p.is_file()}
         write_json(working / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
-        for name in files:
+        for name in files:  # the rename must not reach the disk before the contents do
             with (working / name).open("rb") as file:
                 os.fsync(file.fileno())
         if final.exists():
@@ -39,34 +39,34 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
 
 
 def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path | None:
-    """The newest checkpoint that is whole, or None. A damaged one is passed over with a warning.
+    """The newest complete checkpoint, or None. A damaged checkpoint is skipped with a warning.
 
-    A setting that is absent on one side has its default there.
+    A setting that is missing from the checkpoint or from ``settings`` counts as its default.
 
-    Raises StoreError if it was made with other settings, naming those that differ.
+    Raises StoreError if the checkpoint was written with other settings; the message names those that differ.
     """
     for path in sorted(Path(folder).glob("step-*"), reverse=True):
         fault = damage(path)
         if fault is not None:
-            log.warning(f"checkpoint {path} is damaged ({fault}); going back to the one before it")
+            log.warning(f"checkpoint {path} is damaged ({fault}); using the previous one")
             continue
-        there, here = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
-        changed = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+        saved, current = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
+        changed = sorted(key for key in {*saved, *current} if saved.get(key) != current.get(key))
         if changed:
-            listed = ", ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed)
+            listed = ", ".join(f"{key}: {saved.get(key)!r} there, {current.get(key)!r} here" for key in changed)
             raise StoreError(
-                f"{path} was made with other settings ({listed}): choose another folder (run.arm=...) or remove it"
+                f"{path} was written with other settings ({listed}): choose another folder (run.arm=...) or remove it"
             )
         return path
     return None
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint's files, None if nothing is."""
+    """Why a checkpoint is damaged, or None if its files match their checksums."""
     try:
         files = read_json(path / MANIFEST)["files"]
     except (StoreError, KeyError, TypeError):
-        return f"{MANIFEST} is missing or cut"
+        return f"{MANIFEST} is missing or truncated"
     for name, key in files.items():
         if not (path / name).is_file():
             return f"{name} is missing"
@@ -76,8 +76,10 @@ def damage(path: Path) -> str | None:
 
 
 def prune(folder: str | Path, keep: int | None, best_step: int | None = None) -> None:
-    """Remove all but the newest ``keep`` checkpoints (None: none) and that of ``best_step``, and what killed runs left
-    half-written."""
+    """Remove all checkpoints but the newest ``keep`` (None keeps all) and that of ``best_step``.
+
+    Also removes the incomplete working folders of killed runs.
+    """
     for path in Path(folder).glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
     best = None if best_step is None else checkpoint_path(folder, best_step)

@@ -1,4 +1,4 @@
-"""From examples to micro-batches of tries: encoding by the model's own processor, lengths before pixels, collation."""
+"""Turns examples into micro-batches of tries: encodes them with the model's processor, checks lengths, collates."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from scramble.trie.pack import TrieBatch, TrieItem, pack
 
 
 class Encoder:
-    """Token ids and pixels of examples, by the model's own processor; recent prompts stay in memory.
+    """Encodes examples with the model's processor and caches recent prompts in memory.
 
-    Holds the processor and three facts about tokens, not the model: it can be pickled and sent to worker processes.
+    It contains the processor and what it needs to know about tokens, but not the model, so that it can be pickled and
+    sent to worker processes.
 
     Args:
         vlm: model, processor and family.
         images: image files by id.
-        cache_bytes: memory for encoded prompts (pixels mostly); the least recently used go first.
+        cache_bytes: memory for encoded prompts (mostly pixels); the least recently used are removed first.
 
     Attributes:
-        known: prompts that need no encoding, by image ids and text.
+        cached: prompts that need no encoding, by image ids and text (see :mod:`scramble.training.features`).
         vocab_size: rows of the output head.
         feature_tokens, block_tokens: see :class:`scramble.trie.backbone.Backbone`.
     """
@@ -39,7 +40,7 @@ class Encoder:
         self.images = images
         self.vocab_size = int(vlm.backbone.head.weight.shape[0])
         self.feature_tokens, self.block_tokens = vlm.backbone.feature_tokens, block_tokens(vlm.backbone)
-        self.known: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
+        self.cached: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
         self._prompts: OrderedDict[tuple[tuple[str, ...], str], Prompt] = OrderedDict()
         self._free = cache_bytes
         self._completions: dict[str, list[int]] = {}
@@ -51,22 +52,22 @@ class Encoder:
         return self.__dict__ | empty
 
     def share_memory_limit(self, processes: int) -> None:
-        """Keep only this process's share of ``cache_bytes``: called in each of several workers."""
+        """Limit the cache to this process's share of ``cache_bytes``; called in every worker."""
         self._free -= self._cache_bytes - self._cache_bytes // processes
 
     def prompt(self, example: Example) -> Prompt:
-        """Ids and tower inputs of an example's prompt. Raises RecordError naming the example and its image."""
+        """Token ids and image inputs of an example's prompt. Raises RecordError naming the example and its image."""
         key = (example.image_ids, example.prompt)
-        if key in self.known:
-            return self.known[key]
+        if key in self.cached:
+            return self.cached[key]
         if key in self._prompts:
             self._prompts.move_to_end(key)
             return self._prompts[key]
         try:
-            opened = [self.images[image_id].open() for image_id in example.image_ids]
+            images = [self.images[image_id].open() for image_id in example.image_ids]
         except RecordError as error:
             raise RecordError(f"example {example.example_id}: {error}") from error
-        prompt = self.family.encode_prompt(self.processor, example.prompt, opened)
+        prompt = self.family.encode_prompt(self.processor, example.prompt, images)
         self._prompts[key] = prompt
         self._free -= _num_bytes(prompt)
         while self._free < 0 and len(self._prompts) > 1:
@@ -74,11 +75,11 @@ class Encoder:
         return prompt
 
     def prompts(self, examples: Mapping[str, Example]) -> dict[str, Prompt]:
-        """Prompts under the keys of their examples."""
+        """Encoded prompts of examples, under the same keys."""
         return {key: self.prompt(example) for key, example in examples.items()}
 
     def completion(self, text: str) -> list[int]:
-        """Ids of an answer and its end of turn."""
+        """Token ids of an answer, including its end of turn."""
         if text not in self._completions:
             if len(self._completions) >= 1 << 18:
                 self._completions.clear()
@@ -86,7 +87,7 @@ class Encoder:
         return self._completions[text]
 
     def prompt_length(self, example: Example) -> int:
-        """Tokens of an example's prompt, image tokens included, without decoding pixels."""
+        """Number of tokens of an example's prompt, image tokens included. No pixels are decoded."""
         sizes = tuple(image_size(self.images[image_id]) for image_id in example.image_ids)
         key = (example.prompt, sizes)
         if key not in self._lengths:
@@ -102,11 +103,11 @@ def _num_bytes(prompt: Prompt) -> int:
 def check_examples(
     encoder: Encoder, examples: Iterable[Example], *, needs_rejected: bool, max_length: int
 ) -> tuple[list[Example], list[dict[str, str]]]:
-    """Examples that can be trained on, and the others as ``{"id": ..., "reason": ...}``, in the given order.
+    """Split examples into usable ones and refused ones, which are returned as ``{"id": ..., "reason": ...}``, in order.
 
-    Lengths come from image sizes and text alone; nothing is ever cut to fit.
+    Lengths are computed from image sizes and texts. Nothing is truncated: an example that is too long is refused.
     """
-    kept: list[Example] = []
+    usable: list[Example] = []
     refused: list[dict[str, str]] = []
     seen: set[str] = set()
     for example in examples:
@@ -114,52 +115,53 @@ def check_examples(
         reason = reason or _fault(encoder, example, needs_rejected, max_length)
         seen.add(example.example_id)
         if reason is None:
-            kept.append(example)
+            usable.append(example)
         else:
             refused.append({"id": example.example_id, "reason": reason})
-    return kept, refused
+    return usable, refused
 
 
 def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length: int) -> str | None:
     if needs_rejected and example.rejected is None:
-        return "has no rejected answer, which this objective compares with; objective 'sft' does not need one"
+        return "it has no rejected answer, which this objective needs; objective=sft does not need one"
     missing = [image_id for image_id in example.image_ids if image_id not in encoder.images]
     if missing:
-        return f"its image {missing[0]} is not in the table of images"
+        return f"its image {missing[0]} is not in the images table"
     try:
         prompt = encoder.prompt_length(example)
         chosen = encoder.completion(example.chosen)
         rejected = encoder.completion(example.rejected) if needs_rejected and example.rejected is not None else []
-    except ValueError as error:  # unreadable image, control token in the text
+    except ValueError as error:  # an unreadable image or a control token in the text
         return str(error)
     if not example.chosen.strip() or (rejected and not (example.rejected or "").strip()):
-        return "an answer is empty: there is nothing to score"
+        return "an answer is empty"
     if chosen == rejected:
-        return "chosen and rejected are the same tokens"
+        return "chosen and rejected answer have the same tokens"
     if (worst := max(chosen + rejected)) >= encoder.vocab_size:
         return (
-            f"token id {worst} of an answer has no row in the output head ({encoder.vocab_size} rows): take the image "
-            "or other special token out of the text"
+            f"token id {worst} of an answer has no row in the output head ({encoder.vocab_size} rows): remove image "
+            "and other special tokens from the text"
         )
     longest = prompt + max(len(chosen), len(rejected))
     if longest > max_length:
         return (
-            f"{longest} tokens ({prompt} of them the prompt) exceed the limit of {max_length}: use fewer image tiles "
-            "or a higher limit"
+            f"{longest} tokens (the prompt has {prompt}) exceed the limit of {max_length}: use fewer image tiles or "
+            "raise trainer.max_length"
         )
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """A micro-batch: tries, and where the answers of each example are among their sequences.
+    """A micro-batch: tries, and the indices of each example's answers among the sequences of the tries.
 
     Attributes:
-        tries: one trie an image.
-        chosen_P: number of each example's chosen answer among the batch's sequences.
-        rejected_P: likewise, None if the objective has no rejected answers.
-        ref_P2: reference log-probabilities (nats) of chosen and rejected; None where the step computes or needs none.
-        example_ids: names for error messages.
+        tries: one trie per image.
+        chosen_P: sequence index of each example's chosen answer.
+        rejected_P: sequence index of its rejected answer; None if the objective has no rejected answers.
+        ref_P2: reference log-probabilities (nats) of chosen and rejected; None if the objective needs none or the
+            training step computes them.
+        example_ids: ids for error messages.
     """
 
     tries: TrieBatch
@@ -169,7 +171,7 @@ class PairBatch:
     example_ids: tuple[str, ...]
 
     def pin_memory(self) -> PairBatch:
-        """The batch in page-locked memory, from which a GPU copies while it computes (called by ``DataLoader``)."""
+        """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls this."""
         return PairBatch(
             self.tries.pin_memory(),
             self.chosen_P.pin_memory(),
@@ -181,13 +183,13 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class TrieCollator:
-    """Examples to micro-batches of tries, for training, validation and the reference. Can be pickled.
+    """Collates examples into micro-batches of tries, for training, validation and the reference. Can be pickled.
 
     Attributes:
-        encoder: token ids and pixels.
-        with_rejected: whether each example contributes its rejected answer besides its chosen one.
-        reference: two log-probabilities (nats) per example id, None where the step computes or needs none.
-        row_tokens: tokens per row of a batch; None: the longest trie.
+        encoder: encodes prompts and answers.
+        with_rejected: whether to include each example's rejected answer.
+        reference: log-probabilities (nats) of chosen and rejected answer by example id, or None (see ``PairBatch``).
+        row_tokens: tokens per row of a batch; None: length of the longest trie.
     """
 
     encoder: Encoder
@@ -196,10 +198,14 @@ class TrieCollator:
     row_tokens: int | None = None
 
     def items(self, examples: Sequence[Example]) -> tuple[list[TrieItem], list[list[int]]]:
-        """The tries of some examples, and the numbers of the examples in each, in the order of its sequences.
+        """Build one trie item per group of examples with the same images.
 
-        Examples whose prompts agree up to the last image token share a trie; each contributes its chosen and then,
-        where wanted, its rejected answer.
+        Examples share an item if their prompts have the same tokens up to and including the last image token: image
+        tokens are then computed once, and two-way image blocks (Molmo2) are identical in all sequences. Each example
+        contributes a sequence for its chosen answer and, with ``with_rejected``, the next one for its rejected answer.
+
+        Returns:
+            The items, and for each item the indices of its examples in the order of its sequences.
         """
         encoder = self.encoder
         image_tokens = encoder.feature_tokens | encoder.block_tokens
@@ -207,6 +213,7 @@ class TrieCollator:
         members: dict[tuple[object, ...], list[int]] = {}
         prompts = [encoder.prompt(example) for example in examples]
         for number, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+            # Prompts with the same images share one object: the engine encodes every distinct object once.
             shared_images.setdefault(example.image_ids, prompt.images)
             is_image = [token in image_tokens for token in prompt.input_ids]
             stop = len(is_image) - is_image[::-1].index(True) if any(is_image) else len(is_image)
@@ -227,7 +234,7 @@ class TrieCollator:
         return items, list(members.values())
 
     def __call__(self, examples: Sequence[Example]) -> PairBatch:
-        """The micro-batch of some examples."""
+        """Collate examples into a micro-batch."""
         items, members = self.items(examples)
         per_example = 2 if self.with_rejected else 1
         first = torch.empty(len(examples), dtype=torch.long)
@@ -241,6 +248,6 @@ class TrieCollator:
             row_tokens=self.row_tokens,
         )
         ids = tuple(example.example_id for example in examples)
-        known = self.reference
-        ref = None if known is None else torch.tensor([known[name] for name in ids], dtype=torch.float32)
+        logps = self.reference
+        ref = None if logps is None else torch.tensor([logps[name] for name in ids], dtype=torch.float32)
         return PairBatch(tries, first, first + 1 if self.with_rejected else None, ref, ids)

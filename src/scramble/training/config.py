@@ -1,4 +1,4 @@
-"""The configuration of a training run: TRL's ``DPOConfig`` and what tries, mixed objectives and LoRA need besides."""
+"""The configuration of a training run: TRL's ``DPOConfig`` plus fields for tries, mixed objectives and LoRA."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ TABLES: tuple[Table, ...] = ("pairs", "captions", "questions", "rationales")
 class PreferenceConfig(DPOConfig):
     """Settings of :func:`scramble.training.train`.
 
-    Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` keeps its name and meaning, or is
-    refused with the reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults; the
-    second adds fields. ``max_length`` refuses longer rows instead of cutting them.
+    Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` either keeps its name and meaning
+    or is refused with a reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults; the
+    second block adds fields. Rows longer than ``max_length`` are refused; they are never truncated.
 
     Raises:
-        ValueError: values that do not go together, or a refused field. The message names the field.
+        ValueError: if fields contradict each other or a refused field is set. The message names the field.
     """
 
     # ---- defaults that differ from TRL's
     num_train_epochs: float = 1.0
-    per_device_train_batch_size: int = None  # type: ignore[assignment]  # the global batch's share
-    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # as in training
-    gradient_accumulation_steps: int = None  # type: ignore[assignment]  # follows from the global batch size
+    per_device_train_batch_size: int = None  # type: ignore[assignment]  # None: global batch / processes
+    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # None: as in training
+    gradient_accumulation_steps: int = None  # type: ignore[assignment]  # None: follows from the global batch size
     learning_rate: float = 1e-5
     lr_scheduler_type: Any = "cosine"
     bf16: bool = False
@@ -54,7 +54,7 @@ class PreferenceConfig(DPOConfig):
     save_total_limit: int | None = 2
     hub_strategy: Any = "end"
     seed: int = 0
-    dataloader_num_workers: int = None  # type: ignore[assignment]  # decided by the machine
+    dataloader_num_workers: int = None  # type: ignore[assignment]  # None: chosen for the machine
     remove_unused_columns: bool = False
     ddp_find_unused_parameters: bool | None = False
     ddp_broadcast_buffers: bool | None = False
@@ -66,59 +66,60 @@ class PreferenceConfig(DPOConfig):
         default=32,
         metadata={
             "help": "Pairs per optimizer step over all processes; accumulation follows from it, so that the number of "
-            "GPUs does not change the run. None: per_device_train_batch_size and gradient_accumulation_steps say it."
+            "GPUs does not change the run. None: computed from per_device_train_batch_size and "
+            "gradient_accumulation_steps."
         },
     )
     warmup_ratio: float = field(
-        default=0.03, metadata={"help": "Share of the run in which the learning rate rises; warmup_steps above 0 wins."}
+        default=0.03, metadata={"help": "Fraction of the run used for warm-up if warmup_steps is 0."}
     )
     reward_shift: str = field(
         default="earlier",
         metadata={
-            "help": "Reward shift of bco_pair: earlier (MPO's paper: mean of all earlier rewards), inclusive (the "
-            "authors' code: this step's too) or none (TRL)."
+            "help": "Reward shift of bco_pair: earlier (mean of all earlier rewards, as in the MPO paper), inclusive "
+            "(includes this step's rewards, as in the authors' code) or none (as in TRL)."
         },
     )
     sft_mean: str = field(
         default="answer",
-        metadata={"help": "The sft loss averages over the tokens of each answer (MPO's paper), or of the batch (TRL)."},
+        metadata={"help": "The sft loss averages over each answer (MPO paper) or the batch (TRL)."},
     )
     tables: list[str] = field(
         default_factory=lambda: ["pairs"],
-        metadata={"help": "Tables to train on: pairs; for the loss sft alone also captions, questions, rationales."},
+        metadata={"help": "Tables to train on: pairs; with sft alone also captions, questions, rationales."},
     )
     caption_prompt: str = field(default="Describe the image.", metadata={"help": "Prompt of the table captions."})
     peft: dict[str, Any] | None = field(
         default=None,
-        metadata={"help": "Fields of peft.LoraConfig for a fresh adapter on the language model; None adds none."},
+        metadata={"help": "Fields of peft.LoraConfig for a new adapter on the language model, or None."},
     )
     train_vision: bool = field(
-        default=False, metadata={"help": "Train vision tower and projector too; without LoRA only."}
+        default=False, metadata={"help": "Also train vision tower and projector; only without LoRA."}
     )
     group_by_image: bool = field(
-        default=True, metadata={"help": "Keep pairs of an image together; False shuffles pairs one by one, as TRL."}
+        default=True, metadata={"help": "Keep the pairs of an image together; False shuffles single pairs (TRL)."}
     )
     row_tokens: int | None = field(default=None, metadata={"help": "Tokens per row of a batch; None: longest trie."})
     feature_cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder that keeps a frozen tower's features across epochs and runs."}
+        default=None, metadata={"help": "Folder that caches a frozen tower's features across epochs and runs."}
     )
     image_cache_mb: int = field(
-        default=512, metadata={"help": "Megabytes of processed images that a process keeps in memory."}
+        default=512, metadata={"help": "Megabytes of processed images that a process caches in memory."}
     )
     reference_cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder of reference caches, shared by runs; None: reference/ of the output."}
+        default=None, metadata={"help": "Folder of reference caches, shared by runs; None: reference/ in the output."}
     )
     reference_batch_tokens: int = field(
         default=4096, metadata={"help": "Tokens per batch while the reference log-probabilities are computed."}
     )
     max_rejected_fraction: float = field(
-        default=0.05, metadata={"help": "Largest fraction of unusable rows; a single row never stops a run."}
+        default=0.05, metadata={"help": "Largest accepted fraction of unusable rows; a single row never stops a run."}
     )
     log_entropy: bool = field(
         default=False, metadata={"help": "Log the entropy of the next token at scored positions (nats)."}
     )
     peak_tflops: float | None = field(
-        default=None, metadata={"help": "TFLOP/s of the device, for mfu; None knows those of common GPUs."}
+        default=None, metadata={"help": "Peak TFLOP/s of the device, for mfu; None: looked up for common GPUs."}
     )
 
     def __post_init__(self) -> None:
@@ -131,9 +132,9 @@ class PreferenceConfig(DPOConfig):
         self._check()
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
         if not self.warmup_steps:
-            # transformers 5 reads a number below 1 as a share of the run.
+            # transformers 5 interprets a number below 1 as a fraction of the run.
             self.warmup_steps = self.warmup_ratio
-        # Else accelerate forms no process group of several CPU processes.
+        # Without use_cpu and gloo, accelerate does not create a process group for several CPU processes.
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and self.ddp_backend is None:
             self.ddp_backend = "gloo"
@@ -144,19 +145,19 @@ class PreferenceConfig(DPOConfig):
         if self.activation_offloading and self.device.type == "cpu":
             raise ValueError("trainer.activation_offloading=true moves activations from a GPU, and there is none here")
         self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers
-        # One process trains on one GPU: with several in sight, transformers would reach for torch's DataParallel.
+        # One process trains on one GPU: with several visible GPUs, transformers would use torch's DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
 
     def _check(self) -> None:
-        """Fields that do not go together, and packages that are not installed."""
+        """Raise ValueError for contradictory fields and for packages that are not installed."""
         tables, pairs = list(self.tables), needs_pairs(self.weights)
         if not tables or set(tables) - set(TABLES):
             raise ValueError(f"trainer.tables={tables}: name at least one of {', '.join(TABLES)}")
         if pairs and set(tables) != {"pairs"}:
-            raise ValueError(f"trainer.tables={tables}: only the loss sft can train on answers without a rejected one")
+            raise ValueError(f"trainer.tables={tables}: only the sft loss trains without rejected answers; use [pairs]")
         if self.label_smoothing and not reads(self.weights, "label_smoothing"):
             raise ValueError(
-                f"trainer.label_smoothing={self.label_smoothing}: none of {', '.join(self.weights)} reads it"
+                f"trainer.label_smoothing={self.label_smoothing}: none of the losses {', '.join(self.weights)} uses it"
             )
         if self.peft is not None and self.train_vision:
             raise ValueError("trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen")
@@ -174,7 +175,7 @@ class PreferenceConfig(DPOConfig):
             raise ValueError(f"trainer.optim={_plain(self.optim)} needs bitsandbytes: pip install bitsandbytes")
 
     def _share_batch(self, world: int) -> None:
-        """The global batch size, its micro-batches and their number, from those of the three that are given."""
+        """Compute the unset ones of global batch size, micro-batch size and accumulation steps."""
         micro, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
         if self.global_batch_size is None:
             micro, steps = micro or 8, steps or 1
@@ -196,23 +197,23 @@ class PreferenceConfig(DPOConfig):
             self.per_device_eval_batch_size = micro
 
     def settings(self) -> dict[str, Any]:
-        """The fields that decide what is trained and differ from their defaults, as JSON values.
+        """The fields that affect the trained weights and differ from their defaults, as JSON values.
 
-        A checkpoint is resumed only with the same ones. Defaults are left out, so that fields which a new version of
-        transformers adds do not part a run from its checkpoints.
+        A checkpoint is resumed only by a run with the same settings. Defaults are left out, so that a run can resume
+        its checkpoints even if a new version of transformers has added fields.
         """
         return {name: value for name, value in _binding(self).items() if value != defaults()[name]}
 
 
 @cache
 def defaults() -> dict[str, Any]:
-    """The defaults of the fields that decide what is trained, as JSON values."""
+    """The defaults of the fields that affect the trained weights, as JSON values."""
     return _binding(None)
 
 
 def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in OPERATION]
-    # It follows from the other two, and the number of processes may change between two starts.
+    # It follows from the batch sizes and the number of processes, which may differ when a run resumes.
     names.remove("gradient_accumulation_steps")
     values = {name: default_of(name) if args is None else getattr(args, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
@@ -221,12 +222,12 @@ def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
 
 def default_of(name: str) -> Any:
     """The default of a field of :class:`PreferenceConfig`."""
-    (found,) = (f for f in dataclasses.fields(PreferenceConfig) if f.name == name)
-    return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+    (match,) = (f for f in dataclasses.fields(PreferenceConfig) if f.name == name)
+    return match.default if match.default_factory is dataclasses.MISSING else match.default_factory()
 
 
 def _plain(value: Any) -> Any:
-    """Enumerations as their text."""
+    """A value with all enumeration members replaced by their values."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -235,5 +236,5 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """Format a value as it is written on the command line."""
     return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""What is trained on: examples from the tables of a data set folder, images on demand, and which rows are refused."""
+"""Training examples from the tables of a data set folder, their images, and the report of refused rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 class DataError(ValueError):
-    """Training data that cannot be used. The message names the rows and the way out."""
+    """Training data that cannot be used. The message names the rows and how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +39,26 @@ class Example:
 
 
 def pair_examples(pairs: Iterable[PreferencePair]) -> Iterator[Example]:
-    """One example a pair."""
+    """One example per pair."""
     for pair in pairs:
         yield Example(pair.pair_id, pair.image_ids, pair.prompt, pair.chosen, pair.rejected)
 
 
 def caption_examples(images: Iterable[ImageRecord], prompt: str) -> Iterator[Example]:
-    """One example a caption, without a rejected answer."""
+    """One example per caption, without a rejected answer."""
     for image in images:
         for index, caption in enumerate(image.captions):
             yield Example(f"{image.image_id}:{index}", (image.image_id,), prompt, caption)
 
 
 def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """One example a question, without a rejected answer."""
+    """One example per question, without a rejected answer."""
     for question in questions:
         yield Example(question.question_id, question.image_ids, question.question, question.answer)
 
 
 def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """One example a question that has a rationale: its steps and the answer, without a rejected one."""
+    """One example per question with a rationale: its steps and the answer, without a rejected answer."""
     for question in questions:
         if question.rationale:
             text = rationales.write(question.rationale, question.answer)
@@ -67,28 +67,28 @@ def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
 
 
 def image_size(image: ImageFile) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header. Raises RecordError if it cannot be read."""
+    """(height, width) of the upright image, read from the file's header. Raises RecordError for an unreadable file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(image.read())) as opened:
             width, height = opened.size
-            turned = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            is_transposed = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5  # 5 to 8 swap the axes
     except (OSError, UnidentifiedImageError) as error:
         raise RecordError(f"image {image.path or '<bytes>'}: cannot be read ({error})") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if is_transposed else (height, width)
 
 
 def load_examples(
-    data: Data, use: Sequence[str], caption_prompt: str
+    data: Data, tables: Sequence[str], caption_prompt: str
 ) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
-    """The examples of the named tables (see ``PreferenceConfig.tables``) of a data set, and its images.
+    """The examples in the named tables (see ``PreferenceConfig.tables``) of a data set, and its images by id.
 
-    Raises StoreError if a table is missing or broken.
+    Raises StoreError if a table is missing or damaged.
     """
     if isinstance(data, tuple):
         return iter(data[0]), data[1]
-    return chain.from_iterable(_table_examples(data, table, caption_prompt) for table in use), ImageTable(data)
+    return chain.from_iterable(_table_examples(data, table, caption_prompt) for table in tables), ImageTable(data)
 
 
 def _table_examples(folder: str | Path, table: str, caption_prompt: str) -> Iterator[Example]:
@@ -102,34 +102,34 @@ def _table_examples(folder: str | Path, table: str, caption_prompt: str) -> Iter
 
 
 def report_refused(
-    path: Path, refused: Sequence[Mapping[str, str]], kept: int, max_refused: float, write: bool = True
+    path: Path, refused: Sequence[Mapping[str, str]], usable: int, max_refused: float, write: bool = True
 ) -> None:
     """List refused rows in a JSONL file (if ``write``) and warn.
 
-    Raises DataError if nothing was kept, or if more than the fraction ``max_refused``, and more than a single row, was
-    refused: one bad row in a small set is no reason to stop.
+    Raises DataError if no row is usable, or if more than one row and more than the fraction ``max_refused`` of all rows
+    were refused. A single bad row in a small data set does not stop a run.
     """
     if write:
         path.unlink(missing_ok=True)
-    if not refused and not kept:
-        raise DataError("there is nothing to train on: the data set has no rows")
+    if not refused and not usable:
+        raise DataError("the data set has no rows: there is nothing to train on (trainer.tables names the tables)")
     if not refused:
         return
     if write:
         with JsonLines(path) as file:
             for row in refused:
                 file.append(row)
-    share = len(refused) / (kept + len(refused))
-    message = f"{len(refused)} of {kept + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
-    if (len(refused) > 1 and share > max_refused) or not kept:
+    fraction = len(refused) / (usable + len(refused))
+    message = f"{len(refused)} of {usable + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
+    if (len(refused) > 1 and fraction > max_refused) or not usable:
         raise DataError(
-            f"{message}. More than the allowed {max_refused:.0%}: fix the data or raise trainer.max_rejected_fraction"
+            f"{message}. At most {max_refused:.0%} are allowed: fix the data or raise trainer.max_rejected_fraction"
         )
     log.warning(message)
 
 
 def group_by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """Numbers of the examples that share the same images, in order of first appearance; each text-only one alone."""
+    """Indices of the examples with the same images, in order of first appearance; text-only examples are single."""
     groups: dict[tuple[str, ...], list[int]] = {}
     alone: list[list[int]] = []
     for number, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""Batches built in ``DataLoader`` workers: same order and same contents as in this process, ahead of time."""
+"""Builds batches in ``DataLoader`` workers, with the same order and contents as in the main process."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from scramble.training.collator import Encoder
 log = logging.getLogger(__name__)
 
 GPU_WORKERS = 2
-MANY_CORES = 16  # on a CPU the model takes all cores: workers only pay where some are to spare
-SHARED_MEMORY = Path("/dev/shm")  # through which workers hand batches over; 64 MB in a container by default
+MANY_CORES = 16  # when the model runs on the CPU it uses all cores, so workers help only if there are many
+SHARED_MEMORY = Path("/dev/shm")  # workers send batches through it; 64 MB by default in a container
 SMALLEST_SHARED_MEMORY = 1 << 30  # bytes
-SIGNAL_SECONDS = 2.0
+SIGNAL_SECONDS = 2.0  # time for torch's SIGCHLD handler to report a killed worker
 
 
 class WorkerError(RuntimeError):
-    """A data loading worker is gone. The message says what it cost and how to go on."""
+    """The operating system killed a data loading worker. The message says what is lost and which options to lower."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who builds batches.
+    """Options of the ``DataLoader`` workers.
 
     Attributes:
-        number: worker processes; 0: this process, when a batch is needed.
-        prefetch_factor: batches that each worker builds ahead; None: torch's 2.
-        pin_memory: hand batches over in page-locked memory, for a GPU.
-        multiprocessing_context: how workers start (fork, spawn, forkserver); None: the platform's way.
+        number: worker processes; 0: the main process builds each batch when it is needed.
+        prefetch_factor: batches that each worker builds in advance; None: torch's default of 2.
+        pin_memory: copy batches to page-locked memory, for a GPU.
+        multiprocessing_context: how workers start (fork, spawn, forkserver); None: the platform's default.
     """
 
     number: int = 0
@@ -51,7 +51,7 @@ class Workers:
 
     @classmethod
     def of(cls, args: TrainingArguments) -> Workers:
-        """As transformers' arguments have it."""
+        """The options in transformers' training arguments."""
         pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         context = args.dataloader_multiprocessing_context
         return cls(args.dataloader_num_workers, args.dataloader_prefetch_factor, pin_memory, context)
@@ -61,7 +61,7 @@ IN_PROCESS = Workers()
 
 
 def default_num_workers(device: torch.device) -> int:
-    """Workers per process where the options name no number."""
+    """Workers per process if ``dataloader_num_workers`` is not set."""
     if device.type == "cuda":
         if SHARED_MEMORY.exists() and (free := shutil.disk_usage(SHARED_MEMORY).free) < SMALLEST_SHARED_MEMORY:
             log.warning(
@@ -82,21 +82,22 @@ def data_loader(
     workers: Workers,
     batch_sampler: Iterable[list[int]] | None = None,
 ) -> DataLoader[Any]:
-    """``work`` on each element of ``dataset``, or on each batch of them, by worker processes.
+    """Apply ``work`` to each element of ``dataset``, or to each batch of elements, in worker processes.
 
-    ``encoder`` is the one that ``work`` uses: in several workers its memory limit is shared.
+    ``encoder`` is the one that ``work`` uses; the workers share its memory limit.
 
-    Elements come as mappings that :func:`unwrap` reads, so that the error of an element is raised here, as itself and
-    at the element's turn, and not in the words of a worker. With a generator of its own, so that reading data takes
-    nothing from the random state that a checkpoint restores.
+    The loader yields mappings, which :func:`unwrap` reads. The error of an element is thereby raised in the main
+    process, when its element is due and with its own type; torch would re-raise it with the worker's traceback.
+    The loader has its own generator, because it would otherwise draw its seed from the global random state, which a
+    checkpoint restores.
     """
     batches: dict[str, Any] = {"batch_size": None} if batch_sampler is None else {"batch_sampler": batch_sampler}
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        collate_fn=_Guarded(work),
+        collate_fn=_ReturnErrors(work),
         num_workers=workers.number,
         prefetch_factor=workers.prefetch_factor if workers.number else None,
-        worker_init_fn=_Start(encoder) if workers.number else None,
+        worker_init_fn=_InitWorker(encoder) if workers.number else None,
         pin_memory=workers.pin_memory,
         multiprocessing_context=workers.multiprocessing_context if workers.number else None,
         generator=torch.Generator(),
@@ -105,12 +106,12 @@ def data_loader(
 
 
 def results(loader: DataLoader[Any]) -> Iterator[Any]:
-    """What ``work`` returned, element by element. Raises what it raised."""
+    """The results of ``work``, element by element. Raises the errors of ``work``."""
     return map(unwrap, loader)
 
 
 def unwrap(element: Mapping[str, Any]) -> Any:
-    """The result in an element of a loader. Raises the error in its place."""
+    """The result in an element of a loader; raises the error if the element contains one."""
     if "error" in element:
         raise element["error"]
     return element["batch"]
@@ -118,31 +119,31 @@ def unwrap(element: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def worker_failures_explained(cost: Callable[[], str]) -> Iterator[None]:
-    """Within the block a worker that the system killed raises WorkerError; ``cost`` says what is lost with the run.
+    """Within the block, raise WorkerError if the operating system kills a worker; ``cost`` describes what is lost.
 
-    torch raises its error from a signal handler, wherever the main process is at that time.
+    torch raises a RuntimeError from a signal handler, at any place in the main process.
     """
     try:
         try:
             yield
         except (ConnectionError, EOFError, FileNotFoundError):
-            # What reading a batch from a worker that is just being killed can raise before the signal arrives here.
+            # Reading from a worker that is being killed can fail before the signal arrives: wait for the signal.
             time.sleep(SIGNAL_SECONDS)
             raise
     except RuntimeError as error:
-        found = re.search(r"DataLoader worker \(pid[^)]*\)[^.]*", str(error))
-        if found is None:
+        match = re.search(r"DataLoader worker \(pid[^)]*\)[^.]*", str(error))
+        if match is None:
             raise
         raise WorkerError(
-            f"a data loading worker is gone ({found[0].strip()}): most often memory, or shared memory "
-            f"({SHARED_MEMORY}), ran out; {cost()}. Lower trainer.dataloader_num_workers (0 builds batches in the main "
+            f"a data loading worker was killed ({match[0].strip()}), most often because memory or shared memory "
+            f"({SHARED_MEMORY}) ran out; {cost()}. Lower trainer.dataloader_num_workers (0 builds batches in the main "
             "process), trainer.dataloader_prefetch_factor or trainer.image_cache_mb"
         ) from error
 
 
 @dataclass(frozen=True)
-class _Guarded:
-    """``work``, whose errors of this package are returned from a worker instead of raised there."""
+class _ReturnErrors:
+    """Calls ``work``; in a worker, returns errors of this package instead of raising them."""
 
     work: Callable[[Any], Any]
 
@@ -150,20 +151,20 @@ class _Guarded:
         try:
             return {"batch": self.work(element)}
         except Exception as error:
-            # A defect, anything but a message to the user, keeps its trace, which torch sends along.
+            # Any other error is a bug: raise it, because torch then includes the worker's traceback.
             if get_worker_info() is None or type(error).__module__.partition(".")[0] != "scramble":
                 raise
             return {"error": error}
 
 
 @dataclass(frozen=True)
-class _Start:
-    """Sets up a worker."""
+class _InitWorker:
+    """Initialises a worker: signals, tokenizers, memory limit."""
 
     encoder: Encoder
 
     def __call__(self, worker_id: int) -> None:
         interrupt.outlast_signals()
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns that it was forked
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prevents a warning about forking
         info: Any = get_worker_info()
         self.encoder.share_memory_limit(info.num_workers)

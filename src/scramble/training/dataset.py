@@ -1,4 +1,4 @@
-"""The usable rows of a data set folder, with what encodes them."""
+"""The usable examples of a data set folder, together with their encoder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scramble.training.data import Data, Example, load_examples, report_refused
 
 @dataclass(frozen=True)
 class PairDataset(Sequence[Example]):
-    """Examples that can be trained on or compared. Can be pickled and sent to ``DataLoader`` workers.
+    """The usable examples of a data set. Can be pickled and sent to ``DataLoader`` workers.
 
     Attributes:
-        examples: in the order of the tables.
+        examples: usable examples, in the order of the tables.
         refused: ``{"id": ..., "reason": ...}`` per row that cannot be used.
-        encoder: token ids and pixels of the examples.
-        with_rejected: whether the examples have a rejected answer that is asked for.
+        encoder: encodes prompts and answers of the examples.
+        with_rejected: whether every example has a rejected answer.
     """
 
     examples: list[Example]
@@ -40,9 +40,9 @@ class PairDataset(Sequence[Example]):
         with_rejected: bool,
         refused_file: Path,
     ) -> PairDataset:
-        """Read the named tables; rows that cannot be used are listed in ``refused_file``.
+        """Read the named tables and list rows that cannot be used in ``refused_file``.
 
-        Raises DataError if nothing is usable, or if more than ``args.max_rejected_fraction`` of the rows are not.
+        Raises DataError if no row is usable, or if more than ``args.max_rejected_fraction`` of the rows are refused.
         """
         rows, images = load_examples(data, tables, args.caption_prompt)
         encoder = Encoder(vlm, images, args.image_cache_mb * 1_000_000)
@@ -55,16 +55,16 @@ class PairDataset(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int or slice, as Sequence has it
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int or slice, as in Sequence
         return self.examples[index]
 
     @property
     def texts_key(self) -> str:
-        """Digest of ids, prompts and answers."""
+        """Digest of all ids, prompts and answers."""
         return content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in self.examples])
 
     @property
     def images_key(self) -> str:
-        """Digest of the images' contents."""
+        """Digest of the contents of all images."""
         images = sorted({image_id for example in self.examples for image_id in example.image_ids})
         return content_key([[image_id, self.encoder.images[image_id].sha256] for image_id in images])

@@ -1,6 +1,6 @@
-"""Image features of a frozen tower on disk: after the first pass, no pixels are decoded and no tower runs.
+"""Cache of a frozen vision tower's image features on disk: after the first pass no image is decoded and no tower runs.
 
-Worth its space where the same images are seen in several epochs or runs; the size is logged before anything is written.
+The cache pays off if the same images are used in several epochs or runs. Its size is logged before it is written.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from scramble.trie.engine import encode_images
 
 log = logging.getLogger(__name__)
 
-FEATURES = "features"  # key of cached features among a prompt's image inputs
-IMAGES_A_PASS = 16
+FEATURES = "features"  # key of cached features in a prompt's image inputs
+IMAGES_PER_PASS = 16
 
 PromptKey = tuple[tuple[str, ...], str]
 
 
 class FeatureBackbone:
-    """A backbone that takes features from image inputs that carry them, and runs the tower for the others."""
+    """A backbone that uses cached features where the image inputs have them and runs the tower otherwise."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -53,7 +53,7 @@ class FeatureBackbone:
 
 
 class CachedPrompts(Mapping[PromptKey, Prompt]):
-    """Prompts (by image ids and text) whose images are features, read from a filled cache (memory-mapped)."""
+    """Prompts by image ids and text, with image features from a finished cache, which is memory-mapped."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, width: int) -> None:
         self._source = (folder, dtype, width)
@@ -71,7 +71,7 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
                 self._ids.update({(images, text): ids for text, ids in row["prompts"].items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedPrompts, self._source  # the file is mapped anew, not copied
+        return CachedPrompts, self._source  # a worker maps the file again; pickling the map would copy it
 
     def __getitem__(self, key: PromptKey) -> Prompt:
         ids = self._ids[key]
@@ -94,33 +94,33 @@ def cached_prompts(
     backbone: Backbone,
     workers: Workers = IN_PROCESS,
 ) -> CachedPrompts:
-    """The prompts of some examples with their images' features, computed where they are missing.
+    """The prompts of a data set with their images' features; features that are not in the cache are computed.
 
-    Every process of a distributed run must call it; each computes its share.
+    Every process of a distributed run must call this function; each computes its share.
 
     Args:
-        parent: where caches live; this one takes ``parent/<key of parts>``.
-        parts: digests of what the features depend on (weights, processor, precision, images, prompts).
-        data: what is trained on; text-only examples have no features.
-        backbone: what computes the features.
+        parent: folder of all caches; this one is stored in ``parent/<key of parts>``.
+        parts: digests of everything that the features depend on (weights, processor, precision, images, prompts).
+        data: the examples; text-only examples have no features.
+        backbone: computes the features.
         workers: how the images are prepared.
 
     Raises:
-        StoreError: the disk has no room for them, or the folder cannot be written.
-        CacheError: the folder holds another cache, or files of a finished one were changed.
+        StoreError: if the disk has too little space, or the folder cannot be written.
+        CacheError: if the folder holds another cache, or files of a finished cache were changed.
     """
-    wanted: dict[tuple[str, ...], dict[str, Example]] = {}
+    by_images: dict[tuple[str, ...], dict[str, Example]] = {}
     for example in data:
         if example.image_ids:
-            wanted.setdefault(example.image_ids, {})[example.prompt] = example
+            by_images.setdefault(example.image_ids, {})[example.prompt] = example
     head = backbone.head.weight
     with open_cache(parent, parts) as folder:
         if (folder / COMPLETE_FILE).exists():
             _check_complete(folder)
         else:
-            _check_room(folder, wanted, data.encoder, head)
-            known = {tuple(row["images"]) for index in folder.glob("index-*.jsonl") for row in read_jsonl(index)}
-            missing = [prompts for images, prompts in wanted.items() if images not in known]
+            _check_space(folder, by_images, data.encoder, head)
+            cached = {tuple(row["images"]) for index in folder.glob("index-*.jsonl") for row in read_jsonl(index)}
+            missing = [prompts for images, prompts in by_images.items() if images not in cached]
             barrier()
             _fill(folder, missing[rank() :: world_size()], data.encoder, backbone, workers)
             barrier()
@@ -132,25 +132,28 @@ def cached_prompts(
 
 
 def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
-    """Digests of all that the features depend on, by name, from those of the reference cache."""
+    """Digests of everything that the features depend on, by name, selected from those of the reference cache."""
     prompts = content_key(sorted({(e.image_ids, e.prompt) for e in data if e.image_ids}))
     return {**{name: parts[name] for name in ("weights", "processor", "precision", "images")}, "prompts": prompts}
 
 
-def _check_room(
-    folder: Path, wanted: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, head: Tensor
+def _check_space(
+    folder: Path, by_images: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, head: Tensor
 ) -> None:
-    """Log the size beforehand; raise StoreError if the disk has less."""
+    """Log the size of the cache; raise StoreError if the disk has less space."""
     tokens = 0
-    for images in wanted:
+    for images in by_images:
         sizes = [image_size(encoder.images[image_id]) for image_id in images]
         tokens += sum(encoder.family.image_lengths(encoder.processor, sizes))
     size = tokens * head.shape[1] * head.dtype.itemsize
     free = shutil.disk_usage(folder).free
     if rank() == 0:
-        log.info("image features of %d prompts: at most %.1f MB in %s", len(wanted), size / 1e6, folder)
+        log.info("image features of %d sets of images: at most %.1f MB in %s", len(by_images), size / 1e6, folder)
     if size > free:
-        raise StoreError(f"image features need {size / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB: go without")
+        raise StoreError(
+            f"image features need {size / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free: set "
+            "trainer.feature_cache_dir=null or to a folder on a larger disk"
+        )
 
 
 @torch.no_grad()
@@ -162,8 +165,8 @@ def _fill(
     path, dtype = folder / f"features-{rank()}.bin", backbone.head.weight.dtype
     with JsonLines(folder / f"index-{rank()}.jsonl") as index, path.open("ab") as file:
         prepared = results(data_loader(missing, encoder.prompts, encoder, workers))
-        for start in range(0, len(missing), IMAGES_A_PASS):
-            chunk = missing[start : start + IMAGES_A_PASS]
+        for start in range(0, len(missing), IMAGES_PER_PASS):
+            chunk = missing[start : start + IMAGES_PER_PASS]
             prompts = list(islice(prepared, len(chunk)))
             features = encode_images(backbone, [next(iter(by_text.values())).images for by_text in prompts])
             rows = []
@@ -172,7 +175,7 @@ def _fill(
                 row = {"images": next(iter(examples.values())).image_ids, "offset": file.tell(), "count": len(tensor)}
                 rows.append(row | {"prompts": {text: prompt.input_ids for text, prompt in by_text.items()}})
                 file.write(tensor.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
-            file.flush()  # the bytes first, then the rows that point to them
+            file.flush()  # features before the index rows that point to them, in case the run is killed in between
             for row in rows:
                 index.append(row)
 
@@ -180,4 +183,4 @@ def _fill(
 def _check_complete(folder: Path) -> None:
     for name, key in read_json(folder / COMPLETE_FILE).items():
         if not (folder / name).exists() or file_key(folder / name) != key:
-            raise CacheError(f"the cache {folder} was complete and {name} has changed: remove the folder")
+            raise CacheError(f"the finished cache {folder} is damaged ({name} has changed): remove the folder")

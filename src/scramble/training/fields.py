@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# What says which loss is trained; named together by the files of configs/objective.
+# Fields that define the training loss; each file in configs/objective sets them together.
 LOSS_FIELDS = (
     "loss_type",
     "loss_weights",
@@ -17,8 +17,8 @@ LOSS_FIELDS = (
     "use_weighting",
 )
 
-# Fields that change what is written, when, and on which machine, and not what is trained: a run may change them while
-# it is under way, and two runs that differ in them alone are the same run.
+# Fields that do not affect the trained weights, only what is written, when, and on which machine. A resumed run may
+# change them, and two runs that differ only in these fields count as the same run.
 OPERATION = frozenset(
     {
         "output_dir",
@@ -73,37 +73,37 @@ OPERATION = frozenset(
     }
 )
 
-# Fields of transformers and TRL that cannot do here what they promise, with the reason and what to use instead. Their
-# default is accepted.
+# Fields of transformers and TRL that this trainer does not support, with the reason and the alternative. Their default
+# values are accepted.
 _TRIE = "a trie shares its tokens and pads only short rows"
-_MODEL = "the model is loaded by the section model (model.path, model.dtype, ...)"
+_MODEL = "the section model configures loading (model.path, model.dtype, ...)"
 _GATHER = "validation compares log-probabilities of pairs and gathers no predictions"
 _REFERENCE = "the reference is the starting model, and its log-probabilities are cached"
-_BATCHES = "the sampler deals batches out, in the same order for every number of processes"
+_BATCHES = "the sampler distributes batches in the same order for every number of processes"
 REFUSED = {
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
-    "label_smoothing_factor": "it belongs to cross-entropy; use trainer.label_smoothing",
+    "label_smoothing_factor": "it applies to cross-entropy only; use trainer.label_smoothing",
     "fp16": "float16 overflows in sums of log-probabilities; use trainer.bf16=true",
-    "bf16_full_eval": "validation runs in the precision of training; use trainer.bf16 or model.dtype",
-    "fp16_full_eval": "validation runs in the precision of training; use trainer.bf16 or model.dtype",
+    "bf16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
+    "fp16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
     "activation_checkpointing": "use trainer.gradient_checkpointing",
-    "activation_checkpointing_kwargs": "the engine checkpoints without reentry, all layers but the last",
-    "gradient_checkpointing_kwargs": "the engine checkpoints without reentry, all layers but the last",
-    "use_liger_kernel": "the output head runs on scored tokens alone already, and Liger's layers take no trie masks",
-    "liger_kernel_config": "the output head runs on scored tokens alone already",
-    "use_cache": "training keeps no keys and values; scoring and generation share prefixes by themselves",
+    "activation_checkpointing_kwargs": "checkpointing is always non-reentrant and covers all layers but the last",
+    "gradient_checkpointing_kwargs": "checkpointing is always non-reentrant and covers all layers but the last",
+    "use_liger_kernel": "the head already runs on scored tokens only, and Liger's layers do not support trie masks",
+    "liger_kernel_config": "the output head already runs on scored tokens only",
+    "use_cache": "training stores no keys and values; scoring and generation already share prefixes",
     "auto_find_batch_size": "batches must not depend on the machine; lower trainer.per_device_train_batch_size",
-    "logging_nan_inf_filter": "a step that is not finite stops the run and names its pairs",
-    "include_num_input_tokens_seen": "num_tokens is logged already",
+    "logging_nan_inf_filter": "a step with a NaN or infinite loss stops the run and names its pairs",
+    "include_num_input_tokens_seen": "num_tokens is always logged",
     "prediction_loss_only": _GATHER,
     "eval_do_concat_batches": _GATHER,
     "eval_use_gather_object": _GATHER,
     "eval_accumulation_steps": _GATHER,
     "include_for_metrics": _GATHER,
     "batch_eval_metrics": _GATHER,
-    "save_only_model": "checkpoints are for resuming; the trained weights are written to the run folder besides",
+    "save_only_model": "checkpoints must be resumable; the trained weights are also written to the run folder",
     "save_on_each_node": "checkpoints are written once, into the run folder",
-    "enable_jit_checkpoint": "a run saves on SIGTERM and SIGINT already",
+    "enable_jit_checkpoint": "a run always saves on SIGTERM and SIGINT",
     "hub_always_push": "the result is uploaded once, at the end (trainer.push_to_hub)",
     "ignore_data_skip": "a resumed run continues with exactly the batches that an uninterrupted one would see",
     "restore_callback_states_from_checkpoint": "a resumed run restores its callbacks from the run folder",
@@ -116,16 +116,16 @@ REFUSED = {
     "label_names": "batches hold tries, not labels",
     "train_sampling_strategy": "use trainer.group_by_image",
     "length_column_name": "use trainer.group_by_image",
-    "skip_memory_metrics": "memory is logged already (memory/resident_gib, memory/gpu_gib)",
-    "do_train": "the script says what is done (train.py, evaluate.py)",
-    "do_eval": "the script says what is done (train.py, evaluate.py)",
-    "do_predict": "the script says what is done (train.py, evaluate.py)",
-    "resume_from_checkpoint": "the same command resumes from the newest checkpoint by itself",
+    "skip_memory_metrics": "memory is always logged (memory/resident_gib, memory/gpu_gib)",
+    "do_train": "choose the script instead (train.py, evaluate.py)",
+    "do_eval": "choose the script instead (train.py, evaluate.py)",
+    "do_predict": "choose the script instead (train.py, evaluate.py)",
+    "resume_from_checkpoint": "the same command automatically resumes from the newest checkpoint",
     "local_rank": "the launcher sets it",
     "model_init_kwargs": _MODEL,
-    "trust_remote_code": "code from a repository is never run; the families of docs/models.md are native",
-    "router_aux_loss_coef": "router logits are not collected, and LoRA leaves the router as it is",
-    "disable_dropout": "log-probabilities are compared with the reference's, so the base model has no dropout",
+    "trust_remote_code": "code from a repository is never run; the families in docs/models.md are built in",
+    "router_aux_loss_coef": "router logits are not collected, and LoRA does not change the router",
+    "disable_dropout": "dropout of the base model is always off, so that log-probabilities match the reference's",
     "dataset_num_proc": "use trainer.dataloader_num_workers",
     "truncation_mode": "answers are never truncated; a row above trainer.max_length is refused and listed",
     "padding_free": _TRIE,
@@ -137,18 +137,18 @@ REFUSED = {
     "pad_token": _TRIE,
 }
 
-# Names of other versions and of this project's past, with what they are called today.
+# Field names of other TRL and transformers versions and of earlier versions of this project, with today's names.
 RENAMED = {
     "group_by_length": "trainer.group_by_image",
     "reference_free": "an objective without a reference: objective=sft",
     "rpo_alpha": "trainer.loss_type=[sigmoid,sft] with trainer.loss_weights",
-    "max_prompt_length": "trainer.max_length (rows above it are refused, never cut)",
-    "max_completion_length": "trainer.max_length (rows above it are refused, never cut)",
+    "max_prompt_length": "trainer.max_length (longer rows are refused, never truncated)",
+    "max_completion_length": "trainer.max_length (longer rows are refused, never truncated)",
     "overwrite_output_dir": "another name=..., or remove the run folder",
     "evaluation_strategy": "trainer.eval_strategy",
     "no_cuda": "trainer.use_cpu",
     "torchdynamo": "trainer.torch_compile_backend",
-    "use_logits_to_keep": "nothing: the output head runs on scored tokens alone",
+    "use_logits_to_keep": "nothing: the output head runs on scored tokens only",
     "generate_during_eval": "trainer.watch, which scores benchmarks while training",
     "ref_model_init_kwargs": "nothing: the reference is the starting model",
     "force_use_ref_model": "nothing: the reference is the starting model",

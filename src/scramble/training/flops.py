@@ -1,10 +1,16 @@
-"""The matrix multiplications of a training step, counted: those that the model cannot do without.
+"""Counts the matrix multiplications that a training step needs, for the model FLOPs utilisation (mfu).
 
-Tower and projector forward once an image; decoder forward over the distinct tokens, where the last layer's query,
-output and feed-forward parts are needed only on positions that predict a scored token; backward to every activation
-that something trained depends on, and to every trained weight; the head on the predicting positions; attention over
-the pairs of tokens that see each other. Biases, norms, activations, softmax, the optimizer and recomputation (gradient
-checkpointing) are not in it, as is usual for the use of a machine (PaLM, arXiv 2204.02311, appendix B).
+The count includes:
+
+- tower and projector: one forward pass per image;
+- decoder: one forward pass over the distinct tokens; the last layer's query, output and feed-forward parts count only
+  at positions that predict a scored token;
+- backward pass: to every activation that a trained weight depends on, and to every trained weight;
+- output head: at the predicting positions;
+- attention: over the pairs of tokens that see each other.
+
+It excludes biases, norms, activations, softmax, the optimizer and recomputation (gradient checkpointing), as is usual
+for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -29,13 +35,15 @@ Product = tuple[int, int, int]  # (n, k) @ (k, m)
 Products = tuple[Counter[Product], Counter[Product]]  # of linear layers; of attention as (queries, width, keys)
 Parts = Mapping[str, Products]
 
-# The first layer's projections of what it is given: no gradient goes below them where that is frozen.
+# Projections of the first layer's input; they need no gradient for their input if embeddings and tower are frozen.
 READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|att_proj)\b(?!.*lora_B)")
 
 
 def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> dict[str, Products]:
-    """Products of tower and projector over distinct images, by part: the forward pass, read off the pass itself, and,
-    where they are trained, the backward one."""
+    """Products of tower and projector over distinct images, by part.
+
+    The forward pass is run once and recorded. If the tower is trained, the backward pass is derived from it.
+    """
     with torch.no_grad(), torch.random.fork_rng(), _recorded(backbone.vision) as (linear, attention, of_pixels):
         encode_images(backbone, images)
     parts: dict[str, Products] = {"tower": (linear, attention)}
@@ -49,13 +57,13 @@ def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> 
 
 
 def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visible: int) -> dict[str, Products]:
-    """Products of decoder and head, by part, adapters included; what is trained is what requires a gradient.
+    """Products of decoder and head, by part, including adapters; weights with ``requires_grad`` count as trained.
 
     Args:
         backbone: the model.
-        tokens: distinct tokens, padding apart.
-        predicting: positions that predict a scored token.
-        visible: pairs of tokens that see each other, see :func:`visible_pairs`.
+        tokens: number of distinct tokens, without padding.
+        predicting: number of positions that predict a scored token.
+        visible: number of pairs of tokens that see each other, see :func:`visible_pairs`.
     """
     tail = _tail(backbone)
     stops = not _inputs_are_trained(backbone)
@@ -84,18 +92,19 @@ def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visibl
 
 
 def visible_pairs(batch: TrieBatch) -> int:
-    """Pairs (query, key) of tokens of which the first sees the second, itself included; padding apart."""
+    """Number of pairs (query, key) of tokens where the query attends to the key, itself included; without padding."""
     own = torch.arange(batch.end_BL.shape[1], device=batch.end_BL.device)
-    padding = batch.end_BL.numel() - batch.num_tokens  # sees itself
-    found = int((batch.end_BL - own).sum()) - padding
-    if batch.block_BL is not None:  # the tokens of a two-way block see the later ones, too
+    padding = batch.end_BL.numel() - batch.num_tokens  # a padding position sees only itself
+    # Token k is seen by the queries k to end[k] - 1.
+    pairs = int((batch.end_BL - own).sum()) - padding
+    if batch.block_BL is not None:  # tokens of a two-way block also see later tokens of the block
         sizes = batch.block_BL[batch.block_BL >= 0].unique(return_counts=True)[1]
-        found += int((sizes * (sizes - 1) // 2).sum())
-    return found
+        pairs += int((sizes * (sizes - 1) // 2).sum())
+    return pairs
 
 
 def operations(parts: Iterable[Products]) -> float:
-    """Multiplications and additions of all products."""
+    """Number of multiplications and additions in all products."""
     return sum(
         sum(2.0 * n * k * m * count for (n, k, m), count in linear.items())
         + sum(4.0 * q * d * k * count for (q, d, k), count in attention.items())
@@ -104,9 +113,9 @@ def operations(parts: Iterable[Products]) -> float:
 
 
 class OperationMeter:
-    """Floating-point operations that training on a batch needs: those of the model, not of how it is computed.
+    """Counts the floating-point operations that training on a batch needs, independent of how they are computed.
 
-    The tower is read off once, on the first images seen, and scales with the number of pixels.
+    The tower is measured once, on the first images, and its count is scaled by the number of pixels.
     """
 
     def __init__(self, backbone: Backbone, *, in_step_reference: bool) -> None:
@@ -117,7 +126,7 @@ class OperationMeter:
             reference = [parts["decoder forward"], parts["head forward"]] if in_step_reference else []
             return operations([*parts.values(), *reference])
 
-        # Every part grows in proportion to one of the three.
+        # Every part is proportional to one of these three sizes.
         self._each = count(tokens=1), count(predicting=1), count(visible=1)
         self._per_value: float | None = None
 
@@ -141,21 +150,21 @@ def _num_values(image: ImageInputs) -> int:
 
 
 def _tail(backbone: Backbone) -> set[int]:
-    """Modules of the last layer that work on predicting positions alone."""
+    """Ids of the modules of the last layer that run only at predicting positions (see ``trie/last_layer.py``)."""
     layer = last_layer(backbone.decoder)
     named = [] if layer is None else [module for name, module in layer.named_modules() if name in POSITION_WISE]
     return {id(part) for module in named for part in module.modules()}
 
 
 def _inputs_are_trained(backbone: Backbone) -> bool:
-    """Whether the gradient goes on below the first layer: to embeddings, or to the tower."""
+    """Whether the gradient continues below the first layer, to embeddings or to the tower."""
     layers = {id(p) for m in backbone.decoder.modules() if isinstance(m, nn.ModuleList) for p in m.parameters()}
     others = [p for p in backbone.decoder.parameters() if id(p) not in layers and p.ndim > 1]
     return vision_is_trained(backbone) or any(p.requires_grad for p in others)
 
 
 def _attention(backbone: Backbone) -> tuple[int, int]:
-    """Heads of all layers together, and the width of one."""
+    """Number of attention heads in all layers together, and the width of one head."""
     config: Any = backbone.decoder.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_attention_heads * config.num_hidden_layers, width
@@ -163,14 +172,16 @@ def _attention(backbone: Backbone) -> tuple[int, int]:
 
 @contextmanager
 def _recorded(modules: Iterable[nn.Module]) -> Iterator[tuple[Counter[Product], Counter[Product], Counter[Product]]]:
-    """The products in these modules' forward passes while it runs: of linear layers and convolutions, of attention, and
-    of the layer that ran first."""
+    """Within the block, record the products of these modules' forward passes.
+
+    Yields three counters: linear layers and convolutions, attention, and the layer that ran first.
+    """
     linear: Counter[Product] = Counter()
     attention: Counter[Product] = Counter()
     of_first: Counter[Product] = Counter()
     ran: list[nn.Module] = []
 
-    def note(module: Any, args: tuple[Any, ...], output: Any) -> None:
+    def record(module: Any, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, nn.Linear):  # quantised weights have another shape
             k, m = module.in_features, module.out_features
         else:
@@ -188,7 +199,7 @@ def _recorded(modules: Iterable[nn.Module]) -> Iterator[tuple[Counter[Product], 
             return func(*args, **(kwargs or {}))
 
     layers = [m for part in modules for m in part.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
     try:
         with Attentions():
             yield linear, attention, of_first

@@ -1,7 +1,7 @@
 """Preference losses: pure functions of summed log-probabilities.
 
-Every loss takes :class:`PairLogps` and returns one loss a pair, (P,), in nats unless its docstring says otherwise; the
-mean over pairs is the training loss. Policy and reference log-probabilities are sums over the answer's tokens.
+Every loss takes :class:`PairLogps` and returns one loss per pair, (P,), in nats unless its docstring says otherwise.
+The training loss is the mean over pairs. Policy and reference log-probabilities are sums over the answer's tokens.
 
 Suffixes: P pairs. Symbols used in the docstrings, for one pair with prompt x, chosen c and rejected r:
 
@@ -27,8 +27,8 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    An objective without a rejected answer or a reference (``sft``) fills those fields with zeros. The divergence, one
-    of :data:`F_DIVERGENCES`, decides what the losses of DPO's kind compare.
+    An objective without a rejected answer or a reference (``sft``) sets those fields to zeros. The divergence, one of
+    :data:`F_DIVERGENCES`, determines the margin that DPO-like losses use.
     """
 
     policy_chosen: Tensor
@@ -62,7 +62,7 @@ class PairLogps(NamedTuple):
 
     @property
     def margin(self) -> Tensor:
-        """m = f'_c - f'_r (P,); with the reverse KL divergence the margin of the log-ratios h_c - h_r, nats."""
+        """m = f'_c - f'_r (P,); with the reverse KL divergence the margin of the log-ratios, h_c - h_r, nats."""
         return self.f_chosen - self.f_rejected
 
 
@@ -70,7 +70,7 @@ F_DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"
 
 
 def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha: float = 0.5) -> Tensor:
-    """f'(t), up to a constant, for log t = ``log_ratio`` (any shape), which f-DPO puts in place of log t.
+    """f'(t), up to a constant, for log t = ``log_ratio`` (any shape); f-DPO uses it in place of log t.
 
     Wang et al. 2024 (2309.16240), table 1: reverse KL log t; forward KL 1 - 1/t; Jensen-Shannon log(2t / (1 + t));
     alpha (t^(alpha - 1) - 1) / (alpha - 1), exponents clamped at 80 as in TRL so that float32 stays finite.
@@ -108,7 +108,7 @@ def hinge(logps: PairLogps, beta: float) -> Tensor:
 def ipo(logps: PairLogps, beta: float) -> Tensor:
     """(h_c/|c| - h_r/|r| - 1/(2 beta))^2. IPO, Azar et al. 2023 (2310.12036), eq. 17, beta being the paper's tau.
 
-    Log-ratios are means over tokens (the form the authors used), so the unit is (nats a token)^2.
+    Log-ratios are means over tokens (the form the authors used), so the unit is (nats per token)^2.
     By hand: beta 0.5, h_c = 2 over 4 tokens, h_r = -2 over 2 tokens: (0.5 + 1 - 1)^2 = 0.25.
     """
     return (_per_token_margin(logps) - 1 / (2 * beta)) ** 2
@@ -156,8 +156,8 @@ def bco_pair(logps: PairLogps, beta: float, shift: Tensor | float = 0.0) -> Tens
     """-log sigma(beta h_c - delta) - log sigma(-(beta h_r - delta)). BCO, Jung et al. 2024 (2404.04656), and L_q
     of MPO (Wang et al. 2024, 2411.10442).
 
-    ``shift`` is delta, the running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`); TRL from
-    0.29 on has none, which is ``shift=0``.
+    ``shift`` is delta, the running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`). TRL from
+    0.29 on has no shift, which corresponds to ``shift=0``.
 
     By hand: beta 0.5, h_c = 2, h_r = -2, delta 0: 2 log(1 + e^-1) = 0.626523; delta 1: log 2 + log(1 + e^-2)
     = 0.820075.
@@ -233,12 +233,12 @@ def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
 
 
 def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
-    """Negative log-likelihood of the chosen answer, nats a token. The L_g of MPO (2411.10442).
+    """Negative log-likelihood of the chosen answer, nats per token. The L_g of MPO (2411.10442).
 
     ``sft_mean="answer"``: mean over the tokens of each answer (the paper); ``"batch"``: mean over all chosen tokens of
     the micro-batch, the same number for every pair (TRL).
 
-    By hand: log pi = (-2, -9) over (4, 3) tokens: (0.5, 3) by answer, 11/7 twice by batch.
+    By hand: log pi = (-2, -9) over (4, 3) tokens: (0.5, 3) with ``answer``, 11/7 twice with ``batch``.
     """
     if sft_mean == "answer":
         return -logps.policy_chosen / logps.chosen_tokens
@@ -255,7 +255,7 @@ def _smoothed_logistic(z_P: Tensor, label_smoothing: float) -> Tensor:
     return -F.logsigmoid(z_P) * (1 - label_smoothing) - F.logsigmoid(-z_P) * label_smoothing
 
 
-# Each loss by its TRL name, with the options it reads besides the log-probabilities.
+# Losses by their TRL names, with the options that each reads in addition to the log-probabilities.
 LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "sigmoid": (sigmoid, frozenset({"beta"})),
     "hinge": (hinge, frozenset({"beta"})),
@@ -276,10 +276,10 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
 
 
 def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None = None) -> dict[str, float]:
-    """Weight by loss. Without weights every loss counts 1, as in TRL.
+    """Weights by loss name. Without weights every loss has weight 1, as in TRL.
 
-    Raises ValueError naming a loss that is unknown or named twice, a weight that is not finite, or weights that are not
-    as many as the losses or are all 0.
+    Raises ValueError for a loss that is unknown or named twice, for a weight that is not finite, if the numbers of
+    weights and losses differ, and if all weights are 0.
     """
     values = [1.0] * len(loss_type) if loss_weights is None else [float(weight) for weight in loss_weights]
     if len(values) != len(loss_type):
@@ -295,12 +295,12 @@ def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None
         raise ValueError(f"trainer.loss_type={list(loss_type)} names a loss twice")
     weights = dict(zip(loss_type, values, strict=True))
     if not any(weights.values()):
-        raise ValueError("trainer.loss_type holds no loss with a weight other than 0")
+        raise ValueError("trainer.loss_type needs at least one loss with a weight other than 0 (trainer.loss_weights)")
     return weights
 
 
 def needs_pairs(weights: Mapping[str, float]) -> bool:
-    """Whether an objective compares chosen with rejected (and policy with reference), or is ``sft`` alone."""
+    """Whether an objective has a preference loss, which needs rejected answers and a reference; False for ``sft``."""
     return any(name != "sft" for name in weights)
 
 
@@ -315,9 +315,10 @@ def combine(
     options: Mapping[str, object],
     pair_weights_P: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Mean over pairs of each loss of an objective (scalars, unweighted), each given the options it reads.
+    """Mean over pairs of each loss of an objective (scalars, not multiplied by ``weights``).
 
-    ``pair_weights_P`` weighs the pairs within each mean (WPO).
+    ``options`` holds values of all options; each loss receives those that it reads. ``pair_weights_P`` multiplies the
+    losses of the pairs before the mean (WPO).
     """
     means = {}
     for name in weights:
@@ -328,6 +329,6 @@ def combine(
 
 
 def weighted_sum(weights: Mapping[str, float], means: Mapping[str, Tensor]) -> Tensor:
-    """The training loss, sum of weight times mean loss; MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
+    """The training loss: the sum of weight times mean loss. For MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
     terms = [weight * means[name] for name, weight in weights.items()]
     return torch.stack(terms).sum()

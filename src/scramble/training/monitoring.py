@@ -1,4 +1,4 @@
-"""How a run goes: warnings where it goes wrong without failing, and how hard the machine works."""
+"""Training monitors: warnings for silent failures, memory use, and the device's peak throughput."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from scramble.storage.jsonl import JsonLines
-from scramble.training.callbacks import cut_rows
+from scramble.training.callbacks import drop_rows_after
 
 log = logging.getLogger(__name__)
 
-# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets; the first that fits counts.
+# Dense bfloat16 TFLOP/s by part of the GPU's name, from the vendors' data sheets; the first match counts.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -34,7 +34,7 @@ PEAK_TFLOPS = {
     "V100": 125.0,
 }
 
-# What in a log row depends on the machine and its load.
+# Values in a log row that depend on the machine and its load and therefore differ between equal runs.
 MEASURED = frozenset(
     {
         "seconds",
@@ -48,13 +48,13 @@ MEASURED = frozenset(
     }
 )
 
-ROWS = 5  # log rows that a warning looks back on: one row is too noisy
-FALL = 1.0  # nats: chosen answers became e times less likely
-SATURATED = 5.0  # margin at which the sigmoid loss has less than 1 % of its slope left
+ROWS = 5  # warnings use the mean of this many log rows, because a single row is too noisy
+FALL = 1.0  # nats; at this fall chosen answers are e times less likely
+SATURATED = 5.0  # margin; beyond it the slope of the sigmoid loss is below 1 % of its maximum
 
 
 def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
-    """Operations a second that a device can do: as given, else by its name; None where neither is known."""
+    """Peak FLOP/s of a device: from ``tflops`` if given, else by the GPU's name; None if unknown."""
     if tflops is not None:
         return tflops * 1e12
     if device.type != "cuda":
@@ -64,38 +64,38 @@ def peak_flops(device: torch.device, tflops: float | None = None) -> float | Non
 
 
 def memory_use(device: torch.device) -> dict[str, float]:
-    """Memory in GiB: resident in this process, and the most that the GPU held since the last call."""
+    """Memory in GiB: resident memory of this process, and peak GPU memory since the last call."""
     with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
         pages = file.read().split()
-    found = {"memory/resident_gib": int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30} if pages else {}
+    memory = {"memory/resident_gib": int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30} if pages else {}
     if device.type == "cuda":
-        found["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        memory["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
         torch.cuda.reset_peak_memory_stats(device)
-    return found
+    return memory
 
 
 class Warnings(TrainerCallback):
-    """Says once, on the terminal and in ``warnings.jsonl``, that a run goes wrong in one of the known ways.
+    """Warns once per failure mode, on the terminal and in ``warnings.jsonl``.
 
-    - *likelihood displacement*: chosen answers become less likely than the reference found them, while margins grow
+    - *likelihood displacement*: chosen answers become less likely than under the reference while margins grow
       (arXiv 2410.08847);
-    - *saturated margins*: nearly all pairs are told apart by so much that they teach nothing more.
+    - *saturated margins*: the margins of nearly all pairs are so large that their gradient vanishes.
 
     Args:
-        path: the file.
-        beta: strength of the pull to the reference; rewards are beta times log-ratios in nats.
+        path: path of ``warnings.jsonl``.
+        beta: the loss's beta; rewards are beta times log-ratios in nats.
     """
 
     def __init__(self, path: str | Path, beta: float) -> None:
         self.path, self.beta = Path(path), beta
         self._recent: deque[Mapping[str, float]] = deque(maxlen=ROWS)
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self._said = {row["warning"] for row in cut_rows(self.path, state.global_step)}
+            self._reported = {row["warning"] for row in drop_rows_after(self.path, state.global_step)}
 
     def on_log(
         self,
@@ -112,28 +112,28 @@ class Warnings(TrainerCallback):
             return
         chosen = sum(row["rewards/chosen"] for row in self._recent) / ROWS / self.beta
         margin = sum(row["rewards/margins"] for row in self._recent) / ROWS
-        right = sum(row["rewards/accuracies"] for row in self._recent) / ROWS
+        accuracy = sum(row["rewards/accuracies"] for row in self._recent) / ROWS
         if chosen < -FALL:
-            self._say(
+            self._warn(
                 state.global_step,
                 "likelihood displacement",
                 {"chosen_log_ratio": chosen, "margin": margin},
                 f"chosen answers are {-chosen:.1f} nats less likely than at the start: raise beta, add an sft term "
                 "(objective=mpo), or train shorter",
             )
-        if margin > SATURATED and right > 0.99:
-            self._say(
+        if margin > SATURATED and accuracy > 0.99:
+            self._warn(
                 state.global_step,
                 "saturated margins",
-                {"margin": margin, "accuracy": right},
-                f"margins average {margin:.1f} and {right:.0%} of the pairs are told apart: they teach little more; "
-                "train shorter or on harder pairs",
+                {"margin": margin, "accuracy": accuracy},
+                f"the mean margin is {margin:.1f} and {accuracy:.0%} of the pairs are ranked correctly: more training "
+                "on them has little effect; train shorter or on harder pairs",
             )
 
-    def _say(self, step: int, warning: str, numbers: Mapping[str, float], text: str) -> None:
-        if warning in self._said:
+    def _warn(self, step: int, warning: str, numbers: Mapping[str, float], text: str) -> None:
+        if warning in self._reported:
             return
-        self._said.add(warning)
+        self._reported.add(warning)
         with JsonLines(self.path) as file:
             file.append({"step": step, "warning": warning, **numbers, "text": text})
         log.info(f"warning, step {step}: {warning}: {text}")

@@ -1,7 +1,7 @@
 """The model as the trainer sees it: one module whose forward takes a batch of tries and returns log-probabilities.
 
-Everything goes through this one forward, so that DistributedDataParallel and its kin see one call a micro-batch with
-every trained parameter in it.
+Image encoding, reference and policy run inside this one forward. DistributedDataParallel and FSDP hook into the
+forward of the module that they wrap, so they need exactly one call per micro-batch that uses every trained parameter.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class PolicyLogps(NamedTuple):
-    """What the policy and its reference give to the M scored tokens and Q sequences of a batch, in nats.
+    """Log-probabilities (nats) of a batch's M scored tokens and Q sequences under the policy and its reference.
 
-    A tuple of tensors, so that the wrappers of distributed training find them.
+    This is a tuple of tensors because the wrappers of distributed training search tuples for tensors with gradients.
 
     Attributes:
         tokens_M, sums_Q: log-probabilities of tokens, and their sums over each sequence.
-        counts_Q: scored tokens of each sequence.
-        reference_M: the reference's log-probabilities of the tokens, where they were asked for.
-        entropy_M, log_sum_squares_M: of the next-token distribution at each token, where they were asked for.
+        counts_Q: number of scored tokens in each sequence.
+        reference_M, reference_Q: the same under the reference; None unless ``with_reference``.
+        entropy_M, log_sum_squares_M: entropy and log sum p^2 of the next-token distribution at each scored token; None
+            unless ``with_statistics``.
     """
 
     tokens_M: Tensor
@@ -47,9 +48,9 @@ class PolicyLogps(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A vision-language model that answers: how likely is each sequence of these tries?
+    """A vision-language model whose forward returns the log-probability of each sequence in a batch of tries.
 
-    A frozen tower stays in evaluation mode whatever mode is asked for.
+    A frozen vision tower stays in evaluation mode even after ``train()``.
     """
 
     def __init__(self, vlm: VLM, backbone: Backbone) -> None:
@@ -57,18 +58,20 @@ class Policy(nn.Module):
         self.vlm = vlm
         self.model: nn.Module = vlm.model  # the transformers model, PEFT-wrapped if it has an adapter
         self.backbone = backbone
-        # What FSDP shares out one by one: the layers that the model names and has (a tiny or text-only one lacks some).
+        # FSDP shards these layer classes. It fails for a class that the model lacks, as tiny or text-only models may.
         present = {type(module).__name__ for module in self.model.modules()}
         self._no_split_modules = sorted(set(getattr(self.model, "_no_split_modules", None) or ()) & present)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embedding of tokens, to which transformers adds NEFTune's noise."""
+        """The token embedding; transformers attaches NEFTune noise to it."""
         model: Any = self.vlm.backbone.model
         return model.get_input_embeddings()
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Recompute the language model's layers in the backward pass; called by transformers, whose options the
-        configuration refuses."""
+        """Recompute the language model's layers in the backward pass.
+
+        transformers calls this. Its options are ignored; the configuration refuses values other than the defaults.
+        """
         enable_gradient_checkpointing(self.backbone)
 
     def forward(self, tries: TrieBatch, with_reference: bool = False, with_statistics: bool = False) -> PolicyLogps:
@@ -76,8 +79,8 @@ class Policy(nn.Module):
 
         Args:
             tries: the batch, on any device.
-            with_reference: also score with the adapters off, without gradient, on the same image features.
-            with_statistics: also entropy and sum of squared probabilities at each scored token.
+            with_reference: also score with the adapters disabled, without gradient, on the same image features.
+            with_statistics: also return entropy and log sum of squared probabilities at each scored token.
         """
         tries = tries.to(self.backbone.head.weight.device, non_blocking=True)  # pinned by the data loader
         features = encode_images(self.backbone, tries.images)
@@ -100,7 +103,7 @@ class Policy(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Policy:
-        """Training mode for what is trained; a frozen tower keeps evaluation mode."""
+        """Set training mode; a frozen tower stays in evaluation mode."""
         super().train(mode)
         if not vision_is_trained(self.backbone):
             for module in self.backbone.vision:
@@ -111,14 +114,17 @@ class Policy(nn.Module):
         return self.model.disable_adapter()  # type: ignore[operator]
 
     def _untouched_vision(self) -> Tensor | float:
-        """Zero, with a gradient of zero to a trained tower that a batch without images does not reach: otherwise one
-        process would wait for gradients that the others never send."""
+        """Zero, connected to the weights of a trained tower.
+
+        A batch without images does not use the tower. Without this term its weights would get no gradient in this
+        process, and DistributedDataParallel would wait for them forever.
+        """
         trained = [p for module in self.backbone.vision for p in module.parameters() if p.requires_grad]
         return sum((p.sum() * 0.0 for p in trained), start=0.0)
 
 
 def turn_off_dropout(model: nn.Module) -> None:
-    """No dropout anywhere in a base model: its log-probabilities are compared with the reference's."""
+    """Disable all dropout in a base model, because its log-probabilities are compared with the reference's."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -127,8 +133,8 @@ def turn_off_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def choose_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
-    """The model with its trained weights marked: a fresh adapter, the adapter it has, or all weights."""
+def select_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
+    """Set ``requires_grad`` of the weights to train: a new adapter, the existing adapter, or all weights."""
     if args.peft is not None:
         return replace(vlm, model=add_lora(vlm, args.peft, args.seed))
     if vlm.has_adapter:
@@ -140,17 +146,17 @@ def choose_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
 
 
 def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """The model with a fresh LoRA adapter on its language model; everything else frozen.
+    """Add a new LoRA adapter to the language model and freeze everything else.
 
     Args:
         vlm: the base model, without adapter.
-        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's, ``all-linear`` means the
-            same, and a list names layers of the language model.
-        seed: of the adapter's initial weights; with it they equal those that TRL draws.
+        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's targets, as does
+            ``all-linear``; a list names layers of the language model.
+        seed: seed of the adapter's initial weights; TRL draws the same weights from the same seed.
 
     Raises:
-        ModelError: a field that PEFT does not know, or targets that match nothing or touch the tower, the projector or
-            the output head.
+        ModelError: if PEFT does not have a field, or if the targets match nothing or match a layer of the tower, the
+            projector or the output head.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
@@ -164,8 +170,8 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
     check_lora_targets(vlm.backbone, fields["target_modules"])
     if fields.get("lora_dropout"):
         log.warning(
-            f"LoRA dropout {fields['lora_dropout']}: the sequences of an image share tokens here, and with them "
-            "dropout masks"
+            f"peft.lora_dropout={fields['lora_dropout']}: sequences of one image share their common tokens, so they "
+            "also share the dropout masks of these tokens"
         )
     set_seed(seed)
     try:
@@ -204,13 +210,13 @@ def check_lora_targets(backbone: Backbone, targets: str) -> None:
     for name, module in matched:
         if id(module) in outside:
             raise ModelError(
-                f"peft.target_modules={targets} touches the {outside[id(module)]} ({name}): anchor a regular "
-                "expression on the language model"
+                f"peft.target_modules={targets} matches a layer of the {outside[id(module)]} ({name}): use a regular "
+                "expression that matches only the language model"
             )
 
 
 def set_trained(vlm: VLM, *, vision: bool) -> None:
-    """Train all weights of the decoder and head; those of tower and projector only if ``vision``."""
+    """Make all weights of decoder and head trainable, and those of tower and projector only if ``vision``."""
     vlm.model.requires_grad_(True)
     if not vision:
         for module in vlm.backbone.vision:

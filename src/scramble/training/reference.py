@@ -1,8 +1,8 @@
-"""Reference log-probabilities on disk: two numbers a pair, computed once, shared by every run that may use them.
+"""Reference log-probabilities on disk: two numbers per pair, computed once and shared by runs.
 
-A cache is a folder named by the content of everything that the numbers depend on: weights, adapter, processor and
-template, precision, pairs and images. It fills in parts (one file a process, a line every few images), so that a
-killed run goes on where it stopped; ``complete.json`` closes it.
+The cache is a folder named by a digest of everything that the numbers depend on: weights, adapter, processor and
+template, precision, pairs and images. Every process appends to a file of its own, one line per 32 tries, so that a
+killed run resumes where it stopped. ``complete.json`` marks the cache as finished.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from scramble.trie.engine import NonFiniteError
 from scramble.trie.pack import TrieItem
 from scramble.trie.score import iter_scores
 
-ITEMS_A_LINE = 32
+ITEMS_PER_LINE = 32
 
 Tries = tuple[list[TrieItem], list[list[int]]]  # as TrieCollator.items returns them
 
 
 @dataclass(frozen=True)
 class StartingModel:
-    """What identifies the model that a run starts from, which is its reference.
+    """Identifies the model that a run starts from, which is also its reference.
 
     Attributes:
-        weights, adapter: digests of the base's weights and of the adapter that it comes with.
+        weights, adapter: digests of the base model's weights and of the adapter that it was loaded with.
         processor: digest of processor, tokenizer and chat template.
-        precision: in which log-probabilities are computed.
+        precision: dtype, attention implementation and device; log-probabilities depend on all three.
     """
 
     weights: str
@@ -52,18 +52,18 @@ class StartingModel:
 
     @classmethod
     def of(cls, vlm: VLM, args: PreferenceConfig) -> StartingModel:
-        """Of a model before anything is changed in it."""
+        """Identify a model. Call this before the model is changed (dropout, new adapter)."""
         model: Any = vlm.backbone.model
         kernel, device = model.config._attn_implementation, args.device.type
         precision = f"{vlm.backbone.head.weight.dtype}, {kernel}, {device}" + (", autocast" if args.bf16 else "")
         return cls(weights_key(model), adapter_key(model), processor_key(vlm), precision)
 
     def settings(self, data: PairDataset) -> dict[str, Any]:
-        """What a checkpoint of a run on this model and data must have been made with, beside the run's settings."""
+        """Settings that a checkpoint must match in addition to the run's own: the model and the data."""
         return {"base": self.weights, "adapter": self.adapter, "precision": self.precision, "data": data.texts_key}
 
     def cache_parts(self, data: PairDataset) -> dict[str, str]:
-        """Digests of all that reference log-probabilities of a data set depend on, by name."""
+        """Digests of everything that a data set's reference log-probabilities depend on, by name."""
         return {
             "weights": self.weights,
             "adapter": self.adapter or "none",
@@ -83,35 +83,35 @@ def reference_logps(
     batch_tokens: int = 4096,
     workers: Workers = IN_PROCESS,
 ) -> dict[str, tuple[float, float]]:
-    """Log-probabilities (nats) of chosen and rejected under the model as it is now, from the cache or computed into it.
+    """Log-probabilities (nats) of chosen and rejected answers by pair id; those not in the cache are computed.
 
-    Every process of a distributed run must call it; each computes its share of what is missing.
+    Every process of a distributed run must call this function; each computes its share of the missing values.
 
     Args:
-        folder: where caches are kept; this one takes ``folder/<key of parts>``.
+        folder: folder of all caches; this one is stored in ``folder/<key of parts>``.
         parts: from :meth:`StartingModel.cache_parts`.
         data: all pairs of the data set.
-        backbone: computes the missing ones, in evaluation mode and without gradient.
+        backbone: the starting model; it runs in evaluation mode and without gradient.
         batch_tokens: positions per batch.
         workers: how the tries are built.
 
     Raises:
-        CacheError: the folder holds another cache (copied or renamed), or a closed cache was altered.
+        CacheError: if the folder holds another cache (copied or renamed), or a finished cache was changed.
     """
-    wanted = [example.example_id for example in data]
+    names = [example.example_id for example in data]
     with open_cache(folder, parts) as cache:
-        known = _read(cache)
-        missing = [example for example in data if example.example_id not in known]
+        cached = _read(cache)
+        missing = [example for example in data if example.example_id not in cached]
         if (cache / COMPLETE_FILE).exists():
-            _check_complete(cache, known, missing)
+            _check_complete(cache, cached, missing)
         else:
             _fill(cache, missing, data.encoder, backbone, batch_tokens, workers)
             barrier()
-            known = _read(cache)
+            cached = _read(cache)
             if rank() == 0:
-                _close(cache, known, wanted)
+                _finish(cache, cached, names)
             barrier()
-    return {name: known[name] for name in wanted}
+    return {name: cached[name] for name in names}
 
 
 def _fill(
@@ -133,7 +133,7 @@ def _fill(
     try:
         with JsonLines(folder / f"part-{rank()}.jsonl") as part:
             rows = _score_pairs(backbone, examples, tries, batch_tokens)
-            while chunk := list(islice(rows, ITEMS_A_LINE)):
+            while chunk := list(islice(rows, ITEMS_PER_LINE)):
                 part.append({name: values for row in chunk for name, values in row.items()})
     except NonFiniteError as error:
         raise NonFiniteError(f"the reference model, before the first step: {error}") from error
@@ -145,7 +145,7 @@ def _fill(
 def _score_pairs(
     backbone: Backbone, groups: Sequence[list[Example]], tries: Iterable[Tries], batch_tokens: int
 ) -> Iterator[dict[str, tuple[float, float]]]:
-    """Log-probabilities of chosen and rejected by example id, trie by trie."""
+    """For each trie: the log-probabilities of chosen and rejected answers by example id."""
     names: list[list[str]] = []
 
     def items() -> Iterator[Any]:
@@ -159,32 +159,34 @@ def _score_pairs(
 
 
 def _read(folder: Path) -> dict[str, tuple[float, float]]:
-    known: dict[str, tuple[float, float]] = {}
+    cached: dict[str, tuple[float, float]] = {}
     for path in sorted(folder.glob("part-*.jsonl")):
         for row in read_jsonl(path):
             for name, (chosen, rejected) in row.items():
                 if not (math.isfinite(chosen) and math.isfinite(rejected)):
                     raise CacheError(f"{path}: the values of pair {name} are not finite; remove {folder}")
-                known[name] = (chosen, rejected)
-    return known
+                cached[name] = (chosen, rejected)
+    return cached
 
 
-def _check_complete(folder: Path, known: Mapping[str, tuple[float, float]], missing: list[Example]) -> None:
+def _check_complete(folder: Path, cached: Mapping[str, tuple[float, float]], missing: list[Example]) -> None:
     record = read_json(folder / COMPLETE_FILE)
-    if missing or record["digest"] != _rows_digest(known):
-        what = f"{len(missing)} of its pairs are gone" if missing else "its numbers changed"
+    if missing or record["digest"] != _rows_digest(cached):
+        what = f"{len(missing)} of its pairs are missing" if missing else "its values changed"
         raise CacheError(
-            f"the reference cache {folder} was complete and no longer is ({what}): a file was cut or edited; remove "
-            "the folder, and it will be computed again"
+            f"the finished reference cache {folder} is damaged ({what}): a file was truncated or edited; remove the "
+            "folder, and it will be computed again"
         )
 
 
-def _close(folder: Path, known: Mapping[str, tuple[float, float]], wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in known]
+def _finish(folder: Path, cached: Mapping[str, tuple[float, float]], names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in cached]
     if missing:
-        raise CacheError(f"the reference cache {folder} lacks {len(missing)} pairs, {missing[0]} first: run again")
-    write_json(folder / COMPLETE_FILE, {"pairs": len(wanted), "digest": _rows_digest(known)})
+        raise CacheError(
+            f"the reference cache {folder} lacks {len(missing)} pairs, for example {missing[0]}: run the command again"
+        )
+    write_json(folder / COMPLETE_FILE, {"pairs": len(names), "digest": _rows_digest(cached)})
 
 
-def _rows_digest(known: Mapping[str, tuple[float, float]]) -> str:
-    return content_key(sorted((name, *values) for name, values in known.items()))
+def _rows_digest(cached: Mapping[str, tuple[float, float]]) -> str:
+    return content_key(sorted((name, *values) for name, values in cached.items()))

@@ -12,55 +12,55 @@ KINDS = ("earlier", "inclusive", "none")
 
 
 class RewardShift:
-    """Cumulative mean of all chosen and rejected rewards seen in training, weighted by count, over all processes.
+    """Cumulative mean of all chosen and rejected rewards seen in training, over all processes.
 
-    ``earlier``: the mean over all *earlier optimizer steps*, 0 in the first ("moving average of previous rewards", MPO,
-    2411.10442). It does not depend on how a step is split into micro-batches and processes.
-    ``inclusive``: each micro-batch enters before it is used, as in TRL up to 0.28 and in InternVL's trainer.
+    ``earlier``: the mean over all *earlier optimizer steps*, 0 in the first step ("moving average of previous rewards",
+    MPO, 2411.10442). It does not depend on how a step is split into micro-batches and processes.
+    ``inclusive``: includes the current micro-batch, as in TRL up to 0.28 and in InternVL's trainer.
     ``none``: always 0, as in TRL from 0.29 on.
 
-    Rewards are beta times log-ratio (nats). Every process must make the same calls: they hold collective operations.
+    Rewards are beta times log-ratio (nats). Every process must make the same calls, which are collective operations.
     """
 
     def __init__(self, kind: str = "earlier", device: torch.device | str = "cpu") -> None:
         if kind not in KINDS:
             raise ValueError(f"reward_shift={kind!r} is unknown: choose one of {KINDS}")
         self.kind = kind
-        self._seen = torch.zeros(2, dtype=torch.float64, device=device)  # sum of rewards, number of rewards
+        self._seen = torch.zeros(2, dtype=torch.float64, device=device)  # sum and count
         self._step = torch.zeros_like(self._seen)
 
     @property
     def value(self) -> Tensor:
-        """Delta now, a scalar in float32 without gradient."""
+        """The current delta, a float32 scalar without gradient."""
         return (self._seen[0] / self._seen[1].clamp(min=1)).float()
 
     def observe(self, rewards: Tensor) -> None:
-        """Take in the rewards of one micro-batch of training (any shape)."""
+        """Record the rewards of one training micro-batch (any shape)."""
         if self.kind == "none":
             return
         rewards = rewards.detach().double()
         self._step += torch.stack([rewards.sum(), rewards.new_tensor(float(rewards.numel()))])
         if self.kind == "inclusive":
-            self._take_in()
+            self._merge_step()
 
     def end_step(self) -> None:
-        """Close an optimizer step: its rewards count from now on."""
+        """End an optimizer step: from now on its rewards are part of the mean."""
         if self.kind == "earlier":
-            self._take_in()
+            self._merge_step()
 
-    def _take_in(self) -> None:
+    def _merge_step(self) -> None:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self._step)
         self._seen += self._step
         self._step.zero_()
 
     def state_dict(self) -> dict[str, float | str]:
-        """What a checkpoint keeps (plain JSON); exact, since sums are float64."""
+        """State for a checkpoint as plain JSON. It is exact, because the sums are float64."""
         return {"kind": self.kind, "sum": self._seen[0].item(), "count": self._seen[1].item()}
 
     def load_state_dict(self, state: Mapping[str, float | str]) -> None:
-        """Go on from a checkpoint. Raises ValueError if it was written with another definition."""
+        """Restore the state from a checkpoint. Raises ValueError if the checkpoint has another kind of reward shift."""
         if state["kind"] != self.kind:
-            raise ValueError(f"the checkpoint's delta is {state['kind']!r}, this run's is {self.kind!r}")
+            raise ValueError(f"the checkpoint has trainer.reward_shift={state['kind']}, this run has {self.kind}")
         self._seen.copy_(torch.tensor([float(state["sum"]), float(state["count"])], dtype=torch.float64))
         self._step.zero_()

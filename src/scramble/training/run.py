@@ -34,7 +34,7 @@ from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.training.losses import needs_pairs
 from scramble.training.monitoring import Warnings
-from scramble.training.policy import Policy, choose_trained_weights, turn_off_dropout
+from scramble.training.policy import Policy, select_trained_weights, turn_off_dropout
 from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.sampler import num_steps
 from scramble.training.trainer import PreferenceTrainer
@@ -44,7 +44,8 @@ from scramble.trie.backbone import Backbone
 log = logging.getLogger(__name__)
 
 FEW_STEPS = 20
-"""Fewer steps, where nobody has set their number, are reported: the warm-up alone takes a first one at rate 0."""
+"""A run with fewer steps than this gets a warning unless the user has set the number of steps. The first step of any
+run has learning rate 0, because of the warm-up."""
 
 
 def train(
@@ -59,25 +60,25 @@ def train(
     """Train a model and write the result to ``out``; an interrupted run resumes from its last checkpoint.
 
     Args:
-        vlm: the model to start from, see :func:`scramble.models.load_vlm`; its layers are changed in place. With the
-            adapter it comes with, it is the reference.
-        data: data set folder (tables of images, pairs, questions), or examples and images.
-        out: run folder: ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/``, ``rejected_rows.jsonl``.
+        vlm: the model to start from, see :func:`scramble.models.load_vlm`; its layers are changed in place. This model,
+            including an adapter that it was loaded with, is also the reference model.
+        data: data set folder (tables of images, pairs, questions), or a tuple of examples and images.
+        out: folder for ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/`` and ``rejected_rows.jsonl``.
         args: settings.
         eval_data: held-out pairs whose loss and rewards are logged as ``eval_...``.
-        callbacks: transformers' callbacks; one may add numbers to ``metrics`` in ``on_evaluate``.
+        callbacks: transformers' callbacks; they may add values to ``metrics`` in ``on_evaluate``.
 
     Returns:
-        A summary: steps, examples, refused rows, last logged numbers, seconds, and where the result is.
+        A summary: steps, examples, refused rows, last logged values, seconds, and the path of the result.
 
     Raises:
-        DataError: no usable rows, or too many refused ones.
-        ModelError: LoRA targets, adapter or family that do not fit.
-        StoreError: a run folder made with other settings, a damaged cache, a full disk.
-        WorkerError: the system killed a data loading worker.
-        NonFiniteError: NaN or infinity, with step and pairs.
-        Stopped: a signal asked for it (see ``interrupt``); the last step is saved.
-        ValueError: settings that do not go together, or a model that was trained before and not loaded again.
+        DataError: if no rows are usable or too many are refused.
+        ModelError: if LoRA targets, adapter or family do not match the model.
+        StoreError: if ``out`` belongs to other settings, a cache is damaged, or the disk is full.
+        WorkerError: if the operating system killed a data loading worker.
+        NonFiniteError: if a loss or gradient is NaN or infinite; the message names the step and its pairs.
+        Stopped: if a signal requested it (see ``interrupt``); the last step is saved.
+        ValueError: if settings contradict each other, or if the model was trained before and not loaded again.
 
     Example:
         >>> import scramble
@@ -97,16 +98,16 @@ def train(
     if vlm.adapter is not None:
         check_base(vlm.adapter, start.weights)
     turn_off_dropout(vlm.backbone.model)
-    vlm = choose_trained_weights(vlm, args)
-    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised weights stay where they are
+    vlm = select_trained_weights(vlm, args)
+    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised weights cannot be moved
         vlm.model.to(args.device)
 
     prepared = Prepared(vlm, args, start, out)
-    with worker_failures_explained(lambda: "the same command reuses what the caches hold"):
+    with worker_failures_explained(lambda: "the same command reuses the cached part"):
         train_set, collator = prepared.read(data, out / "rejected_rows.jsonl", args.tables, needs_pairs(args.weights))
         eval_set, eval_collator = None, None
         if eval_data is not None:
-            # A supervised run, too, is asked how likely it finds the rejected answers.
+            # An sft run on pairs is evaluated on the rejected answers as well.
             paired = "pairs" in args.tables
             tables = ["pairs"] if paired else args.tables
             eval_set, eval_collator = prepared.read(eval_data, out / "rejected_rows_val.jsonl", tables, paired)
@@ -137,8 +138,8 @@ def train(
     def lost() -> str:
         step, saved = trainer.state.global_step, newest_step(str(args.output_dir))
         if saved is None:
-            return f"all {step} steps so far are lost, there is no checkpoint yet, and the same command starts over"
-        return f"{step - saved} steps since the checkpoint of step {saved} are lost, and the same command resumes there"
+            return f"all {step} steps are lost: there is no checkpoint yet, and the same command starts again"
+        return f"{step - saved} steps since the checkpoint of step {saved} are lost; the same command resumes there"
 
     with wandb_run(args, out), interrupt.deferred(lost), worker_failures_explained(lost):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -166,11 +167,11 @@ def train(
 
 
 class Prepared:
-    """Reads data sets for a run, with the caches that belong to its starting model.
+    """Reads the data sets of a run and builds the caches that depend on its starting model.
 
     Attributes:
-        backbone: the model as the engine sees it; it takes image features from the cache where there is one.
-        seconds: spent on filling caches.
+        backbone: the model as the engine sees it; with a feature cache it reads image features from there.
+        seconds: time spent on building each cache.
     """
 
     def __init__(self, vlm: VLM, args: PreferenceConfig, start: StartingModel, out: Path) -> None:
@@ -183,24 +184,24 @@ class Prepared:
     def read(
         self, source: Data, refused_file: Path, tables: Sequence[str], with_rejected: bool
     ) -> tuple[PairDataset, TrieCollator]:
-        """The usable examples of a data set, and what makes batches of them, reference log-probabilities included."""
+        """The usable examples of a data set, and a collator with their reference log-probabilities."""
         args = self.args
         data = PairDataset.read(
             source, self.vlm, args, tables=tables, with_rejected=with_rejected, refused_file=refused_file
         )
-        wants_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
+        needs_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
         reference: Mapping[str, tuple[float, float]] | None = None
-        if wants_reference or args.feature_cache_dir is not None:
+        if needs_reference or args.feature_cache_dir is not None:
             parts = self.start.cache_parts(data)
             with torch.autocast(args.device.type, torch.bfloat16, enabled=bool(args.bf16)):
                 if args.feature_cache_dir is not None:
-                    began = time.perf_counter()
-                    data.encoder.known = cached_prompts(
+                    start_time = time.perf_counter()
+                    data.encoder.cached = cached_prompts(
                         args.feature_cache_dir, feature_parts(parts, data), data, self.backbone, Workers.of(args)
                     )
-                    self.seconds["features"] += time.perf_counter() - began
-                if wants_reference:
-                    began = time.perf_counter()
+                    self.seconds["features"] += time.perf_counter() - start_time
+                if needs_reference:
+                    start_time = time.perf_counter()
                     reference = reference_logps(
                         self.reference_folder,
                         parts,
@@ -209,30 +210,31 @@ class Prepared:
                         batch_tokens=args.reference_batch_tokens,
                         workers=Workers.of(args),
                     )
-                    self.seconds["reference"] += time.perf_counter() - began
+                    self.seconds["reference"] += time.perf_counter() - start_time
         return data, TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
 
 
 def check_model(vlm: VLM, args: PreferenceConfig) -> None:
-    """Raise ValueError for settings that do not go with the model."""
+    """Raise ValueError for settings that contradict the model."""
     if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
-        raise ValueError("the model was trained before, which left an adapter in its layers: load it again (load_vlm)")
+        raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
     if args.peft is not None and vlm.has_adapter:
-        raise ValueError("peft must be null: the model already has an adapter, which is trained on; or merge it first")
+        raise ValueError("the model already has an adapter: set peft=null to continue training it, or merge it first")
     if vlm.has_adapter and args.train_vision:
         raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
     in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
     if in_step and (vlm.has_adapter or args.peft is None):
         raise ValueError(
-            "trainer.precompute_ref_log_probs=false computes the reference with the adapter off, which is the starting "
-            "model only for a fresh adapter (peft.r): set it to true"
+            "trainer.precompute_ref_log_probs=false computes the reference with the adapter disabled, which is the "
+            "starting model only for a new adapter (peft.r): set it to true"
         )
 
 
 def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> None:
-    """Fill in what depends on the data: the number of steps, and epochs as steps.
+    """Set the fields that depend on the size of the data: the number of steps, and strategies ``epoch`` as steps.
 
-    transformers sees the whole run as one epoch of ``max_steps`` steps, so that batches may run on across epochs.
+    transformers sees the whole run as one epoch of ``max_steps`` steps, so that a batch may contain pairs from the end
+    of one epoch and the start of the next.
     """
     batch = args.global_batch_size or 1
     epoch = num_steps(num_examples, batch, 1.0, args.group_by_image)
@@ -250,22 +252,22 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
     if not has_eval:
         if args.load_best_model_at_end:
             raise ValueError(
-                "trainer.load_best_model_at_end=true: there are no held-out pairs to choose by; set it to false"
+                "trainer.load_best_model_at_end=true needs held-out pairs, and there are none; set it to false"
             )
         args.eval_on_start = False
         args.eval_strategy = type(args.eval_strategy)("no")
 
 
 def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
-    """Raise ValueError if weights were to be sharded (FSDP, ZeRO-3) and are not, or if something cannot work so."""
+    """Raise ValueError if requested sharding (FSDP) is not active, or if a setting does not work with sharding."""
     kind = accelerator.distributed_type.value
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and kind != "FSDP":
-        raise ValueError(f"FSDP was asked for and accelerate runs {kind}: it needs two GPUs or more; use strategy ddp")
+        raise ValueError(f"FSDP needs two GPUs or more, and accelerate runs {kind}: set launcher.strategy=ddp")
     plugin = accelerator.state.deepspeed_plugin
     if scores_benchmarks and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
         raise ValueError(
-            "trainer.watch: benchmarks are scored by one process, which under FSDP and ZeRO-3 has a share of the "
-            "weights: set trainer.watch=null (the held-out pairs are still scored), or use ddp or zero2"
+            "trainer.watch: one process scores the benchmarks, and under FSDP and ZeRO-3 it holds only a shard of the "
+            "weights: set trainer.watch=null (the held-out pairs are still scored), or launcher.strategy=ddp or zero2"
         )
 
 
@@ -280,7 +282,7 @@ def _make_folder(out: Path) -> Path:
 
 
 def _quiet() -> None:
-    """No progress bars of the libraries unless standard error is a terminal."""
+    """Disable the libraries' progress bars unless standard error is a terminal."""
     if not sys.stderr.isatty():
         from datasets import disable_progress_bars
         from transformers.utils import logging as transformers_logging

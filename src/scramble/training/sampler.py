@@ -1,4 +1,4 @@
-"""Which pairs go into which micro-batch: a pure function of the data's shape and a seed."""
+"""Assigns pairs to micro-batches: a pure function of the data's shape and a seed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-LOOK_AHEAD = 64  # images: how far to look for one whose pairs fill a micro-batch exactly
+LOOK_AHEAD = 64  # images to search for one whose pairs fit into the rest of a micro-batch
 
 
 def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bool) -> int:
-    """Optimizer steps in ``epochs`` passes over the pairs.
+    """Number of optimizer steps in ``epochs`` passes over the pairs.
 
-    Grouped by image, batches are always full and run on across epochs; else the last batch of an epoch may be short.
+    With ``group_by_image`` batches are always full and may span two epochs. Otherwise the last batch of an epoch may be
+    smaller.
     """
     if group_by_image:
         return max(1, math.ceil(epochs * num_pairs / batch_size))
@@ -24,20 +25,24 @@ def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bo
 class MicroBatches(Sampler[list[int]]):
     """The micro-batches (lists of pair indices) of one process, for a whole run.
 
-    An optimizer step takes ``accumulation * world_size`` consecutive micro-batches of the one global list; process r
-    gets every ``world_size``-th from the r-th, so one process that accumulates sees the same micro-batches in the
-    same order as several processes that do not.
+    All processes draw from one global list of micro-batches. An optimizer step uses ``accumulation * world_size``
+    consecutive ones, of which process r gets every ``world_size``-th, starting with the r-th. A run on one process with
+    accumulation therefore uses the same micro-batches in the same order as a run on several processes without.
 
     Args:
         groups: pair indices of each image (pairs of one image share its pass through the model).
-        size: pairs in a micro-batch.
+        size: pairs per micro-batch.
         steps: optimizer steps of the run.
-        group_by_image: shuffle images and keep the pairs of one together (an image is split only where nothing within
-            reach fits); else shuffle pairs one by one exactly as transformers' and TRL's trainers do for this seed.
-        seed: of the order; epoch e is shuffled with ``seed + e``.
+        group_by_image: shuffle images and keep the pairs of an image together; an image is split over two micro-batches
+            only if none of the next :data:`LOOK_AHEAD` images fits. If False, shuffle single pairs exactly as
+            transformers' and TRL's trainers do for this seed.
+        seed: seed of the order; epoch e is shuffled with ``seed + e``.
+        accumulation: micro-batches per process and optimizer step.
+        rank: index of this process.
+        world_size: number of processes.
 
     Raises:
-        ValueError: pairs one by one leave a short batch that several micro-batches would share.
+        ValueError: if single pairs would leave an incomplete batch that has to be split into several micro-batches.
     """
 
     def __init__(
@@ -57,8 +62,8 @@ class MicroBatches(Sampler[list[int]]):
         per_step = accumulation * world_size
         if not group_by_image and per_step > 1 and self.num_pairs % (size * per_step):
             raise ValueError(
-                f"trainer.group_by_image=false needs a number of pairs divisible by the batch ({size * per_step}) when "
-                f"a step has several micro-batches, and there are {self.num_pairs}: use trainer.group_by_image=true"
+                "trainer.group_by_image=false with several micro-batches per step needs a multiple of "
+                f"{size * per_step} pairs, and there are {self.num_pairs}: use trainer.group_by_image=true"
             )
         self.size, self.group_by_image, self.seed = size, group_by_image, seed
         self.rank, self.world_size = rank, world_size
@@ -88,17 +93,18 @@ class MicroBatches(Sampler[list[int]]):
         batch: list[int] = []
         epoch = 0
         while True:
-            waiting = [list(self.groups[index]) for index in self._shuffled(len(self.groups), epoch)]
-            waiting.reverse()  # the next image is last
-            while waiting:
+            remaining = [list(self.groups[index]) for index in self._shuffled(len(self.groups), epoch)]
+            remaining.reverse()  # the next image is last: removing from the end of a list is cheap
+            while remaining:
                 space = self.size - len(batch)
-                nearest = range(len(waiting) - 1, max(-1, len(waiting) - 1 - LOOK_AHEAD), -1)
-                chosen = next((i for i in nearest if len(waiting[i]) <= space), None)
-                if chosen is not None:
-                    batch += waiting.pop(chosen)
+                nearest = range(len(remaining) - 1, max(-1, len(remaining) - 1 - LOOK_AHEAD), -1)
+                # First fit: every image that is not split saves one pass of its image tokens.
+                fitting = next((i for i in nearest if len(remaining[i]) <= space), None)
+                if fitting is not None:
+                    batch += remaining.pop(fitting)
                 else:
-                    batch += waiting[-1][:space]
-                    del waiting[-1][:space]
+                    batch += remaining[-1][:space]
+                    del remaining[-1][:space]
                 if len(batch) == self.size:
                     yield batch
                     batch = []

@@ -1,4 +1,4 @@
-"""Log-probabilities of single tokens in preference losses: WPO's weights of pairs, LD-DPO's weights of tokens.
+"""Weights computed from single tokens' log-probabilities: WPO weights pairs, LD-DPO weights tokens.
 
 Suffixes: M scored tokens, Q sequences, P pairs.
 """
@@ -13,7 +13,7 @@ from scramble.training.policy import PolicyLogps
 
 
 def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
-    """Weight of each pair (P,): how likely its answers are under the policy, w(x, c) w(x, r), without gradient.
+    """Weight of each pair (P,), w(x, c) w(x, r): how likely its answers are under the policy. Has no gradient.
 
     w = exp(mean over tokens of log p - log sum p^2). WPO, Zhou et al. 2024 (2406.11827), eq. 2.
     """
@@ -29,7 +29,7 @@ def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
 
 
 def length_desensitised(output: PolicyLogps, batch: PairBatch, alpha: float) -> PolicyLogps:
-    """Sums in which tokens beyond the shorter answer of a pair count ``alpha``. LD-DPO, Liu et al. 2024 (2409.06411).
+    """Weight tokens beyond the length of the pair's shorter answer by ``alpha``. LD-DPO, Liu et al. 2024 (2409.06411).
 
     By hand: log-probabilities (-1, -2, -4) against an answer of one token, alpha 0.5: -1 + 0.5 * -6 = -4.
     """
@@ -51,5 +51,5 @@ def length_desensitised(output: PolicyLogps, batch: PairBatch, alpha: float) -> 
 
     sums_Q = weighted(output.tokens_M)
     assert sums_Q is not None
-    # Adding the unweighted sums times 0 keeps what they are connected to in the graph (see Policy).
+    # The unweighted sums times 0 keep the graph connected to an unused tower (see Policy._untouched_vision).
     return output._replace(sums_Q=sums_Q + 0.0 * output.sums_Q, reference_Q=weighted(output.reference_M))

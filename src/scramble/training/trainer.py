@@ -1,4 +1,4 @@
-"""The preference trainer: transformers' loop around one pass over tries, a few losses and a reward shift.
+"""The preference trainer: transformers' training loop with tries as batches and preference losses.
 
 Suffixes: P pairs of a micro-batch, Q sequences.
 """
@@ -54,20 +54,22 @@ LOG_FILE = "log-{rank}.json"
 class PreferenceTrainer(Trainer):
     """Trains a :class:`Policy` on micro-batches of tries.
 
-    transformers' Trainer gives the loop, optimizer, schedule, accumulation and the distributed wrappers; this class
-    gives the batches in their order, the loss, what is logged, and checkpoints that resume to the same numbers.
+    transformers' Trainer provides the loop, optimizer, schedule, accumulation and the distributed wrappers. This class
+    provides the order of the batches, the loss, the logged metrics, and checkpoints from which a resumed run computes
+    exactly what the uninterrupted run would have computed.
 
     Args:
-        policy: the model; what it trains is what requires a gradient.
-        args: the run's settings; the run is one "epoch" of ``args.max_steps`` steps.
-        data_collator: turns examples into a micro-batch.
-        train_dataset: what is trained on.
-        eval_dataset: held-out pairs, None for none.
-        eval_collator: turns those into a micro-batch.
-        settings: what a checkpoint must have been made with to be resumed.
+        policy: the model; its parameters with ``requires_grad`` are trained.
+        args: the run's settings; to transformers the run is one epoch of ``args.max_steps`` steps.
+        data_collator: turns training examples into a micro-batch.
+        train_dataset: training examples.
+        eval_dataset: held-out pairs, or None.
+        eval_collator: turns held-out examples into a micro-batch.
+        settings: settings that a checkpoint must have been written with to be resumed.
         callbacks: transformers' callbacks.
     """
 
+    # transformers then divides the loss by the number of micro-batches, as a mean over pairs requires.
     loss_is_scaled_for_ga = False
     args: PreferenceConfig
 
@@ -99,9 +101,10 @@ class PreferenceTrainer(Trainer):
             world_size=args.world_size,
         )
         self.peak_flops = peak_flops(args.device, args.peak_tflops)
-        measured = self.peak_flops is not None
-        self.meter = OperationMeter(policy.backbone, in_step_reference=self.in_step_reference) if measured else None
-        # The dataset is not None even where no pairs are held out: callbacks may score benchmarks at each evaluation.
+        has_peak = self.peak_flops is not None
+        self.meter = OperationMeter(policy.backbone, in_step_reference=self.in_step_reference) if has_peak else None
+        # Without held-out pairs the dataset is empty, not None: transformers refuses to evaluate without a dataset, and
+        # callbacks may score benchmarks at each evaluation.
         super().__init__(
             policy,
             args,
@@ -116,21 +119,24 @@ class PreferenceTrainer(Trainer):
         self.last_log: dict[str, float] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
         self._counts: dict[str, float] = defaultdict(float)
-        self._num_tokens = 0.0  # of the whole run, all processes
-        self._step_examples: list[str] = []
+        self._num_tokens = 0.0  # since the start of the run, over all processes
+        self._step_examples: list[str] = []  # ids of the current optimizer step, for error messages
         self._log_time = time.perf_counter()
         self._data_seconds = 0.0
 
     # ------------------------------------------------------------------------------------------------------- batches
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches in the sampler's order, which already deals them out to processes."""
+        """Micro-batches in the sampler's order. Accelerate must not shard them: the sampler already does."""
         collator: Any = self.data_collator
         data: Any = self.train_dataset
         return data_loader(data, collator, collator.encoder, Workers.of(self.args), batch_sampler=self.order)
 
     def get_batch_samples(self, *args: Any) -> tuple[list[Any], Any]:
-        """The micro-batches of a step. Times the wait for them; raises the error of one that cannot be built."""
+        """The micro-batches of an optimizer step; measures the time spent waiting for them.
+
+        Raises the error of a micro-batch that a worker could not build (see :func:`unwrap`).
+        """
         start = time.perf_counter()
         elements, count = super().get_batch_samples(*args)
         self._data_seconds += time.perf_counter() - start
@@ -145,7 +151,7 @@ class PreferenceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The objective's loss on one micro-batch (a scalar); in training its rewards enter the shift."""
+        """The objective's loss on one micro-batch (a scalar). In training, its rewards update the reward shift."""
         batch: PairBatch = inputs["batch"]
         training, args = model.training, self.args
         if training:
@@ -162,7 +168,7 @@ class PreferenceTrainer(Trainer):
         means = combine(self.weights, logps, {**options, "shift": self.shift.value}, pair_weights_P)
         loss = weighted_sum(self.weights, means)
         with torch.no_grad():
-            self._note(batch, logps, rewards_2P, {"loss": loss, **means}, output.entropy_M)
+            self._record(batch, logps, rewards_2P, {"loss": loss, **means}, output.entropy_M)
         return (loss, None) if return_outputs else loss
 
     def _score(self, model: nn.Module, batch: PairBatch) -> PolicyLogps:
@@ -187,7 +193,7 @@ class PreferenceTrainer(Trainer):
             ref_chosen, ref_rejected = ref_Q[chosen_P], ref_Q[rejected_P]
         elif batch.ref_P2 is not None:
             ref_chosen, ref_rejected = batch.ref_P2.to(device, non_blocking=True).unbind(1)
-        else:  # an objective without a reference
+        else:  # the objective uses no reference
             ref_chosen = ref_rejected = torch.zeros_like(sums_Q[chosen_P])
         return PairLogps(
             sums_Q[chosen_P],
@@ -201,20 +207,23 @@ class PreferenceTrainer(Trainer):
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-batch; the last of an optimizer step also closes it for the reward shift."""
+        """Run one micro-batch; after the last one of an optimizer step, update the reward shift."""
         loss = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients and reads(self.weights, "shift"):
             self.shift.end_step()
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm. Raises NonFiniteError, before the weights change, if it is NaN or infinite."""
+        """The gradient norm. Raises NonFiniteError if it is NaN or infinite.
+
+        transformers calls this between the backward pass and the optimizer step, so that the weights are still good.
+        """
         norm = super()._get_grad_norm(model, grad_norm)
         value = float(norm)
         if not math.isfinite(value):
             names = ", ".join(self._step_examples[:8])
             raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the gradient's norm is {value}; its examples: {names}, ... "
+                f"step {self.state.global_step + 1}: the gradient norm is {value}; examples of this step: {names}, ... "
                 "The weights are unchanged since the last checkpoint. Check the learning rate, float16 instead of "
                 "bfloat16, and these examples"
             )
@@ -223,7 +232,7 @@ class PreferenceTrainer(Trainer):
 
     # ----------------------------------------------------------------------------------------------------------- log
 
-    def _note(
+    def _record(
         self,
         batch: PairBatch,
         logps: PairLogps,
@@ -231,24 +240,24 @@ class PreferenceTrainer(Trainer):
         means: Mapping[str, Tensor],
         entropy_M: Tensor | None,
     ) -> None:
-        note = {"loss": means["loss"]}
+        row = {"loss": means["loss"]}
         if entropy_M is not None and self.args.log_entropy:
-            note["entropy"] = entropy_M.mean()
+            row["entropy"] = entropy_M.mean()
         if len(self.weights) > 1:
-            note |= {f"loss/{name}": means[name] for name in self.weights}
-        note["logps/chosen"] = logps.policy_chosen.mean()
-        note["logps_per_token/chosen"] = logps.policy_chosen.sum() / logps.chosen_tokens.sum()
+            row |= {f"loss/{name}": means[name] for name in self.weights}
+        row["logps/chosen"] = logps.policy_chosen.mean()
+        row["logps_per_token/chosen"] = logps.policy_chosen.sum() / logps.chosen_tokens.sum()
         if batch.rejected_P is not None:
-            note["logps/rejected"] = logps.policy_rejected.mean()
-            note["logps/accuracies"] = (logps.policy_chosen > logps.policy_rejected).float().mean()
+            row["logps/rejected"] = logps.policy_rejected.mean()
+            row["logps/accuracies"] = (logps.policy_chosen > logps.policy_rejected).float().mean()
         if needs_pairs(self.weights):
-            note["rewards/chosen"], note["rewards/rejected"] = rewards_2P.mean(1)
-            note["rewards/margins"] = (rewards_2P[0] - rewards_2P[1]).mean()
-            note["rewards/accuracies"] = (rewards_2P[0] > rewards_2P[1]).float().mean()
-            note["kl"] = kl_estimate(logps)
+            row["rewards/chosen"], row["rewards/rejected"] = rewards_2P.mean(1)
+            row["rewards/margins"] = (rewards_2P[0] - rewards_2P[1]).mean()
+            row["rewards/accuracies"] = (rewards_2P[0] > rewards_2P[1]).float().mean()
+            row["kl"] = kl_estimate(logps)
         if reads(self.weights, "shift"):
-            note["reward_shift"] = self.shift.value
-        for name, value in note.items():
+            row["reward_shift"] = self.shift.value
+        for name, value in row.items():
             self._metrics[name].append(value.detach().double())
         tries = batch.tries
         self._counts["pairs"] += len(batch.example_ids)
@@ -259,8 +268,8 @@ class PreferenceTrainer(Trainer):
             self._counts["flops"] += self.meter(tries)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the averages since the last log, over micro-batches and processes, and hand the row to the callbacks."""
-        if "train_runtime" in logs:
+        """Add averages since the last log over micro-batches and processes, and pass the row to the callbacks."""
+        if "train_runtime" in logs:  # transformers' own summary at the end, whose rates do not know tries
             return
         if "loss" in logs:
             logs |= self._flush()
@@ -270,12 +279,12 @@ class PreferenceTrainer(Trainer):
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def _flush(self) -> dict[str, float]:
-        """Averages and rates since the last call; every process makes the call."""
+        """Averages and rates since the last call. Collective: every process must call it."""
         now = time.perf_counter()
         seconds, self._log_time = now - self._log_time, now
-        names, counted = list(self._metrics), ["pairs", "tokens", "positions", "images", "flops"]
+        names, count_names = list(self._metrics), ["pairs", "tokens", "positions", "images", "flops"]
         means = torch.stack([torch.stack(self._metrics[name]).mean() for name in names])
-        counts = means.new_tensor([self._counts[name] for name in counted])
+        counts = means.new_tensor([self._counts[name] for name in count_names])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(means)
             means /= dist.get_world_size()
@@ -305,7 +314,7 @@ class PreferenceTrainer(Trainer):
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint aside, seal it, rename it into place."""
+        """Write a checkpoint to a working folder, seal it with checksums, and rename it into place."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         working = working_path(folder, step)
         main = self.is_world_process_zero()
@@ -337,13 +346,15 @@ class PreferenceTrainer(Trainer):
                 seal(folder, step, self.settings)
                 prune(folder, self.args.save_total_limit, best)
             self.accelerator.wait_for_everyone()
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap errors of the disk
             if main:
                 shutil.rmtree(working, ignore_errors=True)
-            raise StoreError(f"cannot write checkpoint {folder} at step {step}: {error}; earlier ones stay") from error
+            raise StoreError(
+                f"cannot write checkpoint {folder} at step {step}: {error}; earlier checkpoints are kept"
+            ) from error
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As transformers, but without the whole model that it adds under FSDP: trained weights are saved already."""
+        """As in transformers, but under FSDP without the full model, because the trained weights are already saved."""
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -355,17 +366,20 @@ class PreferenceTrainer(Trainer):
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Nothing: :meth:`restore` has done it, before any wrapper shares the weights out."""
+        """Does nothing: :meth:`restore` loads the weights earlier, before FSDP or DeepSpeed shard them."""
 
     def restore(self) -> Path | None:
-        """Take weights, reward shift and unlogged numbers from the newest whole checkpoint; its folder, or None.
+        """Restore weights, reward shift and metrics not yet logged from the newest complete checkpoint.
 
-        Called before ``train``, which restores optimizer, schedule, position and random state.
+        Call this before ``train``, which restores optimizer, schedule, position and random state.
+
+        Returns:
+            The checkpoint's folder, or None if there is no checkpoint.
         """
         checkpoint = newest(str(self.args.output_dir), self.settings, defaults())
         if checkpoint is None:
             return None
-        self.args.eval_on_start = False  # this was logged by the run that began
+        self.args.eval_on_start = False  # the interrupted run has logged this evaluation
         load_trained(self.vlm, checkpoint / WEIGHTS_FOLDER)
         self.shift.load_state_dict(read_json(checkpoint / SHIFT_FILE))
         log_file = checkpoint / LOG_FILE.format(rank=self.args.process_index)
@@ -389,11 +403,11 @@ class PreferenceTrainer(Trainer):
             save_trained(self.vlm, folder, self.settings["base"], state)
 
     def _load_best_model(self) -> None:
-        """Put the weights of the best evaluation into the model (``load_best_model_at_end``)."""
+        """Load the weights of the checkpoint with the best evaluation (``load_best_model_at_end``)."""
         best = self.state.best_global_step
         folder = checkpoint_path(str(self.args.output_dir), best) if best else None
         if folder is None or not folder.is_dir():
-            raise StoreError(f"the checkpoint of the best step {best} is gone from {self.args.output_dir}")
+            raise StoreError(f"{self.args.output_dir} no longer has the checkpoint of the best step {best}")
         metric = self.args.metric_for_best_model
         log.info("the result is the checkpoint of step %d, the best by %s (%.4g)", best, metric, self.state.best_metric)
         load_trained(self.vlm, folder / WEIGHTS_FOLDER)
@@ -403,9 +417,10 @@ class PreferenceTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Numbers of the held-out pairs (``eval_...``), with what callbacks add to them in ``on_evaluate``.
+        """Metrics of the held-out pairs (``eval_...``) and those that callbacks add in ``on_evaluate``.
 
-        Random state and the modes of all modules are as before after.
+        The random state and the training mode of every module are restored afterwards, so that evaluating does not
+        change the run.
         """
         policy: Any = self.model
         modes = {module: module.training for module in policy.modules()}
@@ -422,13 +437,16 @@ class PreferenceTrainer(Trainer):
         return metrics
 
     def _evaluate_pairs(self) -> dict[str, float]:
-        """Loss and metrics, averaged over examples, of this process's share of the held-out micro-batches (at least
-        one). The reward shift is read and left as it is."""
+        """Loss and metrics of the held-out pairs, averaged over examples and processes.
+
+        Every process scores its share of the micro-batches, at least one. The reward shift is used but not updated.
+        """
         collator: Any = self.eval_collator
         data: Any = self.eval_dataset
         chunks = eval_chunks(data, self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
         loader = data_loader(data, collator, collator.encoder, Workers.of(self.args), batch_sampler=chunks)
-        kept = self._metrics, self._counts
+        # compute_loss records its metrics in these dictionaries; those of training since the last log are set aside.
+        training_metrics = self._metrics, self._counts
         self._metrics, self._counts = defaultdict(list), defaultdict(float)
         model: Any = self.model
         sizes: list[float] = []
@@ -439,7 +457,7 @@ class PreferenceTrainer(Trainer):
             names = list(self._metrics)
             values = torch.stack([torch.stack(self._metrics[name]) for name in names])
         finally:
-            self._metrics, self._counts = kept
+            self._metrics, self._counts = training_metrics
         weights = values.new_tensor(sizes)
         sums = torch.cat([values @ weights, weights.sum()[None]])
         if dist.is_available() and dist.is_initialized():
@@ -450,7 +468,7 @@ class PreferenceTrainer(Trainer):
     # -------------------------------------------------------------------------------------------------------- result
 
     def export(self, out: Path) -> Path:
-        """Write the trained adapter, or the whole model, below ``out``; every process must call it."""
+        """Write the trained adapter, or the whole model, to ``out``. Collective: every process must call it."""
         folder = out / ("adapter" if self.vlm.has_adapter else "model")
         state = gathered(self.vlm)
         if self.is_world_process_zero():
@@ -460,18 +478,22 @@ class PreferenceTrainer(Trainer):
 
 
 def eval_chunks(data: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
-    """A process's share of the held-out micro-batches, images together; every process takes as many."""
+    """A process's share of the held-out micro-batches, with pairs of an image adjacent.
+
+    Every process gets the same number, because each forward pass of a wrapped model is a collective operation; up to
+    ``world - 1`` micro-batches are left out. With fewer micro-batches than processes, every process scores all of them.
+    """
     numbers = list(chain.from_iterable(group_by_image(data)))
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
     return chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
 
 
 def kl_estimate(logps: PairLogps) -> Tensor:
-    """Distance of the policy from its reference in nats a token (scalar): the mean over answers of e^-d - 1 + d.
+    """Distance of the policy from its reference in nats per token (scalar): the mean over answers of e^-d - 1 + d.
 
-    d is an answer's mean log-ratio a token. This is Schulman's k3 estimator of KL(policy || reference), never
-    negative; here the answers come from the data and not from the policy, so it is a gauge and not an estimate
-    without bias. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
+    d is an answer's mean log-ratio per token. This is Schulman's k3 estimator of KL(policy || reference), which is
+    never negative. Here the answers come from the data and not from the policy, so the estimate is biased; use it to
+    compare runs. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
     """
     d = torch.cat([logps.h_chosen / logps.chosen_tokens, logps.h_rejected / logps.rejected_tokens])
     return (torch.exp(-d) - 1 + d).mean()

@@ -1,4 +1,4 @@
-"""Trained weights on disk, and digests that say which weights are which."""
+"""Saving and loading of trained weights, and digests that identify weights, adapters and processors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BASE_FILE = "base.json"
 
 
 def weights_key(model: nn.Module) -> str:
-    """Digest of an unwrapped model's weights without adapters: the same whether or not LoRA lives in its layers."""
+    """Digest of an unwrapped model's base weights; LoRA layers do not change it."""
     return _digest((n, p) for n, p in model.state_dict().items() if "lora_" not in n)
 
 
 def adapter_key(model: nn.Module) -> str | None:
-    """Digest of the LoRA weights in an unwrapped model's layers, None if there are none."""
+    """Digest of the LoRA weights in an unwrapped model's layers, or None if it has no LoRA weights."""
     lora = {n: p for n, p in model.state_dict().items() if "lora_" in n}
     return _digest(lora.items()) if lora else None
 
@@ -40,23 +40,22 @@ def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def processor_key(vlm: VLM) -> str:
-    """Digest of what makes a model's inputs: processor, tokenizer and chat template as they would be saved, and what
-    is done to an image before."""
+    """Digest of everything that determines a model's inputs: processor, tokenizer, chat template and image options."""
     with tempfile.TemporaryDirectory() as folder:
         vlm.processor.save_pretrained(folder)
         return content_key([file_key(folder), repr(vlm.family.image_options)])
 
 
 def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
-    """The weights that :func:`save_trained` writes, whole, where each process holds a share (FSDP2, ZeRO-3); else None.
+    """The full weights that :func:`save_trained` writes if they are sharded (FSDP2, ZeRO-3), else None.
 
-    Every process must call it.
+    Collective: every process must call it.
     """
     from torch.distributed.tensor import DTensor
 
     model: nn.Module = vlm.model
-    wrapped = vlm.has_adapter
-    state = {name: t for name, t in model.state_dict(keep_vars=True).items() if not wrapped or "lora_" in name}
+    only_lora = vlm.has_adapter
+    state = {name: t for name, t in model.state_dict(keep_vars=True).items() if not only_lora or "lora_" in name}
     if any(hasattr(tensor, "ds_id") for tensor in state.values()):
         import deepspeed
 
@@ -66,7 +65,7 @@ def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
 
 
 def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Whole tensors on the CPU; tied weights stay one tensor, so that they are written once."""
+    """Full tensors on the CPU. Tied weights remain one tensor, so that they are written once."""
     from torch.distributed.tensor import DTensor
 
     whole: dict[int, torch.Tensor] = {}
@@ -78,9 +77,9 @@ def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def save_trained(vlm: VLM, folder: str | Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the adapter, with what it was made on, or the whole model with its processor (safetensors only).
+    """Write the adapter and a record of its base model, or the whole model with its processor, as safetensors.
 
-    ``state`` holds the weights where the model itself has only a share of them, see :func:`gathered`.
+    ``state`` contains the weights if the model's own are sharded, see :func:`gathered`.
     """
     folder = Path(folder)
     vlm.model.save_pretrained(folder, state_dict=state)
@@ -93,7 +92,7 @@ def save_trained(vlm: VLM, folder: str | Path, base_key: str, state: dict[str, t
 
 
 def load_trained(vlm: VLM, folder: str | Path) -> None:
-    """Read back what :func:`save_trained` wrote, into the model in place."""
+    """Load weights written by :func:`save_trained` into the model in place."""
     if not vlm.has_adapter:
         model: Any = vlm.model
         saved = type(model).from_pretrained(folder, dtype=vlm.backbone.head.weight.dtype)
@@ -104,21 +103,21 @@ def load_trained(vlm: VLM, folder: str | Path) -> None:
 
     result: Any = set_peft_model_state_dict(vlm.model, load_file(Path(folder) / "adapter_model.safetensors"))
     if result.unexpected_keys:
-        raise ModelError(f"{folder}: the adapter has weights this model does not: {result.unexpected_keys[0]}")
+        raise ModelError(f"{folder}: the adapter has weights that the model lacks: {result.unexpected_keys[0]}")
 
 
 def check_base(adapter: str | Path, base_key: str) -> None:
-    """Raise ModelError if an adapter folder says that it was made on other weights."""
+    """Raise ModelError if an adapter folder records that the adapter was trained on other weights."""
     record = Path(adapter) / BASE_FILE
     if record.exists() and (base := read_json(record))["weights"] != base_key:
         raise ModelError(
             f"adapter {adapter} was trained on {base['path']} (weights {base['weights']}), not on this model (weights "
-            f"{base_key}): load it on its own base"
+            f"{base_key}): set model.path to its base model"
         )
 
 
 def export(vlm: VLM, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the finished result in place of an older one: whole or not at all. ``state`` as in :func:`save_trained`."""
+    """Replace an earlier result by the finished one, atomically. ``state`` is as in :func:`save_trained`."""
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""The token trie: all sequences that share their images, scored in one pass. Knows tensors, not tasks."""
+"""The token trie: scores all sequences with the same images in one forward pass.
+
+The package works on token ids and tensors; it does not depend on prompts, files or tasks.
+"""
 
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.build import TokenTrie, TrieError, build_trie

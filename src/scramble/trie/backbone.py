@@ -1,6 +1,6 @@
-"""What the trie engine needs from a model: four functions and three facts.
+"""The interface between the trie engine and a model.
 
-:mod:`scramble.models` implements this once per model family. The trie never sees a task, a prompt or a file.
+:mod:`scramble.models` implements it once per model family. The engine itself knows no tasks, prompts or files.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 
 ImageInputs = Mapping[str, Tensor]
-"""What a family's processor yields for the images of one prompt (pixel values, crop positions, ...), unbatched."""
+"""The processor's output for the images of one prompt (pixel values, crop positions, ...), without batch axis."""
 
 
 class Backbone(Protocol):
-    """A vision-language model taken apart: tower and projector, embeddings, decoder, head.
+    """The parts of a vision-language model: tower and projector, embeddings, decoder, head.
 
     Attributes:
-        model: the module that owns all weights, unwrapped (no DDP, no PEFT wrapper; adapters live inside its layers).
-        feature_tokens: token ids whose embedding receives an image feature, in order of appearance.
-        combine: whether a feature takes the place of the token embedding or is added to it (Molmo v1).
+        model: the module with all weights, without DDP or PEFT wrapper (adapters are inside its layers).
+        feature_tokens: ids of image placeholders; each placeholder's embedding receives the next image feature.
+        combine: whether a feature replaces the token embedding or is added to it (Molmo v1).
         bidirectional_images: whether the tokens of an image block attend to each other in both directions (Molmo2).
-        block_tokens: ids of that block (image patches, start and end, columns); empty for causal families.
+        block_tokens: token ids of that block (image patches, start and end, columns); empty for causal families.
     """
 
     model: nn.Module
@@ -32,7 +32,7 @@ class Backbone(Protocol):
     block_tokens: frozenset[int]
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """One tower and projector pass over all images; for each prompt its features (F_i, D) in token order."""
+        """Run tower and projector once over all images; return each prompt's features (F_i, D) in token order."""
         ...
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Backbone(Protocol):
 
     @property
     def decoder(self) -> nn.Module:
-        """The language model: the only part that gradient checkpointing touches."""
+        """The language model, which is the only part with gradient checkpointing."""
         ...
 
     @property

@@ -1,7 +1,7 @@
-"""From token sequences to a token trie: pure arithmetic on lists of ids, no model and no tensor.
+"""Builds a token trie from token sequences: pure arithmetic on lists of ids, without a model or tensors.
 
-The nodes of the trie are the tokens that must go through the decoder: those with a scored token somewhere after
-them. The last token of an answer is scored but never read, so it is a *target* and not a node.
+The nodes of the trie are the tokens that must pass through the decoder: those with a scored token after them. The last
+token of an answer is predicted but is never an input, so it is a *target* and not a node.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ IntArray = NDArray[np.int64]
 
 
 class TrieError(ValueError):
-    """Sequences that cannot be scored. The message names the item and the sequence, and the way out."""
+    """Sequences that cannot be scored. The message names the item and the sequence and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTrie:
-    """The sequences of one image as a trie, laid out depth first.
+    """The sequences of one image as a trie in depth-first order.
 
-    N nodes, R of them predict a scored token, T distinct predictions (a predicting node with a token id).
+    It has N nodes, of which R predict a scored token, and T distinct predictions (a predicting node and a token id).
+    Depth-first order places the descendants of a node directly after it, so that one number per node, ``end``, defines
+    the whole attention mask.
 
     Attributes:
         ids: (N,) token ids.
@@ -31,11 +33,11 @@ class TokenTrie:
         end: (N,) index after the last descendant: node q may attend to node k iff ``k <= q < end[k]``.
         rows: (R,) nodes that predict at least one scored token, ascending.
         row_starts: (R + 1,) the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
-        target_ids: (T,) the predicted token ids, by row and then by id.
-        targets: for each sequence the predictions of its scored tokens, in token order.
-        features: (N,) index of the image feature that belongs to the node, -1 for none.
-        num_features: image features that every sequence refers to.
-        block: (N,) True for the tokens of the image block that attend to each other in both directions.
+        target_ids: (T,) the predicted token ids, sorted by row and then by id.
+        targets: for each sequence the indices of its scored tokens' predictions, in token order.
+        features: (N,) index of the node's image feature, or -1.
+        num_features: number of image features, the same in every sequence.
+        block: (N,) True for the tokens of the image block, which attend to each other in both directions.
     """
 
     ids: IntArray
@@ -64,25 +66,25 @@ def build_trie(
     """Merge the sequences of one image into a trie.
 
     Args:
-        sequences: token ids, one list a sequence. They may repeat, or be a prefix of one another.
-        scored: for each sequence, which of its tokens are to be scored.
-        feature_tokens: ids that stand for an image feature each; the n-th on a path gets the n-th feature.
-        block_tokens: ids of the image block, where a family attends in both directions.
-        item_id: named in errors.
+        sequences: token ids, one list per sequence. Sequences may be equal, or be prefixes of each other.
+        scored: for each sequence, a mask of the tokens to score.
+        feature_tokens: ids of image placeholders; the n-th one in a sequence receives the n-th image feature.
+        block_tokens: ids of the two-way image block; empty for causal families.
+        item_id: id for error messages.
 
     Raises:
-        TrieError: no sequence; a mask of another length; no scored token; a scored first token, which nothing
-            predicts; sequences that refer to different numbers of image features; an image block that is not whole
-            and shared by all sequences.
+        TrieError: if there is no sequence, a mask has another length than its sequence, a sequence has no scored token,
+            its first token is scored (nothing predicts it), the sequences have different numbers of image tokens, or
+            they do not share the whole image block.
     """
     where = f"item {item_id!r}" if item_id else "item"
     if not sequences or len(sequences) != len(scored):
-        raise TrieError(f"{where}: {len(sequences)} sequences and {len(scored)} masks; give one mask a sequence")
+        raise TrieError(f"{where}: {len(sequences)} sequences and {len(scored)} masks; give one mask per sequence")
     positions = [
         _scored_positions(ids, mask, f"{where}, sequence {n}")
         for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
     ]
-    # What follows the last scored token cannot change a score, and that token itself is predicted, never read.
+    # Tokens after the last scored one cannot change a score, and that token itself is predicted but never an input.
     inputs = [list(ids[: where_scored[-1]]) for ids, where_scored in zip(sequences, positions, strict=True)]
 
     paths, ids, depths, end = _merge(inputs)
@@ -101,15 +103,15 @@ def _scored_positions(ids: Sequence[int], mask: Sequence[bool], where: str) -> I
     if len(positions) == 0:
         raise TrieError(f"{where}: no scored token; is its completion empty?")
     if positions[0] == 0:
-        raise TrieError(f"{where}: its first token is scored, but nothing comes before it to predict it")
+        raise TrieError(f"{where}: its first token is scored, but there is no token before it that predicts it")
     return positions
 
 
 def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
     """Paths (node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
 
-    In lexicographic order a sequence shares with its predecessor exactly what it shares with any earlier one, and the
-    new tokens of each, one sequence after the other, are the depth-first layout.
+    The sequences are sorted lexicographically. A sequence then shares its longest common prefix with its predecessor,
+    so comparing neighbours is enough, and appending the new tokens of each sequence yields the depth-first order.
     """
     paths: list[IntArray] = [np.empty(0, np.int64)] * len(inputs)
     ids: list[int] = []
@@ -120,13 +122,13 @@ def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray,
     for n in sorted(range(len(inputs)), key=inputs.__getitem__):
         tokens = inputs[n]
         shared = common_prefix(previous, tokens)
-        for node in path[shared:]:
+        for node in path[shared:]:  # these nodes have no further descendants
             end[node] = len(ids)
         new = np.arange(len(ids), len(ids) + len(tokens) - shared)
         path = np.concatenate([path[:shared], new])
         depths.append(np.arange(shared, len(tokens)))
         ids.extend(tokens[shared:])
-        end.extend([0] * len(new))
+        end.extend([0] * len(new))  # set when the branch ends
         paths[n] = path
         previous = tokens
     for node in path:
@@ -135,8 +137,9 @@ def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray,
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens that two sequences have in common at their beginnings."""
+    """Length of the longest common prefix of two sequences."""
     length = min(len(a), len(b))
+    # Fast path: list comparison runs in C, and most sequences share a long prompt with their predecessor.
     if a[:length] == b[:length]:
         return length
     return next(n for n in range(length) if a[n] != b[n])
@@ -145,7 +148,12 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 def _predictions(
     sequences: Sequence[Sequence[int]], positions: list[IntArray], paths: list[IntArray]
 ) -> tuple[IntArray, IntArray, IntArray, tuple[IntArray, ...]]:
-    """Distinct (predicting node, token id) pairs: rows, row starts, target ids, and each sequence's pairs."""
+    """Distinct (predicting node, token id) pairs: rows, row starts, target ids, and each sequence's pairs.
+
+    A node that predicts the same token in several sequences is evaluated once. ``np.unique`` sorts by node and then by
+    id, which is the order that :class:`TokenTrie` documents.
+    """
+    # The token at position t is predicted by the node of the token before it.
     nodes = np.concatenate([path[where - 1] for path, where in zip(paths, positions, strict=True)])
     ids = np.concatenate(
         [np.asarray(tokens, np.int64)[where] for tokens, where in zip(sequences, positions, strict=True)]
@@ -173,20 +181,24 @@ def _features(
         counts.append(int(is_feature.sum()))
         features[path[is_feature]] = np.arange(counts[-1])
     if len(set(counts)) > 1:
-        raise TrieError(f"{where}: its sequences hold {sorted(set(counts))} image tokens, but share one set of images")
+        raise TrieError(f"{where}: its sequences have {sorted(set(counts))} image tokens but share the same images")
     return features, counts[0]
 
 
 def _check_block(
     sequences: Sequence[Sequence[int]], block: NDArray[np.bool_], block_tokens: Set[int], where: str
 ) -> None:
-    """A token of a two-way block sees tokens that come later, so it can be shared only if all of them are."""
+    """Raise TrieError unless all sequences share the whole two-way block.
+
+    A token of the block attends to later tokens of the block. Its hidden state therefore depends on the whole block,
+    and sequences can share it only if they have all tokens of the block in common.
+    """
     nodes = int(block.sum())
     for n, tokens in enumerate(sequences):
         count = sum(token in block_tokens for token in tokens)
         if count != nodes:
             raise TrieError(
                 f"{where}, sequence {n}: its image block is not shared by all sequences ({count} tokens here, {nodes} "
-                "in all); this family's image tokens attend in both directions, so give such sequences items of their "
-                "own"
+                "in all); this family's image tokens attend in both directions, so put such sequences into separate "
+                "items"
             )

@@ -1,6 +1,6 @@
 """Log-probabilities of every sequence of a batch of tries in one forward pass.
 
-Shape suffixes: B rows, L tokens a row, D width, F image features, R predicting positions, T distinct predictions,
+Shape suffixes: B rows, L tokens per row, D width, F image features, R predicting positions, T distinct predictions,
 M scored tokens, Q sequences.
 """
 
@@ -22,21 +22,21 @@ from scramble.trie.pack import TrieBatch
 
 
 class NonFiniteError(RuntimeError):
-    """A log-probability that is NaN or infinite. The message names the items and what to check."""
+    """A log-probability is NaN or infinite. The message names the items and what to check."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogProbs:
-    """What the model gives to the scored tokens, in nats, float32. Sequences are numbered through the batch.
+    """Log-probabilities of the scored tokens, in nats, float32. Sequences are numbered consecutively over all items.
 
     Attributes:
-        tokens_M: log-probability of each scored token, sequence after sequence.
-        sequence_M: the sequence that each belongs to.
+        tokens_M: log-probability of each scored token, sequence by sequence.
+        sequence_M: index of the sequence of each scored token.
         sums_Q: log-probability of each sequence: the sum over its scored tokens.
-        counts_Q: scored tokens of each sequence.
-        num_sequences: sequences of each item.
-        entropy_M, log_sum_squares_M: entropy and log sum p^2 of the distribution that each scored token was drawn from,
-            where they were asked for.
+        counts_Q: number of scored tokens of each sequence.
+        num_sequences: number of sequences of each item.
+        entropy_M, log_sum_squares_M: entropy and log sum p^2 of the next-token distribution at each scored token; None
+            unless requested.
     """
 
     tokens_M: Tensor
@@ -49,7 +49,7 @@ class LogProbs:
 
     @property
     def means_Q(self) -> Tensor:
-        """Mean log-probability a scored token of each sequence."""
+        """Mean log-probability per scored token of each sequence."""
         return self.sums_Q / self.counts_Q
 
     def by_item(self) -> list[list[tuple[Tensor, Tensor]]]:
@@ -74,24 +74,25 @@ def logprobs(
     """One pass over the tries of ``batch``; differentiable unless called under ``torch.no_grad``.
 
     Args:
-        backbone: the model taken apart.
+        backbone: the model's parts.
         batch: from :func:`scramble.trie.pack.pack`; it is moved to the model's device.
         features: image features (F_i, D) of each item, from :func:`encode_images` or a cache; None computes them.
-        chunk_elements: logits alive at a time in the output head.
-        with_statistics: also entropy and log sum p^2, without gradient.
+        chunk_elements: maximum number of logits in memory at a time in the output head.
+        with_statistics: also return entropy and log sum p^2, without gradient.
 
     Raises:
-        TrieError: an item whose image tokens and image features differ in number.
-        NonFiniteError: a log-probability is NaN or infinite.
+        TrieError: if the numbers of image tokens and image features of an item differ.
+        NonFiniteError: if a log-probability is NaN or infinite.
     """
     head = backbone.head
     if features is None:
         features = encode_images(backbone, batch.images)
-    batch = replace(batch, images=()).to(head.weight.device)
+    batch = replace(batch, images=()).to(head.weight.device)  # pixels are not needed any more: do not copy them
     embeds_BLD = embed(backbone, batch, features)
     mask = _attention_mask(backbone, batch)
     with only_predicting(backbone.decoder, batch.rows_R):
         hidden_BLD = backbone.decode(embeds_BLD, mask, batch.position_ids_BL)
+    # The head is the widest matrix of the model: apply it only at positions that predict a scored token.
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
     logps_T, entropy_R, log_sum_squares_R = head_logprobs(
         hidden_RD,
@@ -113,11 +114,13 @@ def logprobs(
 
 
 def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> list[Tensor | None]:
-    """Features (F_i, D) of the images of each item; every distinct image passes tower and projector once.
+    """Features (F_i, D) of the images of each item; tower and projector run once per distinct image.
 
-    Without gradient and in evaluation mode unless something in ``backbone.vision`` is trained. A GPU takes all images
-    in one pass; a CPU gains nothing from that, and takes a frozen tower's images one prompt at a time to save memory.
+    They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU all
+    images are encoded in one pass. On a CPU that would not be faster, so a frozen tower encodes one prompt's images at
+    a time to save memory.
     """
+    # By identity: items with the same images share the object, and comparing pixels would cost more than it saves.
     distinct: dict[int, ImageInputs] = {id(image): image for image in images if image is not None}
     if not distinct:
         return [None] * len(images)
@@ -139,16 +142,16 @@ def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> l
 
 
 def vision_is_trained(backbone: Backbone) -> bool:
-    """Whether any weight of the tower or the projector takes a gradient."""
+    """Whether any weight of the tower or the projector requires a gradient."""
     return any(p.requires_grad for module in backbone.vision for p in module.parameters())
 
 
 def enable_gradient_checkpointing(backbone: Backbone) -> None:
-    """Checkpoint the layers of the language model, and nothing else, from now on. Needed once, not once a step.
+    """Enable activation checkpointing of the language model's layers, and of nothing else. Call it once per model.
 
-    The non-reentrant kind needs no gradient on the embeddings, so transformers' hook for it is taken off again. The
-    last layer keeps its activations: the backward pass would recompute them first, with all else still in memory, so
-    that the peak is the same without.
+    Non-reentrant checkpointing needs no gradient at the embeddings, so the hook that transformers adds for it is
+    removed. The last layer stores its activations: the backward pass would recompute them first, while everything else
+    is still in memory, so that checkpointing this layer would not lower the peak.
     """
     decoder: Any = backbone.decoder
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
@@ -161,22 +164,22 @@ def enable_gradient_checkpointing(backbone: Backbone) -> None:
 
 
 def block_tokens(backbone: Backbone) -> frozenset[int]:
-    """Ids of the two-way image block: empty for causal families."""
+    """Ids of the two-way image block; empty for causal families."""
     return backbone.block_tokens if backbone.bidirectional_images else frozenset()
 
 
 def embed(backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]) -> Tensor:
-    """Embeddings (B, L, D) of a batch with the image features (F_i, D) of each item in their places.
+    """Embeddings (B, L, D) of a batch, with the image features (F_i, D) of each item inserted.
 
-    Raises TrieError for an item whose image tokens and image features differ in number.
+    Raises TrieError if the numbers of image tokens and image features of an item differ.
     """
     embeds_BLD = backbone.embed_tokens(batch.input_ids_BL)
-    for name, wanted, item_features in zip(batch.item_ids, batch.num_features, features, strict=True):
-        given = 0 if item_features is None else len(item_features)
-        if wanted != given:
+    for name, num_tokens, item_features in zip(batch.item_ids, batch.num_features, features, strict=True):
+        num_features = 0 if item_features is None else len(item_features)
+        if num_tokens != num_features:
             raise TrieError(
-                f"item {name!r}: {wanted} image tokens in the prompt, but its images give {given} features; prompt and "
-                "images must come from the same processor call"
+                f"item {name!r}: {num_tokens} image tokens in the prompt, but {num_features} features of its images; "
+                "prompt and images must come from the same processor call"
             )
     parts = [part for part in features if part is not None]
     if not parts:
@@ -196,6 +199,7 @@ def _attention_mask(backbone: Backbone, batch: TrieBatch) -> object:
 def _gather(batch: TrieBatch, logps_T: Tensor) -> LogProbs:
     tokens_M = logps_T.index_select(0, batch.token_targets_M)
     zeros_Q = tokens_M.new_zeros(sum(batch.num_sequences))
+    # Sequences share predictions, so one entry of logps_T may enter several sums; autograd adds the gradients.
     return LogProbs(
         tokens_M=tokens_M,
         sequence_M=batch.token_sequence_M,

@@ -1,4 +1,4 @@
-"""The output head where it is needed: log-probabilities of given tokens, without a full-vocabulary tensor for backward.
+"""The output head: log-probabilities of given tokens, without storing full-vocabulary tensors for the backward pass.
 
 Shape suffixes: R predicting positions, T predictions (sorted by row), C rows of a chunk, D width, V vocabulary.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 25  # logits alive at a time: 128 MiB in float32
+CHUNK_ELEMENTS = 1 << 25  # logits in memory at a time: 128 MiB in float32
 
 
 def head_logprobs(
@@ -25,23 +25,23 @@ def head_logprobs(
     chunk_elements: int = CHUNK_ELEMENTS,
     with_statistics: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Log-softmax (nats; float32, float64 for a float64 head) of the head's logits at the given tokens: (T,).
+    """Log-softmax (nats; float32, or float64 for a float64 head) of the head's logits at the given tokens: (T,).
 
-    The gradient of ``log p(y)`` by the hidden state is ``W[y] - softmax(W h) @ W``. Its second term does not depend on
-    what follows, so it is taken in the forward pass while the chunk's logits are at hand; nothing of the vocabulary's
-    size is kept and nothing is computed twice. Only a head that is trained itself computes its logits again.
+    The gradient of ``log p(y)`` with respect to the hidden state is ``W[y] - softmax(W h) @ W``. The second term does
+    not depend on the upstream gradient, so the forward pass computes it while the chunk's logits are available. No
+    tensor of the vocabulary's size is stored, and no logits are recomputed, unless the head itself is trained.
 
     Args:
         hidden_RD: hidden states of the predicting positions.
         weight_VD, bias_V: the head.
         row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_rows_T, target_ids_T: row and token id of each prediction.
-        chunk_elements: logits alive at a time.
-        with_statistics: also two numbers about the whole distribution at each position, without gradient.
+        chunk_elements: maximum number of logits in memory at a time.
+        with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradient.
 
     Returns:
-        The log-probabilities (T,); with statistics the entropy -sum p log p (R,) in nats and log sum p^2 (R,), which is
-        the mean log-probability that WPO aligns its weights by (arXiv 2406.11827), else None twice.
+        The log-probabilities (T,), and with statistics the entropy -sum p log p (R,) in nats and log sum p^2 (R,), with
+        which WPO aligns its weights (arXiv 2406.11827); otherwise None and None.
     """
     chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
     statistics = hidden_RD.new_empty((2, len(hidden_RD)), dtype=torch.float32) if with_statistics else None
@@ -80,7 +80,7 @@ class _HeadLogProbs(torch.autograd.Function):
                 statistics_2R[0, start:stop] = -(logps_CV.exp() * logps_CV).sum(-1)
                 statistics_2R[1, start:stop] = (2 * logps_CV).logsumexp(-1)
             if expected_RD is not None:
-                probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()
+                probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()  # in place: logits are not needed any more
                 expected_RD[start:stop] = _matmul(probs_CV, weight_VD)
         ctx.save_for_backward(hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, expected_RD)
         ctx.row_starts, ctx.chunk_rows = row_starts, chunk_rows
@@ -90,11 +90,12 @@ class _HeadLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_T,) = grads
         hidden_RD, weight_VD, _, target_rows_T, target_ids_T, expected_RD = ctx.saved_tensors
+        # A row's second term is multiplied by the sum of its predictions' upstream gradients.
         grad_R = grad_T.new_zeros(len(hidden_RD)).index_add_(0, target_rows_T, grad_T)
         grad_hidden = grad_weight = grad_bias = None
         if expected_RD is not None:
-            wanted_TD = weight_VD[target_ids_T] * grad_T[:, None]
-            grad_hidden = expected_RD.mul(-grad_R[:, None]).index_add_(0, target_rows_T, wanted_TD)
+            targets_TD = weight_VD[target_ids_T] * grad_T[:, None]
+            grad_hidden = expected_RD.mul(-grad_R[:, None]).index_add_(0, target_rows_T, targets_TD)
             grad_hidden = grad_hidden.to(hidden_RD.dtype)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             grad_weight, grad_bias = _head_gradients(ctx, grad_T, grad_R)
@@ -102,6 +103,7 @@ class _HeadLogProbs(torch.autograd.Function):
 
 
 def _head_gradients(ctx: Any, grad_T: Tensor, grad_R: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Gradients of a trained head's weight and bias. The logits are recomputed, chunk by chunk."""
     hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, _ = ctx.saved_tensors
     grad_weight = torch.zeros_like(weight_VD, dtype=grad_T.dtype)
     grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_T.dtype)
@@ -123,7 +125,10 @@ def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tens
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` in b's precision, the result in float32 at least; CUDA keeps its float32 sums without rounding them."""
+    """``a @ b`` with operands in b's dtype and a result in float32 or better.
+
+    On CUDA ``out_dtype`` returns the kernel's float32 sums directly; a bfloat16 result would be rounded first.
+    """
     a = a.to(b.dtype)
     if b.dtype in (torch.float32, torch.float64):
         return a @ b

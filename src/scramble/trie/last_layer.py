@@ -1,9 +1,9 @@
-"""The last layer where it is needed: of its output only the positions that predict a scored token are ever read.
+"""Runs parts of the last decoder layer only at positions that predict a scored token; no other outputs are used.
 
-Its keys and values are needed everywhere; its query and output projections and its feed-forward part act on each
-position alone, so they run on the predicting positions and leave zeros elsewhere.
+Keys and values of the last layer are needed at all positions. Its query and output projections and its feed-forward
+part act on each position separately, so they run only on the predicting positions; their other outputs are zero.
 
-Shape suffixes: B rows, L tokens a row, R predicting positions.
+Shape suffixes: B rows, L tokens per row, R predicting positions.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Names in a decoder layer, in transformers' models and in Molmo; a layer with other names runs in full.
+# Module names in decoder layers of transformers and of Molmo. Modules with other names run at all positions.
 POSITION_WISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp", "attn_out", "ff_proj", "ff_out")
 
 
 def last_layer(decoder: nn.Module) -> nn.Module | None:
-    """The last layer of a decoder that keeps its layers in a list, else None."""
+    """The last layer of a decoder with a ModuleList of layers, else None."""
     layers = getattr(decoder, "layers", None) or getattr(decoder, "blocks", None)
     return layers[-1] if isinstance(layers, nn.ModuleList) else None
 
 
 @contextmanager
 def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
-    """While the block runs, the last layer works on ``rows_R`` (flat positions in B * L) where it may.
+    """Within the block, restrict the last layer to ``rows_R`` (flat positions in B * L) where possible.
 
-    A last layer that is checkpointed runs in full: its recomputation comes after the block has ended.
+    A last layer with gradient checkpointing is not restricted: it is recomputed after the block has ended, without the
+    hooks, and torch would find tensors of other shapes.
     """
     layer = last_layer(decoder)
     checkpointed = layer is not None and layer.training and getattr(layer, "gradient_checkpointing", False)
@@ -42,16 +43,21 @@ def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
 
 
 def _restrict(module: nn.Module, rows_R: Tensor, stack: ExitStack) -> None:
-    leading: list[torch.Size] = []
+    """Hook a module so that it receives only ``rows_R`` and its output is scattered into zeros of the full shape.
+
+    Hooks work for every family and with adapters inside the module. Copies of the families' forward methods would have
+    to follow every change in transformers.
+    """
+    leading: list[torch.Size] = []  # shapes of the inputs, from gather to scatter
 
     def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         (values,) = args
         leading.append(values.shape[:-1])
-        # One row of R positions: a mixture of experts unpacks (batch, length, width).
+        # One row of R positions, because mixture-of-experts layers unpack (batch, length, width).
         return (values.flatten(0, -2).index_select(0, rows_R)[None],)
 
     def scatter(module: nn.Module, args: Any, output: Any) -> Any:
-        # Some mixtures of experts return (states, router scores); nothing reads the scores.
+        # Some mixture-of-experts layers return (states, router scores); nothing uses the scores.
         states, others = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         shape = leading.pop()
         everywhere = states.new_zeros(shape.numel(), states.shape[-1])

@@ -1,7 +1,7 @@
 """The attention rule of a token trie: token q sees token k iff ``k <= q < end[k]``.
 
-The same rule keeps the tries of a row apart and lets padding see only itself. Families whose image tokens attend in
-both directions add the image block. Shape suffixes: B rows, L tokens a row, N blocks of a row.
+The rule also separates the tries of a row, and padding sees only itself. For families with two-way image blocks the
+tokens of a block additionally see each other. Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-FLEX_BLOCK = 128  # tokens; the block size of FlexAttention's kernels
+FLEX_BLOCK = 128  # tokens; FlexAttention's kernels work on blocks of this size
 
 
 def dense_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> Tensor:
-    """Boolean (B, 1, L, L), True where attention is allowed: the 4-D mask of scaled_dot_product_attention.
+    """The rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention; True where attention is allowed.
 
     Args:
         end_BL: index after the last descendant of each token.
-        block_BL: tokens with the same number see each other in both directions; -1 for none.
+        block_BL: tokens with the same number see each other in both directions; -1 for all other tokens.
     """
     index_L = torch.arange(end_BL.shape[1], device=end_BL.device)
     query_L1 = index_L[:, None]
@@ -33,10 +33,11 @@ def dense_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> Tensor:
 
 
 def block_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> BlockMask:
-    """The same rule as a FlexAttention BlockMask, found from the ends alone, without an L x L tensor.
+    """The same rule as a FlexAttention BlockMask, computed from the ends alone, without an L x L tensor.
 
-    Of two blocks of tokens, the later sees the earlier in full if its last token lies before the smallest end there,
-    and not at all if its first token lies at or after the largest.
+    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens. It is enough to compare blocks: a
+    later block of queries sees an earlier block of keys completely if its last token comes before the smallest end in
+    that block, and not at all if its first token comes at or after the largest end.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -50,6 +51,8 @@ def block_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> BlockMask:
     full_BNN = earlier_NN & (last_N1 < ends_BNk.amin(2)[:, None, :])
     some_BNN = own_NN | (earlier_NN & (first_N[:, None] < ends_BNk.amax(2)[:, None, :]))
     if block_BL is not None:
+        # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This can include
+        # blocks that share none; the rule below is then evaluated for nothing, which is slower but not wrong.
         members_BNk = torch.nn.functional.pad(block_BL, (0, padding), value=-1).unflatten(1, (-1, FLEX_BLOCK))
         low_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
         high_BN = members_BNk.amax(2)
@@ -75,7 +78,7 @@ def block_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> BlockMask:
 
 
 def _ordered(mask_BNN: Tensor) -> tuple[Tensor, Tensor]:
-    """FlexAttention's sparse form: for each row of blocks, how many are set and their indices first."""
+    """FlexAttention's sparse format: for each row, the number of set blocks, and all block indices, set ones first."""
     counts = mask_BNN.sum(-1, dtype=torch.int32)
     indices = mask_BNN.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
     return counts[:, None], indices[:, None].contiguous()

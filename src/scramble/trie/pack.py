@@ -1,6 +1,6 @@
-"""Several tries in one batch: bin packing, and the index tensors that the engine follows.
+"""Packs several tries into one batch: bin packing, and the index tensors that the engine uses.
 
-Shape suffixes: B rows of the batch, L tokens a row, F image features, R predicting nodes, T distinct predictions,
+Shape suffixes: B rows of the batch, L tokens per row, F image features, R predicting nodes, T distinct predictions,
 M scored tokens, Q sequences.
 """
 
@@ -19,13 +19,13 @@ from scramble.trie.build import TokenTrie, TrieError, build_trie
 
 @dataclass(frozen=True, slots=True)
 class TrieItem:
-    """Token sequences that share their images.
+    """Token sequences with the same images.
 
     Attributes:
-        sequences: token ids, prompt and completion together, image placeholders included.
-        scored: for each sequence, which tokens are to be scored.
-        images: what the processor yields for the images, or None. The same object in two items is encoded once.
-        item_id: named in errors.
+        sequences: token ids of prompt and completion, including image placeholders.
+        scored: for each sequence, a mask of the tokens to score.
+        images: the processor's output for the images, or None. An object that several items share is encoded once.
+        item_id: id for error messages.
     """
 
     sequences: Sequence[Sequence[int]]
@@ -36,26 +36,27 @@ class TrieItem:
 
 @dataclass(frozen=True, slots=True)
 class TrieBatch:
-    """Tries in rows, ready for one forward pass. Items and sequences are numbered in the order they were given.
+    """Tries in rows, ready for one forward pass. Items and sequences are numbered in the order of :func:`pack`'s input.
 
     Attributes:
         input_ids_BL: token ids, 0 in padding.
         position_ids_BL: depth of each token in its trie, 0 in padding.
-        end_BL: index in the row after the last descendant; padding attends to itself only.
-        block_BL: number of the item for tokens of a two-way image block, -1 elsewhere; None for causal families.
+        end_BL: index in the row after the last descendant; padding attends only to itself.
+        block_BL: index of the item for tokens of a two-way image block, -1 elsewhere; None for causal families.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
-        feature_source_F: the feature of each, in the concatenated features of all items.
+        feature_source_F: index of each position's feature in the concatenated features of all items.
         rows_R: flat positions whose next-token distribution is needed.
-        row_starts: R + 1 numbers, on the host: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
-        target_rows_T: the row of each prediction, ascending.
-        target_ids_T: its token id.
-        token_targets_M: the prediction of each scored token, sequence after sequence.
-        token_sequence_M: the sequence it belongs to.
-        num_sequences: sequences of each item.
-        num_features: image features that each item's sequences refer to.
-        images: images of each item.
-        item_ids: names of the items.
-        num_tokens: tokens in the rows, without padding.
+        row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. A tuple, because
+            the head slices by them and reading them from the GPU would synchronise.
+        target_rows_T: row of each prediction, ascending.
+        target_ids_T: token id of each prediction.
+        token_targets_M: index of each scored token's prediction, sequence by sequence.
+        token_sequence_M: index of each scored token's sequence.
+        num_sequences: number of sequences of each item.
+        num_features: number of image features of each item.
+        images: image inputs of each item.
+        item_ids: ids of the items.
+        num_tokens: number of tokens in all rows, without padding.
     """
 
     input_ids_BL: Tensor
@@ -78,15 +79,15 @@ class TrieBatch:
 
     @property
     def padding_fraction(self) -> float:
-        """Share of the batch's positions that hold no token, in [0, 1)."""
+        """Fraction of the batch's positions that are padding, in [0, 1)."""
         return 1.0 - self.num_tokens / self.input_ids_BL.numel()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrieBatch:
-        """The batch with all its tensors, images included, on ``device``."""
+        """Copy the batch, including images, to ``device``."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TrieBatch:
-        """The batch with all its tensors, images included, in page-locked memory."""
+        """Copy the batch, including images, to page-locked memory."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> TrieBatch:
@@ -120,19 +121,21 @@ def pack(
     share_rows: bool = True,
     tries: Sequence[TokenTrie] | None = None,
 ) -> TrieBatch:
-    """Lay the tries of ``items`` into rows.
+    """Build the tries of ``items`` and pack them into the rows of a batch.
 
     Args:
-        items: at least one.
+        items: at least one item.
         feature_tokens: see :class:`scramble.trie.backbone.Backbone`.
         block_tokens: likewise; empty for causal families.
-        vocab_size: rows of the output head; scored ids must lie below it. None leaves them unchecked.
-        row_tokens: tokens a row may hold; default the longest trie, which wastes no attention on other tries.
-        share_rows: whether short tries may share a row; False gives item b row b.
-        tries: the items' tries where they are built already.
+        vocab_size: rows of the output head; scored ids must be smaller. None skips the check.
+        row_tokens: maximum tokens per row. The default is the length of the longest trie: longer rows would spend
+            attention on pairs of tokens from different tries, which the mask excludes.
+        share_rows: whether short tries may share a row; False puts item b into row b.
+        tries: the items' tries, if they are already built.
 
     Raises:
-        TrieError: a trie that fits in no row, a scored id outside the head, and the errors of ``build_trie``.
+        TrieError: if a trie does not fit into a row, if a scored id is outside the head, and for the errors of
+            ``build_trie``.
     """
     if not items:
         raise TrieError("no items to pack")
@@ -146,13 +149,13 @@ def pack(
     bins = [[n] for n in range(len(items))]
     if share_rows:
         bins = assign_rows(lengths, row_length if row_tokens is None else row_tokens)
-    if row_tokens is not None:
+    if row_tokens is not None:  # row_tokens is a limit: do not pad beyond the fullest row
         row_length = max(sum(lengths[n] for n in members) for members in bins)
 
     num_rows = len(bins)
     input_ids = np.zeros((num_rows, row_length), np.int64)
     positions = np.zeros((num_rows, row_length), np.int64)
-    end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))
+    end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))  # padding sees itself
     block = np.full((num_rows, row_length), -1, np.int64)
     starts = np.zeros(len(items), np.int64)  # flat position of each item's first token
     for row, members in enumerate(bins):
@@ -161,11 +164,13 @@ def pack(
             trie, span = tries[n], slice(column, column + lengths[n])
             input_ids[row, span] = trie.ids
             positions[row, span] = trie.positions
-            end[row, span] = trie.end + column
+            end[row, span] = trie.end + column  # ends stay inside the trie, which separates the tries of a row
             block[row, span] = np.where(trie.block, n, -1)
             starts[n] = row * row_length + column
             column += lengths[n]
 
+    # Indices within a trie become indices within the batch: add the offset of the trie's first feature, prediction or
+    # token.
     feature_starts = _starts([trie.num_features for trie in tries])
     target_starts = _starts([len(trie.target_ids) for trie in tries])
     row_counts = np.concatenate([np.diff(trie.row_starts) for trie in tries])
@@ -192,7 +197,7 @@ def pack(
 
 
 def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Bin packing, first fit decreasing: the members of each row, none above ``row_tokens`` in all."""
+    """Pack lengths into rows of at most ``row_tokens`` by first-fit decreasing; returns the members of each row."""
     rows: list[list[int]] = []
     free: list[int] = []
     for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
@@ -208,8 +213,8 @@ def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: int | None) -> None:
     if row_tokens is not None and len(trie) > row_tokens:
         raise TrieError(
-            f"item {item.item_id!r}: {len(trie)} tokens do not fit in a row of {row_tokens}; raise trainer.row_tokens, "
-            "use fewer image tiles, or leave the item out"
+            f"item {item.item_id!r}: {len(trie)} tokens do not fit into a row of {row_tokens}; raise "
+            "trainer.row_tokens, use fewer image tiles, or leave the item out"
         )
     if vocab_size is not None and not 0 <= (worst := int(trie.target_ids.max())) < vocab_size:
         raise TrieError(

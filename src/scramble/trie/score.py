@@ -1,4 +1,4 @@
-"""Scoring without gradient: how likely is each of these token sequences to these images?"""
+"""Scores token sequences without gradient: log-probabilities of all sequences of a stream of items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scramble.trie.build import TokenTrie
 from scramble.trie.engine import block_tokens, encode_images, logprobs
 from scramble.trie.pack import TrieItem, build_item, pack
 
-WINDOW = 16  # items that are sorted by length together; their pixels are in memory together, too
+WINDOW = 16  # items that are sorted by length together, and whose pixels are in memory at the same time
 BATCH_TOKENS_CPU, BATCH_TOKENS_GPU = 1024, 8192
 
 
@@ -34,7 +34,7 @@ class SequenceScore:
 
     @property
     def mean(self) -> float:
-        """Mean log-probability a scored token, in nats."""
+        """Mean log-probability per scored token, in nats."""
         return self.sum / len(self.tokens)
 
 
@@ -51,11 +51,11 @@ def iter_scores(
     """Scores of every sequence of each item, streamed in order.
 
     Args:
-        backbone: the model taken apart; put it in evaluation mode first if it has dropout.
-        items: read ``window`` at a time; these are sorted by length and batched, to keep padding small.
-        batch_tokens: positions of a batch, padding included; a longer trie is a batch of its own. Default 1024 on a
-            CPU, where more only costs memory, and 8192 on a GPU.
-        window: items held in memory at a time.
+        backbone: the model's parts; put it into evaluation mode first if it has dropout.
+        items: items to score. ``window`` of them at a time are read, sorted by length and batched, to keep padding low.
+        batch_tokens: positions per batch, padding included; a longer trie forms its own batch. Default 1024 on a CPU,
+            where larger batches only cost memory, and 8192 on a GPU.
+        window: items in memory at a time.
 
     Raises:
         TrieError, NonFiniteError: see :func:`scramble.trie.engine.logprobs`.
@@ -92,7 +92,7 @@ def _score_batch(
 
 
 def _batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
-    """Items by falling length, as many together as fit in ``batch_tokens`` when padded to the longest."""
+    """Group items, sorted by decreasing length, into batches of at most ``batch_tokens`` positions with padding."""
     batches: list[list[int]] = []
     for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
         if not batches or lengths[batches[-1][0]] * (len(batches[-1]) + 1) > batch_tokens:

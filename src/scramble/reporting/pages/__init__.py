@@ -1,7 +1,7 @@
-"""Self-contained HTML pages: one file, no request to anywhere, every text escaped, light and dark.
+"""Self-contained HTML pages: one file without network requests, with all texts escaped, in light and dark mode.
 
-Pages extend ``base.html.j2``, which brings the style and a content security policy that refuses the network. Texts come
-from anywhere, so templates never mark one as safe.
+Pages extend ``base.html.j2``, which contains the style and a content security policy that forbids network requests.
+Texts are untrusted, so templates must never mark a text as safe.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PALETTE = (
     ("#c2345b", "#f57f9f"),
     ("#0d7fa5", "#5fc1e3"),
 )
-"""The methods' colours on light and on dark paper, the CSS variables ``--c0`` to ``--c7``; the first is the base's."""
+"""Colours of methods in light and dark mode, the CSS variables ``--c0`` to ``--c7``. The first is for the base."""
 
 
 def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> None:
-    """Render ``templates/name`` with ``values`` and write it to ``path`` (atomic)."""
+    """Render ``templates/name`` with ``values`` and write it to ``path`` atomically."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -46,7 +46,7 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
 
 
 def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
-    """A ``data:`` URL of an image of at most ``pixels`` a side; "" without an image. Small drawings stay lossless."""
+    """A ``data:`` URL of an image of at most ``pixels`` per side; "" without an image. Small images stay lossless."""
     if image is None:
         return ""
     small = upright_rgb(image)

@@ -1,4 +1,4 @@
-"""Texts with their changed words marked: by offsets, or by a word diff of two texts."""
+"""Marks the changed words of texts, by offsets or by a word diff of two texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TOKEN = re.compile(r"\w+|\W")
 
 
 def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
-    """The changed stretches of two texts by a word diff."""
+    """The changed spans of two texts, from a word diff."""
     first, second = list(_TOKEN.finditer(chosen)), list(_TOKEN.finditer(rejected))
     matcher = difflib.SequenceMatcher(a=[t[0] for t in first], b=[t[0] for t in second], autojunk=False)
 
@@ -28,7 +28,7 @@ def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
 
 
 def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:
-    """A text cut into stretches, each with whether it is marked; the template escapes them one by one."""
+    """Split a text into (part, is marked) tuples; the template escapes each part."""
     parts: list[tuple[str, bool]] = []
     at = 0
     for start, end in sorted(spans):
