@@ -111,14 +111,14 @@ def test_pickled_weights_are_refused_unread(model: Path, tmp_path: Path) -> None
     shutil.copytree(model, folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(ModelError, match=r"model keeps its weights as a pickle .* take a copy with safetensors"):
+    with pytest.raises(ModelError, match=r"model has its weights in pickle format .* use a copy with safetensors"):
         load_vlm(folder)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     settings = {"peft_type": "LORA", "r": 2, "target_modules": "q_proj", "base_model_name_or_path": str(model)}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(ModelError, match="adapter keeps its weights as a pickle"):
+    with pytest.raises(ModelError, match="adapter has its weights in pickle format"):
         load_vlm(model, adapter=adapter)
     assert not mark.exists()
 

@@ -8,15 +8,15 @@ import pytest
 
 from scramble.models.chat import answer
 from scramble.models.family import ModelError
-from scramble.models.loading import put_on_adapter
+from scramble.models.loading import load_adapter
 from scramble.models.vlm import VLM
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens=0: give a whole number of at least 1"),
-        ({"max_new_tokens": "abc"}, "max_new_tokens=abc: give a whole number"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0must be a whole number of at least 1"),
+        ({"max_new_tokens": "abc"}, "max_new_tokens=abcmust be a whole number"),
         ({"temperature": -1}, "temperature=-1: give 0"),
         ({"temperature": float("nan")}, "temperature=nan: give 0"),
         ({"temperature": "hot"}, "temperature=hot: give 0"),
@@ -30,4 +30,4 @@ def test_numbers_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_the_arms_folder_in_place_of_its_adapters(tmp_path) -> None:
     (tmp_path / "adapter").mkdir()
     with pytest.raises(ModelError, match=rf"there is no adapter at {tmp_path}: did you mean {tmp_path}/adapter\?"):
-        put_on_adapter(cast(Any, None), str(tmp_path))
+        load_adapter(cast(Any, None), str(tmp_path))

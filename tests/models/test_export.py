@@ -63,7 +63,7 @@ def test_another_type_is_named_in_the_config(tiny: Callable[[str], Path], tmp_pa
 
 def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is in use"):
+    with pytest.raises(StoreError, match="is not empty"):
         export(tiny("internvl"), tmp_path)
     with pytest.raises(ModelError, match="no adapter"):
         export(tiny("internvl"), tmp_path / "out", adapter=tmp_path / "absent")

@@ -39,7 +39,7 @@ def refused(folder: str | Path, **options: Any) -> str:
 
 def test_unknown_id_without_connection() -> None:
     message = refused("nobody/nothing", revision="abc")
-    assert "nobody/nothing (revision abc) could not be fetched" in message
+    assert "nobody/nothing (revision abc) could not be downloaded" in message
     assert "model.path=FOLDER" in message
 
 
@@ -53,7 +53,7 @@ def test_no_connection_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
     start = time.monotonic()
-    assert "nobody/nothing could not be fetched (no connection)" in refused("nobody/nothing")
+    assert "nobody/nothing could not be downloaded (no connection)" in refused("nobody/nothing")
     assert time.monotonic() - start < 10
 
 
@@ -69,8 +69,8 @@ def test_missing_folder(tmp_path: Path) -> None:
         (hub.GatedRepoError, "is gated: accept its terms at https://huggingface.co/a/b"),
         (hub.RepositoryNotFoundError, "the hub has no model a/b"),
         (hub.RevisionNotFoundError, "a/b has no revision 'v2'"),
-        (hub.LocalEntryNotFoundError, "could not be fetched"),
-        (hub.OfflineModeIsEnabled, "could not be fetched"),
+        (hub.LocalEntryNotFoundError, "could not be downloaded"),
+        (hub.OfflineModeIsEnabled, "could not be downloaded"),
         (hub.RemoteEntryNotFoundError, "lacks a file"),
     ],
 )
@@ -140,11 +140,11 @@ def test_weight_files(broken: Path) -> None:
     weights = broken / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
-    assert "model.safetensors is broken" in refused(broken)
+    assert "model.safetensors is damaged" in refused(broken)
     weights.write_bytes(b"")
-    assert "model.safetensors is broken" in refused(broken)
+    assert "model.safetensors is damaged" in refused(broken)
     weights.unlink()
-    assert "holds no model.safetensors" in refused(broken)
+    assert "has no model.safetensors" in refused(broken)
 
 
 def test_missing_shard(broken: Path) -> None:
@@ -171,10 +171,10 @@ def test_processor_of_another_family(broken: Path, tiny: Callable[[str], Path]) 
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny("llava") / name, broken / name)
     message = refused(broken)  # with torchvision, the missing video part is found first
-    assert "is not one of internvl" in message or "no whole processor" in message
+    assert "does not belong to internvl" in message or "no complete processor" in message
     (broken / "processor_config.json").unlink()
     (broken / "tokenizer.json").unlink()
-    assert "no whole processor" in refused(broken) or "is not one of internvl" in refused(broken)
+    assert "no complete processor" in refused(broken) or "does not belong to internvl" in refused(broken)
 
 
 def test_processor_of_another_model_of_the_family(broken: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tm
     for name, parameter in tuned.named_parameters():
         assert parameter.equal(again.model.get_parameter(name))
     message = refused(tiny("llava"), adapter=tmp_path)
-    assert "does not fit" in message and str(tmp_path) in message
+    assert "does not match" in message and str(tmp_path) in message
 
 
 @pytest.fixture
@@ -226,17 +226,17 @@ def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path
     ("file", "content", "words"),
     [
         ("adapter_model.safetensors", None, "has no adapter_model.safetensors"),
-        ("adapter_model.safetensors", b"", "adapter_model.safetensors is broken"),
-        ("adapter_model.safetensors", b"half", "adapter_model.safetensors is broken"),
-        ("adapter_config.json", None, "holds no adapter_config.json"),
+        ("adapter_model.safetensors", b"", "adapter_model.safetensors is damaged"),
+        ("adapter_model.safetensors", b"half", "adapter_model.safetensors is damaged"),
+        ("adapter_config.json", None, "has no adapter_config.json"),
         ("adapter_config.json", b"", "adapter_config.json is not JSON"),
         ("adapter_config.json", b'{"peft_type": "LO', "adapter_config.json is not JSON"),
         ("adapter_config.json", b"\xff\xfe\x00", "adapter_config.json is not JSON"),
-        ("adapter_config.json", b"[]", "holds no JSON object"),
-        ("adapter_config.json", b"{}", "names no peft_type"),
+        ("adapter_config.json", b"[]", "is not a JSON object"),
+        ("adapter_config.json", b"{}", "has no peft_type"),
         ("adapter_config.json", b'{"peft_type": "NOTHING"}', "there is no adapter at"),
-        ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "does not fit"),
-        ("adapter_config.json", b'{"peft_type": "LORA", "r": 4, "target_modules": "nothing"}', "does not fit"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "does not match"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "r": 4, "target_modules": "nothing"}', "does not match"),
     ],
 )
 def test_a_broken_adapter_is_named(
@@ -251,7 +251,7 @@ def test_a_broken_adapter_is_named(
     assert words in message and str(adapter) in message
 
 
-@pytest.mark.parametrize(("layers", "words"), [(5, "missing from its weights"), (3, "have no place in the model")])
+@pytest.mark.parametrize(("layers", "words"), [(5, "missing from its weights"), (3, "the model lacks")])
 def test_adapter_of_a_deeper_or_shallower_base(layers: int, words: str, adapter: Path, tmp_path: Path) -> None:
     from scramble.models.tiny import save_tiny
 
@@ -263,9 +263,9 @@ def test_adapter_of_a_deeper_or_shallower_base(layers: int, words: str, adapter:
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("config.json", b"[]", "holds no JSON object"),
+        ("config.json", b"[]", "is not a JSON object"),
         ("config.json", b"\xff\xfe\x00", "is not JSON"),
-        ("config.json", b'{"model_type": "clip"}', "no family serves"),
+        ("config.json", b'{"model_type": "clip"}', "are not supported"),
         ("config.json", b'{"model_type": ["internvl"]}', "no model_type"),
         ("config.json", b'{"model_type": "internvl", "text_config": 3}', "config.json of"),
         ("config.json", b'{"model_type": "internvl", "quantization_config": "nf4"}', "quantised checkpoint"),
@@ -309,7 +309,7 @@ def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_llava_does_not_tile(tiny: Callable[[str], Path]) -> None:
-    assert "llava does not cut images into tiles" in refused(tiny("llava"), max_tiles=4)
+    assert "llava does not divide images into tiles" in refused(tiny("llava"), max_tiles=4)
 
 
 def test_versions() -> None:
@@ -322,7 +322,7 @@ def test_versions() -> None:
 
 def test_model_types() -> None:
     assert family_of("internvl").name == "internvl"
-    with pytest.raises(ModelError, match="no family is called"):
+    with pytest.raises(ModelError, match="there is no family"):
         family_named("clip")
 
 

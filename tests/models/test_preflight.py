@@ -91,5 +91,5 @@ def test_larger_jobs_need_more(tiny: Callable[[str], Path]) -> None:
 
 
 def test_an_id_that_cannot_be_fetched() -> None:
-    with pytest.raises(ModelError, match="could not be fetched"):
+    with pytest.raises(ModelError, match="could not be downloaded"):
         preflight("nobody/nothing")

@@ -20,12 +20,12 @@ def test_sizes(tmp_path: Path) -> None:
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no size depth; it has image_size, patch_size"):
         save_tiny("internvl", tmp_path, ["a circle"], depth=2)
-    with pytest.raises(ModelError, match="there is one of internvl, llava"):
+    with pytest.raises(ModelError, match="choose one of internvl, llava"):
         save_tiny("qwen_vl", tmp_path, ["a circle"])
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(ModelError, match="holds something already"):
+    with pytest.raises(ModelError, match="is not empty"):
         save_tiny("internvl", tmp_path, ["a circle"])
     assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]

@@ -166,7 +166,7 @@ def test_bad_settings_get_one_clear_message(
             ("data=world_tiny", "model=internvl3_1b", "model.path=nobody/nothing"),
             "'hf download nobody/nothing",
         ),
-        ("train", ("data=world_tiny", "model=internvl3_1b", "model.path={tmp}"), "holds no config.json"),
+        ("train", ("data=world_tiny", "model=internvl3_1b", "model.path={tmp}"), "has no config.json"),
         (
             "generate",
             ("data=world_tiny", "pairs=cot", "engine@pairs.engine=vllm", "pairs.engine.path={tmp}/absent"),

@@ -1,4 +1,4 @@
-"""Model families behind one small interface."""
+"""Model families with a common interface."""
 
 from __future__ import annotations
 

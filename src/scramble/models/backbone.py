@@ -1,4 +1,4 @@
-"""A model taken apart for the trie engine: :class:`scramble.trie.backbone.Backbone` for every family."""
+"""Implements :class:`scramble.trie.backbone.Backbone` for all families."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FamilyBackbone:
         self.bidirectional_images = bool(self.block_tokens)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """One tower and projector pass over all images; for each prompt its features (F_i, D) in token order."""
+        """Run tower and projector once over all images; return each prompt's features (F_i, D) in token order."""
         if not images:
             return []
         device = next(self.vision[0].parameters()).device

@@ -1,4 +1,4 @@
-"""Try a model out: one answer about an image."""
+"""Chat with a model: generates one answer about images."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def answer(
         vlm: the model, with or without adapter.
         text: the user's turn.
         images: of any mode and size, upright or EXIF-rotated.
-        max_new_tokens: most tokens of the answer.
-        temperature: 0 takes the likeliest token at each step.
-        seed: of the sampling, where ``temperature`` is above 0.
+        max_new_tokens: maximum number of tokens of the answer.
+        temperature: 0 selects the most likely token at each step.
+        seed: seed for sampling, if ``temperature`` is above 0.
 
     Raises:
-        ModelError: a number of tokens or a temperature that cannot be.
+        ModelError: if the number of tokens or the temperature is invalid.
     """
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ModelError(f"max_new_tokens={max_new_tokens}: give a whole number of at least 1")
+        raise ModelError(f"max_new_tokens={max_new_tokens} must be a whole number of at least 1")
     if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
-        raise ModelError(f"temperature={temperature}: give 0 (the likeliest tokens) or a positive number")
+        raise ModelError(f"temperature={temperature} must be 0 (most likely tokens) or a positive number")
     family, processor = vlm.family, vlm.processor
     inputs = family.generation_inputs(family.encode_prompt(processor, text, images), vlm.model)
     if seed is not None:

@@ -1,8 +1,8 @@
-"""Text that a tokenizer would not read as text: end of turn, role markers, image placeholders.
+"""Finds control tokens in texts: end of turn, role markers, image placeholders.
 
-A tokenizer turns the characters ``<|im_end|>`` into the one id that ends a turn, wherever they stand. In an answer that
-is an end of turn in mid-answer, in a question a forged turn. No option of the tokenizers makes plain text of all of
-them, so such texts are refused.
+A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer this
+would end the turn early; in a question it would forge a turn. The tokenizers have no option that treats all such tokens
+as plain text, so texts that contain them are refused.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
-# Reasoning models write these two themselves, as text that is shown; tokenizers list them as added, not as special.
+# Reasoning models write these two as visible text. Tokenizers list them as added tokens, but not as special tokens.
 REASONING = frozenset({"<think>", "</think>"})
-# Added tokens that are no special ones may be ordinary words or runs of spaces (Gemma, OLMo): only markup is control.
+# Added tokens that are not special can be ordinary words or runs of spaces (Gemma, OLMo); only markup is control.
 MARKUP = re.compile(r"[<>\[\]{}|]")
 
 _PATTERNS: WeakKeyDictionary[Any, re.Pattern[str] | None] = WeakKeyDictionary()
 
 
 def control_tokens(processor: Any) -> frozenset[str]:
-    """Texts of all control tokens: the tokenizer's special and added tokens, and the processor's placeholders.
+    """Texts of all control tokens: special and added tokens of the tokenizer, and placeholders of the processor.
 
     Args:
-        processor: a processor, or a tokenizer alone.
+        processor: a processor or a tokenizer.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
     special = set(tokenizer.all_special_tokens)
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special.update(str(token) for token in added if token.special)
-    found = special | {str(token) for token in added if MARKUP.search(str(token)) and str(token) not in REASONING}
-    # A processor replaces its placeholders in the string, whether or not they are tokens.
-    named = vars(processor) if processor is not tokenizer else {}
-    found.update(str(value) for name, value in named.items() if name.endswith(("_token", "_tag")) and value)
-    return frozenset(token for token in found if token.strip())
+    tokens = special | {str(token) for token in added if MARKUP.search(str(token)) and str(token) not in REASONING}
+    # A processor replaces its placeholders in the string even if they are not tokens.
+    attributes = vars(processor) if processor is not tokenizer else {}
+    tokens.update(str(value) for name, value in attributes.items() if name.endswith(("_token", "_tag")) and value)
+    return frozenset(token for token in tokens if token.strip())
 
 
 def find_control_token(processor: Any, text: str) -> str | None:
-    """The first control token in a text, the longest of those that begin there; None if there is none."""
+    """The first control token in a text (the longest one at that position), or None."""
     if processor not in _PATTERNS:
         tokens = sorted(control_tokens(processor), key=len, reverse=True)
         _PATTERNS[processor] = re.compile("|".join(map(re.escape, tokens))) if tokens else None

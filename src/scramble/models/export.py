@@ -1,4 +1,4 @@
-"""A tuned model as a plain Hugging Face folder: adapter merged, the base's own file names and processor files."""
+"""Exports a tuned model as a Hugging Face folder, with a merged adapter and the base model's other files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scramble.models.hub import explain, is_folder
 from scramble.models.loading import load_vlm, quiet
 from scramble.storage.files import StoreError, write_json
 
-# What a released model ships beside its weights; anything else in a folder stays where it is.
+# Files of a released model other than its weights. Any other file in a model's folder is not copied.
 SHIPPED = (
     "config.json",
     "generation_config.json",
@@ -40,24 +40,24 @@ def export(
     dtype: str = "auto",
     max_shard_size: str = "5GB",
 ) -> Path:
-    """Write the model of ``path`` with ``adapter`` merged in to the folder ``out``, loadable like its base.
+    """Write the model of ``path``, with ``adapter`` merged, to the folder ``out``, which can be loaded like the base.
 
-    Weights keep the base's tensor names; config, tokenizer and processor files are the base's, byte for byte, so that
-    whatever loads the base (transformers, vLLM) loads the result. ``export.json`` says what was merged into what.
+    Tensors have the same names as in the base, and config, tokenizer and processor files are copied unchanged, so that
+    any library that loads the base (transformers, vLLM) can load the result. ``export.json`` records base and adapter.
 
     Args:
         path, revision, adapter: see :func:`scramble.models.load_vlm`.
-        out: a folder that does not exist or is empty; it appears when all is written.
-        dtype: of the written weights, ``auto`` for the base's.
-        max_shard_size: weights above it are split over several files.
+        out: a folder that does not exist or is empty. It is created when all files are written.
+        dtype: dtype of the written weights; ``auto`` keeps the base's.
+        max_shard_size: larger weights are split into several files.
 
     Raises:
-        ModelError: as ``load_vlm``.
-        StoreError: ``out`` holds something, or cannot be written.
+        ModelError: see ``load_vlm``.
+        StoreError: if ``out`` is not empty or cannot be written.
     """
     out, path = Path(out), str(path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out} is in use: choose another folder (out=...) or empty it")
+        raise StoreError(f"{out} is not empty: choose another folder (out=...) or empty it")
     vlm = load_vlm(path, revision=revision, dtype=dtype, adapter=adapter)
     model = vlm.model.merge_and_unload() if adapter is not None else vlm.model
     base = base_folder(path, revision)
@@ -69,9 +69,8 @@ def export(
                 model.save_pretrained(folder, max_shard_size=max_shard_size)
             if dtype == "auto":
                 copy_shipped(base, folder)
-            else:  # the base's config names its own type
-                kept = folder / "config.json"
-                copy_shipped(base, folder, leave=(kept.name,))
+            else:  # keep the saved config, because the base's config has the base's dtype
+                copy_shipped(base, folder, leave=("config.json",))
             record = {"base": path, "revision": revision, "adapter": None if adapter is None else str(adapter)}
             write_json(folder / "export.json", record)
             if out.exists():
@@ -83,7 +82,7 @@ def export(
 
 
 def base_folder(path: str, revision: str | None) -> Path:
-    """The local folder of a model: itself, or its snapshot in the hub's cache."""
+    """The local folder of a model: the given folder, or the snapshot in the hub's cache."""
     if is_folder(path):
         return Path(path)
     from huggingface_hub import snapshot_download
@@ -95,9 +94,9 @@ def base_folder(path: str, revision: str | None) -> Path:
 
 
 def copy_shipped(base: Path, folder: Path, leave: tuple[str, ...] = ()) -> None:
-    """Copy what a released model ships beside its weights; ``leave`` names files to keep as they are in ``folder``."""
+    """Copy the files of a released model other than its weights; files in ``leave`` are not copied."""
     files = [file for pattern in SHIPPED for file in sorted(base.glob(pattern)) if file.name not in leave]
     if not any(file.name == "tokenizer_config.json" for file in files):
-        raise ModelError(f"{base} holds no tokenizer: it is not a whole model")
+        raise ModelError(f"{base} has no tokenizer: it is not a complete model")
     for file in files:
         shutil.copyfile(file, folder / file.name)

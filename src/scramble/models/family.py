@@ -1,7 +1,7 @@
-"""What the project knows about one model family: prompts, token counts, and the model taken apart.
+"""The interface of a model family: loading, prompts, token counts, and the parts of the model.
 
-A family is one file with a subclass of :class:`Family`; :mod:`scramble.models.families.registry` lists them.
-Everything else in the project (trie, trainer, evaluation) speaks to this interface and never to a model class.
+A family is a subclass of :class:`Family` in its own file; :mod:`scramble.models.families.registry` lists all families.
+The rest of the project (trie, trainer, evaluation) uses this interface and no model class.
 
 Shape legend: B batch, L tokens, D decoder width, F features of one prompt, T tiles of one prompt.
 """
@@ -24,34 +24,34 @@ from scramble.trie.backbone import ImageInputs
 
 
 class ModelError(ValueError):
-    """A model, processor or adapter that cannot be used. The message names the culprit and the way out."""
+    """A model, processor or adapter that cannot be used. The message names the cause and says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as the decoder reads it: token ids with image placeholders expanded, and what the tower reads."""
+    """An encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower."""
 
     input_ids: list[int]
     images: ImageInputs | None = None
 
 
 class Family:
-    """One model family. Subclasses set the facts and override what differs.
+    """One model family. Subclasses set the attributes and override methods that differ.
 
-    The defaults serve native transformers models whose processor expands image placeholders in a chat template and
-    whose image features take the place of the placeholders' embeddings.
+    The defaults work for native transformers models whose processor expands image placeholders in a chat template and
+    whose image features replace the placeholders' embeddings.
 
     Attributes:
         name: the family's name in configs and reports.
-        model_types: the ``config.model_type`` values it serves.
+        model_types: values of ``config.model_type`` of this family.
         language_model, head: module paths in the unwrapped model.
         vision: module paths of tower and projector.
-        lora_targets: regular expression of the linear layers that LoRA may touch, anchored on the language model
-            (PEFT matches it against the whole module name).
+        lora_targets: regular expression of the linear layers that get a LoRA adapter by default; PEFT matches it with
+            whole module names, so it must include the path of the language model.
         minimum, below: versions of transformers that have the family's native classes: minimum <= version < below.
         combine: see :class:`scramble.trie.backbone.Backbone`.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
-        image_options: what is done to an image before the family's own preprocessing.
+        image_options: preprocessing of an image before the family's own preprocessing.
     """
 
     name: str = ""
@@ -77,39 +77,41 @@ class Family:
         return AutoProcessor.from_pretrained(path, revision=revision)
 
     def check_processor(self, processor: Any, config: Any) -> None:
-        """Raises ModelError if the processor was made for another model."""
-        ours, theirs = self.feature_tokens(config), getattr(processor, "image_token_id", None)
-        if theirs is not None and theirs not in ours:
+        """Raise ModelError if the processor belongs to another model."""
+        expected, token = self.feature_tokens(config), getattr(processor, "image_token_id", None)
+        if token is not None and token not in expected:
             raise ModelError(
-                f"the processor ({type(processor).__name__}) marks images with token {theirs}, the model expects "
-                f"{sorted(ours)}: it belongs to another model; use the processor saved with the model"
+                f"the processor ({type(processor).__name__}) marks images with token {token}, the model expects "
+                f"{sorted(expected)}: it belongs to another model; use the processor saved with the model"
             )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Let an image be cut into at most ``max_tiles`` tiles. Raises ModelError if the family does not tile."""
-        raise ModelError(f"{self.name} does not cut images into tiles: remove model.max_tiles={max_tiles}")
+        """Limit the number of tiles per image. Raises ModelError if the family does not tile images."""
+        raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
 
     def max_length(self, config: Any) -> int:
-        """The longest sequence in tokens, image tokens included, that the decoder has positions for and, where its
-        attention reaches back through a window only, that fits in the window."""
+        """The maximum sequence length in tokens, image tokens included.
+
+        The decoder must have positions for it, and it must fit into the sliding attention window if there is one.
+        """
         text = config.get_text_config()
         return min(int(text.max_position_embeddings), attention_window(text) or sys.maxsize)
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
     def messages(self, text: str, num_images: int) -> list[dict[str, Any]]:
-        """One user turn in the chat-template form: images, then text."""
+        """One user turn in chat-template format: images, then text."""
         content: list[dict[str, Any]] = [{"type": "image"} for _ in range(num_images)]
         return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
-        """The user turn and the opening of the assistant's turn, image placeholders not yet expanded."""
+        """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
         return processor.apply_chat_template(
             self.messages(text, num_images), tokenize=False, add_generation_prompt=True
         )
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """What the chat template puts after the prompt when the assistant says ``text``: text and end of turn."""
+        """The text that the chat template appends to the prompt for the answer ``text``, including the end of turn."""
         messages = self.messages("", 0)
         opened = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
@@ -117,14 +119,14 @@ class Family:
         if not whole.startswith(opened):
             raise ModelError(
                 f"{self.name}: the chat template's generation prompt is not a prefix of a whole conversation, so "
-                "prompt and completion cannot be told apart; use a processor with another chat template"
+                "prompt and completion cannot be separated; use a processor with another chat template"
             )
         return whole[len(opened) :]
 
     def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
-        """Ids of the prompt and the tower's inputs for its images.
+        """Token ids of a prompt and the tower's inputs for its images.
 
-        Images may be of any Pillow mode and size. Raises ModelError as :meth:`check_text` does.
+        Images may have any Pillow mode and size. Raises ModelError, see :meth:`check_text`.
         """
         self.check_text(processor, text)
         rendered = self.render_prompt(processor, text, len(images))
@@ -139,55 +141,55 @@ class Family:
         return Prompt(input_ids, tensors if images else None)
 
     def encode_completion(self, processor: Any, text: str) -> list[int]:
-        """Ids of the assistant's text and end of turn, tokenised apart from the prompt.
+        """Token ids of the assistant's text and end of turn, tokenised separately from the prompt.
 
-        The same cut as TRL's ``DataCollatorForVisionPreference``, so that ids agree with it. Raises ModelError as
-        :meth:`check_text` does.
+        TRL's ``DataCollatorForVisionPreference`` also tokenises them separately, so the ids are the same. Raises
+        ModelError, see :meth:`check_text`.
         """
         self.check_text(processor, text)
         tokenizer = processor.tokenizer
         return list(tokenizer(self.render_completion(processor, text), add_special_tokens=False)["input_ids"])
 
     def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
-        """Length in tokens of the prompt with images of the given (height, width), from the sizes alone."""
+        """Length in tokens of a prompt with images of the given (height, width); no image is needed."""
         unexpanded = self.unexpanded_ids(processor, text, len(sizes))
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
     def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
-        """Ids of the prompt with one placeholder per image. Raises ModelError as :meth:`check_text` does."""
+        """Token ids of a prompt with one placeholder per image. Raises ModelError, see :meth:`check_text`."""
         self.check_text(processor, text)
         rendered = self.render_prompt(processor, text, num_images)
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Tokens that each image of the given (height, width) takes in a prompt, start and end tokens included."""
+        """Number of tokens of each image of the given (height, width), including start and end tokens."""
         if not sizes:
             return []
-        usable = [list(self.image_options.size(size)) for size in sizes]
-        return list(processor._get_num_multimodal_tokens(image_sizes=usable)["num_image_tokens"])
+        image_sizes = [list(self.image_options.size(size)) for size in sizes]
+        return list(processor._get_num_multimodal_tokens(image_sizes=image_sizes)["num_image_tokens"])
 
     def image_keys(self, processor: Any) -> frozenset[str]:
-        """The processor's outputs that the tower reads."""
+        """Names of the processor's outputs that are inputs of the tower."""
         return frozenset(processor.image_processor.model_input_names)
 
     def check_text(self, processor: Any, text: str) -> None:
-        """Raises ModelError if a prompt or an answer holds the text of a control token, see :mod:`control_tokens`."""
+        """Raise ModelError if a prompt or an answer contains a control token, see :mod:`control_tokens`."""
         token = find_control_token(processor, text)
         if token is not None:
-            start = max(0, text.index(token) - 30)  # the token is shown, whatever the text's length
+            start = max(0, text.index(token) - 30)  # show the part of a long text that contains the token
             raise ModelError(
                 f"the text contains {token!r}, which {self.name} reads as a control token or image placeholder and not "
                 f"as text: {text[start : start + 80]!r}"
             )
 
-    # ----------------------------------------------------------------------------------------- the model taken apart
+    # -------------------------------------------------------------------------------------------- parts of the model
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
         """Ids of the tokens that receive image features."""
         return frozenset({int(config.image_token_id)})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Ids of the image tokens that attend to each other in both directions; none in causal families."""
+        """Ids of the image tokens that attend to each other in both directions; empty for causal families."""
         return frozenset()
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
@@ -200,7 +202,7 @@ class Family:
     def hidden(
         self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
     ) -> Tensor:
-        """Last hidden states (B, L, D) of the decoder; ``cache`` holds earlier keys and values and takes the new."""
+        """Last hidden states (B, L, D) of the decoder. ``cache`` has earlier keys and values and receives new ones."""
         language_model = model.get_submodule(self.language_model)
         self.check_window(language_model.config, position_ids)
         mask = self.as_model_mask(language_model, attention_mask, inputs_embeds.dtype)
@@ -214,14 +216,15 @@ class Family:
         return output.last_hidden_state
 
     def as_model_mask(self, language_model: Any, attention_mask: object, dtype: torch.dtype) -> object:
-        """The mask as the attention kernel wants it: eager attention adds it to the scores, the others select.
+        """Convert a mask for the attention implementation: eager attention adds the mask to the scores, others need a
+        Boolean mask or a BlockMask.
 
         Raises:
-            ModelError: for FlashAttention 2, which takes no mask.
+            ModelError: for FlashAttention 2, which does not support masks.
         """
         if language_model.config._attn_implementation.startswith("flash_attention"):
             raise ModelError(
-                "FlashAttention takes no mask, so it cannot follow a trie: set model.attn_implementation to sdpa, or "
+                "FlashAttention does not support masks, which a trie needs: set model.attn_implementation to sdpa, or "
                 "to flex_attention on a GPU"
             )
         if language_model.config._attn_implementation == "eager" and isinstance(attention_mask, Tensor):
@@ -230,15 +233,16 @@ class Family:
         return attention_mask
 
     def check_window(self, config: Any, position_ids: Tensor) -> None:
-        """Raises ModelError if a token at these positions (from 0) could see beyond the decoder's attention window.
+        """Raise ModelError if a sequence with these positions (from 0) is longer than the decoder's attention window.
 
-        The trie's masks come ready-made and know of no window; they are exact as long as the window covers all.
+        The trie's mask replaces the model's own mask and does not include the window. The result is exact only if the
+        window covers the whole sequence.
         """
         window = attention_window(config.get_text_config())
         if window is not None and (length := int(position_ids.max()) + 1) > window:
             raise ModelError(
                 f"{self.name}: a sequence of {length} tokens is longer than the decoder's sliding window ({window}), "
-                "which a trie's mask does not follow: use shorter texts or fewer image tiles (model.max_tiles)"
+                "which a trie's mask does not include: use shorter texts or fewer image tiles (model.max_tiles)"
             )
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
@@ -253,17 +257,17 @@ class Family:
 
 
 def attention_window(config: Any) -> int | None:
-    """How many tokens back, itself included, a decoder's token sees in its most short-sighted layer; None: all.
+    """The smallest attention window of a decoder's layers in tokens; None if all layers have full attention.
 
-    Configurations say it in two ways: ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma); where the
-    class does not declare it, ``sliding_window`` holds for all layers, whatever else the file says (Mistral, Mixtral,
-    Phi3, Qwen3-MoE). ``use_sliding_window`` and ``max_window_layers`` are worked into these two by the classes.
+    Configurations define it in two ways. ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma). If the
+    configuration class does not declare ``layer_types``, ``sliding_window`` applies to all layers (Mistral, Mixtral,
+    Phi3, Qwen3-MoE). The classes convert ``use_sliding_window`` and ``max_window_layers`` into these two fields.
 
     Args:
-        config: of the language model.
+        config: configuration of the language model.
 
     Raises:
-        ModelError: for layers that follow no attention mask at all (recurrent ones, say).
+        ModelError: for layers that do not use an attention mask, such as recurrent layers.
     """
     sliding = getattr(config, "sliding_window", None)
     layer_types = getattr(config, "layer_types", None) if hasattr(type(config), "layer_types") else None
@@ -276,7 +280,7 @@ def attention_window(config: Any) -> int | None:
         reach = {"sliding_attention": sliding, "chunked_attention": getattr(config, "attention_chunk_size", None)}
         if kind not in reach:
             raise ModelError(
-                f"a {config.model_type} decoder has layers of type {kind}, which a trie's mask cannot steer: it cannot "
+                f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask: it cannot "
                 "be trained or scored here; choose a decoder with full attention"
             )
         if length := reach[kind]:

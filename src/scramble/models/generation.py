@@ -1,9 +1,9 @@
-"""Generation for several prompts (or samples of one) on the same images, whose shared beginning is read once.
+"""Generation for several prompts (or several samples of one prompt) on the same images; common prefixes are shared.
 
-The prompts of an image set are one trie in one row, laid out and masked as for scoring, and every step appends one
-token per prompt. It sees the ancestors of its prompt's last node and its own answer, and its position is its depth, so
-each prompt gets exactly what it would get alone, while shared tokens, image features and their keys and values exist
-once. Rows of several image sets are batched and padded to the right.
+The prompts of an image set form one trie in one row, with the same layout and mask as for scoring. Every step appends
+one token per prompt. The token sees the ancestors of its prompt's last node and its own answer, and its position is its
+depth, so that each prompt gets the same result as alone. Shared tokens, image features and their keys and values are
+stored once. Rows of several image sets are batched and padded on the right.
 
 Shape legend: B rows, L tokens of the tries, Q prompts of a row, K keys so far, D width, V vocabulary.
 """
@@ -25,19 +25,20 @@ from scramble.trie.mask import dense_mask
 from scramble.trie.pack import TrieBatch, TrieItem, pack
 
 Pick = Callable[[Tensor], Tensor]
-"""Logits (B, Q, V) of the prompts of each row -> the token of each (B, Q)."""
+"""Function from the logits (B, Q, V) of the prompts of each row to their tokens (B, Q)."""
 
 
 @torch.no_grad()
 def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
-    """Greedy continuations of prompts, grouped by image set (one batch row a group).
+    """Generate greedy continuations of prompts, grouped by image set (one batch row per group).
 
     Args:
+        vlm: the model.
         groups: the prompts of each image set; all prompts of a group share one object of image inputs.
-        limits: most new tokens of each prompt.
+        limits: maximum number of new tokens of each prompt.
 
     Returns:
-        Decoded text of each prompt, without special tokens and surrounding space.
+        The decoded text of each prompt, without special tokens and outer whitespace.
     """
     tokenizer = vlm.processor.tokenizer
     ids = generate_ids(vlm, groups, limits)
@@ -48,9 +49,9 @@ def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequ
 def generate_ids(
     vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
 ) -> list[list[list[int]]]:
-    """As :func:`generate`, as token ids without the token that ended them; ``pick`` samples, None is greedy.
+    """As :func:`generate`, but returns token ids without the stop token. ``pick`` selects tokens; None is greedy.
 
-    A prompt may stand in its group several times, once a sample: the samples part with their first token.
+    A group may contain the same prompt several times, once per sample; the samples share the prompt's tokens.
     """
     pick = pick or (lambda logits_BQV: logits_BQV.argmax(-1))
     from transformers import DynamicCache
@@ -63,7 +64,7 @@ def generate_ids(
     cache = DynamicCache()
     hidden_BLD = backbone.decode(embed(backbone, batch, features), mask_B1LL, batch.position_ids_BL, cache)
 
-    # The node that ends each prompt is the one that predicts its answer's first token.
+    # The last node of each prompt predicts the first token of its answer.
     length, width = hidden_BLD.shape[1:]
     last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % length
     last_BQ = pad_sequence(last_Q.split([len(group) for group in groups]), batch_first=True)
@@ -75,21 +76,21 @@ def generate_ids(
     live = [[limit > 0 for limit in group] for group in limits]
     while True:
         token_BQ = pick(backbone.head(hidden_BQD))
-        _take(token_BQ.tolist(), new, live, limits, stops)
+        _append(token_BQ.tolist(), new, live, limits, stops)
         if not any(map(any, live)):
             return new
-        # The step's tokens see what the end of their prompt sees and their own answer: one more column per prompt.
+        # The new tokens see what the end of their prompt sees, and their own answer: add one column per prompt.
         mask_BQK = torch.cat([mask_BQK, own_BQQ], dim=2)
         hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), mask_BQK[:, None], depth_BQ, cache)
         depth_BQ = depth_BQ + 1
 
 
 def stop_tokens(vlm: VLM) -> frozenset[int]:
-    """Ids that end an answer: the generation config's, the tokenizer's, and the chat template's end of turn."""
+    """Ids that end an answer: those of generation config and tokenizer, and the chat template's end of turn."""
     tokenizer = vlm.processor.tokenizer
     config = getattr(vlm.backbone.model, "generation_config", None)
-    given = getattr(config, "eos_token_id", None)
-    stops = set(given if isinstance(given, (list, tuple)) else [given])
+    eos = getattr(config, "eos_token_id", None)
+    stops = set(eos if isinstance(eos, (list, tuple)) else [eos])
     stops.add(tokenizer.eos_token_id)
     answer = vlm.family.encode_completion(vlm.processor, "yes")
     special = set(tokenizer.all_special_ids)
@@ -98,7 +99,7 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
 
 
 def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: int) -> TrieBatch:
-    """The trie of each group in a row of its own; ``end``, the id of a stop, takes the place of the unknown answers."""
+    """The trie of each group in its own row. ``end``, a stop token, is a dummy for the answers, which are unknown."""
     items = [
         TrieItem(
             [[*prompt.input_ids, end] for prompt in group],
@@ -111,14 +112,14 @@ def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: i
     return pack(items, feature_tokens=backbone.feature_tokens, block_tokens=blocks, share_rows=False)
 
 
-def _take(
+def _append(
     tokens: list[list[int]],
     new: list[list[list[int]]],
     live: list[list[bool]],
     limits: Sequence[Sequence[int]],
     stops: frozenset[int],
 ) -> None:
-    """Keep the step's tokens of the live prompts and mark those that end."""
+    """Append the step's tokens to the answers of unfinished prompts, and mark prompts that end."""
     for b, row in enumerate(live):
         for q, alive in enumerate(row):
             if not alive:

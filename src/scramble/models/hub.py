@@ -1,4 +1,4 @@
-"""Where a model comes from: its config before anything heavy is loaded, and clear words for what can go wrong."""
+"""Finds models in folders and on the hub: reads configs, checks files, and explains errors in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from scramble.models.family import ModelError
 
-# Hub ids whose repositories need code of their own, and the ids with native classes. None: there is no native one.
+# Hub ids that need remote code, and the ids of the same models with native classes (None: there are none).
 REMOTE_CODE: tuple[tuple[str, str | None], ...] = (
     (r"OpenGVLab/InternVL3-(1B|2B|8B|14B|38B|78B)(-Instruct)?", r"OpenGVLab/InternVL3-\1-hf"),
     (r"OpenGVLab/InternVL3_5-(1B|2B|4B|8B|14B|38B|30B-A3B)(-Instruct|-MPO)?", r"OpenGVLab/InternVL3_5-\1-HF"),
@@ -26,39 +26,39 @@ NO_NATIVE = {
 
 
 PICKLE = (
-    "keeps its weights as a pickle (.bin), which can run code when it is read, and no such file is loaded: take a copy "
-    "with safetensors, or convert it where you trust it"
+    "has its weights in pickle format (.bin), which can run code on loading and is not supported: use a copy with "
+    "safetensors, or convert it in a trusted environment"
 )
 
 
 def native_id(path: str) -> str:
-    """``path``, if it is not a hub id known to need remote code. Raises ModelError with the id to use otherwise."""
+    """Return ``path``. Raises ModelError, naming the id to use, if it is a hub id that needs remote code."""
     for pattern, replacement in REMOTE_CODE:
         if match := re.fullmatch(pattern, path):
             if replacement is None:
                 raise ModelError(
-                    f"{path} runs code from its repository only, and there is no native checkpoint of it: "
+                    f"{path} needs code from its repository, and there is no native checkpoint of it: "
                     f"{NO_NATIVE[path.partition('/')[0]]}"
                 )
-            raise ModelError(f"{path} runs code from its repository: use model.path={match.expand(replacement)}")
+            raise ModelError(f"{path} needs code from its repository: use model.path={match.expand(replacement)}")
     return path
 
 
 def is_folder(path: str, key: str = "model.path") -> bool:
-    """Whether ``path``, the value of a ``key``, is a local folder. Raises ModelError if it reads like a missing one."""
+    """Whether ``path``, the value of ``key``, is a local folder. Raises ModelError for a missing folder."""
     if Path(path).expanduser().is_dir():
         return True
     if path.startswith(("/", ".", "~", "data/", "runs/")) or path.count("/") != 1:
-        raise ModelError(f"{key}={path}: there is no such folder, and a hub id reads owner/name")
+        raise ModelError(f"{key}={path}: there is no such folder, and hub ids have the form owner/name")
     return False
 
 
 def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
-    """The ``config.json`` of a hub id or folder as a plain dict; nothing else is fetched.
+    """The ``config.json`` of a hub id or folder as a plain dict; no other file is downloaded.
 
     Raises:
-        ModelError: an unknown id, no connection, a wrong revision, a gated id, a broken or missing file, remote code,
-            a quantised checkpoint.
+        ModelError: for an unknown or gated id, no connection, a wrong revision, an invalid or missing file, a model
+            with remote code, or a quantised checkpoint.
     """
     native_id(path)
     values = _read_object(find_config(path, revision), "download the model again")
@@ -67,16 +67,16 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def find_config(path: str, revision: str | None = None, key: str = "model.path") -> Path:
-    """The ``config.json`` of a folder or, fetched if need be, of a hub id; ``key`` is the setting that holds ``path``.
+    """The ``config.json`` of a folder or of a hub id, downloaded if necessary; ``key`` is the setting with ``path``.
 
     Raises:
-        ModelError: there is none: a missing folder, an unknown or gated id, no connection.
+        ModelError: for a missing folder, an unknown or gated id, or no connection.
     """
     if not is_folder(path, key):
         return _fetch_config(path, revision, key)
     file = Path(path).expanduser() / "config.json"
     if not file.is_file():
-        raise ModelError(f"{path} holds no config.json: it is not a saved model")
+        raise ModelError(f"{path} has no config.json: it is not a saved model")
     return file
 
 
@@ -86,7 +86,7 @@ def _read_object(file: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} is not JSON ({_one_line(error)}): {remedy}") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{file} holds no JSON object: {remedy}")
+        raise ModelError(f"{file} is not a JSON object: {remedy}")
     return values
 
 
@@ -96,7 +96,7 @@ def _fetch_config(path: str, revision: str | None, key: str) -> Path:
 
     try:
         if not isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
-            # One quick question first: without a connection the download would try again for half a minute.
+            # First a quick request: without a connection, the download would retry for half a minute.
             get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=10)
         return Path(str(cached_file(path, "config.json", revision=revision)))
     except (OSError, errors.HTTPError) as error:
@@ -108,18 +108,17 @@ def _check_config(values: dict[str, Any], path: str) -> None:
     if not isinstance(model_type, str):
         raise ModelError(f"the config.json of {path} has no model_type: it is not a transformers model")
     if model_type == "internvl_chat":
-        raise ModelError(f"{path} is an InternVL that runs code from its repository: {NO_NATIVE['OpenGVLab']}")
+        raise ModelError(f"{path} is an InternVL model that needs code from its repository: {NO_NATIVE['OpenGVLab']}")
     if quantization := values.get("quantization_config"):
-        named = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        method = named or "an unnamed method"
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ModelError(
-            f"{path} is a quantised checkpoint ({method}); it cannot be tuned and merged: name the "
-            "unquantised one and set model.quantization.load_in_4bit=true to quantise it while loading"
+            f"{path} is a quantised checkpoint ({method or 'unknown method'}), which cannot be tuned and merged: use "
+            "the unquantised one, and set model.quantization.load_in_4bit=true to quantise it while loading"
         )
 
 
 def explain(error: BaseException, path: str, revision: str | None = None, key: str = "model.path") -> ModelError:
-    """The ModelError for what transformers or huggingface_hub raised while fetching ``path``."""
+    """Convert an error of transformers or huggingface_hub while downloading ``path`` to a ModelError."""
     from huggingface_hub import errors as hub
 
     chain: list[BaseException] = []
@@ -139,11 +138,11 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
     if has(hub.RevisionNotFoundError):
         return ModelError(f"{path} has no revision {revision!r}: set model.revision to one of its branches or commits")
     if has(hub.RepositoryNotFoundError):
-        return ModelError(f"the hub has no model {path} (or it is private): check {key}, or point it at a folder")
+        return ModelError(f"the hub has no model {path} (or it is private): check {key}, or set it to a folder")
     unanswered = any(isinstance(link, hub.HTTPError) and not isinstance(link, hub.HfHubHTTPError) for link in chain)
     if unanswered or has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return ModelError(
-            f"{at} could not be fetched (no connection) and is not in the cache: on a machine with a connection run "
+            f"{at} could not be downloaded (no connection) and is not in the cache: on a machine with a connection run "
             f"'hf download {path}{f' --revision {revision}' if revision else ''} --local-dir FOLDER', then set "
             f"{key}=FOLDER"
         )
@@ -153,13 +152,13 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
 
 
 def check_weights(folder: Path) -> None:
-    """Raises ModelError naming the first weight file of a saved model that is missing, empty or cut short."""
+    """Raise ModelError naming the first weight file of a saved model that is missing, empty or truncated."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError) as error:
-            raise ModelError(f"{index} is not an index of shards ({error}): download the model again") from error
+            raise ModelError(f"{index} is not a valid index of shards ({error}): download the model again") from error
         if absent := [name for name in names if not (folder / name).is_file()]:
             raise ModelError(f"{folder} lacks {len(absent)} of {len(names)} weight files: {', '.join(absent[:5])}")
     elif (folder / "model.safetensors").is_file():
@@ -167,41 +166,41 @@ def check_weights(folder: Path) -> None:
     elif any(folder.glob("pytorch_model*.bin")):
         raise ModelError(f"{folder} {PICKLE}")
     else:
-        raise ModelError(f"{folder} holds no model.safetensors: it is not a saved model, or its download was cut short")
+        raise ModelError(f"{folder} has no model.safetensors: it is not a saved model, or its download is incomplete")
     for name in names:
         tensor_names(folder / name)
 
 
 def tensor_names(file: Path) -> frozenset[str]:
-    """Names of the tensors in a safetensors file. Raises ModelError if it is missing, empty or cut short."""
+    """Names of the tensors in a safetensors file. Raises ModelError if it is missing, empty or truncated."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as tensors:
             return frozenset(tensors.keys())
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is broken ({_one_line(error)}): download or copy it again") from error
+        raise ModelError(f"{file} is damaged ({_one_line(error)}): download or copy it again") from error
 
 
 def check_adapter_config(adapter: str) -> None:
-    """Raises ModelError for an adapter in a folder whose configuration is missing or broken."""
+    """Raise ModelError if the configuration of an adapter in a folder is missing or invalid."""
     folder = Path(adapter)
     if not folder.is_dir():
         return
     file = folder / "adapter_config.json"
     if not file.is_file():
         inside = folder / "adapter"
-        hint = f"did you mean {inside}?" if inside.is_dir() else "the folder holds no adapter_config.json"
+        hint = f"did you mean {inside}?" if inside.is_dir() else "the folder has no adapter_config.json"
         raise ModelError(f"there is no adapter at {adapter}: {hint}")
     if not isinstance(_read_object(file, "copy the adapter again").get("peft_type"), str):
-        raise ModelError(f"{file} names no peft_type, so it is no adapter's: copy the adapter again")
+        raise ModelError(f"{file} has no peft_type, so it is not of an adapter: copy the adapter again")
 
 
 def adapter_weights(adapter: str) -> Path:
-    """The file with an adapter's weights, of an adapter in a folder or on the hub.
+    """The file with the weights of an adapter in a folder or on the hub.
 
     Raises:
-        ModelError: weights that are missing, or no safetensors.
+        ModelError: if the weights are missing or not in safetensors format.
     """
     from huggingface_hub import errors, hf_hub_download
 

@@ -1,6 +1,7 @@
-"""Images on their way to an image processor: any Pillow mode and size in, upright RGB out.
+"""Preprocessing before a model's image processor: converts images of any Pillow mode and size to upright RGB.
 
-Sizes are (height, width) in pixels; each function on sizes answers for its partner on images without decoding one.
+Sizes are (height, width) in pixels. :meth:`ImageOptions.size` computes the size of :meth:`ImageOptions.apply`'s result
+without decoding an image.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from PIL import Image
 
 from scramble.pixels import upright_rgb
 
-SMALLEST_SIDE = 4  # px: image processors take a side of 1 or 3 for the colour channels
-LARGEST_SQUARE = 4096  # px: a padded square of 20,000 px would take over a gigabyte, and is shrunk to 336 px anyway
-MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, the padding of LLaVA-1.5
+SMALLEST_SIDE = 4  # px; image processors interpret a side of 1 or 3 as colour channels
+LARGEST_SQUARE = 4096  # px; a padded square of 20,000 px would need over a gigabyte, and is later reduced to 336 px
+MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, with which LLaVA-1.5 pads images
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """What a protocol does to an image before the family's own preprocessing.
+    """Preprocessing of an image before the family's own preprocessing.
 
     Attributes:
-        resize: stretch to a square of this many pixels (SCRAMBLe's evaluation: 336), or None.
-        square_padding: pad the shorter side to a square with the mean colour (LLaVA-1.5's training), instead.
+        resize: stretch to a square with this side in pixels (336 in SCRAMBLe's evaluation), or None.
+        square_padding: pad the shorter side with the mean colour to a square, as in LLaVA-1.5's training.
 
     Raises:
-        ValueError: both at once.
+        ValueError: if both are set.
     """
 
     resize: int | None = None
@@ -34,11 +35,11 @@ class ImageOptions:
     def __post_init__(self) -> None:
         if self.square_padding and self.resize is not None:
             raise ValueError(
-                f"square_padding=true and resize={self.resize} exclude each other: a stretched image is square already"
+                f"square_padding=true and resize={self.resize} exclude each other: a resized image is already square"
             )
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """The image as upright RGB (:mod:`scramble.pixels`), no side under 4 px, with the options applied."""
+        """Convert an image to upright RGB (:mod:`scramble.pixels`), apply the options, and enlarge sides below 4 px."""
         image = upright_rgb(image)
         if self.resize is not None:
             image = image.resize((self.resize, self.resize), Image.Resampling.BICUBIC)

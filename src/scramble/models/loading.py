@@ -1,4 +1,4 @@
-"""Load a released or local model with its processor and, where wanted, an adapter."""
+"""Loads a released or local model with its processor and optionally an adapter."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def load_vlm(
 
     Args:
         path: hub id or local folder.
-        family: name of the family it must be of; None takes any.
+        family: name of the family that the model must belong to; None accepts any.
         revision: branch, tag or commit of the hub id.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
-        attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (chat only: it takes no
-            masks, so no tries).
-        device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` spreads the layers over what is there.
-        adapter: folder or hub id of a LoRA adapter to put on.
+        attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (only for chat, because it
+            does not support the masks of tries).
+        device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` distributes the layers over the available devices.
+        adapter: folder or hub id of a LoRA adapter to load.
         quantization: fields of :class:`transformers.BitsAndBytesConfig` (QLoRA; needs a GPU and bitsandbytes).
-        max_tiles: most tiles an image is cut into, for families that tile.
+        max_tiles: maximum number of tiles per image, for families that tile images.
         square_padding, resize: see :class:`scramble.models.images.ImageOptions`.
 
     Raises:
-        ModelError: with the name of what is wrong and the way out.
+        ModelError: if the model cannot be loaded; the message names the cause and says how to fix it.
 
     Example:
         >>> import scramble
@@ -82,7 +82,7 @@ def load_vlm(
     processor = load_processor(kind, path, revision)
     if max_tiles is not None:
         if max_tiles < 1:
-            raise ModelError(f"model.max_tiles={max_tiles}: an image gives at least one tile")
+            raise ModelError(f"model.max_tiles={max_tiles} must be at least 1")
         kind.set_max_tiles(processor, max_tiles)
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
@@ -97,13 +97,13 @@ def load_vlm(
     if device not in (None, "auto") and quantization is None:
         model = model.to(device)
     if adapter is not None:
-        model = put_on_adapter(model, str(adapter), path)
+        model = load_adapter(model, str(adapter), path)
     model.eval()
     return VLM(model, processor, kind, path, revision, None if adapter is None else str(adapter))
 
 
 def identify(path: str, revision: str | None = None) -> Family:
-    """The family of a hub id or folder, from its config alone. Raises ModelError as ``read_config`` does."""
+    """The family of a hub id or folder, from its config. Raises ModelError, see ``read_config``."""
     import transformers
 
     values = read_config(path, revision)
@@ -116,12 +116,12 @@ def identify(path: str, revision: str | None = None) -> Family:
 
 
 def load_config(path: str, revision: str | None = None) -> Any:
-    """The transformers configuration of a hub id or folder. Raises ModelError if its values make no model."""
+    """The transformers configuration of a hub id or folder. Raises ModelError if its values are invalid."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
-    except Exception as error:  # configurations are checked field by field, with exceptions of many types
+    except Exception as error:  # invalid fields raise exceptions of many types
         raise ModelError(f"the config.json of {path} cannot be used: {_first_line(error)}") from error
 
 
@@ -138,21 +138,21 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
     except OSError as error:
         if is_folder(path):
             raise ModelError(
-                f"{path} holds no whole processor ({_first_line(error)}): copy it from the base model"
+                f"{path} has no complete processor ({_first_line(error)}): copy it from the base model"
             ) from error
         raise explain(error, path, revision) from error
-    except Exception as error:  # tokenizers raises plain Exception for a torn tokenizer.json
+    except Exception as error:  # tokenizers raises plain Exception for a truncated tokenizer.json
         raise ModelError(
-            f"the processor saved in {path} is not one of {family.name} ({_first_line(error)}): "
+            f"the processor saved in {path} does not belong to {family.name} ({_first_line(error)}): "
             "use the processor saved with the base model"
         ) from error
 
 
 def load_model(path: str, revision: str | None, **options: Any) -> Any:
-    """The transformers model with every weight from the checkpoint.
+    """Load the transformers model; all weights must be in the checkpoint.
 
     Raises:
-        ModelError: naming the tensors that are missing or of another shape, or the weight file that is broken.
+        ModelError: naming the tensors that are missing or have another shape, or the weight file that is damaged.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -171,15 +171,15 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     except OSError as error:
         raise explain(error, path, revision) from error
     except (ValueError, ImportError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        # An attention kernel that is not there, say; or sizes in config.json that make no model.
+        # For example an attention kernel that is not installed, or invalid sizes in config.json.
         raise ModelError(f"{path} cannot be loaded with these settings: {_first_line(error)}") from error
     model, report = loaded
     mismatched = sorted(
-        f"{name} ({tuple(saved)} in the file, {tuple(wanted)} in the config)"
-        for name, saved, wanted in report["mismatched_keys"]
+        f"{name} ({tuple(saved)} in the file, {tuple(expected)} in the config)"
+        for name, saved, expected in report["mismatched_keys"]
     )
     if mismatched:
-        raise ModelError(f"{path}: {_several(mismatched, 'tensor')} of another shape than config.json says")
+        raise ModelError(f"{path}: {_several(mismatched, 'tensor')} with another shape than in config.json")
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{path}: {_several(missing, 'tensor')} missing from the weight files")
     if unexpected := sorted(report["unexpected_keys"]):
@@ -187,28 +187,30 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     return model
 
 
-def put_on_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
-    """The model wrapped with a saved LoRA adapter.
+def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
+    """Wrap a model with a saved LoRA adapter.
 
     Args:
-        model: the base, without adapter.
-        adapter: folder or hub id.
-        base: hub id or folder of the model; default what it remembers.
+        model: the base model, without adapter.
+        adapter: folder or hub id of the adapter.
+        base: hub id or folder of the model; by default from its configuration.
 
     Raises:
-        ModelError: no adapter there, or one for another base.
+        ModelError: if there is no adapter, or the adapter belongs to another base model.
     """
     from peft import PeftConfig, PeftModel
 
     check_adapter_config(adapter)
     try:
-        made_for = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
+        adapter_base = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
     base = base or str(model.config.name_or_path)
-    # Folders move; two different hub ids are two different models.
-    if not Path(base).is_dir() and not Path(made_for).is_absolute() and made_for not in ("", base):
-        raise ModelError(f"adapter {adapter} was made for {made_for}, not for {base}: set model.path={made_for}")
+    # Folders may have been moved, so only hub ids are compared.
+    if not Path(base).is_dir() and not Path(adapter_base).is_absolute() and adapter_base not in ("", base):
+        raise ModelError(
+            f"adapter {adapter} was trained on {adapter_base}, not on {base}: set model.path={adapter_base}"
+        )
     saved = tensor_names(adapter_weights(adapter))
     try:
         with warnings.catch_warnings():
@@ -216,22 +218,25 @@ def put_on_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
             wrapped = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"adapter {adapter} (made for {made_for}) does not fit {base}: {_first_line(error)}"
+            f"adapter {adapter} (trained on {adapter_base}) does not match {base}: {_first_line(error)}"
         ) from error
-    _check_adapter_tensors(wrapped, saved, f"adapter {adapter} (made for {made_for}) does not fit {base}")
+    _check_adapter_tensors(wrapped, saved, f"adapter {adapter} (trained on {adapter_base}) does not match {base}")
     return wrapped
 
 
 def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) -> None:
-    """Raises ModelError for an adapter of a shallower or deeper model: PEFT loads what has a place, and no more."""
+    """Raise ModelError if adapter and model have different LoRA tensors, as for a model with another number of layers.
+
+    PEFT silently ignores missing and additional tensors.
+    """
     from peft import get_peft_model_state_dict
 
-    wanted = {name for name in get_peft_model_state_dict(model, save_embedding_layers=False) if "lora_" in name}
-    given = {name for name in saved if "lora_" in name}
-    if missing := sorted(wanted - given):
+    expected = {name for name in get_peft_model_state_dict(model, save_embedding_layers=False) if "lora_" in name}
+    lora = {name for name in saved if "lora_" in name}
+    if missing := sorted(expected - lora):
         raise ModelError(f"{complaint}: {_several(missing, 'tensor')} missing from its weights")
-    if unexpected := sorted(given - wanted):
-        raise ModelError(f"{complaint}: {_several(unexpected, 'tensor')} of its weights have no place in the model")
+    if unexpected := sorted(lora - expected):
+        raise ModelError(f"{complaint}: the model lacks {_several(unexpected, 'tensor')} of its weights")
 
 
 def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantization: Any) -> None:
@@ -249,18 +254,18 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
         raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
 
 
-# What QLoRA (arXiv 2305.14314) recommends for weights in 4 bits; given fields win.
+# Recommended settings for 4-bit weights from QLoRA (arXiv 2305.14314); configured fields override them.
 QLORA = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16", "bnb_4bit_use_double_quant": True}
 
 
 def _quantization(family: Family, fields: Mapping[str, Any], device: str | None) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
-    # Tower, projector and head stay whole: they are small, and images are encoded once.
-    whole = [path.rpartition(".")[2] for path in (*family.vision, family.head)]
+    # Tower, projector and head are not quantised: they are small, and images are encoded only once.
+    unquantised = [path.rpartition(".")[2] for path in (*family.vision, family.head)]
     try:
         config = BitsAndBytesConfig(
-            **{"llm_int8_skip_modules": whole, **(QLORA if fields.get("load_in_4bit") else {}), **fields}
+            **{"llm_int8_skip_modules": unquantised, **(QLORA if fields.get("load_in_4bit") else {}), **fields}
         )
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.quantization: {error}") from error
@@ -269,7 +274,7 @@ def _quantization(family: Family, fields: Mapping[str, Any], device: str | None)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No loading report from transformers (it is read and raised), and no progress bar off a terminal."""
+    """Disable transformers' loading report (load_model checks it), and progress bars unless there is a terminal."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

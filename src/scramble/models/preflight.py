@@ -1,9 +1,9 @@
-"""What a job will need, before anything heavy is loaded: parameters, memory per GPU, disk, access.
+"""Estimates what a job needs before weights are loaded: parameters, memory per GPU, disk space, access.
 
-Memory is an estimate from the config alone, meant to be within a quarter of what a job takes. It counts, per GPU:
-weights; for every trained parameter its gradient and AdamW's two moments; the activations that the backward pass keeps
-(one hidden state a layer with gradient checkpointing, all intermediate results of every layer without); the attention
-mask; a chunk of logits; what CUDA and its allocator take.
+Memory is estimated from the config. The estimate is meant to be within 25 % of what a job uses. It includes, per GPU:
+weights; the gradient and AdamW's two moments of every trained parameter; the activations that are stored for the
+backward pass (one hidden state per layer with gradient checkpointing, otherwise all intermediate results of every
+layer); the attention mask; a chunk of logits; and the memory that CUDA and its allocator use.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from scramble.models.loading import identify, load_config, quiet
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-NF4_BYTES = 0.53  # 4 bits a weight and doubly quantised scales
-OVERHEAD = 1.5 * GIB  # CUDA context, kernels' workspaces, logits of a chunk
+NF4_BYTES = 0.53  # 4 bits per weight and doubly quantised scales
+OVERHEAD = 1.5 * GIB  # CUDA context, workspaces of kernels, a chunk of logits
 FRAGMENTATION = 1.05
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """A job's needs. Sizes in bytes.
+    """The needs of a job. Sizes are in bytes.
 
     Attributes:
         path, family: the model.
-        parameters: of the model; ``trained`` of them (or of its adapters) are trained.
-        memory: parts of the memory of one GPU.
-        available: memory of the smallest GPU, or of the machine where there is none; None if unknown.
-        download: what is still to be fetched; ``disk_free`` what the cache's disk has left.
-        gated: whether the hub asks to accept terms first; None if it could not be asked or the model is a folder.
-        advice: what would make the job smaller, most useful first.
+        parameters, trained: number of parameters of the model, and number of trained parameters (with LoRA, those of
+            the adapter).
+        memory: memory of one GPU by purpose.
+        available: memory of the smallest GPU, or of the machine if there is no GPU; None if unknown.
+        download, disk_free: size of the remaining download, and free space on the disk of the cache.
+        gated: whether the hub requires accepting terms; None if unknown or if the model is a folder.
+        advice: settings that reduce memory, most useful first.
     """
 
     path: str
@@ -61,7 +62,7 @@ class Preflight:
         return sum(self.memory.values()) * FRAGMENTATION
 
     def line(self) -> str:
-        """All of it in one line."""
+        """A summary in one line."""
         parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.memory.items() if size >= 0.05 * GIB)
         share = "" if self.available is None else f" of {self.available / GIB:.0f}"
         if is_folder(self.path):
@@ -75,16 +76,16 @@ class Preflight:
         )
 
     def check(self) -> None:
-        """Raises ModelError with advice when the job cannot fit."""
+        """Raise ModelError with advice if memory or disk space are too small."""
         if self.available is not None and self.total > self.available:
             raise ModelError(
-                f"{self.path} needs about {self.total / GIB:.1f} GiB of memory and finds {self.available / GIB:.1f}: "
-                f"try {'; '.join(self.advice)}"
+                f"{self.path} needs about {self.total / GIB:.1f} GiB of memory, but there are only "
+                f"{self.available / GIB:.1f}: try {'; '.join(self.advice)}"
             )
         if self.download > self.disk_free:
             raise ModelError(
-                f"the download of {self.path} needs {self.download / GIB:.1f} GiB of disk and finds "
-                f"{self.disk_free / GIB:.1f}: set HF_HOME to a folder on a larger disk"
+                f"the download of {self.path} needs {self.download / GIB:.1f} GiB of disk, but only "
+                f"{self.disk_free / GIB:.1f} are free: set HF_HOME to a folder on a larger disk"
             )
 
 
@@ -103,21 +104,21 @@ def preflight(
     gradient_checkpointing: bool = False,
     available: float | None = None,
 ) -> Preflight:
-    """What a job with this model needs; only its config is read (and, with a connection, its page on the hub).
+    """Estimate the needs of a job from the model's config and, with a connection, its metadata on the hub.
 
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
         train: False for scoring and chat.
         lora_r: rank of LoRA; None trains the whole language model.
-        lora_targets: default the family's.
-        train_vision: tower and projector too (without LoRA).
-        batch_tokens: tokens in one forward pass of one GPU, image tokens and padding included.
-        row_tokens: of these, tokens in one row; default all.
+        lora_targets: layers with LoRA; by default the family's.
+        train_vision: whether tower and projector are trained too (without LoRA).
+        batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
+        row_tokens: tokens per row of the batch; by default ``batch_tokens``.
         gradient_checkpointing: whether layers are recomputed in the backward pass.
-        available: bytes of memory per GPU; default what this machine has.
+        available: bytes of memory per GPU; by default the memory of this machine.
 
     Raises:
-        ModelError: as :func:`scramble.models.load_vlm` does for ids and configs.
+        ModelError: for invalid ids and configs, see :func:`scramble.models.load_vlm`.
     """
     family = identify(path, revision)
     config = load_config(path, revision)
@@ -132,8 +133,8 @@ def preflight(
     memory: dict[str, float] = {"weights": (parameters - quantised) * weight_bytes + quantised * quantised_bytes}
     trained = 0
     if train:
-        trained, held = _trained(model, family, adapted, lora_r, train_vision, weight_bytes)
-        memory["gradients and optimizer"] = held
+        trained, size = _trained(model, family, adapted, lora_r, train_vision, weight_bytes)
+        memory["gradients and optimizer"] = size
     text = config.get_text_config()
     memory |= _activations(
         text, layers, batch_tokens, row_tokens or batch_tokens, weight_bytes, train, gradient_checkpointing
@@ -163,7 +164,7 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def memory_per_device() -> float | None:
-    """Bytes of the smallest GPU, of the machine's memory where there is none, None where neither is known."""
+    """Bytes of memory of the smallest GPU, or of the machine if there is no GPU; None if unknown."""
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         return float(min(torch.cuda.get_device_properties(n).total_memory for n in range(count)))
@@ -181,14 +182,14 @@ def _trained(
     train_vision: bool,
     weight_bytes: int,
 ) -> tuple[int, float]:
-    """Trained parameters, and the bytes of what comes with them."""
+    """Number of trained parameters, and bytes of their gradients and optimizer states (with LoRA also weights)."""
     if lora_r is not None:
         count = sum(lora_r * (m.in_features + m.out_features) for m in adapted)
-        return count, count * 4 * 4.0  # PEFT keeps adapters in float32: weight, gradient, two moments
+        return count, count * 4 * 4.0  # adapters are float32 in PEFT: weight, gradient, two moments
     count = _count(model)
     if not train_vision:
         count -= sum(_count(model.get_submodule(path)) for path in family.vision)
-    return count, count * weight_bytes * 3.0  # gradient and two moments in the weights' own type
+    return count, count * weight_bytes * 3.0  # gradient and two moments in the weights' dtype
 
 
 def _activations(
@@ -201,24 +202,24 @@ def _activations(
     gradient_checkpointing: bool,
 ) -> dict[str, float]:
     width, depth = text.hidden_size, text.num_hidden_layers
-    # Values a token that the backward pass needs of one layer: what its linear layers put out, the widest input (of the
-    # MLP's last layer), and about eight hidden states (norms, residuals, attention).
+    # Values per token that the backward pass needs from one layer: the outputs of its linear layers, the widest input
+    # (that of the MLP's last layer), and about eight hidden states (norms, residuals, attention).
     layer = sum(m.out_features for m in layers) / depth + max(m.in_features for m in layers) + 8 * width
-    if experts := getattr(text, "num_experts_per_tok", None):  # not linear layers of their own
+    if experts := getattr(text, "num_experts_per_tok", None):  # experts are not separate linear layers
         layer += 3 * experts * text.moe_intermediate_size
     tokens = batch_tokens * weight_bytes
     if not train:
-        kept = 2.0 * tokens * layer
+        activations = 2.0 * tokens * layer
     elif gradient_checkpointing:
-        kept = tokens * (depth * width + 2.0 * layer)
+        activations = tokens * (depth * width + 2.0 * layer)
     else:
-        kept = float(tokens * layer * depth)
+        activations = float(tokens * layer * depth)
     rows = max(1, batch_tokens // row_tokens)
-    return {"activations": kept, "attention mask": rows * row_tokens**2 * (1.0 + weight_bytes)}
+    return {"activations": activations, "attention mask": rows * row_tokens**2 * (1.0 + weight_bytes)}
 
 
 def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | None, float]:
-    """Whether the hub asks to accept terms (None: not known), and the bytes still to be fetched."""
+    """Whether the hub requires accepting terms (None: unknown), and the bytes that remain to be downloaded."""
     if is_folder(path):
         return None, 0.0
     from huggingface_hub import HfApi, snapshot_download

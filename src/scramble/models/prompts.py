@@ -1,4 +1,4 @@
-"""Token ids of prompts and answers, with the images of a prompt prepared once however many prompts share them."""
+"""Encodes prompts and answers; images that several prompts share are preprocessed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from scramble.trie.build import common_prefix
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """How the images sit in a prompt: ``short`` ids have one placeholder where ``head + block`` has features."""
+    """Where the images are in a prompt's token ids.
+
+    Attributes:
+        short: ids with one placeholder per image.
+        head: number of ids before the images.
+        placeholder: number of ids of the images in ``short``.
+        block: expanded ids of the images, which replace the placeholders.
+        full: expanded ids of the whole prompt.
+        images: the tower's inputs.
+    """
 
     short: list[int]
     head: int
@@ -26,11 +35,11 @@ class _Frame:
 
 
 class PromptEncoder:
-    """Encodes prompts and answers for one model: evaluation and the engines share it.
+    """Encodes prompts and answers for one model, for evaluation and engines.
 
-    The processor prepares the pixels of an image set once; the other prompts on it are tokenised as text and get the
-    same image tokens spliced in. The first splice of every encoder is compared with the processor's own ids, and a
-    family whose ids differ is encoded in full each time.
+    The processor preprocesses the pixels of an image set once. Further prompts on the same images are tokenised as
+    text, and the image tokens are inserted. The first result of every encoder is compared with the processor's own ids;
+    if they differ, the processor encodes every prompt.
     """
 
     def __init__(self, family: Family, processor: Any) -> None:
@@ -39,13 +48,13 @@ class PromptEncoder:
         self._splices: bool | None = None
 
     def completion(self, text: str) -> list[int]:
-        """Ids of an answer and its end of turn. Raises ModelError for a control token in it."""
+        """Token ids of an answer and its end of turn. Raises ModelError if it contains a control token."""
         return list(self.family.encode_completion(self.processor, text))
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[Prompt]:
-        """Ids of each text after the same images; all share one object of image inputs.
+        """Encode texts as prompts about the same images; all prompts share one object of image inputs.
 
-        Raises ModelError for a control token in a text.
+        Raises ModelError if a text contains a control token.
         """
         first = self.family.encode_prompt(self.processor, texts[0], images)
         done = {texts[0]: first}
@@ -83,5 +92,5 @@ class PromptEncoder:
 
 
 def common_suffix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens that two sequences have in common at their ends."""
+    """Length of the longest common suffix of two sequences."""
     return common_prefix(a[::-1], b[::-1])

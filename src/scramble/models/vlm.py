@@ -1,4 +1,4 @@
-"""A vision-language model with its processor and family: what training, scoring and generation take."""
+"""A vision-language model with its processor and family, as used by training, scoring and generation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from scramble.models.family import Family
 
 @dataclass
 class VLM:
-    """A model ready for use: the transformers model (PEFT-wrapped if it has an adapter), processor and family, and
-    where they came from."""
+    """A loaded model.
+
+    Attributes:
+        model: the transformers model, wrapped by PEFT if it has an adapter.
+        processor: the model's processor.
+        family: the model's family.
+        path, revision, adapter: where model and adapter were loaded from.
+    """
 
     model: Any
     processor: Any
@@ -28,5 +34,5 @@ class VLM:
 
     @property
     def backbone(self) -> FamilyBackbone:
-        """The unwrapped model as the trie engine sees it; adapters live in its layers."""
+        """The unwrapped model as the trie engine sees it; adapters are inside its layers."""
         return self.family.backbone(self.model)

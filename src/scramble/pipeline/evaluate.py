@@ -184,7 +184,7 @@ class _Models:
         import dataclasses
 
         from scramble.models import load_vlm
-        from scramble.models.loading import put_on_adapter
+        from scramble.models.loading import load_adapter
         from scramble.training.weights import check_base, weights_key
 
         if self._loaded is None or self._loaded[0] != paths["path"]:
@@ -196,7 +196,7 @@ class _Models:
             plain = base.model.unload()
         if "adapter" in paths:
             check_base(paths["adapter"], weights_key(plain))
-            plain = put_on_adapter(plain, paths["adapter"])
+            plain = load_adapter(plain, paths["adapter"])
         plain.eval()
         self._loaded = (paths["path"], dataclasses.replace(base, model=plain))
         return self._loaded[1]

@@ -1,6 +1,6 @@
-"""Families that need no code of their own: a table for transformers' image-text-to-text classes.
+"""Families that need little code, on transformers' image-text-to-text classes.
 
-To add one: its module paths, and the layers that LoRA may touch if they are not named like Llama's.
+To add one, set its module paths, and ``lora_targets`` if its layers are not named as in Llama.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LLAMA_LAYERS = r"\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_p
 
 
 class Idefics(Family):
-    """Idefics3 and SmolVLM: tiles and a global view, 64 to 169 tokens each."""
+    """Idefics3 and SmolVLM: tiles and a global view with 64 to 169 tokens each."""
 
     name = "smolvlm"
     model_types = ("idefics3", "smolvlm")
@@ -27,7 +27,7 @@ class Idefics(Family):
     lora_targets = r"model\.text_model" + LLAMA_LAYERS
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """SmolVLM's processor also holds a video part, which needs torchvision and num2words."""
+        """The processor. SmolVLM's processor has a video part, which needs torchvision and num2words."""
         from transformers import AutoProcessor
 
         try:
@@ -37,7 +37,7 @@ class Idefics(Family):
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
-        # The processor's (1, tiles, 3, H, W): the tower takes tiles, whatever prompt they belong to.
+        # The processor's output is (1, tiles, 3, H, W); the tower processes all tiles as one batch.
         pixels = torch.cat([inputs["pixel_values"] for inputs in images], dim=1)
         masks = torch.cat([inputs["pixel_attention_mask"] for inputs in images], dim=1)
         pooled = model.get_image_features(pixel_values=pixels, pixel_attention_mask=masks, return_dict=True)
@@ -47,9 +47,9 @@ class Idefics(Family):
 
 
 class QwenVL(Family):
-    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: chat and captions only.
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: only chat and captions.
 
-    Their rotary positions are three numbers a token (time, row, column), which a depth in the trie does not give.
+    Their rotary embeddings need three positions per token (time, row, column); the trie has only one, the depth.
     """
 
     name = "qwen_vl"
@@ -58,12 +58,12 @@ class QwenVL(Family):
     needs_torchvision = True
 
     def image_keys(self, processor: Any) -> frozenset[str]:
-        """The processor's outputs that the model reads beside the ids; ``generate`` wants the token types as well."""
+        """Names of the processor's outputs that the model needs; ``generate`` also needs the token types."""
         return super().image_keys(processor) | {"mm_token_type_ids"}
 
     def backbone(self, model: nn.Module) -> NoReturn:
-        """Refused."""
+        """Raise ModelError: the trie engine does not support this family."""
         raise ModelError(
-            "Qwen-VL cannot be trained or scored here: its rotary positions have three axes and the trie engine places "
-            "tokens on one. Chat works; for training use InternVL, Molmo, LLaVA or SmolVLM"
+            "Qwen-VL cannot be trained or scored here: its rotary positions have three axes, and the trie engine "
+            "supports one. Chat works; for training use InternVL, Molmo, LLaVA or SmolVLM"
         )

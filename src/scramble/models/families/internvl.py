@@ -23,7 +23,7 @@ class InternVLImageProcessor(InternVLProcessor):
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # The native __init__ counts a video processor among its parts; the grandparent's takes the parts it is given.
+        # Skips the native __init__, which requires a video processor.
         super(InternVLProcessor, self).__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
         self.image_seq_length = image_seq_length
         self.start_image_token = tokenizer.start_image_token
@@ -38,9 +38,9 @@ class InternVLImageProcessor(InternVLProcessor):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The native processor's settings, its video part included, so that any machine can load the folder."""
+        """The settings of the native processor with its video part, so that the folder also loads with torchvision."""
         values = super().to_dict()
-        # Without a class name AutoProcessor goes by the model's config: native with torchvision, this class without.
+        # Without a class name AutoProcessor uses the model's config: the native class with torchvision, else this one.
         values.pop("processor_class", None)
         image = values["image_processor"]
         shared = {key: image[key] for key in ("size", "image_mean", "image_std", "resample", "do_normalize")}
@@ -48,7 +48,7 @@ class InternVLImageProcessor(InternVLProcessor):
         return values
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """As the parent, without this class's name in the tokenizer's settings."""
+        """As in the parent class, but without this class's name in the tokenizer's settings."""
         from scramble.storage.files import read_json, write_json
 
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
@@ -64,16 +64,16 @@ if not is_torchvision_available():
 
 
 class InternVL(Family):
-    """InternVL: 256 tokens a tile of 448 px, 1 to 12 tiles and a thumbnail."""
+    """InternVL: 256 tokens per tile of 448 px, 1 to 12 tiles and a thumbnail."""
 
     name = "internvl"
     model_types = ("internvl",)
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, or its image-only form without torchvision."""
+        """The native processor, or without torchvision its image-only form."""
         cls = InternVLProcessor if is_torchvision_available() else InternVLImageProcessor
         return cls.from_pretrained(path, revision=revision or "main")
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """At most ``max_tiles`` tiles beside the thumbnail; 1 gives the thumbnail alone."""
+        """Limit the number of tiles in addition to the thumbnail; with 1 there is only the thumbnail."""
         processor.image_processor.max_patches = max_tiles

@@ -13,20 +13,20 @@ SYSTEM = (
 
 
 class Llava(Family):
-    """LLaVA-1.5: one view of 336 px, 576 tokens; its training padded images to squares (``square_padding``).
+    """LLaVA-1.5: one view of 336 px with 576 tokens. It was trained on images padded to squares (``square_padding``).
 
-    The prompt is the one it was trained with: BOS, system message, ``USER:``, image, a line break, text,
-    ``ASSISTANT:``; EOS after the answer. The processor's chat template leaves BOS, system message and EOS out.
+    The prompt has the format of its training: BOS, system message, ``USER:``, image, a line break, text,
+    ``ASSISTANT:``, and EOS after the answer. The processor's chat template omits BOS, system message and EOS.
     """
 
     name = "llava"
     model_types = ("llava",)
 
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
-        """The user turn and the opening of the assistant's turn, image placeholders not yet expanded."""
+        """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
         images = f"{processor.image_token}\n" * num_images
         return f"{processor.tokenizer.bos_token or ''}{SYSTEM}USER: {images}{text} ASSISTANT:"
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """Text and EOS. No space before the text: tokenised apart, it gets the tokenizer's own prefix space."""
+        """The text and EOS. There is no space before the text, because the tokenizer adds a prefix space itself."""
         return f"{text}{processor.tokenizer.eos_token}"

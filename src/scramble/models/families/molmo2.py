@@ -15,10 +15,10 @@ from scramble.trie.backbone import ImageInputs
 class Molmo2(Family):
     """Molmo2: a low-resolution view and up to 8 overlapping crops, pooled 2 x 2.
 
-    Features are added to the embeddings of ``<im_patch>``; all image tokens of a prompt (patches, columns, starts and
-    ends, of all its images) attend to each other in both directions. ``forward`` wants ``mm_token_type_ids`` in
-    training; the trie engine calls the decoder with the mask itself and does not need them. Embeddings have 128 rows
-    more than the head, so image ids can never be targets.
+    Features are added to the embeddings of ``<im_patch>``. All image tokens of a prompt (patches, columns, starts and
+    ends of all its images) attend to each other in both directions. ``forward`` requires ``mm_token_type_ids`` in
+    training; the trie engine passes its own mask to the decoder and does not need them. The embedding has 128 more
+    rows than the head, so image ids cannot be targets.
     """
 
     name = "molmo2"
@@ -27,8 +27,8 @@ class Molmo2(Family):
     needs_torchvision = True
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Patch, column, starts, ends and low-resolution ids, as the released processor types them."""
-        column, low = config.image_patch_id + 1, config.image_patch_id + 4  # not in the config; see check_processor
+        """Ids of patches, columns, starts, ends and low-resolution tokens, as in the released processor."""
+        column, low = config.image_patch_id + 1, config.image_patch_id + 4  # see check_processor
         return frozenset(
             {
                 config.image_patch_id,
@@ -43,11 +43,11 @@ class Molmo2(Family):
         )
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """``<im_patch>``."""
+        """The id of ``<im_patch>``."""
         return frozenset({int(config.image_patch_id)})
 
     def check_processor(self, processor: Any, config: Any) -> None:
-        """Raises ModelError if the processor numbers the image tokens otherwise than the model."""
+        """Raise ModelError if processor and model have different ids of image tokens."""
         if set(processor.image_token_ids) != self.block_tokens(config):
             raise ModelError(
                 f"the processor's image tokens {sorted(processor.image_token_ids)} are not the model's "
@@ -55,18 +55,18 @@ class Molmo2(Family):
             )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """At most ``max_tiles`` crops beside the low-resolution view."""
+        """Limit the number of crops in addition to the low-resolution view."""
         processor.image_processor.max_crops = max_tiles
 
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
-        """As the chat template, begun by BOS (Molmo2: EOS), which its processor would add."""
+        """As in the chat template, but preceded by BOS (Molmo2: EOS), which the processor would add."""
         tokenizer = processor.tokenizer
         start = tokenizer.bos_token or tokenizer.eos_token
         rendered = super().render_prompt(processor, text, num_images)
         return rendered if rendered.startswith(start) else start + rendered
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """As for every family, and which tokens are the image's."""
+        """As in other families, and also the token types of image tokens."""
         inputs = super().generation_inputs(prompt, model)
         block = torch.tensor(sorted(self.block_tokens(model.config)), device=model.device)
         return inputs | {"mm_token_type_ids": torch.isin(inputs["input_ids"], block).long()}

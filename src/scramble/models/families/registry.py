@@ -1,4 +1,4 @@
-"""The families the project knows. To add one: a subclass of Family in its own file, and a line here."""
+"""The list of all families. To add one, write a subclass of Family in its own file and add it here."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ FAMILIES: tuple[type[Family], ...] = (InternVL, Molmo, Molmo2, Llava, Idefics, Q
 
 
 def family_of(model_type: str) -> Family:
-    """The family that serves a config's ``model_type``. Raises ModelError naming the known ones."""
+    """The family of a config's ``model_type``. Raises ModelError with all supported types."""
     for family in FAMILIES:
         if model_type in family.model_types:
             return family()
-    known = ", ".join(sorted(t for family in FAMILIES for t in family.model_types))
-    raise ModelError(f"no family serves models of type {model_type!r}; known types: {known}")
+    supported = ", ".join(sorted(t for family in FAMILIES for t in family.model_types))
+    raise ModelError(f"models of type {model_type!r} are not supported; supported types: {supported}")
 
 
 def family_named(name: str) -> Family:
-    """The family of that name. Raises ModelError naming the known ones."""
+    """The family with a name. Raises ModelError with the names of all families."""
     for family in FAMILIES:
         if family.name == name:
             return family()
-    raise ModelError(f"no family is called {name!r}; known: {', '.join(f.name for f in FAMILIES)}")
+    raise ModelError(f"there is no family {name!r}; choose one of {', '.join(f.name for f in FAMILIES)}")
 
 
 def check_version(family: Family, version: str) -> None:
-    """Raises ModelError unless ``version`` of transformers has the family's native classes."""
+    """Raise ModelError if ``version`` of transformers does not have the family's native classes."""
     from packaging.version import Version
 
     if not Version(family.minimum) <= Version(version) < Version(family.below):

@@ -1,4 +1,4 @@
-"""Molmo v1 for transformers 5, with no remote code. Importing this package registers it with the Auto classes."""
+"""Molmo v1 for transformers 5, without remote code. Importing this package registers it with the Auto classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AutoConfig.register("molmo", MolmoConfig, exist_ok=True)
 AutoModel.register(MolmoConfig, MolmoModel, exist_ok=True)
 AutoModelForCausalLM.register(MolmoConfig, MolmoForCausalLM, exist_ok=True)
 AutoModelForImageTextToText.register(MolmoConfig, MolmoForCausalLM, exist_ok=True)
-# One class for both names: it needs neither Pillow's nor torchvision's resize.
+# One class for both backends, because it uses neither Pillow nor torchvision for resizing.
 AutoImageProcessor.register(
     MolmoConfig,
     image_processor_classes={"pil": MolmoImageProcessor, "torchvision": MolmoImageProcessor},

@@ -11,14 +11,14 @@ from transformers.configuration_utils import SubConfigSpec
 
 @strict
 class MolmoVisionConfig(PreTrainedConfig):
-    """The vision tower: CLIP ViT-L/14 at 336 px without its last block, and the pooling after it.
+    """The vision tower (CLIP ViT-L/14 at 336 px without its last block) and the pooling after it.
 
-    The released checkpoints carry none of these values: the architecture fixes them, so they are the defaults here.
+    The released checkpoints do not contain these values, because the architecture fixes them; they are the defaults.
 
     Args:
         feature_layers: blocks whose outputs are concatenated; negative counts from the last (-1).
-        pooling_size: side of the square of patches that becomes one feature; a grid that it does not divide is padded
-            with zeros on the right and at the bottom.
+        pooling_size: side of the square of patches that is pooled to one feature. A grid whose side is not a multiple
+            of it is padded with zeros on the right and at the bottom.
     """
 
     model_type = "molmo_vision"
@@ -51,12 +51,11 @@ class MolmoVisionConfig(PreTrainedConfig):
         return -(-self.patches_per_side // self.pooling_size)
 
     def validate_architecture(self) -> None:
-        """Sizes that do not fit together raise ValueError."""
+        """Raise ValueError if sizes are inconsistent."""
         super().validate_architecture()
         if self.image_size % self.patch_size:
             raise ValueError(
-                f"vision_config: image_size {self.image_size} must hold a whole number of {self.patch_size} px patches "
-                "per side"
+                f"vision_config: image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
             )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
@@ -66,24 +65,24 @@ class MolmoVisionConfig(PreTrainedConfig):
         for layer in self.feature_layers:
             if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
                 raise ValueError(
-                    f"vision_config: feature_layers holds {layer}, but there are {self.num_hidden_layers} blocks"
+                    f"vision_config: feature_layers contains {layer}, but there are {self.num_hidden_layers} blocks"
                 )
 
 
 @strict
 class MolmoConfig(PreTrainedConfig):
-    """Decoder sizes under the names of the released ``config.json``; defaults are those of Molmo-7B-D-0924.
+    """Decoder sizes with the names of the released ``config.json``; the defaults are those of Molmo-7B-D-0924.
 
     Args:
-        vocab_size: tokens the tokenizer knows before the special image tokens.
-        embedding_size: rows of the embedding table and of the head, at least ``vocab_size`` (None: the same).
+        vocab_size: number of tokens of the tokenizer before the special image tokens.
+        embedding_size: rows of the embedding table and of the head, at least ``vocab_size`` (None: equal to it).
         additional_vocab_size: rows of the second embedding table. Its ids follow ``embedding_size`` and are never
             predicted: the head has no row for them.
         intermediate_size: width of the fused gate and up projection, twice the width between them and ``ff_out``.
         qkv_bias: whether the fused query, key, value projection has a bias.
         attention_layer_norm: RMS norm over all query and key channels before they are split into heads (7B-O).
-        norm_after: norms stand on the outputs of attention and MLP instead of their inputs (7B-O).
-        image_patch_token_id: the id image features are added to (None: the third additional id, as released).
+        norm_after: norms are applied to the outputs of attention and MLP instead of their inputs (7B-O).
+        image_patch_token_id: id of the token that image features are added to (None: the third additional id).
     """
 
     model_type = "molmo"
@@ -134,7 +133,7 @@ class MolmoConfig(PreTrainedConfig):
         return self.hidden_size // self.num_attention_heads
 
     def validate_token_ids(self) -> None:
-        """The image token must lie in the second embedding table (ValueError), outside the vocabulary on purpose."""
+        """Raise ValueError unless the image token is in the second embedding table, outside the vocabulary."""
         last = self.embedding_size + self.additional_vocab_size - 1
         if not self.embedding_size <= self.image_patch_token_id <= last:
             raise ValueError(
@@ -143,7 +142,7 @@ class MolmoConfig(PreTrainedConfig):
             )
 
     def validate_architecture(self) -> None:
-        """Sizes that do not fit together, and switches no released Molmo uses, raise ValueError."""
+        """Raise ValueError for inconsistent sizes, and for options that no released Molmo uses."""
         super().validate_architecture()
         if self.embedding_size < self.vocab_size:
             raise ValueError(f"embedding_size {self.embedding_size} is smaller than vocab_size {self.vocab_size}")

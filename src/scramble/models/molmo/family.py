@@ -1,4 +1,4 @@
-"""Molmo v1 as a model family of the project."""
+"""Molmo v1 as a model family."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from scramble.trie.backbone import ImageInputs
 
 
 class Molmo(Family):
-    """Molmo v1: a global view and up to 12 crops, 144 features each, added to the embeddings of ``<im_patch>``."""
+    """Molmo v1: a global view and up to 12 crops with 144 features each, added to the embeddings of ``<im_patch>``."""
 
     name = "molmo"
     model_types = ("molmo",)
     language_model = "model.transformer"
     head = "model.transformer.ff_out"
     vision = ("model.vision_backbone",)
-    # Anchored on the blocks: the name ff_out alone would also hit the head.
+    # Includes the path of the blocks, because the head is also named ff_out.
     lora_targets = r"model\.transformer\.blocks\.\d+\.(att_proj|attn_out|ff_proj|ff_out)"
     combine = "add"
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, whatever remote code the folder names."""
+        """The native processor, even if the folder names remote code."""
         return MolmoProcessor.from_pretrained(path, revision=revision or "main")
 
     def check_processor(self, processor: Any, config: Any) -> None:
-        """Raises ModelError if the processor was made for another model."""
-        theirs = getattr(processor, "image_patch_token_id", None)
-        if theirs != config.image_patch_token_id:
+        """Raise ModelError if the processor belongs to another model."""
+        token = getattr(processor, "image_patch_token_id", None)
+        if token != config.image_patch_token_id:
             raise ModelError(
-                f"the processor ({type(processor).__name__}) puts image features on token {theirs}, the model expects "
-                f"{config.image_patch_token_id}: it belongs to another model; use the processor saved with the model"
+                f"the processor ({type(processor).__name__}) marks image features with token {token}, the model "
+                f"expects {config.image_patch_token_id}: it belongs to another model; use the one saved with the model"
             )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """At most ``max_tiles`` crops beside the global view."""
+        """Limit the number of crops in addition to the global view."""
         processor.image_processor.max_crops = max_tiles
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
@@ -56,7 +56,7 @@ class Molmo(Family):
 
 
 def in_token_order(features_CFD: Tensor, image_input_idx: Tensor) -> Tensor:
-    """Features (C, F, D) of one prompt sorted by their position in the text; dropped ones (negative) left out."""
+    """Sort features (C, F, D) of one prompt by their position in the text, without dropped ones (negative position)."""
     positions = image_input_idx.flatten().to(features_CFD.device)
     order = positions.argsort()
     return features_CFD.flatten(0, 1)[order[positions[order] >= 0]]

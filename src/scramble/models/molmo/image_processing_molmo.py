@@ -1,8 +1,8 @@
-"""Molmo v1's image processor: overlapping crops of 336 px under a global view, resized as TensorFlow does it.
+"""Molmo v1's image processor: a global view and overlapping crops of 336 px, resized as in TensorFlow.
 
-All that depends on the size of an image alone (tiling, tokens, order of the features) is in functions of the size.
+Tiling, number of tokens and order of the features depend only on the size of an image and are computed from it.
 
-Shape suffixes: C crops of an image (the global view first), P patches a crop, F pooled features a crop.
+Shape suffixes: C crops of an image (the global view first), P patches per crop, F pooled features per crop.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from scramble.pixels import upright_rgb
 
 ROWS_AT_ONCE = 2048
-"""Rows of a source image converted to float32 at a time: bounds the memory for very large images."""
+"""Rows of a source image that are converted to float32 at a time, to limit memory for very large images."""
 
 
 def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple[int, int]:
-    """The (rows, columns) of windows, at most ``max_crops``, that fit an area of ``height`` x ``width`` pixels best.
+    """The best (rows, columns) of at most ``max_crops`` windows for an area of ``height`` x ``width`` pixels.
 
-    Best is the tiling that needs least upscaling of the area; where all need downscaling, the one that needs least.
-    Of equals, the one with fewest windows, then fewest rows. The area may be empty or negative (images smaller than
-    the crops' margins), as in the released processor, whose float32 arithmetic this follows.
+    The best tiling requires the least upscaling of the area, or the least downscaling if all require downscaling. Ties
+    are resolved by fewest windows, then fewest rows. The area may be empty or negative (for images smaller than the
+    crops' margins), as in the released processor; this function has the same float32 arithmetic.
     """
     tilings = [(rows, cols) for rows in range(1, max_crops + 1) for cols in range(1, max_crops // rows + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
@@ -40,11 +40,11 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Antialiased bilinear resize of (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1].
+    """Resize (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1], bilinearly with antialiasing.
 
-    The triangle filter widens with the scale when shrinking, as in ``tf.image.resize(..., antialias=True)``.
+    For downscaling, the triangle filter is widened by the scale, as in ``tf.image.resize(..., antialias=True)``.
     """
-    # One axis at a time, so that a very large image never exists in float32 as a whole.
+    # One axis at a time, so that a very large image is never in memory as float32.
     strips = [_resize_axes(image[y : y + ROWS_AT_ONCE], None, width) for y in range(0, len(image), ROWS_AT_ONCE)]
     return _resize_axes(np.concatenate(strips), height, None).clip(0.0, 1.0)
 
@@ -63,11 +63,11 @@ def _resize_axes(image: np.ndarray, height: int | None, width: int | None) -> np
 
 
 def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The image (h, w, 3) scaled to fit ``height`` x ``width``, centred on zeros; and where it is image (bool)."""
-    # float32 throughout: the released processor's truncation to whole pixels depends on it.
+    """Scale an image (h, w, 3) to fit ``height`` x ``width``, centred on zeros; also return a mask of the image."""
+    # float32, because the released processor's truncation to whole pixels depends on it.
     sides = np.array(image.shape[:2], dtype=np.float32)
     scale = (np.array([height, width], dtype=np.float32) / sides).min()
-    # An image 100 times longer than wide would otherwise vanish.
+    # Otherwise a side of an image with an extreme aspect ratio would become 0.
     scaled_height, scaled_width = (max(1, int(side)) for side in sides * scale)
     top, left = (height - scaled_height) // 2, (width - scaled_width) // 2
     canvas = np.zeros((height, width, 3), dtype=np.float32)
@@ -79,9 +79,9 @@ def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarr
 
 
 def to_patches(crops: Sequence[np.ndarray], patch_size: int) -> np.ndarray:
-    """C crops (h, w, channels) to (C, P, patch_size * patch_size * channels), patches row by row.
+    """Convert C crops (h, w, channels) to patches (C, P, patch_size * patch_size * channels), row by row.
 
-    Crops may be views of one canvas: their pixels are copied once.
+    Crops may be views of one canvas; their pixels are copied once.
     """
     height, width, channels = crops[0].shape
     rows, cols = height // patch_size, width // patch_size
@@ -92,10 +92,11 @@ def to_patches(crops: Sequence[np.ndarray], patch_size: int) -> np.ndarray:
 
 
 def to_rgb(image: Any) -> np.ndarray:
-    """An upright RGB array (height, width, 3), uint8 or float32 in [0, 1], of an image of any kind.
+    """Convert an image to an upright RGB array (height, width, 3), uint8 or float32 in [0, 1].
 
-    Pillow images of any mode (:mod:`scramble.pixels`); arrays or tensors (h, w), (h, w, c) or (c, h, w) with 1, 3 or 4
-    channels (the fourth, alpha, over white), uint8 or float in [0, 1]. Anything else: ValueError.
+    Accepts Pillow images of any mode (:mod:`scramble.pixels`), and arrays or tensors (h, w), (h, w, c) or (c, h, w)
+    with 1, 3 or 4 channels, uint8 or float in [0, 1]. An alpha channel is composited onto white. Raises ValueError for
+    other input.
     """
     if isinstance(image, Image.Image):
         return np.array(upright_rgb(image))
@@ -120,14 +121,14 @@ def to_rgb(image: Any) -> np.ndarray:
 
 
 class MolmoImageProcessor(BaseImageProcessor):
-    """Crops, masks and the order of features, with the released ``preprocessor_config.json``'s options.
+    """Computes crops, masks and the order of features, with the options of the released ``preprocessor_config.json``.
 
     Args:
-        max_crops: most crops beside the global view.
-        overlap_margins: patches at the left/top and right/bottom of a crop that its neighbour shows better.
+        max_crops: maximum number of crops in addition to the global view.
+        overlap_margins: margins of a crop (left/top, right/bottom) in patches; the neighbour's features are used there.
         base_image_input_size: height and width of a crop in pixels (a square).
-        image_token_length_h, image_token_length_w: pooled features a crop, down and across.
-        image_padding_mask: kept for the released file; masks are always returned.
+        image_token_length_h, image_token_length_w: pooled features per crop, vertically and horizontally.
+        image_padding_mask: exists for the released file; masks are always returned.
     """
 
     model_input_names = ["images", "image_masks", "image_input_idx"]  # noqa: RUF012
@@ -172,32 +173,32 @@ class MolmoImageProcessor(BaseImageProcessor):
             )
         if any(margin % pool for margin in self.overlap_margins) or self._window < 1:
             raise ValueError(
-                f"overlap_margins {self.overlap_margins} must be multiples of {pool} patches that leave room in a crop"
+                f"overlap_margins {self.overlap_margins} must be multiples of {pool} patches and smaller than a crop"
             )
 
     @property
     def _pool(self) -> int:
-        """Patches per feature and side, rounded up: the model pads a grid that they do not divide with zeros."""
+        """Patches per feature and side, rounded up; the model pads the grid with zeros to a multiple of it."""
         return -(-(self.base_image_input_size[0] // self.image_patch_size) // self.image_token_length_h)
 
     @property
     def _step(self) -> tuple[int, int, int]:
-        """Features of a crop that lie in its left and in its right margin, and those between them."""
+        """Number of features of a crop in its left margin, in its right margin, and between them."""
         left, right = (margin // self._pool for margin in self.overlap_margins)
         return left, right, self.image_token_length_h - left - right
 
     @property
     def _margins(self) -> int:
-        """Both margins in pixels."""
+        """Sum of both margins in pixels."""
         return sum(self.overlap_margins) * self.image_patch_size
 
     @property
     def _window(self) -> int:
-        """Step from one crop to the next in pixels."""
+        """Distance between adjacent crops in pixels."""
         return self.base_image_input_size[0] - self._margins
 
     def tiling(self, height: int, width: int, max_crops: int | None = None) -> tuple[int, int]:
-        """Crops (down, across) that an upright image of ``height`` x ``width`` pixels is cut into."""
+        """Number of crops (rows, columns) of an upright image of ``height`` x ``width`` pixels."""
         if min(height, width) < 1:
             raise ValueError(f"an image of {height} x {width} pixels has no content")
         most = self.max_crops if max_crops is None else max_crops
@@ -206,32 +207,32 @@ class MolmoImageProcessor(BaseImageProcessor):
         return select_tiling(height - self._margins, width - self._margins, self._window, most)
 
     def feature_grid(self, tiling: tuple[int, int]) -> tuple[int, int]:
-        """Features (down, across) of the stitched crops."""
-        # Counted in features, not in pixels: each crop of an odd grid is pooled, and padded, by itself.
+        """Number of features (rows, columns) of all crops together."""
+        # Counted in features, not in pixels, because each crop with an odd grid is padded and pooled separately.
         left, right, step = self._step
         return tiling[0] * step + left + right, tiling[1] * step + left + right
 
     def num_image_tokens(self, height: int, width: int, max_crops: int | None = None) -> int:
-        """Tokens of an image of this size, start, end and column tokens included."""
+        """Number of tokens of an image of this size, including start, end and column tokens."""
         grids = [(self.image_token_length_h, self.image_token_length_w)]
         grids.append(self.feature_grid(self.tiling(height, width, max_crops)))
         return sum(rows * (cols + 1) + 2 for rows, cols in grids)
 
     def feature_order(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Place of each feature among the image's ``<im_patch>`` tokens, int64 (C, F); -1 where it is dropped.
+        """Index of each feature among the image's ``<im_patch>`` tokens, int64 (C, F); -1 for dropped features.
 
-        The global view comes first; the crops follow as one grid, row by row, where each place is filled by the one
-        crop that does not show it in its margin.
+        The global view comes first. The crops follow as one grid, row by row. The feature of each position is taken
+        from the crop that does not have it in its margin.
         """
         side = self.image_token_length_h
         left, right, step = self._step
-        places, kept = [], []
+        places, selected = [], []
         for count in tiling:
             crop, cell = np.arange(count)[:, None], np.arange(side)[None]
             places.append(crop * step + cell)
-            kept.append(((crop == 0) | (cell >= left)) & ((crop == count - 1) | (cell < side - right)))
+            selected.append(((crop == 0) | (cell >= left)) & ((crop == count - 1) | (cell < side - right)))
         order = places[0][:, None, :, None] * self.feature_grid(tiling)[1] + places[1][None, :, None, :] + side * side
-        order = np.where(kept[0][:, None, :, None] & kept[1][None, :, None, :], order, -1)
+        order = np.where(selected[0][:, None, :, None] & selected[1][None, :, None, :], order, -1)
         return np.concatenate([np.arange(side * side)[None], order.reshape(-1, side * side)])
 
     def _prepare(self, image: Any, max_crops: int | None) -> dict[str, Any]:
@@ -241,7 +242,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         canvas, mask = resize_and_pad(pixels, rows * window + self._margins, cols * window + self._margins)
         corners = [(row * window, col * window) for row in range(rows) for col in range(cols)]
         whole = resize_and_pad(pixels, side, side)[0]
-        # Before the cut: crops overlap, and a pixel of the canvas would be normalised in each of them.
+        # Normalise before cropping: crops overlap, so pixels would otherwise be normalised several times.
         self._normalise(canvas)
         self._normalise(whole)
         crops = [canvas[y : y + side, x : x + side] for y, x in corners]
@@ -249,7 +250,7 @@ class MolmoImageProcessor(BaseImageProcessor):
 
         masks = [mask[y : y + side, x : x + side, None] for y, x in corners]
         masks_CP = to_patches(masks, self.image_patch_size).mean(axis=-1, dtype=np.float32)
-        # The released processor appends the global view's row although that view comes first; the weights know it so.
+        # The released processor appends the global view's row, although this view is first; the weights expect that.
         masks_CP = np.concatenate([masks_CP, np.full_like(masks_CP[:1], -1)])
         return {"images": images_CPx, "image_masks": masks_CP, "tilings": (rows, cols)}
 
@@ -257,15 +258,18 @@ class MolmoImageProcessor(BaseImageProcessor):
         """Normalise a canvas (h, w, 3) in place."""
         if not self.do_normalize:
             return
-        rows = canvas.reshape(len(canvas), -1)  # numpy is slow where it broadcasts over an inner axis of three
+        rows = canvas.reshape(len(canvas), -1)  # numpy broadcasts slowly over an inner axis of three
         rows -= np.tile(np.array(self.image_mean, dtype=np.float32), canvas.shape[1])
         rows /= np.tile(np.array(self.image_std, dtype=np.float32), canvas.shape[1])
 
     def preprocess(self, images: Any, max_crops: int | None = None, **kwargs: Any) -> BatchFeature:
-        """One image or a list of them: lists of ``images`` float32 (C, P, pixels), ``image_masks`` (C, P), ``tilings``.
+        """Preprocess one image or a list of images.
 
-        Images may be of any kind :func:`to_rgb` reads, or paths and URLs. Crops are padded to a batch, and features
-        given positions in a text, by :class:`MolmoProcessor`.
+        Images may be any input of :func:`to_rgb`, or paths and URLs. :class:`MolmoProcessor` pads the crops to a batch
+        and computes the features' positions in the text.
+
+        Returns:
+            Lists of ``images`` float32 (C, P, pixels), ``image_masks`` (C, P) and ``tilings``.
         """
         if kwargs:
             raise TypeError(f"MolmoImageProcessor does not take {', '.join(sorted(kwargs))}")

@@ -1,10 +1,10 @@
-"""Molmo v1 (Deitke et al., 2024, arXiv 2409.17146) for transformers 5, reading the released weights by their own names.
+"""Molmo v1 (Deitke et al., 2024, arXiv 2409.17146) for transformers 5, with the names of the released weights.
 
-An image feature is *added* to the embedding of its ``<im_patch>`` token. Those ids lie in a second embedding table
-behind ``embedding_size``; the head ``transformer.ff_out`` has no row for them.
+An image feature is *added* to the embedding of its ``<im_patch>`` token. The ids of image tokens start at
+``embedding_size`` and have a second embedding table; the head ``transformer.ff_out`` has no rows for them.
 
-Shape suffixes: B batch, L tokens, D decoder width, C crops of a batch row, P patches a crop, F features a crop, V rows
-of the head.
+Shape suffixes: B batch, L tokens, D decoder width, C crops of a batch row, P patches per crop, F features per crop,
+V rows of the head.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .modeling_molmo_text import MolmoPreTrainedModel, MolmoTextModel
 from .modeling_molmo_vision import MolmoVisionBackbone
 
 IMAGE_INPUTS = ("images", "image_masks", "image_input_idx")
-"""Model inputs that describe images; used up by the first step of a cached generation."""
+"""Model inputs for images; cached generation needs them only in its first step."""
 
 
 @dataclass
 class MolmoModelOutputWithPast(BaseModelOutputWithPast):
-    """``image_hidden_states``: features (B, C, F, D) before they are placed, None without images."""
+    """``image_hidden_states``: features (B, C, F, D) before they are added to embeddings; None without images."""
 
     image_hidden_states: Tensor | None = None
 
@@ -47,7 +47,7 @@ class MolmoCausalLMOutputWithPast(ModelOutput):
 
 
 class MolmoModel(MolmoPreTrainedModel):
-    """Vision side and decoder, without the step through the head."""
+    """Vision tower, projector and decoder, without the head."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -62,9 +62,9 @@ class MolmoModel(MolmoPreTrainedModel):
         self.transformer.wte = value
 
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
-        """One pass of tower, pooling and projector: pixels (B, C, P, 588) to features (B, C, F, D).
+        """Run tower, pooling and projector: pixels (B, C, P, 588) to features (B, C, F, D).
 
-        ``image_masks`` (B, C, P) is the share of each patch that is image; see :class:`MolmoVisionBackbone`.
+        ``image_masks`` (B, C, P) is the fraction of each patch that is not padding; see :class:`MolmoVisionBackbone`.
         """
         masks_NP = None if image_masks is None else image_masks.flatten(0, 1)
         return self.vision_backbone(images.flatten(0, 1), masks_NP).unflatten(0, images.shape[:2])
@@ -73,7 +73,7 @@ class MolmoModel(MolmoPreTrainedModel):
     def add_image_features(inputs_embeds: Tensor, features_BCFD: Tensor, image_input_idx: Tensor) -> Tensor:
         """Embeddings (B, L, D) with each feature added at its position ``image_input_idx`` (B, C, F).
 
-        Negative positions drop their feature. The embeddings passed in are left untouched.
+        Features with negative positions are dropped. The input embeddings are not modified.
         """
         features_BCFD = features_BCFD.to(inputs_embeds)
         kept = image_input_idx >= 0
@@ -95,16 +95,16 @@ class MolmoModel(MolmoPreTrainedModel):
         **kwargs: Any,
     ) -> MolmoModelOutputWithPast:
         """As :meth:`MolmoTextModel.forward`, with ``images`` (B, C, P, 588), ``image_masks`` (B, C, P) and
-        ``image_input_idx`` (B, C, F): the position of each feature in ``input_ids``, negative where it is dropped.
+        ``image_input_idx`` (B, C, F): the position of each feature in ``input_ids``, negative for dropped features.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.transformer.wte(input_ids)
         features_BCFD = None
         if images is not None:
             if image_input_idx is None:
-                raise ValueError("images come without image_input_idx, the position of each feature in the text")
+                raise ValueError("images need image_input_idx, the position of each feature in the text")
             image_input_idx = image_input_idx.to(inputs_embeds.device)
             _check_positions(input_ids, inputs_embeds, image_input_idx, self.config.image_patch_token_id)
             features_BCFD = self.get_image_features(images, image_masks)
@@ -121,13 +121,13 @@ class MolmoModel(MolmoPreTrainedModel):
 
 
 def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_input_idx: Tensor, patch_id: int) -> None:
-    """ValueError unless each feature meets an image patch token, and each such token a feature."""
+    """Raise ValueError unless image features and image patch tokens correspond one to one."""
     length = inputs_embeds.shape[1]
     kept = image_input_idx >= 0
     if len(image_input_idx) != len(inputs_embeds) or (image_input_idx >= length).any():
         raise ValueError(
-            f"image_input_idx of shape {tuple(image_input_idx.shape)} reaches to {int(image_input_idx.max())}, "
-            f"outside {len(inputs_embeds)} rows of {length} tokens: was the text cut after the processor?"
+            f"image_input_idx of shape {tuple(image_input_idx.shape)} has the value {int(image_input_idx.max())}, "
+            f"outside {len(inputs_embeds)} rows of {length} tokens: was the text truncated after the processor?"
         )
     if input_ids is None:
         return
@@ -142,7 +142,7 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
 
 
 class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
-    """Molmo v1 with its head."""
+    """Molmo v1 with its language-model head."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -164,7 +164,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """Refused: image tokens stand behind the text vocabulary, whose size is part of their ids."""
+        """Raise ValueError: the ids of image tokens follow the text vocabulary and would change."""
         raise ValueError("Molmo's embeddings cannot be resized: the ids of its image tokens follow the last row")
 
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
@@ -186,14 +186,14 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> MolmoCausalLMOutputWithPast:
-        """Logits (B, L, V), or those of the last ``logits_to_keep`` positions, or at the positions of that tensor.
+        """Logits (B, L, V), or only those of the last ``logits_to_keep`` positions or of the positions in a tensor.
 
-        ``labels`` (B, L), -100 where there is no target, are shifted here; image tokens cannot be targets
-        (ValueError). For the other arguments see :meth:`MolmoModel.forward`.
+        ``labels`` (B, L), with -100 for positions without a target, are shifted here. Raises ValueError if an image
+        token is a target. For the other arguments see :meth:`MolmoModel.forward`.
         """
         if labels is not None and labels.max() >= self.config.embedding_size:
             raise ValueError(
-                f"labels hold id {int(labels.max())}, but the head ends at {self.config.embedding_size - 1}: image "
+                f"labels contain id {int(labels.max())}, but the head ends at {self.config.embedding_size - 1}: image "
                 "tokens cannot be targets, set their labels to -100"
             )
         outputs = self.model(
@@ -230,7 +230,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Images go in with the prompt; without a cache, which reads the prompt anew each step, every time."""
+        """With a cache, pass images only in the first step; without a cache, every step processes the whole prompt."""
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,
             inputs_embeds=inputs_embeds,

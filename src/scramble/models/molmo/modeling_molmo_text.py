@@ -23,7 +23,7 @@ from .modeling_molmo_vision import MolmoVisionBackbone, at_least_float32, eager_
 
 
 class MolmoEmbedding(nn.Module):
-    """Token embeddings in two tables: ``embedding`` (the text vocabulary), then ``new_embedding`` (special tokens)."""
+    """Token embeddings in two tables: ``embedding`` (text vocabulary) and ``new_embedding`` (special tokens)."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class MolmoEmbedding(nn.Module):
         self.new_embedding = nn.Parameter(torch.zeros(config.additional_vocab_size, config.hidden_size))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Embeddings (..., D) of ids (...); id -1 marks batch padding and reads row 0, as in the released code."""
+        """Embeddings (..., D) of ids (...). Id -1 marks padding and gets the embedding of row 0, as released."""
         input_ids = torch.where(input_ids == -1, 0, input_ids)
         split = len(self.embedding)
         is_new = input_ids >= split
-        # Two look-ups instead of joining the tables: the join would copy the whole vocabulary in every forward.
+        # Two lookups, because concatenating the tables would copy the whole vocabulary in every forward pass.
         text = nn.functional.embedding(torch.where(is_new, 0, input_ids), self.embedding)
         new = nn.functional.embedding(torch.where(is_new, input_ids - split, 0), self.new_embedding)
         return torch.where(is_new.unsqueeze(-1), new, text)
@@ -55,7 +55,7 @@ class MolmoRMSNorm(nn.Module):
 
 def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Rotary angles' cosine and sine, float32 (B, 1, L, h), in the half-rotation layout (Su et al., 2021)."""
-    # Computed on the fly: a buffer would lose precision under model.to(bfloat16).
+    # Computed in every call, because a buffer would lose precision under model.to(bfloat16).
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
     angles = position_ids[:, None, :, None].float() / theta**exponents
     angles = torch.cat([angles, angles], dim=-1)
@@ -63,7 +63,7 @@ def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[T
 
 
 def rotate(states_BHLh: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, applied in float32 to states in half precision too."""
+    """Apply rotary position embeddings in float32, also to states in half precision."""
     states = at_least_float32(states_BHLh)
     first, second = states.chunk(2, dim=-1)
     return (states * cos + torch.cat([-second, first], dim=-1) * sin).to(states_BHLh.dtype)
@@ -102,7 +102,7 @@ class MolmoDecoderLayer(GradientCheckpointingLayer):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """New hidden states (B, L, D) and, from the eager kernel only, attention weights."""
+        """New hidden states (B, L, D) and, only with eager attention, the attention weights."""
         if self.config.norm_after:
             attended_BLD, weights = self._attend(hidden_BLD, attention_mask, cos_sin, past_key_values, **kwargs)
             hidden_BLD = hidden_BLD + self.attn_norm(attended_BLD)
@@ -169,7 +169,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
 
 
 class MolmoTextModel(MolmoPreTrainedModel):
-    """The decoder. It owns the head ``ff_out`` (the released name), but its forward ends before it."""
+    """The decoder. It contains the head ``ff_out`` (the released name), which its forward does not apply."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -202,12 +202,12 @@ class MolmoTextModel(MolmoPreTrainedModel):
 
         Args:
             input_ids: (B, L); either these or ``inputs_embeds`` (B, L, D).
-            attention_mask: (B, past + L) with 0 at padding; or a finished mask (B, 1, L, past + L), boolean (True:
+            attention_mask: (B, past + L) with 0 at padding; or a full mask (B, 1, L, past + L), boolean (True:
                 attend) or additive; or a FlexAttention BlockMask.
-            position_ids: (B, L); by default the count of real tokens before each token.
+            position_ids: (B, L); by default the number of tokens before each token, without padding.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.wte(input_ids)
         if use_cache and past_key_values is None:
@@ -243,7 +243,7 @@ class MolmoTextModel(MolmoPreTrainedModel):
 
 
 def _positions(attention_mask: Any, cache: Cache | None, length: int, device: torch.device) -> Tensor:
-    """Positions (B or 1, L) of the last ``length`` tokens: real tokens before them, so padding on the left is free."""
+    """Positions (B or 1, L) of the last ``length`` tokens. Padding is not counted, so it may be on the left."""
     if torch.is_tensor(attention_mask) and attention_mask.ndim == 2:
         return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:].to(device)
     past = cache.get_seq_length() if cache is not None else 0

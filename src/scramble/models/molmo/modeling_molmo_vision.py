@@ -1,8 +1,8 @@
-"""Molmo v1's vision side: ViT, pooling by attention, projector. Parameter names are those of the released weights.
+"""Molmo v1's vision tower, attention pooling and projector. Parameter names are those of the released weights.
 
-Shape suffixes: N crops of all images, P patches a crop, T tokens a crop (P + 1: class token first), E channels of the
-tower, X channels of the concatenated layers (2 E), F features a crop, S patches pooled into one feature, D decoder
-width.
+Shape suffixes: N crops of all images, P patches per crop, T tokens per crop (P + 1: class token first), E channels of
+the tower, X channels of the concatenated layers (2 E), F features per crop, S patches pooled into one feature,
+D decoder width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .configuration_molmo import MolmoConfig, MolmoVisionConfig
 
 
 def at_least_float32(states: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """Convert half precision to float32; float32 and float64 are unchanged."""
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
@@ -106,7 +106,7 @@ class MolmoVisionBlock(GradientCheckpointingLayer):
         self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states_NTE: Tensor) -> Tensor:
-        # Every token sees every other: FlexAttention has nothing to skip here and only costs a compilation.
+        # Every token sees every other token, so FlexAttention cannot skip anything and would only cost a compilation.
         chosen = self.config._attn_implementation
         implementation = "sdpa" if chosen == "flex_attention" else chosen
         normed_NTE = self.attention_norm(states_NTE)
@@ -121,7 +121,7 @@ class MolmoVisionEncoder(nn.Module):
 
 
 class MolmoVisionTransformer(PreTrainedModel):
-    """CLIP's ViT on patches that are already cut out."""
+    """CLIP's ViT, with already extracted patches as input."""
 
     config: MolmoVisionConfig
     config_class = MolmoVisionConfig
@@ -155,7 +155,7 @@ class MolmoVisionTransformer(PreTrainedModel):
             init.normal_(module.positional_embedding, mean=0.0, std=self.config.initializer_range)
 
     def forward(self, images_NPx: Tensor) -> Tensor:
-        """Pixels (N, P, 3 * patch_size**2) to the chosen layers' patch states, concatenated: (N, P, X)."""
+        """Pixels (N, P, 3 * patch_size**2) to the concatenated patch states of ``feature_layers`` (N, P, X)."""
         expected = (self.positional_embedding.shape[0] - 1, self.patch_embedding.in_features)
         if tuple(images_NPx.shape[1:]) != expected:
             raise ValueError(
@@ -168,12 +168,12 @@ class MolmoVisionTransformer(PreTrainedModel):
         states_NTE = self.pre_ln(states_NTE)
 
         depth = len(self.transformer.resblocks)
-        wanted = [layer % depth for layer in self.config.feature_layers]
+        layers = [layer % depth for layer in self.config.feature_layers]
         outputs = {}
-        for index in range(max(wanted) + 1):  # the released weights hold one block more than any layer read
+        for index in range(max(layers) + 1):  # the last block of the released weights is not used
             states_NTE = self.transformer.resblocks[index](states_NTE)
             outputs[index] = states_NTE
-        return torch.cat([outputs[index][:, 1:] for index in wanted], dim=-1)
+        return torch.cat([outputs[index][:, 1:] for index in layers], dim=-1)
 
 
 class MolmoImageProjector(nn.Module):
@@ -191,7 +191,7 @@ class MolmoImageProjector(nn.Module):
 
 
 class MolmoVisionBackbone(nn.Module):
-    """Tower, padding embedding, pooling and projector: crops in, features of the decoder's width out."""
+    """Vision tower, padding embedding, pooling and projector: crops to features of the decoder's width."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -207,9 +207,9 @@ class MolmoVisionBackbone(nn.Module):
         """Features (N, F, D), row by row within each crop.
 
         Args:
-            images_NPx: normalised pixels of the patches, (N, P, 3 * patch_size**2); a crop of -1 throughout pads the
-                batch and is not run through the tower: its patch states are zero.
-            image_masks_NP: share of each patch that is image, in [0, 1], or -1; None adds no padding embedding.
+            images_NPx: normalised pixels of the patches, (N, P, 3 * patch_size**2). Crops in which all values are -1
+                pad the batch. The tower does not process them; their patch states are zero.
+            image_masks_NP: fraction of each patch that is image, in [0, 1], or -1; None adds no padding embedding.
         """
         dtype = self.pad_embed.dtype
         is_crop_N = ~(images_NPx == -1).all(dim=-1).all(dim=-1)
@@ -227,9 +227,9 @@ class MolmoVisionBackbone(nn.Module):
     def _pool(self, states_NPX: Tensor) -> Tensor:
         """Attention over each square of ``pooling_size`` squared patches with their mean as query: (N, F, E).
 
-        A grid that ``pooling_size`` does not divide gets rows and columns of zeros at the bottom and on the right. The
-        zeros enter mean and attention like patches, as in the original (allenai/molmo at 793fa38, olmo/model.py,
-        MolmoVisionBackbone.forward): weights for such grids were trained that way.
+        If the grid's side is not a multiple of ``pooling_size``, rows and columns of zeros are added at the bottom and
+        on the right. Mean and attention include these zeros like patches, as in the original (allenai/molmo at 793fa38,
+        olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained that way.
         """
         patches, side, pool = self.config.patches_per_side, self.config.features_per_side, self.config.pooling_size
         if missing := side * pool - patches:
@@ -238,6 +238,6 @@ class MolmoVisionBackbone(nn.Module):
         windows = states_NPX.unflatten(1, (side, pool, side, pool)).transpose(2, 3)  # (N, side, side, pool, pool, X)
         windows_WSX = windows.reshape(-1, pool * pool, states_NPX.shape[-1])
         query_W1X = windows_WSX.mean(dim=1, keepdim=True)
-        # Four keys a query: fused kernels gain nothing here, plain matrix products do.
+        # With four keys per query fused kernels are not faster than plain matrix products.
         pooled_W1E = self.image_pooling_2d(query_W1X, windows_WSX, "eager")
         return pooled_W1E.view(len(states_NPX), side * side, -1)

@@ -1,4 +1,4 @@
-"""Molmo v1's processor: images and text to ids, crops, masks and the position of each image feature."""
+"""Molmo v1's processor: converts images and texts to ids, crops, masks and positions of image features."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CHAT_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{ ' Assistant:' }}{%- endif %}"
 )
-"""``<bos><|image|> User: {text} Assistant:``, and ``{text}<eos>`` after it. BOS is EOS in the released tokenizers."""
+"""``<bos><|image|> User: {text} Assistant:``, followed by ``{text}<eos>``. BOS is EOS in the released tokenizers."""
 
 PADDING = {"images": -1.0, "image_masks": -1.0, "image_input_idx": -100}
 IGNORED = {"return_token_type_ids", "return_mm_token_type_ids", "return_attention_mask"}
-"""Options of other processors that change nothing here, accepted because trainers pass them to every processor."""
+"""Options without effect; they are accepted because trainers pass them to every processor."""
 
 
 class MolmoProcessor(ProcessorMixin):
-    """Tokenizer and image processor in one call; see :meth:`__call__`."""
+    """Combines tokenizer and image processor; see :meth:`__call__`."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
         ids = dict(zip(IMAGE_TOKENS, tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS)), strict=True))
@@ -75,26 +75,27 @@ class MolmoProcessor(ProcessorMixin):
         add_special_tokens: bool = True,
         **kwargs: Any,
     ) -> BatchFeature:
-        """A batch for the model.
+        """Create a batch for the model.
 
         Args:
-            images: an image, a list of them (shared out to the texts by their ``<|image|>`` placeholders, else one a
-                text), or a list of lists, one a text. Any kind that the image processor reads.
-            text: finished prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. An image
-                stands where ``<|image|>`` is, or in front of a text without placeholders.
-            return_tensors: "pt" or "np"; None returns a list for each text, unpadded.
+            images: an image, a list of images (assigned to the texts by their ``<|image|>`` placeholders, otherwise one
+                per text), or a list of lists, one per text. Any input of the image processor.
+            text: complete prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. Images are
+                inserted at ``<|image|>``, or before a text without placeholders.
+            return_tensors: "pt" or "np"; None returns one list per text, without padding.
             padding_side: "left" for generation; by default the tokenizer's side.
-            max_crops: most crops an image, instead of the image processor's setting.
-            add_special_tokens: put BOS in front of a text that lacks it (False for completions alone).
+            max_crops: maximum number of crops per image, instead of the image processor's setting.
+            add_special_tokens: whether to add BOS to texts without it (False for completions).
 
         Returns:
             ``input_ids``, ``attention_mask`` (B, L) and, if any text has an image, ``images`` float32 (B, C, P,
-            pixels), ``image_masks`` (B, C, P), ``image_input_idx`` int64 (B, C, F). Crops that pad the batch are -1
-            throughout, their positions -100.
+            pixels), ``image_masks`` (B, C, P), ``image_input_idx`` int64 (B, C, F). Crops that pad the batch have the
+            value -1 and positions -100.
 
         Raises:
-            ValueError: images and placeholders differ in number, a text holds image tokens, or truncation is asked.
-            TypeError: an option this processor does not know.
+            ValueError: if the numbers of images and placeholders differ, a text contains image tokens, or truncation is
+                requested.
+            TypeError: for unknown options.
         """
         options = {key: value for key, value in kwargs.items() if key not in ("videos", "audio") or value is not None}
         for group in ("common_kwargs", "text_kwargs", "images_kwargs"):
@@ -104,7 +105,9 @@ class MolmoProcessor(ProcessorMixin):
         max_crops = options.pop("max_crops", max_crops)
         add_bos = options.pop("add_special_tokens", add_special_tokens)
         if options.pop("truncation", False) or options.pop("max_length", None) is not None:
-            raise ValueError("MolmoProcessor does not truncate: image tokens cannot be cut; filter by num_tokens first")
+            raise ValueError(
+                "MolmoProcessor does not truncate, because image tokens must stay; filter by num_tokens first"
+            )
         unknown = sorted(set(options) - IGNORED)
         if unknown:
             raise TypeError(f"MolmoProcessor does not take {', '.join(unknown)}")
@@ -122,7 +125,7 @@ class MolmoProcessor(ProcessorMixin):
         return BatchFeature(_collate(rows, self._pad_id, side), tensor_type=return_tensors)
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """As the parent, plus ``preprocessor_config.json``, where readers of the released layout look."""
+        """As in the parent class, but also writes ``preprocessor_config.json``, which the released layout has."""
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         return [*files, *self.image_processor.save_pretrained(save_directory)]
 
@@ -147,12 +150,12 @@ class MolmoProcessor(ProcessorMixin):
         if not any(counts):
             counts = [len(images)] if len(texts) == 1 else [1] * len(texts)
         if sum(counts) != len(images):
-            raise ValueError(f"{len(images)} images for {len(texts)} texts with {sum(counts)} places for an image")
+            raise ValueError(f"{len(images)} images for {len(texts)} texts with {sum(counts)} image placeholders")
         ends = np.cumsum(counts)
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _row(self, text: str, images: Sequence[Any], max_crops: int | None, add_bos: bool) -> dict[str, Any]:
-        """One text with its images, unpadded: ids as a list, the images' arrays joined over their crops."""
+        """One text with its images, without padding: ids as a list, and arrays of all crops."""
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
         ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
         row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
@@ -164,7 +167,7 @@ class MolmoProcessor(ProcessorMixin):
     def _tokenise(
         self, text: str, tilings: Sequence[tuple[int, int]], add_bos: bool
     ) -> tuple[list[int], list[np.ndarray]]:
-        """Ids with the images in place, and for each image the position of each feature, (C, F), -100 if dropped."""
+        """Ids with expanded images, and for each image the positions of its features (C, F), -100 if dropped."""
         bos = self.bos_token
         body = text.removeprefix(bos)
         pieces = body.split(IMAGE_TOKEN)
@@ -191,7 +194,7 @@ class MolmoProcessor(ProcessorMixin):
         return ids
 
     def _image_tokens(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Ids of one image: the global view, then the crops as one grid, each row closed by a column token."""
+        """Ids of one image: the global view, then the crops as one grid, with a column token after each row."""
         processor = self.image_processor
         parts: list[list[int]] = []
         for rows, cols in (
@@ -205,7 +208,7 @@ class MolmoProcessor(ProcessorMixin):
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Tokens and crops of upright images of the given (height, width), without decoding them."""
+        """Numbers of tokens and crops of upright images of the given (height, width); no image is decoded."""
         if image_sizes is None:
             return MultiModalData()
         most = kwargs.get("max_crops")
@@ -217,15 +220,15 @@ class MolmoProcessor(ProcessorMixin):
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays of several images along their crops; those of one image as they are, since pixels are many."""
+    """Concatenate the crops of several images. The array of a single image is not copied."""
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def _collate(rows: Sequence[dict[str, Any]], pad_id: int, side: str) -> dict[str, np.ndarray]:
-    """Rows padded to one length and one number of crops; positions follow the text when it is padded on the left."""
+    """Pad rows to the same length and number of crops. With padding on the left, positions of features are shifted."""
     if side not in ("left", "right"):
         raise ValueError(f"padding_side must be 'left' or 'right', got {side!r}")
-    if len(rows) == 1:  # nothing to pad, so nothing to copy
+    if len(rows) == 1:  # without padding no copy is needed
         present = [key for key, value in rows[0].items() if value is not None]
         return {key: np.asarray(rows[0][key])[None] for key in present}
     length = max(len(row["input_ids"]) for row in rows)

@@ -1,4 +1,4 @@
-"""A tiny random Molmo v1 in the released layout, with a tokenizer made from given texts."""
+"""A tiny random Molmo v1 in the released layout, with a tokenizer trained on given texts."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ def save_tiny_molmo(
 ) -> Path:
     """Write a tiny Molmo v1 (about 1.3 M parameters at the defaults) and return its folder.
 
-    Crops of 48 px with 16 features each, overlapping by a quarter on each side; image tokens in the additional rows.
-    ``like_7b_o`` turns on Molmo-7B-O's switches; ``max_shard_size`` below the model's size gives shards and an index.
+    Crops have 48 px and 16 features and overlap by a quarter on each side. Image tokens are in the additional rows.
+    ``like_7b_o`` sets the options of Molmo-7B-O. A ``max_shard_size`` below the model's size produces shards and an
+    index.
     """
     backend = make_tokenizer(texts, vocab_size, ["<|endoftext|>"], roles=("User", "Assistant"))
     embedding_size = backend.get_vocab_size()
-    backend.add_special_tokens(list(IMAGE_TOKENS))  # their ids follow the vocabulary: the second embedding table
+    backend.add_special_tokens(list(IMAGE_TOKENS))  # their ids follow the vocabulary, in the second embedding table
     tokens = dict(
         zip(
             ("image_start_token", "image_end_token", "image_patch_token", "image_col_token", "image_token"),

@@ -1,6 +1,6 @@
-"""Tiny random models in the real file formats, with a tokenizer made from given texts.
+"""Tiny random models in the released file formats, with a tokenizer trained on given texts.
 
-They run every experiment on a CPU in seconds (``+debug=tiny``); the InternVL is also the model of the embedded world.
+With them every experiment runs on a CPU in seconds (``+debug=tiny``). The tiny InternVL also learns the embedded world.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["save_tiny", "save_tiny_internvl"]
 
 
 def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int = 0, **sizes: Any) -> Path:
-    """Write a tiny random model of the named family with a tokenizer made from ``texts``; returns its folder.
+    """Write a tiny random model of a family, with a tokenizer trained on ``texts``, and return its folder.
 
     Args:
         family: name of the family.
-        folder: where to write; it appears when the model is whole.
-        texts: what the tokenizer is made from.
-        seed: of the weights.
-        sizes: the maker's own options (``width``, ``layers``, ``image_size``, ...).
+        folder: output folder, which appears when all files are written.
+        texts: training texts of the tokenizer.
+        seed: seed of the weights.
+        sizes: options of the family's function (``width``, ``layers``, ``image_size``, ...).
 
     Raises:
-        ModelError: for a family or size without one, naming what there is; for a folder that is not empty.
+        ModelError: if there is no tiny model of the family, an option does not exist, or the folder is not empty.
     """
     from scramble.models.loading import quiet
     from scramble.models.molmo.tiny import save_tiny_molmo
@@ -44,16 +44,16 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         "smolvlm": save_tiny_idefics,
     }
     if family not in makers:
-        raise ModelError(f"no tiny model of family {family!r}; there is one of {', '.join(makers)}")
-    known = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    if unknown := sorted(set(sizes) - set(known)):
-        raise ModelError(f"a tiny {family} has no size {', '.join(unknown)}; it has {', '.join(known)}")
+        raise ModelError(f"there is no tiny model of family {family!r}; choose one of {', '.join(makers)}")
+    options = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(sizes) - set(options)):
+        raise ModelError(f"a tiny {family} has no option {', '.join(unknown)}; it has {', '.join(options)}")
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} holds something already: name another folder, or remove it")
+        raise ModelError(f"{folder} is not empty: choose another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         with quiet():
-            whole = makers[family](Path(name) / "model", texts, seed, **sizes)
-        whole.replace(folder)  # a run killed on the way leaves no half model
+            model = makers[family](Path(name) / "model", texts, seed, **sizes)
+        model.replace(folder)  # so that a killed run leaves no incomplete model
     return folder

@@ -1,4 +1,4 @@
-"""A tiny Idefics3, the architecture of SmolVLM; its processor, unlike SmolVLM's, has no video part."""
+"""A tiny Idefics3, the architecture of SmolVLM. Unlike SmolVLM's processor, its processor has no video part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPLATE = (
 
 
 def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32) -> Path:
-    """Write a tiny native Idefics3 and return its folder. Tiles of 32 px with patches of 8 px give 4 tokens each."""
+    """Write a tiny native Idefics3 and return its folder. Tiles of 32 px with patches of 8 px have 4 tokens each."""
     from transformers import (
         Idefics3Config,
         Idefics3ForConditionalGeneration,

@@ -1,4 +1,4 @@
-"""A tiny InternVL of transformers' native classes."""
+"""A tiny InternVL with transformers' native classes."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def save_tiny_internvl(
             "image_size": [image_size, image_size],
             "patch_size": [patch_size, patch_size],
             "attention_bias": True,
-            # A released tower's values (0.02, 0.1) suit widths of a thousand; at this width they leave it almost linear
-            # and slow to learn.
+            # The released values (0.02, 0.1) are for widths of about a thousand; at this width they make the tower
+            # almost linear and slow to learn.
             "initializer_range": vision_width**-0.5,
             "layer_scale_init_value": 1.0,
         },
@@ -83,7 +83,7 @@ def save_tiny_internvl(
     )
     model = random_model(InternVLForConditionalGeneration, config, seed)
     embeddings = model.model.vision_tower.embeddings
-    # Transformers leaves them at zero, to be loaded; from zero the tower learns what is there long before where.
+    # Transformers initialises them to zero; from zero the tower learns objects long before positions.
     embeddings.position_embeddings.data[0, 1:] = _positions(image_size // patch_size, vision_width)
     set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = InternVLImageProcessor(

@@ -1,4 +1,4 @@
-"""A tiny LLaVA-1.5: CLIP tower, two-layer projector, Llama decoder, a tokenizer with Llama's prefix spaces."""
+"""A tiny LLaVA-1.5: CLIP tower, two-layer projector, Llama decoder, and a tokenizer with Llama's prefix spaces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATE = (
 
 
 def save_tiny_llava(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 56) -> Path:
-    """Write a tiny native LLaVA-1.5 and return its folder. 56 px with patches of 14 px give 16 image tokens."""
+    """Write a tiny native LLaVA-1.5 and return its folder. 56 px with patches of 14 px result in 16 image tokens."""
     from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     backend = make_tokenizer([*texts, SYSTEM], 1024, SPECIALS, roles=("USER", "ASSISTANT"))

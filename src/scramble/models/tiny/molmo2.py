@@ -1,4 +1,4 @@
-"""A tiny Molmo2 of transformers' native classes."""
+"""A tiny Molmo2 with transformers' native classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scramble.models.tiny.parts import (
     wrap_tokenizer,
 )
 
-# The released order: the added ids follow the vocabulary, and the head has no rows for them.
+# In the released order. Their ids follow the vocabulary, and the head has no rows for them.
 IMAGE_TOKENS = [
     "<im_start>",
     "<im_end>",
@@ -32,7 +32,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
-    """A tiny config whose image tokens take the ids after ``vocab_size``, in the released order."""
+    """A tiny config whose image tokens have the ids after ``vocab_size``, in the released order."""
     from transformers import Molmo2Config
 
     vision = {

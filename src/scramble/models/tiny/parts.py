@@ -1,4 +1,4 @@
-"""What the tiny models share: a tokenizer made from texts, a chat template, random weights from a seed."""
+"""Shared parts of the tiny models: tokenizer, chat template, random weights."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def make_tokenizer(
     roles: Iterable[str] = ("user", "assistant"),
     prefix_space: bool = True,
 ) -> Any:
-    """A byte-level BPE tokenizer (``tokenizers.Tokenizer``) trained on ``texts``; the same texts give the same ids.
+    """Train a byte-level BPE tokenizer (``tokenizers.Tokenizer``) on ``texts``; the same texts result in the same ids.
 
-    Common words become single tokens, any other text stays representable; ``roles`` are single tokens always.
-    ``prefix_space`` makes a word the same token at the start of a turn and inside it.
+    Common words become single tokens, and any other text can be represented too. ``roles`` are always single tokens.
+    With ``prefix_space`` a word has the same token at the start of a turn and inside it.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -32,13 +32,13 @@ def make_tokenizer(
         show_progress=False,
     )
     texts = list(texts)
-    # As frequent as texts, the role words are merged whole before rarer words fill the vocabulary.
+    # Repeated as often as there are texts, role words become single tokens before rarer words fill the vocabulary.
     tokenizer.train_from_iterator([*texts, *(role for role in roles for _ in range(len(texts) + 100))], trainer)
     return tokenizer
 
 
 def wrap_tokenizer(backend: Any, *, eos: str, pad: str, bos: str | None = None, **named: str) -> Any:
-    """The tokenizer as transformers loads it; ``named`` tokens become attributes (``image_token`` and so on)."""
+    """Wrap a tokenizer for transformers; ``named`` tokens become attributes (``image_token`` and so on)."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -52,7 +52,7 @@ def wrap_tokenizer(backend: Any, *, eos: str, pad: str, bos: str | None = None, 
 
 
 def chatml_template(image: str) -> str:
-    """A minimal chat template in ChatML's style with ``image`` as placeholder; short, for speed on a CPU."""
+    """A minimal chat template in ChatML's style with placeholder ``image``; it is short, for speed on a CPU."""
     return (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}"
         "{% if message['content'] is string %}{{ message['content'] }}"
@@ -64,14 +64,14 @@ def chatml_template(image: str) -> str:
 
 
 def random_model(cls: type, config: Any, seed: int) -> Any:
-    """A model of ``config`` with random weights, the same for the same seed; the global generator is left alone."""
+    """Create a model with random weights from a seed, without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(config)
 
 
 def set_special_ids(model: Any, *, eos: int, pad: int, bos: int | None = None) -> None:
-    """The ids that ``generate`` stops and pads with."""
+    """Set the ids that ``generate`` stops and pads with."""
     model.generation_config.bos_token_id = bos
     model.generation_config.eos_token_id = eos
     model.generation_config.pad_token_id = pad
