@@ -1,7 +1,8 @@
-"""One-pass tries against one sequence a row, for any model family.
+"""Compares tries in one pass with one sequence per row, for any model family.
 
-A family's test calls :func:`assert_exact` with a model in float32 whose adapters are not zero; the cases cover what
-data sets bring. ``plain`` is the family's ordinary forward of one sequence, if it needs more than ids and images.
+A family's test calls :func:`assert_exact` with a model in float32 whose adapters are not zero. The cases cover what
+occurs in data sets. ``plain`` is the family's ordinary forward pass of one sequence, if it needs more than ids and
+images.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Plain = Callable[[list[int], Any], Tensor]  # ids and images of one sequence -> 
 
 @dataclass(frozen=True)
 class Case:
-    """Prompts, each with its number of images and its completions; ``row_tokens`` packs several tries into a row."""
+    """Prompts with numbers of images and completions; with ``row_tokens`` several tries share a row."""
 
     prompts: tuple[tuple[str, int, tuple[str, ...]], ...]
     row_tokens: int | None = None
@@ -53,7 +54,7 @@ CASES = {
 
 
 def make_items(family: Family, processor: Any, case: Case, images: Sequence[Image.Image]) -> list[TrieItem]:
-    """One item a prompt; every completion token is scored."""
+    """One item per prompt; every completion token is scored."""
     items = []
     for n, (text, num_images, completions) in enumerate(case.prompts):
         pictures = [images[(n + m) % len(images)] for m in range(num_images)]
@@ -71,7 +72,7 @@ def make_items(family: Family, processor: Any, case: Case, images: Sequence[Imag
 
 
 def plain_logprobs(model: torch.nn.Module, items: Sequence[TrieItem], plain: Plain | None = None) -> list[Tensor]:
-    """Scored tokens' log-probabilities of each sequence by an ordinary forward pass of that sequence alone."""
+    """Log-probabilities of each sequence's scored tokens from an ordinary forward pass of this sequence."""
 
     def forward(ids: list[int], images: Any) -> Tensor:
         return model(input_ids=torch.tensor([ids]), **(images or {})).logits[0]
@@ -95,15 +96,15 @@ def assert_exact(
     *,
     plain: Plain | None = None,
 ) -> None:
-    """The trie's log-probabilities and gradients of all trained weights are those of one sequence a row.
+    """Assert that the trie's log-probabilities and gradients equal those of one sequence per row.
 
-    Within 1e-5 a token and 1e-6 of the gradient's norm: in float32 for a sum of all sequences with positive weights.
-    With weights of both signs, as a preference loss has, chosen and rejected cancel, and in float32 one sequence a row
-    is itself further than 1e-6 from the truth; so that is asked of the same weights in float64.
+    The tolerance is 1e-5 per token and 1e-6 of the gradient norm, in float32 for a sum of all sequences with positive
+    weights. With weights of both signs, as in a preference loss, chosen and rejected cancel, and in float32 even one
+    sequence per row has an error above 1e-6. These weights are therefore tested in float64.
     """
     assert next(model.parameters()).dtype == torch.float32
     _compare(model, family, processor, case, images, plain, atol=1e-5, gradient_rtol=1e-6, smallest_weight=1)
-    unwrap(model).set_experts_implementation("eager")  # a mixture's grouped product does not take float64
+    unwrap(model).set_experts_implementation("eager")  # grouped matrix products of experts do not support float64
     _compare(model.double(), family, processor, case, images, plain, atol=1e-8, gradient_rtol=1e-6, smallest_weight=-1)
 
 
@@ -137,7 +138,7 @@ def _compare(
     scores = [token for item in score(backbone, items, batch_tokens=200) for s in item for token in s.tokens]
     torch.testing.assert_close(torch.tensor(scores).to(sums), torch.cat(expected), atol=max(atol, 1e-6), rtol=0)
 
-    weights = torch.linspace(smallest_weight, 2, len(sums))  # every sequence has its own
+    weights = torch.linspace(smallest_weight, 2, len(sums))  # a different weight for every sequence
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad((result.sums_Q * weights).sum(), trained)
     wanted = torch.autograd.grad((sums * weights).sum(), trained)

@@ -1,4 +1,4 @@
-"""The house's dependency rule: imports point one way, no two files or packages import each other.
+"""The dependency rule: imports point in one direction, and no two files or packages import each other.
 
 Every import counts, those inside functions too, except for type checking only. docs/architecture.md draws the rule.
 """
@@ -9,7 +9,7 @@ import ast
 from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-# From the ground up. A package may import from its own level's packages to its left and from the levels above it here.
+# From the lowest level up. A package may import packages to its left in its line, and packages in the lines above.
 LEVELS = (
     ("pixels", "records", "interrupt", "console", "project", "storage"),
     ("language", "grading"),
@@ -36,7 +36,7 @@ MODULES = modules()
 
 
 def imports(name: str) -> set[str]:
-    """The project's modules that a module imports."""
+    """The modules of the project that a module imports."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     for_types = {
         node
@@ -86,7 +86,7 @@ def test_imports_point_down() -> None:
 
 
 def test_no_files_import_each_other() -> None:
-    """Files are removed whose imports are all removed already; what cannot be removed is a cycle or leads to one."""
+    """Repeatedly removes files whose imports are all removed; files that remain are in a cycle or import one."""
     left = {name: set(others) for name, others in IMPORTS.items()}
     while done := [name for name, others in left.items() if not others]:
         for name in done:

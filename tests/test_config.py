@@ -1,4 +1,4 @@
-"""Settings are checked as a whole before any work: names, types, ranges, and hints that name keys which exist."""
+"""All settings are checked before any work: names, types and ranges; hints name existing keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scramble.config.trainer import Peft, Watch
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-def found(root: str, *overrides: str) -> list[str]:
+def actual(root: str, *overrides: str) -> list[str]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return check_root(compose(root, overrides=list(overrides)), root, ())
 
@@ -148,12 +148,12 @@ def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", "/nonexistent")
-    clauses = found(root, override)
+    clauses = actual(root, override)
     assert any(clause in one for one in clauses) if clause else clauses == []
 
 
 def test_all_faults_come_in_one_message() -> None:
-    clauses = found("evaluate", "trainer.max_steps=0", "trainer.beta=-1", "baselines=[basse]", "+x=1")
+    clauses = actual("evaluate", "trainer.max_steps=0", "trainer.beta=-1", "baselines=[basse]", "+x=1")
     assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [
         "x",
         "trainer.max_steps",
@@ -214,7 +214,7 @@ def test_a_key_that_moved_is_named() -> None:
     ],
 )
 def test_a_path_that_hydra_cannot_read_comes_back_quoted(path: str) -> None:
-    """The argument in the message gives exactly the path, through a shell and through Hydra."""
+    """The argument in the message results in exactly the path, after parsing by a shell and by Hydra."""
     (argument,) = shlex.split(quoted("data.path", path))
     (parsed,) = OverridesParser.create().parse_overrides([argument])
     assert OmegaConf.create({"x": parsed.value()}).x == path or path.startswith("${")

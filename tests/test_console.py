@@ -1,4 +1,4 @@
-"""The one logging channel: short on the terminal, long in the run's file, and no folder made by a message."""
+"""Logging: short messages on the terminal, detailed records in the run's file, and no folder created by a message."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_other_processes_of_a_job_only_warn(
 
 
 def test_library_code_prints_nothing_itself() -> None:
-    """``print`` is for scripts, the terminal's handler and what ends a process."""
+    """``print`` is used only in scripts, in the terminal's handler and before a process exits."""
     src = Path(__file__).resolve().parents[1] / "src" / "scramble"
     allowed = {"console.py", "app.py", "help.py", "cli.py"}
     for path in src.rglob("*.py"):

@@ -16,13 +16,13 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
 def sections(root: str) -> tuple[str, ...]:
-    """What a script reads, by its own main."""
+    """The sections that a script's main reads."""
     spec = importlib.util.spec_from_file_location(f"script_{root}", SCRIPTS / f"{root}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: tuple[str, ...] = module.main.sections
-    return found
+    actual: tuple[str, ...] = module.main.sections
+    return actual
 
 
 @pytest.mark.parametrize("root", sorted(ROOTS))

@@ -1,4 +1,4 @@
-"""One conversion to RGB: transparency on white, deep greys by their range, everything else as Pillow does it."""
+"""Conversion to RGB: transparency on white, deep greyscale by its range, everything else as in Pillow."""
 
 from __future__ import annotations
 
@@ -120,15 +120,15 @@ def test_orientation_is_applied_before_all_else() -> None:
     image.putalpha(Image.fromarray(RAMP))
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = ImageFile(saved(image, exif=exif)).open()
-    assert found.size == (4, 256)
+    actual = ImageFile(saved(image, exif=exif)).open()
+    assert actual.size == (4, 256)
     turned = Image.open(io.BytesIO(saved(image, exif=exif)))
-    assert found.tobytes() == upright_rgb(ImageOps.exif_transpose(turned)).tobytes()
+    assert actual.tobytes() == upright_rgb(ImageOps.exif_transpose(turned)).tobytes()
 
 
 @pytest.mark.parametrize("name", ["black_on_transparent.png", "rgba_hidden.png", "gray16.png", "gray16.tif"])
 def test_every_use_sees_the_same_pixels(name: str) -> None:
-    """A diagram in black on nothing, colours under full transparency, and a 16-bit ramp."""
+    """A black diagram on a transparent background, colours with full transparency, and a 16-bit ramp."""
     file = ImageFile((CASES / name).read_bytes())
     wanted = np.asarray(file.open())
     with Image.open(CASES / name) as image:

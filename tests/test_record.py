@@ -1,4 +1,4 @@
-"""What a run folder remembers: the name is enough, and contradictions are refused by their differences."""
+"""Settings recorded in a run folder: the run's name is enough, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def composed(root: str, *overrides: str) -> DictConfig:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run whose data is made of photographs and that was given a model at that stage."""
+    """A run with photographs as data, for which the generate command set a model."""
     overrides = [*OWN, "model=smolvlm_256m", "name=mine", f"run.dir={tmp_path}"]
     cfg = composed("generate", *overrides)
     made: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -52,7 +52,7 @@ def test_the_name_is_enough(run: Path, root: str) -> None:
 
 
 def test_a_run_without_a_record_is_left_alone(tmp_path: Path) -> None:
-    overrides = [f"run.dir={tmp_path / 'none'}", "data=coco"]  # data.path has no value either
+    overrides = [f"run.dir={tmp_path / 'none'}", "data=coco"]  # data.path has no value
     cfg = composed("train", *overrides)
     before = OmegaConf.to_container(cfg)
     assert recall(cfg, "train", overrides) is None and OmegaConf.to_container(cfg) == before
@@ -102,7 +102,7 @@ def test_a_model_binds_once_an_arm_was_trained_and_how_it_is_loaded_never(run: P
     [
         ([], ["heldout_pairs"]),
         (["benchmark=[world_vqa]"], ["world_vqa"]),
-        (["+benchmark.world_vqa.rot=x"], ["world_winoground", "world_vqa"]),  # as given: the check says what is wrong
+        (["+benchmark.world_vqa.rot=x"], ["world_winoground", "world_vqa"]),  # unchanged: validation reports the fault
     ],
 )
 def test_data_of_one_s_own_are_scored_on_their_own_pairs(run: Path, overrides: list[str], names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The accelerate configurations and launchers: read by the libraries that will read them."""
+"""The accelerate configurations and launchers, read with the libraries that use them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_accelerate_reads_each_strategy_for_one_machine_and_several(
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser, prepare_multi_gpu_env
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    config = load_config_from_file(str(strategy_file(strategy)))  # refuses keys that it does not know
+    config = load_config_from_file(str(strategy_file(strategy)))  # refuses unknown keys
     assert config.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}.get(strategy, "DEEPSPEED")
     options = {"num_processes": 16, "num_machines": machines, "strategy": strategy}
     command = job_command(point(tmp_path), options, machine=machines - 1, address="node-0")
@@ -64,7 +64,7 @@ def test_accelerate_reads_each_strategy_for_one_machine_and_several(
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_reads_its_stages(stage: int, tmp_path: Path) -> None:
-    """What accelerate makes of the file, through DeepSpeed's own configuration."""
+    """The result of accelerate reading the file with DeepSpeed's own configuration."""
     pytest.importorskip("deepspeed", reason="needs DeepSpeed (pip install 'scramble[deepspeed]')")
     code = f"""
 import json, sys
@@ -128,7 +128,7 @@ def test_arms_are_named_by_what_varies() -> None:
 
 @pytest.mark.parametrize("place", ["base", "generator"])
 def test_another_local_model_is_another_point(place: str, tmp_path: Path) -> None:
-    """A base that was trained again, or the model that negatives are sampled from: finished points are out of date."""
+    """If the base or the model that generates negatives was retrained, finished points are out of date."""
     for name in ("base", "generator"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"first")

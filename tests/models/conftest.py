@@ -1,4 +1,4 @@
-"""Tiny models of every family, made once a session, and pictures of several shapes."""
+"""Tiny models of every family, made once per session, and images of several shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that a chat cannot have are refused before the model is asked."""
+"""Invalid options of a chat are refused before the model is called."""
 
 from __future__ import annotations
 

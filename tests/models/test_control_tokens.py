@@ -1,4 +1,4 @@
-"""Texts that hold a control token are refused everywhere; everything else is tokenised as before."""
+"""Texts with a control token are refused everywhere; other texts are tokenised as usual."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_all_control_tokens_are_refused_in_prompts_and_answers(name: str, tiny: 
 
 @pytest.mark.parametrize("name", BUILT)
 def test_no_text_that_is_let_through_becomes_a_control_token(name: str, tiny: Callable[[str], Path]) -> None:
-    """Near misses are plain text: their ids hold none of the tokenizer's added ids, and decode to the text."""
+    """Similar texts are plain text: their ids contain no added ids, and decode to the text."""
     vlm = load_vlm(tiny(name))
     tokenizer = vlm.processor.tokenizer
     added = set(tokenizer.get_added_vocab().values())
@@ -71,7 +71,7 @@ def test_no_text_that_is_let_through_becomes_a_control_token(name: str, tiny: Ca
 
 
 def test_words_and_spaces_that_were_added_are_text(tiny: Callable[[str], Path]) -> None:
-    """Vocabularies hold runs of spaces and users' own words as added tokens; a model's thoughts are written out."""
+    """Added tokens can be runs of spaces or users' own words; a model's thoughts are visible text."""
     tokenizer = load_vlm(tiny("internvl")).processor.tokenizer
     tokenizer.add_tokens(["    ", "\n\n", "zebra", "<think>", "</think>", "<tool_call>", "[TABLE]"])
     assert find_control_token(tokenizer, "a  \n\n    zebra <think>a stripe</think>") is None

@@ -1,4 +1,4 @@
-"""Export and chat: what leaves the project loads anywhere, and says what the tuned model said."""
+"""Export and chat: exported models load anywhere and give the same answers as the tuned model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FAMILIES = ("internvl", "internvl_moe", "llava", "smolvlm", "molmo")
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all saved tensors."""
-    found: dict[str, tuple[int, ...]] = {}
+    actual: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    return found
+            actual |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return actual
 
 
 def logits(vlm: Any) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_answer(name: str, tiny: Callable[[str], Path]) -> None:
-    """Greedy answers repeat; a cache changes none of their tokens; the end of the turn ends them."""
+    """Greedy answers are reproducible, equal with and without a cache, and stop at the end of turn."""
     vlm = load_vlm(tiny(name))
     image = Image.linear_gradient("L").resize((60, 40))
     first = answer(vlm, "describe the image", [image], max_new_tokens=12)

@@ -1,4 +1,4 @@
-"""What every family promises: exact tries, token counts from sizes alone, LoRA on the language model only."""
+"""Properties of every family: exact tries, token counts from image sizes, LoRA only on the language model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_length_is_known_from_the_size_alone(
 
 @pytest.mark.parametrize("name", BUILT)
 def test_odd_images(name: str, tiny: Callable[[str], Path]) -> None:
-    """Any mode is read as RGB; an EXIF-rotated picture counts as the upright one."""
+    """Images of any mode are converted to RGB; an EXIF-rotated image equals the upright one."""
     vlm = load_vlm(tiny(name))
     key = "images" if name == "molmo" else "pixel_values"
 
@@ -89,7 +89,7 @@ def test_square_padding_and_resizing(name: str, tiny: Callable[[str], Path]) -> 
 
 
 def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
-    """BOS first, EOS last, and prompt and completion apart give the ids of the whole conversation."""
+    """BOS is first, EOS is last, and separately encoded prompt and completion equal the whole conversation."""
     vlm = load_vlm(tiny("llava"))
     family, processor, tokenizer = vlm.family, vlm.processor, vlm.processor.tokenizer
     prompt = family.encode_prompt(processor, "describe the image", [Image.new("RGB", (56, 56))])
@@ -166,7 +166,7 @@ def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in vlm.model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)  # greedy choices that do not hang on rounding
+            parameter.add_(torch.randn_like(parameter) * 0.05)  # so that greedy choices do not depend on rounding
     stops = sorted(stop_tokens(vlm))
     encoder = PromptEncoder(vlm.family, vlm.processor)
     groups = [encoder.prompts(["describe the image", "is there a circle", "name a shape"], [image]) for image in images]

@@ -1,4 +1,4 @@
-"""InternVL: the tiny model made by the project, loaded like a release, taken apart exactly."""
+"""InternVL: the project's tiny model loads like a released model, and its parts are exact."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_ids_agree_with_trl(vlm: VLM) -> None:
     batch = DataCollatorForVisionPreference(processor)([row])
     prompt = family.encode_prompt(processor, "Describe it.", [image])
     for row_index, text in enumerate((chosen, rejected)):
-        kept = batch["input_ids"][row_index][batch["attention_mask"][row_index].bool()].tolist()
-        assert kept == prompt.input_ids + family.encode_completion(processor, text)
+        remaining = batch["input_ids"][row_index][batch["attention_mask"][row_index].bool()].tolist()
+        assert remaining == prompt.input_ids + family.encode_completion(processor, text)
 
 
 def test_backbone_equals_forward(vlm: VLM) -> None:
@@ -90,7 +90,7 @@ def test_backbone_equals_forward(vlm: VLM) -> None:
 @pytest.mark.parametrize("size", [(48, 48), (96, 48), (60, 300), (500, 500), (30, 20000), (20000, 30), (1, 9)])
 @pytest.mark.parametrize("max_tiles", [1, 2, 6, 12])
 def test_dynamic_tiling(max_tiles: int, size: tuple[int, int], folder: Path) -> None:
-    """16 tokens a tile, a thumbnail beside two tiles or more, and the same count from the size alone."""
+    """16 tokens per tile, a thumbnail for two tiles or more, and the same count computed from the size."""
     vlm = load_vlm(folder, max_tiles=max_tiles)
     image = Image.new("RGB", (size[1], size[0]), "red")
     prompt = vlm.family.encode_prompt(vlm.processor, "Describe it.", [image])
@@ -131,7 +131,7 @@ def test_rows_beyond_a_sliding_window_are_refused(folder: Path) -> None:
     embeddings = torch.zeros(1, 9, 128)
     with pytest.raises(ModelError, match=r"9 tokens is longer than the decoder's sliding window \(8\)"):
         vlm.backbone.decode(embeddings, torch.ones(1, 1, 9, 9, dtype=torch.bool), torch.arange(9)[None])
-    # A longer row of sequences that each fit is exact: no token is further than the window from any it sees.
+    # A longer row of sequences that each fit is exact: no token sees a token beyond the window.
     vlm.family.check_window(config, torch.arange(9)[None] % 8)
     assert vlm.family.max_length(vlm.model.config) == 8
 
@@ -164,7 +164,7 @@ WINDOWS: dict[str, tuple[dict[str, Any], int | None]] = {
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_the_window_is_where_the_decoder_stops_seeing(name: str) -> None:
-    """Against the decoder itself: within the window a ready-made causal mask gives its numbers, beyond it does not."""
+    """Within the window a causal mask gives the decoder's own results; beyond the window it does not."""
     from transformers import AutoModel, InternVLConfig
 
     from scramble.models.families.internvl import InternVL
@@ -183,9 +183,9 @@ def test_the_window_is_where_the_decoder_stops_seeing(name: str) -> None:
         ready = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
         with torch.no_grad():
             wanted = decoder(inputs_embeds=states, position_ids=positions).last_hidden_state
-            found = decoder(inputs_embeds=states, position_ids=positions, attention_mask=ready).last_hidden_state
+            actual = decoder(inputs_embeds=states, position_ids=positions, attention_mask=ready).last_hidden_state
         fits = window is None or length <= window
-        assert ((found - wanted).abs().max() < 1e-5) == fits
+        assert ((actual - wanted).abs().max() < 1e-5) == fits
         if fits:
             InternVL().check_window(config.text_config, positions)
         else:

@@ -1,4 +1,4 @@
-"""Every way a model cannot be loaded ends in one line that names the culprit and the way out."""
+"""Every failure to load a model is one line that names the cause and says how to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scramble.models.hub import explain, native_id, read_config
 
 @pytest.fixture
 def broken(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A copy of the tiny InternVL, to be damaged."""
+    """A copy of the tiny InternVL for a test to damage."""
     return Path(shutil.copytree(tiny("internvl"), tmp_path / "model"))
 
 
@@ -29,7 +29,7 @@ def edit_config(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 def refused(folder: str | Path, **options: Any) -> str:
-    """The message with which ``load`` refuses, checked to be one line."""
+    """The error message of ``load_vlm``, which must be one line."""
     with pytest.raises(ModelError) as caught:
         load_vlm(folder, **options)
     message = str(caught.value)
@@ -44,7 +44,7 @@ def test_unknown_id_without_connection() -> None:
 
 
 def test_no_connection_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against an address where nothing listens: one question, no half minute of retries."""
+    """Without a server, there is one request and not half a minute of retries."""
     import time
 
     from huggingface_hub import constants
@@ -170,7 +170,7 @@ def test_tensors(broken: Path) -> None:
 def test_processor_of_another_family(broken: Path, tiny: Callable[[str], Path]) -> None:
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny("llava") / name, broken / name)
-    message = refused(broken)  # with torchvision, the missing video part is found first
+    message = refused(broken)  # with torchvision, the missing video part is reported first
     assert "does not belong to internvl" in message or "no complete processor" in message
     (broken / "processor_config.json").unlink()
     (broken / "tokenizer.json").unlink()
@@ -216,7 +216,7 @@ def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tm
 
 @pytest.fixture
 def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path:
-    """A saved adapter of the tiny InternVL, to be damaged."""
+    """A saved adapter of the tiny InternVL for a test to damage."""
     vlm = load_vlm(tiny("internvl"))
     with_lora(vlm.model, vlm.family.lora_targets).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
@@ -290,7 +290,7 @@ def test_broken_files_of_a_model_are_named(file: str, content: bytes | None, wor
 
 
 def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory first, the project second, the hub never."""
+    """Such a path is looked up in the working directory, then in the project, and never on the hub."""
     from omegaconf import OmegaConf
 
     from scramble.app import plain

@@ -1,4 +1,4 @@
-"""LoRA touches every linear layer of the language model and nothing else, at the released sizes' module names."""
+"""LoRA targets match all linear layers of the language model and no others, with the released module names."""
 
 from __future__ import annotations
 

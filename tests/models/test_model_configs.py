@@ -1,4 +1,4 @@
-"""Every shipped model config composes, binds to ``load``, and names a native checkpoint of a known family."""
+"""Every shipped model config composes, matches ``load_vlm``, and names a native checkpoint of a supported family."""
 
 from __future__ import annotations
 

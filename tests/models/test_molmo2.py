@@ -1,4 +1,4 @@
-"""Molmo2: the decoder path on inputs made by hand, since its image processor needs torchvision."""
+"""Molmo2: the decoder with handmade inputs, because its image processor needs torchvision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VOCAB = 300
 
 
 class HandMade(Molmo2):
-    """Molmo2 whose prompts are laid out by hand as its processor does: one crop and the low-resolution view."""
+    """Molmo2 with handmade prompts in the processor's layout: one crop and the low-resolution view."""
 
     def encode_prompt(self, processor: Any, text: str, images: Any = ()) -> Prompt:
         """Low-resolution view (2 x 2 features), then the crop (2 x 1), of 4 x 4 patches each, for every image."""
@@ -76,7 +76,7 @@ def test_trie_equals_one_sequence_a_row(case: str, model: Any, with_lora: Any, i
 
 
 def test_image_tokens_attend_in_both_directions(model: Any, images: list[Image.Image]) -> None:
-    """The first image token's state depends on the last one's feature: a causal mask would not do."""
+    """The first image token's state depends on the last one's feature, unlike with a causal mask."""
     family = HandMade()
     prompt = family.encode_prompt(None, "", images[:1])
     ids = torch.tensor([prompt.input_ids])
@@ -109,7 +109,7 @@ def test_trie_through_the_released_processor(
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="Molmo2's image processor needs torchvision")
 def test_prompt_is_the_processors_own(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Ids and token types are those of transformers' own call on the whole chat."""
+    """Ids and token types equal those of transformers' own call on the whole chat."""
     vlm = load_vlm(tiny("molmo2"))
     prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", images[:2])
     content = [{"type": "image", "image": image} for image in images[:2]]

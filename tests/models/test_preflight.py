@@ -1,4 +1,4 @@
-"""The preflight against what a model really allocates, and its refusals."""
+"""The preflight's estimates against a model's actual allocations, and its errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_counts_are_those_of_the_loaded_model(tiny: Callable[[str], Path], with_
 
 
 def saved_for_backward(model: Any, embeddings: torch.Tensor) -> int:
-    """Bytes of activations that autograd keeps of one decoder pass."""
+    """Bytes of activations that autograd stores in one decoder pass."""
     storages: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
 
@@ -48,7 +48,7 @@ def saved_for_backward(model: Any, embeddings: torch.Tensor) -> int:
 def test_activations_are_within_a_quarter(
     name: str, checkpointing: bool, with_lora: Any, tmp_path: Path, tiny: Callable[[str], Path]
 ) -> None:
-    """On a model large enough (width 512) that small tensors do not count, 256 tokens in float32."""
+    """A model with width 512, for which small tensors are negligible, and 256 tokens in float32."""
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny import save_tiny_internvl
 
@@ -60,13 +60,13 @@ def test_activations_are_within_a_quarter(
         decoder.gradient_checkpointing_enable({"use_reentrant": False})
         vlm.model.train()
     embeddings = torch.randn(1, 256, 512, requires_grad=True)
-    kept = saved_for_backward(backbone, embeddings)
+    remaining = saved_for_backward(backbone, embeddings)
     estimate = preflight(str(tmp_path), batch_tokens=256, gradient_checkpointing=checkpointing).memory["activations"]
     if checkpointing:  # the estimate also counts the layer that is being recomputed
         layer = preflight(str(tmp_path), batch_tokens=256).memory["activations"] / 4
-        assert abs(kept - (estimate - 2 * layer)) < 0.25 * kept
+        assert abs(remaining - (estimate - 2 * layer)) < 0.25 * remaining
     else:
-        assert abs(kept - estimate) < 0.25 * kept
+        assert abs(remaining - estimate) < 0.25 * remaining
 
 
 def test_refusals(tiny: Callable[[str], Path]) -> None:

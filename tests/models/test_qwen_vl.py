@@ -1,4 +1,4 @@
-"""Qwen-VL: refused for tries in one line; chat through its processor, which needs torchvision."""
+"""Qwen-VL: tries are refused with a one-line error; chat uses its processor, which needs torchvision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making tiny models: sizes are passed on, unknown ones are named."""
+"""Tiny models: options are used, unknown options are named."""
 
 from __future__ import annotations
 

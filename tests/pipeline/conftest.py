@@ -1,4 +1,4 @@
-"""Run the scripts as a user does: as programs, on tiny data."""
+"""Runs the scripts as programs, like a user, on tiny data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(script: str, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def script() -> Run:
-    """``script("train", "+debug=tiny", ...)`` runs to the end; another exit status than ``status`` fails the test."""
+    """A function ``script("train", "+debug=tiny", ...)`` that runs a script and checks its exit status."""
 
     def run(name: str, *overrides: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(command(name, *overrides), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)

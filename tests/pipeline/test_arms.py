@@ -1,4 +1,4 @@
-"""Which arm of a run a command works with."""
+"""Selection of the arm that a command uses."""
 
 from __future__ import annotations
 

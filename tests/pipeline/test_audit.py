@@ -1,4 +1,4 @@
-"""scripts/audit.py: a place of its own for each file, bad rows listed, one line for what cannot be audited."""
+"""scripts/audit.py: a separate folder for each file, a list of bad rows, and one-line errors."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def test_each_file_has_an_audit_of_its_own(here: Path, capsys: pytest.CaptureFix
     assert {path.name for path in here.iterdir()} == {"a", "b", "runs"}
     audits = {json.loads(p.read_text())["pairs"]: p for p in (here / "runs" / "audits").glob("pairs-*/audit.json")}
     assert sorted(audits) == [30, 40]
-    said = capsys.readouterr().out
-    assert all(str(path.with_name("audit.html").relative_to(here)) in said for path in audits.values())
-    audit(here / "a" / "pairs.jsonl")  # once more: its own is renewed
+    message = capsys.readouterr().out
+    assert all(str(path.with_name("audit.html").relative_to(here)) in message for path in audits.values())
+    audit(here / "a" / "pairs.jsonl")  # auditing the same file again replaces the audit
     with pytest.raises(StoreError, match=r"contains the audit of .*a/pairs\.jsonl: choose another folder \(out="):
         audit(here / "b" / "pairs.jsonl", audits[40].parent)
     (here / "data").mkdir()
@@ -67,8 +67,8 @@ def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.
         (27, "rejected is not text"),
         (28, "chosen and rejected are the same text"),
     ]
-    said = capsys.readouterr().out
-    assert "3 of 28 rows cannot be used and are left out (2 x rejected is not text, 1 x chosen and rejected" in said
+    message = capsys.readouterr().out
+    assert "3 of 28 rows cannot be used and are skipped (2 x rejected is not text, 1 x chosen and rejected" in message
     (here / "x.jsonl").write_text(lines(12))
     audit("x.jsonl", "out")
     assert not (here / "out" / "rejected_rows.jsonl").exists()

@@ -53,7 +53,7 @@ def test_export_and_chat(tmp_path: Path, script: Run) -> None:
     merged = tmp_path / "export" / "dpo-seed0"
     assert (merged / "model.safetensors").exists()
     image = str(ROOT / "data" / "example" / "01.png")
-    said = [
+    message = [
         script(
             "chat",
             "+debug=tiny",
@@ -69,11 +69,11 @@ def test_export_and_chat(tmp_path: Path, script: Run) -> None:
             (tmp_path / "new_model", f"adapter={tmp_path / 'train' / 'dpo-seed0' / 'adapter'}"),
         )
     ]
-    assert said[0][-1] == said[1][-1] and said[0][-1].strip()
-    assert f"model: {merged}" in said[0], "a model that is named is taken as it is"
+    assert message[0][-1] == message[1][-1] and message[0][-1].strip()
+    assert f"model: {merged}" in message[0], "a model that is named is taken as it is"
     asked = ("chat", run, f"image={image}", "text=Describe the image.", "max_new_tokens=5")
     arm = tmp_path / "train" / "dpo-seed0" / "adapter"
     for more in ((), ("model.device=cpu", "run.arm=dpo-seed0")):
         of_run = script(*asked, *more).stdout.splitlines()
-        assert f"model: {tmp_path / 'new_model'} with {arm}" in of_run and of_run[-1] == said[1][-1]
+        assert f"model: {tmp_path / 'new_model'} with {arm}" in of_run and of_run[-1] == message[1][-1]
     assert f"model: {tmp_path / 'new_model'}" in script(*asked, "run.arm=base").stdout.splitlines()

@@ -1,4 +1,4 @@
-"""What a user meets in the first hour: the README's commands on real photographs, in every layout that people bring.
+"""A user's first hour: the README's commands on real photographs, in all common layouts.
 
 The photographs are in the reference data folder; without it a dozen drawn images take their place, with negatives that
 need no English pipeline. No command may end in a trace, and each message of a failure is one line.
@@ -30,7 +30,7 @@ SEEDS = [0, 1, 2, 3]
 
 
 class Material:
-    """Image files with captions, and the settings of the negatives that can read these captions."""
+    """Image files with captions, and the settings of the method that can make negatives from these captions."""
 
     def __init__(self, folder: Path, rows: Rows, pairs: list[str]) -> None:
         self.folder, self.rows, self.pairs = folder, rows, pairs
@@ -38,7 +38,7 @@ class Material:
 
 @pytest.fixture(scope="module")
 def material(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """Real photographs with two captions each where they are at hand, else drawn images."""
+    """Real photographs with two captions each if they are available, otherwise drawn images."""
     shared = request.config.rootpath.parent / "shared"
     photos, pipeline = shared / "field" / "photos", shared / "models" / "en_core_standin"
     if photos.is_dir() and pipeline.is_dir():
@@ -53,7 +53,7 @@ def material(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """A script to its end: it must succeed, or fail with one line."""
+    """Run a script, which must succeed or fail with one line."""
     done = subprocess.run(command(name, *overrides), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     if done.returncode:
@@ -64,7 +64,7 @@ def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 
 def assert_keys_exist(message: str) -> None:
-    """Every ``section.key=`` that a message names is one that a configuration has."""
+    """Every ``section.key=`` in a message must exist in a configuration."""
     known = set()
     for path in (ROOT / "configs").rglob("*.yaml"):
         section = path.parent.name
@@ -76,7 +76,7 @@ def assert_keys_exist(message: str) -> None:
 
 
 def link(material: Material, folder: Path, count: int) -> Rows:
-    """The first ``count`` images in a folder of their own."""
+    """Copy the first ``count`` images to a separate folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, _ in material.rows[:count]:
         shutil.copy(material.folder / name, folder / name)
@@ -115,7 +115,7 @@ def coco(material: Material, folder: Path, count: int) -> list[str]:
 
 
 def parquet(material: Material, folder: Path, count: int) -> list[str]:
-    """One row per caption, no id: the usual layout on the hub."""
+    """One row per caption and no id, which is the usual layout on the hub."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -133,7 +133,7 @@ LAYOUTS: list[Callable[[Material, Path, int], list[str]]] = [captions_jsonl, cap
 
 
 def listen_to_ctrl_c() -> None:
-    """A shell's background jobs, and the programs that they start, ignore SIGINT; a terminal's do not."""
+    """Background jobs of a shell, and the programs that they start, ignore SIGINT; foreground jobs do not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -146,15 +146,15 @@ def test_every_layout_gives_the_same_pairs(layout: Any, material: Material, tmp_
     source = layout(material, tmp_path / "source", 12)
     done = run("generate", *source, *material.pairs, f"run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    found = splits(tmp_path / "run")
-    assert sum(split["images"] for split in found.values()) == 12
-    assert found["train"]["pairs"] > 0
+    actual = splits(tmp_path / "run")
+    assert sum(split["images"] for split in actual.values()) == 12
+    assert actual["train"]["pairs"] > 0
     from scramble.records import ImageRecord
     from scramble.storage.tables import read_table
 
     texts = {
         text
-        for split in found
+        for split in actual
         for image in read_table(tmp_path / "run" / "data" / split, ImageRecord)
         for text in image.captions
     }
@@ -170,20 +170,20 @@ def test_every_layout_gives_the_same_pairs(layout: Any, material: Material, tmp_
     ],
 )
 def test_few_photographs_of_any_seed(count: int, seed: int, material: Material, tmp_path: Path) -> None:
-    """The README's own-images command as it stands, up to the model."""
+    """The README's command for own images, with another model."""
     count = min(count, len(material.rows))
     source = captions_jsonl(material, tmp_path / "source", count)
     done = run("generate", *source, *material.pairs, f"data_seed={seed}", f"run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    found = splits(tmp_path / "run")
-    assert sum(split["images"] for split in found.values()) == count
+    actual = splits(tmp_path / "run")
+    assert sum(split["images"] for split in actual.values()) == count
     if count >= 8:
-        assert all(found[split]["images"] >= 1 for split in ("train", "val", "test"))
-        assert found["train"]["pairs"] >= 1
+        assert all(actual[split]["images"] >= 1 for split in ("train", "val", "test"))
+        assert actual["train"]["pairs"] >= 1
 
 
 def test_questions_release_and_mmpr(material: Material, tmp_path: Path) -> None:
-    """Pairs and questions that others made: read, and trained on where there are pairs."""
+    """Existing pairs and questions are imported, and pairs are used for training."""
     folder = tmp_path / "source"
     rows = link(material, folder, 12)
     turns = [{"from": "human", "value": "<image>\ncaption:"}]
@@ -219,7 +219,7 @@ def test_questions_release_and_mmpr(material: Material, tmp_path: Path) -> None:
 
 
 def test_the_first_hour(material: Material, tmp_path: Path) -> None:
-    """Train on own images, stop with Ctrl-C, go on, evaluate, look, audit, export, share: one folder, no surprise."""
+    """Train on own images, stop with Ctrl-C, resume, evaluate, browse, audit, export and share, in one folder."""
     out = tmp_path / "run"
     source = captions_jsonl(material, tmp_path / "source", 40)
     own = ("+debug=tiny", *source, *material.pairs, "data.val_fraction=0.1", "data.test_fraction=0.2")

@@ -1,4 +1,4 @@
-"""Sweeps, several processes and SLURM through the scripts: what runs, what is skipped, what is said."""
+"""Sweeps, several processes and SLURM with the scripts: which jobs run or are skipped, and the messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATA = (
     "data.quads_val=1",
     "data.quads_test=1",
 )
-HANGS = 3600  # seconds after which a job hangs, also on a busy machine
+HANGS = 3600  # seconds; after this time a job hangs, even on a busy machine
 TRAIN = ("+debug=tiny", "trainer.max_steps=12", "trainer.save_steps=4", "trainer.logging_steps=4", "objective=dpo")
 
 
@@ -37,7 +37,7 @@ def notes(jobs: Path) -> dict[str, dict[str, Any]]:
 
 
 def kill_once(jobs: Path, name: str) -> threading.Thread:
-    """A thread that kills the job called ``name`` as soon as it runs."""
+    """A thread that kills the job ``name`` as soon as it runs."""
 
     def watch() -> None:
         end = time.monotonic() + HANGS
@@ -66,10 +66,10 @@ def sweep_with_one_failure_and_one_kill(
     killer = kill_once(jobs, killed)
     first = script(name, "-m", *overrides, status=1)
     killer.join()
-    found = {point: note["status"] for point, note in notes(jobs).items()}
-    assert sorted(found) == sorted(points)
-    assert found.pop(killed) == "killed"
-    assert sorted(found.values()) == ["failed"] + ["finished"] * (len(points) - 2)
+    actual = {point: note["status"] for point, note in notes(jobs).items()}
+    assert sorted(actual) == sorted(points)
+    assert actual.pop(killed) == "killed"
+    assert sorted(actual.values()) == ["failed"] + ["finished"] * (len(points) - 2)
     assert f"2 of {len(points)} jobs did not finish" in first.stderr and "killed by signal 9" not in first.stdout
     assert f"cannot write {blocked}" in first.stderr  # the tail of the failed job's log
     blocked.unlink()
@@ -176,7 +176,7 @@ def test_shards_ask_each_caption_once_and_give_the_data_of_one_job(tmp_path: Pat
         assert loopback.asked.total() == 2 * alone
         assert len(list((tmp_path / "many" / "data" / "train" / "replies").glob("replies-*-of-0002.jsonl"))) == 2
         script("generate", *many)
-        assert loopback.asked.total() == 2 * alone  # nobody is asked again
+        assert loopback.asked.total() == 2 * alone  # no request is repeated
     finally:
         loopback.close()
     for split in ("train", "val", "test"):
@@ -199,8 +199,8 @@ def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -
         if name == "one":
             script("generate", "+debug=tiny", f"run.dir={tmp_path}", "pairs.audit=false")
         for shard in shards:
-            said = script("evaluate", *overrides, f"shard={shard}").stdout
-            assert f"shard {shard}: answered" in said
+            output = script("evaluate", *overrides, f"shard={shard}").stdout
+            assert f"shard {shard}: answered" in output
         done = script("evaluate", *overrides)
         assert "world_winoground" in done.stdout
         folder = tmp_path / name / "evaluation" / "base" / "world_winoground"
@@ -221,7 +221,7 @@ def test_a_shard_that_makes_no_sense_is_refused(tmp_path: Path, script: Run) -> 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> dict[str, str]:
-    """An environment whose sbatch keeps what is submitted and whose sacct says that it runs."""
+    """An environment whose sbatch stores submitted jobs and whose sacct reports that they run."""
     tools = tmp_path / "bin"
     tools.mkdir()
     scripts = {
@@ -314,7 +314,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.full
 def test_a_job_that_slurm_warns_saves_and_goes_on(tmp_path: Path, script: Run) -> None:
-    """SIGUSR2 to submitit's process, as SLURM sends it: the job saves, asks to be requeued, and resumes.
+    """After SIGUSR2 to submitit's process, as sent by SLURM, the job saves, requests to be requeued, and resumes.
 
     Submitit's local executor starts a requeued job again by itself, as SLURM does.
     """

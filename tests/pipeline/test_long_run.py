@@ -1,4 +1,4 @@
-"""A day in miniature: memory, open files and logs of a long run stay where they were."""
+"""A long run in miniature: memory, open files and logs do not grow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_twenty_thousand_steps_leave_memory_and_files_as_they_were(tmp_path: Pat
     assert process.returncode == 0
     settled = [sample for sample in samples if sample[0] >= SETTLED]
     assert settled[0][0] < SETTLED + 1500 and settled[-1][0] > STEPS - 1000
-    # The middle of the samples at either end: one sample may fall into a checkpoint or the process's last moment.
+    # Medians of samples at the start and end, because a single sample may coincide with a checkpoint or the exit.
     (rss, files), (last_rss, last_files) = (middle(settled[:9]), middle(settled[-9:]))
     print(
         f"at step {settled[0][0]} {rss / 2**20:.1f} MiB, {files} files; at the end {last_rss / 2**20:.1f}, {last_files}"

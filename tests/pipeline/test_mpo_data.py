@@ -1,4 +1,4 @@
-"""MPO's data through the scripts: a random model's answers become pairs, a killed run goes on, MMPR files train."""
+"""MPO's data with the scripts: pairs from a random model's answers, resuming a killed run, training on MMPR files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SAMPLED = (
 
 
 def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, script: Run) -> None:
-    """Its own first words are made the ground truth of a question: some of its answers are right, most are wrong."""
+    """The model's own first words are the ground truth of a question, so that some of its answers are right."""
     from scramble.engines import Message, Request, open_engine
     from scramble.grading.vqa_accuracy import official
     from scramble.models.tiny import save_tiny_internvl
@@ -66,7 +66,7 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
         image = (pictures / f"{color}.png").read_bytes()
         message = Message("user", f"What is {color}?", (image,))
         replies = engine.generate(
-            Request((message,), temperature=5.0, max_tokens=48, sample=n)  # hot: else it repeats a word for ever
+            Request((message,), temperature=5.0, max_tokens=48, sample=n)  # at low temperature it would repeat one word
             for n in range(32)
         )
         finished = [r.text for r in replies if r.finished and "\n" not in r.text and official(r.text)]
@@ -100,7 +100,7 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
 
 def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, script: Run, server: Loopback) -> None:
     def answer(payload: dict[str, Any]) -> str:
-        """Right, wrong or a new wrong answer, as the request's seed says."""
+        """A right, a wrong or a new wrong answer, depending on the request's seed."""
         assert payload["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
         return ["5", "7", f"{payload['seed']}"][payload["seed"] % 3]
 
@@ -138,7 +138,7 @@ def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, scri
     after = replies_of(pictures / "killed")
     assert len(after) == 96 == len({row["key"] for row in after})
     assert [row for row in after if row["key"] in stored] == list(stored.values())
-    assert 96 <= sum(server.asked.values()) <= 100  # what was under way is asked again, nothing that was stored
+    assert 96 <= sum(server.asked.values()) <= 100  # pending requests are repeated, stored replies are not
     script("generate", *overrides("whole"))
     tables = [list(read_pairs(pictures / run / "data" / "train")) for run in ("killed", "whole")]
     assert tables[0] == tables[1] and {p.chosen for p in tables[0]} == {"5"}

@@ -1,4 +1,4 @@
-"""The same command lines on a folder of one's own images, and what they say to bad input."""
+"""The same commands on a folder of own images, and their messages for bad input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def own(folder: Path, run: Path, *more: str) -> tuple[str, ...]:
 def test_the_whole_pipeline_on_an_image_folder(folder: Path, tmp_path: Path, script: Run) -> None:
     overrides = own(folder, tmp_path)
     script("train", *overrides, "objective=mpo")
-    scored = script("evaluate", *overrides).stdout  # the benchmark follows from the data
+    scored = script("evaluate", *overrides).stdout  # the benchmark is selected by the data
     assert "protocol caption_sum" in scored and "world" not in scored
     script("report", *overrides)
     assert "Published numbers" not in (tmp_path / "report" / "report.md").read_text()
@@ -61,7 +61,7 @@ def test_the_whole_pipeline_on_an_image_folder(folder: Path, tmp_path: Path, scr
 
 
 def broken(folder: Path, tmp_path: Path, *rows: str) -> Path:
-    """A copy of the folder with more lines in its caption file."""
+    """A copy of the folder with additional lines in its caption file."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in folder.iterdir():

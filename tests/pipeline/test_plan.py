@@ -1,4 +1,4 @@
-"""``dry_run=true`` says what a command would do and does nothing."""
+"""``dry_run=true`` reports what a command would do, without doing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of the machine that a run is made on."""
+"""Notes about the machine of a run."""
 
 from __future__ import annotations
 

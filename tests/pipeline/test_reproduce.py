@@ -1,4 +1,4 @@
-"""The papers' tables: what their descriptions promise, and the script from an empty folder to the table."""
+"""The papers' tables: checks of their descriptions, and the script from an empty folder to the table."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def described(name: str) -> dict[str, Any]:
         cfg = compose("reproduce", overrides=[f"table={name}", "list=true"])
         for path in cfg.paths:
             cfg.paths[path] = f"path/to/{path}"
-        found: Any = OmegaConf.to_container(cfg.table, resolve=True)
-    return found
+        actual: Any = OmegaConf.to_container(cfg.table, resolve=True)
+    return actual
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -64,7 +64,7 @@ def test_every_command_of_a_table_composes_and_measures_its_columns(name: str, s
     places = [Place(**column[size]) for column in description["columns"] if column.get(size)]
     assert any((place.folder, place.benchmark) in measured for place in places)
     assert {(p.folder, p.benchmark) for p in places} - measured <= {
-        ("evaluation", "m3cot"),  # run by other kits
+        ("evaluation", "m3cot"),  # run by external harnesses
         ("evaluation-cot", "m3cot"),
     }
 
@@ -77,9 +77,9 @@ def test_every_row_and_column_finds_its_published_number(name: str) -> None:
             continue
         place = Place(**column["published"])
         labels = [label for run in description["runs"].values() for label in run["rows"].values()]
-        found = {label for label in labels if reproduced._entry(place, label) is not None}
-        # The table of algorithms does not print its base.
-        assert set(labels) - found <= {"InternVL2-8B"}, f"{place}: {set(labels) - found}"
+        actual = {label for label in labels if reproduced._entry(place, label) is not None}
+        # The published table of algorithms does not include its base.
+        assert set(labels) - actual <= {"InternVL2-8B"}, f"{place}: {set(labels) - actual}"
 
 
 def row(method: str, value: float, protocol: str = "scramble", **more: Any) -> ScoreRow:
@@ -87,7 +87,7 @@ def row(method: str, value: float, protocol: str = "scramble", **more: Any) -> S
     return ScoreRow(method=method, value=value, protocol=protocol, chance=16.7, **{**given, "differences": {}, **more})
 
 
-def test_measured_beside_published_by_hand() -> None:
+def test_measured_next_to_published_by_hand() -> None:
     """Poster: LLaVA-1.5-13B 36.5, tuned 39.3, a gain of 2.8. Ours: 35.0 and 40.0, tested against the base."""
     test = {"difference": 5.0, "low": 1.0, "high": 9.0, "p_value": 0.02}
     place = Place("winoground", "group")
@@ -124,8 +124,8 @@ def test_differences_to_the_control_of_the_same_run() -> None:
 def test_runs_share_their_data_but_for_those_with_their_own() -> None:
     run = {"objectives": ["sft"], "tiny": {"config": [], "evaluations": {}}}
     steps = plan({"a": run, "b": {**run, "own_data": True}}, "out", size="tiny", seeds=[0])
-    found = {step.run: next(o for o in step.overrides if o.startswith("run.data=")) for step in steps}
-    assert found == {"a": "run.data=out/data", "b": "run.data=out/b/data"}
+    actual = {step.run: next(o for o in step.overrides if o.startswith("run.data=")) for step in steps}
+    assert actual == {"a": "run.data=out/data", "b": "run.data=out/b/data"}
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def reproduce(folder: Path, *overrides: str, **environment: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The smallest table's shorter form, made with tokens in the environment and Weights & Biases offline."""
+    """The tiny size of the smallest table, with tokens in the environment and Weights & Biases offline."""
     folder = tmp_path_factory.mktemp("reproduced")
     done = reproduce(
         folder,

@@ -1,4 +1,4 @@
-"""A search over values with Optuna, through its script."""
+"""Hyper-parameter search with Optuna, with its script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped base can be made again: all parts of its training, through the script."""
+"""The shipped base can be reproduced: all parts of its training with the script."""
 
 from __future__ import annotations
 

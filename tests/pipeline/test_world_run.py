@@ -1,4 +1,4 @@
-"""The whole job on a tiny world, through the scripts: chained, repeated, killed and resumed."""
+"""The whole pipeline on a tiny world with the scripts: run in sequence, repeated, killed and resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, script: Run) -> Path:
 
 
 def test_one_command_scores_base_and_adapters_and_compares_them(finished: Path) -> None:
-    """What scripts/evaluate.py prints: every arm's scores, the batch self-test, paired differences with p-values."""
+    """The output of scripts/evaluate.py: scores of every arm, batch self-test, paired differences with p-values."""
     printed = (finished / "evaluate.log").read_text()
     for arm in ("base", "sft-seed0", "mpo-seed0"):
         for benchmark in ("world_winoground", "world_vqa"):
@@ -54,8 +54,8 @@ def test_one_command_scores_base_and_adapters_and_compares_them(finished: Path) 
     table = (finished / "report" / "table.md").read_text()
     assert "| mpo | base | world_winoground group | " in table and "McNemar exact" in table
     assert "\\toprule" in (finished / "report" / "table.tex").read_text()
-    found = json.loads((finished / "report" / "table.json").read_text())
-    mpo = {row["name"]: row["cells"] for row in found["rows"]}["mpo"]["world_vqa accuracy"]
+    actual = json.loads((finished / "report" / "table.json").read_text())
+    mpo = {row["name"]: row["cells"] for row in actual["rows"]}["mpo"]["world_vqa accuracy"]
     assert 0 <= mpo["tests"]["sft"]["p_value"] <= 1
 
 
@@ -75,7 +75,7 @@ def test_the_report_compares_every_arm_with_base_and_control(finished: Path) -> 
 
 
 def write_mmvet(folder: Path) -> Path:
-    """MM-Vet's file with three questions on one picture."""
+    """MM-Vet's file with three questions about one image."""
     folder.mkdir()
     Image.new("RGB", (48, 48), "red").save(folder / "v.png")
     rows = {
@@ -87,7 +87,7 @@ def write_mmvet(folder: Path) -> Path:
 
 
 def test_a_served_model_is_scored_and_judged_by_other_engines(tmp_path: Path, script: Run) -> None:
-    """Both engines are one scripted server here: it answers questions with "red", and grades with 0.7."""
+    """Both engines are the same scripted server, which answers questions with "red" and grades with 0.7."""
     server = Loopback(answer=lambda text: "0.7" if "Grade:" in text else "red")
     try:
         arguments = [
@@ -132,7 +132,7 @@ rows = [json.dumps({"doc_id": k, "average": r}) for k, r in enumerate(right)]
 
 
 def test_another_kit_scores_the_exported_arm_and_joins_the_table(finished: Path, tmp_path: Path, script: Run) -> None:
-    """The kit is a stand-in that takes lmms-eval's arguments, looks for a whole model and writes lmms-eval's files."""
+    """A fake harness accepts lmms-eval's arguments, checks for a complete model and writes lmms-eval's files."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     arguments = ["+debug=tiny", f"run.dir={run}", "arms=[base,mpo-seed0]", "tasks=[mmstar]"]
@@ -308,7 +308,7 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
 
 
 def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp_path: Path, script: Run) -> None:
-    """Before the first checkpoint: saved at the step it was in. Twice: ended at once, and what is lost is said."""
+    """A signal before the first checkpoint saves at the current step. A second one ends the run and names the loss."""
     overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo", "trainer.save_steps=1000", "trainer.logging_steps=1")
     shutil.copytree(finished / "data", tmp_path / "data")
     shutil.copytree(finished / "new_model", tmp_path / "new_model")
@@ -356,7 +356,7 @@ def test_partial_results_live_apart_and_trials_must_be_named(finished: Path, tmp
 
 @pytest.mark.full
 def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, tmp_path: Path, script: Run) -> None:
-    """SIGTERM before training, a full disk, SIGKILL and SIGTERM in training, one after the other on one run."""
+    """SIGTERM before training, a full disk, SIGKILL and SIGTERM during training, in sequence on one run."""
     overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo")
     arm = tmp_path / "train" / "mpo-seed0"
     checkpoints = arm / "checkpoints"
@@ -389,7 +389,7 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
 
 
 def test_two_processes_share_one_run_folder_and_give_the_losses_of_one(tmp_path: Path, script: Run) -> None:
-    """Four examples a step either way: two micro-batches of two on one process, or one on each of two."""
+    """Four examples per step: two micro-batches of two on one process, or one micro-batch on each of two processes."""
     short = (*TINY, "trainer.max_steps=6", "objective=mpo")
     script("train", *short, f"run.dir={tmp_path / 'one'}")
     script("train", *short, f"run.dir={tmp_path / 'two'}", "launcher=accelerate", "launcher.num_processes=2")

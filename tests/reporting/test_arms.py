@@ -1,4 +1,4 @@
-"""What a report says of the arms behind its scores: unfinished, not evaluated, trained for different lengths."""
+"""Notes in a report about its arms: unfinished, not evaluated, or trained for different numbers of steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scramble.storage.files import write_json
 
 
 def arm(run: Path, name: str, steps: int | None) -> Path:
-    """An arm that was trained for this many steps (None: not finished); its result folder."""
+    """Create an arm trained for this many steps (None: not finished); return its result folder."""
     summary = {"status": "running"} if steps is None else {"status": "finished", "summary": {"steps": steps}}
     write_json(run / "train" / name / "stage.json", {"config": {}, **summary})
     return run / "evaluation" / name / "pope"
@@ -18,7 +18,7 @@ def arm(run: Path, name: str, steps: int | None) -> Path:
 def test_a_run_whose_arms_are_alike_needs_no_note(tmp_path: Path) -> None:
     base = tmp_path / "evaluation" / "base" / "pope"
     scored = [base, *(arm(tmp_path, name, 400) for name in ("mpo-seed10", "mpo-seed2", "sft-seed0"))]
-    arm(tmp_path, "trial000-seed0", 7)  # a study's trials are named on purpose or left out
+    arm(tmp_path, "trial000-seed0", 7)  # trials of a study are not mentioned
     arm(tmp_path, "trial001-seed0", None)
     assert finished_arms(tmp_path) == ["mpo-seed2", "mpo-seed10", "sft-seed0", "trial000-seed0"]
     assert unfinished_note(tmp_path) is None

@@ -1,4 +1,4 @@
-"""The results browser: what it says, that texts stay texts, and how it looks in a real browser."""
+"""The results browser: its content, escaping of texts, and rendering in a real browser."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NAMES = ("world_winoground", "world_vqa")
 
 
 def outcomes_of(benchmark: Benchmark, shift: int) -> list[Outcome]:
-    """Made-up outcomes: with ``shift`` s, the items whose number modulo 3 is s are wrong."""
-    found = []
+    """Artificial outcomes: with ``shift`` s, the items whose number modulo 3 is s are wrong."""
+    actual = []
     for number, item in enumerate(benchmark.items):
         right = number % 3 != shift
         if isinstance(item.record, TwoByTwoItem):
             values = dict.fromkeys(("text", "image", "group"), float(right))
             table = [[-115.25, -118.5], [-116.75, -114.0]] if right else [[-118.5, -115.25], [-118.5, -115.25]]
-            found.append(
+            actual.append(
                 Outcome(
                     item.item_id, item.kind, "", item.tags, item.item_id, values, None, "", details={"scores": table}
                 )
@@ -48,10 +48,10 @@ def outcomes_of(benchmark: Benchmark, shift: int) -> list[Outcome]:
         else:
             assert isinstance(item.record, Question)
             answer = item.record.answer if right else f"wrong {SCRIPT}"
-            found.append(
+            actual.append(
                 Outcome(item.item_id, item.kind, "", (), item.image_ids[0], {"accuracy": float(right)}, answer, answer)
             )
-    return found
+    return actual
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +70,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place, method in enumerate(METHODS):
         for name in NAMES:
             benchmark = load_benchmark(name, test)
-            found = outcomes_of(benchmark, place)
+            actual = outcomes_of(benchmark, place)
             result = Result(
-                {"name": name, "version": benchmark.version, "scoring": "plain", "items": len(found), "limit": None},
+                {"name": name, "version": benchmark.version, "scoring": "plain", "items": len(actual), "limit": None},
                 {"path": "tiny", "name": method},
                 {"name": "world", "version": 1},
-                scores("plain", found),
-                rates(found),
+                scores("plain", actual),
+                rates(actual),
             )
-            results.write(run / "evaluation" / method / name, result, found)
+            results.write(run / "evaluation" / method / name, result, actual)
         if method != "base":
             arm = run / "train" / method
             trainer = {"loss_type": ["sft"], "global_batch_size": 4}
@@ -112,14 +112,14 @@ def test_texts_stay_texts_and_nothing_is_fetched(page: Path) -> None:
 def test_changes_count_every_item_once(run: Path) -> None:
     benchmark = load_benchmark("world_vqa", run / "data" / "test")
     by_method = {m: {o.item_id: o for o in outcomes_of(benchmark, place)} for place, m in enumerate(METHODS)}
-    found = changes.compare(by_method, [("base", "mpo-seed0")], count=5).changes[0]
+    actual = changes.compare(by_method, [("base", "mpo-seed0")], count=5).changes[0]
     n = len(benchmark.items)
     # By hand: base is wrong where n % 3 == 0, mpo where n % 3 == 2.
-    assert (found.gained, found.lost) == (len(range(0, n, 3)), len(range(2, n, 3)))
-    assert found.both_wrong == 0 and found.both_right == len(range(1, n, 3))
-    assert len(found.shown_gained) == len(found.shown_lost) == 5
+    assert (actual.gained, actual.lost) == (len(range(0, n, 3)), len(range(2, n, 3)))
+    assert actual.both_wrong == 0 and actual.both_right == len(range(1, n, 3))
+    assert len(actual.shown_gained) == len(actual.shown_lost) == 5
     again = changes.compare(by_method, [("base", "mpo-seed0")], count=5).changes[0]
-    assert again.shown_gained == found.shown_gained
+    assert again.shown_gained == actual.shown_gained
 
 
 def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> None:
@@ -158,17 +158,17 @@ def test_the_headline_opens_the_page_and_its_score_comes_first_unfolded(page: Pa
 
 def test_each_run_is_compared_with_its_own_baselines(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "second")
-    for folder in (tmp_path / "second" / "evaluation" / "base").iterdir():  # there the base is as good as mpo
+    for folder in (tmp_path / "second" / "evaluation" / "base").iterdir():  # in this run the base is as good as mpo
         shutil.rmtree(folder)
         shutil.copytree(run / "evaluation" / "mpo-seed0" / folder.name, folder)
     folders = gather({folder: folder / "data" for folder in (run, tmp_path / "second")}).folders
     rows = comparison.compare(folders, ["base", "sft"])
-    found = {row.method: row for row in rows if (row.benchmark, row.score) == ("world_vqa", "accuracy")}
-    first, second = found[f"{run.name}: mpo"], found["second: mpo"]
+    actual = {row.method: row for row in rows if (row.benchmark, row.score) == ("world_vqa", "accuracy")}
+    first, second = actual[f"{run.name}: mpo"], actual["second: mpo"]
     assert list(second.differences) == ["base", "sft"]
     assert second.differences["base"]["difference"] == 0
-    assert first.differences["base"]["difference"] == pytest.approx(first.value - found[f"{run.name}: base"].value)
-    assert not found["second: base"].differences  # sft minus base is shown, its mirror image is not
+    assert first.differences["base"]["difference"] == pytest.approx(first.value - actual[f"{run.name}: base"].value)
+    assert not actual["second: base"].differences  # sft minus base is shown, base minus sft is not
     named = comparison.compare(folders, [f"{run.name}: mpo"])
     assert all(f"{run.name}: mpo" in row.differences for row in named if row.method != f"{run.name}: mpo")
 
@@ -182,7 +182,7 @@ def test_runs_of_one_name_get_as_much_of_their_paths_as_it_takes(tmp_path: Path)
 def test_items_of_held_out_pairs_are_kept_and_a_page_without_items_says_so(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Items come from the data of the run that is shown, not from that of the configuration's run."""
+    """Items are read from the data of the shown run, not from that of the configuration's run."""
     other = tmp_path / "elsewhere"
     roots = {name: {"root": str(other / "data" / "test")} for name in NAMES}
     out = browse([run], tmp_path / "page.html", run=other, data=other / "data", benchmarks=roots)
@@ -218,7 +218,7 @@ def test_ticks_are_round_and_span_the_data(low: float, high: float, expected: li
 
 
 def test_lines_that_coincide_are_drawn_wide_before_narrow() -> None:
-    """Every pair of colour numbers differs in what is seen where their lines coincide."""
+    """For every pair of colour numbers, both lines are visible where they coincide."""
     order = sorted(range(len(charts.LINES)), key=charts.drawing_order)
     drawn = [charts.LINES[number] for number in order]
     assert len(set(charts.LINES[1:])) == len(charts.LINES) - 1

@@ -1,4 +1,4 @@
-"""The headline: what leads, what got worse, and that it stays short and plain whatever was measured."""
+"""The headline: the main score, scores that got worse, and its length and wording for any results."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ def test_only_the_base() -> None:
 def test_a_report_of_few_items_holds_no_nan(
     tmp_path: Path, name: str, n: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of fewer than ten items text shows the count, and no error of 0.0; JSON holds null where one item gives none."""
+    """With fewer than ten items texts show the count and no error of 0.0; JSON has null where one item is too few."""
     for method in ("base", "sft-seed0", "mpo-seed0"):
-        found = [Outcome(str(k), "", "", (), str(k), {"accuracy": 1.0}, "a", "a") for k in range(n)]
+        actual = [Outcome(str(k), "", "", (), str(k), {"accuracy": 1.0}, "a", "a") for k in range(n)]
         benchmark = {"name": name, "version": "v", "scoring": "plain", "items": n, "limit": None}
-        result = Result(benchmark, {"path": "x", "name": method}, {"name": "p"}, scores("plain", found), rates(found))
-        write(tmp_path / "evaluation" / method / name, result, found)
+        result = Result(benchmark, {"path": "x", "name": method}, {"name": "p"}, scores("plain", actual), rates(actual))
+        write(tmp_path / "evaluation" / method / name, result, actual)
     report(tmp_path, tmp_path / "data")
     printed = capsys.readouterr().out
     assert f"percent of {n} item" in printed
@@ -160,7 +160,9 @@ def test_a_report_of_few_items_holds_no_nan(
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert f"| +0.0 (n = {n}: too few for an interval) |" in text and f"(n = {n}) |" in text
     assert "±" not in text and "p = " not in text and "comparisons" not in text
-    assert ("Published numbers are listed" in text) == (name == "gqa")  # of POPE's accuracy there are none
+    assert ("Published numbers are listed" in text) == (
+        name == "gqa"
+    )  # there are no published numbers of POPE's accuracy
 
 
 def test_formats_of_a_difference() -> None:

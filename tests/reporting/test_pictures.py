@@ -1,4 +1,4 @@
-"""The contact sheet and the training curves: nothing is drawn over anything else."""
+"""The contact sheet and the training curves: elements do not overlap."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def has(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
 def test_captions_lie_below_their_image_and_not_over_each_other(
     tmp_path: Path, size: tuple[int, int], kind: str
 ) -> None:
-    """From the top: the (blue) image, green lines, red lines; nothing at the edges, all of it inside."""
+    """From the top: the (blue) image, green lines, red lines; everything is inside, with empty margins."""
     Image.new("RGB", size, (0, 0, 255)).save(tmp_path / "image.png")
     images = {kind: ImageFile(path=str(tmp_path / "image.png"))}
     path = contact_sheet.contact_sheet([pair(kind, *CAPTIONS[kind])], images, tmp_path / "sheet.png")
@@ -47,7 +47,7 @@ def test_captions_lie_below_their_image_and_not_over_each_other(
     blue, green, red = (np.flatnonzero(has(pixels, c)) for c in (np.array([0, 0, 255]), GREEN, RED))
     assert len(blue) and len(green) and len(red)
     assert blue.max() < green.min() and green.max() < red.min()
-    edge = contact_sheet.GAP - 6  # a letter may reach out of its box by a little
+    edge = contact_sheet.GAP - 6  # letters may extend slightly beyond their boxes
     frame = np.concatenate(
         [
             pixels[:edge].reshape(-1, 3),

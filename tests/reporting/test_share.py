@@ -1,4 +1,4 @@
-"""Cards and folders to give away, and a push to a hub on the loopback address."""
+"""Shared folders with their cards, and a push to a hub on the loopback address."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with real data, an arm with an adapter's files, and scores: base right on 10 of 40 items, the arm on 20."""
+    """A run with real data, an arm with adapter files, and scores: of 40 items the base has 10 right, the arm 20."""
     run = tmp_path_factory.mktemp("run")
     world = {"kind": "world", "n_train": 12, "n_val": 4, "n_test": 4, "quads_val": 1, "quads_test": 1}
     generate(run / "data", data=world, pairs={"method": "world", "prompt": "Describe it.", "surface": False}, seed=0)
@@ -57,10 +57,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(arm / "stage.json", {"status": "finished", "config": SETTINGS, "summary": {"steps": 7}})
     write_json(arm / "environment.json", {"packages": {"torch": "2.13.0"}, "git_commit": "abcdef0123456789"})
     for method, right in (("base", 10), (ARM, 20)):
-        found = [Outcome(str(n), "", "", (), str(n), {"accuracy": float(n < right)}, "a", "a") for n in range(40)]
+        actual = [Outcome(str(n), "", "", (), str(n), {"accuracy": float(n < right)}, "a", "a") for n in range(40)]
         benchmark = {"name": "pope", "version": "v", "scoring": "plain", "items": 40, "limit": None}
-        result = Result(benchmark, {"path": "x"}, {"name": "standard"}, scores("plain", found), rates(found))
-        results.write(run / "evaluation" / method / "pope", result, found)
+        result = Result(benchmark, {"path": "x"}, {"name": "standard"}, scores("plain", actual), rates(actual))
+        results.write(run / "evaluation" / method / "pope", result, actual)
     return run
 
 
@@ -150,7 +150,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as a push needs: repositories and files by commit."""
+    """The part of the hub's interface that a push needs: repositories and files by commit."""
 
     repositories: ClassVar[dict[str, dict[str, Any]]] = {}
     files: ClassVar[dict[str, bytes]] = {}
@@ -216,7 +216,7 @@ def test_a_push_that_fails_keeps_the_folder(run: Path, tmp_path: Path) -> None:
         give(run, tmp_path / "adapter", push_to_hub="me/mine")  # no connection in tests
     assert (tmp_path / "adapter" / "README.md").is_file()
     with pytest.raises(StageError, match=r"not pushed to me/mine.*run the command again"):
-        give(run, tmp_path / "adapter", push_to_hub="me/mine")  # the folder is no obstacle
+        give(run, tmp_path / "adapter", push_to_hub="me/mine")  # the existing folder is accepted
 
 
 def test_the_same_again_is_reused_and_each_arm_has_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The one table: the same rows in Markdown, LaTeX and on the terminal, whatever characters they hold."""
+"""The table class: the same rows in Markdown, LaTeX and on the terminal, with any characters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_markdown() -> None:
 
 
 def test_latex() -> None:
-    """Every character that LaTeX would act on is escaped; rules are booktabs'."""
+    """All special characters of LaTeX are escaped; rules are those of booktabs."""
     assert TABLE.latex() == (
         "\\begin{tabular}{lrr}\n"
         "\\toprule\n"
@@ -53,7 +53,7 @@ def test_latex() -> None:
 
 
 def test_terminal() -> None:
-    """Brackets are text, not markup; the section has a rule in front of it."""
+    """Brackets are text, not markup; there is a rule above the section."""
     file = io.StringIO()
     Console(file=file, width=80).print(TABLE.rich())
     text = file.getvalue()

@@ -62,7 +62,7 @@ def write_data(folder: Path, num_images: int, per_image: int) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random InternVL whose tokenizer knows the captions' words."""
+    """Folder of a tiny random InternVL whose tokenizer was trained on the captions."""
     from scramble.models.tiny import save_tiny_internvl
 
     texts = [PROMPT, *(text for pair in make_pairs(16, 4) for text in (pair.chosen, pair.rejected))]
@@ -77,7 +77,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model after a few seconds of captions: a base that knows their words."""
+    """The tiny model after a few seconds of training on captions."""
     from scramble.models import load_vlm
     from tests.training.settings import fit
 
@@ -96,7 +96,7 @@ def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session", autouse=True)
 def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Memory-mapped tables go to a folder that pytest removes, in this process and in those it starts."""
+    """Write memory-mapped tables to a folder that pytest removes, in this process and its child processes."""
     import datasets
 
     folder = tmp_path_factory.mktemp("datasets")

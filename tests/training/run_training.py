@@ -1,7 +1,7 @@
-"""Runs ``train`` with the JSON options of its one argument; ``kill_at`` ends the process with SIGKILL at that step,
-``file_limit`` (bytes) lets no file grow beyond it.
+"""Runs ``train`` with the JSON options in its argument. ``kill_at`` kills the process with SIGKILL at that step, and
+``file_limit`` limits the size of files in bytes.
 
-A script of its own so that tests can kill it, and start it on several processes with ``accelerate launch``.
+It is a separate script, so that tests can kill it and start it in several processes with ``accelerate launch``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from scramble.training.callbacks import ScoreBenchmarks
 from tests.training.settings import fit
 
 
-def share_out_on_cpu() -> None:
-    """Let accelerate, started with an FSDP configuration, share out on the CPU as well, which torch can."""
+def shard_on_cpu() -> None:
+    """Let accelerate shard weights on the CPU. torch supports that, but accelerate disables FSDP without a GPU."""
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
@@ -38,10 +38,10 @@ def share_out_on_cpu() -> None:
 def main() -> None:
     options = json.loads(sys.argv[1])
     kill_at, file_limit = options.pop("kill_at", None), options.pop("file_limit", None)
-    if file_limit is not None:  # bytes: stands for a full disk
+    if file_limit is not None:  # simulates a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     if options.pop("share_out", False):
-        share_out_on_cpu()
+        shard_on_cpu()
     calls = count()
 
     def evaluate(vlm: Any) -> Mapping[str, float]:

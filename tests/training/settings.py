@@ -1,4 +1,4 @@
-"""``train`` on the CPU with the settings of a test as keywords."""
+"""Runs ``train`` on the CPU with a test's settings as keyword arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same training as TRL's DPOTrainer, step by step: same pairs, order, adapter, optimizer and definitions."""
+"""Compares training with TRL's DPOTrainer step by step: same pairs, order, adapter, optimizer and definitions."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
         base, data, tmp_path / "ours", ["sigmoid"], [1.0], 50, precompute_ref_log_probs=reference == "cache"
     )
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 50)
-    assert min(ours) < 0.68  # from log 2: it did train
+    assert min(ours) < 0.68  # the first loss is log 2, so the model was trained
     assert largest_difference(ours, theirs) < 1e-4
 
 
@@ -137,7 +137,7 @@ def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Pa
     pairs = list(read_table(data, PreferencePair))
     write_table(tmp_path / "data", ImageRecord, read_table(data, ImageRecord))
     write_table(tmp_path / "data", PreferencePair, (replace(p, rejected=f"{p.rejected} indeed indeed") for p in pairs))
-    data = tmp_path / "data"  # LD-DPO counts what the longer answer has more than the shorter one
+    data = tmp_path / "data"  # LD-DPO only matters for pairs with answers of different lengths
     in_step = {"precompute_ref_log_probs": False} if "ld_alpha" in options else {}
     ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 10, **options, **in_step)
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 10, **options)
@@ -154,7 +154,7 @@ def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Pa
 def test_every_loss_gives_trls_losses(
     base: Path, data: Path, tmp_path: Path, losses: list[str], weights: list[float]
 ) -> None:
-    """Ten steps each here, fifty in the slow form below."""
+    """Ten steps per loss; the slow test below has fifty."""
     ours = our_losses(base, data, tmp_path / "ours", losses, weights, 10)
     theirs = trl_losses(base, data, tmp_path / "trl", losses, weights, 10)
     assert largest_difference(ours, theirs) < 1e-4

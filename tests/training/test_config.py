@@ -19,7 +19,7 @@ from scramble.training.fields import OPERATION, REFUSED, RENAMED
 
 FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
-# A value other than the default for each field whose type alone does not give one, and what must be set besides.
+# Values that differ from the default, for fields for which the type alone is not enough to choose one.
 VALUES: dict[str, Any] = {
     "output_dir": "elsewhere",
     "lr_scheduler_type": "linear",
@@ -71,7 +71,7 @@ ALSO: dict[str, dict[str, Any]] = {
     "metric_for_best_model": {"load_best_model_at_end": True},
     "train_vision": {},
 }
-# What cannot be shown on every machine, and what it needs.
+# Fields that cannot be tested on every machine, and what they need.
 ELSEWHERE = {
     "tf32": "a GPU",
     "activation_offloading": "a GPU",
@@ -104,7 +104,7 @@ def value_of(name: str) -> Any:
 
 
 def composed(**fields: Any) -> tuple[list[str], dict[str, Any]]:
-    """The faults of a configuration with these fields of the trainer, and the section."""
+    """Compose a configuration with these fields of the trainer; return its faults and the section."""
     cfg = compose("train", ["objective=dpo"])
     for name, value in fields.items():
         OmegaConf.update(cfg, f"trainer.{name}", value, force_add=True)
@@ -121,16 +121,16 @@ def test_every_field_reaches_the_arguments(name: str) -> None:
     assert faults == []
     section.pop("watch")
     args = PreferenceConfig(**{"use_cpu": True, **section, "peft": {"r": 4}})
-    found = getattr(args, name)
-    found = getattr(found, "value", found)
+    actual = getattr(args, name)
+    actual = getattr(actual, "value", actual)
     if name == "report_to":
-        assert set(found) >= {"wandb"}
+        assert set(actual) >= {"wandb"}
     elif name == "debug":
-        assert [option.value for option in found] == [fields[name]]
+        assert [option.value for option in actual] == [fields[name]]
     elif name == "metric_for_best_model":
-        assert found == fields[name] and args.load_best_model_at_end
+        assert actual == fields[name] and args.load_best_model_at_end
     else:
-        assert found == fields[name], name
+        assert actual == fields[name], name
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -160,7 +160,7 @@ def test_the_tables_of_fields_name_what_there_is() -> None:
         ({"global_batch_size": None}, (8, 8, 1)),
     ],
 )
-def test_batches_follow_from_what_is_given(given: dict[str, Any], expected: tuple[int, int, int]) -> None:
+def test_batches_follow_from_the_configured_fields(given: dict[str, Any], expected: tuple[int, int, int]) -> None:
     args = PreferenceConfig(use_cpu=True, **given)
     assert (args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps) == expected
 
@@ -175,7 +175,7 @@ def test_several_processes_share_the_global_batch(monkeypatch: pytest.MonkeyPatc
         args._share_batch(world=4)
 
 
-def test_warmup_steps_win_over_the_ratio() -> None:
+def test_warmup_steps_override_the_ratio() -> None:
     assert PreferenceConfig(use_cpu=True).warmup_steps == 0.03
     assert PreferenceConfig(use_cpu=True, warmup_steps=20).warmup_steps == 20
     assert PreferenceConfig(use_cpu=True, warmup_ratio=0.0).warmup_steps == 0

@@ -1,4 +1,4 @@
-"""Two processes on CPU (gloo, DistributedDataParallel) against one that takes the same micro-batches in order."""
+"""Compares two CPU processes (gloo, DistributedDataParallel) with one process that accumulates."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.training.settings import fit
 
 ROOT = Path(__file__).parents[2]
 RUN = "tests.training.run_training"
-HANGS = 3600  # seconds after which processes are waiting for each other, and not for a busy machine
+HANGS = 3600  # seconds; after this time processes wait for each other and not for a busy machine
 
 
 def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
-    # accelerate's own launcher starts a single process when it is told --cpu, so torch's does it here.
+    # With --cpu accelerate's launcher starts only one process, so this uses torch's launcher.
     command = [
         sys.executable,
         "-m",
@@ -42,7 +42,7 @@ def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> 
 
 @pytest.mark.parametrize("kind", ["adapter", "model"])
 def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
-    """MPO with its delta, micro-batches of 2: one process accumulates two, two processes take one each."""
+    """MPO with its delta and micro-batches of 2: one process accumulates two, and two processes get one each."""
     options: dict[str, Any] = {
         "objective": "mpo",
         "max_steps": 12,
@@ -70,7 +70,7 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
 
 
 def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path, tmp_path: Path) -> None:
-    """The tower is trained, and half of the micro-batches have no image; one and two processes agree."""
+    """The tower is trained, and half of the micro-batches have no image: one and two processes have equal results."""
     options: dict[str, Any] = {
         "objective": "sft",
         "max_steps": 8,
@@ -95,12 +95,12 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
     losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
     counts = [row["images"] for row in read_jsonl(tmp_path / "one" / "metrics.jsonl")]
-    assert 1 in counts  # some steps had one micro-batch with and one without an image
+    assert 1 in counts  # some steps have one micro-batch with and one without an image
 
 
 @pytest.mark.full
-def test_two_processes_go_on_after_a_kill(base: Path, data: Path, tmp_path: Path) -> None:
-    """Killed at step 6 with the last checkpoint at 4: the same rows and the same adapter, bit for bit."""
+def test_two_processes_resume_after_a_kill(base: Path, data: Path, tmp_path: Path) -> None:
+    """A run killed at step 6 with the last checkpoint at 4 has the same rows and the same adapter, bit for bit."""
     options: dict[str, Any] = {
         "model": str(base),
         "data": str(data),
@@ -147,7 +147,7 @@ def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedPro
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["adapter", "model"])
 def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
-    """Weights shared out to two CPU processes: same losses, a checkpoint that resumes, and whole weights at the end."""
+    """Weights sharded over two CPU processes: equal losses, a resumable checkpoint, and full weights at the end."""
     options: dict[str, Any] = {
         "objective": "mpo",
         "max_steps": 8,
@@ -164,17 +164,17 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
     if kind == "model":
         options |= {"peft": None, "learning_rate": 1e-4}
     fit(load_vlm(base), data, tmp_path / "one", **options)
-    shared_out = options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two"), "share_out": True}
-    done = launch_with("fsdp2", shared_out)
+    sharded = options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two"), "share_out": True}
+    done = launch_with("fsdp2", sharded)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
     for key in ("loss", "reward_shift", "rewards/margins", "eval_loss"):
         values = [[row[key] for row in rows if key in row] for rows in (one, two)]
         torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
-    # Without its last checkpoint and its result the run goes on from the one before, to the same numbers.
+    # Without its last checkpoint and its result, the run resumes from the previous checkpoint with the same results.
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000008")
     shutil.rmtree(tmp_path / "two" / kind)
-    done = launch_with("fsdp2", shared_out)
+    done = launch_with("fsdp2", sharded)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["resumed_from"] == "step-00000004"
     again = [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / "two/metrics.jsonl")]
@@ -187,6 +187,6 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
             torch.testing.assert_close(whole[weight], parts[weight], atol=1e-5, rtol=0)
 
 
-def test_fsdp_where_it_cannot_be_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+def test_unavailable_fsdp_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     done = launch_with("fsdp2", {"model": str(base), "data": str(data), "out": str(tmp_path / "out"), "max_steps": 1})
     assert done.returncode != 0 and "FSDP needs two GPUs or more, and accelerate runs MULTI_CPU" in done.stderr

@@ -1,4 +1,4 @@
-"""A frozen tower's features on disk: the same training, and the tower runs once an image in all."""
+"""The feature cache of a frozen tower: training is the same, and the tower runs once per image in total."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def counted(base: Path) -> tuple[VLM, list[int]]:
-    """A model, and the images of each pass through its tower."""
+    """A model that records the number of images in each pass through its tower."""
     vlm = load_vlm(base)
     tower, images = vlm.model.model.vision_tower, []
     forward = tower.forward
@@ -45,7 +45,7 @@ def losses(out: Path) -> torch.Tensor:
 def test_same_training_with_one_tower_pass_an_image(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """16 images, three epochs: 16 images through the tower at first, none in a second run of the sweep."""
+    """16 images and three epochs: the first run encodes 16 images, a second run of the sweep none."""
     fit(load_vlm(base), data, tmp_path / "plain", **OPTIONS)
     vlm, images = counted(base)
     with caplog.at_level(logging.INFO, "scramble"):
@@ -58,9 +58,9 @@ def test_same_training_with_one_tower_pass_an_image(
     vlm, images = counted(base)
     fit(vlm, data, tmp_path / "again", feature_cache_dir=str(tmp_path / "features"), **OPTIONS)
     assert not images
-    kept = [row["loss"] for row in read_jsonl(tmp_path / "kept" / "metrics.jsonl") if "loss" in row]
-    torch.testing.assert_close(torch.tensor(kept), losses(tmp_path / "plain"), atol=1e-5, rtol=0)
-    torch.testing.assert_close(losses(tmp_path / "again"), torch.tensor(kept), atol=0, rtol=0)
+    remaining = [row["loss"] for row in read_jsonl(tmp_path / "kept" / "metrics.jsonl") if "loss" in row]
+    torch.testing.assert_close(torch.tensor(remaining), losses(tmp_path / "plain"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(losses(tmp_path / "again"), torch.tensor(remaining), atol=0, rtol=0)
 
 
 def test_a_cache_that_stopped_half_way_goes_on_and_a_changed_one_is_refused(

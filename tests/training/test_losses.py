@@ -1,4 +1,4 @@
-"""Losses against values derived by hand; TRL's trainer is compared in test_against_trl.py."""
+"""Losses against values derived by hand. test_against_trl.py compares them with TRL's trainer."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_mpo_adds_up() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"discopop"}))
 def test_every_loss_raises_the_margin_of_a_level_pair(name: str) -> None:
-    """DiscoPOP aside: it is not convex, and at margin 0 its modulation pulls the other way."""
+    """Except for DiscoPOP, which is not convex and has the opposite slope at margin 0."""
     function, keys = LOSSES[name]
     h = torch.zeros(3, requires_grad=True)
     minus = torch.full((3,), -5.0)
@@ -158,8 +158,8 @@ def test_bad_objectives_are_named(loss_type: list[str], loss_weights: list[float
     ],
 )
 def test_divergences_by_hand_at_a_ratio_of_two(divergence: str, alpha: float, expected: float) -> None:
-    found = losses.f_derivative(torch.tensor(2.0).log(), divergence, alpha)
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=0)
+    actual = losses.f_derivative(torch.tensor(2.0).log(), divergence, alpha)
+    torch.testing.assert_close(actual, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_pairs_are_weighed_within_the_mean() -> None:
@@ -176,7 +176,7 @@ EPS, TAU, SHIFT = 0.1, 0.05, 0.5
 
 
 def reference_losses(beta: float) -> dict[str, Any]:
-    """Each loss as its paper writes it, of (h_c, h_r) in 60-digit arithmetic; one pair, so that sorting is void."""
+    """Each loss as in its paper, as a function of (h_c, h_r) in 60-digit arithmetic; for one pair, without sorting."""
     from mpmath import exp, log, log1p, mpf
 
     def sigma(z: Any) -> Any:
@@ -243,15 +243,15 @@ def test_values_and_gradients_are_right_however_large_the_margin(name: str, beta
             loss = function(pairs, **{key: options[key] for key in keys})
             gradients = torch.autograd.grad(loss.sum(), (chosen, rejected), allow_unused=True)
             with mpmath.workdps(60):
-                # What float32 holds after adding and subtracting the reference.
+                # The value in float32 after adding and subtracting the reference.
                 c, r = mpmath.mpf(pairs.h_chosen.item()), mpmath.mpf(pairs.h_rejected.item())
                 wanted = [
                     reference(c, r),
                     mpmath.diff(reference, (c, r), (1, 0)),
                     mpmath.diff(reference, (c, r), (0, 1)),
                 ]
-            found = [float(loss.detach()), *(0.0 if g is None else float(g) for g in gradients)]
+            actual = [float(loss.detach()), *(0.0 if g is None else float(g) for g in gradients)]
             for what, value, right in zip(
-                ("value", "by chosen", "by rejected"), found, map(float, wanted), strict=True
+                ("value", "by chosen", "by rejected"), actual, map(float, wanted), strict=True
             ):
                 assert value == pytest.approx(right, rel=1e-4, abs=1e-5), (what, margin, share)

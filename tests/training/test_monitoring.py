@@ -1,4 +1,4 @@
-"""Warnings, the operation count behind the MFU, the best weights, and what signals do to a run."""
+"""Warnings, the operation count for the MFU, the best weights, and signals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_falling_chosen_answers_and_saturated_margins_are_said_once(
     path = tmp_path / "warnings.jsonl"
     feed(Warnings(path, beta=0.1), [row(0.05, 0.2)] * 6)
     assert not path.exists()
-    # rewards of -0.3 at beta 0.1 are 3 nats; one row is noise, five are a fall
+    # rewards of -0.3 at beta 0.1 are 3 nats; one row is noise, five rows are a fall
     feed(Warnings(path, beta=0.1), [row(-0.3, 0.5), *[row(0.0, 0.5)] * 4, *[row(-0.3, 0.5)] * 9])
     (fall,) = read_jsonl(path)
     assert fall["warning"] == "likelihood displacement" and fall["step"] == 7  # 2 of 5 rows: 1.2 nats
@@ -67,17 +67,17 @@ def test_falling_chosen_answers_and_saturated_margins_are_said_once(
 
 
 def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Path, tmp_path: Path) -> None:
-    """A learning rate so high that the first evaluation after step 0 is the best: its weights are the result."""
+    """With a very high learning rate the first evaluation after step 0 is the best; its weights are the result."""
     options: dict[str, Any] = {"peft": LORA, "global_batch_size": 4, "learning_rate": 0.03}
     options |= {"save_steps": 2, "eval_steps": 2, "save_total_limit": 1, "warmup_ratio": 0.0, "eval_data": data}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "logps/chosen"}
     made = fit(load_vlm(base), data, tmp_path / "best", max_steps=8, **{**options, **best})
-    found = {
+    actual = {
         row["step"]: row["eval_logps/chosen"]
         for row in read_jsonl(tmp_path / "best" / "metrics.jsonl")
         if "eval_loss" in row
     }
-    step = max((step for step in found if step), key=lambda step: found[step])
+    step = max((step for step in actual if step), key=lambda step: actual[step])
     assert step < 8
     folder = tmp_path / "best" / "checkpoints"
     assert {path.name for path in folder.glob("step-*")} == {f"step-{step:08d}", "step-00000008"}
@@ -87,8 +87,8 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Pa
 
 @pytest.mark.parametrize("kind", ["adapter", "decoder", "all"])
 def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind: str) -> None:
-    """Linear layers and convolutions to the last operation, against torch's counter on a real pass, forward and
-    backward, whatever is trained. Attention apart, which torch counts over whole rows, hidden pairs included."""
+    """The exact number of operations in linear layers and convolutions, against torch's counter on real forward and
+    backward passes. Attention is excluded, because torch counts all pairs of a row, including masked ones."""
     vlm = load_vlm(base)
     if kind == "adapter":
         vlm = replace(vlm, model=add_lora(vlm, LORA))
@@ -101,7 +101,7 @@ def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind
     policy.train()
     sizes = {"tokens": tries.num_tokens, "predicting": len(tries.rows_R), "visible": visible_pairs(tries)}
     parts = {**tower_products(backbone, tries.images), **decoder_products(backbone, **sizes)}
-    assert tries.input_ids_BL.numel() == tries.num_tokens  # no padding, which torch counts, too
+    assert tries.input_ids_BL.numel() == tries.num_tokens  # without padding, which torch would count
     with FlopCounterMode(display=False) as counter:
         policy(tries).sums_Q.sum().backward()
     counts = counter.get_flop_counts()["Global"]
@@ -115,8 +115,8 @@ def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind
 
 
 def test_visible_pairs_by_hand() -> None:
-    """A prompt of 2 tokens and two answers of 2, whose last tokens are predicted and never read: 1 + 2 + 3 + 3 pairs;
-    with the prompt two-way one more; the same in a row with padding after it."""
+    """A prompt of 2 tokens and two answers of 2 tokens, whose last tokens are not inputs: 1 + 2 + 3 + 3 pairs; with a
+    two-way prompt one more; and the same in a row with padding."""
     sequences, scored = [[1, 2, 3, 6], [1, 2, 4, 5]], [[False, False, True, True]] * 2
     item, longer = TrieItem(sequences, scored), TrieItem([[1] * 9], [[False] * 8 + [True]])
     assert visible_pairs(pack([item])) == 9
@@ -135,7 +135,7 @@ def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytes
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupt.listen()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a background job of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupt.listen()
         with interrupt.deferred():
@@ -181,7 +181,7 @@ def test_off_a_terminal_progress_is_at_most_some_twenty_lines(
 def test_the_time_left_is_that_of_recent_steps_without_the_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A first step of 100 s, then steps of 2 s: after 6 of 406 steps 5 are measured, and 400 x 2 s are left."""
+    """A first step of 100 s, then steps of 2 s: after 6 of 406 steps 5 are measured, and 400 x 2 s remain."""
     clock = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     monkeypatch.setattr(ProgressLines, "LINES", 406)
@@ -227,6 +227,6 @@ def test_a_run_logs_speed_memory_and_what_is_known_of_its_data(base: Path, data:
     rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
     assert rows[0] == {"step": 0, "data/text_only_accuracy/length": 51.0, "epoch": 0.0}
     assert len(rows) == 4
-    for found in rows[1:]:
-        assert 0 < found["mfu"] < 1 and found["memory/resident_gib"] > 0
-        assert found["pairs_per_second_per_device"] == found["pairs_per_second"] > 0
+    for actual in rows[1:]:
+        assert 0 < actual["mfu"] < 1 and actual["memory/resident_gib"] > 0
+        assert actual["pairs_per_second_per_device"] == actual["pairs_per_second"] > 0

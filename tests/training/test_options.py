@@ -40,8 +40,8 @@ def losses(base: Path, data: Path, out: Path, **options: Any) -> list[float]:
 def test_options_with_an_effect_give_the_same_twice(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    found = losses(base, data, tmp_path / "one", **options)
-    assert found == losses(base, data, tmp_path / "two", **options) != losses(base, data, tmp_path / "plain")
+    actual = losses(base, data, tmp_path / "one", **options)
+    assert actual == losses(base, data, tmp_path / "two", **options) != losses(base, data, tmp_path / "plain")
 
 
 def test_full_determinism_changes_no_loss(base: Path, data: Path, tmp_path: Path) -> None:

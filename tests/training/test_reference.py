@@ -1,4 +1,4 @@
-"""The reference cache: right numbers, computed once, resumed, shared, and refused when stale or damaged."""
+"""The reference cache: values are correct, computed once, resumed and shared; damaged caches are refused."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def test_computed_once_each_image_once(setting: Setting, tmp_path: Path) -> None
 
 
 def test_a_killed_fill_goes_on(setting: Setting, tmp_path: Path) -> None:
-    """Half a part file with a torn last line: only what is missing is computed, and the numbers are the same."""
+    """With an incomplete part file only the missing values are computed, and all values are the same."""
     whole = setting.logps(tmp_path / "whole")
     folder = next((tmp_path / "whole").iterdir())
     rows = json.loads((folder / "part-0.jsonl").read_text())
     half = tmp_path / "half" / folder.name
     half.mkdir(parents=True)
     (half / "key.json").write_text((folder / "key.json").read_text())
-    kept = dict(list(rows.items())[:20])
-    (half / "part-0.jsonl").write_text(json.dumps(kept) + "\n" + json.dumps(rows)[:50])
+    remaining = dict(list(rows.items())[:20])
+    (half / "part-0.jsonl").write_text(json.dumps(remaining) + "\n" + json.dumps(rows)[:50])
     setting.passes = 0
     resumed = setting.logps(tmp_path / "half")
     assert setting.passes == 6
@@ -129,7 +129,7 @@ def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
 
 
 def test_a_copied_cache_is_refused(setting: Setting, tmp_path: Path) -> None:
-    """A cache of other weights, put where this one belongs."""
+    """A cache of other weights, copied to the folder of this cache."""
     from scramble.storage.hashing import content_key
 
     setting.logps(tmp_path)

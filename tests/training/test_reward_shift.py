@@ -1,4 +1,4 @@
-"""The reward shift of BCO against means worked out by hand."""
+"""The reward shift of BCO against means computed by hand."""
 
 from __future__ import annotations
 

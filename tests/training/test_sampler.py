@@ -1,4 +1,4 @@
-"""The order of pairs: images whole, every pair once an epoch, the same micro-batches however they are dealt out."""
+"""The order of pairs: images stay together, every pair occurs once per epoch, and processes do not change batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_pair_comes_once_an_epoch() -> None:
 
 
 def test_images_stay_whole_where_that_is_possible() -> None:
-    """With batches of 6 the first three groups and the last three can each be whole; only one too large is cut."""
+    """With batches of 6, the first and the last three groups fit; only a group that is too large is split."""
     batches = list(MicroBatches([[n, n + 100] for n in range(30)], 6, steps=10, seed=0))
     assert all(n % 100 + 100 in batch for batch in batches for n in batch if n < 100)
     cut = list(MicroBatches([list(range(10))], 4, steps=5, seed=0))
@@ -29,7 +29,7 @@ def test_images_stay_whole_where_that_is_possible() -> None:
 
 
 def test_processes_share_the_one_list() -> None:
-    """Two processes see, together and in order, what one process with accumulation sees."""
+    """Two processes together see the same micro-batches, in the same order, as one process with accumulation."""
     alone = list(MicroBatches(GROUPS, 2, steps=6, seed=5, accumulation=2))
     ranks = [list(MicroBatches(GROUPS, 2, steps=6, seed=5, rank=r, world_size=2)) for r in range(2)]
     assert [batch for both in zip(*ranks, strict=True) for batch in both] == alone
@@ -43,7 +43,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_pairs_order_is_that_of_transformers() -> None:
-    """transformers' seedable sampler permutes with a generator seeded by seed + epoch; short batch at the end."""
+    """transformers' seedable sampler permutes with a generator seeded by seed + epoch; the last batch is smaller."""
     batches = list(MicroBatches([[n] for n in range(10)], 4, steps=6, group_by_image=False, seed=7))
     expected = []
     for epoch in range(2):

@@ -1,4 +1,4 @@
-"""The trainer as a whole: resume, work done, objectives, bad input. TRL is compared in test_against_trl.py."""
+"""The whole trainer: resuming, amount of work, objectives, bad input. test_against_trl.py compares it with TRL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16}
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """The logged rows without their timings."""
+    """The logged rows without measured values."""
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(out / "metrics.jsonl")]
 
 
@@ -109,8 +109,8 @@ def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> N
 
 
 def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
-    """Each image of a micro-batch goes through the tower once, nothing comes back through it, no hook is added in 50
-    steps with gradient checkpointing."""
+    """The tower encodes each image of a micro-batch once, without a backward pass, and no hooks are added in 50 steps
+    with gradient checkpointing."""
     vlm = load_vlm(base)
     tower = vlm.model.model.vision_tower
     forward, images, hooks = tower.forward, [], []
@@ -145,7 +145,7 @@ def test_tower_passes_and_hooks(base: Path, data: Path, tmp_path: Path) -> None:
     )
     assert [row["images"] for row in rows(tmp_path)] == [2] * 50
     assert sum(images) == 2 * 50  # each image of a micro-batch once, reference included
-    assert len(set(hooks[1:])) == 1  # transformers hooks its output recorders once, at the first forward
+    assert len(set(hooks[1:])) == 1  # transformers adds its output recorders in the first forward pass
 
 
 def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
@@ -170,7 +170,7 @@ def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
 
 
 def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
-    """The same batch in one, two and four micro-batches trains alike, delta included."""
+    """Training with the same batch in one, two or four micro-batches is equal, including delta."""
     losses = []
     for micro in (4, 2, 1):
         fit(
@@ -220,7 +220,7 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
 
 @pytest.mark.parametrize("family", ["molmo", "llava", "smolvlm"])
 def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> None:
-    """Cached reference, plain; and reference in the step, cached features, gradient checkpointing: the same losses."""
+    """A cached reference, a reference computed in the step, cached features and checkpointing have the same losses."""
     from scramble.models.tiny import save_tiny
 
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
@@ -311,8 +311,8 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
     assert load_vlm(summary["model"]).model.dtype == torch.float32
 
 
-def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -> None:
-    """An SFT adapter is the start and the reference of a DPO run: its first loss is log 2."""
+def test_the_adapter_loads_and_training_continues(base: Path, data: Path, tmp_path: Path) -> None:
+    """A DPO run that starts from an SFT adapter has it as reference, so that its first loss is log 2."""
     options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
     first = fit(load_vlm(base), data, tmp_path / "sft", objective="sft", peft=LORA, **options)
     fit(load_vlm(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
@@ -323,9 +323,7 @@ def test_the_adapter_loads_and_goes_on(base: Path, data: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("use", [["pairs"], ["pairs", "captions"]])
-def test_a_supervised_run_is_asked_about_rejected_answers(
-    base: Path, data: Path, tmp_path: Path, use: list[str]
-) -> None:
+def test_a_supervised_run_evaluates_rejected_answers(base: Path, data: Path, tmp_path: Path, use: list[str]) -> None:
     fit(
         load_vlm(base),
         data,
@@ -388,7 +386,7 @@ def test_rows_that_cannot_be_used_are_listed(
 def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     answer: str, reason: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Molmo's image tokens have no row in the head, nor has a word that the tokenizer got later; the run goes on."""
+    """Molmo's image tokens and later added words have no row in the head: such rows are refused, the run continues."""
     from scramble.models.tiny import save_tiny
 
     model = save_tiny("molmo", tmp_path / "model", ["Describe the image.", "a red", "a blue"], 0)
@@ -404,7 +402,7 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
 
 @pytest.mark.parametrize("limit", [100_000, 400_000])
 def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp_path: Path, limit: int) -> None:
-    """No file beyond 100 kB: the adapter does not fit; beyond 400 kB: the optimizer's state does not."""
+    """With at most 100 kB per file the adapter cannot be written; with 400 kB the optimizer's state cannot."""
     options = {
         "model": str(base),
         "data": str(data),
@@ -453,7 +451,7 @@ def test_nan_names_step_and_pairs(base: Path, data: Path, tmp_path: Path, refere
 
 
 def test_nan_in_a_gradient_names_step_and_pairs(base: Path, data: Path, tmp_path: Path) -> None:
-    """The third gradient breaks: two steps are done, and the second one's checkpoint stays."""
+    """The third gradient is not finite: two steps are finished, and the checkpoint of the second one is kept."""
     wrapped, calls = load_vlm(base), count()
     wrapped.model = add_lora(wrapped, LORA)
     weight = next(p for n, p in wrapped.model.named_parameters() if "lora_B" in n)
@@ -464,7 +462,7 @@ def test_nan_in_a_gradient_names_step_and_pairs(base: Path, data: Path, tmp_path
     assert (tmp_path / "checkpoints" / "step-00000002").exists()
 
 
-def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
+def test_a_truncated_reference_cache_is_refused_and_a_removed_one_rebuilt(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2}
@@ -480,7 +478,7 @@ def test_a_cut_reference_cache_is_refused_and_a_removed_one_filled_again(
 
 
 def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_path: Path) -> None:
-    """With bfloat16 autocast the fresh adapter's first loss is log 2: the reference is computed the same way."""
+    """With bfloat16 autocast the first loss of a new adapter is log 2, because the reference also uses autocast."""
     fit(
         load_vlm(base),
         data,
@@ -522,7 +520,7 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
         (["query_key_value"], "matches no linear layer"),
     ],
 )
-def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:
+def test_invalid_lora_targets(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         fit(load_vlm(base), data, tmp_path, peft={**LORA, "target_modules": targets})
 
@@ -535,7 +533,7 @@ def test_lora_targets_that_do_not_fit(base: Path, data: Path, tmp_path: Path, ta
         ({"train_vision": True}, "the vision tower is frozen"),
     ],
 )
-def test_options_that_do_not_go_with_an_adapter(
+def test_options_that_contradict_an_adapter(
     base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     wrapped = load_vlm(base)
@@ -567,9 +565,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
         ({"label_smoothing": 0.1}, "none of the losses sigmoid uses it"),
     ],
 )
-def test_options_that_do_not_go_together(
-    base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
+def test_contradictory_options(base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(load_vlm(base), data, tmp_path, **options)
 

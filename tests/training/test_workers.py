@@ -1,4 +1,4 @@
-"""Batches built in worker processes: the same as without, errors in the user's words, signals, dead workers."""
+"""Batches built in worker processes: equal batches, one-line errors, signals, killed workers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def examples_of(data: Path) -> list[Example]:
 
 
 def tensors(batch: PairBatch) -> dict[str, Any]:
-    """All that a batch holds, by name, images by item."""
+    """The contents of a batch by name, with images by item."""
     tries = {field.name: getattr(batch.tries, field.name) for field in fields(batch.tries)}
     images = {f"{n} {name}": t for n, image in enumerate(tries.pop("images")) for name, t in (image or {}).items()}
     return {**tries, **images, "chosen": batch.chosen_P, "rejected": batch.rejected_P, "ids": batch.example_ids}
@@ -76,16 +76,16 @@ def test_two_answers_about_an_image_share_its_pixels_after_the_journey(collator:
 
 
 def test_the_collator_can_be_pickled(collator: TrieCollator, data: Path) -> None:
-    """Workers that are not forked (macOS, Python 3.14) receive it so."""
+    """Workers that are not forked (macOS, Python 3.14) receive a pickled collator."""
     some = examples_of(data)[:3]
     expected = collator(some)
     dumped = pickle.dumps(collator)
-    assert len(dumped) < 200_000  # a tokenizer, and neither weights nor pixels
+    assert len(dumped) < 200_000  # it contains a tokenizer, but no weights or pixels
     assert_same(pickle.loads(dumped)(some), expected)
 
 
 def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path, tmp_path: Path) -> None:
-    """Whole runs without and with workers; then the last checkpoint is lost and the run resumes, with workers."""
+    """Runs without and with workers are equal, also after resuming from the previous checkpoint with workers."""
     options: dict[str, Any] = {
         "objective": "mpo",
         "peft": LORA,
@@ -113,7 +113,7 @@ def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path,
 
 @pytest.mark.parametrize("workers", [IN_PROCESS, Workers(2)])
 def test_an_image_that_cannot_be_decoded_is_named(vlm: VLM, data: Path, workers: Workers) -> None:
-    """At its turn, and not when a worker meets it ahead of time."""
+    """The error is raised when its element is due, and not earlier when a worker prefetches it."""
     table, examples = ImageTable(data), examples_of(data)
     images = dict(table) | {"i2": ImageFile(table["i2"].read()[:-60], "photo.png")}
     collator = TrieCollator(Encoder(vlm, images), with_rejected=True)
@@ -154,7 +154,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, d
 
 
 def test_workers_outlast_the_signals_of_a_job(collator: TrieCollator, data: Path) -> None:
-    """A terminal and a batch system signal all processes; the main one saves first and needs its workers until then."""
+    """Terminals and batch systems signal all processes; the main process needs its workers until it has saved."""
     batches = results(
         data_loader(examples_of(data), collator, collator.encoder, Workers(1, 1), [[n] for n in range(8)])
     )

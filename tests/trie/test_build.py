@@ -1,6 +1,6 @@
-"""The trie's layout, by hand and against definitions.
+"""The trie's layout, by hand and against its definition.
 
-sequences 1 2 3 4, 1 2 3 5 6 and 1 2 7, all but the first token scored: 4, 6 and 7 are read by nobody.
+The sequences are 1 2 3 4, 1 2 3 5 6 and 1 2 7. All tokens but the first are scored; 4, 6 and 7 are never inputs.
 
 1 - 2 - 3 - (4)
 |       `- 5 - (6)
@@ -42,7 +42,7 @@ def test_branches_do_not_see_each_other() -> None:
 
 
 def read_back(trie: TokenTrie, n: int) -> list[tuple[list[int], int]]:
-    """For each scored token of a sequence: the tokens its predictor can see, in order, and the token."""
+    """For each scored token of a sequence: the tokens that its predictor sees, in order, and the token."""
     row_of = np.repeat(np.arange(len(trie.rows)), np.diff(trie.row_starts))
     result = []
     for target in trie.targets[n]:
@@ -64,7 +64,7 @@ def test_every_scored_token_is_predicted_from_exactly_its_prefix(seed: int) -> N
     prefixes = {
         tuple(s[:n]) for s, mask in zip(sequences, scored, strict=True) for n in range(1, len(s)) if any(mask[n:])
     }
-    assert len(trie) == len(prefixes)  # nothing is laid out twice, nothing without need
+    assert len(trie) == len(prefixes)  # each prefix has exactly one node
     predictors = {tuple(s[:n]) for s, mask in zip(sequences, scored, strict=True) for n in range(len(s)) if mask[n]}
     assert len(trie.rows) == len(predictors)
     for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True)):
@@ -95,8 +95,8 @@ def test_bad_input(sequences: list[list[int]], scored: list[list[bool]], message
 
 
 def test_two_way_block_must_be_shared() -> None:
-    kept: dict[str, Any] = {"feature_tokens": frozenset({8}), "block_tokens": frozenset({7, 8})}
-    trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, **kept)
+    options: dict[str, Any] = {"feature_tokens": frozenset({8}), "block_tokens": frozenset({7, 8})}
+    trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, **options)
     assert trie.block.tolist() == [True, True, False]
     with pytest.raises(TrieError, match="item 'y', sequence 0: its image block is not shared"):
-        build_trie([[7, 1, 8, 2], [7, 3, 8, 2]], [[False, False, False, True]] * 2, item_id="y", **kept)
+        build_trie([[7, 1, 8, 2], [7, 3, 8, 2]], [[False, False, False, True]] * 2, item_id="y", **options)

@@ -1,4 +1,4 @@
-"""Work done, and errors that name the item."""
+"""The amount of work that the engine does, and errors that name the item."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Counter:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_frozen_tower_runs_once_an_image_and_never_backward(
+def test_frozen_tower_runs_once_per_image_and_never_backward(
     checkpointing: bool, vlm: Any, batch_of: Callable[[str], TrieBatch]
 ) -> None:
     model, backbone = vlm.model, vlm.backbone
@@ -111,7 +111,8 @@ def test_last_layer_works_on_predicting_positions(
     everywhere, predicting = batch.input_ids_BL.numel(), len(batch.rows_R)
     with torch.no_grad():
         logprobs(vlm.backbone, batch)
-    assert sizes == [everywhere, everywhere, everywhere, predicting]  # v, mlp of the first; v, mlp of the last
+    # v_proj and mlp of the first layer, then v_proj and mlp of the last layer
+    assert sizes == [everywhere, everywhere, everywhere, predicting]
 
 
 def test_last_layer_checkpointed_by_others_runs_in_full(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
@@ -121,9 +122,9 @@ def test_last_layer_checkpointed_by_others_runs_in_full(vlm: Any, batch_of: Call
     wanted = torch.autograd.grad(logprobs(vlm.backbone, batch).sums_Q.sum(), trained)
     enable_gradient_checkpointing(vlm.backbone)
     vlm.backbone.decoder.layers[-1].gradient_checkpointing = True
-    found = torch.autograd.grad(logprobs(vlm.backbone, batch).sums_Q.sum(), trained)
-    for got, want in zip(found, wanted, strict=True):
-        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    actual = torch.autograd.grad(logprobs(vlm.backbone, batch).sums_Q.sum(), trained)
+    for actual_value, expected_value in zip(actual, wanted, strict=True):
+        torch.testing.assert_close(actual_value, expected_value, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["one pair", "five captions", "prefix", "identical"])
@@ -169,7 +170,7 @@ def test_hooks_do_not_grow_with_steps(vlm: Any, batch_of: Callable[[str], TrieBa
         counts.append(count_hooks(vlm.model))
     assert len(set(counts)) == 1
     embedding = vlm.backbone.model.get_input_embeddings()
-    assert not embedding._forward_hooks  # nothing asks for a gradient of the frozen embeddings
+    assert not embedding._forward_hooks  # no hook requests a gradient of the frozen embeddings
 
 
 def test_checkpointing_changes_no_number(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
@@ -182,10 +183,10 @@ def test_checkpointing_changes_no_number(vlm: Any, batch_of: Callable[[str], Tri
     layer = Counter(vlm.backbone.decoder.layers[0].input_layernorm)
     again = logprobs(vlm.backbone, batch)
     gradients = torch.autograd.grad(again.sums_Q.sum(), trained)
-    assert layer.calls == 2  # once more in the backward pass
+    assert layer.calls == 2  # the second call is the recomputation in the backward pass
     torch.testing.assert_close(again.sums_Q, plain.sums_Q, atol=0, rtol=0)
-    for got, want in zip(gradients, plain_gradients, strict=True):
-        torch.testing.assert_close(got, want)
+    for actual_value, expected_value in zip(gradients, plain_gradients, strict=True):
+        torch.testing.assert_close(actual_value, expected_value)
 
 
 def test_result_by_item(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
@@ -236,7 +237,7 @@ def test_nan_names_the_item(vlm: Any, images: list[Image.Image]) -> None:
 
 
 def test_scores_come_back_in_order(vlm: Any, images: list[Image.Image]) -> None:
-    """Whatever the window and the batch, an item's scores are those it gets alone."""
+    """An item has the same scores alone and in any window and batch."""
     items = [
         item
         for name in ("five captions", "no image", "rows and padding")
@@ -245,10 +246,10 @@ def test_scores_come_back_in_order(vlm: Any, images: list[Image.Image]) -> None:
     alone = [score(vlm.backbone, [item])[0] for item in items]
     together = score(vlm.backbone, iter(items), batch_tokens=150, window=4)
     assert [len(item) for item in together] == [len(item.sequences) for item in items]
-    for found, expected in zip(together, alone, strict=True):
-        assert [s.sum for s in found] == pytest.approx([s.sum for s in expected], abs=1e-4)
-        assert [len(s.tokens) for s in found] == [len(s.tokens) for s in expected]
-    assert found[0].mean == pytest.approx(found[0].sum / len(found[0].tokens))
+    for actual, expected in zip(together, alone, strict=True):
+        assert [s.sum for s in actual] == pytest.approx([s.sum for s in expected], abs=1e-4)
+        assert [len(s.tokens) for s in actual] == [len(s.tokens) for s in expected]
+    assert actual[0].mean == pytest.approx(actual[0].sum / len(actual[0].tokens))
 
 
 def test_score_of_option_letters_adds_up_to_one(vlm: Any, images: list[Image.Image]) -> None:
@@ -267,13 +268,13 @@ def test_score_of_option_letters_adds_up_to_one(vlm: Any, images: list[Image.Ima
 MIXTURES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16},
     "mixtral": {"num_local_experts": 4},
-    "gpt_oss": {"num_local_experts": 4, "layer_types": ["full_attention"] * 2},  # its block returns router scores, too
+    "gpt_oss": {"num_local_experts": 4, "layer_types": ["full_attention"] * 2},  # its block also returns router scores
 }
 
 
 @pytest.mark.parametrize("model_type", MIXTURES)
 def test_last_layer_of_a_mixture_of_experts(model_type: str) -> None:
-    """Where it is read, the last layer gives what it gives in full; elsewhere it does not run."""
+    """At predicting positions the restricted last layer has the same output; elsewhere it does not run."""
     from transformers import AutoConfig, AutoModel
 
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
@@ -287,6 +288,6 @@ def test_last_layer_of_a_mixture_of_experts(model_type: str) -> None:
     with torch.no_grad():
         wanted = decoder(inputs_embeds=embeds).last_hidden_state.flatten(0, 1)
         with only_predicting(decoder, rows):
-            found = decoder(inputs_embeds=embeds).last_hidden_state.flatten(0, 1)
-    torch.testing.assert_close(found[rows], wanted[rows], atol=1e-5, rtol=0)
-    assert not torch.allclose(found, wanted, atol=1e-2)
+            actual = decoder(inputs_embeds=embeds).last_hidden_state.flatten(0, 1)
+    torch.testing.assert_close(actual[rows], wanted[rows], atol=1e-5, rtol=0)
+    assert not torch.allclose(actual, wanted, atol=1e-2)

@@ -9,5 +9,5 @@ from tests.exactness import CASES, assert_exact
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_internvl_equals_one_sequence_a_row(name: str, vlm: Any, images: list[Image.Image]) -> None:
+def test_internvl_equals_one_sequence_per_row(name: str, vlm: Any, images: list[Image.Image]) -> None:
     assert_exact(vlm.model, vlm.family, vlm.processor, CASES[name], images)

@@ -1,4 +1,4 @@
-"""FlexAttention under the whole engine; on a GPU in bfloat16 against one sequence a row in float32."""
+"""The engine with FlexAttention; on a GPU in bfloat16 against one sequence per row in float32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compare(vlm: Any, items: list[TrieItem], expected: torch.Tensor, row_tokens:
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
 
 
-@pytest.mark.full  # it compiles; of a single long row PyTorch 2.13 makes C++ that does not
+@pytest.mark.full  # compiles kernels; for a single long row the C++ code of PyTorch 2.13 does not compile
 @pytest.mark.parametrize("name", ["one pair", "rows and padding"])
 def test_flex_attention_on_cpu(name: str, vlm: Any, images: list[Image.Image]) -> None:
     items = make_items(vlm.family, vlm.processor, CASES[name], images)
@@ -36,7 +36,7 @@ def test_flex_attention_on_cpu(name: str, vlm: Any, images: list[Image.Image]) -
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 @pytest.mark.parametrize("name", CASES)
 def test_bfloat16_on_cuda(name: str, attention: str, vlm: Any, images: list[Image.Image]) -> None:
-    """Within 2e-2 nats a token of the same bfloat16 weights in float32; gradients finite, with checkpointing."""
+    """Within 2e-2 nats per token of the same weights in float32; gradients with checkpointing are finite."""
     items = make_items(vlm.family, vlm.processor, CASES[name], images)
     vlm.model.bfloat16().float()
     with torch.no_grad():

@@ -23,7 +23,7 @@ def test_rows_are_filled_first_fit_decreasing() -> None:
 def test_batch_keeps_every_token_and_reports_padding(row_tokens: int | None) -> None:
     items = [make_item(length) for length in (40, 100, 60, 30)]
     batch = pack(items, row_tokens=row_tokens)
-    lengths = [length - 10 + 2 * 9 for length in (40, 100, 60, 30)]  # the last token of a branch is only predicted
+    lengths = [length - 10 + 2 * 9 for length in (40, 100, 60, 30)]  # the last token of a branch is not an input
     assert batch.num_tokens == sum(lengths)
     assert int((batch.input_ids_BL > 0).sum()) == sum(lengths)
     assert batch.padding_fraction == pytest.approx(1 - sum(lengths) / batch.input_ids_BL.numel())
@@ -32,7 +32,7 @@ def test_batch_keeps_every_token_and_reports_padding(row_tokens: int | None) -> 
 
 
 def test_mask_by_hand() -> None:
-    """Two tries 1-2 and 1-3 (a branch each) side by side, and one token of padding."""
+    """A row with a trie of two branches, a trie of one branch, and one token of padding."""
     end = torch.tensor([[3, 2, 3, 5, 5, 6]])
     expected = [
         [1, 0, 0, 0, 0, 0],
@@ -56,7 +56,7 @@ def with_block(batch_end: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("two_way", [False, True])
 def test_block_mask_equals_the_dense_mask(two_way: bool) -> None:
-    """FlexAttention's blocks, found from the ends alone, allow what the dense rule allows, and skip what they can."""
+    """The BlockMask, computed from the ends alone, equals the dense mask and skips empty blocks."""
     items = [make_item(length, branches) for length, branches in ((700, 3), (300, 40), (40, 2), (130, 2))]
     batch = pack(items, row_tokens=1300)
     block = with_block(batch.end_BL) if two_way else None
@@ -79,7 +79,7 @@ def test_block_mask_equals_the_dense_mask(two_way: bool) -> None:
                 for k in indices[b, 0, q, : counts[b, 0, q]].tolist():
                     assert not visited[b, 0, q, k]
                     visited[b, 0, q, k] = True
-                    if counts is mask.full_kv_num_blocks:  # the kernel does not look at the rule here
+                    if counts is mask.full_kv_num_blocks:  # the kernel does not evaluate the rule in full blocks
                         inside = dense[
                             b, 0, q * FLEX_BLOCK : (q + 1) * FLEX_BLOCK, k * FLEX_BLOCK : (k + 1) * FLEX_BLOCK
                         ]
@@ -103,8 +103,8 @@ def test_flex_attention_equals_sdpa(two_way: bool) -> None:
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=dense_mask(batch.end_BL, block)
     )
-    found = flex_attention(query, key, value, block_mask=block_mask(batch.end_BL, block))
-    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    actual = flex_attention(query, key, value, block_mask=block_mask(batch.end_BL, block))
+    torch.testing.assert_close(actual, expected, atol=2e-6, rtol=0)
 
 
 def test_bad_input_names_the_item() -> None:

@@ -1,4 +1,4 @@
-"""Molmo v1: recorded models, and a tiny one whose answers differ from token to token."""
+"""Molmo v1: recorded models, and a tiny model whose answers depend on its input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def golden_config(name: str) -> MolmoConfig:
 
 @pytest.fixture(scope="session")
 def golden_folder() -> Path:
-    """Recorded numbers; see molmo.md there."""
+    """Recorded values; see molmo.md in that folder."""
     return GOLDEN
 
 
@@ -55,7 +55,7 @@ def processor(tiny: Callable[[str], Path]) -> MolmoProcessor:
 
 @pytest.fixture(scope="session")
 def lively(tiny: Callable[[str], Path]) -> MolmoForCausalLM:
-    """The tiny model with weights so large that its greedy answers vary with image, prompt and position."""
+    """The tiny model with large weights, so that greedy answers depend on image, prompt and position."""
     model = MolmoForCausalLM.from_pretrained(tiny("molmo")).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -20,7 +20,7 @@ def answers(model: Any, batch: Any, **options: Any) -> list[list[int]]:
 
 
 def test_answers_vary(lively: MolmoForCausalLM, processor: MolmoProcessor, images: list[Image.Image]) -> None:
-    """Otherwise the comparisons below would show nothing."""
+    """Otherwise the comparisons below would be meaningless."""
     first = answers(lively, processor(images=images[0], text=PROMPTS[0]))[0]
     assert len(set(first)) > 4
     assert answers(lively, processor(images=images[1], text=PROMPTS[0]))[0] != first

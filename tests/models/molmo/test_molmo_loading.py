@@ -1,4 +1,4 @@
-"""Folders as released, saving, reloading, merging adapters."""
+"""Loading of released folders, saving, reloading, merging adapters."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def release(tmp_path: Path, golden_folder: Path, tiny: Callable[[str], Path]) ->
 def test_auto_classes_take_the_native_ones_despite_the_remote_code(
     trust: bool | None, release: Path, images: list[Image.Image]
 ) -> None:
-    """Whatever is trusted: the folder names remote code that is not even there."""
+    """Remote code is not used: the folder names remote code that does not exist."""
     config = AutoConfig.from_pretrained(release, trust_remote_code=trust)
     assert type(config) is MolmoConfig and "AutoConfig" in config.auto_map
     assert type(AutoImageProcessor.from_pretrained(release, trust_remote_code=trust)) is MolmoImageProcessor

@@ -1,4 +1,4 @@
-"""The model against recorded numbers, and against itself where two ways must agree."""
+"""The model against recorded values, and against itself where two computations must agree."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_features_and_logits_are_the_recorded_ones(
         outputs = model.eval()(**{key: recorded[key] for key in inputs})
         text_only = model(input_ids=recorded["text_only_input_ids"])
     real = recorded["attention_mask"].bool()
-    for found, wanted in (
+    for actual, expected in (
         (outputs.image_hidden_states, recorded["image_features"]),
         (outputs.logits[real], recorded["logits"][real]),
         (text_only.logits, recorded["text_only_logits"]),
     ):
-        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
+        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=0)
 
 
 def test_parameters_carry_the_released_names(golden: Golden, golden_folder: Path) -> None:
@@ -42,7 +42,7 @@ def test_parameters_carry_the_released_names(golden: Golden, golden_folder: Path
 
 
 def test_defaults_are_7b_d() -> None:
-    """Shapes without memory; 8.02 billion parameters, the hub's count for Molmo-7B-D-0924."""
+    """Shapes on the meta device: 8.02 billion parameters, the hub's count for Molmo-7B-D-0924."""
     with torch.device("meta"):
         model = MolmoForCausalLM(MolmoConfig())
     transformer, vision = model.model.transformer, model.model.vision_backbone
@@ -54,7 +54,7 @@ def test_defaults_are_7b_d() -> None:
 
 
 def test_72b_is_the_same_design_at_qwen2_72b_size() -> None:
-    """Qwen2-72B's 72.7 billion parameters, a tower and projector of 0.6 billion."""
+    """Qwen2-72B has 72.7 billion parameters, tower and projector have 0.6 billion."""
     sizes: dict[str, Any] = {
         "hidden_size": 8192,
         "num_hidden_layers": 80,
@@ -71,7 +71,7 @@ def test_72b_is_the_same_design_at_qwen2_72b_size() -> None:
 
 
 def test_each_embedding_table_serves_its_ids() -> None:
-    """Ids 0 and 1 are in the first table, 2 and 3 in the second; -1 reads row 0; 4 and -2 are in neither."""
+    """Ids 0 and 1 are in the first table, 2 and 3 in the second; -1 gets row 0; 4 and -2 are in neither."""
     sizes: dict[str, Any] = {
         "vocab_size": 2,
         "embedding_size": 2,
@@ -101,47 +101,47 @@ def test_rotation_depends_on_distance_only_and_is_done_in_float32() -> None:
 
 
 def test_padding_on_either_side_and_finished_masks_change_nothing(golden: Golden, inputs: Inputs) -> None:
-    """The second row has 44 real tokens of 48; moved to the right end, positions and features move along."""
+    """The second row has 44 real tokens of 48. If they are moved to the right, positions and features are moved too."""
     model = golden().eval()
     row = {key: value[1:] for key, value in inputs.items()}
     moved = dict(row, input_ids=row["input_ids"].roll(4, 1), attention_mask=row["attention_mask"].roll(4, 1))
     moved["image_input_idx"] = torch.where(row["image_input_idx"] >= 0, row["image_input_idx"] + 4, -1)
     mask = torch.ones(48, 48, dtype=torch.bool).tril() & row["attention_mask"].bool()[:, None, None]
     with torch.no_grad():
-        wanted = model(**row).logits[:, :44]
-        torch.testing.assert_close(model(**moved).logits[:, 4:], wanted, atol=1e-5, rtol=0)
+        expected = model(**row).logits[:, :44]
+        torch.testing.assert_close(model(**moved).logits[:, 4:], expected, atol=1e-5, rtol=0)
         for attention in ("sdpa", "eager"):
             model.set_attn_implementation(attention)
-            found = model(**dict(row, attention_mask=mask)).logits[:, :44]
-            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+            actual = model(**dict(row, attention_mask=mask)).logits[:, :44]
+            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 def test_positions_can_be_given(golden: Golden, inputs: Inputs) -> None:
-    """Rotary positions are relative: shifting all by 7 changes nothing, spreading them out does."""
+    """Rotary positions are relative: shifting all by 7 changes nothing, increasing their distances does."""
     model, ids = golden().eval(), inputs["input_ids"][:1, 12:24]
     with torch.no_grad():
-        wanted = model(input_ids=ids).logits
+        expected = model(input_ids=ids).logits
         shifted = model(input_ids=ids, position_ids=torch.arange(12)[None] + 7).logits
         spread = model(input_ids=ids, position_ids=torch.arange(12)[None] * 3).logits
-    torch.testing.assert_close(shifted, wanted, atol=1e-5, rtol=0)
-    assert (spread - wanted).abs().max() > 1e-3
+    torch.testing.assert_close(shifted, expected, atol=1e-5, rtol=0)
+    assert (spread - expected).abs().max() > 1e-3
 
 
 def test_features_can_be_computed_once_and_added_to_embeddings(golden: Golden, inputs: Inputs) -> None:
     model = golden().eval()
     with torch.no_grad():
-        wanted = model(**inputs).logits
+        expected = model(**inputs).logits
         features = model.get_image_features(inputs["images"], inputs["image_masks"])
         embeds = model.get_input_embeddings()(inputs["input_ids"])
         untouched = embeds.clone()
         joined = model.model.add_image_features(embeds, features, inputs["image_input_idx"])
-        found = model(inputs_embeds=joined, attention_mask=inputs["attention_mask"]).logits
+        actual = model(inputs_embeds=joined, attention_mask=inputs["attention_mask"]).logits
     assert torch.equal(embeds, untouched)
-    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 def test_padding_crops_do_not_pass_the_tower(golden: Golden, inputs: Inputs) -> None:
-    """Of two rows of three crops, one crop is -1 throughout: five pass."""
+    """Of two rows of three crops, one crop contains only -1, so the tower processes five crops."""
     model, seen = golden().eval(), []
     model.model.vision_backbone.image_vit.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     with torch.no_grad():
@@ -156,9 +156,9 @@ def test_loss_is_the_mean_cross_entropy_of_the_next_tokens(golden: Golden, input
         outputs = model(**inputs, labels=labels)
     logps = outputs.logits[:, :-1].log_softmax(-1)
     targets = labels[:, 1:]
-    kept = targets >= 0
-    wanted = -logps[kept].gather(1, targets[kept][:, None]).mean()
-    torch.testing.assert_close(outputs.loss, wanted, atol=1e-5, rtol=0)
+    remaining = targets >= 0
+    expected = -logps[remaining].gather(1, targets[remaining][:, None]).mean()
+    torch.testing.assert_close(outputs.loss, expected, atol=1e-5, rtol=0)
 
 
 def test_logits_to_keep_by_number_and_by_position(golden: Golden, inputs: Inputs) -> None:
@@ -193,7 +193,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str, part: str, golden
         model(**inputs, labels=labels).loss.backward()
         gradients.append({key: p.grad for key, p in model.named_parameters()})
     plain, checkpointed = gradients
-    # Only what no output depends on has no gradient: the tower's last block.
+    # Only the tower's last block, on which no output depends, has no gradient.
     assert {key for key, grad in plain.items() if grad is None} == {key for key in plain if ".resblocks.9." in key}
     for key, grad in plain.items():
         torch.testing.assert_close(checkpointed[key], grad, atol=1e-6, rtol=0)
@@ -218,11 +218,11 @@ def test_efficient_attention_stays_enabled(golden: Golden) -> None:
 
 def test_bfloat16_stays_close(golden: Golden, inputs: Inputs) -> None:
     with torch.no_grad():
-        wanted = golden().eval()(**inputs).logits
-        found = golden(dtype=torch.bfloat16).eval()(**inputs).logits
+        expected = golden().eval()(**inputs).logits
+        actual = golden(dtype=torch.bfloat16).eval()(**inputs).logits
     real = inputs["attention_mask"].bool()
-    assert found.dtype == torch.bfloat16
-    assert (found.float() - wanted)[real].abs().max() < 0.05 * wanted[real].abs().max()
+    assert actual.dtype == torch.bfloat16
+    assert (actual.float() - expected)[real].abs().max() < 0.05 * expected[real].abs().max()
 
 
 @pytest.mark.parametrize(
@@ -267,14 +267,14 @@ def test_embeddings_are_not_resized(golden: Golden) -> None:
 
 @pytest.mark.full
 def test_flex_attention_equals_sdpa(golden: Golden, inputs: Inputs) -> None:
-    """Compiling the kernel for a CPU takes a minute. The tower, where all see all, stays with SDPA."""
+    """Compiling the kernel for a CPU takes a minute. The tower, which has no mask, uses SDPA."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     model = golden().eval()
     row = {key: value[:1] for key, value in inputs.items()}
     causal = create_block_mask(lambda b, h, q, k: q >= k, 1, None, 48, 48, device="cpu")
     with torch.no_grad():
-        wanted = model(**row).logits
+        expected = model(**row).logits
         model.set_attn_implementation("flex_attention")
         for mask in (row["attention_mask"], causal):
-            torch.testing.assert_close(model(**dict(row, attention_mask=mask)).logits, wanted, atol=2e-5, rtol=0)
+            torch.testing.assert_close(model(**dict(row, attention_mask=mask)).logits, expected, atol=2e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Grids that 2 x 2 pooling does not divide, against a plain re-derivation of allenai/molmo at 793fa38.
+"""Grids with an odd side and 2 x 2 pooling, against a simple reimplementation of allenai/molmo at 793fa38.
 
 Pooling: olmo/model.py, ``MolmoVisionBackbone.forward``. Tokens and order of the features:
 olmo/data/model_preprocessor.py, ``image_to_patches_and_tokens``.
@@ -71,10 +71,10 @@ def test_zeros_enter_mean_and_attention(side: int) -> None:
         states_NPX = backbone.image_vit(images_NPx)
         states_NPX = states_NPX + backbone.pad_embed[0] * (masks_NP == 0)[..., None]
         states_NPX = states_NPX + backbone.pad_embed[1] * (masks_NP == 0.5)[..., None]
-        wanted = torch.stack([pooled_plainly(backbone, states, side) for states in states_NPX])
-        found = backbone(images_NPx, masks_NP)
-    assert found.shape == (3, ((side + 1) // 2) ** 2, 64)
-    torch.testing.assert_close(found, wanted, atol=1e-10, rtol=0)
+        expected = torch.stack([pooled_plainly(backbone, states, side) for states in states_NPX])
+        actual = backbone(images_NPx, masks_NP)
+    assert actual.shape == (3, ((side + 1) // 2) ** 2, 64)
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
 
 
 def order_plainly(processor: MolmoImageProcessor, tiling: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

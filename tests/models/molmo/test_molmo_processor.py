@@ -1,4 +1,4 @@
-"""Images and texts to model inputs: recorded cases, then properties that hold for any size."""
+"""Model inputs from images and texts: recorded cases, and properties for any size."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def test_resize_is_the_triangle_filter(source: tuple[int, int], target: tuple[in
         return triangle / triangle.sum(axis=1, keepdims=True)
 
     values = np.asarray(picture(*source))
-    wanted = np.einsum("ah,bw,hwc->abc", weights(source[0], target[0]), weights(source[1], target[1]), values / 255)
-    np.testing.assert_allclose(resize(values, *target), wanted, atol=1e-5)
+    expected = np.einsum("ah,bw,hwc->abc", weights(source[0], target[0]), weights(source[1], target[1]), values / 255)
+    np.testing.assert_allclose(resize(values, *target), expected, atol=1e-5)
 
 
 def test_resize_in_strips_equals_resize_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.asarray(picture(90, 40))
-    wanted = resize(values, 33, 17)
+    expected = resize(values, 33, 17)
     monkeypatch.setattr("scramble.models.molmo.image_processing_molmo.ROWS_AT_ONCE", 16)
-    np.testing.assert_array_equal(resize(values, 33, 17), wanted)
+    np.testing.assert_array_equal(resize(values, 33, 17), expected)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_resize_in_strips_equals_resize_at_once(monkeypatch: pytest.MonkeyPatch)
         (224, 224, (1, 1)),  # fits exactly
         (225, 224, (2, 1)),  # one pixel more: the next tiling that covers it
         (448, 672, (2, 3)),
-        (3000, 3000, (3, 3)),  # all must shrink: 12 windows hold no larger square than 3 x 3
+        (3000, 3000, (3, 3)),  # all tilings require downscaling; 3 x 3 is the largest square of at most 12 windows
         (100, 10_000, (1, 12)),
-        (-48, -48, (1, 1)),  # a 64 x 64 image less its margins
+        (-48, -48, (1, 1)),  # a 64 x 64 image minus its margins
         (0, 0, (1, 1)),
         (-100, 600, (1, 1)),
     ],
@@ -119,13 +119,13 @@ SIZES = [(1, 1), (1, 20_000), (20_000, 1), (64, 64), (112, 112), (336, 336), (33
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("max_crops", [1, 6, 12])
 def test_geometry_holds_for_any_size(size: tuple[int, int], max_crops: int) -> None:
-    """Kept features fill the image's patch tokens exactly once, and each shows the part of the image it stands for."""
+    """Each patch token of an image gets exactly one feature, which shows the corresponding part of the image."""
     rows, cols = tiling = RELEASED.tiling(*size, max_crops)
     assert rows * cols <= max_crops
     order = RELEASED.feature_order(tiling)
     down, across = RELEASED.feature_grid(tiling)
-    kept = np.sort(order[order >= 0])
-    assert kept.tolist() == list(range(144 + down * across))
+    remaining = np.sort(order[order >= 0])
+    assert remaining.tolist() == list(range(144 + down * across))
     assert RELEASED.num_image_tokens(*size, max_crops) == 12 * 13 + 2 + down * (across + 1) + 2
     # A crop starts 8 features after its neighbour: feature (a, b) of crop (i, j) shows place (8 i + a, 8 j + b).
     for crop, places in enumerate(order[1:]):
@@ -136,7 +136,7 @@ def test_geometry_holds_for_any_size(size: tuple[int, int], max_crops: int) -> N
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (48, 48), (49, 200), (130, 131), (400, 90)])
 def test_crops_masks_and_tokens_agree(size: tuple[int, int], processor: MolmoProcessor) -> None:
-    """Stitched by their positions, the crops are the resized image; so are their masks, one row late."""
+    """Combined by their positions, the crops are the resized image; so are their masks, shifted by one row."""
     settings = processor.image_processor
     image = picture(*size)
     batch = processor(images=image, text=TEXT, return_tensors="np")
@@ -148,7 +148,7 @@ def test_crops_masks_and_tokens_agree(size: tuple[int, int], processor: MolmoPro
     down, across = settings.feature_grid(settings.tiling(*size))
     canvas, mask = resize_and_pad(np.asarray(image), down * 12, across * 12)
     canvas = (canvas - np.array(settings.image_mean)) / np.array(settings.image_std)
-    high = patches[16:]  # behind the global view's 4 x 4
+    high = patches[16:]  # after the 4 x 4 features of the global view
     for crop in range(1, len(order)):
         pixels = batch["images"][0, crop].reshape(8, 8, 6, 6, 3).transpose(0, 2, 1, 3, 4).reshape(48, 48, 3)
         shares = batch["image_masks"][0, crop - 1].reshape(8, 8)
@@ -237,10 +237,10 @@ def test_any_mode_becomes_rgb(mode: str) -> None:
             Image.fromarray(grey).convert("RGB").convert(mode) if mode != "F" else Image.fromarray(grey).convert("F")
         )
     assert image.mode == mode
-    found = to_rgb(image)
-    assert found.shape == (30, 40, 3) and found.dtype == np.uint8
-    # "1" and "P" are dithered: columns keep their mean grey only.
-    columns = found.astype(float).mean(axis=(0, 2))
+    actual = to_rgb(image)
+    assert actual.shape == (30, 40, 3) and actual.dtype == np.uint8
+    # "1" and "P" are dithered, so only the mean grey of columns is unchanged.
+    columns = actual.astype(float).mean(axis=(0, 2))
     assert np.abs(columns.mean() - grey.mean()) < 3
     assert np.corrcoef(columns, grey[0])[0, 1] > 0.97
 
@@ -248,19 +248,19 @@ def test_any_mode_becomes_rgb(mode: str) -> None:
 def test_exif_rotation_is_applied() -> None:
     image, buffer = picture(20, 40), io.BytesIO()
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 270 degrees for viewing
+    exif[0x0112] = 6  # the viewer rotates it by 270 degrees
     image.save(buffer, "PNG", exif=exif)
-    found = to_rgb(Image.open(buffer))
-    assert np.array_equal(found, np.rot90(np.asarray(image), -1))
+    actual = to_rgb(Image.open(buffer))
+    assert np.array_equal(actual, np.rot90(np.asarray(image), -1))
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (30, 40, 1), (30, 40, 3), (30, 40, 4), (3, 30, 40), (1, 30, 40)])
 def test_arrays_and_tensors(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    found = to_rgb(values)
-    assert found.shape == (30, 40, 3)
-    assert np.array_equal(to_rgb(torch.from_numpy(values)), found)
-    np.testing.assert_allclose(to_rgb(values.astype(np.float64) / 255), found / 255, atol=1e-6)
+    actual = to_rgb(values)
+    assert actual.shape == (30, 40, 3)
+    assert np.array_equal(to_rgb(torch.from_numpy(values)), actual)
+    np.testing.assert_allclose(to_rgb(values.astype(np.float64) / 255), actual / 255, atol=1e-6)
 
 
 def test_a_very_large_image(processor: MolmoProcessor) -> None:

@@ -1,4 +1,4 @@
-"""One-pass tries against one sequence a row."""
+"""Tries in one pass against one sequence per row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_tries_are_exact_with_the_switches_of_7b_o(
 def test_tower_and_projector_can_be_trained_through_the_trie(
     tiny: Callable[[str], Path], processor: MolmoProcessor, images: list[Image.Image]
 ) -> None:
-    """All weights but those no output depends on: the tower's last block, and embeddings of absent tokens."""
+    """All weights except those on which no output depends: the tower's last block and embeddings of absent tokens."""
     model = MolmoForCausalLM.from_pretrained(tiny("molmo")).train()
     model.model.vision_backbone.image_vit.transformer.resblocks[-1].requires_grad_(False)
     assert_exact(model, Molmo(), processor, CASES["rows and padding"], images)
