@@ -148,5 +148,5 @@ def test_only_safe_kinds_of_files_are_shared(tmp_path: Path, name: str) -> None:
         (tmp_path / name).symlink_to("/etc/passwd")
     else:
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(StageError, match=f"{name} is not shared"):
+    with pytest.raises(StageError, match=f"{name} cannot be shared"):
         check_files(tmp_path)

@@ -7,7 +7,7 @@ Greyscale images with more than 8 bits are scaled to 8 bits; Pillow's conversion
 
 | mode                | black | white                                                                               |
 |---------------------|-------|-------------------------------------------------------------------------------------|
-| 16 bits (``I;16``)  | 0     | 65535, as in browsers, whatever the values: a dark photograph stays dark            |
+| 16 bits (``I;16``)  | 0     | 65535, as in browsers, for any values, so that a dark photograph stays dark         |
 | 32 bits (``I``)     | 0     | 255 if all values fit in 8 bits, else 65535 if they fit in 16, else the largest     |
 | floats (``F``)      | 0     | 1 if all values lie in [0, 1], else 255 if they fit, else the largest               |
 

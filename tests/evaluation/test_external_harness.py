@@ -65,8 +65,8 @@ def test_bad_input(kit, tasks, kit_model, message):
     ("options", "message"),
     [
         ({"tasks": []}, r"tasks=\[\] names no benchmark"),
-        ({"tasks": "mmstar", "batch_size": 0}, "batch_size=0must be a whole number of at least 1"),
-        ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size=abcmust be a whole number"),
+        ({"tasks": "mmstar", "batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+        ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size=abc must be a whole number"),
         ({"tasks": ["mmstar"], "kit_args": "abc"}, r"kit_args=abc: set each argument separately"),
     ],
 )

@@ -15,11 +15,11 @@ from scramble.models.vlm import VLM
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens=0must be a whole number of at least 1"),
-        ({"max_new_tokens": "abc"}, "max_new_tokens=abcmust be a whole number"),
-        ({"temperature": -1}, "temperature=-1: give 0"),
-        ({"temperature": float("nan")}, "temperature=nan: give 0"),
-        ({"temperature": "hot"}, "temperature=hot: give 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 must be a whole number of at least 1"),
+        ({"max_new_tokens": "abc"}, "max_new_tokens=abc must be a whole number"),
+        ({"temperature": -1}, "temperature=-1 must be 0"),
+        ({"temperature": float("nan")}, "temperature=nan must be 0"),
+        ({"temperature": "hot"}, "temperature=hot must be 0"),
     ],
 )
 def test_numbers_that_cannot_be(options: dict[str, Any], message: str) -> None:

@@ -93,32 +93,32 @@ def test_measured_next_to_published_by_hand() -> None:
     place = Place("winoground", "group")
     methods = {"a/base": ("LLaVA-1.5-13B",) * 2, "a/dpo": ("LLaVA-1.5-13B + SCRAMBLe", "LLaVA-1.5-13B")}
     rows = [row("a/base", 35.0), row("a/dpo", 40.0, differences={"base": test})]
-    made = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {"evaluation": rows})
-    base, tuned = made.rows["LLaVA-1.5-13B"][0], made.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
+    table = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {"evaluation": rows})
+    base, tuned = table.rows["LLaVA-1.5-13B"][0], table.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
     assert (base.ours, base.published, base.published_gain) == (35.0, 36.5, None)
     assert (tuned.ours, tuned.published, tuned.comparable) == (40.0, 39.3, True)
     assert tuned.published_gain == pytest.approx(2.8)
     assert reproduced.ours(tuned) == "40.0 ± 2.0 (+5.0 [+1.0, +9.0] p = 0.020)"
     assert reproduced.published(tuned) == "39.3 (+2.8)"
     other = [row("a/dpo", 40.0, protocol="vqascore_3.0")]
-    made = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {"evaluation": other})
-    cell = made.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
+    table = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {"evaluation": other})
+    cell = table.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
     assert not cell.comparable and reproduced.published(cell).endswith(NOT_COMPARABLE)
-    assert any("protocol 'scramble', ours is 'vqascore_3.0'" in note for note in made.notes)
+    assert any("protocol 'scramble', ours is 'vqascore_3.0'" in note for note in table.notes)
     stand_in = PaperColumn(Place("world_winoground", "group"), place)
-    made = reproduced.compare_with_paper(
+    table = reproduced.compare_with_paper(
         [stand_in], methods, {"evaluation": [row("a/dpo", 9.0, benchmark="world_winoground")]}
     )
-    assert any("world_winoground stands for winoground" in note for note in made.notes)
+    assert any("world_winoground is used instead of winoground" in note for note in table.notes)
 
 
 def test_differences_to_the_control_of_the_same_run() -> None:
     place, test = Place("world_vqa", "accuracy"), {"difference": -1.0, "low": -3.0, "high": 1.0, "p_value": 0.3}
     methods = {name: (name.replace("/", ": "), "captions: base") for name in ("captions/base", "captions/mpo")}
     rows = [row(name, 40.0, benchmark="world_vqa", score="accuracy", differences={"sft": test}) for name in methods]
-    made = reproduced.compare_with_paper([PaperColumn(place, None)], methods, {"evaluation": rows}, baseline="sft")
-    assert made.rows["captions: base"][0].test is None
-    assert made.rows["captions: mpo"][0].test == test
+    table = reproduced.compare_with_paper([PaperColumn(place, None)], methods, {"evaluation": rows}, baseline="sft")
+    assert table.rows["captions: base"][0].test is None
+    assert table.rows["captions: mpo"][0].test == test
 
 
 def test_runs_share_their_data_but_for_those_with_their_own() -> None:

@@ -251,7 +251,7 @@ def test_inputs_that_do_not_fit_are_named(change: Inputs, message: str, golden: 
         ({"embedding_size": 100}, "smaller than vocab_size"),
         ({"num_key_value_heads": 5}, "num_key_value_heads"),
         ({"image_patch_token_id": 7}, "not one of the additional ids"),
-        ({"vision_config": {"image_size": 340}}, "whole number of 14 px patches"),
+        ({"vision_config": {"image_size": 340}}, "must be a multiple of patch_size 14"),
         ({"vision_config": {"feature_layers": [-30]}}, "23 blocks"),
     ],
 )

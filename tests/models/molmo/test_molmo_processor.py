@@ -276,7 +276,7 @@ def test_a_very_large_image(processor: MolmoProcessor) -> None:
         ({"images": np.full((30, 40, 3), 255.0)}, r"values in \[0, 1\]"),
         ({"images": np.zeros((30, 40, 3), np.int64)}, "must be uint8"),
         ({"images": np.zeros((0, 40, 3), np.uint8)}, "as one image"),
-        ({"images": [picture(9, 9)], "text": "<|image|><|image|>"}, "1 images for 1 texts with 2 places"),
+        ({"images": [picture(9, 9)], "text": "<|image|><|image|>"}, "1 images for 1 texts with 2 image placeholders"),
         ({"images": [[picture(9, 9)]], "text": "<|image|><|image|>"}, "for 1 images"),
         ({"images": [picture(9, 9)] * 2, "text": ["a", "b", "c"]}, "2 images for 3 texts"),
         ({"images": [[picture(9, 9)]], "text": ["a", "b"]}, "1 lists of images for 2 texts"),
