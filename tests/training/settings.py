@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,17 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "mpo": {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
 }
 LORA = {"r": 4, "lora_alpha": 8}
+
+
+class Stop(TrainerCallback):
+    """Asks the run to stop after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def config(objective: str = "dpo", **fields: Any) -> PreferenceConfig:

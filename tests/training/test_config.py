@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,6 @@ FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
 # Values that differ from the default, for fields for which the type alone is not enough to choose one.
 VALUES: dict[str, Any] = {
-    "output_dir": "elsewhere",
     "lr_scheduler_type": "linear",
     "lr_scheduler_kwargs": {"num_cycles": 2},
     "optim": "adafactor",
@@ -131,6 +131,39 @@ def test_every_field_reaches_the_arguments(name: str) -> None:
         assert actual == fields[name] and args.load_best_model_at_end
     else:
         assert actual == fields[name], name
+
+
+@pytest.mark.parametrize("field", ["run_name", "reference_cache_dir"])
+def test_fields_that_a_stage_fills_in_may_be_given(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the stage that trains an arm, up to the model, which is not there."""
+    from scramble.models import ModelError
+    from scramble.pipeline import train as stage
+
+    seen: list[PreferenceConfig] = []
+    monkeypatch.setattr(stage, "log_needs", lambda *_: None)
+    original = PreferenceConfig.__post_init__
+
+    def noted(self: PreferenceConfig) -> None:
+        seen.append(self)
+        original(self)
+
+    monkeypatch.setattr(PreferenceConfig, "__post_init__", noted)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "stage.json").write_text("{}")
+    _, section = composed(**{field: "mine", "use_cpu": True})
+    model = {"name": "none", "path": str(tmp_path / "nowhere")}
+    with pytest.raises(ModelError):
+        stage.train(
+            tmp_path, "arm", tmp_path / "data", model=model, objective={"name": "dpo"}, trainer=section, peft=None
+        )
+    assert getattr(seen[-1], field) == "mine"
+
+
+def test_lora_is_a_section_of_its_own() -> None:
+    [fault] = composed(peft={"r": 4})[0]
+    assert fault == "trainer.peft: there is no such key; use the section peft (peft.r, peft.lora_alpha; peft=null " + (
+        "trains all weights)"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

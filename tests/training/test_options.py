@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from scramble.models import load_vlm
+from scramble import interrupt
+from scramble.models import ModelError, load_vlm
 from scramble.storage.jsonl import read_jsonl
-from tests.training.settings import LORA, fit
+from tests.training.settings import LORA, Stop, fit
 
 PLAIN: dict[str, Any] = {
     "objective": "mpo",
@@ -71,6 +72,35 @@ def test_epochs_are_counted_in_steps(base: Path, data: Path, tmp_path: Path) -> 
     rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
     assert [row["step"] for row in rows if "eval_loss" in row] == [0, 4, 8]
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == ["step-00000004", "step-00000008"]
+
+
+def test_a_resumed_run_logs_and_saves_at_its_own_steps(base: Path, data: Path, tmp_path: Path) -> None:
+    """Stopped after step 4 with rows and checkpoints at every fourth step; resumed with every second."""
+    with pytest.raises(interrupt.Stopped):
+        losses(base, data, tmp_path, max_steps=12, logging_steps=4, save_steps=4, callbacks=[Stop(4)])
+    losses(base, data, tmp_path, max_steps=12, logging_steps=2, save_steps=2, save_total_limit=None)
+    rows = [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl") if "loss" in row]
+    assert rows == [1, 4, 6, 8, 10, 12]
+    steps = sorted(int(path.name.removeprefix("step-")) for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert steps == [4, 6, 8, 10, 12]
+
+
+def test_the_reference_is_without_a_fresh_adapter_that_does_not_start_at_zero(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    """Random LoRA weights: cached and in-step reference agree, and a rank of its own reads the same cache."""
+    peft = {**LORA, "init_lora_weights": False}
+    options: dict[str, Any] = {"peft": peft, "reference_cache_dir": str(tmp_path / "cache")}
+    cached = losses(base, data, tmp_path / "cached", **options)
+    in_step = losses(base, data, tmp_path / "step", peft=peft, precompute_ref_log_probs=False)
+    assert cached == pytest.approx(in_step, abs=1e-5)
+    losses(base, data, tmp_path / "other", **{**options, "peft": {**peft, "r": 2}})
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_initialisation_that_changes_the_base_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="init_lora_weights=pissa changes the weights of the base"):
+        losses(base, data, tmp_path, peft={**LORA, "init_lora_weights": "pissa"})
 
 
 def test_offloading_without_a_gpu_is_refused() -> None:

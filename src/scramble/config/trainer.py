@@ -161,12 +161,14 @@ class Trainer(Section):
         """The other fields of ``PreferenceConfig``; a refused one must keep its default."""
         from scramble.training.config import PreferenceConfig
 
-        return _foreign_fields(PreferenceConfig, REFUSED)
+        fields = _foreign_fields(PreferenceConfig, REFUSED)
+        del fields["peft"]  # a section of its own
+        return fields
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
         """Names from other versions, with the key to use instead."""
-        return RENAMED
+        return {**RENAMED, "peft": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"}
 
     def faults(self, at: str) -> Iterator[str]:
         """Settings must not contradict each other."""
@@ -250,6 +252,8 @@ class Peft(Section):
     lora_alpha: Count
     lora_dropout: Fraction = 0.0
     target_modules: Text | list[Text] | None = None
+    # Others (pissa, olora, loftq, ...) change the base's weights, and the adapter would not fit the released model.
+    init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:

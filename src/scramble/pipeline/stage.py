@@ -92,6 +92,7 @@ def _do_stage(
             raise StoreError(other_settings(folder, differing_keys(record["config"], config), instead))
         record = None
         if main:  # the settings of a failed stage were corrected: remove its tables, keep replies and other files
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             for name in TABLES.values():
                 for table in folder.rglob(f"{name}.parquet"):
                     table.unlink()

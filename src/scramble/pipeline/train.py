@@ -74,12 +74,8 @@ def train(
             make_model(model["path"], data, model["family"], model["new"], options["seed"])
         elif is_main_process():
             log_needs(model, options, peft)
-        args = PreferenceConfig(
-            **options,
-            peft=None if peft is None else dict(peft),
-            reference_cache_dir=str(Path(run) / "reference"),
-            run_name=options.get("run_name") or f"{Path(run).name}/{arm}",
-        )
+        ours = {"reference_cache_dir": str(Path(run) / "reference"), "run_name": f"{Path(run).name}/{arm}"}
+        args = PreferenceConfig(**{**ours, **options, "peft": None if peft is None else dict(peft)})
         vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
         val = data / "val" if "pairs" in args.tables and _has_pairs(data / "val") else None
         callbacks: list[Any] = [DataFacts(_text_only_accuracy(data))]

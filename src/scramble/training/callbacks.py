@@ -187,6 +187,15 @@ class DataFacts(TrainerCallback):
             metrics |= self.numbers
 
 
+class OwnSteps(TrainerCallback):
+    """A resumed run logs, evaluates and saves at its own steps: transformers would restore those of the checkpoint."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.compute_steps(args, state.max_steps)
+
+
 class LogLastStep(TrainerCallback):
     """Logs the last step even if it is not a multiple of ``logging_steps``."""
 

@@ -81,6 +81,7 @@ _GATHER = "validation compares log-probabilities of pairs and gathers no predict
 _REFERENCE = "the reference is the starting model, and its log-probabilities are cached"
 _BATCHES = "the sampler distributes batches in the same order for every number of processes"
 REFUSED = {
+    "output_dir": "results go to the run folder (run.dir and run.arm; in Python the argument out)",
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
     "label_smoothing_factor": "it applies to cross-entropy only; use trainer.label_smoothing",
     "fp16": "float16 overflows in sums of log-probabilities; use trainer.bf16=true",
@@ -157,6 +158,7 @@ RENAMED = {
     "lora_alpha": "peft.lora_alpha",
     "lora_dropout": "peft.lora_dropout",
     "lora_target_modules": "peft.target_modules",
+    "peft_config": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)",
     "lora": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)",
     "attn_implementation": "model.attn_implementation",
     "load_in_4bit": "model.quantization={load_in_4bit: true}",

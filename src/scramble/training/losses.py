@@ -323,7 +323,7 @@ def combine(
     means = {}
     for name in weights:
         function, keys = LOSSES[name]
-        losses_P = function(logps, **{key: options[key] for key in keys if key in options})
+        losses_P = function(logps, **{key: options[key] for key in keys})
         means[name] = (losses_P if pair_weights_P is None else losses_P * pair_weights_P).mean()
     return means
 

@@ -24,6 +24,8 @@ from scramble.trie.pack import TrieBatch
 
 log = logging.getLogger(__name__)
 
+INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # of PEFT, those that leave the base as it is
+
 
 class PolicyLogps(NamedTuple):
     """Log-probabilities (nats) of a batch's M scored tokens and Q sequences under the policy and its reference.
@@ -167,6 +169,11 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
         fields["target_modules"] = vlm.family.lora_targets
     elif not isinstance(targets, str):
         fields["target_modules"] = _in_decoder(vlm.backbone, targets)
+    if fields.get("init_lora_weights", True) not in INITIALISATIONS:
+        raise ModelError(
+            f"peft.init_lora_weights={fields['init_lora_weights']} changes the weights of the base, so the adapter "
+            "would not fit the released model: choose true, false, gaussian or orthogonal"
+        )
     check_lora_targets(vlm.backbone, fields["target_modules"])
     if fields.get("lora_dropout"):
         log.warning(

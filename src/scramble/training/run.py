@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
@@ -20,6 +21,7 @@ from scramble.storage.files import StoreError
 from scramble.training.callbacks import (
     LogLastStep,
     MetricsFile,
+    OwnSteps,
     ProgressLines,
     ScoreBenchmarks,
     StopWhenAsked,
@@ -115,7 +117,7 @@ def train(
 
     plan_steps(args, len(train_set), has_eval=eval_set is not None or bool(callbacks))
     stop = StopWhenAsked()
-    ours = [MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
+    ours = [OwnSteps(), MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
     if args.disable_tqdm:
         ours.append(ProgressLines(out.name))
     if needs_pairs(args.weights):
@@ -202,14 +204,16 @@ class Prepared:
                     self.seconds["features"] += time.perf_counter() - start_time
                 if needs_reference:
                     start_time = time.perf_counter()
-                    reference = reference_logps(
-                        self.reference_folder,
-                        parts,
-                        data,
-                        self.backbone,
-                        batch_tokens=args.reference_batch_tokens,
-                        workers=Workers.of(args),
-                    )
+                    # A fresh adapter need not start at zero (peft.init_lora_weights): the reference is without it.
+                    with self.vlm.model.disable_adapter() if args.peft is not None else contextlib.nullcontext():
+                        reference = reference_logps(
+                            self.reference_folder,
+                            parts,
+                            data,
+                            self.backbone,
+                            batch_tokens=args.reference_batch_tokens,
+                            workers=Workers.of(args),
+                        )
                     self.seconds["reference"] += time.perf_counter() - start_time
         return data, TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
 

@@ -36,7 +36,7 @@ from scramble.training.data import Example, group_by_image
 from scramble.training.dataloader import Workers, data_loader, results, unwrap
 from scramble.training.dataset import PairDataset
 from scramble.training.flops import OperationMeter
-from scramble.training.losses import PairLogps, combine, needs_pairs, reads, weighted_sum
+from scramble.training.losses import LOSSES, PairLogps, combine, needs_pairs, reads, weighted_sum
 from scramble.training.monitoring import memory_use, peak_flops
 from scramble.training.policy import Policy, PolicyLogps
 from scramble.training.reward_shift import RewardShift
@@ -163,7 +163,8 @@ class PreferenceTrainer(Trainer):
             rewards_2P = args.beta * torch.stack([logps.h_chosen, logps.h_rejected])
             if training and reads(self.weights, "shift"):
                 self.shift.observe(rewards_2P)
-        options = {name: getattr(args, name) for name in ("beta", "label_smoothing", "discopop_tau", "sft_mean")}
+        read = {key for name in self.weights for key in LOSSES[name][1]} - {"shift"}
+        options = {key: getattr(args, key) for key in read}
         pair_weights_P = wpo_weights(output, batch) if args.use_weighting else None
         means = combine(self.weights, logps, {**options, "shift": self.shift.value}, pair_weights_P)
         loss = weighted_sum(self.weights, means)
