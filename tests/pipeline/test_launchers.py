@@ -200,7 +200,7 @@ def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -
             script("generate", "+debug=tiny", f"run.dir={tmp_path}", "pairs.audit=false")
         for shard in shards:
             output = script("evaluate", *overrides, f"shard={shard}").stdout
-            assert f"shard {shard}: answered" in output
+            assert f"shard {shard}: replies are stored" in output
         done = script("evaluate", *overrides)
         assert "world_winoground" in done.stdout
         folder = tmp_path / name / "evaluation" / "base" / "world_winoground"

@@ -143,7 +143,7 @@ def test_another_kit_scores_the_exported_arm_and_joins_the_table(finished: Path,
     for arm in ("base", "mpo-seed0"):
         subprocess.run(["sh", run / "bridge" / arm / "lmms-eval.sh"], check=True, cwd=ROOT, env=environment)
     second = script("bridge", *arguments)
-    assert "mpo-seed0: mmstar read from lmms-eval: average 75.0" in second.stdout
+    assert "mpo-seed0: mmstar imported from lmms-eval: average 75.0" in second.stdout
     script("report", "+debug=tiny", f"run.dir={run}")
     table = (run / "report" / "table.md").read_text()
     assert "mmstar (lmms-eval) average" in table and "- mmstar (lmms-eval): protocol lmms-eval" in table
