@@ -30,7 +30,7 @@ def show_batch(
     Scored tokens are printed in brackets. A line with a deeper indent continues the tokens of the line above it.
     """
     from scramble.models import load_vlm
-    from scramble.pipeline.train import make_model
+    from scramble.pipeline.new_model import make_model
     from scramble.training.collator import Encoder, TrieCollator
     from scramble.training.data import group_by_image, load_examples
     from scramble.training.losses import check_weights, needs_pairs

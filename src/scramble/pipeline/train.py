@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scramble import interrupt
 from scramble.pipeline import StageError, is_main_process
+from scramble.pipeline.new_model import make_model, rows
 from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
-from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.records import PreferencePair
 from scramble.storage.files import STAGE_FILE, read_json, write_json
 from scramble.storage.hashing import file_key
-from scramble.storage.locks import locked, wait_for
-from scramble.storage.tables import read_table, table_path
 from scramble.training.checkpoint_paths import newest_step
 from scramble.training.fields import OPERATION
 
@@ -132,59 +130,8 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
     return content
 
 
-def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
-    """Write a new model of a family to ``path``, with a tokenizer built from the data's texts.
-
-    ``new`` contains the sizes for :func:`scramble.models.tiny.save_tiny` and, under ``vision``, the options for
-    training tower and projector on the embedded world (:func:`scramble.world.tower.teach_vision`). All other weights
-    are random.
-    """
-    if not is_main_process():
-        wait_for(path, Path(path).exists)  # the main process renames the finished folder into place
-        return
-    with locked(Path(path).parent):  # the arms of a sweep share the model
-        if not Path(path).exists():
-            _make_model(Path(path), data, family, dict(new), seed)
-
-
-def _make_model(path: Path, data: Path, family: str, sizes: dict[str, Any], seed: int) -> None:
-    from scramble.models.tiny import save_tiny
-
-    texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
-    lessons = sizes.pop("vision", None)
-    if lessons is None:
-        save_tiny(family, path, texts, seed, **sizes)
-        return
-    with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), lessons, seed)
-        (Path(name) / "model").replace(path)
-
-
-def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
-    from scramble.models import load_vlm
-    from scramble.world.tower import teach_vision
-
-    vlm = load_vlm(path, dtype="float32", device="cpu")
-    figures = teach_vision(vlm, seed=seed, **lessons)
-    vlm.model.save_pretrained(path)
-    log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} for the content of a cell")
-
-
-def _texts(folder: Path) -> Iterator[str]:
-    for image in _rows(folder, ImageRecord):
-        yield from image.captions
-    for pair in _rows(folder, PreferencePair):
-        yield from (pair.prompt, pair.chosen, pair.rejected)
-    for question in _rows(folder, Question):
-        yield from (question.question, question.answer, *question.rationale)
-
-
-def _rows(folder: Path, record_type: type[Any]) -> Iterator[Any]:
-    return read_table(folder, record_type) if table_path(folder, record_type).exists() else iter(())
-
-
 def _has_pairs(folder: Path) -> bool:
-    return next(_rows(folder, PreferencePair), None) is not None
+    return next(rows(folder, PreferencePair), None) is not None
 
 
 def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:

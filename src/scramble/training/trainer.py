@@ -10,14 +10,12 @@ import logging
 import math
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -35,9 +33,8 @@ from scramble.training.config import PreferenceConfig, defaults
 from scramble.training.data import Example, group_by_image
 from scramble.training.dataloader import Workers, data_loader, results, unwrap
 from scramble.training.dataset import PairDataset
-from scramble.training.flops import OperationMeter
 from scramble.training.losses import LOSSES, PairLogps, combine, needs_pairs, reads, weighted_sum
-from scramble.training.monitoring import memory_use, peak_flops
+from scramble.training.metrics import RunningMetrics
 from scramble.training.policy import Policy, PolicyLogps
 from scramble.training.reward_shift import RewardShift
 from scramble.training.sampler import MicroBatches
@@ -100,9 +97,6 @@ class PreferenceTrainer(Trainer):
             rank=args.process_index,
             world_size=args.world_size,
         )
-        self.peak_flops = peak_flops(args.device, args.peak_tflops)
-        has_peak = self.peak_flops is not None
-        self.meter = OperationMeter(policy.backbone, in_step_reference=self.in_step_reference) if has_peak else None
         # Without held-out pairs the dataset is empty, not None: transformers refuses to evaluate without a dataset, and
         # callbacks may score benchmarks at each evaluation.
         super().__init__(
@@ -117,12 +111,8 @@ class PreferenceTrainer(Trainer):
         offloads = args.activation_offloading
         self._offloaded = get_act_offloading_ctx_manager(policy) if offloads else contextlib.nullcontext()
         self.last_log: dict[str, float] = {}
-        self._metrics: dict[str, list[Tensor]] = defaultdict(list)
-        self._counts: dict[str, float] = defaultdict(float)
-        self._num_tokens = 0.0  # since the start of the run, over all processes
+        self.metrics = RunningMetrics(args, policy.backbone, self.in_step_reference)
         self._step_examples: list[str] = []  # ids of the current optimizer step, for error messages
-        self._log_time = time.perf_counter()
-        self._data_seconds = 0.0
 
     # ------------------------------------------------------------------------------------------------------- batches
 
@@ -139,7 +129,7 @@ class PreferenceTrainer(Trainer):
         """
         start = time.perf_counter()
         elements, count = super().get_batch_samples(*args)
-        self._data_seconds += time.perf_counter() - start
+        self.metrics.data_seconds += time.perf_counter() - start
         return [{"batch": unwrap(element)} for element in elements], count
 
     # ---------------------------------------------------------------------------------------------------------- step
@@ -169,7 +159,7 @@ class PreferenceTrainer(Trainer):
         means = combine(self.weights, logps, {**options, "shift": self.shift.value}, pair_weights_P)
         loss = weighted_sum(self.weights, means)
         with torch.no_grad():
-            self._record(batch, logps, rewards_2P, {"loss": loss, **means}, output.entropy_M)
+            self.metrics.add(batch, logps, rewards_2P, {"loss": loss, **means}, self.shift.value, output.entropy_M)
         return (loss, None) if return_outputs else loss
 
     def _score(self, model: nn.Module, batch: PairBatch) -> PolicyLogps:
@@ -233,84 +223,16 @@ class PreferenceTrainer(Trainer):
 
     # ----------------------------------------------------------------------------------------------------------- log
 
-    def _record(
-        self,
-        batch: PairBatch,
-        logps: PairLogps,
-        rewards_2P: Tensor,
-        means: Mapping[str, Tensor],
-        entropy_M: Tensor | None,
-    ) -> None:
-        row = {"loss": means["loss"]}
-        if entropy_M is not None and self.args.log_entropy:
-            row["entropy"] = entropy_M.mean()
-        if len(self.weights) > 1:
-            row |= {f"loss/{name}": means[name] for name in self.weights}
-        row["logps/chosen"] = logps.policy_chosen.mean()
-        row["logps_per_token/chosen"] = logps.policy_chosen.sum() / logps.chosen_tokens.sum()
-        if batch.rejected_P is not None:
-            row["logps/rejected"] = logps.policy_rejected.mean()
-            row["logps/accuracies"] = (logps.policy_chosen > logps.policy_rejected).float().mean()
-        if needs_pairs(self.weights):
-            row["rewards/chosen"], row["rewards/rejected"] = rewards_2P.mean(1)
-            row["rewards/margins"] = (rewards_2P[0] - rewards_2P[1]).mean()
-            row["rewards/accuracies"] = (rewards_2P[0] > rewards_2P[1]).float().mean()
-            row["kl"] = kl_estimate(logps)
-        if reads(self.weights, "shift"):
-            row["reward_shift"] = self.shift.value
-        for name, value in row.items():
-            self._metrics[name].append(value.detach().double())
-        tries = batch.tries
-        self._counts["pairs"] += len(batch.example_ids)
-        self._counts["tokens"] += tries.num_tokens
-        self._counts["positions"] += tries.input_ids_BL.numel()
-        self._counts["images"] += len({id(image) for image in tries.images if image is not None})
-        if self.meter is not None:
-            self._counts["flops"] += self.meter(tries)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add averages since the last log over micro-batches and processes, and pass the row to the callbacks."""
         if "train_runtime" in logs:  # transformers' own summary at the end, whose rates do not know tries
             return
         if "loss" in logs:
-            logs |= self._flush()
+            logs |= self.metrics.row()
         logs["epoch"] = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
         logs["epoch"] = round(logs["epoch"] / self.batches_per_epoch, 6)
         self.last_log |= logs
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
-
-    def _flush(self) -> dict[str, float]:
-        """Averages and rates since the last call. Collective: every process must call it."""
-        now = time.perf_counter()
-        seconds, self._log_time = now - self._log_time, now
-        names, count_names = list(self._metrics), ["pairs", "tokens", "positions", "images", "flops"]
-        means = torch.stack([torch.stack(self._metrics[name]).mean() for name in names])
-        counts = means.new_tensor([self._counts[name] for name in count_names])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(means)
-            means /= dist.get_world_size()
-            dist.all_reduce(counts)
-        self._metrics.clear()
-        self._counts.clear()
-        data_seconds, self._data_seconds = self._data_seconds, 0.0
-        pairs, tokens, positions, images, flops = counts.tolist()
-        self._num_tokens += tokens
-        world = self.order.world_size
-        mfu = {"mfu": flops / seconds / world / self.peak_flops} if self.peak_flops and flops else {}
-        return {
-            **dict(zip(names, means.tolist(), strict=True)),
-            "pairs": pairs,
-            "num_tokens": self._num_tokens,
-            "images": images,
-            "padding_fraction": 1 - tokens / positions,
-            "seconds": seconds,
-            "pairs_per_second": pairs / seconds,
-            "pairs_per_second_per_device": pairs / seconds / world,
-            "tokens_per_second": tokens / seconds,
-            "data_fraction": data_seconds / seconds,
-            **mfu,
-            **memory_use(self.args.device),
-        }
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
@@ -332,16 +254,8 @@ class PreferenceTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(working))
             self._save_scaler(str(working))
             self._save_rng_state(str(working))
-            unlogged = {name: torch.stack(values).tolist() for name, values in self._metrics.items()}
-            write_json(
-                working / LOG_FILE.format(rank=self.args.process_index),
-                {
-                    "metrics": unlogged,
-                    "counts": self._counts,
-                    "num_tokens": self._num_tokens,
-                    "last": self.last_log,
-                },
-            )
+            log_file = working / LOG_FILE.format(rank=self.args.process_index)
+            write_json(log_file, {**self.metrics.state_dict(), "last": self.last_log})
             self.accelerator.wait_for_everyone()
             if main:
                 seal(folder, step, self.settings)
@@ -386,10 +300,8 @@ class PreferenceTrainer(Trainer):
         log_file = checkpoint / LOG_FILE.format(rank=self.args.process_index)
         if log_file.exists():
             values = read_json(log_file)
-            self.last_log, self._num_tokens = values["last"], values["num_tokens"]
-            for name, numbers in values["metrics"].items():
-                self._metrics[name] += list(torch.tensor(numbers, dtype=torch.float64, device=self.args.device))
-            self._counts |= values["counts"]
+            self.last_log = values["last"]
+            self.metrics.load_state_dict(values)
         return checkpoint
 
     @property
@@ -446,25 +358,18 @@ class PreferenceTrainer(Trainer):
         data: Any = self.eval_dataset
         chunks = eval_chunks(data, self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
         loader = data_loader(data, collator, collator.encoder, Workers.of(self.args), batch_sampler=chunks)
-        # compute_loss records its metrics in these dictionaries; those of training since the last log are set aside.
-        training_metrics = self._metrics, self._counts
-        self._metrics, self._counts = defaultdict(list), defaultdict(float)
+        # compute_loss adds to the metrics; those of training since the last row are set aside.
+        training_metrics, self.metrics = self.metrics, RunningMetrics(self.args, None, self.in_step_reference)
         model: Any = self.model
         sizes: list[float] = []
         try:
             for batch in results(loader):
                 self.compute_loss(model, {"batch": batch})
                 sizes.append(float(len(batch.example_ids)))
-            names = list(self._metrics)
-            values = torch.stack([torch.stack(self._metrics[name]) for name in names])
+            means = self.metrics.means(sizes)
         finally:
-            self._metrics, self._counts = training_metrics
-        weights = values.new_tensor(sizes)
-        sums = torch.cat([values @ weights, weights.sum()[None]])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
-        *means, _ = (sums / sums[-1]).tolist()
-        return {f"eval_{name}": value for name, value in zip(names, means, strict=True)}
+            self.metrics = training_metrics
+        return {f"eval_{name}": value for name, value in means.items()}
 
     # -------------------------------------------------------------------------------------------------------- result
 
@@ -487,14 +392,3 @@ def eval_chunks(data: Sequence[Example], size: int, rank: int, world: int) -> li
     numbers = list(chain.from_iterable(group_by_image(data)))
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
     return chunks[rank::world][: len(chunks) // world] if len(chunks) >= world else chunks
-
-
-def kl_estimate(logps: PairLogps) -> Tensor:
-    """Distance of the policy from its reference in nats per token (scalar): the mean over answers of e^-d - 1 + d.
-
-    d is an answer's mean log-ratio per token. This is Schulman's k3 estimator of KL(policy || reference), which is
-    never negative. Here the answers come from the data and not from the policy, so the estimate is biased; use it to
-    compare runs. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
-    """
-    d = torch.cat([logps.h_chosen / logps.chosen_tokens, logps.h_rejected / logps.rejected_tokens])
-    return (torch.exp(-d) - 1 + d).mean()

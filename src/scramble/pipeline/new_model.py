@@ -1,0 +1,68 @@
+"""A new model for a run: random weights of a family, a tokenizer made from the data's texts, a taught tower."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.pipeline import is_main_process
+from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.storage.locks import locked, wait_for
+from scramble.storage.tables import read_table, table_path
+
+log = logging.getLogger(__name__)
+
+
+def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any], seed: int) -> None:
+    """Write a new model of a family to ``path``, with a tokenizer built from the data's texts.
+
+    ``new`` contains the sizes for :func:`scramble.models.tiny.save_tiny` and, under ``vision``, the options for
+    training tower and projector on the embedded world (:func:`scramble.world.tower.teach_vision`). All other weights
+    are random.
+    """
+    if not is_main_process():
+        wait_for(path, Path(path).exists)  # the main process renames the finished folder into place
+        return
+    with locked(Path(path).parent):  # the arms of a sweep share the model
+        if not Path(path).exists():
+            _make_model(Path(path), data, family, dict(new), seed)
+
+
+def _make_model(path: Path, data: Path, family: str, sizes: dict[str, Any], seed: int) -> None:
+    from scramble.models.tiny import save_tiny
+
+    texts = [text for split in ("train", "val") if (data / split).is_dir() for text in _texts(data / split)]
+    lessons = sizes.pop("vision", None)
+    if lessons is None:
+        save_tiny(family, path, texts, seed, **sizes)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), lessons, seed)
+        (Path(name) / "model").replace(path)
+
+
+def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
+    from scramble.models import load_vlm
+    from scramble.world.tower import teach_vision
+
+    vlm = load_vlm(path, dtype="float32", device="cpu")
+    figures = teach_vision(vlm, seed=seed, **lessons)
+    vlm.model.save_pretrained(path)
+    log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} for the content of a cell")
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    for image in rows(folder, ImageRecord):
+        yield from image.captions
+    for pair in rows(folder, PreferencePair):
+        yield from (pair.prompt, pair.chosen, pair.rejected)
+    for question in rows(folder, Question):
+        yield from (question.question, question.answer, *question.rationale)
+
+
+def rows(folder: Path, record_type: type[Any]) -> Iterator[Any]:
+    """The rows of a table of a split's folder; none if the folder has no such table."""
+    return read_table(folder, record_type) if table_path(folder, record_type).exists() else iter(())

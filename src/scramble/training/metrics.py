@@ -1,0 +1,154 @@
+"""What a run logs between two rows: averages over micro-batches and processes, and rates.
+
+Suffixes: P pairs of a micro-batch, M scored tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from scramble.training.collator import PairBatch
+from scramble.training.config import PreferenceConfig
+from scramble.training.flops import OperationMeter
+from scramble.training.losses import PairLogps, needs_pairs, reads
+from scramble.training.monitoring import memory_use, peak_flops
+from scramble.trie.backbone import Backbone
+
+COUNTS = ("pairs", "tokens", "positions", "images", "flops")
+
+
+class RunningMetrics:
+    """Metrics of the micro-batches since the last logged row.
+
+    Args:
+        args: settings of the run.
+        backbone: the model, for counting operations; None leaves them out.
+        in_step_reference: whether each step also runs the reference.
+
+    Attributes:
+        data_seconds: time spent waiting for batches since the last row.
+    """
+
+    def __init__(self, args: PreferenceConfig, backbone: Backbone | None, in_step_reference: bool) -> None:
+        self.args = args
+        self.data_seconds = 0.0
+        self._peak_flops = None if backbone is None else peak_flops(args.device, args.peak_tflops)
+        self._meter = None
+        if backbone is not None and self._peak_flops is not None:
+            self._meter = OperationMeter(backbone, in_step_reference=in_step_reference)
+        self._values: dict[str, list[Tensor]] = defaultdict(list)
+        self._counts: dict[str, float] = defaultdict(float)
+        self._num_tokens = 0.0  # since the start of the run, over all processes
+        self._row_time = time.perf_counter()
+
+    def add(
+        self,
+        batch: PairBatch,
+        logps: PairLogps,
+        rewards_2P: Tensor,
+        losses: Mapping[str, Tensor],
+        reward_shift: Tensor,
+        entropy_M: Tensor | None,
+    ) -> None:
+        """Record one micro-batch; ``losses`` holds the whole loss under ``loss`` and the mean of each term."""
+        weights = self.args.weights
+        row = {"loss": losses["loss"]}
+        if entropy_M is not None and self.args.log_entropy:
+            row["entropy"] = entropy_M.mean()
+        if len(weights) > 1:
+            row |= {f"loss/{name}": losses[name] for name in weights}
+        row["logps/chosen"] = logps.policy_chosen.mean()
+        row["logps_per_token/chosen"] = logps.policy_chosen.sum() / logps.chosen_tokens.sum()
+        if batch.rejected_P is not None:
+            row["logps/rejected"] = logps.policy_rejected.mean()
+            row["logps/accuracies"] = (logps.policy_chosen > logps.policy_rejected).float().mean()
+        if needs_pairs(weights):
+            row["rewards/chosen"], row["rewards/rejected"] = rewards_2P.mean(1)
+            row["rewards/margins"] = (rewards_2P[0] - rewards_2P[1]).mean()
+            row["rewards/accuracies"] = (rewards_2P[0] > rewards_2P[1]).float().mean()
+            row["kl"] = kl_estimate(logps)
+        if reads(weights, "shift"):
+            row["reward_shift"] = reward_shift
+        for name, value in row.items():
+            self._values[name].append(value.detach().double())
+        tries = batch.tries
+        self._counts["pairs"] += len(batch.example_ids)
+        self._counts["tokens"] += tries.num_tokens
+        self._counts["positions"] += tries.input_ids_BL.numel()
+        self._counts["images"] += len({id(image) for image in tries.images if image is not None})
+        if self._meter is not None:
+            self._counts["flops"] += self._meter(tries)
+
+    def row(self) -> dict[str, float]:
+        """Averages and rates since the last call. Collective: every process must call it."""
+        now = time.perf_counter()
+        seconds, self._row_time = now - self._row_time, now
+        names = list(self._values)
+        means = torch.stack([torch.stack(self._values[name]).mean() for name in names])
+        counts = means.new_tensor([self._counts[name] for name in COUNTS])
+        world = 1
+        if dist.is_available() and dist.is_initialized():
+            world = dist.get_world_size()
+            dist.all_reduce(means)
+            means /= world
+            dist.all_reduce(counts)
+        self._values.clear()
+        self._counts.clear()
+        data_seconds, self.data_seconds = self.data_seconds, 0.0
+        pairs, tokens, positions, images, flops = counts.tolist()
+        self._num_tokens += tokens
+        mfu = {"mfu": flops / seconds / world / self._peak_flops} if self._peak_flops and flops else {}
+        return {
+            **dict(zip(names, means.tolist(), strict=True)),
+            "pairs": pairs,
+            "num_tokens": self._num_tokens,
+            "images": images,
+            "padding_fraction": 1 - tokens / positions,
+            "seconds": seconds,
+            "pairs_per_second": pairs / seconds,
+            "pairs_per_second_per_device": pairs / seconds / world,
+            "tokens_per_second": tokens / seconds,
+            "data_fraction": data_seconds / seconds,
+            **mfu,
+            **memory_use(self.args.device),
+        }
+
+    def means(self, sizes: list[float]) -> dict[str, float]:
+        """Averages over the examples of all micro-batches so far, of which the n-th holds ``sizes[n]`` (collective)."""
+        values = torch.stack([torch.stack(column) for column in self._values.values()])
+        weights = values.new_tensor(sizes)
+        sums = torch.cat([values @ weights, weights.sum()[None]])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        *means, _ = (sums / sums[-1]).tolist()
+        return dict(zip(self._values, means, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs for the row that is under way, as JSON values."""
+        values = {name: torch.stack(column).tolist() for name, column in self._values.items()}
+        return {"metrics": values, "counts": self._counts, "num_tokens": self._num_tokens}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        for name, column in state["metrics"].items():
+            self._values[name] += list(torch.tensor(column, dtype=torch.float64, device=self.args.device))
+        self._counts |= state["counts"]
+        self._num_tokens = state["num_tokens"]
+
+
+def kl_estimate(logps: PairLogps) -> Tensor:
+    """Distance of the policy from its reference in nats per token (scalar): the mean over answers of e^-d - 1 + d.
+
+    d is an answer's mean log-ratio per token. This is Schulman's k3 estimator of KL(policy || reference), which is
+    never negative. Here the answers come from the data and not from the policy, so the estimate is biased; use it to
+    compare runs. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
+    """
+    d = torch.cat([logps.h_chosen / logps.chosen_tokens, logps.h_rejected / logps.rejected_tokens])
+    return (torch.exp(-d) - 1 + d).mean()
