@@ -27,7 +27,7 @@ SECTIONS = (
     "batch_tokens",
     "engine",
     "judge",
-    "handover",
+    "export_predictions",
     "baselines",
     "folder",
     "shard",

@@ -33,7 +33,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
 
     from scramble import world
     from scramble.engines import KINDS
-    from scramble.evaluation.external import export_predictions as handover
+    from scramble.evaluation.external import export_predictions
     from scramble.grading.rules import RULES
     from scramble.models.families.registry import FAMILIES
     from scramble.models.loading import ATTENTION, DTYPES
@@ -58,7 +58,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     assert names(sections.AnswerRule) == set(RULES) and names(sections.AskStyle) == set(STYLES)
     assert names(sections.Intervention) == set(INTERVENTIONS)
     assert {*data_sections.METHODS, "mix"} == set(METHODS)
-    assert names(sections.Handover) == set(handover.FORMATS)
+    assert names(sections.PredictionFormat) == set(export_predictions.FORMATS)
     assert set(hints(trainer.Trainer)) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     (engines,) = data_sections.Engine.__metadata__
     assert set(engines.classes) == set(KINDS)
@@ -130,7 +130,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("evaluate", "+protocol.tie_polcy=half", "did you mean protocol.tie_policy or"),
         ("evaluate", "+benchmark.world_vqa.rot=x", "did you mean benchmark.world_vqa.root?"),
         ("evaluate", "engine={kind: openai, model: m, base_url: localhost:80}", "engine.base_url=localhost:80 must be"),
-        ("evaluate", "handover=[vlmeval]", "(did you mean vlmevalkit?)"),
+        ("evaluate", "export_predictions=[vlmeval]", "(did you mean vlmevalkit?)"),
         ("evaluate", "judge.faithfulness=true", "judge.faithfulness=true needs a judge"),
         ("report", "name=quickstrat", "there is no run runs/quickstrat"),
         ("share", "what=modell", "what=modell must be one of adapter, model, data (did you mean model?)"),

@@ -40,7 +40,9 @@ def arm(run: Path, name: str, objective: str, status: str = "finished") -> None:
     write_json(run / "train" / name / "stage.json", {"status": status, "config": config})
 
 
-@pytest.mark.parametrize("root", ["train", "evaluate", "report", "browse", "export", "share", "chat", "bridge"])
+@pytest.mark.parametrize(
+    "root", ["train", "evaluate", "report", "browse", "export", "share", "chat", "external_harness"]
+)
 def test_the_name_is_enough(run: Path, root: str) -> None:
     overrides = ["name=mine", f"run.dir={run}"]
     cfg = composed(root, *overrides)

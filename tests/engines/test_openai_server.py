@@ -35,7 +35,7 @@ def test_replies_come_in_order_with_totals(server: Loopback) -> None:
         replies = list(engine.generate(requests))
         totals = engine.totals
     assert [reply.text for reply in replies] == [f"reply to item {i}" for i in range(100)]
-    assert (totals.asked, totals.failed, totals.retries) == (100, 0, 0)
+    assert (totals.num_requests, totals.failed, totals.retries) == (100, 0, 0)
     assert (totals.prompt_tokens, totals.completion_tokens) == (1100, 700)
     assert totals.cost == pytest.approx(1100 * 2e-6 + 700 * 10e-6)
     assert 2 <= server.most <= 16
@@ -240,7 +240,7 @@ def test_stored_replies_and_equal_requests_are_not_asked_again(server: Loopback,
     changed = [ask(f"item {i} | delay=0.02", temperature=0.5 if i == 3 else 0.0) for i in range(12)]
     with client(server) as engine, ReplyStore(tmp_path) as store:
         assert list(engine.generate(changed, store))[:10] == first[:10]
-        assert (engine.totals.asked, engine.totals.reused) == (3, 9)  # the changed request and the two new ones
+        assert (engine.totals.num_requests, engine.totals.reused) == (3, 9)  # the changed request and the two new ones
     assert len(list(read_jsonl(tmp_path / "replies.jsonl"))) == 13
 
 
@@ -270,7 +270,7 @@ with OpenAIServer("m", url, concurrency=8, backoff=0.01) as engine, ReplyStore(f
     print(len(store), flush=True)
     texts = [reply.text for reply in engine.generate(requests, store)]
 assert texts == [f"reply to item {i}" for i in range(300)], texts
-print("done", engine.totals.asked, flush=True)
+print("done", engine.totals.num_requests, flush=True)
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
-from scramble.evaluation.external import export_predictions as handover
+from scramble.evaluation.external import export_predictions
 from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
 from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
@@ -306,7 +306,7 @@ def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
     reply = {"7": Reply(text="Red.")}
     outcomes = [outcome(benchmark.items[0], reply, named_protocol("standard"))]
     assert (outcomes[0].status, scores("plain", outcomes)) == ("unscored", {})
-    path = handover.write("evalai", tmp_path, "m", "vqav2", benchmark.items, outcomes)
+    path = export_predictions.write("evalai", tmp_path, "m", "vqav2", benchmark.items, outcomes)
     assert json.loads(path.read_text()) == [{"question_id": 7, "answer": "Red."}]
     with pytest.raises(EvaluationError, match="split must be validation or test, not 'val'"):
         load_benchmark("vqav2", tmp_path, split="val")

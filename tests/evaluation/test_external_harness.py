@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scramble.evaluation.external import external_harness as bridge
+from scramble.evaluation.external import external_harness
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import results
 from scramble.pipeline import StageError
@@ -18,19 +18,21 @@ MODEL = {"name": "mpo", "path": "/m", "key": "k", "revision": None, "adapter": N
 
 
 def test_lmms_eval_command():
-    words = bridge.command("lmms-eval", ["mmbench", "ai2d"], "mpo", "/m", "out", kit_model="internvl_hf")
+    words = external_harness.command("lmms-eval", ["mmbench", "ai2d"], "mpo", "/m", "out", harness_model="internvl_hf")
     assert words[:3] == ["python", "-m", "lmms_eval"]
     assert words[words.index("--tasks") + 1] == "mmbench_en_dev,ai2d"
     assert words[words.index("--model_args") + 1] == "pretrained=/m"
     assert "--log_samples" in words
     arguments = {"model": "{path}", "tensor_parallel_size": 2}
-    words = bridge.command("lmms-eval", ["mmstar"], "mpo", "/m", "out", kit_model="vllm", kit_args=arguments)
+    words = external_harness.command(
+        "lmms-eval", ["mmstar"], "mpo", "/m", "out", harness_model="vllm", harness_args=arguments
+    )
     assert words[words.index("--model_args") + 1] == "model=/m,tensor_parallel_size=2"
 
 
 def test_vlmevalkit_command(tmp_path):
-    words = bridge.command(
-        "vlmevalkit", ["crpe", "AI2D_TEST:ImageMCQDataset"], "mpo", "/m", tmp_path / "out", kit_model="InternVLChat"
+    words = external_harness.command(
+        "vlmevalkit", ["crpe", "AI2D_TEST:ImageMCQDataset"], "mpo", "/m", tmp_path / "out", harness_model="InternVLChat"
     )
     config = json.loads(Path(words[words.index("--config") + 1]).read_text())
     assert config == {
@@ -43,22 +45,22 @@ def test_vlmevalkit_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kit", "tasks", "kit_model", "message"),
+    ("harness", "tasks", "harness_model", "message"),
     [
-        ("lmmseval", ["mmstar"], "x", r"unknown kit 'lmmseval'.*did you mean lmms-eval"),
+        ("lmmseval", ["mmstar"], "x", r"unknown harness 'lmmseval'.*did you mean lmms-eval"),
         ("lmms-eval", ["m3cot"], "x", r"no task name is known for m3cot; use the harness's own"),
         ("vlmevalkit", ["mmstr"], "x", r"'mmstr' is not a known benchmark .*mmstar"),
         (
             "vlmevalkit",
             ["mmstar"],
             None,
-            r"no model class is known for this model; name the harness's with kit_model=",
+            r"no model class is known for this model; set harness_model to the harness's class",
         ),
     ],
 )
-def test_bad_input(kit, tasks, kit_model, message):
+def test_bad_input(harness, tasks, harness_model, message):
     with pytest.raises(EvaluationError, match=message):
-        bridge.command(kit, tasks, "mpo", "/m", "out", kit_model=kit_model)
+        external_harness.command(harness, tasks, "mpo", "/m", "out", harness_model=harness_model)
 
 
 @pytest.mark.parametrize(
@@ -67,24 +69,24 @@ def test_bad_input(kit, tasks, kit_model, message):
         ({"tasks": []}, r"tasks=\[\] names no benchmark"),
         ({"tasks": "mmstar", "batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
         ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size=abc must be a whole number"),
-        ({"tasks": ["mmstar"], "kit_args": "abc"}, r"kit_args=abc: set each argument separately"),
+        ({"tasks": ["mmstar"], "harness_args": "abc"}, r"harness_args=abc: set each argument separately"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_exported(tmp_path, options, message):
     with pytest.raises(StageError, match=message):
-        stage.bridge(tmp_path, model={"path": "/m", "family": "internvl"}, kit="lmms-eval", **options)
+        stage.external_harness(tmp_path, model={"path": "/m", "family": "internvl"}, harness="lmms-eval", **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_comma_in_the_path_would_be_read_as_an_argument():
     with pytest.raises(EvaluationError, match=r"separates arguments by commas, but this argument contains one: /a,b"):
-        bridge.command("lmms-eval", ["mmstar"], "mpo", "/a,b", "out", kit_model="internvl_hf")
+        external_harness.command("lmms-eval", ["mmstar"], "mpo", "/a,b", "out", harness_model="internvl_hf")
 
 
 def test_one_task_may_be_named_without_a_list(tmp_path, capsys):
     model = {"path": str(Path(__file__).parents[2] / "data" / "tiny_internvl"), "family": "internvl"}
-    stage.bridge(tmp_path / "a run", model=model, kit="lmms-eval", tasks="mmstar", arms="base")
-    script = tmp_path / "a run" / "bridge" / "base" / "lmms-eval.sh"
+    stage.external_harness(tmp_path / "a run", model=model, harness="lmms-eval", tasks="mmstar", arms="base")
+    script = tmp_path / "a run" / "external_harness" / "base" / "lmms-eval.sh"
     assert " --tasks mmstar " in script.read_text()
     assert f"run `sh '{script}'` in" in capsys.readouterr().out
 
@@ -115,7 +117,7 @@ def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "2026
 
 def test_lmms_eval_results_with_single_items(tmp_path):
     write_lmms_eval(tmp_path / "mpo", "mpo", [1, 1, 0, 1])
-    ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path, MODEL)
+    ((result, outcomes),) = external_harness.read_results("lmms-eval", tmp_path, MODEL)
     assert (result.benchmark["name"], result.protocol["name"], result.source) == ("mmstar", "lmms-eval", "lmms-eval")
     assert result.scores["average"] | {"low": 0, "high": 0} == {
         "value": 75.0,
@@ -132,8 +134,10 @@ def test_lmms_eval_results_with_single_items(tmp_path):
 def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
     """Next to the world's scores, in columns that name the harness; with single items the difference is paired."""
     for arm, right in (("base", [0, 0, 0, 0, 0, 0, 1, 1]), ("mpo", [1] * 7 + [0])):
-        write_lmms_eval(tmp_path / "kit" / arm, arm, right)
-        ((result, outcomes),) = bridge.read_results("lmms-eval", tmp_path / "kit" / arm, MODEL | {"name": arm})
+        write_lmms_eval(tmp_path / "harness" / arm, arm, right)
+        ((result, outcomes),) = external_harness.read_results(
+            "lmms-eval", tmp_path / "harness" / arm, MODEL | {"name": arm}
+        )
         results.write(tmp_path / arm / "mmstar.lmms-eval", result, outcomes)
     rows = comparison.compare(comparison.find_methods(tmp_path), ["base"])
     table = published.build(rows)
@@ -149,11 +153,11 @@ def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
 def test_a_later_run_replaces_an_earlier_one(tmp_path):
     write_lmms_eval(tmp_path, "mpo", [0, 0], "20260101_000000")
     write_lmms_eval(tmp_path, "mpo", [1, 1], "20260102_000000")
-    ((result, _),) = bridge.read_results("lmms-eval", tmp_path, MODEL)
+    ((result, _),) = external_harness.read_results("lmms-eval", tmp_path, MODEL)
     assert result.scores["average"]["value"] == 100
     (tmp_path / "20260103_results.json").write_text("{}")
     with pytest.raises(EvaluationError, match=r"20260103_results\.json: no key 'results'"):
-        bridge.read_results("lmms-eval", tmp_path, MODEL)
+        external_harness.read_results("lmms-eval", tmp_path, MODEL)
 
 
 def test_vlmevalkit_results(tmp_path):
@@ -163,11 +167,11 @@ def test_vlmevalkit_results(tmp_path):
     subjects = "Subject,tot,hit,acc\nOverall,300,60,20.0\nalgebra,100,30,30.0\n"
     (folder / "mpo_MathVision_gpt-4o-mini_score.csv").write_text(subjects)
     (folder / "mpo_MMBench_DEV_EN.xlsx").write_bytes(b"predictions")
-    results = {r.benchmark["name"]: r for r, _ in bridge.read_results("vlmevalkit", tmp_path, MODEL)}
+    results = {r.benchmark["name"]: r for r, _ in external_harness.read_results("vlmevalkit", tmp_path, MODEL)}
     assert results.keys() == {"mmbench", "mathvision"}
     assert {k: s["value"] for k, s in results["mmbench"].scores.items()} == {"Overall": pytest.approx(64.3), "AR": 50.0}
     maths = results["mathvision"].scores
     assert {k: (s["value"], s["n"]) for k, s in maths.items()} == {"acc": (20.0, 300), "acc/algebra": (30.0, 100)}
     (folder / "mpo_MMStar_acc.csv").write_text("split,Overall\n")
     with pytest.raises(EvaluationError, match="no rows; the evaluation in VLMEvalKit has not finished"):
-        bridge.read_results("vlmevalkit", tmp_path, MODEL)
+        external_harness.read_results("vlmevalkit", tmp_path, MODEL)

@@ -14,7 +14,7 @@ import pytest
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation import judge
-from scramble.evaluation.external import export_predictions as handover
+from scramble.evaluation.external import export_predictions
 from scramble.evaluation.items import EvaluationError, Item, Reply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.aggregation import rates, scores
@@ -146,13 +146,13 @@ def predictions():
 
 
 def test_vlmevalkit_files(predictions, tmp_path):
-    table = handover.rows(QUESTIONS, predictions)
-    handover.write_vlmevalkit(tmp_path / "m_D.tsv", table)
+    table = export_predictions.rows(QUESTIONS, predictions)
+    export_predictions.write_vlmevalkit(tmp_path / "m_D.tsv", table)
     with (tmp_path / "m_D.tsv").open(newline="") as file:
         read = list(csv.DictReader(file, delimiter="\t"))
     assert read[1]["prediction"] == "A, because\nit is red"
     assert list(read[0]) == ["index", "question", "A", "B", "answer", "category", "prediction"]
-    handover.write_mmbench(tmp_path / "m.xlsx", table)
+    export_predictions.write_mmbench(tmp_path / "m.xlsx", table)
     with zipfile.ZipFile(tmp_path / "m.xlsx") as book:
         sheet = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml"))
         assert ElementTree.fromstring(book.read("xl/workbook.xml")) is not None
@@ -161,26 +161,29 @@ def test_vlmevalkit_files(predictions, tmp_path):
     assert cells[0] == ["index", "question", "A", "B", "C", "D", "prediction"]
     assert cells[2][-1] == "A, because\nit is red"
     with pytest.raises(EvaluationError, match="prediction of '7' has 40000 characters, xlsx holds 32767"):
-        handover.write_xlsx(tmp_path / "x.xlsx", [{**table[0], "prediction": "x" * 40000}])
+        export_predictions.write_xlsx(tmp_path / "x.xlsx", [{**table[0], "prediction": "x" * 40000}])
 
 
 def test_lmms_eval_and_evalai_files(predictions, tmp_path):
-    handover.write_lmms_eval(tmp_path / "s.jsonl", "mmstar", QUESTIONS, predictions)
+    export_predictions.write_lmms_eval(tmp_path / "s.jsonl", "mmstar", QUESTIONS, predictions)
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert rows[0]["resps"] == [["B"]]
     assert rows[0]["target"] == "B"
     assert rows[1]["accuracy"] == 0
-    handover.write_evalai(tmp_path / "e.json", QUESTIONS, predictions)
+    export_predictions.write_evalai(tmp_path / "e.json", QUESTIONS, predictions)
     assert json.loads((tmp_path / "e.json").read_text())[0] == {"question_id": 7, "answer": "B"}
     with pytest.raises(EvaluationError, match="'v1_0': EvalAI's question ids are numbers"):
-        handover.write_evalai(tmp_path / "e.json", ITEMS[:1], predictions[:1])
+        export_predictions.write_evalai(tmp_path / "e.json", ITEMS[:1], predictions[:1])
 
 
 def test_formats_by_name(predictions, tmp_path):
-    written = {name: handover.write(name, tmp_path, "m", "t", QUESTIONS, predictions) for name in handover.FORMATS}
+    written = {
+        name: export_predictions.write(name, tmp_path, "m", "t", QUESTIONS, predictions)
+        for name in export_predictions.FORMATS
+    }
     assert [path.name for path in written.values()] == ["m_t.tsv", "samples_t.jsonl", "evalai.json", "m_t.xlsx"]
     assert all(path.stat().st_size for path in written.values())
     quad = Item(TwoByTwoItem("q", ("a", "b"), ("x", "y")), "quad")
-    assert handover.write("evalai", tmp_path, "m", "t", [quad], []) is None
+    assert export_predictions.write("evalai", tmp_path, "m", "t", [quad], []) is None
     with pytest.raises(EvaluationError, match=r"no format 'evalia'.*did you mean evalai"):
-        handover.check_formats(["evalia"])
+        export_predictions.check_formats(["evalia"])

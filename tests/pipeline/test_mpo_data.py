@@ -95,7 +95,7 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
         assert pair.chosen == question.answer != pair.rejected and pair.details["rejected_answer"] == pair.rejected
     assert max(Counter(p.prompt for p in pairs).values()) <= 15
     summary = json.loads((pictures / "run" / "data" / "stage.json").read_text())["summary"]["splits"]["train"]
-    assert summary["engine"]["generator"]["asked"] == 32 * len(asked)
+    assert summary["engine"]["generator"]["num_requests"] == 32 * len(asked)
 
 
 def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, script: Run, server: Loopback) -> None:

@@ -97,7 +97,7 @@ def test_a_served_model_is_scored_and_judged_by_other_engines(tmp_path: Path, sc
             "benchmark.mmvet.partial=true",
             f"benchmark.mmvet.root={write_mmvet(tmp_path / 'mmvet')}",
             "arms=[served]",
-            "handover=[vlmevalkit]",
+            "export_predictions=[vlmevalkit]",
             "engine=openai",
             "engine.model=m",
             f"engine.base_url={server.url}",
@@ -116,14 +116,14 @@ def test_a_served_model_is_scored_and_judged_by_other_engines(tmp_path: Path, sc
     assert "red" in (tmp_path / "run/evaluation/served/mmvet/served_mmvet.tsv").read_text()
 
 
-FAKE_KIT = """
+FAKE_HARNESS = """
 import json, pathlib, sys
 values = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 model = pathlib.Path(dict(pair.split("=", 1) for pair in values["--model_args"].split(","))["pretrained"])
 assert (model / "model.safetensors").exists() and (model / "tokenizer.json").exists(), model
 out = pathlib.Path(values["--output_path"]) / "model"
 out.mkdir(parents=True)
-right = [1, 0, 1, 1] if "bridge" in str(model) else [0, 0, 0, 1]
+right = [1, 0, 1, 1] if "external_harness" in str(model) else [0, 0, 0, 1]
 table = {"alias": "mmstar", "average,none": sum(right) / 4, "average_stderr,none": 0.1}
 (out / "1_results.json").write_text(json.dumps({"results": {"mmstar": table}}))
 rows = [json.dumps({"doc_id": k, "average": r}) for k, r in enumerate(right)]
@@ -131,18 +131,18 @@ rows = [json.dumps({"doc_id": k, "average": r}) for k, r in enumerate(right)]
 """
 
 
-def test_another_kit_scores_the_exported_arm_and_joins_the_table(finished: Path, tmp_path: Path, script: Run) -> None:
+def test_another_harness_scores_the_exported_arm(finished: Path, tmp_path: Path, script: Run) -> None:
     """A fake harness accepts lmms-eval's arguments, checks for a complete model and writes lmms-eval's files."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     arguments = ["+debug=tiny", f"run.dir={run}", "arms=[base,mpo-seed0]", "tasks=[mmstar]"]
-    first = script("bridge", *arguments)
-    assert f"run `sh {run}/bridge/mpo-seed0/lmms-eval.sh` in lmms-eval's environment" in first.stdout
-    (tmp_path / "lmms_eval.py").write_text(FAKE_KIT)
+    first = script("external_harness", *arguments)
+    assert f"run `sh {run}/external_harness/mpo-seed0/lmms-eval.sh` in lmms-eval's environment" in first.stdout
+    (tmp_path / "lmms_eval.py").write_text(FAKE_HARNESS)
     environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     for arm in ("base", "mpo-seed0"):
-        subprocess.run(["sh", run / "bridge" / arm / "lmms-eval.sh"], check=True, cwd=ROOT, env=environment)
-    second = script("bridge", *arguments)
+        subprocess.run(["sh", run / "external_harness" / arm / "lmms-eval.sh"], check=True, cwd=ROOT, env=environment)
+    second = script("external_harness", *arguments)
     assert "mpo-seed0: mmstar imported from lmms-eval: average 75.0" in second.stdout
     script("report", "+debug=tiny", f"run.dir={run}")
     table = (run / "report" / "table.md").read_text()

@@ -349,7 +349,7 @@ class SceneAlignOptions(Section):
     balance: Literal["pad", "none"] = "pad"
     graphs: Literal["given", "captions", "engine"] = "given"
     pipeline: Text | None = None
-    told: bool | None = None
+    generate_rationales: bool | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     max_tokens: Count | None = None
@@ -360,8 +360,8 @@ class SceneAlignOptions(Section):
             yield f"{at}.kinds={show(self.kinds)} must give one kind a weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
             yield f"{at}.edits={show(self.edits)} must map numbers of edits from 1 on to weights, not {bad[0]}"
-        for name in ("told", "temperature", "top_p", "max_tokens"):
-            needed = ("words", "engine") if name == "told" else ("engine",)
+        for name in ("generate_rationales", "temperature", "top_p", "max_tokens"):
+            needed = ("words", "engine") if name == "generate_rationales" else ("engine",)
             if getattr(self, name) is not None and self.rewrite not in needed:
                 yield f"{at}.{name} needs {at}.rewrite={' or '.join(needed)}, not {self.rewrite}"
 

@@ -43,10 +43,10 @@ __all__ = ["ROOTS", "ConfigError", "check_root", "key_hint", "known_keys", "vali
 from scramble.config.data_sections import Data, Engine, Method
 from scramble.config.sections import (
     Dtype,
-    Handover,
     Launcher,
     Model,
     Objective,
+    PredictionFormat,
     Recommended,
     Run,
     RunToTry,
@@ -236,7 +236,7 @@ class Evaluate(Root):
     folder: Text
     shard: ShardText | None
     baselines: list[Text]
-    handover: list[Handover]
+    export_predictions: list[PredictionFormat]
     engine: Engine | None
     judge: Judge
 
@@ -411,15 +411,15 @@ class Chat(Root):
 
 
 @dataclass(frozen=True)
-class Bridge(Root):
-    """``bridge.yaml``."""
+class ExternalHarness(Root):
+    """``external_harness.yaml``."""
 
-    kit: Literal["lmms-eval", "vlmevalkit"]
+    harness: Literal["lmms-eval", "vlmevalkit"]
     tasks: Text | Annotated[list[Text], NOT_EMPTY]
     arms: Text | list[Text]
     adapter: Text | list[Text] | None
-    kit_model: Text | None
-    kit_args: dict[str, Any]
+    harness_model: Text | None
+    harness_args: dict[str, Any]
     batch_size: Count
 
     def faults(self, at: str) -> Iterator[str]:
@@ -523,7 +523,7 @@ ROOTS: dict[str, type[Section]] = {
     "share": ShareRoot,
     "export": Export,
     "chat": Chat,
-    "bridge": Bridge,
+    "external_harness": ExternalHarness,
     "study": Study,
     "reproduce": Reproduce,
     "audit": Audit,

@@ -20,7 +20,7 @@ Keep = Callable[[Reply], None]
 class Totals:
     """An engine's totals so far. Cost is in the currency of the prices and does not include failed attempts."""
 
-    asked: int = 0
+    num_requests: int = 0
     reused: int = 0
     failed: int = 0
     retries: int = 0
@@ -115,7 +115,7 @@ class Engine(ABC):
             return
         reply = future.result()
         with self._totals_lock:
-            self.totals.asked += 1
+            self.totals.num_requests += 1
             self.totals.failed += bool(reply.error)
             self.totals.prompt_tokens += reply.prompt_tokens
             self.totals.completion_tokens += reply.completion_tokens

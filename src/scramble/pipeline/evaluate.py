@@ -45,7 +45,7 @@ def evaluate(
     batch_tokens: int | None = None,
     engine: Mapping[str, Any] | None = None,
     judge: Mapping[str, Any] | None = None,
-    handover: Sequence[str] = (),
+    export_predictions: Sequence[str] = (),
     baselines: Sequence[str] = (BASE,),
     folder: str = "evaluation",
     shard: tuple[int, int] | None = None,
@@ -69,7 +69,7 @@ def evaluate(
             that it serves.
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
             paths of files.
-        handover: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in.
+        export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in.
         baselines: arms that the printed table compares the others with.
         folder: name of the results folder; use another one for a second protocol on the same benchmarks.
         shard: (index, count): only generate the replies of this share of the items, and score nothing. When all shards
@@ -83,7 +83,7 @@ def evaluate(
     from scramble.evaluation.external.export_predictions import check_formats
 
     run, place = Path(run), results_folder(folder, limit)
-    check_formats(handover)
+    check_formats(export_predictions)
     process, wait = runner.data_parallel()
     if shard is not None:
         process = (shard[0] * process[1] + process[0], shard[1] * process[1])
@@ -120,7 +120,7 @@ def evaluate(
                 for benchmark, result in zip(loaded, results[arm], strict=True):
                     log.info(f"{arm}: {_headline(result)}")
                     _report_self_test(f"{arm}: {benchmark.name}", result.self_test)
-                    _hand_over(handover, benchmark, out / benchmark.name, limit, arm)
+                    _export_predictions(export_predictions, benchmark, out / benchmark.name, limit, arm)
     if shard is not None:
         log.info(f"shard {shard[0]}/{shard[1]}: replies are stored; run the same command without shard to score them")
     elif is_main_process():
@@ -279,14 +279,16 @@ def _report_self_test(what: str, test: Mapping[str, Any] | None) -> None:
     )
 
 
-def _hand_over(formats: Sequence[str], benchmark: Benchmark, folder: Path, limit: int | None, arm: str) -> None:
-    from scramble.evaluation.external import export_predictions as handover
+def _export_predictions(
+    formats: Sequence[str], benchmark: Benchmark, folder: Path, limit: int | None, arm: str
+) -> None:
+    from scramble.evaluation.external import export_predictions
     from scramble.evaluation.items import limit_items
     from scramble.evaluation.scoring import results
 
     for name in formats:
         items = limit_items(benchmark.items, limit)
-        path = handover.write(name, folder, arm, benchmark.name, items, results.read_outcomes(folder))
+        path = export_predictions.write(name, folder, arm, benchmark.name, items, results.read_outcomes(folder))
         log.info(f"{arm}: {benchmark.name} for {name}: {path or 'this format does not support such items'}")
 
 

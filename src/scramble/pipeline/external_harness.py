@@ -16,32 +16,34 @@ from scramble.storage.files import write_text
 log = logging.getLogger(__name__)
 
 
-def bridge(
+def external_harness(
     run: str | Path,
     *,
     model: Mapping[str, Any],
-    kit: str,
+    harness: str,
     tasks: Sequence[str] | str,
     arms: Sequence[str] | str = "all",
     adapter: Sequence[str] | str | None = None,
-    kit_model: str | None = None,
-    kit_args: Mapping[str, Any] | None = None,
+    harness_model: str | None = None,
+    harness_args: Mapping[str, Any] | None = None,
     batch_size: int = 1,
 ) -> dict[str, list[Path]]:
-    """Write ``<run>/bridge/<arm>/<kit>.sh``, the command that runs the harness, and import existing results.
+    """Write the command that runs the harness, and import its results if they exist.
 
-    Results of the harness are written to ``<run>/evaluation/<arm>/<benchmark>.<kit>/``, where reports find them.
+    The command is written to ``<run>/external_harness/<arm>/<harness>.sh``. Imported results are written to
+    ``<run>/evaluation/<arm>/<benchmark>.<harness>/``, where reports find them.
 
     Args:
         run, model, arms, adapter: as in :func:`scramble.pipeline.evaluate.evaluate`.
-        kit, tasks, kit_model, kit_args, batch_size: see :func:`scramble.evaluation.external.external_harness.command`;
-            ``kit_model=None`` selects the harness's class for the model's family.
+        harness, tasks, harness_model, harness_args, batch_size: see
+            :func:`scramble.evaluation.external.external_harness.command`; ``harness_model=None`` selects the
+            harness's class for the model's family.
 
     Returns:
         For each arm the folders of the imported results.
     """
     from scramble.evaluation import runner
-    from scramble.evaluation.external import external_harness as kits
+    from scramble.evaluation.external import external_harness as harnesses
     from scramble.evaluation.scoring import results
 
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
@@ -49,13 +51,15 @@ def bridge(
         raise StageError("tasks=[] names no benchmark: name one, as in tasks=[mmstar]")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise StageError(f"batch_size={batch_size} must be a whole number of at least 1")
-    if kit_args is not None and not isinstance(kit_args, Mapping):
-        raise StageError(f"kit_args={kit_args}: set each argument separately, as in +kit_args.max_tokens=512")
-    if kit == "lmms-eval" and kit_model is None:
-        kit_model = kits.LMMS_EVAL_MODELS.get(model.get("family") or "")
+    if harness_args is not None and not isinstance(harness_args, Mapping):
+        raise StageError(
+            f"harness_args={harness_args}: set each argument separately, as in +harness_args.max_tokens=512"
+        )
+    if harness == "lmms-eval" and harness_model is None:
+        harness_model = harnesses.LMMS_EVAL_MODELS.get(model.get("family") or "")
     imported: dict[str, list[Path]] = {}
     for arm, paths in arms_of(Path(run), model, arms, adapter).items():
-        folder = Path(run) / "bridge" / arm
+        folder = Path(run) / "external_harness" / arm
         identity = runner.identify(
             paths["path"],
             adapter=paths.get("adapter"),
@@ -64,18 +68,18 @@ def bridge(
             dtype=model.get("dtype", "auto"),
         )
         exported = paths["path"] if arm == BASE else str(_export(folder, model, paths, identity.key))
-        out = (folder / kit).resolve()
-        words = kits.command(
-            kit,
+        out = (folder / harness).resolve()
+        words = harnesses.command(
+            harness,
             tasks,
             arm,
             Path(exported).resolve() if Path(exported).exists() else exported,
             out,
-            kit_model=kit_model,
-            kit_args=kit_args,
+            harness_model=harness_model,
+            harness_args=harness_args,
             batch_size=batch_size,
         )
-        script = folder / f"{kit}.sh"
+        script = folder / f"{harness}.sh"
         write_text(script, f"#!/bin/sh\n{shlex.join(words)}\n")
         described = {
             "name": arm,
@@ -85,12 +89,12 @@ def bridge(
             "adapter": paths.get("adapter"),
         }
         imported[arm] = []
-        for result, outcomes in kits.read_results(kit, out, described):
-            imported[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{kit}")
+        for result, outcomes in harnesses.read_results(harness, out, described):
+            imported[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{harness}")
             results.write(imported[arm][-1], result, outcomes)
-            log.info(f"{arm}: {result.benchmark['name']} imported from {kit}: {_first(result.scores)}")
+            log.info(f"{arm}: {result.benchmark['name']} imported from {harness}: {_first(result.scores)}")
         if not imported[arm]:
-            log.info(f"{arm}: run `sh {shlex.quote(str(script))}` in {kit}'s environment, then this command again")
+            log.info(f"{arm}: run `sh {shlex.quote(str(script))}` in {harness}'s environment, then this command again")
     return imported
 
 

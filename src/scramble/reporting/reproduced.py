@@ -10,7 +10,7 @@ from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.published import not_as_published, published_numbers
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
-KITS = ("lmms-eval", "vlmevalkit")
+HARNESSES = ("lmms-eval", "vlmevalkit")
 
 
 class ReproductionError(ValueError):
@@ -135,7 +135,7 @@ def _cell(
 
 
 def _row(place: Place, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> ScoreRow | None:
-    names = (place.benchmark, *(f"{place.benchmark} ({kit})" for kit in KITS))
+    names = (place.benchmark, *(f"{place.benchmark} ({harness})" for harness in HARNESSES))
     rows = [row for row in measured.get(place.folder, ()) if row.method == key and row.benchmark in names]
     exact = [row for row in rows if row.score == place.score]
     others = [row for row in rows if row.source != "scramble"]  # external harnesses name scores differently

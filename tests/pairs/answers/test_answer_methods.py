@@ -47,7 +47,7 @@ def test_format_pairs_have_a_table_of_their_own(server: Loopback, train: Path) -
     pairs, counts, _ = run(server, train)
     apart = list(read_table(train / "format", PreferencePair))
     assert {p.kind for p in pairs} == {"correctness"} and {p.kind for p in apart} == {"format"}
-    assert counts["format_pairs"] == len(apart) > 0 and counts["engine"]["generator"]["asked"] == 96
+    assert counts["format_pairs"] == len(apart) > 0 and counts["engine"]["generator"]["num_requests"] == 96
     together, _, _ = run(server, train, format_pairs="with")
     assert Counter(p.kind for p in together) == {"correctness": len(pairs), "format": len(apart)}
     assert {p.kind for p in run(server, train, format_pairs="drop")[0]} == {"correctness"}

@@ -74,7 +74,7 @@ def test_reasons_and_order(server: Loopback, tmp_path: Path, images: dict[str, I
     assert outcomes[3].rejected == "w x other" and outcomes[4] == Skip("missing image")
     assert maker.counts["pairs"] == 1 and sum(maker.counts.values()) == 5
     again, same = run(server, tmp_path, questions, images)
-    assert same == outcomes and again.totals()["generator"]["asked"] == 0
+    assert same == outcomes and again.totals()["generator"]["num_requests"] == 0
 
 
 def test_cutting_and_joining() -> None:

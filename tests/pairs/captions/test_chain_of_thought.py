@@ -91,7 +91,9 @@ def test_each_kind_of_answer_gives_a_negative_or_a_counted_reason(
     assert generator.counts["used"] == 3 and generator.counts["abstained"] == 1
     assert sum(generator.counts.values()) == len(texts)
     totals = generator.totals()
-    assert totals["generator"]["asked"] == len(ANSWERS) and totals["generator"]["prompt_tokens"] == 11 * len(ANSWERS)
+    assert totals["generator"]["num_requests"] == len(ANSWERS) and totals["generator"]["prompt_tokens"] == 11 * len(
+        ANSWERS
+    )
     negative = outcomes[0][1][0]
     assert negative.kind == "rearrange" and negative.rule == f"cot.rearrange@{load_prompt('rearrange').key} m"
     (edit,) = negative.edits

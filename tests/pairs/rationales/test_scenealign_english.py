@@ -134,7 +134,7 @@ def test_a_model_words_the_changes_and_its_replies_are_asked_for_once(
     asked_before = server.asked.total()
     with model(server, tmp_path) as interventions:
         again, _ = make_pairs(english_cases, interventions, 2)
-        assert interventions.totals()["rewriter"]["asked"] == 0
+        assert interventions.totals()["rewriter"]["num_requests"] == 0
     assert again == pairs and server.asked.total() == asked_before
 
 
@@ -152,7 +152,7 @@ def test_an_interrupted_run_resumes(english_cases: list[Case], server: Loopback,
     assert stored >= 1
     with model(server, tmp_path / "cut") as interventions:
         resumed, _ = make_pairs(english_cases, interventions, 2)
-        assert interventions.totals()["rewriter"]["asked"] == needed - stored
+        assert interventions.totals()["rewriter"]["num_requests"] == needed - stored
     assert resumed == whole
 
 

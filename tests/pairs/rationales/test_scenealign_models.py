@@ -43,7 +43,7 @@ def test_a_server_describes_images_once(tmp_path: Path) -> None:
                 ReplyStore(tmp_path) as store,
             ):
                 graphs = list(describe([picture("red"), picture("blue")], engine, store, problems))
-                assert engine.totals.asked == num_requests
+                assert engine.totals.num_requests == num_requests
             assert [g.nodes[0].label for g in graphs if g] == ["brown dog", "brown dog"]
             assert problems == {"dangling relation": 2}
     finally:
@@ -69,7 +69,7 @@ def test_replies_of_a_random_model_are_rejected(tiny: Path, english_cases: list[
         )
         pairs, skips = collect(rationale_pairs(english_cases[:2], interventions))
         skipped = Counter(skip.reason for skip in skips)
-        assert interventions.totals()["rewriter"]["asked"] == 4
+        assert interventions.totals()["rewriter"]["num_requests"] == 4
     assert problems.total() == 2 and set(problems) <= {"no JSON object in the reply"}
     assert pairs == [] and skipped.total() == 2
     assert set(skipped) <= {"reply truncated at the token limit", "no steps in the reply"}

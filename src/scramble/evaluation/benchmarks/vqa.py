@@ -2,7 +2,7 @@
 
 VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official questions
 and annotations JSON with COCO images. Counts: val 214,354. The answers of test are not public: no scores,
-only predictions for EvalAI (``handover=[evalai]``).
+only predictions for EvalAI (``export_predictions=[evalai]``).
 OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or official JSON.
 TextVQA. Paper: Singh et al., CVPR 2019 (arXiv 1904.08920). Data: ``lmms-lab-encoder/textvqa``, or official JSON.
 GQA. Paper: Hudson and Manning, CVPR 2019 (arXiv 1902.09506). Data: ``lmms-lab-encoder/GQA``, testdev_balanced, or the

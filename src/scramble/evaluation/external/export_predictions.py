@@ -28,7 +28,7 @@ FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench")
 def check_formats(names: Sequence[str]) -> None:
     """Raise EvaluationError for an unknown format."""
     if unknown := [name for name in names if name not in FORMATS]:
-        raise EvaluationError(f"handover: no format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
+        raise EvaluationError(f"export_predictions: no format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
 
 
 def write(

@@ -19,7 +19,7 @@ from scramble.evaluation.scoring.results import Result
 from scramble.storage.files import read_json, write_json
 from scramble.storage.jsonl import read_jsonl
 
-KITS = ("lmms-eval", "vlmevalkit")
+HARNESSES = ("lmms-eval", "vlmevalkit")
 # benchmark -> lmms-eval's task; VLMEvalKit's data set and its class. None: no task of the harness is known.
 LMMS_EVAL: dict[str, str | None] = {
     "mmbench": "mmbench_en_dev",
@@ -53,14 +53,14 @@ Arguments = Mapping[str, Any]
 
 
 def command(
-    kit: str,
+    harness: str,
     tasks: Sequence[str],
     name: str,
     model: str | Path,
     out: str | Path,
     *,
-    kit_model: str | None,
-    kit_args: Arguments | None = None,
+    harness_model: str | None,
+    harness_args: Arguments | None = None,
     batch_size: int = 1,
 ) -> list[str]:
     """The command line that runs benchmarks in an external harness, in the harness's own environment.
@@ -71,32 +71,36 @@ def command(
         name: the model's name in the harness's files.
         model: folder of the exported model (adapter merged).
         out: folder for the harness's results. VLMEvalKit's configuration is written next to it, as ``<out>.json``.
-        kit_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
-        kit_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
+        harness_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
+        harness_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
             unless an argument contains ``{path}``, which is replaced by the folder.
 
     Raises:
         EvaluationError: the harness or benchmark is unknown, or a task name or model class is missing.
     """
-    if kit not in KITS:
-        raise EvaluationError(f"unknown kit {kit!r} {nearest(kit, KITS)}")
-    if not kit_model:
-        raise EvaluationError(f"{kit}: no model class is known for this model; name the harness's with kit_model=...")
-    default = "pretrained" if kit == "lmms-eval" else "model_path"
-    arguments = {k: v.replace("{path}", str(model)) if isinstance(v, str) else v for k, v in (kit_args or {}).items()}
-    if arguments == dict(kit_args or {}):
+    if harness not in HARNESSES:
+        raise EvaluationError(f"unknown harness {harness!r} {nearest(harness, HARNESSES)}")
+    if not harness_model:
+        raise EvaluationError(
+            f"{harness}: no model class is known for this model; set harness_model to the harness's class"
+        )
+    default = "pretrained" if harness == "lmms-eval" else "model_path"
+    arguments = {
+        k: v.replace("{path}", str(model)) if isinstance(v, str) else v for k, v in (harness_args or {}).items()
+    }
+    if arguments == dict(harness_args or {}):
         arguments = {default: str(model), **arguments}
-    if kit == "lmms-eval":
+    if harness == "lmms-eval":
         if bad := next((value for value in arguments.values() if isinstance(value, str) and "," in value), None):
             raise EvaluationError(f"lmms-eval separates arguments by commas, but this argument contains one: {bad}")
         joined = ",".join(f"{key}={value}" for key, value in arguments.items())
-        names = ",".join(_known(kit, LMMS_EVAL, task) or task for task in tasks)
+        names = ",".join(_known(harness, LMMS_EVAL, task) or task for task in tasks)
         return [
             "python",
             "-m",
             "lmms_eval",
             "--model",
-            kit_model,
+            harness_model,
             "--model_args",
             joined,
             "--tasks",
@@ -109,14 +113,14 @@ def command(
         ]
     data = dict(_data_set(task) for task in tasks)
     config = Path(f"{out}.json")
-    write_json(config, {"model": {name: {"class": kit_model, **arguments}}, "data": data})
+    write_json(config, {"model": {name: {"class": harness_model, **arguments}}, "data": data})
     return ["python", "run.py", "--config", str(config), "--work-dir", str(out), "--mode", "all"]
 
 
-def _known(kit: str, names: Mapping[str, Any], task: str) -> Any:
+def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
     """The harness's name of one of our benchmarks; None for a name that is not ours."""
     if task in names and names[task] is None:
-        raise EvaluationError(f"{kit}: no task name is known for {task}; use the harness's own task name instead")
+        raise EvaluationError(f"{harness}: no task name is known for {task}; use the harness's own task name instead")
     return names.get(task)
 
 
@@ -130,16 +134,16 @@ def _data_set(task: str) -> tuple[str, dict[str, str]]:
     return name, {"class": kind, "dataset": name}
 
 
-def benchmark_of(kit: str, task: str) -> str:
+def benchmark_of(harness: str, task: str) -> str:
     """Our name of a harness's task or data set; the harness's name if we have none."""
-    table = LMMS_EVAL if kit == "lmms-eval" else {name: entry and entry[0] for name, entry in VLMEVALKIT.items()}
+    table = LMMS_EVAL if harness == "lmms-eval" else {name: entry and entry[0] for name, entry in VLMEVALKIT.items()}
     return next((ours for ours, theirs in table.items() if theirs == task), task)
 
 
 # ------------------------------------------------------------------------------------------------------------- results
 
 
-def read_results(kit: str, folder: str | Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
+def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
     """The newest result of each task below a harness's output folder, with its outcomes per item where available.
 
     Args:
@@ -148,11 +152,11 @@ def read_results(kit: str, folder: str | Path, model: Arguments) -> list[tuple[R
     Raises:
         EvaluationError: a file does not have the harness's format.
     """
-    pattern = "*_results.json" if kit == "lmms-eval" else "*.csv"
+    pattern = "*_results.json" if harness == "lmms-eval" else "*.csv"
     files = sorted(Path(folder).rglob(pattern), key=lambda path: path.stat().st_mtime)
     newest: dict[str, tuple[Result, list[Outcome]]] = {}
     for path in files:
-        if kit == "lmms-eval":
+        if harness == "lmms-eval":
             newest |= {pair[0].benchmark["name"]: pair for pair in _lmms_eval(path, model)}
         elif task := _vlmevalkit_task(path, str(model["name"])):
             newest[task] = (_vlmevalkit(path, task, model), [])
@@ -239,7 +243,7 @@ def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
         count = int(values["tot"]) if "tot" in values else None
         for key in [key for key in values if key not in COUNTS]:
             scores[f"{key}/{label}" if label else key] = _score(values[key], scale, None, count)
-    return _result("vlmevalkit", task, "as in the kit", None, model, scores, {})
+    return _result("vlmevalkit", task, "as in the harness", None, model, scores, {})
 
 
 def _is_number(value: object) -> bool:
@@ -262,7 +266,7 @@ def _score(value: float, scale: float, error: object, n: int | None) -> dict[str
 
 
 def _result(
-    kit: str,
+    harness: str,
     task: str,
     version: str,
     count: int | None,
@@ -271,11 +275,11 @@ def _result(
     environment: dict[str, Any],
 ) -> Result:
     data = {
-        "name": benchmark_of(kit, task),
+        "name": benchmark_of(harness, task),
         "version": f"{task} {version}",
         "items": count,
         "limit": None,
         "scoring": "plain",
     }
-    protocol = {"name": kit, "version": 1}
-    return Result(data, dict(model), protocol, scores, {"n": count}, environment=environment, source=kit)
+    protocol = {"name": harness, "version": 1}
+    return Result(data, dict(model), protocol, scores, {"n": count}, environment=environment, source=harness)

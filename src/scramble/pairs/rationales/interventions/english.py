@@ -72,11 +72,11 @@ class WordInterventions:
     """Perturbs English rationales by rule. ``seen`` gives the plausibility of objects, by name.
 
     Args:
-        told: whether questions without a rationale get one, written from the graph in plain sentences.
+        generate_rationales: whether questions without a rationale get one, written from the graph in plain sentences.
     """
 
-    def __init__(self, settings: Settings, seen: Cooccurrence, *, told: bool = True) -> None:
-        self.settings, self._seen, self._tell = settings, seen, told
+    def __init__(self, settings: Settings, seen: Cooccurrence, *, generate_rationales: bool = True) -> None:
+        self.settings, self._seen, self._generate_rationales = settings, seen, generate_rationales
         self._lexicon = load_lexicon()
         self._kinds: dict[str, Callable[[AlignedCase, random.Random, int], Perturbed]] = {
             "swap": lambda aligned, rng, edits: self._replaced("swap", aligned, rng, edits, self._swaps),
@@ -94,7 +94,7 @@ class WordInterventions:
         steps = case.question.rationale
         if steps:
             named = [m.node for m in mentions(graph, steps)]
-        elif self._tell:
+        elif self._generate_rationales:
             named = _path(graph, anchors, answer)
         else:
             raise NotPossible("question without a rationale")

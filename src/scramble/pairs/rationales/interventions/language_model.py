@@ -50,7 +50,7 @@ class EngineInterventions(WordInterventions):
 
     Args:
         engine, store: the engine of the language model, and the store of its replies.
-        told: see :class:`~scramble.pairs.rationales.interventions.english.WordInterventions`.
+        generate_rationales: see :class:`~scramble.pairs.rationales.interventions.english.WordInterventions`.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class EngineInterventions(WordInterventions):
         engine: Engine,
         store: ReplyStore,
         *,
-        told: bool = True,
+        generate_rationales: bool = True,
         temperature: float = 0.2,
         top_p: float = 0.9,
         max_tokens: int = 600,
         seed: int = 0,
     ) -> None:
-        super().__init__(settings, seen, told=told)
+        super().__init__(settings, seen, generate_rationales=generate_rationales)
         self.rule = f"scenealign.engine@{content_key(PROMPT)} {engine.model}"
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store

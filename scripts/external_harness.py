@@ -1,0 +1,30 @@
+"""Evaluate with an external harness: export the arms and write the commands for lmms-eval or VLMEvalKit.
+
+After these commands have run, repeat this one to read their results into the run's tables.
+
+python scripts/external_harness.py name=molmo2_dpo model=molmo2_8b harness=lmms-eval tasks=[mmbench,mmstar]
+python scripts/external_harness.py name=mine model=internvl3_1b harness=vlmevalkit \
+    harness_model=InternVLChat "tasks=[crpe]"
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from scramble.app import plain, stage_main, start
+
+SECTIONS = ("run", "model", "arms", "adapter", "harness", "tasks", "harness_model", "harness_args", "batch_size")
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="external_harness")
+@stage_main("external_harness", *SECTIONS)
+def main(cfg: DictConfig) -> None:
+    values = plain(cfg, *SECTIONS)
+    from scramble.pipeline.external_harness import external_harness
+
+    external_harness(values.pop("run")["dir"], **values)
+
+
+if __name__ == "__main__":
+    start(main)
