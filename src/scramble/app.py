@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -68,7 +69,8 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
                 plan(root, shipped_values(_resolved(cfg)))
                 return
             log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
-            log.debug("%s", shlex.join(sys.argv))
+            # A token must not be written anywhere.
+            log.debug("%s", re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(sys.argv)))
             if line:
                 log.info(line)
             remember(cfg, root, overrides)

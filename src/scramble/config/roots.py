@@ -113,9 +113,34 @@ class Train(Root):
             yield "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen"
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
             yield "model.attn_implementation=flash_attention_2 must be sdpa: it supports no masks (chat only)"
+        yield from _shared_batch(dict(self.launcher), trainer)
         if not _starts_elsewhere(self):
             yield from _wandb_key(trainer["report_to"])
+            yield from _trainer_faults(trainer, peft)
         yield from _data_faults(self)
+
+
+def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> Iterator[str]:
+    """The global batch must be shared equally by the processes that the launcher starts."""
+    processes, batch = launcher.get("num_processes") or 1, trainer["global_batch_size"]
+    micro = trainer["per_device_train_batch_size"] or 1
+    if batch is not None and batch % (processes * micro):
+        times = f" x trainer.per_device_train_batch_size={micro}" if micro > 1 else ""
+        yield f"trainer.global_batch_size={batch} must be a multiple of launcher.num_processes={processes}{times}"
+
+
+def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
+    """What the trainer's own class refuses: asked only where fields beyond those of configs/ are set, or fields whose
+    values belong together in ways that transformers alone knows, because it takes seconds to load."""
+    if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
+        return
+    from scramble.training.config import PreferenceConfig
+
+    fields = {name: value for name, value in trainer.items() if name != "watch"}
+    try:
+        PreferenceConfig(**fields, peft=None if peft is None else dict(peft))
+    except Exception as error:  # any of transformers', too: they are about these settings
+        yield " ".join(str(error).split())
 
 
 def _starts_elsewhere(root: Root) -> bool:
@@ -470,6 +495,9 @@ class Study(Train):
             yield "scripts/study.py needs Optuna: pip install 'scramble[study]'"
         space: Mapping[str, Any] = self.study["space"] or {}  # type: ignore[index]
         keys = known_keys({name: getattr(self, name) for name in hints(type(self))}, type(self))
+        if any(key not in keys for key in space):
+            keys |= {f"trainer.{name}": kind for name, kind in Trainer.further().items()}
+            keys |= {f"peft.{name}": kind for name, kind in Peft.further().items()}
         for key, choice in space.items():
             if key not in keys:
                 yield f"study.space: the configuration has no key {key}; {key_hint(key, keys)}"

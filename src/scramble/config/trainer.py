@@ -32,7 +32,7 @@ from scramble.config.binding import (
     hint,
     show,
 )
-from scramble.training.fields import REFUSED, RENAMED
+from scramble.training.fields import PEFT_REFUSED, REFUSED, RENAMED, optimizer_fault
 
 # A test compares these names with those of the code that reads them (tests/test_config.py).
 Loss = Literal[
@@ -201,6 +201,8 @@ class Trainer(Section):
 
     def _loss_faults(self, at: str) -> Iterator[str]:
         losses, weights, smoothing = self.loss_type, self.loss_weights, self.label_smoothing
+        if not isinstance(losses, list | tuple):
+            return  # reported already
         if weights is not None and len(weights) != len(losses):
             yield f"{at}.loss_weights={show(weights)} must contain one weight per loss of {at}.loss_type={show(losses)}"
         if weights is not None and not any(weights):
@@ -215,7 +217,13 @@ class Trainer(Section):
             yield f"{at}.label_smoothing=0 must be above 0 for the loss exo_pair; its paper recommends 1e-3"
 
     def _saving_faults(self, at: str) -> Iterator[str]:
-        best = self.load_best_model_at_end
+        best, choosing = self.load_best_model_at_end, self.load_best_model_at_end or self.save_strategy == "best"
+        if choosing and self.eval_strategy == "no":
+            yield f"{at}.eval_strategy=no must be steps or epoch: the best checkpoint is chosen by evaluations"
+        if choosing and self.save_strategy == "no":
+            yield f"{at}.save_strategy=no must be {self.eval_strategy}: the best checkpoint must be written"
+        if self.save_strategy == "best" and self.metric_for_best_model is None:
+            yield f"{at}.save_strategy=best needs {at}.metric_for_best_model, for example eval_loss"
         if self.metric_for_best_model is not None and not best and self.save_strategy != "best":
             yield f"{at}.metric_for_best_model={self.metric_for_best_model} needs {at}.load_best_model_at_end=true"
         if best and self.eval_strategy != self.save_strategy and self.save_strategy != "best":
@@ -223,13 +231,23 @@ class Trainer(Section):
                 f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.save_strategy} to be "
                 f"{at}.eval_strategy={self.eval_strategy}"
             )
-        elif best and self.save_strategy == "steps" and self.eval_steps and self.save_steps % self.eval_steps:
+        elif (
+            best
+            and self.save_strategy == "steps"
+            and self.eval_steps
+            and not _is_multiple(self.save_steps, self.eval_steps)
+        ):
             yield (
                 f"{at}.load_best_model_at_end=true needs {at}.save_steps={self.save_steps:g} to be a multiple of "
-                f"{at}.eval_steps={self.eval_steps:g}"
+                f"{at}.eval_steps={self.eval_steps}"
             )
         if self.watch is not None and self.eval_strategy == "no":
             yield f"{at}.watch needs evaluations: set {at}.eval_strategy=steps"
+
+
+def _is_multiple(steps: float, of: float) -> bool:
+    """Whether one number of steps is a multiple of another; both may be shares of the run."""
+    return abs(steps / of - round(steps / of)) < 1e-6
 
 
 def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
@@ -238,10 +256,8 @@ def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
     names = [name.value for name in OptimizerNames]
     if optim not in names:
         yield f"{at}={optim}: there is no such optimizer; {hint(optim, names)}"
-    elif "8bit" in optim or optim.startswith("paged_") or "4bit" in optim:
-        package = "torchao" if optim.startswith("adamw_torch") else "bitsandbytes"
-        if importlib.util.find_spec(package) is None:
-            yield f"{at}={optim} needs a package that is not installed: pip install {package}"
+    elif fault := optimizer_fault(optim):
+        yield f"{at}={fault}"
 
 
 @dataclass(frozen=True)
@@ -260,7 +276,7 @@ class Peft(Section):
         """The other fields of ``LoraConfig``."""
         from peft import LoraConfig
 
-        return _foreign_fields(LoraConfig)
+        return _foreign_fields(LoraConfig, PEFT_REFUSED)
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
@@ -310,6 +326,8 @@ def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict
     annotations = dict(_further(cls))
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name, reason in (refused or {}).items():
+        if name not in fields:
+            continue  # of another version of the library
         field: Any = fields[name]
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         annotations[name] = Annotated[Any, _only(default, reason)]

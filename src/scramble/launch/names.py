@@ -29,7 +29,8 @@ def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[st
 
 def slug(varied: Mapping[str, str]) -> str:
     """The varying overrides as part of a folder's name: ``trainer.beta=0.1`` becomes ``beta0.1``."""
-    parts = (
-        f"{key.rpartition('.')[2]}{'-' if not value[:1].isdigit() else ''}{value}" for key, value in varied.items()
-    )
+    parts = []
+    for key, value in varied.items():
+        joint = "" if value[:1].isdigit() and not key[-1:].isdigit() else "-"
+        parts.append(f"{key.rpartition('.')[2]}{joint}{value}")
     return re.sub(r"[^\w.,-]+", "_", "-".join(parts)).strip("_")

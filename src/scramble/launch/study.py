@@ -110,7 +110,7 @@ def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: s
     OmegaConf.set_struct(point, True)
     try:
         for key, value in values.items():
-            OmegaConf.update(point, key, value, force_add=False)
+            OmegaConf.update(point, key, value, force_add=key.startswith(("trainer.", "peft.")))
     except OmegaConfBaseException as error:
         raise LaunchError(f"study.space: the configuration has no key {key}") from error
     arm = f"trial{trial:03d}-seed{cfg.seed}"

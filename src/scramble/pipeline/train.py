@@ -16,7 +16,7 @@ from scramble.records import PreferencePair
 from scramble.storage.files import STAGE_FILE, read_json, write_json
 from scramble.storage.hashing import file_key
 from scramble.training.checkpoint_paths import newest_step
-from scramble.training.fields import OPERATION
+from scramble.training.fields import operation_fields
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ def _has_pairs(folder: Path) -> bool:
 
 def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that affect the trained weights; see :data:`scramble.training.fields.OPERATION` for the others."""
-    return {name: value for name, value in trainer.items() if name not in OPERATION and name != "watch"}
+    free = operation_fields(bool(trainer.get("load_best_model_at_end")))
+    return {name: value for name, value in trainer.items() if name not in free and name != "watch"}
 
 
 def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
@@ -164,14 +165,13 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
 def push(folder: Path, args: Any) -> None:
     """Upload the result of an arm (``trainer.push_to_hub``). Raises StageError if it fails; the result is kept."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     result = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
     api = HfApi(token=args.hub_token)
     try:
         api.create_repo(args.hub_model_id, private=args.hub_private_repo, exist_ok=True)
         api.upload_folder(repo_id=args.hub_model_id, folder_path=result, revision=args.hub_revision)
-    except (OSError, HfHubHTTPError) as error:
+    except Exception as error:  # also of the HTTP library under the hub's client; the result is on disk
         reason = " ".join(str(error).split())[:200]
         raise StageError(
             f"{result} is finished but could not be uploaded to {args.hub_model_id} ({reason}): try again with "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib.util
 import json
 import os
 import sys
@@ -14,11 +13,12 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+from transformers import get_scheduler
 from trl import DPOConfig
 
 from scramble.training.dataloader import default_num_workers
-from scramble.training.fields import OPERATION, REFUSED
-from scramble.training.losses import check_weights, needs_pairs, reads
+from scramble.training.fields import REFUSED, operation_fields, optimizer_fault
+from scramble.training.losses import F_DIVERGENCES, check_weights, needs_pairs, reads
 
 Table = Literal["pairs", "captions", "questions", "rationales"]
 TABLES: tuple[Table, ...] = ("pairs", "captions", "questions", "rationales")
@@ -171,8 +171,39 @@ class PreferenceConfig(DPOConfig):
             raise ValueError(f"trainer.hub_strategy={self.hub_strategy}: the result is uploaded once, at the end")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("trainer.push_to_hub=true needs trainer.hub_model_id=owner/name")
-        if "8bit" in str(_plain(self.optim)) and importlib.util.find_spec("bitsandbytes") is None:
-            raise ValueError(f"trainer.optim={_plain(self.optim)} needs bitsandbytes: pip install bitsandbytes")
+        self._check_numbers()
+        if fault := optimizer_fault(str(_plain(self.optim))):
+            raise ValueError(f"trainer.optim={fault}")
+        self._check_scheduler()
+
+    def _check_numbers(self) -> None:
+        """Raise ValueError for numbers outside their range."""
+        for name in ("per_device_eval_batch_size", "row_tokens", "reference_batch_tokens"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(f"trainer.{name}={number} must be at least 1")
+        if self.ld_alpha is not None and not 0 <= self.ld_alpha <= 1:
+            raise ValueError(f"trainer.ld_alpha={self.ld_alpha} must be from 0 to 1")
+        if self.f_divergence_type not in F_DIVERGENCES:
+            raise ValueError(
+                f"trainer.f_divergence_type={self.f_divergence_type}: choose one of {', '.join(F_DIVERGENCES)}"
+            )
+
+    def _check_scheduler(self) -> None:
+        """Raise ValueError for a schedule whose own options are missing or unknown, by making one for nothing."""
+        kind = _plain(self.lr_scheduler_type)
+        kwargs = self.lr_scheduler_kwargs
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise ValueError(f"trainer.lr_scheduler_kwargs={kwargs} must be a mapping, for example {{num_cycles: 2}}")
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=self.learning_rate)
+        try:
+            get_scheduler(
+                kind, optimizer, num_warmup_steps=1, num_training_steps=10, scheduler_specific_kwargs=dict(kwargs or {})
+            )
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"trainer.lr_scheduler_type={kind} with trainer.lr_scheduler_kwargs={dict(kwargs or {})}: {reason}"
+            ) from error
 
     def _share_batch(self, world: int) -> None:
         """Compute the unset ones of global batch size, micro-batch size and accumulation steps."""
@@ -202,7 +233,7 @@ class PreferenceConfig(DPOConfig):
         A checkpoint is resumed only by a run with the same settings. Defaults are left out, so that a run can resume
         its checkpoints even if a new version of transformers has added fields.
         """
-        return {name: value for name, value in _binding(self).items() if value != defaults()[name]}
+        return {name: value for name, value in _binding(self).items() if value != _plain(default_of(name))}
 
 
 @cache
@@ -212,7 +243,8 @@ def defaults() -> dict[str, Any]:
 
 
 def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
-    names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in OPERATION]
+    free = operation_fields(args is not None and args.load_best_model_at_end)
+    names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
     # It follows from the batch sizes and the number of processes, which may differ when a run resumes.
     names.remove("gradient_accumulation_steps")
     values = {name: default_of(name) if args is None else getattr(args, name) for name in names}

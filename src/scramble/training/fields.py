@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 # Fields that define the training loss; each file in configs/objective sets them together.
 LOSS_FIELDS = (
     "loss_type",
@@ -41,8 +43,6 @@ OPERATION = frozenset(
         "eval_delay",
         "eval_on_start",
         "per_device_eval_batch_size",
-        "metric_for_best_model",
-        "greater_is_better",
         "log_entropy",
         "peak_tflops",
         "dataloader_num_workers",
@@ -72,6 +72,42 @@ OPERATION = frozenset(
         "ddp_static_graph",
     }
 )
+
+# With ``load_best_model_at_end`` these decide which checkpoint is the result.
+CHOICE_OF_RESULT = frozenset(
+    {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
+)
+
+
+def operation_fields(load_best_model_at_end: bool) -> frozenset[str]:
+    """:data:`OPERATION`, without the fields that decide the result of this run."""
+    return OPERATION - CHOICE_OF_RESULT if load_best_model_at_end else OPERATION
+
+
+# Fields of PEFT that are refused, with the reason. Their default is accepted.
+PEFT_REFUSED = {
+    "peft_type": "only LoRA adapters are trained",
+    "auto_mapping": "the adapter is made for this model",
+    "inference_mode": "the adapter is trained",
+    "base_model_name_or_path": "model.path names the base",
+    "revision": "model.revision names the base's revision",
+    "bias": "biases of the base, in the vision tower too, would be trained; use peft=null to train all weights",
+    "lora_bias": "such an adapter cannot be merged into its base",
+    "trainable_token_indices": "the output head may share the embedding; use peft.modules_to_save=[lm_head]",
+    "layers_to_transform": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
+    "layers_pattern": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
+    "layer_replication": "the trie engine runs the layers of the base",
+    "runtime_config": "use trainer.activation_offloading to save memory",
+    "loftq_config": "it changes the weights of the base, and the adapter would not fit the released model",
+    "eva_config": "PEFT's data-driven initialisation is not run",
+    "corda_config": "PEFT's data-driven initialisation is not run",
+    "lora_ga_config": "PEFT's data-driven initialisation is not run",
+    "kasa_config": "it changes the weights of the base, and the adapter would not fit the released model",
+    "alora_invocation_tokens": "tries hold no invocation tokens, so nothing would be trained",
+    "use_qalora": "it needs GPTQ weights, which are not loaded",
+    "megatron_config": "models are not parallelised by Megatron",
+    "arrow_config": "adapters are not routed",
+}
 
 # Fields of transformers and TRL that this trainer does not support, with the reason and the alternative. Their default
 # values are accepted.
@@ -183,3 +219,34 @@ RENAMED = {
     "adam_betas": "trainer.adam_beta1 and trainer.adam_beta2",
     "device": "trainer.use_cpu",
 }
+
+# What an optimizer of transformers needs installed: the first pattern that its name contains.
+OPTIMIZER_PACKAGES = {
+    "galore": "galore_torch",
+    "apollo": "apollo_torch",
+    "adalomo": "lomo_optim",
+    "lomo": "lomo_optim",
+    "grokadamw": "grokadamw",
+    "schedule_free": "schedulefree",
+    "stable_adamw": "optimi",
+    "torch_xla": "torch_xla",
+    "torch_npu": "torch_npu",
+    "apex": "apex",
+    "anyprecision": "torchdistx",
+    "adamw_torch_4bit": "torchao",
+    "adamw_torch_8bit": "torchao",
+    "8bit": "bitsandbytes",
+    "paged": "bitsandbytes",
+    "lion": "bitsandbytes",
+    "ademamix": "bitsandbytes",
+    "rmsprop_bnb": "bitsandbytes",
+    "adamw_bnb": "bitsandbytes",
+}
+
+
+def optimizer_fault(name: str) -> str | None:
+    """Why an optimizer cannot be used here; None if its package is installed."""
+    package = next((package for pattern, package in OPTIMIZER_PACKAGES.items() if pattern in name), None)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return None
+    return f"{name} needs a package that is not installed: pip install {package.replace('_', '-')}"

@@ -345,9 +345,21 @@ class PreferenceTrainer(Trainer):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+        self._check_metric(metrics)
         if metrics:
             self.log(dict(metrics))
         return metrics
+
+    def _check_metric(self, metrics: Mapping[str, float]) -> None:
+        """Raise ValueError, at the first evaluation, if the metric that chooses the result does not exist."""
+        name = self.args.metric_for_best_model
+        if not (self.args.load_best_model_at_end or self.args.save_strategy == "best") or name is None:
+            return
+        if name not in metrics and f"eval_{name}" not in metrics:
+            existing = ", ".join(sorted(metrics)) or "none: there are no held-out pairs"
+            raise ValueError(
+                f"trainer.metric_for_best_model={name}: evaluations have no such number; there are {existing}"
+            )
 
     def _evaluate_pairs(self) -> dict[str, float]:
         """Loss and metrics of the held-out pairs, averaged over examples and processes.
