@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,11 @@ class Terminal(logging.Handler):
                 print(self.format(record), file=sys.stdout, flush=True)
             else:
                 print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            # The reader (head, less) has ended. The work goes on; log.txt has the messages.
+            stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         except Exception:
             self.handleError(record)
 

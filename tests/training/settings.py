@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,14 @@ LORA = {"r": 4, "lora_alpha": 8}
 
 
 class Stop(TrainerCallback):
-    """Asks the run to stop after a step, as a signal would."""
+    """Ends the run after a step, with a checkpoint."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step + 1 == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
 
 
 def config(objective: str = "dpo", **fields: Any) -> PreferenceConfig:

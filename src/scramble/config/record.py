@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RECORD_FILE = "run.json"
+ARM_KEYS = {"run.arm", "objective", "objective.name", "seed", "experiment", "adapter"}  # any of them names the arm
 DATA = ("data", "pairs", "data_seed")
 # Keys that identify the model. The other keys say how it is loaded, which may differ between stages.
 MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
@@ -35,6 +36,12 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
         from omegaconf import OmegaConf
 
         cfg.benchmark = {"heldout_pairs": OmegaConf.load(CONFIGS / "benchmark" / "heldout_pairs.yaml")}
+    names_arm = {override.partition("=")[0].lstrip("+~") for override in overrides} & ARM_KEYS
+    if root in ("share", "export") and not names_arm and cfg.get("what") != "data":
+        from scramble.pipeline import BASE, choose_arm
+
+        if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # with several arms it asks for the one that is meant
+            cfg.run.arm = arm
     return line
 
 

@@ -134,6 +134,8 @@ def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
     values belong together in ways that transformers alone knows, because it takes seconds to load."""
     if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
         return
+    if check(trainer, Trainer, "trainer") or (peft is not None and check(peft, Peft, "peft")):
+        return  # reported already
     from scramble.training.config import PreferenceConfig
 
     fields = {name: value for name, value in trainer.items() if name != "watch"}
@@ -646,6 +648,8 @@ def key_hint(name: str, keys: Iterable[str]) -> str:
     """Suggest existing keys for an unknown one: keys with the same last part first, then similar ones."""
     keys = list(keys)
     group, _, leaf = name.rpartition(".")
+    if name in ("experiment", "debug"):
+        return f"write +{name}=..."
     if group == "wandb" or name == "wandb":
         return "use trainer.report_to=[wandb] with the environment variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY"
     if name.endswith(".options.shard"):

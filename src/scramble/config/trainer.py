@@ -87,7 +87,11 @@ Positive = Annotated[float, above(0)]
 Fraction = Annotated[float, between(0, 1, with_most=False)]
 NotNegative = Annotated[float, at_least(0)]
 Steps = Annotated[
-    float, Bound(lambda value: value > 0 and (value < 1 or value == int(value)), "must be a whole number")
+    float,
+    Bound(
+        lambda value: value > 0 and (value < 1 or value == int(value)),
+        "must be a whole number above 0, or a share of the run below 1",
+    ),
 ]
 WholeRun = Annotated[int, Bound(lambda value: value == -1 or value > 0, "must be above 0, or -1 for num_train_epochs")]
 Strategy = Literal["no", "steps", "epoch"]
@@ -281,7 +285,13 @@ class Peft(Section):
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
         """Common short names, with PEFT's names."""
-        return {"alpha": "peft.lora_alpha", "dropout": "peft.lora_dropout", "targets": "peft.target_modules"}
+        return {
+            "alpha": "peft.lora_alpha",
+            "dropout": "peft.lora_dropout",
+            "targets": "peft.target_modules",
+            "lora_r": "peft.r",
+            "lora_target_modules": "peft.target_modules",
+        }
 
     def faults(self, at: str) -> Iterator[str]:
         """A string must be a valid regular expression, which PEFT matches with module names."""

@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -141,7 +142,10 @@ class PreferenceConfig(DPOConfig):
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
-        super().__post_init__()
+        with warnings.catch_warnings():
+            # transformers 5 renames the field; TRL's name stays until TRL renames it.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+            super().__post_init__()
         if self.activation_offloading and self.device.type == "cpu":
             raise ValueError("trainer.activation_offloading=true moves activations from a GPU, and there is none here")
         self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers

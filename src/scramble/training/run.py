@@ -245,9 +245,10 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
     if args.max_steps <= 0:
         args.max_steps = num_steps(num_examples, batch, args.num_train_epochs, args.group_by_image)
         if args.process_index == 0 and args.max_steps < FEW_STEPS:
+            first = ", the first at learning rate 0 (trainer.warmup_ratio)" if args.warmup_steps else ""
             log.warning(
-                f"only {args.max_steps} steps for {num_examples} examples: set trainer.num_train_epochs or "
-                "trainer.max_steps to train longer"
+                f"only {args.max_steps} step{'s' * (args.max_steps > 1)} for {num_examples} examples{first}, so the "
+                "model hardly changes: set trainer.num_train_epochs or trainer.max_steps to train longer"
             )
     for kind in ("logging", "save", "eval"):
         if getattr(args, f"{kind}_strategy") == "epoch":
