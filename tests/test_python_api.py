@@ -232,7 +232,7 @@ def test_images_of_every_mode_are_scored(vlm: VLM, mode: str) -> None:
         ("nowhere.jpg", ["yes"], RecordError, "image nowhere.jpg: No such file"),
         (3, ["yes"], ValueError, "image must be a PIL image or a path, not int"),
         (None, ["yes", " "], ValueError, r"answers\[1\]=' ' is empty"),
-        (None, "yes", ValueError, "answers='yes' is a single text"),
+        (None, "yes", ValueError, "answers='yes' is a single string"),
         (None, ["<|im_end|>"], ModelError, "control token"),
         (None, ["yes " * 5000], EvaluationError, r"tokens, but the model has \d+ positions"),
     ],

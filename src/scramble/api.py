@@ -24,7 +24,7 @@ __all__ = ["evaluate", "make_pairs", "score"]
 ImageLike: TypeAlias = "Image.Image | str | Path"
 """A PIL image, or the path of an image file."""
 Rows = Iterable[Mapping[str, Any]]
-"""Rows with the keys ``image`` (a PIL image or a path) and ``caption`` (a text or a list of texts)."""
+"""Rows with the keys ``image`` (a PIL image or a path) and ``caption`` (a string or a list of strings)."""
 
 
 def make_pairs(
@@ -42,9 +42,9 @@ def make_pairs(
 
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
-        data: rows with ``image`` (a PIL image or a path) and ``caption`` (a text or a list of texts), a ``datasets``
-            data set with these columns included; the path of a folder with ``captions.jsonl`` or ``captions.csv``, or
-            of such a file; or the name of a source in ``configs/data`` (``coco``, ``world_quickstart``, ...).
+        data: rows with ``image`` (a PIL image or a path) and ``caption`` (a string or a list of strings), also a
+            ``datasets`` data set with these columns; the path of a folder with ``captions.jsonl`` or ``captions.csv``,
+            or of such a file; or the name of a source in ``configs/data`` (``coco``, ``world_quickstart``, ...).
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline.
         seed: of the splits and of the choice of negatives.
         data_settings: changes to the file in ``configs/data``; of rows and folders these are those of
@@ -108,7 +108,7 @@ def score(
         Natural logarithms (nats), one per answer, in order.
 
     Raises:
-        ValueError: an answer is empty, or ``answers`` is a single text.
+        ValueError: an answer is empty, or ``answers`` is a single string.
         RecordError: the image cannot be read.
         EvaluationError: more tokens than the model has positions.
         ModelError: a text holds a control token of the model.
@@ -126,7 +126,7 @@ def score(
     from scramble.trie.score import score as score_tries
 
     if isinstance(answers, str):
-        raise ValueError(f"answers={answers!r} is a single text: give a list of texts")
+        raise ValueError(f"answers={answers!r} is a single string: pass a list of strings")
     for number, answer in enumerate(answers):
         if not answer.strip():
             raise ValueError(f"answers[{number}]={answer!r} is empty: there is nothing to score")
@@ -159,8 +159,8 @@ def evaluate(
         out: folder of the results. ``<run>/<arm>`` makes a run whose arms can be compared.
         protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
             ``default`` takes each benchmark's own.
-        limit: at most this many items per benchmark, whole groups.
-        batch_tokens: positions in one forward pass; None chooses by device.
+        limit: at most this many items per benchmark, groups are kept complete.
+        batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
 
     Returns:
         Benchmark -> score -> ``value``, ``standard_error``, ``low`` and ``high`` (95 %), all in percent, ``n`` and

@@ -1,4 +1,4 @@
-"""Converts any Pillow image to upright 8-bit RGB, for training, evaluation, engines, audit and pages alike.
+"""Converts any Pillow image to upright 8-bit RGB, for training, evaluation, engines, audit and pages.
 
 Transparency is composited onto white, as Idefics3's and SmolVLM's processors do (``convert_to_rgb`` in transformers).
 Pillow's own conversion drops alpha, so that a black drawing on a transparent background becomes black on black.

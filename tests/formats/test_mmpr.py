@@ -65,7 +65,7 @@ def test_a_meta_json_with_every_field_is_read_and_written_back_the_same(tmp_path
         ('{"a": {"root": "r", "annotation": "x", "length": -1}}', "length is -1"),
         ('{"a": {"root": "r", "annotation": "x", "data_augment": 1}}', "data_augment is 1"),
         ('{"a": {"root": "r", "annotation": "x", "max_dynamic_patch": 0}}', "max_dynamic_patch is 0"),
-        ('{"a": {"root": "r", "annotation": "x"}, "a": {}}', "'a' stands twice"),
+        ('{"a": {"root": "r", "annotation": "x"}, "a": {}}', "the set 'a' is defined twice"),
     ],
 )
 def test_what_is_no_meta_json_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -132,8 +132,8 @@ def test_rows_with_one_image_several_or_none(row: dict[str, Any], images: list[s
     [
         ({"chosen": ""}, "empty chosen"),
         ({"rejected": " \n"}, "empty rejected"),
-        ({"rejected": None}, "rejected is not text"),
-        ({"question": 3}, "question is not text"),
+        ({"rejected": None}, "rejected is not a string"),
+        ({"question": 3}, "question is not a string"),
         ({"question": "<image> What?"}, "1 image placeholders for 0 images"),
         ({"question": "<image><image> What?", "image": "a.png"}, "2 image placeholders for 1 images"),
         ({"video": "a.mp4"}, "video"),

@@ -232,8 +232,8 @@ def test_an_import_takes_no_other_image_of_the_same_name(tmp_path: Path) -> None
 # ----------------------------------------------------------------------------------------------------------- bad rows
 
 BAD: dict[str, Any] = {
-    "rejected is not text": {"prompt": "p", "chosen": "c", "rejected": None},
-    "chosen is not text": {"prompt": "p", "chosen": 3, "rejected": "r"},
+    "rejected is not a string": {"prompt": "p", "chosen": "c", "rejected": None},
+    "chosen is not a string": {"prompt": "p", "chosen": 3, "rejected": "r"},
     "empty chosen": {"prompt": "p", "chosen": " \n", "rejected": "r"},
     "chosen and rejected are the same text": {"prompt": "p", "chosen": "c", "rejected": " c\u2003"},
     "rejected ends with a turn by user, not by the assistant": {
@@ -245,7 +245,11 @@ BAD: dict[str, Any] = {
         "chosen": [user("p"), said("c")],
         "rejected": [user("q"), said("r")],
     },
-    "chosen contains half a character (a lone surrogate)": {"prompt": "p", "chosen": "\ud83d", "rejected": "r"},
+    "chosen contains a lone surrogate, which is not valid Unicode": {
+        "prompt": "p",
+        "chosen": "\ud83d",
+        "rejected": "r",
+    },
     "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3.5},
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
@@ -263,7 +267,7 @@ def test_all_bad_rows_are_listed_with_number_and_reason(tmp_path: Path) -> None:
     assert listed[: len(BAD)] == list(enumerate(BAD, 4))
     torn = listed[len(BAD) :]
     assert [row for row, _ in torn] == [15, 17] and all(reason.startswith("not JSON") for _, reason in torn)
-    with pytest.raises(FormatError, match=r"x\.jsonl, row 4: rejected is not text"):
+    with pytest.raises(FormatError, match=r"x\.jsonl, row 4: rejected is not a string"):
         list(read_pairs(path))
 
 
@@ -336,7 +340,7 @@ def test_conversations_that_a_table_holds_as_text_are_conversations(tmp_path: Pa
     (pair,) = read_pairs(tmp_path / "x.csv")
     assert (pair.prompt, pair.chosen, pair.rejected) == ("What's \u201cthis\u201d?", "A dog.", "A cat.")
     (tmp_path / "x.jsonl").write_text(json.dumps({"chosen": "[{'role': 'assistant', oops}]", "rejected": "b"}) + "\n")
-    with pytest.raises(FormatError, match="row 1: a conversation written as text cannot be parsed"):
+    with pytest.raises(FormatError, match="row 1: a conversation stored as a string cannot be parsed"):
         list(read_pairs(tmp_path / "x.jsonl"))
 
 

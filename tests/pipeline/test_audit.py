@@ -63,12 +63,14 @@ def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.
     assert audit("x.jsonl", "out")["pairs"] == 25
     listed = [json.loads(line) for line in (here / "out" / "rejected_rows.jsonl").read_text().splitlines()]
     assert [(row["row"], row["reason"]) for row in listed] == [
-        (26, "rejected is not text"),
-        (27, "rejected is not text"),
+        (26, "rejected is not a string"),
+        (27, "rejected is not a string"),
         (28, "chosen and rejected are the same text"),
     ]
     message = capsys.readouterr().out
-    assert "3 of 28 rows cannot be used and are skipped (2 x rejected is not text, 1 x chosen and rejected" in message
+    assert (
+        "3 of 28 rows cannot be used and are skipped (2 x rejected is not a string, 1 x chosen and rejected" in message
+    )
     (here / "x.jsonl").write_text(lines(12))
     audit("x.jsonl", "out")
     assert not (here / "out" / "rejected_rows.jsonl").exists()

@@ -183,7 +183,7 @@ def test_mmpr_trains_with_images_text_alone_and_several_images(pictures: Path, s
     assert Counter(reasons) == {"missing image": 1, "empty chosen": 1}
     assert "2 rows could not be used" in done.stdout and "model.max_tiles applies to all sets" in done.stdout
     summary = json.loads((run / "train" / "mpo-seed0" / "stage.json").read_text())["summary"]
-    assert summary["steps"] == 4 and summary["examples"] == 12 and summary["refused"] == 0
+    assert summary["steps"] == 4 and summary["examples"] == 12 and summary["rejected_rows"] == 0
     rows = list(read_jsonl(run / "train" / "mpo-seed0" / "metrics.jsonl"))
     assert all(row["loss"] == row["loss"] for row in rows if "loss" in row)  # no NaN
 

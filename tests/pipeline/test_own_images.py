@@ -116,11 +116,12 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     kind, count = next(iter(train["not_refined"].items()))
     assert f"not refined: {kind} ({count})" in done.stdout
     assert (
-        "data, test: no images; raise data.test_fraction for more" in done.stdout and "fewer than 30" not in done.stdout
+        "data, test: no images; raise data.test_fraction for more" in done.stdout
+        and "comparing models" not in done.stdout
     )
     few = script("generate", *own(small, tmp_path / "few", "pairs.refine={}", "data.test_fraction=0.4")).stdout
     assert "data, test: 1 images, " in few
-    assert "data, test: fewer than 30 pairs are too few to compare models: raise data.test_fraction" in few
+    assert " pairs; comparing models needs at least 30: raise data.test_fraction" in few
     none = ("data.val_fraction=0", "data.test_fraction=1")
     done = script("generate", *own(small, tmp_path / "empty", *none), status=1)
     assert "the training split has no images; set data.val_fraction=0 data.test_fraction=0" in done.stderr

@@ -107,7 +107,7 @@ def test_an_export_with_names_of_other_systems_is_read(tmp_path: Path) -> None:
         ("https://example.org/a.jpg", "image is a URL, not a path .download the images first."),
         ("file:///home/me/a.jpg", "image is a URL"),
         ("data:image/png;base64,AAAA", "image is a URL"),
-        ("A" * 5000, "image is a text too long for a path"),
+        ("A" * 5000, "image is a string too long for a path"),
     ],
 )
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "mmpr"])  # its message differs

@@ -98,7 +98,7 @@ def test_each_bad_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     expected = {
         2: "row without caption",
         3: "empty caption",
-        4: "caption is int, not text",
+        4: "caption is int, not a string",
         5: "row without image",
         6: "duplicate id",
         7: "unreadable image",
@@ -136,7 +136,7 @@ def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) 
     with pytest.raises(SourceError, match=r"no column image; it has file_name, caption"):
         list(read("image_folder", tmp_path))
     (tmp_path / "captions.csv").write_text("image,caption\n")
-    with pytest.raises(SourceError, match=r"found captions.jsonl and captions.csv"):
+    with pytest.raises(SourceError, match=r"but contains captions.jsonl and captions.csv"):
         list(read("image_folder", tmp_path))
     with pytest.raises(SourceError, match="no source called cocoa"):
         list(read("cocoa", tmp_path))
@@ -295,12 +295,12 @@ def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
     assert [(r.image_id, r.captions) for r in records] == [("0", ("A dog.",)), ("1", ("A cat.", "A cow."))]
     assert bad.reasons == {
         "row without id": 1,
-        "id is neither text nor a number": 1,
+        "id is neither a string nor a number": 1,
         "image is int, not a path": 1,
         "image is list, not a path": 1,
         "row without caption": 1,
         "row without image": 1,
-        "caption contains half a character (a lone surrogate)": 1,
+        "caption contains a lone surrogate, which is not valid Unicode": 1,
     }
 
 

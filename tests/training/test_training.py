@@ -364,13 +364,13 @@ def test_rows_that_cannot_be_used_are_listed(
         Example("empty", ("i1",), "Describe the image.", "a red", " "),
     ]
     options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2, "max_length": 200}
-    with pytest.raises(DataError, match=r"6 of 12 rows refused, listed in .*rejected_rows\.jsonl"):
+    with pytest.raises(DataError, match=r"6 of 12 rows were rejected, listed in .*rejected_rows\.jsonl"):
         fit(load_vlm(base), (good + bad, images), tmp_path, **options)
     fit(load_vlm(base), (good + bad, images), tmp_path, **options, max_rejected_fraction=0.5)
-    assert "6 of 12 rows refused" in caplog.text
+    assert "6 of 12 rows were rejected" in caplog.text
     validation = ([*good, bad[0]], images)
     fit(load_vlm(base), (good, images), tmp_path / "val", **options, eval_data=validation, max_rejected_fraction=0.5)
-    assert f"1 of 7 rows refused, listed in {tmp_path / 'val' / 'rejected_rows_val.jsonl'}" in caplog.text
+    assert f"1 of 7 rows were rejected, listed in {tmp_path / 'val' / 'rejected_rows_val.jsonl'}" in caplog.text
     assert [row["id"] for row in read_jsonl(tmp_path / "val" / "rejected_rows_val.jsonl")] == ["long"]
     refused = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "rejected_rows.jsonl")}
     assert list(refused) == ["long", "lost", "same", "good0", "placeholder", "empty"]
@@ -395,7 +395,7 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     examples = [Example(f"good{n}", ("i1",), "Describe the image.", f"a red {n}", f"a blue {n}") for n in range(4)]
     examples.append(Example("special", ("i1",), "Describe the image.", "a red", answer))
     fit(vlm, (examples, ImageTable(data)), tmp_path / "out", peft=LORA, max_steps=1, global_batch_size=2)
-    assert "1 of 5 rows refused" in caplog.text
+    assert "1 of 5 rows were rejected" in caplog.text
     [row] = read_jsonl(tmp_path / "out" / "rejected_rows.jsonl")
     assert row["id"] == "special" and reason in row["reason"]
 

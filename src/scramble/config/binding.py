@@ -1,4 +1,4 @@
-"""Checks plain values against the annotations of dataclasses and reports all faults, not only the first.
+"""Checks plain values against the annotations of dataclasses and reports all errors, not only the first.
 
 A settings class is a frozen dataclass that derives from :class:`Section`. Its annotations define the allowed values:
 ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list``, ``tuple``, ``dict``, another settings class,
@@ -20,7 +20,7 @@ MISSING = "???"
 
 
 class ConfigError(ValueError):
-    """An invalid configuration. ``faults`` contains one clause per fault; the message joins them."""
+    """An invalid configuration. ``faults`` is the list of error messages, which are joined to one."""
 
     def __init__(self, faults: str | Iterable[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)
@@ -75,13 +75,13 @@ class Section:
     name_in_config: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        clauses = [
-            clause
+        messages = [
+            message
             for name, kind in hints(type(self)).items()
-            for clause in check(getattr(self, name), kind, join(self.name_in_config, name))
+            for message in check(getattr(self, name), kind, join(self.name_in_config, name))
         ]
-        if clauses := clauses or list(self.faults(self.name_in_config)):
-            raise ConfigError(clauses)
+        if messages := messages or list(self.faults(self.name_in_config)):
+            raise ConfigError(messages)
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
@@ -94,7 +94,7 @@ class Section:
         return {}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Faults of the combination of individually valid values; ``at`` is the key of the section."""
+        """Error messages for values that are valid individually but not together; ``at`` is the key of the section."""
         return iter(())
 
 
@@ -143,9 +143,9 @@ def hint(name: str, valid: Iterable[str]) -> str:
 
 
 def check(value: Any, kind: Any, at: str) -> list[str]:
-    """One clause for each fault of a value with respect to an annotation; ``at`` is the key of the value.
+    """Error messages for a value that does not match its annotation (an empty list if it matches). ``at`` is its key.
 
-    A missing required value (``???``) is not a fault here: which values are needed depends on the script.
+    A missing required value (``???``) is not an error here: which values are needed depends on the script.
     """
     if isinstance(value, str) and value == MISSING:
         return []
@@ -169,12 +169,12 @@ def _check_annotated(value: Any, kind: Any, marks: tuple[Any, ...], at: str) -> 
     for mark in marks:
         if isinstance(mark, Variants):
             return _check_variant(value, mark, at)
-    clauses = check(value, kind, at)
-    if not clauses and value is not None:
-        clauses = [
+    messages = check(value, kind, at)
+    if not messages and value is not None:
+        messages = [
             f"{at}={show(value)} {mark.allowed}" for mark in marks if isinstance(mark, Bound) and not mark.holds(value)
         ]
-    return clauses
+    return messages
 
 
 def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
@@ -183,9 +183,9 @@ def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
     results = [check(value, kind, at) for kind in kinds if kind is not NoneType]
     if not all(results):
         return []
-    # Report the faults of the alternative that matches best, which is the one with the fault at the deepest key: a list
+    # Report the errors of the alternative that matches best, which is the one with an error at the deepest key: a list
     # with a wrong element was meant to be a list.
-    deepest = max(results, key=lambda clauses: max(clause.count(".") for clause in clauses))
+    deepest = max(results, key=lambda messages: max(message.count(".") for message in messages))
     concerns_value = len(deepest) == 1 and deepest[0].startswith(f"{at}=") and "did you mean" not in deepest[0]
     nullable = ", or null" if NoneType in kinds and concerns_value else ""
     return [*deepest[:-1], deepest[-1] + nullable]
@@ -202,17 +202,17 @@ def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -
         if not isinstance(value, Mapping):
             return [f"{at}={show(value)} must be a mapping ({at}={{name: value}})"]
         return [
-            clause
+            message
             for key, item in value.items()
-            for clause in (*check(key, args[0], at), *check(item, args[1], join(at, key)))
+            for message in (*check(key, args[0], at), *check(item, args[1], join(at, key)))
         ]
     if not isinstance(value, list | tuple):
         return [f"{at}={show(value)} must be a list ({at}=[{show(value)}])"]
     if origin is tuple:
         if len(value) != len(args):
             return [f"{at}={show(value)} must be a list of {len(args)} values"]
-        return [clause for item, kind in zip(value, args, strict=True) for clause in check(item, kind, at)]
-    return [clause for item in value for clause in check(item, args[0], at)]
+        return [message for item, kind in zip(value, args, strict=True) for message in check(item, kind, at)]
+    return [message for item in value for message in check(item, args[0], at)]
 
 
 def _check_plain(value: Any, kind: type, at: str) -> list[str]:
@@ -246,7 +246,7 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
     if any(name not in fields for name in value):
         fields = {**cls.further(), **fields}
     instead = cls.renamed()
-    clauses = [
+    messages = [
         f"{join(at, name)}: there is no such key; "
         + (f"use {instead[name]}" if name in instead else _key_hint(str(name), fields, at, extra_keys))
         for name in value
@@ -254,22 +254,22 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
     ]
     for name, kind in fields.items():
         if name in value:
-            clauses += check(value[name], kind, join(at, name))
+            messages += check(value[name], kind, join(at, name))
     required = [
         field.name
         for field in dataclasses.fields(cls)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
-    clauses += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
-    return clauses + _joint_faults(value, cls, at, clauses)
+    messages += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
+    return messages + _joint_faults(value, cls, at, messages)
 
 
 def _one_of(at: str, names: Iterable[str]) -> str:
     return " or ".join(join(at, name) for name in names)
 
 
-def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, clauses: list[str]) -> list[str]:
-    """The clauses of :meth:`Section.faults` for checked values. Nested sections remain mappings."""
+def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, messages: list[str]) -> list[str]:
+    """The error messages of :meth:`Section.faults` for checked values. Nested sections remain mappings."""
     section = object.__new__(cls)  # without __post_init__, which would check the values again
     for name in (field.name for field in dataclasses.fields(cls)):
         item = value[name] if name in value else _default(cls, name)
@@ -279,9 +279,9 @@ def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, clauses
     try:
         return list(section.faults(at))
     except (AttributeError, KeyError, TypeError, ValueError):
-        if not clauses:
+        if not messages:
             raise
-        return []  # an invalid value, which clauses already names, made the method fail
+        return []  # an invalid value made the method fail; ``messages`` already names this value
 
 
 def _default(cls: type[Section], name: str) -> Any:

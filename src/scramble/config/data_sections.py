@@ -410,7 +410,7 @@ class CorrectnessOptions(Sampled):
 
 @dataclass(frozen=True)
 class CorrectnessMethod(Negatives):
-    """Correct answers are preferred to wrong answers."""
+    """Correct answers are preferred to incorrect answers."""
 
     engine: Engine = None
     options: CorrectnessOptions | None = None

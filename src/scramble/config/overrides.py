@@ -53,9 +53,9 @@ def _first_lines(error: BaseException) -> str:
 
 
 def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> list[str]:
-    """One clause for each invalid argument: it does not parse, or it names a choice or a key that does not exist.
+    """Error messages for arguments that do not parse, or that name a choice or a key that does not exist.
 
-    Faults of the remaining configuration are added, so that all faults are reported in one message.
+    The errors of the remaining configuration are added, so that all errors are reported in one message.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -63,17 +63,17 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
     from omegaconf.errors import OmegaConfBaseException
 
     is_sweep = bool({"-m", "--multirun"} & set(arguments))
-    clauses, usable = [], []
+    messages, usable = [], []
     for argument in arguments:
         if argument.startswith("-") or argument in _option_values(arguments):
             continue
-        clause, choices = _parsed(argument, is_sweep)
-        if clause is None:
-            clause = _unknown_choice(argument)
-        if clause is None:
+        message, choices = _parsed(argument, is_sweep)
+        if message is None:
+            message = _unknown_choice(argument)
+        if message is None:
             usable.append(choices[0])
         else:
-            clauses.append(clause)
+            messages.append(message)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         accepted: list[str] = []
@@ -83,12 +83,12 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
                 compose(root, [*accepted, text])
                 accepted.append(text)
             except (HydraException, OmegaConfBaseException) as error:
-                clauses.append(_refused(text, error, compose(root, accepted), root, sections))
+                messages.append(_refused(text, error, compose(root, accepted), root, sections))
         try:
             cfg = compose(root, accepted)
         except (HydraException, OmegaConfBaseException) as error:
-            return [*clauses, _first_lines(error)]
-        return [*clauses, *check_root(cfg, root, ())]
+            return [*messages, _first_lines(error)]
+        return [*messages, *check_root(cfg, root, ())]
 
 
 def _option_values(arguments: Sequence[str]) -> set[str]:
@@ -115,7 +115,7 @@ def _option_values(arguments: Sequence[str]) -> set[str]:
 
 
 def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
-    """A clause if an argument's syntax is invalid, else None; and the overrides of all sweep points."""
+    """An error message if an argument's syntax is invalid, else None; and the overrides of all sweep points."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -141,7 +141,7 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
 
 
 def _is_structure(key: str, value: str) -> bool:
-    """Whether an invalid value was probably meant to be a list or mapping, and not a path that looks like one."""
+    """Whether an invalid value was probably meant as a list or mapping, and not as a path that looks similar."""
     if not value.startswith(("[", "{")) or "/" in value.partition("]" if value[0] == "[" else "}")[2]:
         return False
     leaf = key.lstrip("+~").rpartition(".")[2]

@@ -191,7 +191,7 @@ def _set_keys(overrides: Sequence[str], section: str, root: str) -> list[str]:
 
 
 def names_model(overrides: Sequence[str]) -> bool:
-    """Whether the command line selects a model. Loading options (``model.device=cpu``) do not."""
+    """Whether the command line selects a model. Loading options (``model.device=cpu``) do not select one."""
     keys = {override.partition("=")[0].lstrip("+~") for override in overrides}
     return not keys.isdisjoint({"model", *(f"model.{key}" for key in MODEL_KEYS)})
 

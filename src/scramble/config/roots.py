@@ -1,7 +1,7 @@
 """Typed configuration: one dataclass per section defines the names, types and ranges of all settings.
 
 The YAML files in ``configs/`` contain the values and describe the settings. :func:`validate` checks a composed
-configuration against the dataclasses before any work starts and reports all faults in one message.
+configuration against the dataclasses before any work starts and reports all errors in one message.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Train(Root):
         pairs = set(trainer["loss_type"]) != {"sft"}
         if pairs and not trainer["precompute_ref_log_probs"] and (model["adapter"] or peft is None):
             yield (
-                "trainer.precompute_ref_log_probs=false must be true: otherwise the reference is computed with the "
-                "adapter disabled, which is the starting model only for a new adapter (peft.r)"
+                "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
+                "other adapter does not restore the starting model: set it to true"
             )
         if peft is not None and model["adapter"]:
             yield f"peft must be null to continue training model.adapter={model['adapter']}; or merge it first"
@@ -151,7 +151,7 @@ def _starts_elsewhere(root: Root) -> bool:
 
 
 def _key_faults(value: Any, at: str) -> Iterator[str]:
-    """Faults for engines in a section whose API key's environment variable is not set."""
+    """Error messages for engines in a section whose API key's environment variable is not set."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
             yield f"{join(at, name)}={item}: the environment variable {item} is not set"
@@ -159,7 +159,7 @@ def _key_faults(value: Any, at: str) -> Iterator[str]:
 
 
 def _data_faults(root: Root) -> Iterator[str]:
-    """Faults for requirements of a data set, not generated yet, that this machine does not meet."""
+    """Error messages if a data set must be generated and this machine does not meet its requirements."""
     run, pairs = dict(root.run), dict(root.pairs)  # type: ignore[call-overload]
     if (Path(run["data"]) / "stage.json").is_file() or _starts_elsewhere(root):
         return
@@ -175,7 +175,10 @@ def _data_faults(root: Root) -> Iterator[str]:
 
 
 def _wandb_key(report_to: str | Sequence[str]) -> Iterator[str]:
-    """A fault if Weights & Biases has no API key: wandb would ask for it or fail only after the data is prepared."""
+    """An error message if Weights & Biases has no API key.
+
+    wandb itself would ask for the key, or fail only after the data is prepared.
+    """
     named = [report_to] if isinstance(report_to, str) else report_to
     if "wandb" not in named or os.environ.get("WANDB_API_KEY"):
         return
@@ -303,17 +306,17 @@ def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
         return
     fields = {key: kind for key, kind in hints(Protocol).items() if key != "name"}
     rest = {key: value for key, value in values.items() if key != "name"}
-    clauses = [
-        clause
+    messages = [
+        message
         for key, value in rest.items()
-        for clause in (
+        for message in (
             check(value, fields[key], f"protocol.{key}")
             if key in fields
             else [f"protocol.{key}: there is no such key; {_full_hint(key, fields, 'protocol')}"]
         )
     ]
-    yield from clauses
-    if not clauses:
+    yield from messages
+    if not messages:
         try:
             named_protocol("standard" if name == "default" else str(name), **rest)
         except EvaluationError as error:
@@ -321,7 +324,7 @@ def _protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
-    """Faults for arms that a run has not trained."""
+    """Error messages for arms that a run has not trained."""
     trained = [path.parent.name for path in run.glob("train/*/stage.json")]
     names = [] if arms == "all" else [arms] if isinstance(arms, str) else arms
     for arm in names:
@@ -343,7 +346,7 @@ def methods(runs: Iterable[Path]) -> set[str]:
 
 
 def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[str]:
-    """Faults for baselines that are not methods of the run. ``base`` and ``sft``, the defaults, are always accepted."""
+    """Error messages for baselines that are not methods of the run. The defaults ``base`` and ``sft`` are accepted."""
     valid = {"base", "sft", *valid}
     for name in baselines:
         if name not in valid and name.rpartition(": ")[2] not in valid:
@@ -351,7 +354,7 @@ def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[
 
 
 def no_run(folder: Path) -> str:
-    """The message for a run folder that does not exist, with the most similar names of runs that do."""
+    """The message for a run folder that does not exist, with the most similar names of existing runs."""
     others = [path.name for path in folder.parent.glob("*") if (path / "data").is_dir() or (path / "train").is_dir()]
     close = near(folder.name, others)
     listed = (
@@ -476,11 +479,11 @@ class Search(Section):
                 yield f"{setting}: write a list, or low and high (and log, int)"
                 continue
             low, high = choice["low"], choice["high"]
-            clauses = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
-            yield from clauses
-            if not clauses and not low <= high:
+            messages = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
+            yield from messages
+            if not messages and not low <= high:
                 yield f"{setting}: low must not be above high"
-            if not clauses and choice.get("log") and low <= 0:
+            if not messages and choice.get("log") and low <= 0:
                 yield f"{setting}: low must be above 0 on a logarithmic scale"
 
 
@@ -507,7 +510,7 @@ class Study(Train):
             values = choice if isinstance(choice, list) else [choice["low"], choice["high"]]
             if isinstance(choice, Mapping) and keys[key] is not None and choice.get("int"):
                 values = [int(value) for value in values]
-            yield from (clause for value in values for clause in check(value, keys[key] or Any, key))
+            yield from (message for value in values for message in check(value, keys[key] or Any, key))
 
 
 @dataclass(frozen=True)
@@ -572,14 +575,14 @@ def validate(cfg: DictConfig, root: str, sections: Sequence[str]) -> None:
         sections: sections that the script reads; their keys must have a value.
 
     Raises:
-        ConfigError: if there are faults; the message lists all of them.
+        ConfigError: if the configuration is invalid; the message lists all errors.
     """
-    if clauses := check_root(cfg, root, sections):
-        raise ConfigError(clauses)
+    if messages := check_root(cfg, root, sections):
+        raise ConfigError(messages)
 
 
 def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:
-    """One clause for each fault of a composed configuration; see :func:`validate`."""
+    """The error messages for a composed configuration; see :func:`validate`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -601,9 +604,9 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
     cls = ROOTS[root]
     unknown = [str(name) for name in values if name not in hints(cls)]
     keys = known_keys(values, cls) if unknown else {}
-    clauses = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in unknown]
-    clauses += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
-    return clauses + ([_no_value(absent)] if absent else [])
+    messages = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in unknown]
+    messages += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
+    return messages + ([_no_value(absent)] if absent else [])
 
 
 def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:

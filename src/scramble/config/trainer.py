@@ -166,7 +166,7 @@ class Trainer(Section):
         from scramble.training.config import PreferenceConfig
 
         fields = _foreign_fields(PreferenceConfig, REFUSED)
-        del fields["peft"]  # a section of its own
+        del fields["peft"]  # a separate section
         return fields
 
     @classmethod

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationError(ValueError):
-    """Data, settings or results that cannot be evaluated. The message names the culprit and how to fix it."""
+    """Data, settings or results that cannot be evaluated. The message names the cause and says how to fix it."""
 
 
 Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
@@ -85,7 +85,7 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question to the model about some images: score ``candidates`` as answers, or generate if there are none.
+    """One question to the model about some images: score ``candidates`` as answers; without candidates, generate.
 
     ``score_end`` says whether the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
     square to which images are resized first (None: they are not resized).
@@ -112,24 +112,24 @@ class Reply:
 
 @runtime_checkable
 class ModelBackend(Protocol):
-    """Answers queries with a model in this process (:class:`scramble.evaluation.backends.local.LocalBackend`) or one
-    behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
+    """Answers queries with a model in this process (:class:`scramble.evaluation.backends.local.LocalBackend`) or a
+    model behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
 
     def check(self, queries: Iterable[Query]) -> None:
-        """Raise EvaluationError, before any work, naming the items whose queries the model cannot be asked."""
+        """Raise EvaluationError before any work if the model cannot process queries; the message names their items."""
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         """Yield the replies to each group of queries, in order. A group shares images, image size and kind of query."""
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Number of groups to process between two writes, estimated from one of them."""
+        """Number of groups to process between two writes, estimated from one group."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
         """Compare batch size 1 with batch size n on a few groups; None if the backend does not control batches."""
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """Check that ids are unique and groups complete. Raises EvaluationError naming the first culprits."""
+    """Check that ids are unique and groups complete. The message of an EvaluationError names the first faulty items."""
     items = tuple(items)
     if not items:
         raise EvaluationError(f"{name}: no items; check the path and the split")
@@ -140,10 +140,10 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
                 f"{name}: item id {item.item_id!r} appears twice; the data is damaged or was concatenated with itself"
             )
         seen.add(item.item_id)
-    if alike := [item.item_id for item in items if _has_equal_sides(item)]:
+    if unusable := [item.item_id for item in items if _has_equal_sides(item)]:
         log.warning(
-            f"{name}: {len(alike)} of {len(items)} items have two equal captions or images (first: {alike[0]!r}): no "
-            "model can get them right; is the data damaged?"
+            f"{name}: {len(unusable)} of {len(items)} items have two equal captions or images (first: "
+            f"{unusable[0]!r}): no model can get them right; is the data damaged?"
         )
     if group_size:
         sizes: dict[str, int] = {}
@@ -158,7 +158,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
 
 
 def _has_equal_sides(item: Item) -> bool:
-    """Whether an item asks to distinguish a caption, or an image, from itself."""
+    """Whether an item has two equal captions or images, so that no model can distinguish them."""
     if isinstance(item.record, Question):
         return False
     captions = {" ".join(caption.split()) for caption in item.record.captions}

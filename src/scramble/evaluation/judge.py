@@ -1,4 +1,6 @@
-"""Grade what rules cannot with a language model behind an engine. Every reply is stored, so that grading resumes.
+"""Grade answers that rules cannot grade, with a language model behind an engine.
+
+Every reply is stored, so that an interrupted grading resumes.
 
 There are three tasks. MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper
 repeats the grading five times and reports the mean with 1.96 standard errors over the repetitions. MathVista's answers
@@ -95,10 +97,10 @@ class Judge:
 
         Free answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
         answer with an unreadable grade becomes ``unparsed``. Answers that need extraction are extracted again. With
-        ``faithfulness`` each response gets ``values["faithfulness"]``, which is 0 if it states nothing.
+        ``faithfulness`` each response gets ``values["faithfulness"]``, which is 0 for a response without statements.
 
         Raises:
-            EvaluationError: a request has no reply, or faithfulness is asked for without generated reasoning.
+            EvaluationError: a request has no reply, or faithfulness is requested without generated reasoning.
             EngineError: the judge cannot be reached.
         """
         by_id = {item.item_id: item for item in items}
@@ -191,7 +193,7 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
 
 
 def read_grade(text: str) -> float | None:
-    """The first number from 0 to 1 in a judge's reply; None if there is none."""
+    """The first number from 0 to 1 in a judge's reply; None if the reply has no such number."""
     match = re.search(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)", text)
     return float(match.group()) if match else None
 

@@ -27,7 +27,7 @@ class QueryEncoder(PromptEncoder):
         ids = self.completion(text)
         scored = len(ids) if score_end else len(ids) - self._end
         if scored < 1:
-            raise EvaluationError(f"the answer {text!r} has no tokens of its own to score")
+            raise EvaluationError(f"the answer {text!r} has no tokens to score besides the end of turn")
         return ids, [k < scored for k in range(len(ids))]
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:

@@ -1,4 +1,4 @@
-"""Evaluation protocols: what is asked, how replies are scored and parsed. Every score is reported with its protocol.
+"""Evaluation protocols: the prompts, and how replies are scored and parsed. Every score is reported with its protocol.
 
 The settings of each protocol are in ``configs/protocol/<name>.yaml``. A protocol turns an item into queries
 (:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies into outcomes.
@@ -131,9 +131,9 @@ def as_dict(value: Protocol) -> dict[str, Any]:
 
 
 def nearest(name: object, names: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
-    """A hint for a message: at most ``most`` of the most similar names, or all names if none is similar."""
+    """A hint for a message: at most ``most`` of the most similar names, or all names if no name is similar."""
     close = difflib.get_close_matches(str(name), sorted(names), n=most, cutoff=0.4)
-    return f"(did you mean {' or '.join(close)}?)" if close else f"(known: {', '.join(sorted(names))})"
+    return f"(did you mean {' or '.join(close)}?)" if close else f"(choose one of {', '.join(sorted(names))})"
 
 
 # -------------------------------------------------------------------------------------------------- item -> queries

@@ -19,7 +19,7 @@ def quick_scores(
     protocol: str = "default",
     batch_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Each score of a benchmark in percent, on its first ``limit`` items (whole groups)."""
+    """Each score of a benchmark in percent, on its first ``limit`` items (groups are kept complete)."""
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
     groups = group_by_images(query for item_queries in queries_of.values() for query in item_queries)

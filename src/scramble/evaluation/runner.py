@@ -1,4 +1,4 @@
-"""Run benchmarks: ask the queries that have no stored reply, store every reply, compute scores.
+"""Run benchmarks: send the queries without a stored reply to the model, store every reply, compute scores.
 
 An interrupted run resumes: replies are written chunk by chunk. The chunks, and therefore the scores, are the same for
 any number of processes.
@@ -37,8 +37,8 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class ModelId:
-    """The scored model. ``key`` is a content key of weights, processor and adapter. Of a model behind an engine
-    (``engine`` is the engine's kind) only the name is known."""
+    """The scored model. ``key`` is a content key of weights, processor and adapter. For a model behind an engine
+    (``engine`` is the engine's kind), only the name is known."""
 
     path: str
     key: str
@@ -118,16 +118,16 @@ def evaluate(
             called only if a reply is missing.
         protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's own.
         model_id: see :func:`identify`; replies are keyed by it.
-        limit: maximum number of items per benchmark, rounded up to whole groups.
-        batch_tokens: positions in one forward pass; None selects it by device. Scores of different values may differ
-            by rounding.
-        judge: grades or extracts what rules cannot; without it free answers are not graded, see
+        limit: maximum number of items per benchmark, rounded up so that groups are complete.
+        batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. The value may
+            change scores by rounding.
+        judge: grades or extracts answers that rules cannot handle; without a judge, free answers are not graded, see
             :mod:`scramble.evaluation.judge`.
         process: rank and number of processes that share the work; ``wait`` is their barrier.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: versions and hardware, recorded in the result.
         progress: called with a benchmark's name, returns its progress callback.
-        score: False only asks and stores the replies of a share of the work, to be scored when all shares are done.
+        score: if False, only generate and store replies; compute scores when all shares of the work are finished.
         replies: folder of the stored replies, with a sub-folder ``<benchmark>/``; by default the results' folder.
 
     Returns:
@@ -185,7 +185,7 @@ def rescore(
 ) -> tuple[Result, list[Outcome]]:
     """Score stored replies without the model: with another parser, normaliser, tie policy or score of the same prompts.
 
-    ``hashes`` are the images' content hashes, if computed already.
+    ``hashes`` are the images' content hashes, if they were already computed.
 
     Raises EvaluationError if a reply is missing (the protocol has other prompts).
     """
@@ -241,7 +241,7 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
 
 def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None:
-    """The self-test of the run that asked the model, if this run only scores again."""
+    """The self-test of the earlier run that called the model, if this run only computes scores from stored replies."""
     path = folder / "result.json"
     earlier = read_json(path) if path.exists() else {}
     return earlier.get("self_test") if earlier.get("model", {}).get("key") == model_id.key else None
@@ -273,7 +273,7 @@ class _LazyBackend:
 
 
 class _Hashes(dict[str, str]):
-    """Hashes of images' bytes, computed when first asked for."""
+    """Hashes of images' bytes, computed on first access."""
 
     def __init__(self, images: Mapping[str, ImageFile]) -> None:
         super().__init__()
@@ -302,7 +302,7 @@ def _answer(
     all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
     keys = [responses.query_key(model_id.key, query, hashes) for query in all_queries]
     key_of = {query.query_id: key for query, key in zip(all_queries, keys, strict=True)}
-    # Several items may ask the same question (POPE's splits share some); it is asked once.
+    # Several items may contain the same question (POPE's splits share some); the model gets each question once.
     unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
     groups = responses.group_by_images(query for query in all_queries if unique[key_of[query.query_id]] is query)
     done = set(responses.read(folder))

@@ -11,7 +11,7 @@ from scramble.storage.files import StoreError
 
 
 class SourceError(ValueError):
-    """Input data that cannot be read. The message names the file and how to fix it."""
+    """Input data that cannot be read. The message names the file and says how to fix it."""
 
 
 class BadRows:

@@ -87,14 +87,14 @@ def clean_caption(value: Any) -> str:
     """The caption with each run of white space (line breaks, tabs) replaced by one space.
 
     Raises:
-        RecordError: the caption is missing, not text, or empty.
+        RecordError: the caption is missing, not a string, or empty.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without caption")
     if not isinstance(value, str):
-        raise RecordError(f"caption is {type(value).__name__}, not text")
+        raise RecordError(f"caption is {type(value).__name__}, not a string")
     if _SURROGATE.search(value):  # half of a surrogate pair, which no encoding can represent
-        raise RecordError("caption contains half a character (a lone surrogate)")
+        raise RecordError("caption contains a lone surrogate, which is not valid Unicode")
     if "\0" in value:  # UTF-16 read as UTF-8, or a damaged file
         raise RecordError("caption contains a null character")
     text = " ".join(value.split())
@@ -104,10 +104,10 @@ def clean_caption(value: Any) -> str:
 
 
 def clean_captions(values: Any) -> list[str]:
-    """The captions of a row's value: one text, a list of texts, or a list that is written as a text.
+    """The captions of a row's value: one string, a list of strings, or a list that is stored as a string.
 
-    Tables without a column type for lists store them as text: ``["A dog.", "A cat."]`` as JSON or as Python prints it.
-    Raises RecordError like :func:`clean_caption`, and for such a text that cannot be parsed as a list.
+    Tables without a column type for lists store them as strings: ``["A dog.", "A cat."]`` as JSON or as Python prints
+    it. Raises RecordError like :func:`clean_caption`, and for such a string that cannot be parsed as a list.
     """
     if isinstance(values, str):
         values = _listed(values)
@@ -132,23 +132,23 @@ def image_name(value: Any) -> str:
     if _ADDRESS.match(value.strip()):
         raise RecordError("image is a URL, not a path (download the images first)")
     if len(value) > _LONGEST_PATH:
-        raise RecordError("image is a text too long for a path (write the images to files first)")
+        raise RecordError("image is a string too long for a path (write the images to files first)")
     return clean_text(value, "image")
 
 
 def clean_id(value: Any) -> str:
-    """The id of a row as text. Raises RecordError if it is missing, empty, or neither text nor a number."""
+    """The id of a row as a string. Raises RecordError if it is missing, empty, or neither a string nor a number."""
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         raise RecordError("row without id")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RecordError("id is neither text nor a number")
+        raise RecordError("id is neither a string nor a number")
     return clean_text(str(value), "id")
 
 
 def clean_text(value: str, what: str) -> str:
     """Return the text unchanged. Raises RecordError if no encoding can represent it."""
     if _SURROGATE.search(value):
-        raise RecordError(f"{what} contains half a character (a lone surrogate)")
+        raise RecordError(f"{what} contains a lone surrogate, which is not valid Unicode")
     return value
 
 
@@ -164,10 +164,10 @@ def _one(value: Any) -> list[str]:
 
 
 def _listed(text: str) -> Any:
-    """The list (or other JSON value in brackets) that is written as a text, or the text itself if it is none."""
+    """The list (or other JSON value in brackets) that a string stores, or the string itself if it is not a list."""
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):
-        raise RecordError("caption is a dictionary or bytes, written as text")
+        raise RecordError("caption is a dictionary or bytes, stored as a string")
     if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}"), ("(", ")")):
         return text
     with suppress(ValueError, RecursionError):
@@ -180,4 +180,4 @@ def _listed(text: str) -> Any:
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         if len(value) == sum(token.type == tokenize.STRING for token in tokens):
             return value
-    raise RecordError("caption is a list written as text that cannot be parsed")
+    raise RecordError("caption is a list stored as a string that cannot be parsed")

@@ -1,6 +1,6 @@
 """Text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
 
-Rows are parsed strictly, one by one. Python's reader alone would let an unclosed quote absorb all rows up to the next
+Rows are parsed strictly, one by one. Python's reader alone would let an unclosed quote consume all rows up to the next
 quote, and would end a caption at an unquoted comma. A row that cannot be parsed with certainty is rejected by its
 number.
 """

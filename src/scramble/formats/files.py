@@ -222,7 +222,7 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 def _holds_lines(path: Path) -> bool:
     """Whether a JSON file has one row per line: its first line is a JSON object, and other lines follow.
 
-    A ``.jsonl`` file always does, unless it contains an array.
+    A ``.jsonl`` file always has one row per line, unless it contains an array.
     """
     lines = json_lines(path)
     _, first = next(lines, (1, b""))
@@ -278,7 +278,7 @@ def _identify(
 def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
     """The file of an image: by its path below ``base``, or only by its name if the folder is flat.
 
-    Raises FormatError if there is none, or if two paths match the file of that name (recorded in ``by_name``).
+    Raises FormatError if there is no such file, or if two paths match the file of that name (recorded in ``by_name``).
     """
     from scramble.formats.checks import exists, find_image
 

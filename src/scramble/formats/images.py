@@ -40,7 +40,7 @@ def file_name(image_id: str, data: bytes) -> str:
 
 
 def files_of(image_ids: Sequence[str], files: dict[str, Path], pair_id: str) -> list[Path]:
-    """The files of a pair's images. Raises FormatError naming the pair and the missing image."""
+    """The files of a pair's images. The FormatError for a missing image names it and the pair."""
     missing = [image_id for image_id in image_ids if image_id not in files]
     if missing:
         raise FormatError(f"pair {pair_id}: its image {missing[0]} is not in the data set's images")

@@ -92,7 +92,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"the set {next(name for name in names if names.count(name) > 1)!r} is defined twice")
     return content
 
 
@@ -120,7 +120,7 @@ def _whole(value: Any) -> bool:
 
 
 def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """Content keys of a ``meta.json`` and of its sets' rows. Missing or broken files have none."""
+    """Content keys of a ``meta.json`` and of its sets' rows. Missing or broken files have no keys."""
     meta = Path(path) / META if Path(path).is_dir() else Path(path)
     if not meta.is_file():
         return {}

@@ -80,7 +80,7 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
 
 
 def _is_row(content: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a row, not rows by key or columns: one of its two answers is a text or a message."""
+    """Whether a JSON object is a row, not rows by key or columns: one of its two answers is a string or a message."""
     answers = {name for pair in rows.ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
     values = [content[name] for name in answers & set(content)]
     return any(isinstance(value, str) or _is_message(value) for value in values)
@@ -140,8 +140,8 @@ def sugarcrepe_pairs(
 ) -> Iterator[PreferencePair]:
     """The pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``, keys with gaps.
 
-    The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is that and the key. Source:
-    Hsieh et al., SugarCrepe, arXiv 2306.14610.
+    The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is the kind and the key.
+    Source: Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
     path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
     if content and not any(isinstance(row, Mapping) for row in content.values()):
@@ -162,9 +162,9 @@ def sugarcrepe_pairs(
 class ImageNames:
     """Ids for the images of rows, which are not opened: the file's base name, or more of the path if that is taken.
 
-    The first image with a base name gets it as its id. Another one with that name (ScienceQA's are all ``image.png``)
-    gets its path, without or with suffix. Embedded images are the same if their bytes are. An image without name and
-    bytes is invalid.
+    The id of the first image with a base name is that name. The id of another image with the same base name
+    (ScienceQA's are all ``image.png``) is its path, without or with suffix. Embedded images with equal bytes are the
+    same image. An image without name and bytes is invalid.
     """
 
     def __init__(self) -> None:

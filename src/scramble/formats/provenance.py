@@ -81,5 +81,5 @@ def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str,
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"{COLUMN} contains half a character (a lone surrogate)") from error
+        raise FormatError(f"{COLUMN} contains a lone surrogate, which is not valid Unicode") from error
     return dict(record)

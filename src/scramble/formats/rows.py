@@ -162,7 +162,7 @@ def from_mmpr(row: Mapping[str, Any]) -> Parsed:
 
 
 def without_placeholders(text: str, images: int) -> str:
-    """A question without its image placeholders. Raises FormatError unless it has none or exactly ``images``."""
+    """A question without its image placeholders. Raises FormatError unless it has 0 or ``images`` placeholders."""
     places = text.count(IMAGE)
     if places and places != images:
         raise FormatError(f"{places} image placeholders for {images} images")
@@ -192,7 +192,7 @@ def parsed_pair(parsed: Parsed, image_ids: tuple[str, ...]) -> PreferencePair:
         try:
             _plain(text, name).encode()
         except UnicodeEncodeError as error:
-            raise FormatError(f"{name} contains half a character (a lone surrogate)") from error
+            raise FormatError(f"{name} contains a lone surrogate, which is not valid Unicode") from error
         if name != "prompt" and not text.strip():
             raise FormatError(f"empty {name}")
     return pair_from(prompt, chosen, rejected, record, image_ids)
@@ -213,9 +213,9 @@ ROLES = {"human": "user", "gpt": "assistant"}
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One message of a conversation. ``typed`` says whether its text was in typed parts, without placeholders.
+    """One message of a conversation. ``typed``: the content was a list of typed parts, without placeholders.
 
-    ``places`` is its number of images: placeholders or typed parts.
+    ``places`` is the number of its images: placeholders or typed parts.
     """
 
     role: str
@@ -225,7 +225,7 @@ class _Turn:
 
 
 def _spelled(value: Any) -> Any:
-    """Parse a conversation that a table stores as text, in JSON or as Python prints it; other values are unchanged."""
+    """Parse a conversation that a table stores as a string (JSON or Python syntax); other values are unchanged."""
     if not isinstance(value, str) or not _CONVERSATION.match(value):
         return value
     parsed = None
@@ -236,7 +236,7 @@ def _spelled(value: Any) -> Any:
             parsed = ast.literal_eval(value.strip())
     turns = [parsed] if isinstance(parsed, Mapping) else parsed
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise FormatError("a conversation written as text cannot be parsed")
+        raise FormatError("a conversation stored as a string cannot be parsed")
     return parsed
 
 
@@ -259,14 +259,14 @@ def _turns(value: Any, what: str) -> list[_Turn]:
         return [_Turn("user", value, places=value.count(IMAGE))]
     values = [value] if isinstance(value, Mapping) else value
     if not isinstance(values, list) or not values:
-        raise FormatError(f"{what} is not text")
+        raise FormatError(f"{what} is not a string")
     return [_turn(one, what) for one in values]
 
 
 def _turn(value: Any, what: str) -> _Turn:
     """One message, with OpenAI's keys (``role``, ``content``) or ShareGPT's (``from``, ``value``)."""
     if not isinstance(value, Mapping):
-        raise FormatError(f"{what} is not text")
+        raise FormatError(f"{what} is not a string")
     keys = ("from", "value") if "from" in value else ("role", "content")
     role, content = (value.get(key) for key in keys)
     if not isinstance(role, str):
@@ -276,7 +276,7 @@ def _turn(value: Any, what: str) -> _Turn:
         text = _plain(content, what)
         return _Turn(role, text, places=text.count(IMAGE))
     if not all(isinstance(part, Mapping) for part in content):
-        raise FormatError(f"{what} is not text")
+        raise FormatError(f"{what} is not a string")
     # Arrow fills missing fields of a part with None.
     texts = [_plain(part.get("text") or "", what) for part in content if part.get("type") == "text"]
     places = sum(part.get("type") in ("image", "image_url") for part in content)
@@ -297,5 +297,5 @@ def _prompt(turns: Sequence[_Turn], join_turns: bool, images: Sequence[Any]) -> 
 
 def _plain(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise FormatError(f"{what} is not text")
+        raise FormatError(f"{what} is not a string")
     return value

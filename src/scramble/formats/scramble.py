@@ -18,7 +18,10 @@ YES_NO = {"yes", "no"}
 
 
 def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
-    """The image path and the pair of one row (``number`` counts from 1). Raises RecordError naming what is missing."""
+    """The image path and the pair of one row (``number`` counts from 1).
+
+    The RecordError of an incomplete row names the missing part.
+    """
     if not isinstance(row, dict):
         raise RecordError("not a JSON object")
     image = row.get("image")
@@ -90,7 +93,7 @@ def _turns(row: dict[str, Any], key: str) -> tuple[str, str]:
     if asker != "human" or answerer != "gpt":
         raise RecordError(f"{key}: the turns are by {asker} and {answerer}, not by human and gpt")
     if not isinstance(question, str) or not isinstance(answer, str):
-        raise RecordError(f"{key}: a turn's value is not text")
+        raise RecordError(f"{key}: a turn's value is not a string")
     answer = " ".join(answer.split())
     if not answer:
         raise RecordError("empty caption")

@@ -29,7 +29,7 @@ ANNOTATORS = 10  # from this many answers on, auto treats them as annotators' an
 
 
 class RuleError(ValueError):
-    """A rule that does not exist or cannot work here. The message says which and how to fix it."""
+    """A rule that does not exist or cannot work here. The message names the rule and says how to fix the setting."""
 
 
 class NoTruth(ValueError):
@@ -50,7 +50,7 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
             return "choice"
         return "vqa" if len(question.answers) >= ANNOTATORS else "exact"
     if name not in RULES:
-        raise RuleError(f"no rule for answers is called {name!r}: choose among auto, {', '.join(RULES)}")
+        raise RuleError(f"no rule for answers is called {name!r}: choose one of auto, {', '.join(RULES)}")
     return name
 
 

@@ -44,7 +44,7 @@ _BEFORE = {
 _TRIGGERS = _VERBAL | _DETERMINERS | _PRONOUNS | _PREPOSITIONS | _VERBS | _BEFORE.keys() | {"nor", "no-one"}
 _COUNTED = word_set("""
     a an the quite these those his her its their my our last first next very
-""")  # not negative after these: "a few dogs" exist, and so does "a no parking sign"
+""")  # not negative after these: "a few dogs" and "a no parking sign" state that something exists
 _SUBJECTS = frozenset({"nsubj", "nsubjpass", "csubj"})
 _FINITE = frozenset({"VBZ", "VBP", "VBD", "MD"})
 _ENDS = frozenset({".", "!", "?", ";"})
@@ -187,7 +187,8 @@ def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
 
 
 def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
-    """A bare plural subject, which is also in the scope: "dogs are not allowed" does not say that cats are."""
+    """A bare plural subject, which is also in the scope: in "dogs are not allowed", replacing "dogs" by
+    "cats" may leave the caption true."""
     bare = [
         c
         for c in arcs.children[verb]

@@ -19,7 +19,7 @@ CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
 
 
 class LaunchError(ValueError):
-    """Jobs that cannot be started. The message names them and says how to fix it."""
+    """Jobs that cannot be started. The message names the jobs and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)

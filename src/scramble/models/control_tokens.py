@@ -1,8 +1,8 @@
 """Finds control tokens in texts: end of turn, role markers, image placeholders.
 
 A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer this
-would end the turn early; in a question it would forge a turn. The tokenizers have no option that treats all such tokens
-as plain text, so texts that contain them are refused.
+would end the turn early; in a question it would insert a false turn. The tokenizers have no option that treats all
+such tokens as plain text, so texts that contain them are refused.
 """
 
 from __future__ import annotations

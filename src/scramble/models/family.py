@@ -189,7 +189,7 @@ class Family:
         return frozenset({int(config.image_token_id)})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Ids of the image tokens that attend to each other in both directions; empty for causal families."""
+        """Ids of the image tokens that attend to each other bidirectionally; empty for causal families."""
         return frozenset()
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:

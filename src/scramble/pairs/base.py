@@ -1,8 +1,8 @@
 """What pair methods share: skips with their reasons, captions, negatives, generators, and seeded selection.
 
-A *generator* reads a stream of captions and yields, for each one in order, all negatives that it can make from it. It
-draws nothing at random. The stage that builds pairs (:mod:`scramble.pairs.captions.assemble`) makes the only random
-selection, seeded, with :func:`choose`, so that a data set can be rebuilt and audited.
+A *generator* reads a stream of captions and yields, for each caption in order, all its possible negatives. A
+generator makes no random choices. The stage that builds pairs (:mod:`scramble.pairs.captions.assemble`) makes the only
+random selection, seeded, with :func:`choose`, so that a data set can be rebuilt and audited.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Generator(Protocol):
     name: str
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
-        """Yield each caption, in input order, with all its candidates; an empty list or a :class:`Skip` if none.
+        """Yield each caption, in input order, with all its candidates, or with an empty list or a :class:`Skip`.
 
         The method is lazy, reading a bounded number of captions ahead, and deterministic: the same caption gives the
         same list.
@@ -82,8 +82,8 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
     """Draw ``count`` candidates (or all, if there are fewer); the kinds take turns in a random order.
 
     Within a kind a candidate is drawn in proportion to its weight. Without the turns, kinds with many candidates
-    (replacements: one per lexicon entry) would crowd out kinds with one (swaps). ``key`` identifies the caption, see
-    :func:`seeded`.
+    (replacements: one per lexicon entry) would be drawn more often than kinds with one (swaps). ``key``
+    identifies the caption, see :func:`seeded`.
     """
     rng = seeded(seed, *key)
     by_kind: dict[str, list[Negative]] = {}
@@ -104,7 +104,7 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 def changed_span(before: str, after: str) -> tuple[Edit, ...]:
     """The span in which two texts differ, as one edit at word boundaries; empty if they are equal.
 
-    It is for methods that rewrite a whole caption (a language model) and have no finer edits.
+    Methods that rewrite a whole caption (a language model) have no finer edits and use this span.
     """
     if before == after:
         return ()

@@ -16,7 +16,7 @@ from scramble.records import ImageRecord
 from scramble.storage.files import StoreError, read_text
 
 # COCO's file names have twelve digits. A number alone counts as a COCO id only in the range of COCO's ids (the largest
-# is 581929): file names of other data sets (TextVQA, Flickr30k) are, or end in, digits, too.
+# is 581929): file names of other data sets (TextVQA, Flickr30k) are or end in digits as well.
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})(?:\.(?:jpg|jpeg|png))?|([1-9]\d{0,5})", re.IGNORECASE)
 _LARGEST = 999_999
 _NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?\d{12}\.jpg", re.IGNORECASE)
@@ -30,7 +30,7 @@ class BenchmarkImages:
     hashes: dict[str, str]
 
     def benchmark(self, image: ImageRecord, *, hashed: bool = True) -> str:
-        """The benchmark that contains an image, "" if none does. ``hashed`` also compares the image file's hash."""
+        """The benchmark that contains an image, or "". ``hashed`` also compares the hash of the image file."""
         for name in (image.image_id, Path(image.image.path or "").name):
             number = coco_id(name)
             if number is not None and number in self.coco:
@@ -108,7 +108,7 @@ def check(
     hashed: bool = True,
     on_found: Callable[[ImageRecord, str], None] | None = None,
 ) -> Iterator[ImageRecord]:
-    """Stream the images. Call ``on_found`` for each one in a benchmark, and leave it out if ``drop`` is set."""
+    """Stream the images. Call ``on_found`` for each image in a benchmark, and omit this image if ``drop`` is set."""
     for image in images:
         benchmark = benchmark_images.benchmark(image, hashed=hashed)
         if benchmark and on_found is not None:
@@ -120,7 +120,7 @@ def check(
 def count_contamination(
     images: Iterable[ImageRecord], benchmark_images: BenchmarkImages, *, hashed: bool = True
 ) -> dict[str, int]:
-    """The number of images in each benchmark."""
+    """The number of training images that occur in each benchmark."""
     counts: Counter[str] = Counter()
     for _ in check(images, benchmark_images, hashed=hashed, on_found=lambda image, name: counts.update([name])):
         pass

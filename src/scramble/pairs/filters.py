@@ -56,7 +56,7 @@ def score_images(
     """Stream the pairs with a model's probability of "yes" for both texts (columns as in :func:`score_pairs`).
 
     The scorer asks the base model (through the trie engine) whether the image shows the text. If it answers yes for
-    the rejected text, this is probably still true of the image.
+    the rejected text, this text is probably still true of the image.
     """
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):

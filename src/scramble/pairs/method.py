@@ -18,7 +18,7 @@ WHOLE = (0, 1)
 
 
 class PairMethodError(ValueError):
-    """Settings or data that a pair method cannot use. The message names the key or file and how to fix it."""
+    """Settings or data that a pair method cannot use. The message names the key or file and says how to fix it."""
 
 
 class PairMethod(ABC):
@@ -35,7 +35,7 @@ class PairMethod(ABC):
     Args:
         seed: random seed; what is drawn for an item depends only on the seed and the item.
         shard: number of this shard and number of shards; an item's shard is computed from its id. Only methods that
-            ask a model can be split: each shard stores its replies, and the complete job reads them
+            use a model can be split: each shard stores its replies, and the complete job reads the replies
             (:meth:`store_replies`).
     Attributes:
         num_items: number of images or questions that this shard has processed so far.

@@ -45,7 +45,7 @@ class MixedPairs(PairMethod):
                 pairs_of[name], skips = collect(part.pairs(split))
                 self._counts[name] = {"pairs": len(pairs_of[name]), **part.totals()}
             yield from (replace(skip, reason=f"{name}: {skip.reason}") for skip in skips)
-        if split.name != "train":  # a part may have training pairs only
+        if split.name != "train":  # a part may have only training pairs
             pairs_of = {name: pairs for name, pairs in pairs_of.items() if pairs}
         yield from mix(pairs_of, self._weights, seed=self.seed)
 
@@ -54,7 +54,7 @@ class MixedPairs(PairMethod):
         return {"parts": self._counts}
 
     def store_replies(self, split: Path) -> int:
-        """Ask the models of the parts that use one."""
+        """Store the replies for all parts that use a model."""
         items = 0
         for part in self._parts.values():
             if part.asks_model:

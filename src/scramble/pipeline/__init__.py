@@ -18,7 +18,7 @@ BASE = "base"
 
 
 class StageError(ValueError):
-    """Stages or settings that contradict each other. The message names them and says how to fix it."""
+    """Stages or settings that contradict each other. The message names the settings and says how to fix them."""
 
 
 def check_arm(run: str | Path, arm: str) -> Path:

@@ -62,9 +62,9 @@ def evaluate(
             except the trials of a study.
         adapter: additional adapters of the base model (folders or hub ids); their arms have the folders' names.
         protocol: ``name`` of a protocol (``default`` uses each benchmark's own), and settings to change in it.
-        limit: maximum number of items per benchmark, in whole groups. The results go to ``<folder>-limit<limit>``; the
-            replies are stored with those of the full evaluation.
-        batch_tokens: positions per forward pass; None chooses by device.
+        limit: maximum number of items per benchmark; groups are kept complete. The results go to
+            ``<folder>-limit<limit>``; the replies are stored with those of the full evaluation.
+        batch_tokens: positions per forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
         engine: ``kind`` and options of an engine that generates instead of the model; ``arms`` then names the one arm
             that it serves.
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are

@@ -210,7 +210,7 @@ def _report_few_test_pairs(counts: Mapping[str, Any], key: str) -> None:
 
     pairs = counts.get("pairs")
     if pairs is not None and counts.get("images") and pairs < FEW_ITEMS:
-        log.info(f"data, test: fewer than {FEW_ITEMS} pairs are too few to compare models: raise data.{key}")
+        log.info(f"data, test: {pairs} pairs; comparing models needs at least {FEW_ITEMS}: raise data.{key}")
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:

@@ -51,7 +51,8 @@ def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
     vlm = load_vlm(path, dtype="float32", device="cpu")
     figures = teach_vision(vlm, seed=seed, **lessons)
     vlm.model.save_pretrained(path)
-    log.info(f"tower: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())} for the content of a cell")
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    log.info(f"vision tower pretraining, prediction of each cell's content: {listed}")
 
 
 def _texts(folder: Path) -> Iterator[str]:

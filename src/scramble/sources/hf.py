@@ -38,7 +38,7 @@ def read(
 ) -> Iterator[ImageRecord]:
     """Stream the images of a data set, each with the captions of all its rows.
 
-    The caption column contains a text or a list of texts; the image column contains a ``datasets`` image, encoded
+    The caption column contains a string or a list of strings; the image column contains a ``datasets`` image, encoded
     bytes, or a path. Rows belong to the same image if they have the same id in ``id_column`` or, without that column,
     the same bytes or path; then the image's id is the number of its first row. Captions are held in memory, but images
     are read one at a time, so the data set is read twice (for a hub id, over the network).

@@ -81,11 +81,14 @@ def find_file(path: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise SourceError(f"{path} does not exist: give the caption file or its folder (data.path=...)")
+        raise SourceError(f"{path} does not exist: set data.path to the caption file or its folder")
     files = [path / name for name in FILE_NAMES if (path / name).is_file()]
     if len(files) != 1:
-        what = "none" if not files else " and ".join(file.name for file in files)
-        raise SourceError(f"{path} must contain one of {', '.join(FILE_NAMES)}; found {what}. Or give the file itself")
+        what = "none of them" if not files else " and ".join(file.name for file in files)
+        raise SourceError(
+            f"{path} must contain exactly one of {', '.join(FILE_NAMES)}, but contains {what}; or set data.path to the "
+            "caption file itself"
+        )
     return files[0]
 
 

@@ -24,7 +24,7 @@ BATCH = 64  # rows in memory at once; they may contain photographs
 _SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
 _ARROW = (".arrow", ".feather")
 _OTHERS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
-_NAMES = {  # names of the datasets library, and the split that each of them refers to
+_NAMES = {  # split names that the datasets library recognises, and the split that each one denotes
     "train": "train",
     "training": "train",
     "validation": "validation",

@@ -16,7 +16,7 @@ STAGE_FILE = "stage.json"
 
 
 class StoreError(RuntimeError):
-    """A file or folder that cannot be used. The message names it and says how to fix it."""
+    """A file or folder that cannot be used. The message names the file or folder and says how to fix the problem."""
 
 
 @contextmanager

@@ -103,12 +103,12 @@ def _num_bytes(prompt: Prompt) -> int:
 def check_examples(
     encoder: Encoder, examples: Iterable[Example], *, needs_rejected: bool, max_length: int
 ) -> tuple[list[Example], list[dict[str, str]]]:
-    """Split examples into usable ones and refused ones, which are returned as ``{"id": ..., "reason": ...}``, in order.
+    """Split examples into usable and rejected ones, both in order; the latter as ``{"id": ..., "reason": ...}``.
 
-    Lengths are computed from image sizes and texts. Nothing is truncated: an example that is too long is refused.
+    Lengths are computed from image sizes and texts. Nothing is truncated: an example that is too long is rejected.
     """
     usable: list[Example] = []
-    refused: list[dict[str, str]] = []
+    rejected_rows: list[dict[str, str]] = []
     seen: set[str] = set()
     for example in examples:
         reason = f"duplicate id {example.example_id}" if example.example_id in seen else None
@@ -117,8 +117,8 @@ def check_examples(
         if reason is None:
             usable.append(example)
         else:
-            refused.append({"id": example.example_id, "reason": reason})
-    return usable, refused
+            rejected_rows.append({"id": example.example_id, "reason": reason})
+    return usable, rejected_rows
 
 
 def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length: int) -> str | None:
@@ -201,8 +201,9 @@ class TrieCollator:
         """Build one trie item per group of examples with the same images.
 
         Examples share an item if their prompts have the same tokens up to and including the last image token: image
-        tokens are then computed once, and two-way image blocks (Molmo2) are identical in all sequences. Each example
-        contributes a sequence for its chosen answer and, with ``with_rejected``, the next one for its rejected answer.
+        tokens are then computed once, and bidirectional image blocks (Molmo2) are identical in all sequences. Each
+        example contributes a sequence for its chosen answer and, with ``with_rejected``, the next
+        one for its rejected answer.
 
         Returns:
             The items, and for each item the indices of its examples in the order of its sequences.

@@ -31,7 +31,7 @@ class PreferenceConfig(DPOConfig):
 
     Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` either keeps its name and meaning
     or is refused with a reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults; the
-    second block adds fields. Rows longer than ``max_length`` are refused; they are never truncated.
+    second block adds fields. Rows longer than ``max_length`` are rejected; they are never truncated.
 
     Raises:
         ValueError: if fields contradict each other or a refused field is set. The message names the field.

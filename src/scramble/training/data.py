@@ -1,4 +1,4 @@
-"""Training examples from the tables of a data set folder, their images, and the report of refused rows."""
+"""Training examples from the tables of a data set folder, their images, and the report of rejected rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 class DataError(ValueError):
-    """Training data that cannot be used. The message names the rows and how to fix them."""
+    """Training data that cannot be used. The message names the rows and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +101,29 @@ def _table_examples(folder: str | Path, table: str, caption_prompt: str) -> Iter
     return question_examples(read_table(folder, Question))
 
 
-def report_refused(
-    path: Path, refused: Sequence[Mapping[str, str]], usable: int, max_refused: float, write: bool = True
+def report_rejected(
+    path: Path, rejected_rows: Sequence[Mapping[str, str]], usable: int, max_rejected: float, write: bool = True
 ) -> None:
-    """List refused rows in a JSONL file (if ``write``) and warn.
+    """List rejected rows in a JSONL file (if ``write``) and warn.
 
-    Raises DataError if no row is usable, or if more than one row and more than the fraction ``max_refused`` of all rows
-    were refused. A single bad row in a small data set does not stop a run.
+    Raises DataError if no row is usable, or if more than one row and more than the fraction ``max_rejected`` of all
+    rows were rejected. A single bad row in a small data set does not stop a run.
     """
     if write:
         path.unlink(missing_ok=True)
-    if not refused and not usable:
+    if not rejected_rows and not usable:
         raise DataError("the data set has no rows: there is nothing to train on (trainer.tables names the tables)")
-    if not refused:
+    if not rejected_rows:
         return
     if write:
         with JsonLines(path) as file:
-            for row in refused:
+            for row in rejected_rows:
                 file.append(row)
-    fraction = len(refused) / (usable + len(refused))
-    message = f"{len(refused)} of {usable + len(refused)} rows refused, listed in {path}; the first: {refused[0]}"
-    if (len(refused) > 1 and fraction > max_refused) or not usable:
+    count, total = len(rejected_rows), usable + len(rejected_rows)
+    message = f"{count} of {total} rows were rejected, listed in {path}; the first: {rejected_rows[0]}"
+    if (count > 1 and count / total > max_rejected) or not usable:
         raise DataError(
-            f"{message}. At most {max_refused:.0%} are allowed: fix the data or raise trainer.max_rejected_fraction"
+            f"{message}. At most {max_rejected:.0%} are allowed: fix the data or raise trainer.max_rejected_fraction"
         )
     log.warning(message)
 

@@ -86,8 +86,8 @@ def data_loader(
 
     ``encoder`` is the one that ``work`` uses; the workers share its memory limit.
 
-    The loader yields mappings, which :func:`unwrap` reads. The error of an element is thereby raised in the main
-    process, when its element is due and with its own type; torch would re-raise it with the worker's traceback.
+    The loader yields mappings, which :func:`unwrap` reads. This raises the error of an element in the
+    main process, with its own type and when the element is due; torch would re-raise it with the worker's traceback.
     The loader has its own generator, because it would otherwise draw its seed from the global random state, which a
     checkpoint restores.
     """

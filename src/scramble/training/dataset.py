@@ -10,7 +10,7 @@ from scramble.models import VLM
 from scramble.storage.hashing import content_key
 from scramble.training.collator import Encoder, check_examples
 from scramble.training.config import PreferenceConfig
-from scramble.training.data import Data, Example, load_examples, report_refused
+from scramble.training.data import Data, Example, load_examples, report_rejected
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class PairDataset(Sequence[Example]):
 
     Attributes:
         examples: usable examples, in the order of the tables.
-        refused: ``{"id": ..., "reason": ...}`` per row that cannot be used.
+        rejected_rows: ``{"id": ..., "reason": ...}`` per row that cannot be used.
         encoder: encodes prompts and answers of the examples.
         with_rejected: whether every example has a rejected answer.
     """
 
     examples: list[Example]
-    refused: list[dict[str, str]]
+    rejected_rows: list[dict[str, str]]
     encoder: Encoder
     with_rejected: bool
 
@@ -38,19 +38,19 @@ class PairDataset(Sequence[Example]):
         *,
         tables: Sequence[str],
         with_rejected: bool,
-        refused_file: Path,
+        rejected_file: Path,
     ) -> PairDataset:
-        """Read the named tables and list rows that cannot be used in ``refused_file``.
+        """Read the named tables and list rows that cannot be used in ``rejected_file``.
 
-        Raises DataError if no row is usable, or if more than ``args.max_rejected_fraction`` of the rows are refused.
+        Raises DataError if no row is usable, or if more than ``args.max_rejected_fraction`` of the rows are rejected.
         """
         rows, images = load_examples(data, tables, args.caption_prompt)
         encoder = Encoder(vlm, images, args.image_cache_mb * 1_000_000)
         limit = args.max_length or vlm.family.max_length(vlm.backbone.model.config)
-        examples, refused = check_examples(encoder, rows, needs_rejected=with_rejected, max_length=limit)
+        examples, rejected_rows = check_examples(encoder, rows, needs_rejected=with_rejected, max_length=limit)
         write = args.process_index == 0
-        report_refused(refused_file, refused, len(examples), args.max_rejected_fraction, write=write)
-        return cls(examples, refused, encoder, with_rejected)
+        report_rejected(rejected_file, rejected_rows, len(examples), args.max_rejected_fraction, write=write)
+        return cls(examples, rejected_rows, encoder, with_rejected)
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -1,6 +1,6 @@
 """Cache of a frozen vision tower's image features on disk: after the first pass no image is decoded and no tower runs.
 
-The cache pays off if the same images are used in several epochs or runs. Its size is logged before it is written.
+The cache saves time if the same images are used in several epochs or runs. Its size is logged before it is written.
 """
 
 from __future__ import annotations

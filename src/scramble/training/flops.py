@@ -97,7 +97,7 @@ def visible_pairs(batch: TrieBatch) -> int:
     padding = batch.end_BL.numel() - batch.num_tokens  # a padding position sees only itself
     # Token k is seen by the queries k to end[k] - 1.
     pairs = int((batch.end_BL - own).sum()) - padding
-    if batch.block_BL is not None:  # tokens of a two-way block also see later tokens of the block
+    if batch.block_BL is not None:  # tokens of a bidirectional block also see later tokens of the block
         sizes = batch.block_BL[batch.block_BL >= 0].unique(return_counts=True)[1]
         pairs += int((sizes * (sizes - 1) // 2).sum())
     return pairs

@@ -288,7 +288,7 @@ def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None
         )
     for name, weight in zip(loss_type, values, strict=True):
         if name not in LOSSES:
-            raise ValueError(f"trainer.loss_type: loss {name!r} is unknown: choose among {', '.join(sorted(LOSSES))}")
+            raise ValueError(f"trainer.loss_type: loss {name!r} is unknown: choose one of {', '.join(sorted(LOSSES))}")
         if not math.isfinite(weight):
             raise ValueError(f"trainer.loss_weights: the weight of loss {name!r} is {weight}")
     if len(set(loss_type)) != len(loss_type):

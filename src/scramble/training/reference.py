@@ -1,7 +1,7 @@
 """Reference log-probabilities on disk: two numbers per pair, computed once and shared by runs.
 
 The cache is a folder named by a digest of everything that the numbers depend on: weights, adapter, processor and
-template, precision, pairs and images. Every process appends to a file of its own, one line per 32 tries, so that a
+template, precision, pairs and images. Every process appends to a separate file, one line per 32 tries, so that a
 killed run resumes where it stopped. ``complete.json`` marks the cache as finished.
 """
 

@@ -71,10 +71,10 @@ def train(
         callbacks: transformers' callbacks; they may add values to ``metrics`` in ``on_evaluate``.
 
     Returns:
-        A summary: steps, examples, refused rows, last logged values, seconds, and the path of the result.
+        A summary: steps, examples, rejected rows, last logged values, seconds, and the path of the result.
 
     Raises:
-        DataError: if no rows are usable or too many are refused.
+        DataError: if no rows are usable or too many are rejected.
         ModelError: if LoRA targets, adapter or family do not match the model.
         StoreError: if ``out`` belongs to other settings, a cache is damaged, or the disk is full.
         WorkerError: if the operating system killed a data loading worker.
@@ -155,7 +155,7 @@ def train(
         "steps": trainer.state.global_step,
         "examples": len(train_set),
         "images": len(group_by_image(train_set)),
-        "refused": len(train_set.refused),
+        "rejected_rows": len(train_set.rejected_rows),
         "objective": args.weights,
         "trained_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
         "resumed_from": None if checkpoint is None else checkpoint.name,
@@ -184,12 +184,12 @@ class Prepared:
         self.seconds = {"features": 0.0, "reference": 0.0}
 
     def read(
-        self, source: Data, refused_file: Path, tables: Sequence[str], with_rejected: bool
+        self, source: Data, rejected_file: Path, tables: Sequence[str], with_rejected: bool
     ) -> tuple[PairDataset, TrieCollator]:
         """The usable examples of a data set, and a collator with their reference log-probabilities."""
         args = self.args
         data = PairDataset.read(
-            source, self.vlm, args, tables=tables, with_rejected=with_rejected, refused_file=refused_file
+            source, self.vlm, args, tables=tables, with_rejected=with_rejected, rejected_file=rejected_file
         )
         needs_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
         reference: Mapping[str, tuple[float, float]] | None = None
@@ -204,7 +204,8 @@ class Prepared:
                     self.seconds["features"] += time.perf_counter() - start_time
                 if needs_reference:
                     start_time = time.perf_counter()
-                    # A fresh adapter need not start at zero (peft.init_lora_weights): the reference is without it.
+                    # A new adapter may change the output from the start (peft.init_lora_weights), so the reference
+                    # is computed without the adapter.
                     with self.vlm.model.disable_adapter() if args.peft is not None else contextlib.nullcontext():
                         reference = reference_logps(
                             self.reference_folder,
@@ -229,8 +230,8 @@ def check_model(vlm: VLM, args: PreferenceConfig) -> None:
     in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
     if in_step and (vlm.has_adapter or args.peft is None):
         raise ValueError(
-            "trainer.precompute_ref_log_probs=false computes the reference with the adapter disabled, which is the "
-            "starting model only for a new adapter (peft.r): set it to true"
+            "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
+            "other adapter does not restore the starting model: set it to true"
         )
 
 
@@ -257,7 +258,7 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
     if not has_eval:
         if args.load_best_model_at_end:
             raise ValueError(
-                "trainer.load_best_model_at_end=true needs held-out pairs, and there are none; set it to false"
+                "trainer.load_best_model_at_end=true needs held-out pairs, but there are none: set it to false"
             )
         args.eval_on_start = False
         args.eval_strategy = type(args.eval_strategy)("no")
@@ -267,7 +268,10 @@ def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
     """Raise ValueError if requested sharding (FSDP) is not active, or if a setting does not work with sharding."""
     kind = accelerator.distributed_type.value
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and kind != "FSDP":
-        raise ValueError(f"FSDP needs two GPUs or more, and accelerate runs {kind}: set launcher.strategy=ddp")
+        raise ValueError(
+            f"FSDP was requested, but accelerate started {kind}: FSDP needs at least two GPUs; use more GPUs or set "
+            "launcher.strategy=ddp"
+        )
     plugin = accelerator.state.deepspeed_plugin
     if scores_benchmarks and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
         raise ValueError(

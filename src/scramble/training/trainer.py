@@ -225,7 +225,7 @@ class PreferenceTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add averages since the last log over micro-batches and processes, and pass the row to the callbacks."""
-        if "train_runtime" in logs:  # transformers' own summary at the end, whose rates do not know tries
+        if "train_runtime" in logs:  # transformers' own summary at the end, whose rates do not account for tries
             return
         if "loss" in logs:
             logs |= self.metrics.row()

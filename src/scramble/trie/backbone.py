@@ -1,6 +1,7 @@
 """The interface between the trie engine and a model.
 
-:mod:`scramble.models` implements it once per model family. The engine itself knows no tasks, prompts or files.
+:mod:`scramble.models` implements it once per model family. The engine itself is independent of tasks, prompts and
+files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Backbone(Protocol):
         model: the module with all weights, without DDP or PEFT wrapper (adapters are inside its layers).
         feature_tokens: ids of image placeholders; each placeholder's embedding receives the next image feature.
         combine: whether a feature replaces the token embedding or is added to it (Molmo v1).
-        bidirectional_images: whether the tokens of an image block attend to each other in both directions (Molmo2).
+        bidirectional_images: whether the tokens of an image block attend to each other bidirectionally (Molmo2).
         block_tokens: token ids of that block (image patches, start and end, columns); empty for causal families.
     """
 

@@ -37,7 +37,7 @@ class TokenTrie:
         targets: for each sequence the indices of its scored tokens' predictions, in token order.
         features: (N,) index of the node's image feature, or -1.
         num_features: number of image features, the same in every sequence.
-        block: (N,) True for the tokens of the image block, which attend to each other in both directions.
+        block: (N,) True for the tokens of the image block, which attend to each other bidirectionally.
     """
 
     ids: IntArray
@@ -69,7 +69,7 @@ def build_trie(
         sequences: token ids, one list per sequence. Sequences may be equal, or be prefixes of each other.
         scored: for each sequence, a mask of the tokens to score.
         feature_tokens: ids of image placeholders; the n-th one in a sequence receives the n-th image feature.
-        block_tokens: ids of the two-way image block; empty for causal families.
+        block_tokens: ids of the bidirectional image block; empty for causal families.
         item_id: id for error messages.
 
     Raises:
@@ -188,7 +188,7 @@ def _features(
 def _check_block(
     sequences: Sequence[Sequence[int]], block: NDArray[np.bool_], block_tokens: Set[int], where: str
 ) -> None:
-    """Raise TrieError unless all sequences share the whole two-way block.
+    """Raise TrieError unless all sequences share the whole bidirectional block.
 
     A token of the block attends to later tokens of the block. Its hidden state therefore depends on the whole block,
     and sequences can share it only if they have all tokens of the block in common.
@@ -199,6 +199,6 @@ def _check_block(
         if count != nodes:
             raise TrieError(
                 f"{where}, sequence {n}: its image block is not shared by all sequences ({count} tokens here, {nodes} "
-                "in all); this family's image tokens attend in both directions, so put such sequences into separate "
+                "in all); this family's image tokens attend bidirectionally, so put such sequences into separate "
                 "items"
             )

@@ -164,7 +164,7 @@ def enable_gradient_checkpointing(backbone: Backbone) -> None:
 
 
 def block_tokens(backbone: Backbone) -> frozenset[int]:
-    """Ids of the two-way image block; empty for causal families."""
+    """Ids of the bidirectional image block; empty for causal families."""
     return backbone.block_tokens if backbone.bidirectional_images else frozenset()
 
 

@@ -1,7 +1,7 @@
 """The attention rule of a token trie: token q sees token k iff ``k <= q < end[k]``.
 
-The rule also separates the tries of a row, and padding sees only itself. For families with two-way image blocks the
-tokens of a block additionally see each other. Shape suffixes: B rows, L tokens per row, N blocks per row.
+The rule also separates the tries of a row, and padding sees only itself. For families with bidirectional image blocks
+the tokens of a block additionally see each other. Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def dense_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> Tensor:
 
     Args:
         end_BL: index after the last descendant of each token.
-        block_BL: tokens with the same number see each other in both directions; -1 for all other tokens.
+        block_BL: tokens with the same number see each other (bidirectional attention); -1 for all other tokens.
     """
     index_L = torch.arange(end_BL.shape[1], device=end_BL.device)
     query_L1 = index_L[:, None]

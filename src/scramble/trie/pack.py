@@ -42,7 +42,7 @@ class TrieBatch:
         input_ids_BL: token ids, 0 in padding.
         position_ids_BL: depth of each token in its trie, 0 in padding.
         end_BL: index in the row after the last descendant; padding attends only to itself.
-        block_BL: index of the item for tokens of a two-way image block, -1 elsewhere; None for causal families.
+        block_BL: index of the item for tokens of a bidirectional image block, -1 elsewhere; None for causal families.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
         feature_source_F: index of each position's feature in the concatenated features of all items.
         rows_R: flat positions whose next-token distribution is needed.

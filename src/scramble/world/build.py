@@ -110,7 +110,7 @@ def _scenes(
             if scene.signature not in taken:
                 break
         else:
-            raise WorldError(f"{split}: no new scene after {_TRIES} tries: ask for fewer images or more objects")
+            raise WorldError(f"{split}: no new scene after {_TRIES} tries: lower data.n_{split} or raise data.objects")
         seen.add(scene.signature)
         yield f"{SOURCE}/{split}/{index:06d}", scene
 
@@ -133,7 +133,7 @@ def _squares(
                     if not any(scene.signature in taken for scene in square.scenes):
                         break
                 else:
-                    raise WorldError(f"{split}: no new {kind} item after {_TRIES} tries: ask for fewer")
+                    raise WorldError(f"{split}: no new {kind} item after {_TRIES} tries: lower data.quads_{split}")
                 seen.update(scene.signature for scene in square.scenes)
                 tags = ("seen", "new-wording") if tag == "new-wording" else (tag,)
                 yield TwoByTwoItem(item, (f"{item}/0", f"{item}/1"), square.captions, kind, tags), square
@@ -161,7 +161,7 @@ def _questions(
 ) -> Iterator[Question]:
     unknown = sorted(set(kinds) - set(QUESTION_KINDS))
     if unknown:
-        raise WorldError(f"unknown kinds of question {unknown}: choose among {list(QUESTION_KINDS)}")
+        raise WorldError(f"unknown kinds of question {unknown}: choose one of {list(QUESTION_KINDS)}")
     for image_id, scene in scenes:
         rng = random.Random(f"{seed}/{image_id}/questions")
         for kind in rng.sample(list(kinds), min(per_image, len(kinds))):

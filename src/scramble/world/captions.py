@@ -31,7 +31,7 @@ def captions(
     """
     unknown = sorted(set(styles) - set(_PLANS))
     if unknown:
-        raise WorldError(f"unknown caption styles {unknown}: choose among {sorted(_PLANS)}")
+        raise WorldError(f"unknown caption styles {unknown}: choose one of {sorted(_PLANS)}")
     texts: dict[str, None] = {}
     for _ in range(_TRIES * count):
         style = rng.choices(list(styles), weights=list(styles.values()))[0]
@@ -39,7 +39,9 @@ def captions(
             texts[render(clauses, rng, wording)] = None
         if len(texts) == count:
             return tuple(texts)
-    raise WorldError(f"a scene of {len(scene.things)} objects has fewer than {count} captions: ask for fewer")
+    raise WorldError(
+        f"a scene of {len(scene.things)} objects has fewer than {count} captions: lower data.captions_per_image"
+    )
 
 
 def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:

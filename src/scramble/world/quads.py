@@ -74,7 +74,7 @@ def _other_scene(rng: random.Random, scene: Scene, kind: str, a: int, b: int) ->
         return swap_colours(rng, scene, a, b) if differ else None
     if kind == "swap-size":
         return swap_sizes(rng, scene, a, b) if first.size != second.size else None
-    raise WorldError(f"no 2x2 items of the kind {kind!r}: choose among {list(KINDS)}")
+    raise WorldError(f"no 2x2 items of the kind {kind!r}: choose one of {list(KINDS)}")
 
 
 def _meanings(

@@ -115,7 +115,7 @@ def draw_scene(
         scene = place(rng, [(shape, colour, rng.choice(SIZES)) for colour, shape in combinations])
         if scene is not None:
             return scene
-    raise WorldError(f"no room for {low} to {high} objects after {_TRIES} tries: ask for fewer")
+    raise WorldError(f"no room for {low} to {high} objects after {_TRIES} tries: lower data.objects")
 
 
 def _combinations(rng: random.Random, count: int, lookalikes: float, held_out: str) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Pretrain a vision tower with random weights on the world, as released towers are pretrained before the language
 model: linear heads predict the content of each cell of the image, and are then discarded.
 
-Without pretraining the tower has to learn shapes from the few words of captions, and hardly does
+Without pretraining the tower has to learn shapes from the few words of captions, and learns them poorly
 (docs/results/world_log.md).
 """
 

@@ -56,7 +56,7 @@ def test_right_ones_are_preferred_to_wrong_and_unparsed_ones(
     assert {p.kind for p in outcome.correctness} == {"correctness"} and {p.kind for p in outcome.format} == {"format"}
     assert len({p.pair_id for p in (*outcome.correctness, *outcome.format)}) == 12
     assert maker.counts["pairs left out: one answer contains the other"] == 4
-    assert maker.counts["responses without an answer"] == 2 == maker.counts["right responses"]
+    assert maker.counts["responses without an answer"] == 2 == maker.counts["correct responses"]
 
 
 def test_the_image_and_the_papers_sampling_reach_the_server(
@@ -99,10 +99,10 @@ def test_a_second_run_asks_nothing_and_gives_the_same(
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ([RIGHT], "all responses right"),
-        (["Step.\nNext.\nFinal answer: 7"], "no right response"),
-        (["Step.\nNext."], "no right response"),
-        ([RIGHT, "Step.\nNext.\nFinal answer: 50"], "every wrong answer contains the right one"),
+        ([RIGHT], "all responses correct"),
+        (["Step.\nNext.\nFinal answer: 7"], "no correct response"),
+        (["Step.\nNext."], "no correct response"),
+        ([RIGHT, "Step.\nNext.\nFinal answer: 50"], "every incorrect answer contains the correct one"),
         ([" "], "empty reply"),
     ],
 )

@@ -19,7 +19,7 @@ def test_every_style_asks_the_question_with_its_options(name: str) -> None:
 
 
 def test_an_unknown_style_is_named() -> None:
-    with pytest.raises(StyleError, match=r"'socratic'.*choose among steps, boxed"):
+    with pytest.raises(StyleError, match=r"'socratic'.*choose one of steps, boxed"):
         load_style("socratic")
 
 

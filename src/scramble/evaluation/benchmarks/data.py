@@ -75,7 +75,7 @@ def columns(name: str, rows: Any, required: Sequence[str]) -> None:
 
 
 class HubImages(Mapping[str, ImageFile]):
-    """Images of a hub data set by id, each read from its row when asked for."""
+    """Images of a hub data set by id, each read from its row on first access."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
@@ -392,7 +392,7 @@ def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(value, str) or not value.strip():
-            what = "empty" if isinstance(value, str) else f"{_kind(value)} ({value!r:.60}), not text"
+            what = "empty" if isinstance(value, str) else f"{_kind(value)} ({value!r:.60}), not a string"
             raise EvaluationError(f"{name}: {where}: {key} is {what}; download the data again")
     return values
 
@@ -402,7 +402,7 @@ def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value or value == "":
-            raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not text or a number")
+            raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not a string or a number")
     return [str(value) for value in values]
 
 

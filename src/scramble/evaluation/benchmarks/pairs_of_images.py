@@ -37,7 +37,7 @@ from scramble.records import TwoByTwoItem
 
 
 def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load EqBen-mini from the folder with ``all_select.json``. Kinds are its subsets."""
+    """Load EqBen-mini from the folder with ``all_select.json``. The kind of an item is its EqBen subset."""
     path = find_file("eqben_mini", root, "all_select.json")
     rows = _numbered("eqben_mini", path)
     quads = []

@@ -2,7 +2,7 @@
 
 Paper: Li et al., CVPR 2024 (arXiv 2307.16125). Data: ``lmms-lab-encoder/SEED-Bench``, split test, or the official
 ``SEED-Bench.json`` with its images. Counts: the image part is read from the data (no primary source found). Chance: 25.
-Human: not published. Kinds are question types.
+Human: not published. The kind of an item is its question type.
 
 Compared with a reference implementation: parsers only.
 """

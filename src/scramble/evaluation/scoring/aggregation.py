@@ -47,7 +47,7 @@ def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
     Raises EvaluationError for an unknown scoring or incomplete groups.
     """
     if scoring not in SCORINGS:
-        raise EvaluationError(f"unknown scoring {scoring!r} (known: {', '.join(SCORINGS)})")
+        raise EvaluationError(f"unknown scoring {scoring!r}: choose one of {', '.join(SCORINGS)}")
     graded = [o for o in outcomes if o.status not in UNGRADED]
     return SCORINGS[scoring](graded) if graded else {}
 

@@ -17,7 +17,7 @@ TIE_POLICIES: tuple[TiePolicy, ...] = ("wrong", "half", "first")
 
 
 class MetricError(ValueError):
-    """Inputs for which a metric is not defined. The message says which and why."""
+    """Inputs for which a metric is not defined. The message names the input and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
         group = _group_at_random(np.stack([c0_i0, c1_i1]), np.stack([c1_i0, c0_i1]))
         return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, ties)
     else:
-        raise MetricError(f"unknown tie policy {tie_policy!r}: one of {', '.join(TIE_POLICIES)}")
+        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
     text, image = wins[0] & wins[1], wins[2] & wins[3]
     return TwoByTwo(text.astype(float), image.astype(float), (text & image).astype(float), ties)
 
@@ -95,7 +95,7 @@ def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong"
     winners = np.flatnonzero(values == best)
     tied = values[target] == best and len(winners) > 1
     if tie_policy not in TIE_POLICIES:
-        raise MetricError(f"unknown tie policy {tie_policy!r}: one of {', '.join(TIE_POLICIES)}")
+        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
     if values[target] < best:
         return 0.0, False
     if not tied:

@@ -16,7 +16,7 @@ class Molmo2(Family):
     """Molmo2: a low-resolution view and up to 8 overlapping crops, pooled 2 x 2.
 
     Features are added to the embeddings of ``<im_patch>``. All image tokens of a prompt (patches, columns, starts and
-    ends of all its images) attend to each other in both directions. ``forward`` requires ``mm_token_type_ids`` in
+    ends of all its images) attend to each other bidirectionally. ``forward`` requires ``mm_token_type_ids`` in
     training; the trie engine passes its own mask to the decoder and does not need them. The embedding has 128 more
     rows than the head, so image ids cannot be targets.
     """

@@ -102,7 +102,7 @@ class AnswerMethod(PairMethod):
 
 
 class CorrectnessAnswers(AnswerMethod):
-    """Right answers preferred to wrong ones, see :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
+    """Correct answers preferred to incorrect ones, see :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
 
     Its option ``format_pairs`` says what happens to pairs that differ only in form: ``apart`` (they get a separate
     table, ``<split>/format/``), ``with`` (they are mixed with the others) or ``drop``.

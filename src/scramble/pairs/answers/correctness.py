@@ -1,7 +1,8 @@
-"""Correctness pairs: many answers to a question are sampled, and right ones are preferred to wrong ones.
+"""Correctness pairs: many answers to a question are sampled, and correct ones are preferred to incorrect ones.
 
-A response is right if its final answer is right, and wrong if its final answer is wrong or missing. A response that
-states its answer in a form other than the requested one is neither: it becomes the rejected side of a *format pair*.
+A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
+response that states its answer in a form other than the requested one is neither: it becomes the rejected
+answer of a *format pair*.
 Source: MPO, arXiv 2411.10442; docs/mpo_data.md describes the released pipeline.
 """
 
@@ -35,8 +36,8 @@ class Response:
 class SortedResponses:
     """The distinct responses to a question by correctness, each list in random order."""
 
-    right: list[Response] = field(default_factory=list)
-    wrong: list[Response] = field(default_factory=list)
+    correct: list[Response] = field(default_factory=list)
+    incorrect: list[Response] = field(default_factory=list)
     malformed: list[Response] = field(default_factory=list)
 
 
@@ -49,7 +50,7 @@ class QuestionPairs:
 
 
 class CorrectnessPairs:
-    """Samples responses and pairs right with wrong ones. ``counts`` has the responses and questions by outcome."""
+    """Samples responses and pairs correct with incorrect ones. ``counts`` counts responses and questions by outcome."""
 
     def __init__(
         self,
@@ -144,8 +145,8 @@ class CorrectnessPairs:
         texts = sorted(usable)
         rng.shuffle(texts)
         responses = self._sort(texts, style, rule, question)
-        correctness = self._couple(question, style, rule, KIND, responses.right, responses.wrong)
-        malformed = self._couple(question, style, rule, FORMAT_KIND, responses.right, responses.malformed)
+        correctness = self._couple(question, style, rule, KIND, responses.correct, responses.incorrect)
+        malformed = self._couple(question, style, rule, FORMAT_KIND, responses.correct, responses.malformed)
         if correctness or malformed:
             return QuestionPairs(correctness, malformed)
         return Skip(_no_pair_reason(responses))
@@ -156,25 +157,25 @@ class CorrectnessPairs:
             parsed = read(style, text)
             response = Response(text, parsed)
             if parsed.answer is None:
-                responses.wrong.append(response)
+                responses.incorrect.append(response)
                 self.counts["responses without an answer"] += 1
             elif parsed.fault:
                 responses.malformed.append(response)
                 self.counts[f"malformed: {parsed.fault}"] += 1
             elif is_right(rule, parsed.answer, question):
-                responses.right.append(response)
-                self.counts["right responses"] += 1
+                responses.correct.append(response)
+                self.counts["correct responses"] += 1
             else:
-                responses.wrong.append(response)
-                self.counts["wrong responses"] += 1
+                responses.incorrect.append(response)
+                self.counts["incorrect responses"] += 1
         return responses
 
     def _couple(
-        self, question: Question, style: Style, rule: str, kind: str, right: list[Response], other: list[Response]
+        self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
         """At most ``pairs`` pairs; no response is used again before all have been used."""
         couples = (
-            (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(right)
+            (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(correct)
         )
         pairs: list[PreferencePair] = []
         for chosen, rejected in couples:
@@ -214,7 +215,7 @@ class CorrectnessPairs:
 
 
 def contained(positive: str, negative: str | None) -> bool:
-    """Whether the wrong answer contains the right one ("14" contains "4"), which would make the pair uninformative."""
+    """Whether the incorrect answer contains the correct one ("14" contains "4"): such a pair is uninformative."""
     if negative is None:
         return False
     a, b = (" ".join(text.lower().split()) for text in (positive, negative))
@@ -222,8 +223,8 @@ def contained(positive: str, negative: str | None) -> bool:
 
 
 def _no_pair_reason(responses: SortedResponses) -> str:
-    if not responses.right:
-        return "no right response"
-    if not responses.wrong:
-        return "all responses right"
-    return "every wrong answer contains the right one"
+    if not responses.correct:
+        return "no correct response"
+    if not responses.incorrect:
+        return "all responses correct"
+    return "every incorrect answer contains the correct one"

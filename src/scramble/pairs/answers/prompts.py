@@ -67,7 +67,7 @@ STYLES: dict[str, tuple[str, int]] = {
 def load_style(name: str) -> Style:
     """A style by name. Raises StyleError naming the available ones."""
     if name not in STYLES:
-        raise StyleError(f"no style of question is called {name!r}: choose among {', '.join(STYLES)}")
+        raise StyleError(f"no style of question is called {name!r}: choose one of {', '.join(STYLES)}")
     mark, line_breaks = STYLES[name]
     if name == "direct":
         template = PLACE

@@ -92,7 +92,7 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Histogram over :data:`RATIO_EDGES` of the number of words in the rejected divided by those in the chosen text."""
+    """Histogram over :data:`RATIO_EDGES` of the ratio of word counts, rejected text to chosen text."""
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
         ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))

@@ -21,7 +21,10 @@ _SAME_FORM = frozenset({"sheep", "deer", "fish", "ski"})
 
 
 def faults(pair: PreferencePair) -> set[str]:
-    """The faults of a pair, a subset of :data:`FAULTS`. Errors of form that the chosen text has, too, do not count."""
+    """The faults of a pair, a subset of :data:`FAULTS`.
+
+    Errors of form that also occur in the chosen text do not count.
+    """
     result = set()
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     if chosen == rejected:

@@ -34,9 +34,9 @@ _SURFACE = (
     lambda t: t.count(","),
 )
 CLASSIFIERS = ("length", "surface", "unigram", "bigram", "trigram")
-FRESH = "character"  # refinement does not use this classifier, so it can judge the result
+FRESH = "character"  # refinement does not use this classifier, so this classifier can judge the result
 FOLDS = 5
-MIN_PAIRS = 20  # with fewer, the accuracy's standard error is above 11 points, and no classifier is fitted
+MIN_PAIRS = 20  # with fewer pairs, the accuracy's standard error is above 11 points, and no classifier is fitted
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[P
 def _usable(
     image: ImageRecord, which: str, seed: int, similarity: Similarity | None, unusable: deque[Skip]
 ) -> list[int]:
-    """The indices of the captions to use, in order. Captions that no method can use are added to ``unusable``."""
+    """The indices of the usable captions, in order. Captions that no method can use are added to ``unusable``."""
     usable = []
     for index, text in enumerate(image.captions):
         reason = problem(text)
@@ -155,7 +155,7 @@ def _admissible(
     kinds: Sequence[str] | None,
     surface: bool,
 ) -> tuple[list[Negative], str]:
-    """The normalised candidates that no other caption of the image supports, and the reason if there are none."""
+    """The normalised candidates that no other caption of the image supports; if there are none, also the reason."""
     if not candidates:
         return [], "no candidate"
     others: set[str] | None = None

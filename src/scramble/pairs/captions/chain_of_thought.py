@@ -170,7 +170,7 @@ class CotGenerator:
         return list(negatives.values()) if negatives else Skip(reasons[0])
 
     def _fault(self, caption: str, negative: str) -> str:
-        """The reason why ``negative`` is not a negative of ``caption``; "" if it is one."""
+        """The reason why ``negative`` is not a valid negative of ``caption``; "" if it is valid."""
         if reason := problem(negative):
             return reason
         before, after = self._nlp.pipe([caption, negative])
@@ -213,7 +213,7 @@ def _usable(captions: Iterable[Caption]) -> Iterator[tuple[Caption, Skip | None]
 
 
 def read_answer(reply: Reply) -> tuple[str, str]:
-    """The normalised caption in a reply, and the reason why there is none ("" if there is one)."""
+    """The normalised caption in a reply, and the reason why there is no caption ("" if there is one)."""
     if reply.error:
         return "", f"no reply: {reply.error.split(' (')[0]}"
     if reply.finish_reason == "length":
@@ -237,7 +237,7 @@ def read_answer(reply: Reply) -> tuple[str, str]:
 
 
 def read_clean(reply: Reply) -> str:
-    """The normalised caption in the JSON reply of a cleaner; "" if there is none."""
+    """The normalised caption in the JSON reply of a cleaner; "" if the reply has no caption."""
     if not reply.finished:
         return ""
     match = re.search(r"\{.*\}", reply.text, re.DOTALL)
@@ -249,7 +249,7 @@ def read_clean(reply: Reply) -> str:
 
 
 def shared_content(before: Any, after: Any) -> float:
-    """Share of content lemmas (nouns, verbs, adjectives, numbers; with repeats) in common to two spaCy ``Doc``, [0, 1].
+    """Share, in [0, 1], of common content lemmas (nouns, verbs, adjectives, numbers; with repeats) of two ``Doc``.
 
     A lemma counts as the same even if one parse tags it as a noun and the other as a verb.
     """

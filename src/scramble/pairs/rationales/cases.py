@@ -14,7 +14,7 @@ from scramble.scenegraphs import SceneGraph
 
 
 class SceneAlignError(ValueError):
-    """Settings or data that SceneAlign cannot use. The message says which."""
+    """Settings or data that SceneAlign cannot use. The message names the setting or data."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise SceneAlignError(f"no kind of intervention is called {unknown[0]!r}: choose among {', '.join(KINDS)}")
+            raise SceneAlignError(f"no kind of intervention is called {unknown[0]!r}: choose one of {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
             raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must be at least 0, and one must be above 0")
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):

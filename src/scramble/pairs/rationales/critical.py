@@ -1,7 +1,8 @@
 """Find the objects on which an answer depends, by ablation of those that a question and its rationale mention.
 
 A mentioned object is critical if the graph without it, or with one of its properties changed, gives another answer or
-none. Objects whose removal changes the answer come first; ties are ordered by degree in the graph, then by mention.
+no answer. Objects whose removal changes the answer come first; ties are ordered by degree in the graph, then by
+mention.
 """
 
 from __future__ import annotations

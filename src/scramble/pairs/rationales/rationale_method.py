@@ -83,9 +83,9 @@ class SceneAlignRationales(PairMethod):
             wording: options of ``WordInterventions`` or ``EngineInterventions``.
         """
         if rewrite not in REWRITES:
-            raise SceneAlignError(f"no rewriting is called {rewrite!r}: choose among {', '.join(REWRITES)}")
+            raise SceneAlignError(f"no rewriting is called {rewrite!r}: choose one of {', '.join(REWRITES)}")
         if graphs not in GRAPHS:
-            raise SceneAlignError(f"no source of graphs is called {graphs!r}: choose among {', '.join(GRAPHS)}")
+            raise SceneAlignError(f"no source of graphs is called {graphs!r}: choose one of {', '.join(GRAPHS)}")
         if rewrite == "template" and wording:
             raise SceneAlignError(f"rewrite=template has no option {min(wording)!r}")
         self._rewrite, self._graphs, self._pipeline = rewrite, graphs, pipeline

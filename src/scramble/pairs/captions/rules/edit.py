@@ -99,7 +99,7 @@ def _shows_plural(verb: str, tag: str) -> bool:
 def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
     """Apply changes, given in any order.
 
-    Returns None if they overlap, affect a negated word, do not change the text, or join a word with itself.
+    Returns None if they overlap, affect a negated word, do not change the text, or repeat a word around "and" or "or".
     """
     if s.negated and any(
         start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes

@@ -56,7 +56,7 @@ _QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
 _MUTUAL = word_set("""
     playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
     dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
-""")  # mutual before "with" or "to": the relation holds in both directions
+""")  # mutual before "with" or "to": the relation is symmetric
 _RIDING = word_set("""
     riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
 """)
@@ -125,8 +125,8 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
     """Whether two noun phrases can change places without a change of meaning.
 
     This holds for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
-    cat" is not false where "a cat sitting next to a dog" is true. It does not hold if either phrase has a relation of
-    its own: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
+    cat" is not false where "a cat sitting next to a dog" is true. It does not hold if either phrase has a separate
+    relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
     """
     words = [w for w in words if w not in _QUOTES]
     if _SEPARATORS.issuperset(words) or _rides(s, u, v, words):
@@ -134,7 +134,7 @@ def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: 
     joints = [i for i in joints if s.lower[i] not in _QUOTES]
     after = v.last + 1
     if words[-1] in _JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
-        return True  # "a sink in a bathroom and a towel": it is ambiguous what "and" joins
+        return True  # "a sink in a bathroom and a towel": the conjuncts of "and" are ambiguous
     symmetric = lexicon.phrases["symmetric"]
     mutual = len(words) > 1 and words[-1] in ("with", "to") and words[-2] in _MUTUAL and _equals(u, v)
     if not mutual and any(
@@ -187,7 +187,8 @@ def _among(s: Sentence, phrase: Phrase) -> bool:
 
 
 def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether "of" ties a phrase to a noun ("a statue of a horse") or it is bare in an idiom ("in bed")."""
+    """Whether a phrase must not be swapped: "of" attaches it to a noun ("a statue of a horse"), or it belongs to an
+    idiom without an article ("in bed")."""
     if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
         return True
     if phrase.first == 0:
@@ -324,7 +325,7 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list
 
 
 def _known(s: Sentence, phrase: Phrase) -> bool:
-    """Whether every modifier of a phrase is in the lexicon, so that none ends up in a wrong place."""
+    """Whether every modifier of a phrase is in the lexicon, so that no modifier moves to a wrong position."""
     in_lexicon = {i for a in phrase.attributes for i in range(a.first, a.last + 1)} | {phrase.number}
     return all(i in in_lexicon or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
 
@@ -350,7 +351,7 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
         if u.partitive or v.partitive or weight < 0.5 or not _heads_trade(s, u, v):
             return negatives
         if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
-            return negatives  # "a man and a young girl": the man may be young too
+            return negatives  # "a man and a young girl": the man may also be young
         first, second = _form(s, v, u.plural), _form(s, u, v.plural)
         if first and second:
             changes = [
@@ -374,7 +375,7 @@ def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def _heads_trade(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether each noun can have the attributes of the other, which stay in place."""
+    """Whether each noun can have the attributes of the other; the attributes stay in place."""
     if {s.lower[a.first] for a in u.attributes} == {s.lower[a.first] for a in v.attributes}:
         return False
     if not (_known(s, u) and _known(s, v)):

@@ -331,7 +331,8 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
 
 
 def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
-    """Places for a detail: step, noun within the step, and kind of word, except the kind that is asked for."""
+    """Places for a detail: step, noun within the step, and kind of word. The kind that the question asks about is
+    excluded."""
     assert case.derived is not None
     slots = []
     for place, clause in enumerate(case.derived.clauses):
