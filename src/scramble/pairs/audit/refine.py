@@ -121,9 +121,10 @@ def refine_text_only(
 
     Each round fits unigram, bigram and trigram classifiers out of fold (with new folds), both on the kind and on all
     pairs. At each level of confidence it keeps equal numbers of correctly and incorrectly classified pairs, plus a
-    share ``slack`` of correctly classified pairs: with equal numbers the next classifier would be *below* chance. A kind
-    is finished when the classifiers are at ``target`` percent or below, or when less than the share ``least`` of its
-    pairs would remain. Small kinds are pooled or not refined (:func:`kind_groups`). ``on_round`` is called after each round.
+    share ``slack`` of correctly classified pairs: with equal numbers the next classifier would be *below* chance. A
+    kind is finished when the classifiers are at ``target`` percent or below, or when less than the share ``least`` of
+    its pairs would remain. Small kinds are pooled or not refined (:func:`kind_groups`). ``on_round`` is called after
+    each round.
     """
     names = kind_groups(pairs).names
     remaining = list(pairs)
