@@ -162,7 +162,7 @@ def test_questions(tmp_path: Path) -> None:
         "unreadable image": 1,
         "duplicate id": 1,
         "image is neither a path nor a list of paths": 1,
-        "answer is neither text nor a number": 1,
+        "answer is neither a string nor a number": 1,
         "choices is not a list": 1,
     }
     with pytest.raises(SourceError, match="does not exist"):

@@ -124,5 +124,5 @@ def _text(value: Any, key: str) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)  # pandas converts whole numbers to floats if a column has an empty cell
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RecordError(f"{key} is neither text nor a number")
+        raise RecordError(f"{key} is neither a string nor a number")
     return clean_text(str(value), key)
