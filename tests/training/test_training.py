@@ -529,7 +529,7 @@ def test_invalid_lora_targets(base: Path, data: Path, tmp_path: Path, targets: s
     ("options", "message"),
     [
         ({"peft": LORA}, "the model already has an adapter: set peft=null"),
-        ({"precompute_ref_log_probs": False}, "only for a new adapter"),
+        ({"precompute_ref_log_probs": False}, "only with a new adapter"),
         ({"train_vision": True}, "the vision tower is frozen"),
     ],
 )
@@ -551,7 +551,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precompute_ref_log_probs": False}, "only for a new adapter"),
+        ({"precompute_ref_log_probs": False}, "only with a new adapter"),
         ({"tables": ["captions"]}, "only the sft loss trains"),
         ({"tables": ["images"]}, "name at least one of"),
         ({"peft": LORA, "train_vision": True}, "the vision tower is frozen"),
