@@ -189,4 +189,4 @@ def test_fsdp2_gives_the_losses_of_one_process(base: Path, data: Path, tmp_path:
 
 def test_unavailable_fsdp_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
     done = launch_with("fsdp2", {"model": str(base), "data": str(data), "out": str(tmp_path / "out"), "max_steps": 1})
-    assert done.returncode != 0 and "FSDP needs two GPUs or more, and accelerate runs MULTI_CPU" in done.stderr
+    assert done.returncode != 0 and "FSDP was requested, but accelerate started MULTI_CPU" in done.stderr
