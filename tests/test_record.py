@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scramble.config.binding import ConfigError
 from scramble.config.record import complete, recall, remember
-from scramble.config.sections import CONFIGS
+from scramble.project import CONFIGS
 from scramble.storage.files import read_json, write_json
 
 OWN = ["data=image_folder", "data.path=photos", "pairs=rules", "pairs.per_caption=2"]

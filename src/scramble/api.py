@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from scramble.project import CONFIGS, shipped
+from scramble.project import CONFIGS, choices_of, shipped
 from scramble.storage.hashing import content_key
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def make_pairs(
     source, settings = "image_folder", dict(data_settings or {})
     if not isinstance(data, str | Path):
         settings = {"images": "."} | settings | {"path": _write_rows(Path(out), data), "id_column": "id"}
-    elif isinstance(data, Path) or (data not in _names("data") and Path(_path(data)).exists()):
+    elif isinstance(data, Path) or (data not in choices_of("data") and Path(_path(data)).exists()):
         settings["path"] = _path(data)
     else:
         source = data
@@ -213,11 +213,6 @@ def evaluate(
 # ------------------------------------------------------------------------------------------------------- configuration
 
 
-def _names(group: str) -> list[str]:
-    """The files of a configuration group."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
-
-
 def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]) -> Any:
     """The configuration of ``scripts/generate.py`` with a file of each group and changes to its values.
 
@@ -229,7 +224,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     from scramble.config.binding import ConfigError, hint
 
     for group, name in choices.items():
-        if name not in (known := _names(group)):
+        if name not in (known := choices_of(group)):
             what = "pair method" if group == "pairs" else "source or path"
             raise ConfigError([f"no {what} is called {name!r}; {hint(name, known)}"])
     arguments = {"data": "data_settings", "pairs": "method_settings"}

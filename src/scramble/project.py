@@ -12,6 +12,11 @@ CONFIGS = ROOT / "configs"
 SCRIPTS = ROOT / "scripts"
 
 
+def choices_of(group: str) -> list[str]:
+    """The names that a configuration group offers: its files, without those that only others start from (``_...``)."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
 def shipped(path: str) -> str:
     """Resolve a path below ``data/`` that does not exist in the working directory but in the project.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from scramble.config.binding import join, show
 from scramble.config.roots import ROOTS, known_keys
-from scramble.project import CONFIGS
+from scramble.project import CONFIGS, choices_of
 
 WIDTH = 120
 SHARED = ("name", "launcher", "dry_run")  # keys that every script reads
@@ -68,7 +68,7 @@ def _choices(choices: Mapping[str, Any], shown: Sequence[str]) -> Iterator[str]:
             key in added or group in ("experiment", "debug", "table") or (place or group).partition(".")[0] in shown
         ):
             continue
-        names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+        names = choices_of(group)
         current = f" [{show(choices[key])}]" if key in choices else ""
         listed = f"{key}=...{current} {', '.join(names)}"
         yield from textwrap.wrap(listed, WIDTH, initial_indent="  ", subsequent_indent="      ")

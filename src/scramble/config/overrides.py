@@ -12,7 +12,7 @@ from typing import Any
 from scramble.config.binding import ConfigError, hint
 from scramble.config.help import SHARED
 from scramble.config.roots import ROOTS, check_root, key_hint, known_keys
-from scramble.project import CONFIGS
+from scramble.project import CONFIGS, choices_of
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def _unknown_choice(argument: str) -> str | None:
     choice = argument.partition("=")[2]
     if choice.startswith("{") or "=" in choice:
         return None
-    names = {path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_")}
+    names = set(choices_of(group))
     for name in (part.strip() for part in choice.strip("[]").split(",")):
         if name and name not in names | {"null"}:
             return f"{group}={name}: there is no such choice; {hint(name, names)}"

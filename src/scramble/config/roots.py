@@ -57,7 +57,7 @@ from scramble.config.sections import (
     Texts,
 )
 from scramble.config.trainer import Peft, Trainer
-from scramble.project import CONFIGS
+from scramble.project import choices_of
 
 # ---------------------------------------------------------------------------------------------- the roots
 
@@ -587,7 +587,7 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
     from omegaconf.errors import OmegaConfBaseException
 
     if root == "reproduce" and cfg.get("table") is None:  # all other keys of this script refer to the table
-        tables = sorted(path.stem for path in (CONFIGS / "table").glob("*.yaml"))
+        tables = choices_of("table")
         return [f"table has no value: table=...; there are {', '.join(tables)}"]
     parts = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     if root == "reproduce":  # table and size determine which paths are needed; the script itself checks them

@@ -21,7 +21,7 @@ from scramble.config.binding import (
     show,
 )
 from scramble.config.trainer import NotNegative, Positive, Quantization
-from scramble.project import CONFIGS
+from scramble.project import choices_of
 
 FamilyName = Literal["internvl", "molmo", "molmo2", "llava", "smolvlm", "qwen_vl"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -188,7 +188,7 @@ class Slurm(Section):
 
 
 def _strategy(strategy: str, at: str) -> Iterator[str]:
-    names = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
+    names = choices_of("accelerate")
     is_path = strategy.endswith((".yaml", ".yml"))
     if not (Path(strategy).is_file() if is_path else strategy in names):
         yield f"{at}.strategy={strategy} must be one of {', '.join(names)}, or the path of a .yaml file"
