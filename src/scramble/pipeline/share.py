@@ -83,7 +83,8 @@ def share(
             raise StoreError(f"{out} exists and has other content: choose another folder (out=...) or remove it")
     log.info(f"shared {what}: {out}{'' if is_new else ' (finished already)'}")
     if push_to_hub is not None:
-        _push(out, push_to_hub, "dataset" if what == "data" else "model", private)
+        again = "Log in (hf auth login, or HF_TOKEN) and run the command again"
+        push(out, push_to_hub, again, kind="dataset" if what == "data" else "model", private=private)
     return out
 
 
@@ -193,17 +194,28 @@ def _check_repository(name: str) -> None:
         raise StageError(f"push_to_hub={name} is not the name of a repository: write owner/name") from error
 
 
-def _push(folder: Path, repository: str, kind: str, private: bool) -> None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+def push(
+    folder: Path,
+    repository: str,
+    again: str,
+    *,
+    kind: str = "model",
+    private: bool | None = True,
+    token: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Create a repository of the hub, if it does not exist, and upload a folder.
 
-    api = HfApi()
+    Raises StageError if it fails, with ``again``: how to repeat the upload. The folder is kept.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
     try:
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        commit = api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, revision=revision)
+    except Exception as error:  # also those of the HTTP library that the hub's client uses
         raise StageError(
-            f"{folder} was written but not pushed to {repository}: {str(error).splitlines()[0]}. "
-            "Log in (hf auth login, or HF_TOKEN) and run the command again"
+            f"{folder} was written but not pushed to {repository}: {str(error).splitlines()[0]}. {again}"
         ) from error
     log.info(f"pushed: {commit}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble import interrupt
-from scramble.pipeline import StageError, is_main_process
+from scramble.pipeline import is_main_process
 from scramble.pipeline.new_model import make_model, rows
 from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
@@ -81,7 +81,18 @@ def train(
             callbacks.append(ScoreBenchmarks(_scorer(data / "val", **watch)))
         summary = fit(vlm, data / "train", folder, args, eval_data=val, callbacks=callbacks)
         if args.push_to_hub and is_main_process():
-            push(folder, args)
+            from scramble.pipeline.share import push
+
+            result = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
+            again = "Repeat the upload with scripts/share.py push_to_hub=..."
+            push(
+                result,
+                str(args.hub_model_id),
+                again,
+                private=args.hub_private_repo,
+                token=args.hub_token,
+                revision=args.hub_revision,
+            )
         return summary
 
     folder = Path(run) / "train" / arm
@@ -140,7 +151,7 @@ def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in trainer.items() if name not in free and name != "watch"}
 
 
-def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
+def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:
     """Log the memory and disk that the job needs; raise ModelError if it cannot fit. Nothing large is loaded before."""
     need = needs(model, trainer, peft)
     log.info(need.line())
@@ -160,24 +171,6 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
         train_vision=bool(trainer.get("train_vision")),
         gradient_checkpointing=trainer["gradient_checkpointing"],
     )
-
-
-def push(folder: Path, args: Any) -> None:
-    """Upload the result of an arm (``trainer.push_to_hub``). Raises StageError if it fails; the result is kept."""
-    from huggingface_hub import HfApi
-
-    result = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
-    api = HfApi(token=args.hub_token)
-    try:
-        api.create_repo(args.hub_model_id, private=args.hub_private_repo, exist_ok=True)
-        api.upload_folder(repo_id=args.hub_model_id, folder_path=result, revision=args.hub_revision)
-    except Exception as error:  # also of the HTTP library under the hub's client; the result is on disk
-        reason = " ".join(str(error).split())[:200]
-        raise StageError(
-            f"{result} is finished but could not be uploaded to {args.hub_model_id} ({reason}): try again with "
-            "scripts/share.py push_to_hub=..."
-        ) from error
-    log.info(f"uploaded {result} to {args.hub_model_id}")
 
 
 def _text_only_accuracy(data: Path) -> dict[str, float]:
