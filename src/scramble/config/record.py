@@ -36,8 +36,7 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
         from omegaconf import OmegaConf
 
         cfg.benchmark = {"heldout_pairs": OmegaConf.load(CONFIGS / "benchmark" / "heldout_pairs.yaml")}
-    names_arm = {override.partition("=")[0].lstrip("+~") for override in overrides} & ARM_KEYS
-    if root in ("share", "export") and not names_arm and cfg.get("what") != "data":
+    if root in ("share", "export") and _keys(overrides).isdisjoint(ARM_KEYS) and cfg.get("what") != "data":
         from scramble.pipeline import BASE, choose_arm
 
         if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # with several arms it asks for the one that is meant
@@ -192,8 +191,12 @@ def _set_keys(overrides: Sequence[str], section: str, root: str) -> list[str]:
 
 def names_model(overrides: Sequence[str]) -> bool:
     """Whether the command line selects a model. Loading options (``model.device=cpu``) do not select one."""
-    keys = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    return not keys.isdisjoint({"model", *(f"model.{key}" for key in MODEL_KEYS)})
+    return not _keys(overrides).isdisjoint({"model", *(f"model.{key}" for key in MODEL_KEYS)})
+
+
+def _keys(overrides: Sequence[str]) -> set[str]:
+    """The keys that a command line sets."""
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def _merged(section: str, recorded: Any, composed: Any, set_keys: Sequence[str]) -> tuple[Any, list[str]]:
