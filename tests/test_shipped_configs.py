@@ -119,10 +119,13 @@ def test_shipped_objectives_are_known_losses() -> None:
 
 def test_the_values_of_the_trainers_file_are_the_defaults_of_the_class() -> None:
     """So that a notebook and a script do the same; a model's file says learning rate and beta."""
-    from scramble.training.config import default_of
+    from scramble.training import PreferenceConfig
+    from scramble.training.fields import default_of
 
     trainer: Any = OmegaConf.to_container(
         composed("train", "model=internvl3_8b", "objective=dpo").trainer, resolve=True
     )
-    different = {name for name, value in trainer.items() if name != "watch" and value != default_of(name)}
+    different = {
+        name for name, value in trainer.items() if name != "watch" and value != default_of(PreferenceConfig, name)
+    }
     assert different == set()

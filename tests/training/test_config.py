@@ -15,8 +15,7 @@ from trl import DPOConfig
 from scramble.config.roots import check_root
 from scramble.project import CONFIGS
 from scramble.training import PreferenceConfig
-from scramble.training.config import default_of
-from scramble.training.fields import OPERATION, REFUSED, RENAMED
+from scramble.training.fields import OPERATION, REFUSED, RENAMED, default_of
 
 FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
@@ -91,7 +90,7 @@ def hydra() -> Iterator[None]:
 def value_of(name: str) -> Any:
     if name in VALUES:
         return VALUES[name]
-    default = default_of(name)
+    default = default_of(PreferenceConfig, name)
     if isinstance(default, bool):
         return not default
     if isinstance(default, int | float):

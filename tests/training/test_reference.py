@@ -44,7 +44,7 @@ class Setting:
 
     def data(self, examples: list[Example] | None = None, images: Any = None) -> PairDataset:
         encoder = Encoder(self.vlm, self.images if images is None else images)
-        return PairDataset(self.examples if examples is None else examples, [], encoder, with_rejected=True)
+        return PairDataset(self.examples if examples is None else examples, [], encoder)
 
     def parts(self, **changes: Any) -> dict[str, str]:
         return StartingModel.of(self.vlm, config()).cache_parts(self.data(**changes))

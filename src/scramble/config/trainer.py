@@ -32,7 +32,7 @@ from scramble.config.binding import (
     hint,
     show,
 )
-from scramble.training.fields import PEFT_REFUSED, REFUSED, RENAMED, optimizer_fault
+from scramble.training.fields import PEFT_REFUSED, PEFT_SECTION, REFUSED, RENAMED, default_of, optimizer_fault
 
 # A test compares these names with those of the code that reads them (tests/test_config.py).
 Loss = Literal[
@@ -172,7 +172,7 @@ class Trainer(Section):
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
         """Names from other versions, with the key to use instead."""
-        return {**RENAMED, "peft": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"}
+        return {**RENAMED, "peft": PEFT_SECTION}
 
     def faults(self, at: str) -> Iterator[str]:
         """Settings must not contradict each other."""
@@ -334,13 +334,9 @@ def _further(cls: type) -> dict[str, Any]:
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Field -> annotation for :func:`scramble.config.binding.check`. Refused fields must have their defaults."""
     annotations = dict(_further(cls))
-    fields = {field.name: field for field in dataclasses.fields(cls)}
     for name, reason in (refused or {}).items():
-        if name not in fields:
-            continue  # of another version of the library
-        field: Any = fields[name]
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        annotations[name] = Annotated[Any, _only(default, reason)]
+        if name in annotations:  # it may be missing in another version of the library
+            annotations[name] = Annotated[Any, _only(default_of(cls, name), reason)]
     return annotations
 
 

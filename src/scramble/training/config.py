@@ -18,7 +18,7 @@ from transformers import get_scheduler
 from trl import DPOConfig
 
 from scramble.training.dataloader import default_num_workers
-from scramble.training.fields import REFUSED, operation_fields, optimizer_fault
+from scramble.training.fields import REFUSED, default_of, operation_fields, optimizer_fault
 from scramble.training.losses import F_DIVERGENCES, check_weights, needs_pairs, reads
 
 Table = Literal["pairs", "captions", "questions", "rationales"]
@@ -127,7 +127,7 @@ class PreferenceConfig(DPOConfig):
         if isinstance(self.loss_type, str):
             self.loss_type = [self.loss_type]
         for name, reason in REFUSED.items():
-            if (value := getattr(self, name)) != default_of(name):
+            if (value := getattr(self, name)) != default_of(PreferenceConfig, name):
                 raise ValueError(f"trainer.{name}={_shown(value)}: {reason}")
         self.weights = check_weights(self.loss_type, self.loss_weights)
         self._check()
@@ -237,7 +237,7 @@ class PreferenceConfig(DPOConfig):
         A checkpoint is resumed only by a run with the same settings. Defaults are left out, so that a run can resume
         its checkpoints even if a new version of transformers has added fields.
         """
-        return {name: value for name, value in _binding(self).items() if value != _plain(default_of(name))}
+        return {name: value for name, value in _binding(self).items() if value != defaults()[name]}
 
 
 @cache
@@ -247,19 +247,13 @@ def defaults() -> dict[str, Any]:
 
 
 def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
-    free = operation_fields(args is not None and args.load_best_model_at_end)
+    free = operation_fields(args is None or args.load_best_model_at_end)
     names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
     # It follows from the batch sizes and the number of processes, which may differ when a run resumes.
     names.remove("gradient_accumulation_steps")
-    values = {name: default_of(name) if args is None else getattr(args, name) for name in names}
+    values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
     return plain
-
-
-def default_of(name: str) -> Any:
-    """The default of a field of :class:`PreferenceConfig`."""
-    (match,) = (f for f in dataclasses.fields(PreferenceConfig) if f.name == name)
-    return match.default if match.default_factory is dataclasses.MISSING else match.default_factory()
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from scramble.models import VLM
@@ -21,13 +22,11 @@ class PairDataset(Sequence[Example]):
         examples: usable examples, in the order of the tables.
         rejected_rows: ``{"id": ..., "reason": ...}`` per row that cannot be used.
         encoder: encodes prompts and answers of the examples.
-        with_rejected: whether every example has a rejected answer.
     """
 
     examples: list[Example]
     rejected_rows: list[dict[str, str]]
     encoder: Encoder
-    with_rejected: bool
 
     @classmethod
     def read(
@@ -50,7 +49,7 @@ class PairDataset(Sequence[Example]):
         examples, rejected_rows = check_examples(encoder, rows, needs_rejected=with_rejected, max_length=limit)
         write = args.process_index == 0
         report_rejected(rejected_file, rejected_rows, len(examples), args.max_rejected_fraction, write=write)
-        return cls(examples, rejected_rows, encoder, with_rejected)
+        return cls(examples, rejected_rows, encoder)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -58,12 +57,12 @@ class PairDataset(Sequence[Example]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # int or slice, as in Sequence
         return self.examples[index]
 
-    @property
+    @cached_property
     def texts_key(self) -> str:
         """Digest of all ids, prompts and answers."""
         return content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in self.examples])
 
-    @property
+    @cached_property
     def images_key(self) -> str:
         """Digest of the contents of all images."""
         images = sorted({image_id for example in self.examples for image_id in example.image_ids})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+from typing import Any
 
 # Fields that define the training loss; each file in configs/objective sets them together.
 LOSS_FIELDS = (
@@ -77,6 +79,12 @@ OPERATION = frozenset(
 CHOICE_OF_RESULT = frozenset(
     {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
 )
+
+
+def default_of(cls: type, name: str) -> Any:
+    """The default of a field of a dataclass."""
+    field: Any = next(field for field in dataclasses.fields(cls) if field.name == name)
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
 
 def operation_fields(load_best_model_at_end: bool) -> frozenset[str]:
@@ -174,6 +182,8 @@ REFUSED = {
     "pad_token": _TRIE,
 }
 
+PEFT_SECTION = "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"
+
 # Field names of other TRL and transformers versions and of earlier versions of this project, with today's names.
 RENAMED = {
     "group_by_length": "trainer.group_by_image",
@@ -189,13 +199,13 @@ RENAMED = {
     "generate_during_eval": "trainer.watch, which scores benchmarks while training",
     "ref_model_init_kwargs": "nothing: the reference is the starting model",
     "force_use_ref_model": "nothing: the reference is the starting model",
-    "use_peft": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)",
+    "use_peft": PEFT_SECTION,
     "lora_r": "peft.r",
     "lora_alpha": "peft.lora_alpha",
     "lora_dropout": "peft.lora_dropout",
     "lora_target_modules": "peft.target_modules",
-    "peft_config": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)",
-    "lora": "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)",
+    "peft_config": PEFT_SECTION,
+    "lora": PEFT_SECTION,
     "attn_implementation": "model.attn_implementation",
     "load_in_4bit": "model.quantization={load_in_4bit: true}",
     "epochs": "trainer.num_train_epochs",

@@ -7,7 +7,6 @@ forward of the module that they wrap, so they need exactly one call per micro-ba
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from scramble.models import VLM, ModelError
 from scramble.training.config import PreferenceConfig
-from scramble.training.fields import PEFT_REFUSED
+from scramble.training.fields import PEFT_REFUSED, default_of
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
 from scramble.trie.pack import TrieBatch
@@ -172,7 +171,7 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
     elif not isinstance(targets, str):
         fields["target_modules"] = _in_decoder(vlm.backbone, targets)
     for name, reason in PEFT_REFUSED.items():
-        if name in fields and fields[name] != _default(LoraConfig, name):
+        if name in fields and fields[name] != default_of(LoraConfig, name):
             raise ModelError(f"peft.{name}={fields[name]}: {reason}")
     if fields.get("init_lora_weights", True) not in INITIALISATIONS:
         raise ModelError(
@@ -192,12 +191,6 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
         return get_peft_model(vlm.model, config)
     except (TypeError, ValueError, ImportError) as error:
         raise ModelError(f"peft: {' '.join(str(error).split())}") from error
-
-
-def _default(cls: type, name: str) -> Any:
-    """The default of a field of a dataclass."""
-    field: Any = next(field for field in dataclasses.fields(cls) if field.name == name)
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
 
 def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:

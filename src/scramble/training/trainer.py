@@ -82,6 +82,8 @@ class PreferenceTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.weights = args.weights
+        loss_fields = {key for name in self.weights for key in LOSSES[name][1]} - {"shift"}
+        self._loss_options = {key: getattr(args, key) for key in loss_fields}
         self.in_step_reference = needs_pairs(self.weights) and not args.precompute_ref_log_probs
         self.shift = RewardShift(args.reward_shift, args.device)
         self.settings = dict(settings or {})
@@ -153,10 +155,8 @@ class PreferenceTrainer(Trainer):
             rewards_2P = args.beta * torch.stack([logps.h_chosen, logps.h_rejected])
             if training and reads(self.weights, "shift"):
                 self.shift.observe(rewards_2P)
-        read = {key for name in self.weights for key in LOSSES[name][1]} - {"shift"}
-        options = {key: getattr(args, key) for key in read}
         pair_weights_P = wpo_weights(output, batch) if args.use_weighting else None
-        means = combine(self.weights, logps, {**options, "shift": self.shift.value}, pair_weights_P)
+        means = combine(self.weights, logps, {**self._loss_options, "shift": self.shift.value}, pair_weights_P)
         loss = weighted_sum(self.weights, means)
         with torch.no_grad():
             self.metrics.add(batch, logps, rewards_2P, {"loss": loss, **means}, self.shift.value, output.entropy_M)
