@@ -130,8 +130,11 @@ def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> It
 
 
 def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
-    """What the trainer's own class refuses: asked only where fields beyond those of configs/ are set, or fields whose
-    values belong together in ways that transformers alone knows, because it takes seconds to load."""
+    """Error messages of the trainer's own class.
+
+    Loading it takes seconds, so this is skipped unless the configuration sets a field that configs/ does not list, or a
+    schedule whose options only transformers knows.
+    """
     if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
         return
     if check(trainer, Trainer, "trainer") or (peft is not None and check(peft, Peft, "peft")):

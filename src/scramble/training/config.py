@@ -193,7 +193,7 @@ class PreferenceConfig(DPOConfig):
             )
 
     def _check_scheduler(self) -> None:
-        """Raise ValueError for a schedule whose own options are missing or unknown, by making one for nothing."""
+        """Create the schedule once; raise ValueError if its options are missing or unknown."""
         kind = _plain(self.lr_scheduler_type)
         kwargs = self.lr_scheduler_kwargs
         if kwargs is not None and not isinstance(kwargs, Mapping):
@@ -210,7 +210,7 @@ class PreferenceConfig(DPOConfig):
             ) from error
 
     def _share_batch(self, world: int) -> None:
-        """Compute the unset ones of global batch size, micro-batch size and accumulation steps."""
+        """Compute those of global batch size, micro-batch size and accumulation steps that are not set."""
         micro, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
         if self.global_batch_size is None:
             micro, steps = micro or 8, steps or 1
