@@ -191,7 +191,8 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     """Run a plain loop: each answer has a separate row with its own image, and the reference repeats all of it."""
     from scramble.training.collator import Encoder
-    from scramble.training.policy import Policy, add_lora
+    from scramble.training.policy import Policy
+    from scramble.training.trainable import add_lora
 
     vlm = load(args)
     model = add_lora(vlm, LORA)

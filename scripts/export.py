@@ -18,7 +18,7 @@ SECTIONS = ("run", "model", "adapter", "out", "dtype")
 @stage_main("export", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
-    from scramble.models.export import export
+    from scramble.models.export import export_model
     from scramble.pipeline import StageError, check_arm
 
     model, run = values["model"], values["run"]
@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         trained = check_arm(run["dir"], run["arm"])
         if (trained / "model").is_dir():
             raise StageError(f"{run['arm']} trained all weights: {trained / 'model'} is already a complete model")
-    folder = export(
+    folder = export_model(
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]
     )
     what = "without an adapter" if values["adapter"] is None else f"with {values['adapter']} merged in"

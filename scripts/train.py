@@ -21,17 +21,17 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.pipeline.generate import generate
     from scramble.pipeline.show import show_batch
-    from scramble.pipeline.train import check_model, train
+    from scramble.pipeline.train import check_model_files, train_arm
 
     run, show = values.pop("run"), values.pop("show_batch")
     del values["seed"]  # trainer.seed and run.arm refer to it
     data, pairs, data_seed = values.pop("data"), values.pop("pairs"), values.pop("data_seed")
-    check_model(run["dir"], run["arm"], values["model"])
+    check_model_files(run["dir"], run["arm"], values["model"])
     generate(run["data"], data=data, pairs=pairs, seed=data_seed)
     if show:
         show_batch(run["dir"], run["data"], model=values["model"], trainer=values["trainer"])
     else:
-        train(run["dir"], run["arm"], run["data"], **values)
+        train_arm(run["dir"], run["arm"], run["data"], **values)
 
 
 if __name__ == "__main__":

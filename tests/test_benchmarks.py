@@ -22,7 +22,7 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
     from benchmarks.floor import count_products
     from scramble.models import load_vlm
     from scramble.models.tiny import save_tiny
-    from scramble.training.policy import add_lora
+    from scramble.training.trainable import add_lora
     from scramble.trie import TrieItem, logprobs, pack
 
     vlm = load_vlm(save_tiny(family, tmp_path / "model", ["describe", "a red dog", "a dog red"], 0))

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from scramble.models import ModelError, load_vlm
 from scramble.models.chat import answer
-from scramble.models.export import export
+from scramble.models.export import export_model
 from scramble.storage.files import StoreError
 
 FAMILIES = ("internvl", "internvl_moe", "llava", "smolvlm", "molmo")
@@ -43,7 +43,7 @@ def test_merged_folder_answers_as_the_adapter(
     plain = logits(base)
     with_lora(base.model, base.family.lora_targets).save_pretrained(tmp_path / "adapter")
     tuned = load_vlm(tiny(name), adapter=tmp_path / "adapter")
-    out = export(tiny(name), tmp_path / "out", adapter=tmp_path / "adapter", max_shard_size="300KB")
+    out = export_model(tiny(name), tmp_path / "out", adapter=tmp_path / "adapter", max_shard_size="300KB")
     merged = load_vlm(out)
     assert not hasattr(merged.model, "peft_config")
     torch.testing.assert_close(logits(merged), logits(tuned), atol=1e-5, rtol=0)
@@ -56,7 +56,7 @@ def test_merged_folder_answers_as_the_adapter(
 
 
 def test_another_type_is_named_in_the_config(tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    out = export(tiny("internvl"), tmp_path / "out", dtype="bfloat16")
+    out = export_model(tiny("internvl"), tmp_path / "out", dtype="bfloat16")
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
     assert next(load_vlm(out).model.parameters()).dtype == torch.bfloat16
 
@@ -64,9 +64,9 @@ def test_another_type_is_named_in_the_config(tiny: Callable[[str], Path], tmp_pa
 def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(StoreError, match="is not empty"):
-        export(tiny("internvl"), tmp_path)
+        export_model(tiny("internvl"), tmp_path)
     with pytest.raises(ModelError, match="no adapter"):
-        export(tiny("internvl"), tmp_path / "out", adapter=tmp_path / "absent")
+        export_model(tiny("internvl"), tmp_path / "out", adapter=tmp_path / "absent")
     assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]
 
 

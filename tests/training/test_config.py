@@ -152,7 +152,7 @@ def test_fields_that_a_stage_fills_in_may_be_given(field: str, tmp_path: Path, m
     _, section = composed(**{field: "mine", "use_cpu": True})
     model = {"name": "none", "path": str(tmp_path / "nowhere")}
     with pytest.raises(ModelError):
-        stage.train(
+        stage.train_arm(
             tmp_path, "arm", tmp_path / "data", model=model, objective={"name": "dpo"}, trainer=section, peft=None
         )
     assert getattr(seen[-1], field) == "mine"

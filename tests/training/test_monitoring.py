@@ -24,7 +24,8 @@ from scramble.training.collator import Encoder, TrieCollator
 from scramble.training.data import load_examples
 from scramble.training.flops import OperationMeter, decoder_products, operations, tower_products, visible_pairs
 from scramble.training.monitoring import Warnings, memory_use, peak_flops
-from scramble.training.policy import Policy, add_lora, set_trained
+from scramble.training.policy import Policy
+from scramble.training.trainable import add_lora, set_trained
 from scramble.trie.pack import TrieItem, pack
 from tests.training.settings import fit
 

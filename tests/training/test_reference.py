@@ -119,7 +119,7 @@ def test_everything_it_depends_on_is_in_the_key(setting: Setting, base: Path, tm
 
 
 def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
-    from scramble.training.policy import add_lora
+    from scramble.training.trainable import add_lora
 
     vlm = load_vlm(base)
     bare = weights_key(vlm.backbone.model)

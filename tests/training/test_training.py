@@ -23,7 +23,7 @@ from scramble.storage.tables import read_table
 from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.data import DataError, Example
 from scramble.training.monitoring import MEASURED
-from scramble.training.policy import add_lora
+from scramble.training.trainable import add_lora
 from scramble.trie.engine import NonFiniteError
 from tests.training.settings import fit
 

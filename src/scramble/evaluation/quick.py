@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 from scramble.evaluation.backends.local import LocalBackend
+from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, limit_items
 from scramble.evaluation.protocols import queries, resolve
 from scramble.evaluation.responses import group_by_images
@@ -34,3 +38,26 @@ def quick_scores(
         outcome(item, {q.query_id: replies[q.query_id] for q in queries_of[item.item_id]}, resolved) for item in items
     ]
     return {name: 100 * sum(u.values) / len(u.values) for name, u in units(benchmark.scoring, outcomes).items()}
+
+
+def scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) -> Callable[[VLM], dict[str, float]]:
+    """A function that scores benchmarks on one split of a data set, for use during training.
+
+    Args:
+        folder: the split's folder; the benchmarks are loaded once, here.
+        benchmarks: names of benchmarks.
+        limit: number of items per benchmark; None: all items.
+
+    Returns:
+        A function from a model to ``{"eval_<benchmark>/<score>": percent}``.
+    """
+    loaded = [load_benchmark(name, folder) for name in benchmarks]
+
+    def score(vlm: VLM) -> dict[str, float]:
+        return {
+            f"eval_{benchmark.name}/{name}": value
+            for benchmark in loaded
+            for name, value in quick_scores(vlm, benchmark, limit=limit).items()
+        }
+
+    return score

@@ -31,7 +31,7 @@ SHIPPED = (
 )
 
 
-def export(
+def export_model(
     path: str | Path,
     out: str | Path,
     *,

@@ -101,11 +101,11 @@ def external_harness(
 def _export(folder: Path, model: Mapping[str, Any], paths: Mapping[str, str], key: str) -> Path:
     """Export the arm, with its adapter merged, as a model folder, once. If the arm was retrained its key differs, and
     the existing export is refused."""
-    from scramble.models.export import export
+    from scramble.models.export import export_model
 
     def work(folder: Path) -> dict[str, Any]:
         path, adapter = paths["path"], paths.get("adapter")
-        return {"path": str(export(path, folder / "model", adapter=adapter, revision=model.get("revision")))}
+        return {"path": str(export_model(path, folder / "model", adapter=adapter, revision=model.get("revision")))}
 
     return Path(run_stage(folder, {"model": key}, work)[0]["path"])
 

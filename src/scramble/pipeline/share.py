@@ -114,7 +114,7 @@ def _model(
     dtype: str,
     notes: str,
 ) -> str:
-    from scramble.models.export import export
+    from scramble.models.export import export_model
     from scramble.reporting import comparison
     from scramble.reporting.model_card import Trained, model_card
 
@@ -128,7 +128,7 @@ def _model(
     elif whole.is_dir():
         shutil.copytree(whole, folder)
     else:
-        export(model["path"], folder, adapter=adapter, revision=model.get("revision"), dtype=dtype)
+        export_model(model["path"], folder, adapter=adapter, revision=model.get("revision"), dtype=dtype)
     results = comparison.find_methods(run / "evaluation")
     environment = trained / "environment.json"
     facts = Trained(

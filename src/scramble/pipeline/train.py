@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from scramble.training.fields import operation_fields
 log = logging.getLogger(__name__)
 
 
-def train(
+def train_arm(
     run: str | Path,
     arm: str,
     data: str | Path,
@@ -57,8 +57,7 @@ def train(
 
     def work(folder: Path) -> dict[str, Any]:
         from scramble.models import load_vlm
-        from scramble.training import PreferenceConfig
-        from scramble.training import train as fit
+        from scramble.training import PreferenceConfig, train
         from scramble.training.callbacks import DataFacts, ScoreBenchmarks
 
         if is_main_process():
@@ -78,8 +77,10 @@ def train(
         val = data / "val" if "pairs" in args.tables and _has_pairs(data / "val") else None
         callbacks: list[Any] = [DataFacts(_text_only_accuracy(data))]
         if watch:
-            callbacks.append(ScoreBenchmarks(_scorer(data / "val", **watch)))
-        summary = fit(vlm, data / "train", folder, args, eval_data=val, callbacks=callbacks)
+            from scramble.evaluation.quick import scorer
+
+            callbacks.append(ScoreBenchmarks(scorer(data / "val", **watch)))
+        summary = train(vlm, data / "train", folder, args, eval_data=val, callbacks=callbacks)
         if args.push_to_hub and is_main_process():
             from scramble.pipeline.share import push
 
@@ -113,7 +114,7 @@ def train(
     return summary
 
 
-def check_model(run: str | Path, arm: str, model: Mapping[str, Any]) -> None:
+def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> None:
     """Check that the model of an arm can be loaded, before data is generated for it. Skipped for a finished arm.
 
     Raises:
@@ -177,20 +178,3 @@ def _text_only_accuracy(data: Path) -> dict[str, float]:
     """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%)."""
     summary = read_json(data / STAGE_FILE)["summary"]
     return {f"data/text_only_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
-
-
-def _scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) -> Callable[[Any], dict[str, float]]:
-    """A function that scores benchmarks on the validation split, for use during training."""
-    from scramble.evaluation.benchmarks import load_benchmark
-    from scramble.evaluation.quick import quick_scores
-
-    loaded_benchmarks = [load_benchmark(name, folder) for name in benchmarks]
-
-    def score(vlm: Any) -> dict[str, float]:
-        return {
-            f"eval_{benchmark.name}/{score}": value
-            for benchmark in loaded_benchmarks
-            for score, value in quick_scores(vlm, benchmark, limit=limit).items()
-        }
-
-    return score

@@ -36,9 +36,10 @@ from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.training.losses import needs_pairs
 from scramble.training.monitoring import Warnings
-from scramble.training.policy import Policy, select_trained_weights, turn_off_dropout
+from scramble.training.policy import Policy
 from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.sampler import num_steps
+from scramble.training.trainable import select_trained_weights, turn_off_dropout
 from scramble.training.trainer import PreferenceTrainer
 from scramble.training.weights import check_base
 from scramble.trie.backbone import Backbone

@@ -39,7 +39,7 @@ from scramble.training.policy import Policy, PolicyLogps
 from scramble.training.reward_shift import RewardShift
 from scramble.training.sampler import MicroBatches
 from scramble.training.token_weights import length_desensitised, wpo_weights
-from scramble.training.weights import export, gathered, load_trained, save_trained
+from scramble.training.weights import gathered, load_trained, replace_result, save_trained
 from scramble.trie.engine import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -390,7 +390,7 @@ class PreferenceTrainer(Trainer):
         folder = out / ("adapter" if self.vlm.has_adapter else "model")
         state = gathered(self.vlm)
         if self.is_world_process_zero():
-            export(self.vlm, folder, self.settings["base"], state)
+            replace_result(self.vlm, folder, self.settings["base"], state)
         self.accelerator.wait_for_everyone()
         return folder
 

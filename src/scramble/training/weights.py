@@ -116,7 +116,7 @@ def check_base(adapter: str | Path, base_key: str) -> None:
         )
 
 
-def export(vlm: VLM, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
+def replace_result(vlm: VLM, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
     """Replace an earlier result by the finished one, atomically. ``state`` is as in :func:`save_trained`."""
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):

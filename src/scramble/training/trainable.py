@@ -1,0 +1,128 @@
+"""Select the weights that a run trains: a new LoRA adapter, the existing adapter, or all weights."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from scramble.models import VLM, ModelError
+from scramble.training.config import PreferenceConfig
+from scramble.training.fields import PEFT_REFUSED, default_of
+from scramble.trie.backbone import Backbone
+
+log = logging.getLogger(__name__)
+
+INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # of PEFT, those that leave the base as it is
+
+
+def turn_off_dropout(model: nn.Module) -> None:
+    """Disable all dropout in a base model, because its log-probabilities are compared with the reference's."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attention_probs_dropout_prob", "dropout", "drop_path", "drop_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def select_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
+    """Set ``requires_grad`` of the weights to train: a new adapter, the existing adapter, or all weights."""
+    if args.peft is not None:
+        return replace(vlm, model=add_lora(vlm, args.peft, args.seed))
+    if vlm.has_adapter:
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    else:
+        set_trained(vlm, vision=args.train_vision)
+    return vlm
+
+
+def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """Add a new LoRA adapter to the language model and freeze everything else.
+
+    Args:
+        vlm: the base model, without adapter.
+        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's targets, as does
+            ``all-linear``; a list names layers of the language model.
+        seed: seed of the adapter's initial weights; TRL draws the same weights from the same seed.
+
+    Raises:
+        ModelError: if PEFT does not have a field, or if the targets match nothing or match a layer of the tower, the
+            projector or the output head.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    fields = {"bias": "none", **peft}
+    targets = fields.get("target_modules")
+    if targets in (None, "all-linear"):
+        fields["target_modules"] = vlm.family.lora_targets
+    elif not isinstance(targets, str):
+        fields["target_modules"] = _in_decoder(vlm.backbone, targets)
+    for name, reason in PEFT_REFUSED.items():
+        if name in fields and fields[name] != default_of(LoraConfig, name):
+            raise ModelError(f"peft.{name}={fields[name]}: {reason}")
+    if fields.get("init_lora_weights", True) not in INITIALISATIONS:
+        raise ModelError(
+            f"peft.init_lora_weights={fields['init_lora_weights']} changes the weights of the base, so the adapter "
+            "would not fit the released model: choose true, false, gaussian or orthogonal"
+        )
+    check_lora_targets(vlm.backbone, fields["target_modules"])
+    if fields.get("lora_dropout"):
+        log.warning(
+            f"peft.lora_dropout={fields['lora_dropout']}: sequences of one image share their common tokens, so they "
+            "also share the dropout masks of these tokens"
+        )
+    set_seed(seed)
+    try:
+        config = LoraConfig(**fields)
+        config.base_model_name_or_path, config.revision = vlm.path, vlm.revision
+        return get_peft_model(vlm.model, config)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ModelError(f"peft: {' '.join(str(error).split())}") from error
+
+
+def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
+    """The modules of the language model whose names end in one of ``names``, as a regular expression.
+
+    PEFT would match a list in the whole model, and towers have layers called ``q_proj`` too.
+    """
+    decoder = next(name for name, module in backbone.model.named_modules() if module is backbone.decoder)
+    return rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+
+
+def check_lora_targets(backbone: Backbone, targets: str) -> None:
+    """Raise ModelError unless ``targets`` (a regular expression over whole module names) names linear layers of the
+    language model and nothing else."""
+    try:
+        pattern = re.compile(targets)
+    except re.error as error:
+        raise ModelError(f"peft.target_modules={targets} is not a regular expression: {error}") from error
+    outside = {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
+    outside[id(backbone.head)] = "output head"
+    matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
+    if not any(isinstance(module, nn.Linear) for _, module in matched):
+        linear = next((n for n, m in backbone.decoder.named_modules() if isinstance(m, nn.Linear)), "")
+        raise ModelError(
+            f"peft.target_modules={targets} matches no linear layer of {type(backbone.model).__name__}; its language "
+            f"model has layers such as '...{linear}'"
+        )
+    for name, module in matched:
+        if id(module) in outside:
+            raise ModelError(
+                f"peft.target_modules={targets} matches a layer of the {outside[id(module)]} ({name}): use a regular "
+                "expression that matches only the language model"
+            )
+
+
+def set_trained(vlm: VLM, *, vision: bool) -> None:
+    """Make all weights of decoder and head trainable, and those of tower and projector only if ``vision``."""
+    vlm.model.requires_grad_(True)
+    if not vision:
+        for module in vlm.backbone.vision:
+            module.requires_grad_(False)
