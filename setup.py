@@ -1,7 +1,7 @@
-"""What pyproject.toml cannot say: a wheel holds the configurations, scripts and samples, which lie beside the package.
+"""Copy the configurations, scripts and sample data, which are outside the package, into wheels.
 
-They go to ``scramble/shipped``; :mod:`scramble.project` looks there where there is no clone. Everything else about the
-package is in pyproject.toml.
+They are copied to ``scramble/shipped``, where :mod:`scramble.project` finds them without a clone. pyproject.toml, which
+cannot express this, defines everything else about the package.
 """
 
 import shutil
@@ -26,7 +26,7 @@ class BuildWithConfigurations(build_py):
                 root / name,
                 Path(self.build_lib) / "scramble" / "shipped" / name,
                 dirs_exist_ok=True,
-                # Settings of the machine that builds, and developers' scripts.
+                # Exclude settings of the build machine and developers' scripts.
                 ignore=lambda folder, names: [n for n in names if n in ("__pycache__", "local", "dev", "install.sh")],
             )
 

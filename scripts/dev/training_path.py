@@ -34,7 +34,7 @@ STEP = "training_step"  # of transformers' Trainer
 
 
 class Reached(BaseException):
-    """The loss was reached. It derives from BaseException so that no error handler of the project catches it."""
+    """Raised when the loss is reached; a BaseException, so that no error handler of the project catches it."""
 
 
 def own_file(name: str) -> str | None:
