@@ -116,7 +116,7 @@ def test_the_rule_of_a_question() -> None:
     assert rule_of(question("a", kind="numeric")) == "numeric"
     assert rule_of(question("a", kind="count"), "anls", {"count": "numeric"}) == "numeric"
     assert rule_of(question("a", kind="colour"), "anls", {"count": "numeric"}) == "anls"
-    with pytest.raises(RuleError, match="no rule for answers is called 'fuzzy'"):
+    with pytest.raises(RuleError, match="unknown answer rule 'fuzzy'"):
         rule_of(question("a"), "fuzzy")
 
 

@@ -206,7 +206,7 @@ def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """
     graded = [o.details["grades"] for o in outcomes if "grades" in o.details]
     if not graded:
-        raise EvaluationError("no graded outcomes: let a judge grade them first")
+        raise EvaluationError("no outcome has been graded: grade the outcomes with a judge first")
     runs = 100 * np.array([[0.0 if g is None else g for g in grades] for grades in graded]).mean(axis=0)
     half = 1.96 * float(runs.std(ddof=1)) / len(runs) ** 0.5 if len(runs) > 1 else None
     return {"value": float(runs.mean()), "grading_interval": half, "gradings": runs.tolist()}

@@ -117,13 +117,13 @@ def evaluate(
             (:class:`scramble.evaluation.backends.server.EngineBackend`), or a function that returns either; it is
             called only if a reply is missing.
         protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's own.
-        model_id: see :func:`identify`; replies are keyed by it.
+        model_id: see :func:`identify`; it is part of the key of every reply.
         limit: maximum number of items per benchmark, rounded up so that groups are complete.
         batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. The value may
             change scores by rounding.
         judge: grades or extracts answers that rules cannot handle; without a judge, free answers are not graded, see
             :mod:`scramble.evaluation.judge`.
-        process: rank and number of processes that share the work; ``wait`` is their barrier.
+        process: rank, and number of processes that share the work; ``wait`` is their barrier.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: versions and hardware, recorded in the result.
         progress: called with a benchmark's name, returns its progress callback.

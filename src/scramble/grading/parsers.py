@@ -140,7 +140,8 @@ _PHRASES = (
 
 
 def priority(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for MMStar and static MMBench: the letter in the form of highest weight, the last of equals.
+    """lmms-eval's rule for MMStar and static MMBench: the letter in the form of highest weight; of several such
+    letters, the last one.
 
     Only upper-case letters count. The weights are 10 at the start, 9 at the end, 7 anywhere after "answer is" or a
     similar phrase, 6 in parentheses, 5 before a full stop, 4 before a colon, 3 before a right parenthesis, and 2 before

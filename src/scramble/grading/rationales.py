@@ -40,7 +40,7 @@ def write(steps: Sequence[str], answer: str) -> str:
 
 
 def read(text: str) -> Rationale:
-    """Parse the steps and the answer of a rationale from any author.
+    """Parse the steps and the answer of a rationale from any source (data, model or user).
 
     Each sentence of each line is a step, without bullets and numbers. The text after the last ``Final answer:`` (or
     ``Answer:``) on its line is the answer.

@@ -50,7 +50,7 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
             return "choice"
         return "vqa" if len(question.answers) >= ANNOTATORS else "exact"
     if name not in RULES:
-        raise RuleError(f"no rule for answers is called {name!r}: choose one of auto, {', '.join(RULES)}")
+        raise RuleError(f"unknown answer rule {name!r}: choose one of auto, {', '.join(RULES)}")
     return name
 
 

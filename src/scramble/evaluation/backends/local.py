@@ -13,9 +13,10 @@ from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
 
 
 class LocalBackend:
-    """Answers the queries of one loaded model. The prompt encoder is kept: it finds out once how images are inserted.
+    """Answers queries with one loaded model.
 
-    ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
+    ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. All queries
+    use the same prompt encoder, because it determines only once where images are inserted.
     """
 
     def __init__(self, vlm: VLM, batch_tokens: int | None = None) -> None:
@@ -84,7 +85,7 @@ class LocalBackend:
             yield [Reply(text=text) for text in group]
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """From 64 groups of short prompts down to one group of very long ones."""
+        """The number of groups per chunk: 64 for short prompts, fewer for longer ones, at least 1."""
         opened = open_images(group[0].image_ids, images, group[0].image_px)
         prompt = self.encoder.prompts([group[0].prompt], opened)[0]
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))

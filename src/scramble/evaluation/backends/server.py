@@ -53,17 +53,17 @@ class EngineBackend:
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Many groups: the engine stores each reply itself, and a chunk ends only with its slowest request."""
+        """Large chunks, because the engine stores each reply itself and a chunk has to wait for its slowest request."""
         return 4 * self.engine.window
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> None:
-        """None: the server decides what it batches."""
+        """Return None, because the server decides which requests it batches."""
 
 
 def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[Request]:
     for group in groups:
         opened = open_images(group[0].image_ids, images, group[0].image_px)
-        as_files = group[0].image_px is None  # else they were resized here
+        as_files = group[0].image_px is None  # otherwise the images were resized above
         sent = tuple(
             encoded(images[name]) if as_files else png_bytes(image)
             for name, image in zip(group[0].image_ids, opened, strict=True)

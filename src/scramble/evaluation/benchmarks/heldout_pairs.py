@@ -1,8 +1,8 @@
 """Held-out preference pairs of the training data set: is the caption more likely than its hard negative?
 
-Paper: none, this project's; SugarCrepe's task on the data set that the model was trained on. Data version: content key
-of the table. Counts: as generated. Chance: 50. Human: not measured. Compared with a reference implementation: none
-exists.
+Paper: none; the benchmark is this project's: SugarCrepe's task on the held-out part of the training data set. Data
+version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. Compared with a reference
+implementation: none exists.
 """
 
 from __future__ import annotations

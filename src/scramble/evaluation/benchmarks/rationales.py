@@ -1,6 +1,7 @@
 """Questions answered with a rationale. Each of its steps is judged against the image's scene graph.
 
-Paper: none, this project's (SceneAlign's metrics are not public); see :mod:`scramble.evaluation.faithfulness`. Data
+Paper: none; the benchmark is this project's (SceneAlign's metrics are not public); see
+:mod:`scramble.evaluation.faithfulness`. Data
 version: content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured.
 Compared with a reference implementation: none exists; in the embedded world the judge is exact.
 """

@@ -1,7 +1,8 @@
 """Winoground-style 2x2 items and questions of the embedded world.
 
-Paper: none, this project's. Data version: content key of the tables. Counts: as generated. Chance: 25 / 25 / 16.67 for
-the 2x2 sets, 1 / number of candidate answers for a question. Human: not measured. Compared with a reference
+Paper: none; the benchmark is this project's. Data version: content key of the tables. Counts: as generated. Chance: 25
+/ 25 / 16.67 for the 2x2 sets, 1 / number of candidate answers for a question. Human: not measured. Compared with a
+reference
 implementation: the 2x2 score is Winoground's; the world's own judge decides what is true.
 """
 

@@ -118,7 +118,7 @@ def command(
 
 
 def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
-    """The harness's name of one of our benchmarks; None for a name that is not ours."""
+    """The harness's name for one of our benchmarks; None for a name that is not ours."""
     if task in names and names[task] is None:
         raise EvaluationError(f"{harness}: no task name is known for {task}; use the harness's own task name instead")
     return names.get(task)
@@ -135,7 +135,7 @@ def _data_set(task: str) -> tuple[str, dict[str, str]]:
 
 
 def benchmark_of(harness: str, task: str) -> str:
-    """Our name of a harness's task or data set; the harness's name if we have none."""
+    """Our name for a harness's task or data set; the harness's own name if we have none."""
     table = LMMS_EVAL if harness == "lmms-eval" else {name: entry and entry[0] for name, entry in VLMEVALKIT.items()}
     return next((ours for ours, theirs in table.items() if theirs == task), task)
 

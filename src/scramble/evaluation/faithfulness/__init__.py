@@ -36,4 +36,4 @@ def judge_reply(item: Item, text: str) -> Judged:
         return judge_world(text, item.details["graph"], item.record)
     if item.details["judge"] == "parser":
         return judge_parsed(text, item.details["graph"], item.record, item.details.get("pipeline"))
-    raise EvaluationError(f"item {item.item_id}: no judge of rationales is called {item.details['judge']!r}")
+    raise EvaluationError(f"item {item.item_id}: unknown judge of rationales {item.details['judge']!r}")

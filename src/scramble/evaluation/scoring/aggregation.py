@@ -1,4 +1,4 @@
-"""Compute scores from outcomes, each with an error and a test.
+"""Compute scores from outcomes, with standard errors and confidence intervals.
 
 Most scores are means over *units* (items, pairs, groups); the others (F1, macro averages) are functions of sums over
 clusters of items and are resampled. A benchmark names its ``scoring``; :func:`units` and :func:`ratios` return the

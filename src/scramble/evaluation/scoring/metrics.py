@@ -108,7 +108,8 @@ def natural_bench(correct: ArrayLike) -> dict[str, NDArray[np.float64]]:
 
     Returns:
         ``acc`` (4N,), ``q_acc`` (2N,: a question right on both images), ``i_acc`` (2N,: an image right on both
-        questions), ``g_acc`` (N,: all four right). Items stay in order, so the k-th group owns a block of each array.
+        questions), ``g_acc`` (N,: all four right). Items stay in order, so the values of the k-th group are adjacent in
+        each array.
     """
     values = _finite(correct, "NaturalBench outcomes")
     if values.ndim != 3 or values.shape[1:] != (2, 2):

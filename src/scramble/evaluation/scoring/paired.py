@@ -1,4 +1,4 @@
-"""Compare a run with a baseline on the same items: differences in points with interval and p-value, seeds pooled.
+"""Compare a run with a baseline on the same items: differences in points, with intervals and p-values.
 
 Results are compared only if benchmark, data version, items and protocol agree.
 """

@@ -33,7 +33,7 @@ class PairedTest:
     """Run minus baseline on the same items.
 
     ``p_value`` is that of ``test``: McNemar's exact test if outcomes are 0 or 1 and items independent, else a t test
-    over clusters. ``won`` and ``lost`` count the items on which the run, or the baseline, is better.
+    over clusters. ``won`` counts the items on which the run is better, ``lost`` those on which the baseline is better.
     """
 
     difference: float
