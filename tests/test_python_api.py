@@ -1,4 +1,4 @@
-"""The Python interface: imports, the examples of the docstrings and of docs/python.md, right values, errors."""
+"""The Python interface: imports, examples in docstrings and docs/python.md, correct values, errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rules(shared: Path) -> dict[str, object]:
 
 
 def plain_logps(vlm: VLM, image: Image.Image | None, answer: str) -> list[float]:
-    """Log-probability of each token of an answer and its end of turn, by transformers' own forward pass."""
+    """Log-probability of each token of an answer and its end of turn, from transformers' own forward pass."""
     prompt = vlm.family.encode_prompt(vlm.processor, PROMPT, [] if image is None else [image])
     ids = list(vlm.family.encode_completion(vlm.processor, answer))
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_the_example_of_a_docstring_runs(name: str, tmp_path: Path, monkeypatch:
 def test_the_quickstart_of_the_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The page's code with fewer steps, images and items: what it prints are the scores that it stored."""
+    """Run the page's code with fewer steps, images and items; the printed scores equal the stored ones."""
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     assert len([line for line in code.splitlines() if line]) < 40
@@ -99,7 +99,7 @@ def test_the_quickstart_of_the_page_runs(
     for arm in ("base", "sft", "mpo"):
         result = json.loads((run / "evaluation" / arm / "world_winoground" / "result.json").read_text())
         swaps = result["scores"]["group/swap-object"]
-        assert swaps["n"] == 12  # of seen combinations, unseen ones and new wording
+        assert swaps["n"] == 12  # seen combinations, unseen combinations and new wordings
         assert f"{arm}: {swaps['value']:.1f} +- {swaps['standard_error']:.1f} % of 12 object swaps" in printed
     assert json.loads((run / "train" / "mpo" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4
     assert "world_vqa: percent, differences in points" in printed
@@ -115,13 +115,13 @@ def test_settings_are_those_of_the_configuration_files(tmp_path: Path) -> None:
     assert config["seed"] == 3
     assert config["data"]["kind"] == "world"
     assert config["data"]["n_train"] == 12
-    assert config["data"]["captions_per_image"] == 4  # of world_quickstart.yaml; world.yaml has 3
-    assert config["pairs"]["kinds"] == ["swap-object", "replace-relation"]  # of world_swaps.yaml
+    assert config["data"]["captions_per_image"] == 4  # from world_quickstart.yaml; world.yaml has 3
+    assert config["pairs"]["kinds"] == ["swap-object", "replace-relation"]  # from world_swaps.yaml
     assert {pair.kind for pair in read_table(tmp_path / "train", PreferencePair)} == {"swap-object", "replace-relation"}
 
 
 def test_rows_and_their_folder_give_the_same_pairs(tmp_path: Path, rules: dict[str, object]) -> None:
-    """Paths, images in memory, and the folder that holds them: the same captions give the same texts."""
+    """Paths, images in memory and a folder of the same images and captions give the same texts."""
     rows = [json.loads(line) for line in (EXAMPLE / "captions.jsonl").read_text().splitlines()]
     whole = {"val_fraction": 0, "test_fraction": 0}
     paths = [{**row, "image": EXAMPLE / row["image"]} for row in rows]
@@ -131,7 +131,7 @@ def test_rows_and_their_folder_give_the_same_pairs(tmp_path: Path, rules: dict[s
         out = tmp_path / name
         scramble.make_pairs(out, data, method_settings=rules, data_settings=whole)
         records = list(read_table(out / "train", ImageRecord))
-        assert len(records) == 8  # the rows of one image are one image
+        assert len(records) == 8  # rows with the same image become one image
         texts.append(sorted((pair.chosen, pair.kind) for pair in read_table(out / "train", PreferencePair)))
         assert [record.image.open().tobytes() for record in records] == [
             Image.open(EXAMPLE / f"{number:02}.png").convert("RGB").tobytes() for number in range(1, 9)
@@ -168,8 +168,8 @@ def test_photographs_from_elsewhere(tmp_path: Path, shared: Path, rules: dict[st
 @pytest.mark.parametrize(
     ("arguments", "settings", "error", "message"),
     [
-        (("world", "rule"), {}, ValueError, "no pair method is called 'rule'; did you mean rules"),
-        (("coc",), {}, ValueError, "no source or path is called 'coc'; did you mean coco"),
+        (("world", "rule"), {}, ValueError, "unknown pair method 'rule'; did you mean rules"),
+        (("coc",), {}, ValueError, "unknown source or path 'coc'; did you mean coco"),
         (("coco",), {}, ValueError, r"data=coco needs data_settings=\{'path': ...\}"),
         (("world", "world"), {"data_settings": {"n_trian": 2}}, ValueError, "did you mean data.n_train"),
         (("world", "world"), {"method_settings": {"kinds": ["swap"]}}, ValueError, "pairs.kinds=swap must be one of"),
@@ -197,13 +197,13 @@ def test_a_missing_image_of_a_row_is_named(tmp_path: Path, rules: dict[str, obje
 
 @pytest.mark.parametrize("with_image", [True, False])
 def test_scores_are_those_of_the_plain_forward_pass(vlm: VLM, with_image: bool) -> None:
-    """Within 1e-4 nats: float32, sums of about ten tokens."""
+    """Scores agree within 1e-4 nats (float32, sums over about ten tokens)."""
     image = Image.open(EXAMPLE / "01.png").convert("RGB") if with_image else None
     tokens = [plain_logps(vlm, image, caption) for caption in CAPTIONS]
     assert scramble.score(vlm, image, PROMPT, CAPTIONS) == pytest.approx([sum(t) for t in tokens], abs=1e-4)
     means = scramble.score(vlm, image, PROMPT, CAPTIONS, per_token=True)
     assert means == pytest.approx([sum(t) / len(t) for t in tokens], abs=1e-5)
-    # The end of the turn of this model is one token.
+    # This model's end of turn is one token.
     ends = scramble.score(vlm, image, PROMPT, CAPTIONS, score_end=False)
     assert ends == pytest.approx([sum(t[:-1]) for t in tokens], abs=1e-4)
 
@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_named(vlm: VLM, image: Any, answers: Any, erro
 
 
 def test_evaluation_is_of_the_weights_in_memory(tmp_path: Path) -> None:
-    """A model that was trained in place is not taken for the base whose replies are on disk, nor trained once more."""
+    """A model trained in place does not reuse the base's stored replies, and cannot be trained again."""
     scenes = {"n_train": 12, "n_val": 2, "n_test": 2, "quads_val": 0, "quads_test": 2}
     scramble.make_pairs(tmp_path / "data", "world", "world", data_settings=scenes)
     vlm = scramble.load_vlm("data/tiny_internvl", device="cpu")
@@ -270,7 +270,7 @@ def test_evaluation_is_of_the_weights_in_memory(tmp_path: Path) -> None:
         scramble.train(vlm, tmp_path / "data" / "train", tmp_path / "again", args)
 
     vlm = scramble.load_vlm("data/tiny_internvl", device="cpu", adapter=tmp_path / "tuned" / "adapter")
-    assert replies() == tuned_in_place  # the same weights: nothing is asked again
+    assert replies() == tuned_in_place  # the same weights: stored replies are reused
 
 
 def test_unknown_benchmarks_and_protocols_are_named(vlm: VLM, tmp_path: Path) -> None:

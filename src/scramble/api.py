@@ -1,6 +1,6 @@
 """The Python interface beyond loading and training: make pairs, score answers, evaluate a model.
 
-All calls are offered by the package itself, as in ``scramble.make_pairs``; see docs/python.md.
+All functions are available from the package itself, as in ``scramble.make_pairs``; see docs/python.md.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def make_pairs(
             ``datasets`` data set with these columns; the path of a folder with ``captions.jsonl`` or ``captions.csv``,
             or of such a file; or the name of a source in ``configs/data`` (``coco``, ``world_quickstart``, ...).
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline.
-        seed: of the splits and of the choice of negatives.
-        data_settings: changes to the file in ``configs/data``; of rows and folders these are those of
+        seed: seed of the splits and of the choice of negatives.
+        data_settings: changes to the file in ``configs/data``; for rows and folders the keys are those of
             ``image_folder.yaml``, such as ``{"test_fraction": 0.2}``.
         method_settings: changes to the file in ``configs/pairs``, such as ``{"per_caption": 2}``.
 
@@ -98,11 +98,11 @@ def score(
 
     Args:
         vlm: the model, see :func:`scramble.models.load_vlm`.
-        image: a PIL image or a path; None asks about no image.
+        image: a PIL image or a path; None: no image.
         prompt: the question, without the image's placeholder and the chat template.
         answers: texts whose probabilities are compared.
-        per_token: means over the tokens of each answer instead of their sums.
-        score_end: the end of the turn after the answer is part of it, as in training.
+        per_token: return the mean over the tokens of each answer instead of the sum.
+        score_end: count the end-of-turn token as part of each answer, as in training.
 
     Returns:
         Natural logarithms (nats), one per answer, in order.
@@ -158,8 +158,8 @@ def evaluate(
             ``{"heldout_pairs": "pairs/test"}``.
         out: folder of the results. ``<run>/<arm>`` makes a run whose arms can be compared.
         protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
-            ``default`` takes each benchmark's own.
-        limit: at most this many items per benchmark, groups are kept complete.
+            ``default`` selects each benchmark's own.
+        limit: maximum number of items per benchmark; groups are kept complete.
         batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
 
     Returns:
@@ -193,7 +193,7 @@ def evaluate(
     ]
     vlm.model.eval()
     model = vlm.backbone.model
-    # The weights in memory, which training may have changed: not those of the folder that they came from.
+    # Identify the model by its weights in memory, because training may have changed them since they were loaded.
     key = content_key(weights_key(model), adapter_key(model), processor_key(vlm))
     identity = runner.ModelId(vlm.path, key, vlm.revision, vlm.adapter, Path(out).name, str(model.dtype))
     results = runner.evaluate(
@@ -214,9 +214,9 @@ def evaluate(
 
 
 def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The configuration of ``scripts/generate.py`` with a file of each group and changes to its values.
+    """The configuration of ``scripts/generate.py`` with the chosen file of each group and changes to its values.
 
-    Raises ConfigError for an unknown file, and for a setting that must be given and is not.
+    Raises ConfigError for an unknown file, and for a required setting without a value.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
@@ -226,7 +226,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     for group, name in choices.items():
         if name not in (known := choices_of(group)):
             what = "pair method" if group == "pairs" else "source or path"
-            raise ConfigError([f"no {what} is called {name!r}; {hint(name, known)}"])
+            raise ConfigError([f"unknown {what} {name!r}; {hint(name, known)}"])
     arguments = {"data": "data_settings", "pairs": "method_settings"}
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("generate", [f"{group}={name}" for group, name in choices.items()])
@@ -244,7 +244,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
 
 
 def _open(image: ImageLike) -> Image.Image:
-    """The image as the model's processor takes it. Raises RecordError for a file that cannot be read."""
+    """The image in a form that the model's processor accepts. Raises RecordError for a file that cannot be read."""
     from PIL.Image import Image
 
     from scramble.pixels import upright_rgb
@@ -262,9 +262,9 @@ def _path(path: str | Path) -> str:
 
 
 def _write_rows(out: Path, rows: Rows) -> Path:
-    """Write rows as a caption file in ``<out>/source``, images in memory as PNG files next to it.
+    """Write rows as a caption file in ``<out>/source``, and images in memory as PNG files next to it.
 
-    The files are named by their content: other rows never replace those that a finished data set was made from.
+    The files are named by their content, so that other rows never replace those that a finished data set was made from.
     """
     from scramble.storage.files import write_text
 

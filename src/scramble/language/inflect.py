@@ -130,7 +130,7 @@ def capitalised(text: str) -> str:
 
 
 def decapitalised(text: str, keep: bool = False) -> str:
-    """The text with its first letter in lower case, unless ``keep`` or it starts with an all-capital word ("TV")."""
+    """The text with its first letter in lower case; unchanged if ``keep`` or if its first word is like "TV"."""
     if keep or (len(text) > 1 and text[1].isupper()):
         return text
     return text[:1].lower() + text[1:]

@@ -3,8 +3,9 @@
 If "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well, and such a pair
 would prefer one true caption to another. Negating words are recognised by form, because pipelines label them
 differently (``neg``, ``advmod``, ``preconj``). The extent of a negation follows the dependency arcs. Captions are often
-fragments with unreliable arcs, so the nearest noun phrase to the right always belongs to the scope, and an ambiguous
-attachment counts as inside: an unnecessarily protected word only loses a candidate, an edited one makes a wrong pair.
+fragments whose arcs are unreliable. Therefore the nearest noun phrase to the right always belongs to the scope, and an
+ambiguous attachment counts as inside: an unnecessarily protected word only loses a candidate, an edited one makes a
+wrong pair.
 
 Terms: Huddleston and Pullum (2002), The Cambridge Grammar of the English Language, chapter 9 (verbal and non-verbal
 negation, approximate negators, lexical negation).
@@ -143,7 +144,7 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
         return _noun(arcs, t, s.head[t], lexicon)
     if word in _PRONOUNS or word == "no-one":
         scope = arcs.reach(t, t) | _governor(arcs, t, t)
-        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it", whatever the arc
+        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it", for any dependency arc
         return scope | arcs.reach(t + 1, t) if follows else scope
     if word in _PREPOSITIONS:
         return _bounded(arcs, t, arcs.reach(t, t), lexicon)
@@ -163,7 +164,7 @@ def _is_sign(s: Sentence, t: int) -> bool:
 
 
 def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
-    """The scope of a negation at token ``t`` of a noun, an adjective or a prepositional phrase ("no dogs")."""
+    """The scope of the negating word ``t`` if it negates a noun, adjective or prepositional phrase ("no dogs")."""
     if head <= t:
         head = next((p.last for p in arcs.s.phrases if p.last > t), min(t + 1, len(arcs.s.lower) - 1))
     scope = arcs.reach(head, t, noun=True) | set(range(t, head + 1))

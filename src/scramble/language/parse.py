@@ -1,7 +1,7 @@
 """Convert a spaCy parse to the input of the rules: tokens with offsets, and noun phrases with their parts.
 
 Noun phrases are derived from the tags, left to right, instead of ``doc.noun_chunks``: captions are often fragments,
-whose tags are far more reliable than their arcs. Arcs are only used for agreement.
+whose tags are far more reliable than their arcs. Dependency arcs are only used for agreement.
 """
 
 from __future__ import annotations

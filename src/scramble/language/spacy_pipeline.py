@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PIPELINE = "en_core_web_sm"
-# Components to exclude if a component is not needed, to save time. Lemmas depend on tags and morphology.
+# Optional component -> pipeline components to exclude if the caller does not need it, which saves time.
+# Lemmas depend on tags and morphology.
 _ONLY_FOR = {
     "parser": ("parser",),
     "lemmatizer": ("lemmatizer", "trainable_lemmatizer", "morphologizer", "attribute_ruler"),

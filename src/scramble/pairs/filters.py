@@ -37,7 +37,7 @@ class FilterError(ValueError):
 def score_pairs(
     pairs: Iterable[PreferencePair], scorers: dict[str, TextScorer], *, batch: int = 256
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs with the columns ``<name>.chosen`` and ``<name>.rejected`` of each scorer."""
+    """Stream the pairs, adding the columns ``<name>.chosen`` and ``<name>.rejected`` of each scorer."""
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
         columns: list[dict[str, float]] = [dict(pair.scores) for pair in chunk]
@@ -53,7 +53,7 @@ def score_pairs(
 def score_images(
     pairs: Iterable[PreferencePair], scorer: ImageScorer, *, name: str = "image_yes", batch: int = 64
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs with a model's probability of "yes" for both texts (columns as in :func:`score_pairs`).
+    """Stream the pairs, adding a model's probability of "yes" for both texts (columns as in :func:`score_pairs`).
 
     The scorer asks the base model (through the trie engine) whether the image shows the text. If it answers yes for
     the rejected text, this text is probably still true of the image.
@@ -92,7 +92,7 @@ def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
 def add_columns(
     pairs: Iterable[PreferencePair], *columns: Callable[[PreferencePair], dict[str, float]]
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs with the columns that each function computes from one pair."""
+    """Stream the pairs, adding the columns that each function computes from a pair."""
     for pair in pairs:
         scores = dict(pair.scores)
         for column in columns:

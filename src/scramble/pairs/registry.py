@@ -57,7 +57,7 @@ def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] =
     settings = {key: value for key, value in pairs.items() if key not in ("method", "refine", "audit")}
     name, refine = pairs["method"], pairs.get("refine")
     if name not in METHODS:
-        raise PairMethodError(f"no pair method is called {name!r}: choose one of {', '.join(METHODS)}")
+        raise PairMethodError(f"unknown pair method {name!r}: choose one of {', '.join(METHODS)}")
     if name == "mix":
         parts = settings["parts"].items()
         settings["parts"] = {part: make_method(section, seed=seed, shard=shard) for part, section in parts}

@@ -1,7 +1,7 @@
 """Answer the embedded world's questions from a scene graph: derive the steps to the answer, and the answer.
 
-This works on any graph of the world's form, including edited ones, so that a rationale can be derived for a scene that
-does not exist. On an unedited graph it gives exactly the rationales and answers of the world's questions.
+This works on any graph in the form of the world's graphs, including edited ones, so that a rationale can be derived for
+a scene that does not exist. On an unedited graph it gives exactly the rationales and answers of the world's questions.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def asked_kind(question: str) -> str:
 
 
 def says(clause: Clause, other_clause: Clause) -> bool:
-    """Whether a clause implies another one, possibly with more details. A count does not imply another count."""
+    """Whether ``clause`` implies ``other_clause``, which may have fewer details; counts must be equal."""
     if isinstance(clause, Count) or isinstance(other_clause, Count):
         return clause == other_clause
     if isinstance(clause, Exists) and isinstance(other_clause, Exists):
@@ -110,8 +110,8 @@ def _refines(noun: Noun, other: Noun) -> bool:
 def derive(graph: Graph, question: str) -> Derived | None:
     """Derive the steps to the answer of one of the world's questions; None if it has no answer in this graph.
 
-    A question with a false presupposition (the only circle, if there are two) has no answer, and neither has a text
-    that is not a question of the world.
+    There is no answer if a presupposition is false ("the circle" if there are two) or if the text is not one of the
+    world's questions.
     """
     for form, pattern in _FORMS:
         if match := pattern.fullmatch(question.strip()):

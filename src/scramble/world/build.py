@@ -119,7 +119,7 @@ def _squares(
     split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
 ) -> Iterator[tuple[TwoByTwoItem, Square]]:
     parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
-    if split == "test":  # combinations and wordings that training does not have are not in val either
+    if split == "test":  # val has only combinations and wordings that occur in training
         parts += [("unseen", True, "train"), ("new-wording", False, "new")]
     for kind in QUAD_KINDS:
         for tag, held_out, wording in parts:
@@ -148,7 +148,7 @@ def _images(
         yield _record(image_id, scene, texts, look)
     for quad, square in squares:
         for image_id, scene in zip(quad.image_ids, square.scenes, strict=True):
-            yield _record(image_id, scene, (), look)  # the quad has its caption
+            yield _record(image_id, scene, (), look)  # its captions are stored with the 2x2 item
 
 
 def _record(image_id: str, scene: Scene, texts: tuple[str, ...], look: _Look) -> ImageRecord:

@@ -1,8 +1,8 @@
 """The grammar of the world's captions: meanings, their wordings, and the parser from text to meaning.
 
 A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how one is placed relative to
-others, or how many of a kind there are. :func:`render` words a meaning, and :func:`parse` parses it; no text is
-ambiguous.
+others, or how many of a kind there are. :func:`render` writes a meaning as text, and :func:`parse` finds the meaning of
+a text, which is unique.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """There is a different object for each noun, which matches it."""
+    """For each noun there is a separate object that matches it."""
 
     nouns: tuple[Noun, ...]
 

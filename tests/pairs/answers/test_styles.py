@@ -42,11 +42,11 @@ def test_an_unknown_style_is_named() -> None:
         ("boxed", "Answer: \\boxed{2}", ParsedReply("2", "no rationale")),
         ("boxed", "One.\nTwo.\n\\boxed{2", ParsedReply(None)),
         ("think", "<think>One.\nTwo.</think>\nFinal answer: 4", ParsedReply("4")),
-        ("think", "One.\n\nFinal answer: 4", ParsedReply("4", "no single thought between tags")),
+        ("think", "One.\n\nFinal answer: 4", ParsedReply("4", "not exactly one thought between tags")),
         (
             "think",
             "<think>One.</think><think>Two.</think>\n\nFinal answer: 4",
-            ParsedReply("4", "no single thought between tags"),
+            ParsedReply("4", "not exactly one thought between tags"),
         ),
         ("think", "<think> </think>\n\nFinal answer: 4", ParsedReply("4", "no rationale")),
         ("think", "<think>One.\nTwo.</think>\nfour", ParsedReply(None)),

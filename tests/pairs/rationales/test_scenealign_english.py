@@ -1,4 +1,5 @@
-"""English rationales: mentions are found, words are replaced, other changes are rejected, also by a language model."""
+"""English rationales: mentions are aligned, words are replaced by rule or language model, other changes are
+rejected."""
 
 from __future__ import annotations
 

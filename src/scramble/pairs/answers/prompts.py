@@ -67,7 +67,7 @@ STYLES: dict[str, tuple[str, int]] = {
 def load_style(name: str) -> Style:
     """A style by name. Raises StyleError naming the available ones."""
     if name not in STYLES:
-        raise StyleError(f"no style of question is called {name!r}: choose one of {', '.join(STYLES)}")
+        raise StyleError(f"unknown prompt style {name!r}: choose one of {', '.join(STYLES)}")
     mark, line_breaks = STYLES[name]
     if name == "direct":
         template = PLACE
@@ -100,7 +100,7 @@ def read(style: Style, text: str) -> ParsedReply:
     if style.mark == "think":
         thought = _THOUGHT.fullmatch(text)
         if thought is None or "<think>" in thought.group(2) + thought.group(1) or "</think>" in thought.group(2):
-            fault = "no single thought between tags"
+            fault = "not exactly one thought between tags"
             rest = text.rpartition("</think>")[2]
         else:
             rationale, rest = thought.group(1), thought.group(2)

@@ -159,7 +159,7 @@ def _accuracy(gaps: np.ndarray) -> float:
 
 
 def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) -> np.ndarray:
-    """Out-of-fold log-odds (n,), summed over classifiers and over a fit on all pairs and one per group of kinds."""
+    """Out-of-fold log-odds (n,), summed over the classifiers, each fitted on all pairs and on each group of kinds."""
     import numpy as np
 
     gaps = np.zeros(len(pairs))
@@ -176,7 +176,7 @@ def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) 
 
 
 def _balance(members: Sequence[int], gaps: np.ndarray, slack: float, draw: float) -> list[int]:
-    """Select as many members with a positive as with a negative gap (``slack`` more) by size of gap; keep gaps of 0."""
+    """Balance positive and negative gaps of similar size, with the share ``slack`` more of either; keep gaps of 0."""
     import numpy as np
 
     index = np.asarray(members)

@@ -67,7 +67,7 @@ def caption_pairs(
     if isinstance(similarity, str):
         similarity = load_similarity(similarity) if captions_per_image == "clip" else None
     rank = similarity
-    contexts: deque[_ImageCaptions] = deque()  # of the captions that the generator has read but not answered yet
+    contexts: deque[_ImageCaptions] = deque()  # of captions that the generator has read but not yet returned
     unusable: deque[Skip] = deque()  # captions skipped while the generator reads ahead; yielded before its next answer
 
     def captions() -> Iterator[Caption]:

@@ -1,4 +1,4 @@
-"""Score how well captions fit their image by a CLIP or SigLIP model, to select one caption per image."""
+"""Score how well captions fit their image with a CLIP or SigLIP model, to select one caption per image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scramble.records import ImageRecord
 
 
 def load_similarity(path: str | Path, *, device: str = "cpu") -> Callable[[ImageRecord, Sequence[str]], list[float]]:
-    """Load a function for cosine similarities of an image and texts, by any model with image and text features."""
+    """Load a function that computes cosine similarities of an image and texts with a CLIP-like model."""
     import torch
     from transformers import AutoModel, AutoProcessor
 

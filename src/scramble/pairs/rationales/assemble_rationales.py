@@ -15,7 +15,7 @@ from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
 
-PREFIX = "rationale-"  # of the pairs' kinds, to distinguish them from kinds of caption pairs
+PREFIX = "rationale-"  # added to kinds, to distinguish them from kinds of caption pairs
 
 
 class Interventions(Protocol):
@@ -79,7 +79,7 @@ def rationale_pairs(
     Args:
         prompt: the prompt, which contains ``{question}``.
         per_question: pairs per question, each of another kind.
-        misses: counts, by reason, how often a kind was drawn that was not possible for the question.
+        misses: counts by reason how often a drawn kind was not possible for the question.
     Returns:
         Pairs, and for each question without one a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text``.
     Raises:

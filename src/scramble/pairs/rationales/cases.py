@@ -19,7 +19,7 @@ class SceneAlignError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """A question about an image with its scene graph. The question has the faithful rationale."""
+    """A question about an image and the image's scene graph. ``question`` contains the faithful rationale."""
 
     image_id: str
     question: Question
@@ -46,13 +46,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise SceneAlignError(f"no kind of intervention is called {unknown[0]!r}: choose one of {', '.join(KINDS)}")
+            raise SceneAlignError(f"unknown kind of intervention {unknown[0]!r}: choose one of {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
             raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must be at least 0, and one must be above 0")
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
             raise SceneAlignError(f"edits={dict(self.edits)}: give numbers of edits from 1 on, each with its weight")
         if self.answer not in ("follow", "keep") or self.balance not in ("pad", "none"):
-            raise SceneAlignError(f"no answer={self.answer!r} with balance={self.balance!r}")
+            raise SceneAlignError(
+                f"answer={self.answer!r}, balance={self.balance!r}: answer is follow or keep, balance is pad or none"
+            )
         if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
             raise SceneAlignError(f"distance={list(self.distance)}: give the minimum and the maximum number of steps")
 
@@ -66,7 +68,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Perturbed:
-    """A faithful and an unfaithful rationale, with a record of what is wrong with the second.
+    """A faithful and an unfaithful rationale, and a record of the faults in the unfaithful one.
 
     ``false_steps`` are the indices in ``rejected`` of steps that the image does not support. ``missing`` are the
     needed steps that the rejected side lacks (also if a false step replaces them). ``padding`` are the true but
@@ -87,7 +89,7 @@ class Perturbed:
     rule: str = "scenealign.template"
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """The record in a pair's details, as plain JSON. ``difficulty`` measures how much is changed."""
+        """The record for a pair's details, as plain JSON. ``difficulty`` measures how much was changed."""
         touched = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,

@@ -55,7 +55,7 @@ def _true(graph: Graph, step: str) -> bool:
 def _swapped_or_replaced(
     graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool
 ) -> list[str]:
-    """Swap and replace: the rejected side follows from the edited graph, and each change is needed for it."""
+    """Check swap and replace: the rejected side follows from the edited graph, and every change has an effect on it."""
     rejected, changes, problems = rationales.read(pair.rejected), pair.details["changes"], []
     start = read_graph(graph)
     expected = derive(apply(start, changes).to_json(), question)
@@ -75,7 +75,7 @@ def _swapped_or_replaced(
 
 
 def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool) -> list[str]:
-    """Shorten: exactly the recorded steps are removed, not the conclusion, and the answer is the same."""
+    """Check shorten: exactly the recorded steps are missing; conclusion and answer are unchanged."""
     record, rejected = pair.details, rationales.read(pair.rejected)
     removed = [step for step in needed if step not in rejected.steps]
     problems = []
@@ -91,7 +91,7 @@ def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[
 def _with_details(
     graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool
 ) -> list[str]:
-    """Overthink: without the recorded words, the steps equal the needed ones."""
+    """Check overthink: without the recorded words, the steps equal the needed ones."""
     record, rejected = pair.details, rationales.read(pair.rejected)
     places, problems = set(record["false_steps"]), []
     if len(places) != len(record["changes"]) or len(rejected.steps) != len(needed):

@@ -17,7 +17,7 @@ Answer = Callable[[SceneGraph], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Critical:
-    """A critical object, with whether its removal (not only its change) changes the answer, and the tie-breakers."""
+    """A critical object. ``by_removal``: removing it changes the answer; ``degree`` and ``mention`` break ties."""
 
     node: str
     by_removal: bool

@@ -83,9 +83,9 @@ class SceneAlignRationales(PairMethod):
             wording: options of ``WordInterventions`` or ``EngineInterventions``.
         """
         if rewrite not in REWRITES:
-            raise SceneAlignError(f"no rewriting is called {rewrite!r}: choose one of {', '.join(REWRITES)}")
+            raise SceneAlignError(f"rewrite={rewrite!r}: choose one of {', '.join(REWRITES)}")
         if graphs not in GRAPHS:
-            raise SceneAlignError(f"no source of graphs is called {graphs!r}: choose one of {', '.join(GRAPHS)}")
+            raise SceneAlignError(f"graphs={graphs!r}: choose one of {', '.join(GRAPHS)}")
         if rewrite == "template" and wording:
             raise SceneAlignError(f"rewrite=template has no option {min(wording)!r}")
         self._rewrite, self._graphs, self._pipeline = rewrite, graphs, pipeline
@@ -182,7 +182,7 @@ def graphs_of_model(
 
 
 def seen_together(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
-    """Co-occurrence of objects in the training images, or in the folder's own if there is no training split."""
+    """Co-occurrence counts of objects in the training split, or in ``folder`` if there is no training split."""
     train = folder.parent / "train"
     source = train if table_path(train, ImageRecord).exists() else folder
 

@@ -14,7 +14,7 @@ from scramble.pairs.base import Negative
 from scramble.records import Edit
 
 Change = tuple[int, int, str]  # start, end (characters), new text
-_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names: a replacement does not get their capital
+_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names; a replacement does not take their capital
 _REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
 
 
@@ -39,7 +39,7 @@ def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
 
 
 def moved_text(s: Sentence, first: int, last: int) -> str:
-    """Text of tokens as it reads elsewhere, without a capital that its first word had only for its position."""
+    """Text of tokens for use at another position: without a capital that is due only to the old position."""
     text = s.span(first, last)
     if first not in s.opening:
         return text

@@ -28,8 +28,8 @@ from scramble.pairs.captions.rules.edit import (
 _ANIMATE = frozenset({"person", "animal"})
 _THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
 _OBJECTS = frozenset({"tool", "vehicle", "food", "container", "furniture", "clothing"})
-_UNMOVED = frozenset({"person", "part", "scene", "sport"})  # no colour moves to these
-_RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # except these to scenes, where they are rare
+_UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
+_RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
 _PLACES = word_set("""
     on under underneath beneath in inside behind above over below atop onto into top front
 """)
@@ -204,7 +204,7 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
         return True  # '"Stop" sign'
     tag = s.tag[phrase.first - 1]
     if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
-        return True  # the phrase extends further left than its parse
+        return True  # the phrase begins further left than it was parsed
     if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
         return True
     bare = not phrase.opener and phrase.number < 0 and not phrase.plural
@@ -212,7 +212,8 @@ def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
-    """The text of a phrase at another's place, with an article if only the other had one ("Dog on a couch")."""
+    """The text of a phrase for the place of another one; with an article if only the other has one ("Dog on a
+    couch")."""
     text = moved_text(s, phrase.first, phrase.last)
     if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
         return text

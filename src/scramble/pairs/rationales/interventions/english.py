@@ -69,7 +69,7 @@ class _Edit:
 
 
 class WordInterventions:
-    """Perturbs English rationales by rule. ``seen`` gives the plausibility of objects, by name.
+    """Perturbs English rationales by rule. ``seen`` counts how often object names occur together.
 
     Args:
         generate_rationales: whether questions without a rationale get one, written from the graph in plain sentences.
@@ -200,7 +200,7 @@ class WordInterventions:
         )
 
     def _argument_swap(self, aligned: AlignedCase, a: str, b: str) -> tuple[Splice, ...]:
-        """Swap the phrases of two objects in each step that relates them, except by a symmetric relation."""
+        """Swap the phrases of two objects in each step that states an asymmetric relation between them."""
         linked = [k for k in aligned.graph.links if {k.subject, k.object} == {a, b}]
         both_ways = {k.predicate for k in linked if k.subject == a} & {k.predicate for k in linked if k.subject == b}
         asymmetric = [k for k in linked if k.predicate not in self._lexicon.phrases["symmetric"] | both_ways]
@@ -213,7 +213,7 @@ class WordInterventions:
                 continue
             one, two = here
             if any(w.start > m.noun.end for m in here for w in m.attributes):
-                continue  # "the dog is brown": the adjective would not move along
+                continue  # "the dog is brown": the adjective would not move with the noun
             splices += [
                 (step, one.first, one.noun.end, text[two.first : two.noun.end]),
                 (step, two.first, two.noun.end, text[one.first : one.noun.end]),

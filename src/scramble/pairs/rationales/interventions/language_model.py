@@ -1,8 +1,8 @@
 """Interventions whose text a language model writes: it gets the steps and the edited facts.
 
 The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
-steps that they affect, which is more fluent than rules. Its reply is checked word by word, and other changes are
-rejected and counted. Prompt and settings are this project's choice; the prompt's hash is in every pair's rule.
+steps that they affect, which is more fluent than rules. Its reply is checked word by word; replies with other changes
+are rejected and counted. Prompt and settings are this project's choice; the prompt's hash is in every pair's rule.
 """
 
 from __future__ import annotations

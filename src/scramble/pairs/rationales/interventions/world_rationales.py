@@ -22,7 +22,7 @@ TRIES = 40  # number of changes tried for a question before a kind counts as not
 
 
 def label(node: Node) -> str:
-    """The colour and shape of an object of the world, by which objects are counted as equal."""
+    """The colour and shape of an object; co-occurrence statistics count objects with the same label as equal."""
     return f"{_value(node, 'colour')} {node.name}"
 
 
@@ -31,7 +31,7 @@ def _value(node: Node, kind: str) -> str:
 
 
 class WorldInterventions:
-    """Perturbs the rationales of the world's questions. ``seen`` gives the plausibility of objects next to others."""
+    """Perturbs the rationales of the world's questions. ``seen`` counts how often objects occur together."""
 
     def __init__(self, settings: Settings, seen: Cooccurrence) -> None:
         self.settings = settings
@@ -78,7 +78,7 @@ class WorldInterventions:
         edits: int,
         options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
     ) -> Perturbed:
-        """Apply ``edits`` changes to the graph, each of which changes the rationale again."""
+        """Apply ``edits`` changes to the graph one after the other; each must change the rationale."""
         graph, current, touched = case.graph, case.derived, set[str]()
         assert current is not None
         changes: tuple[Change, ...] = ()
@@ -157,7 +157,7 @@ class WorldInterventions:
     def _shorten(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
         assert case.derived is not None
         last, clauses = len(case.steps) - 1, case.derived.clauses
-        # Omitting a step that another one repeats with more detail would be no defect.
+        # Omitting a step that another step repeats with more detail would not be a defect.
         places = [
             i
             for i in range(last)
