@@ -39,7 +39,7 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = random_model(LlamaForCausalLM, config, 0)
     set_special_ids(model, eos=end, pad=pad)
-    model.generation_config.do_sample = True  # `transformers serve` samples only if the model says so
+    model.generation_config.do_sample = True  # `transformers serve` samples only if the generation config enables it
     model.save_pretrained(folder)
     tokenizer = wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>")
     tokenizer.chat_template = chatml_template("")

@@ -102,7 +102,7 @@ def test_a_prompt_that_cannot_be_encoded_is_a_reply(vision_model: Path) -> None:
 def test_unusable_models_are_named(tmp_path: Path, text_model: Path) -> None:
     with pytest.raises(EngineError, match=r"cannot load .*nowhere"):
         TransformersEngine(tmp_path / "nowhere")
-    with pytest.raises(EngineError, match="no engine called vlm: choose one of openai, transformers, vllm"):
+    with pytest.raises(EngineError, match="unknown engine 'vlm': choose one of openai, transformers, vllm"):
         open_engine("vlm")
     (text_model / "chat_template.jinja").rename(tmp_path / "kept")
     try:

@@ -47,4 +47,4 @@ def open_engine(kind: str, **options: Any) -> Engine:
         from scramble.engines.vllm_local import VLLMEngine
 
         return VLLMEngine(**options)
-    raise EngineError(f"no engine called {kind}: choose one of {', '.join(KINDS)}")
+    raise EngineError(f"unknown engine {kind!r}: choose one of {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""Items with several requests each: yield every item with its replies, in order, asking ahead within the window."""
+"""Yield items with the replies to their requests, in order; later requests are sent ahead, within the window."""
 
 from __future__ import annotations
 

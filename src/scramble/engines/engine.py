@@ -47,14 +47,14 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
-        """Submit one request. Its future results in a reply (which may have an error) or raises EngineError.
+        """Submit one request. The future returns a reply (which may have an error) or raises EngineError.
 
         The reply is passed to ``keep`` before the next request is sent, so that an interruption loses at most the
         replies of requests in flight.
         """
 
     def flush(self) -> None:  # noqa: B027 (nothing to do unless an engine works in batches)
-        """Start requests that wait for a full batch (in engines that work in batches)."""
+        """Start the requests of an incomplete batch (in engines that work in batches)."""
 
     def close(self) -> None:  # noqa: B027 (nothing to free by default)
         """Cancel requests in flight and free resources."""

@@ -76,8 +76,8 @@ class OpenAIServer(Engine):
             attempts: maximum number of attempts per request, without rate-limited ones.
             backoff: mean first pause in seconds; it doubles up to ``max_backoff``, with full jitter.
             patience: give up on a request after this many seconds of rate limiting.
-            structured: how a request's schema is sent: ``json_schema``, ``json_object`` or ``none``; weakened
-                automatically if the server rejects it.
+            structured: how a request's schema is sent: ``json_schema``, ``json_object`` or ``none``; if the server
+                rejects one form, the next weaker form is used.
             extra_body: fields of this server in addition to OpenAI's.
             price_prompt, price_completion: prices per million tokens, for the totals.
 

@@ -34,8 +34,8 @@ class Request:
 
     If the last message is by the assistant, it is the beginning of the answer, and the reply continues it.
     ``temperature`` 0 is greedy; ``top_k`` 0 samples from all tokens. ``schema`` is a JSON schema for the reply, which
-    is enforced if the engine supports it. Limit every string (``maxLength``) and array (``maxItems``) in it; otherwise
-    a model may fill the reply with one of them. ``sample`` numbers repeated samples of the same prompt.
+    is enforced if the engine supports it. Limit the length of every string (``maxLength``) and array (``maxItems``) in
+    the schema; otherwise a model may generate an endless one. ``sample`` numbers repeated samples of the same prompt.
     """
 
     messages: tuple[Message, ...]

@@ -32,7 +32,7 @@ class RowSampler:
         return self._noised(logits_BV)
 
     def _noised(self, logits_BV: Tensor) -> Tensor:
-        """The logits with noise inside the nucleus, and -inf outside."""
+        """The logits plus Gumbel noise for the tokens in the nucleus, and -inf for all others."""
         if self._top_p < 1:
             sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
             before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)

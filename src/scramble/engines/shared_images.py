@@ -1,4 +1,4 @@
-"""Generate with a vision-text model in this process; requests on one image share its pass and their common tokens.
+"""Generate with a vision-text model in this process; requests about one image share the image pass and common tokens.
 
 Samples of one question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt run
 once for any number of samples.
@@ -44,7 +44,7 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
             replies[n] = Reply("", error=f"context overflow ({length} + {requests[n].max_tokens} tokens)")
         else:
             prompts[n] = prompt
-            # A row is a trie whose prompts share their images. Without images only samples of one question share much.
+            # A row is a trie whose prompts share their images. Without images only samples of one question share a row.
             user, ids = requests[n].messages[0], prompt.input_ids
             image_end = max((k for k, token in enumerate(ids, 1) if token in image_tokens), default=0)
             groups.setdefault((user.images or user.text, *ids[:image_end]), []).append(n)
@@ -61,9 +61,9 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
 
 
 def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: int, ended: bool | None = None) -> Reply:
-    """The reply in new token ids, without the stop token.
+    """The reply decoded from the generated token ids, without the stop token.
 
-    ``ended`` says whether there was one; by default this follows from the number of tokens.
+    ``ended`` says whether a stop token was generated; by default this follows from the number of tokens.
     """
     ended = len(ids) < request.max_tokens if ended is None else ended
     text = tokenizer.decode(list(ids), skip_special_tokens=True).strip()
