@@ -148,7 +148,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         write("scramble", IMAGES, [two], tmp_path)
     _, count = write("ms-swift", IMAGES, [two], tmp_path)
     assert count == 1 and read("ms-swift", tmp_path)[1] == [two]
-    with pytest.raises(FormatError, match="no format called csv: choose one of trl"):
+    with pytest.raises(FormatError, match="unknown format 'csv': choose one of trl"):
         write("csv", IMAGES, PAIRS, tmp_path)
 
 

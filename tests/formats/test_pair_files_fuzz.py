@@ -106,7 +106,7 @@ FLAT = {name: FORMS[name] for name in ("trl", "LLaMA-Factory, alpaca")} | {
     "two columns": lambda i, c, r: {"chosen": c, "rejected": r}
 }
 ROWS: dict[str, Callable[..., dict[str, Any]]] = {**FORMS, "own": own_row, "two columns": FLAT["two columns"]}
-del ROWS["SCRAMBLe"]  # it normalises white space, which changes the texts
+del ROWS["SCRAMBLe"]  # this format normalises white space, which changes the texts
 FILES: list[tuple[str, str, dict[str, Any], Callable[[list[Any]], bytes]]] = [
     ("jsonl", "x.jsonl", ROWS, as_lines),
     ("jsonl-utf8", "x.jsonl", ROWS, as_utf8_lines),
@@ -221,7 +221,7 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
     elif how == "bytes":
         path.write_bytes(damage_bytes(write(rows), rng))
         pairs, bad, error = outcome(target)
-        ends_open = flat and not path.read_bytes().endswith((b"\n", b"\r"))  # the end of a table is not marked
+        ends_open = flat and not path.read_bytes().endswith((b"\n", b"\r"))  # nothing marks the end of a table
         whole = {text for texts in TEXTS for text in texts}
         for pair in pairs[: -1 if ends_open else None]:
             for text in (pair.chosen, pair.rejected):

@@ -138,7 +138,7 @@ def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) 
     (tmp_path / "captions.csv").write_text("image,caption\n")
     with pytest.raises(SourceError, match=r"but contains captions.jsonl and captions.csv"):
         list(read("image_folder", tmp_path))
-    with pytest.raises(SourceError, match="no source called cocoa"):
+    with pytest.raises(SourceError, match="unknown source 'cocoa'"):
         list(read("cocoa", tmp_path))
     write_jsonl(tmp_path / "none.jsonl", [{"image": "gone.png", "caption": "x"}])
     with pytest.raises(SourceError, match=r"none of 1 rows .*none.jsonl, row 1: missing image"):
@@ -273,7 +273,7 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     assert again == [image for image, _ in images]
 
 
-# ------------------------------------------------------------------------------------------------- ids, names, null
+# ------------------------------------------------------------------------------------------- ids, names, null values
 
 
 def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:

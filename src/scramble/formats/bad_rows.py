@@ -50,7 +50,7 @@ class BadRows:
         Args:
             file: the file that contains the row.
             row: the row's number (from 1) or key.
-            kind: the reason in a few words, by which rows are counted.
+            kind: the reason in a few words; rows with the same reason are counted together.
             detail: what exactly is wrong, for readers of ``rejected_rows.jsonl``.
         """
         self.reasons[kind] += rows

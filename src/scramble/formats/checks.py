@@ -64,7 +64,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def image_fault(file: Path) -> str:
-    """The reason why an image file cannot be used, in words by which rows are counted."""
+    """The reason why an image file cannot be used, as a short phrase, so that equal reasons can be counted."""
     return "unreadable image" if exists(file) else "missing image"
 
 
@@ -154,7 +154,7 @@ def clean_text(value: str, what: str) -> str:
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
-_LONGEST_PATH = 4096  # characters; Linux's limit in bytes, and an image in base64 is longer
+_LONGEST_PATH = 4096  # characters; Linux's limit is 4,096 bytes, and base64-encoded images are longer
 _WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]|\(\s*u?(["']).*\2\s*,.*\)""", re.DOTALL)
 _WRITTEN_OTHER = re.compile(r"""\{\s*'[^']*'\s*:.*\}|b(["']).*\1""", re.DOTALL)
 

@@ -61,7 +61,8 @@ def write(
 def read(
     name: str, path: str | Path, images: str | Path | None = None, embed: bool = True
 ) -> tuple[Iterator[ImageRecord], list[PreferencePair]]:
-    """Read the images and pairs of a data set of another project. Image files are streamed, embedded images are held.
+    """Read the images and pairs of a data set of another project. Image files are streamed; embedded images are held in
+    memory.
 
     Args:
         name: one of :data:`FORMATS`.
@@ -99,7 +100,7 @@ def read(
 
 def _format(name: str) -> tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]:
     if name not in FORMATS:
-        raise FormatError(f"no format called {name}: choose one of {', '.join(FORMATS)}")
+        raise FormatError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
@@ -192,7 +193,8 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        # Checksums are verified if the file has them; otherwise damaged pages could be read as other texts.
+        # Verify page checksums if the file has them: without this check a damaged page could be read as a different
+        # text.
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=ROW_GROUP):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
@@ -222,7 +224,7 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 def _holds_lines(path: Path) -> bool:
     """Whether a JSON file has one row per line: its first line is a JSON object, and other lines follow.
 
-    A ``.jsonl`` file always has one row per line, unless it contains an array.
+    A ``.jsonl`` file counts as having one row per line unless it starts with ``[``.
     """
     lines = json_lines(path)
     _, first = next(lines, (1, b""))

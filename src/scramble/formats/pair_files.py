@@ -126,7 +126,7 @@ ROW_ERRORS = (FormatError, RecordError, KeyError, TypeError, ValueError, Attribu
 
 
 def _reason(error: Exception) -> str:
-    """The fault of a row in one line, which is the same for rows with the same fault, so that they can be counted."""
+    """The fault of a row as one line. Rows with the same fault give the same line, so that faults can be counted."""
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -55,7 +55,7 @@ def read(
         SourceError: the kind is unknown, the input has no usable row, or too many rows are rejected.
     """
     if kind not in SOURCES:
-        raise SourceError(f"no source called {kind}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
+        raise SourceError(f"unknown source {kind!r}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
     if bad is None:
         bad = BadRows()
     if kind == "hf" and limit is not None:  # it collects the rows of all images before it yields the first one

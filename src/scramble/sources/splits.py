@@ -14,19 +14,19 @@ FILLED_FIRST = ("train", "test", "val")  # the order in which splits get an imag
 class Groups:
     """Groups of bundles that must be in the same split because they share an image.
 
-    Images are the same if their bytes are, under any id or path. A group is a number. Bundles without images form
-    groups by their key. Memory: about 200 bytes per image.
+    Two images are the same if their bytes are equal, whatever their ids and paths. A group is identified by a number.
+    Bundles without images are grouped by their key. Memory: about 200 bytes per image.
     """
 
     def __init__(self) -> None:
         self._parent = array("q")
-        self._keys: list[str] = []  # of each group, before groups were joined
+        self._keys: list[str] = []  # key of each group before groups were joined
         self._by_content: dict[bytes, int] = {}
         self._by_path: dict[str, bytes] = {}
         self._images: dict[bytes, set[str]] = {}
 
     def add(self, key: str, images: Mapping[str, ImageFile]) -> int:
-        """Return the group of a bundle with this key and these images by id."""
+        """Return the group of the bundle with this key; ``images`` are its images by id."""
         contents = [self._content(image_id, image) for image_id, image in images.items()]
         contents = contents or [hashlib.sha256(key.encode()).digest()]
         joined = [self._find(self._by_content[content]) for content in contents if content in self._by_content]

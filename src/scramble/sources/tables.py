@@ -116,7 +116,7 @@ def _above_split(file: Path) -> Path:
 
 
 def _say_what_is_missing(path: Path, files: list[Path]) -> None:
-    """Log that a folder has fewer files than their names count. This is no error, because it can be intended."""
+    """Log if files of a numbered series (``-of-00005``) are missing. This is not an error: it can be intended."""
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
