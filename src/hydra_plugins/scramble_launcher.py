@@ -1,4 +1,4 @@
-"""Hydra's launcher of ``-m``: points of a sweep go where ``launcher=...`` says."""
+"""Hydra launcher plugin for ``-m``: runs the points of a sweep with the launcher that ``launcher=...`` selects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ConfigStore.instance().store(
 
 
 class ScrambleLauncher(Launcher):
-    """Composes every point first; ``inline`` runs them here one after the other, the others in jobs of their own."""
+    """Composes all points; then ``inline`` runs them one by one in this process, other launchers in separate jobs."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config

@@ -69,7 +69,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
                 plan(root, shipped_values(_resolved(cfg)))
                 return
             log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
-            # A token must not be written anywhere.
+            # Access tokens must not be written to any file.
             log.debug("%s", re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(sys.argv)))
             if line:
                 log.info(line)

@@ -34,7 +34,7 @@ class Terminal(logging.Handler):
             else:
                 print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
         except BrokenPipeError:
-            # The reader (head, less) has ended. The work goes on; log.txt has the messages.
+            # The program that reads the output (head, less) has exited. The work continues; log.txt has the messages.
             stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -20,7 +20,7 @@ MISSING = "???"
 
 
 class ConfigError(ValueError):
-    """An invalid configuration. ``faults`` is the list of error messages, which are joined to one."""
+    """An invalid configuration. ``faults`` is the list of error messages, which are joined into one message."""
 
     def __init__(self, faults: str | Iterable[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)

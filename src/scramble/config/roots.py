@@ -144,7 +144,7 @@ def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
     fields = {name: value for name, value in trainer.items() if name != "watch"}
     try:
         PreferenceConfig(**fields, peft=None if peft is None else dict(peft))
-    except Exception as error:  # any of transformers', too: they are about these settings
+    except Exception as error:  # also errors of transformers, which concern these settings
         yield " ".join(str(error).split())
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_TOLERANCE = 1e-2
-"""Larger differences between batches are reported (nats). Float32 stays below 1e-4; bfloat16 may exceed the limit."""
+"""Differences between batch sizes above this limit are reported (nats). Float32 stays below 1e-4, bfloat16 may not."""
 
 
 def results_folder(folder: str, limit: int | None) -> str:

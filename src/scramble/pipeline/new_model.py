@@ -1,4 +1,4 @@
-"""A new model for a run: random weights of a family, a tokenizer made from the data's texts, a taught tower."""
+"""Make a new model for a run: random weights, a tokenizer made from the data's texts, a pretrained vision tower."""
 
 from __future__ import annotations
 

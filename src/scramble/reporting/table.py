@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 NOT_COMPARABLE = "≁"
-"""Marks a number that is not comparable with the runs of its column."""
+"""Marks a number that is not comparable with the other numbers in its column."""
 
 # Special characters of LaTeX, and characters in our texts that its default fonts lack.
 _LATEX = {

@@ -121,7 +121,7 @@ class RunningMetrics:
         }
 
     def means(self, sizes: list[float]) -> dict[str, float]:
-        """Averages over the examples of all micro-batches so far, of which the n-th holds ``sizes[n]`` (collective)."""
+        """Averages over the examples of all micro-batches so far; ``sizes``: examples per micro-batch (collective)."""
         values = torch.stack([torch.stack(column) for column in self._values.values()])
         weights = values.new_tensor(sizes)
         sums = torch.cat([values @ weights, weights.sum()[None]])
@@ -131,12 +131,12 @@ class RunningMetrics:
         return dict(zip(self._values, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs for the row that is under way, as JSON values."""
+        """The state from which a resumed run can complete the current log row, as JSON values."""
         values = {name: torch.stack(column).tolist() for name, column in self._values.items()}
         return {"metrics": values, "counts": self._counts, "num_tokens": self._num_tokens}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore the state that :meth:`state_dict` returned."""
         for name, column in state["metrics"].items():
             self._values[name] += list(torch.tensor(column, dtype=torch.float64, device=self.args.device))
         self._counts |= state["counts"]
