@@ -18,7 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @pytest.fixture(scope="session", autouse=True)
 def messages() -> None:
-    """What the library logs is printed, as in a script."""
+    """Print the messages that the library logs, as in a script."""
     log_to_terminal()
 
 
@@ -40,7 +40,7 @@ def server() -> Iterator[Loopback]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow checks run only when asked for (``-m full``), GPU checks only where there is a GPU."""
+    """Skip slow tests unless they are requested (``-m full``), and CUDA tests without a GPU."""
     wants_full = "full" in (config.option.markexpr or "")
     for item in items:
         if "full" in item.keywords and not wants_full:

@@ -1,10 +1,10 @@
-"""A chat-completion server on the loopback address that misbehaves as it is told.
+"""A chat-completion server on the loopback address that simulates faults on request.
 
-The last message tells it how: ``name | faults=429:0.2,500,hang | reply=text | delay=0.1``. The first attempt at a
-message meets the first fault, and so on; when the faults are used up, the reply is given (``answer`` makes it, if it
-is set). It speaks HTTP/1.1 over raw sockets, so that it can also cut a body in the middle or never end one.
+The last message of a request specifies them: ``name | faults=429:0.2,500,hang | reply=text | delay=0.1``. The n-th
+attempt at a message gets the n-th fault; after the last fault the server sends the reply (from ``answer``, if it is
+set). The server implements HTTP/1.1 on raw sockets, so that it can also truncate a body or never end it.
 
-Run as a program it prints its port, and appends each message's name to the file given, if one is.
+Run as a program, it prints its port, and appends the name of each message to the file in its argument, if given.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def completion(text: str | None, finish_reason: str = "stop", **message: Any) ->
 
 
 class Loopback:
-    """The server, in a thread of its own. ``asked`` counts attempts by message name, ``most`` is peak concurrency."""
+    """The server, in a separate thread. ``asked`` counts attempts by message name, ``most`` is the peak concurrency."""
 
     def __init__(self, log: Path | None = None, answer: Callable[[str], str] | None = None) -> None:
         self.answer = answer
-        self.answer_to: Callable[[dict[str, Any]], str] | None = None  # the same, from the whole request
+        self.answer_to: Callable[[dict[str, Any]], str] | None = None  # like answer, but it gets the whole request
         self.asked: Counter[str] = Counter()
         self.payloads: list[dict[str, Any]] = []
         self.times: list[tuple[str, float]] = []
@@ -145,7 +145,7 @@ class Loopback:
         elif kind == "close":
             return False
         elif kind == "cut":
-            whole = completion("a reply that is cut")
+            whole = completion("a truncated reply")
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(whole)}\r\n\r\n".encode() + whole[:40])
             await writer.drain()
             return False

@@ -1,6 +1,7 @@
 """The dependency rule: imports point in one direction, and no two files or packages import each other.
 
-Every import counts, those inside functions too, except for type checking only. docs/architecture.md draws the rule.
+All imports count, including those inside functions, except imports for type checking only. The figure in
+docs/architecture.md shows the rule.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import ast
 from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-# From the lowest level up. A package may import packages to its left in its line, and packages in the lines above.
+# Lowest level first. A package may import the packages on its left in the same line, and those in the lines above.
 LEVELS = (
     ("pixels", "records", "interrupt", "console", "project", "storage"),
     ("language", "grading"),
@@ -24,7 +25,7 @@ LEVELS = (
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name."""
+    """All modules of the package by dotted name."""
     found = {}
     for path in (SRC / "scramble").rglob("*.py"):
         parts = path.relative_to(SRC).with_suffix("").parts
@@ -86,7 +87,8 @@ def test_imports_point_down() -> None:
 
 
 def test_no_files_import_each_other() -> None:
-    """Repeatedly removes files whose imports are all removed; files that remain are in a cycle or import one."""
+    """Remove files whose imports have all been removed, until none is left; remaining files are in or import a
+    cycle."""
     left = {name: set(others) for name, others in IMPORTS.items()}
     while done := [name for name, others in left.items() if not others]:
         for name in done:

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and that their scripts run. Their figures are in docs/results/."""
+"""The arithmetic of the benchmark scripts, and a short run of each. Their results are in docs/results/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("family", ["internvl", "molmo"])
 def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) -> None:
-    """One trie without gradient: torch's own count of the linear layers and convolutions, attention apart."""
+    """For one trie without gradient the count equals torch's count of linear layers and convolutions (no attention)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from benchmarks.floor import count_products
@@ -43,7 +43,7 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
     counted = sum(2 * n * k * m * times for part in forward for (n, k, m), times in part.items())
     assert measured == counted
     backward = parts["decoder backward"][0]
-    assert sum(backward.values()) > sum(parts["decoder forward"][0].values())  # LoRA's weights have gradients of theirs
+    assert sum(backward.values()) > sum(parts["decoder forward"][0].values())  # LoRA's weights also get gradients
 
 
 @pytest.mark.full

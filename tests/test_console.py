@@ -35,7 +35,7 @@ def test_the_run_has_a_log_in_long_form_once_its_folder_exists(tmp_path: Path) -
     run.mkdir()
     log.debug("a detail")
     log_to_run(tmp_path / "another")
-    log.info("not in this run's")
+    log.info("not in the log of this run")
     first, second = (run / LOG_FILE).read_text().splitlines()
     assert first.endswith("INFO scramble.somewhere: before there is a folder") and second.endswith("a detail")
 
@@ -46,7 +46,7 @@ def test_other_processes_of_a_job_only_warn(
     monkeypatch.setenv("RANK", "1")
     log_to_terminal()
     log_to_run(tmp_path)
-    log.info("said by the first process already")
+    log.info("printed by the first process already")
     log.warning("a fault of this process")
     printed = capsys.readouterr()
     assert printed.out == "" and "a fault of this process" in printed.err and not (tmp_path / LOG_FILE).exists()

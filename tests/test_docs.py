@@ -1,4 +1,4 @@
-"""Every command that the guides, configurations and scripts show: composed, and those for a CPU run in short."""
+"""All commands in guides, configurations and scripts compose, and a short form of those for a CPU runs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from scramble.app import addable
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {path.stem for path in (ROOT / "scripts").glob("*.py")}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Flags of the scripts that are no overrides.
+# Arguments of the scripts that are not overrides.
 FLAGS = {"-m", "--multirun", "--help", "--cfg", "job"}
 
 
 def join_lines(text: str) -> list[str]:
-    """Lines, those that end in a backslash joined with the next; comment marks at the start dropped."""
+    """Return the lines of a text without comment marks; lines that end in a backslash are joined with the next."""
     lines = [re.sub(r"^\s*#\s?", "", line) for line in text.splitlines()]
     return re.sub(r"\\\n\s*", " ", "\n".join(line.strip() for line in lines)).splitlines()
 
 
 def commands(text: str) -> list[str]:
-    """The ``python scripts/...`` and launcher commands of a text, without what explains them to the right."""
+    """Return the ``python scripts/...`` and launcher commands in a text, without the explanations after them."""
     found = []
     for line in join_lines(text):
         match = re.match(r"(?:accelerate launch .*?|torchrun .*?|python )(scripts/\w+\.py.*)", line)
@@ -40,7 +40,7 @@ def commands(text: str) -> list[str]:
 
 
 def everything() -> list[tuple[str, str]]:
-    """(where, command) of guides, configuration headers and scripts' docstrings, each command once."""
+    """Return (file, command) for each distinct command in guides, configuration headers and scripts' docstrings."""
     texts = [(page, page.read_text(encoding="utf-8")) for page in PAGES]
     texts += [(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "configs").rglob("*.yaml"))]
     for path in sorted((ROOT / "scripts").glob("*.py")):
@@ -53,7 +53,7 @@ def everything() -> list[tuple[str, str]]:
 
 
 def first_points(overrides: list[str]) -> list[str]:
-    """Overrides of a sweep's first point: of ``objective=sft,dpo`` the first choice."""
+    """Return the overrides of a sweep's first point: ``objective=sft`` for ``objective=sft,dpo``."""
     points = []
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
@@ -70,7 +70,7 @@ def test_guides_and_headers_show_commands() -> None:
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_the_commands_that_are_shown_compose(script: str) -> None:
-    """No misspelt key, no missing group, no override that two defaults fight over."""
+    """There is no misspelt key, no missing group, and no conflict between an override and two defaults."""
     failures = []
     for where, command in everything():
         words = shlex.split(command)
@@ -80,12 +80,12 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
         if Path(words[0]).stem != script or "..." in words:
             continue
         overrides = [word for word in words[1:] if word not in FLAGS]
-        if "<" in command:  # a place holder
+        if "<" in command:  # a placeholder
             continue
         try:
             with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
                 compose(script, overrides=first_points([addable(word) for word in overrides]))
-        except Exception as error:  # Hydra raises many types; all of them are findings
+        except Exception as error:  # Hydra raises many types; each of them is a failure
             failures.append(f"{where}: {command}\n    {str(error).splitlines()[0]}")
     assert not failures, "\n".join(failures)
 
@@ -112,9 +112,9 @@ def test_links_between_the_guides_lead_somewhere() -> None:
 
 
 def test_paths_in_the_guides_exist() -> None:
-    """Files, folders and modules of the project in backquotes; pages of results keep the paths that they measured.
+    """Files, folders and modules of the project in backquotes exist; results pages may name paths of earlier versions.
 
-    A path starts at the root, in src, in the package, or in the folder of the path before it; a pattern matches a file.
+    A path is relative to the root, src, the package, or the folder of the preceding path; a pattern must match a file.
     """
     package = ROOT / "src" / "scramble"
     tops = {"src", "tests", "benchmarks", "docs", "scripts", "scramble"}
@@ -126,7 +126,7 @@ def test_paths_in_the_guides_exist() -> None:
         for name in re.findall(r"`([\w*./-]+)`", page.read_text(encoding="utf-8")):
             first = name.partition("/")[0]
             path = name
-            if module := re.match(r"scramble\.[a-z_]+", name):  # what follows may be a function
+            if module := re.match(r"scramble\.[a-z_]+", name):  # the next part may be a function
                 path = module[0].replace(".", "/") + "*"
             elif not (first in tops or re.fullmatch(r"test_\w+\.py", name)) and not (
                 (package / first).is_dir() and name.endswith((".py", "/"))
@@ -158,7 +158,7 @@ def test_the_citation_file_is_whole() -> None:
 
 
 def runnable(page: Path) -> list[str]:
-    """Commands in fences marked ``bash``: those that run on a CPU without data of one's own."""
+    """Return the commands in fences marked ``bash``, which run on a CPU without additional data."""
     return [
         c for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S) for c in commands(block)
     ]
@@ -172,7 +172,7 @@ SHORT = {
 @pytest.mark.full
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
 def test_the_commands_for_a_cpu_run(page: Path, tmp_path: Path) -> None:
-    """In a folder of their own and in short; reproduce.py's are run by tests/pipeline/test_reproduce.py."""
+    """Run the commands shortened, in a new folder; tests/pipeline/test_reproduce.py runs those of reproduce.py."""
     for name in ("configs", "scripts", "src", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     for command in runnable(page):

@@ -1,4 +1,4 @@
-"""The steps of docs/extending.md, each taken: a family, a generator, a benchmark, a loss of one's own."""
+"""The steps of docs/extending.md work for a new family, generator, benchmark and loss."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(root, *, colour="blue"):
 
 
 class Shout:
-    """A generator: the caption's first word in capitals."""
+    """A generator whose negative is the caption with its first word in capitals."""
 
     name = "shout"
 

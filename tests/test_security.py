@@ -1,4 +1,4 @@
-"""What the project promises not to do: run code from files, load pickles, unpack blindly, write tokens down."""
+"""The project runs no code from files, loads no pickles, unpacks no archives, and writes no access tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNSAFE_CALLS = {"eval", "exec", "extractall", "unpack_archive"}
 
 
 def findings(tree: ast.AST) -> list[str]:
-    """What a source does that could run or unpack something that a file brought along."""
+    """List the calls in a source file that could execute or unpack the contents of a file."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -42,7 +42,7 @@ def findings(tree: ast.AST) -> list[str]:
             value = given.get(key)
             return value is not None and not (isinstance(value, ast.Constant) and not value.value)
 
-        method = isinstance(node.func, ast.Attribute)  # model.eval() is another thing
+        method = isinstance(node.func, ast.Attribute)  # model.eval() is allowed
         if name in UNSAFE_CALLS and not (name in ("eval", "exec") and method):
             found.append(f"calls {name}")
         if (owner, name) == ("torch", "load") and not is_true("weights_only"):
@@ -78,7 +78,7 @@ def test_the_search_finds_what_it_looks_for(source: str, what: str) -> None:
 
 
 class Bomb:
-    """Unpickling it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,7 +124,8 @@ def test_pickled_weights_are_refused_unread(model: Path, tmp_path: Path) -> None
 
 
 def test_the_loader_of_checkpoints_runs_nothing(tmp_path: Path) -> None:
-    """Optimizer states are torch files: transformers reads them with ``weights_only``, which refuses the bomb."""
+    """Optimizer states are torch files, which transformers reads with ``weights_only``, so a malicious one is
+    refused."""
     torch.save({"state": Bomb(tmp_path / "ran")}, tmp_path / "optimizer.pt")
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "optimizer.pt", weights_only=True)

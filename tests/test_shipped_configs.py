@@ -1,4 +1,4 @@
-"""Every shipped configuration composes, and its keys are what the code takes."""
+"""Every shipped configuration composes, and its keys are parameters of the code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parameters(function: Any) -> set[str]:
 
 
 def check(cfg: DictConfig, root: str = "train") -> None:
-    """Bind each section to the function that takes it, without calling it."""
+    """Bind each section to the parameters of the function that receives it, without calling the function."""
     from peft import LoraConfig
 
     from scramble import world
@@ -52,12 +52,12 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     assert set(trainer) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     assert set(values["peft"] or {}) <= {field.name for field in dataclasses.fields(LoraConfig)}
     assert callable(load_benchmark)
-    # A spaCy pipeline and the run are not on every machine.
+    # A spaCy pipeline and the run folder do not exist on every machine.
     assert [c for c in check_root(cfg, root, ()) if "is not installed" not in c and "no run" not in c] == []
 
 
 def check_pairs(pairs: dict[str, Any]) -> None:
-    """The method takes the settings; what it hands on to others is bound to their parameters."""
+    """Create the pair method; bind the settings that it passes on to the parameters of their functions."""
     from scramble.pairs.answers.correctness import CorrectnessPairs
     from scramble.pairs.answers.dropout_ntp import DropoutNTP
     from scramble.pairs.captions.assemble import caption_pairs
@@ -87,7 +87,7 @@ def test_every_experiment_composes_under_every_root(experiment: str, debug: tupl
         cfg = composed(root, f"+experiment={experiment}", *debug)
         assert cfg.name == experiment
         check(cfg, root)
-    if debug:  # nothing left to fill in
+    if debug:  # no required value is missing
         plain(cfg, "run", "data", "pairs", "model", "objective", "trainer", "peft", "seed")
 
 
@@ -118,7 +118,7 @@ def test_shipped_objectives_are_known_losses() -> None:
 
 
 def test_the_values_of_the_trainers_file_are_the_defaults_of_the_class() -> None:
-    """So that a notebook and a script do the same; a model's file says learning rate and beta."""
+    """Defaults in Python and in scripts agree, except learning rate and beta, which a model's file sets."""
     from scramble.training import PreferenceConfig
     from scramble.training.fields import default_of
 

@@ -1,4 +1,4 @@
-"""The script that measures the way from the command line to the loss."""
+"""The script that measures how much code is between the command line and the loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_path_leads_from_the_command_line_to_the_loss() -> None:
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = re.findall(r"^((?:src|scripts)/\S+\.py): (.*)$", printed, re.MULTILINE)
     stack = [path for path, reason in files if reason.startswith("on the stack")]
-    # Innermost first; the stages of the pipeline are in between.
+    # Innermost first; files of the pipeline's stages may be in between.
     assert stack[:3] == [f"src/scramble/training/{name}.py" for name in ("losses", "trainer", "run")]
     assert stack.index("src/scramble/pipeline/train.py") < stack.index("scripts/train.py")
     assert ("src/scramble/training/collator.py", "PairBatch, from variable inputs of compute_loss") in files

@@ -1,4 +1,4 @@
-"""A wheel holds all that the ``scramble`` command needs, and the command works from any directory."""
+"""A wheel contains everything that the ``scramble`` command needs, and the command works from any directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info"
 
 
 def scramble(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command of an installed copy, started in ``folder``."""
+    """Run the ``scramble`` command of an installed wheel in ``folder``."""
     return subprocess.run(
         [sys.executable, "-c", "from scramble.cli import main; main()", *arguments],
         cwd=folder,
@@ -30,14 +30,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which a wheel of this checkout was installed, without its dependencies."""
     pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("wheel")
-    # Of a copy: the build writes into the folder that it builds.
+    # Build from a copy, because the build writes into the source folder.
     shutil.copytree(ROOT, folder / "checkout", ignore=LEFT_OUT)
     pip = [sys.executable, "-m", "pip", "--quiet"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "checkout")]
     made = subprocess.run(build, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     (wheel,) = folder.glob("*.whl")
-    assert wheel.stat().st_size < 8e6, "the samples are to stay small"
+    assert wheel.stat().st_size < 8e6, "the shipped sample data must stay small"
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(folder / "site"), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     shutil.rmtree(folder / "checkout")

@@ -1,4 +1,4 @@
-"""Small valid copies of the files of every benchmark that is read from files; tests damage them."""
+"""Small valid files in the format of every benchmark that is read from files, for tests that damage them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small world and a tiny random model that reads it."""
+"""A small embedded world and a tiny random model whose tokenizer has its words."""
 
 from __future__ import annotations
 

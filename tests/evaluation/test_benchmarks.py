@@ -365,7 +365,7 @@ def test_aro_crops_to_the_box(tmp_path):
     assert item.kind == "on"
 
 
-# ------------------------------------------------------------------------------------------------- finding the images
+# ------------------------------------------------------------------------------------------------- resolving images
 
 
 def colours(benchmark: Benchmark) -> list[Any]:

@@ -52,7 +52,7 @@ def test_runs_and_their_tests(runs):
 
 
 def as_published(runs, tmp_path, **changes):
-    """The world's result relabelled as winoground, under the paper's protocol."""
+    """The result on the embedded world, relabelled as Winoground under the paper's protocol."""
     folder = tmp_path / "mine" / "winoground"
     shutil.copytree(runs["base"][1], folder)
     result = json.loads((folder / "result.json").read_text())

@@ -28,7 +28,7 @@ def picture(seed: int, file_format: str = "PNG", size: tuple[int, int] = (48, 48
 
 
 def questions(*faults: str) -> Benchmark:
-    """Yes/no questions, two per image; a question tells the scripted server how to respond."""
+    """Yes/no questions, two per image; the text of a question contains the response of the scripted server."""
     items = tuple(
         Item(Question(f"q{k}", (f"i{k // 2}",), f"Is it {k}? | faults={f} | reply=Yes.\n", "yes", "random"), "yes_no")
         for k, f in enumerate(faults)

@@ -37,7 +37,7 @@ def notes(jobs: Path) -> dict[str, dict[str, Any]]:
 
 
 def kill_once(jobs: Path, name: str) -> threading.Thread:
-    """A thread that kills the job ``name`` as soon as it runs."""
+    """Start a thread that kills the job ``name`` as soon as it runs."""
 
     def watch() -> None:
         end = time.monotonic() + HANGS

@@ -156,7 +156,7 @@ def test_a_report_of_few_items_holds_no_nan(
     differences = {
         tuple(r["differences"]) for r in json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
     }
-    assert differences == {(), ("base",), ("base", "sft")}  # and no mirror image, base minus sft
+    assert differences == {(), ("base",), ("base", "sft")}  # and not the mirrored comparison, base minus sft
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert f"| +0.0 (n = {n}: too few for an interval) |" in text and f"(n = {n}) |" in text
     assert "±" not in text and "p = " not in text and "comparisons" not in text

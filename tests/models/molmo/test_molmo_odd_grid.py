@@ -96,7 +96,7 @@ def order_plainly(processor: MolmoImageProcessor, tiling: tuple[int, int]) -> tu
             number += rows * columns
     by_crop = numbering.reshape(-1)
     by_row = numbering.transpose(0, 2, 1, 3).reshape(-1)
-    # ``by_row[by_row >= 0]`` names, for each token in reading order, the feature that goes there: invert it.
+    # ``by_row[by_row >= 0]`` gives the feature of each token in reading order: invert it.
     place = np.empty(number, dtype=int)
     place[by_row[by_row >= 0]] = np.arange(number)
     order = np.where(by_crop >= 0, place[by_crop] + side * side, -1).reshape(-1, side * side)
