@@ -114,7 +114,7 @@ def _run(vlm: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> f
         tempfile.TemporaryDirectory() as out,
         stopwatch(score, "encode_images", "logprobs") as scoring,
         stopwatch(generation, "encode_images", "embed") as embedding,
-        # In scoring, logprobs includes the decoder.
+        # In scoring, the time of logprobs includes the decoder.
         stopwatch(vlm.backbone, *["decode"] if benchmark.name == "generation" else []) as decoding,
         stopwatch(vlm.backbone.head, "forward") as heading,
     ):

@@ -85,7 +85,7 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
         try:
             with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
                 compose(script, overrides=first_points([addable(word) for word in overrides]))
-        except Exception as error:  # Hydra raises many types; each of them is a failure
+        except Exception as error:  # Hydra raises exceptions of many types; each is a failure
             failures.append(f"{where}: {command}\n    {str(error).splitlines()[0]}")
     assert not failures, "\n".join(failures)
 

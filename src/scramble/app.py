@@ -87,7 +87,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
                     discard_if_empty(Path(cfg.run.dir))
                 raise
             finally:
-                remember(cfg, root, overrides)  # the first call did nothing if the folder did not exist
+                remember(cfg, root, overrides)  # again, because a new folder did not exist before
 
         guarded.run = run  # type: ignore[attr-defined]
         guarded.root, guarded.sections = root, sections  # type: ignore[attr-defined]

@@ -107,7 +107,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             _write(f"\nstopping after this step to save; a second Ctrl-C stops immediately: {_loss()}\n")
     elif number == signal.SIGINT:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one ends even a process that hangs
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third Ctrl-C ends even a process that hangs
         raise Stopped(f"stopped immediately by a second Ctrl-C: {_loss()}", EXIT_AT_ONCE)
     # Any other repeated signal is ignored, because SLURM repeats its signals.
 

@@ -70,7 +70,7 @@ class ImageFile:
                 return upright_rgb(image)
         except RecordError:
             raise
-        except Exception as error:  # Pillow raises many types for broken files
+        except Exception as error:  # Pillow raises exceptions of many types for broken files
             raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
 
     @property

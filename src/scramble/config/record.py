@@ -39,7 +39,7 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
     if root in ("share", "export") and _keys(overrides).isdisjoint(ARM_KEYS) and cfg.get("what") != "data":
         from scramble.pipeline import BASE, choose_arm
 
-        if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # with several arms it asks for the one that is meant
+        if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # an error if the run has several arms
             cfg.run.arm = arm
     return line
 
@@ -131,7 +131,7 @@ def _model_record(run: Path) -> dict[str, Any]:
     model = record.get("model") or {}
     if model.get("new") is not None and (moved := run / Path(model["path"]).name).is_dir():
         record["model"] = {**model, "path": str(moved)}  # the model is in the run folder, which may have been moved
-    if objectives:  # if they differ, the command line must name one
+    if objectives:  # if the arms' objectives differ, the command line must name one
         record.pop("objective", None)
         if all(objective == objectives[0] for objective in objectives):
             record["objective"] = objectives[0]

@@ -356,7 +356,7 @@ def _kind(annotation: Any) -> Any:
             return Any
         if NoneType in args:
             kinds.append(NoneType)
-        return Union.__getitem__(tuple(kinds))  # built at run time
+        return Union.__getitem__(tuple(kinds))  # a union whose members are known only at run time
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         values = [item.value for item in annotation]
         allowed = f"must be one of {', '.join(values)}"

@@ -52,7 +52,7 @@ class Request:
         """Content key of this request to ``model``, from everything that the reply depends on, with images by hash."""
         messages = [(m.role, m.text, [hashlib.sha256(i).hexdigest() for i in m.images]) for m in self.messages]
         settings = [self.temperature, self.top_p, self.max_tokens, self.seed, self.sample, self.stop]
-        settings += [self.top_k] if self.top_k else []  # older stored replies keep their keys
+        settings += [self.top_k] if self.top_k else []  # so that older stored replies keep their keys
         return content_key(model, messages, settings, self.schema)
 
     @property
@@ -117,7 +117,7 @@ def encoded(image: ImageFile) -> bytes:
                 if is_plain(opened):
                     return data
         except (OSError, UnidentifiedImageError):
-            return data  # the server decides on a file that Pillow cannot decode
+            return data  # the server may support a file that Pillow cannot decode
     return png_bytes(image.open())
 
 

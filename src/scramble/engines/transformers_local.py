@@ -93,14 +93,14 @@ class TransformersEngine(BatchEngine):
             return [Reply("", error="this model takes no images")] * len(requests)
         try:
             inputs = self._encode(requests)
-        except (ValueError, IndexError, KeyError, OSError) as error:  # a placeholder in a text, a broken image
-            if len(requests) > 1:  # so that only the bad request fails
+        except (ValueError, IndexError, KeyError, OSError) as error:  # for a placeholder in a text or a broken image
+            if len(requests) > 1:  # answer one by one, so that only the bad request fails
                 return [reply for request in requests for reply in self._answer_alike([request])]
             return [Reply("", error=f"refused ({' '.join(str(error).split())[:200]})")]
         lengths = inputs["attention_mask"].sum(-1).tolist()
         room = self._model.config.get_text_config().max_position_embeddings - max(lengths) - first.max_tokens
         if room < 0:
-            if len(requests) > 1:  # so that only the long request fails
+            if len(requests) > 1:  # answer one by one, so that only the long request fails
                 return [reply for request in requests for reply in self._answer_alike([request])]
             return [Reply("", error=f"context overflow ({lengths[0]} + {first.max_tokens} tokens)")]
         sampler = RowSampler([r.sampling_seed for r in requests], first.temperature, first.top_p, first.top_k)

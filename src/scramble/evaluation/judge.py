@@ -109,11 +109,12 @@ class Judge:
         return _faithfulness(self, judged, by_id, images) if self.faithfulness else judged
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
-        """The judge's replies. Raises EvaluationError if one is missing; the others are stored."""
+        """The judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""
         replies = list(self.engine.generate(requests, self.store))
         if failed := [reply.error for reply in replies if reply.error]:
             raise EvaluationError(
-                f"the judge {self.engine.model} left {len(failed)} requests unanswered (first: {failed[0]}); run again"
+                f"the judge {self.engine.model} left {len(failed)} requests unanswered (first: {failed[0]}); "
+                "repeat the command"
             )
         return [reply.text for reply in replies]
 

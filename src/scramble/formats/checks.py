@@ -79,7 +79,7 @@ def verify_image(image: ImageFile) -> None:
             decoded.load()
     except RecordError:
         raise
-    except Exception as error:  # Pillow raises many types for broken files
+    except Exception as error:  # Pillow raises exceptions of many types for broken files
         raise RecordError(f"image {image.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
 
 

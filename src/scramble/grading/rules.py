@@ -209,7 +209,7 @@ def _quantity(text: str) -> Quantity | None:
 
 def _numeric(answer: str, question: Question) -> float:
     values = quantities(answer)
-    if not values:  # a sentence: its number, if it has exactly one
+    if not values:  # a sentence: use its number if it contains exactly one
         numbers = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", answer)
         values = quantities(numbers[0]) if len(numbers) == 1 else []
     return float(any(_all_same(values, quantities(truth), 1e-3) for truth in truths(question)))

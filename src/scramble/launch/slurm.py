@@ -19,7 +19,7 @@ from scramble.launch.pool import ask_to_stop
 from scramble.storage.files import write_json
 
 POLL_SECONDS = 10.0
-GRACE_SECONDS = 600.0  # for finishing a step and writing its checkpoint after SLURM's warning
+GRACE_SECONDS = 600.0  # time to finish a step and write its checkpoint after SLURM's warning
 
 
 class Job:

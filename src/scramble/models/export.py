@@ -89,7 +89,7 @@ def base_folder(path: str, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=list(SHIPPED)))
-    except Exception as error:  # the hub's client raises types of several libraries
+    except Exception as error:  # the hub's client raises exceptions of several libraries
         raise explain(error, path, revision) from error
 
 

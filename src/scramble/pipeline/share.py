@@ -214,7 +214,7 @@ def push(
     try:
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, revision=revision)
-    except Exception as error:  # also those of the HTTP library that the hub's client uses
+    except Exception as error:  # also exceptions of the hub client's HTTP library
         raise StageError(
             f"{folder} was written but not pushed to {repository}: {str(error).splitlines()[0]}. {again}"
         ) from error

@@ -33,7 +33,7 @@ def run_stage(
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
-    If the work was killed, ``work`` is called again and resumes from the files in its folder. If it failed, another
+    If an earlier call was killed, ``work`` resumes from the files in the folder. If an earlier call failed, another
     configuration may use the folder. If several jobs need the same folder at the same time, the first one does the work
     and the others wait for its result.
 

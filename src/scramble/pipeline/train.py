@@ -122,7 +122,7 @@ def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> No
             cannot be read.
     """
     marker = Path(run) / "train" / arm / STAGE_FILE
-    finished = marker.exists() and read_json(marker)["status"] == "finished"  # it is reused without loading the model
+    finished = marker.exists() and read_json(marker)["status"] == "finished"  # a finished arm is reused
     if finished or model.get("new") is not None:
         return
     from scramble.models.hub import check_adapter_config, check_weights, is_folder, read_config

@@ -58,7 +58,7 @@ def read(
         raise SourceError(f"unknown source {kind!r}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
     if bad is None:
         bad = BadRows()
-    if kind == "hf" and limit is not None:  # it collects the rows of all images before it yields the first one
+    if kind == "hf" and limit is not None:  # hf reads the rows of all images before it yields one
         options["limit"] = limit
     yield from islice(SOURCES[kind](path, bad, **options), limit)
     check(kind, path, bad)

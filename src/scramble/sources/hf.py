@@ -132,7 +132,7 @@ class _Hub:
             for column, feature in features.items():
                 if isinstance(feature, datasets.Image):
                     rows = rows.cast_column(column, datasets.Image(decode=False))
-        except Exception as error:  # the hub, the file system and pyarrow raise many types
+        except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
             raise SourceError(
                 f"{path} cannot be opened as a data set ({one_line(error)}). It must be a local parquet or arrow file, "
                 "a folder, or a hub id that this machine can reach (HF_TOKEN set for gated ones)"
@@ -145,7 +145,9 @@ class _Hub:
             for number, row in enumerate(self._rows, 1):
                 yield number, {column: row.get(column) for column in columns}
         except Exception as error:  # the connection may be lost during the stream
-            raise SourceError(f"{self.path} cannot be read completely ({one_line(error)}); start again") from error
+            raise SourceError(
+                f"{self.path} cannot be read completely ({one_line(error)}); repeat the command"
+            ) from error
 
 
 def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | _Hub:

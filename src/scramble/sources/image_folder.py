@@ -128,7 +128,7 @@ def jsonl_rows(
             except ValueError as error:
                 bad.reject(file, number, "not JSON", f"{error}; write one object per line")
                 continue
-            for place, row in enumerate(values, number):  # several if carriage returns end the lines
+            for place, row in enumerate(values, number):  # a line has several values if carriage returns end rows
                 if not isinstance(row, dict):
                     bad.reject(file, place, "not a JSON object", f"{type(row).__name__}; write one object per line")
                     continue

@@ -64,7 +64,7 @@ class LocalTable:
                 try:
                     batch = next(batches, None)
                     rows = [] if batch is None else batch.select(list(dict.fromkeys(columns))).to_pylist()
-                except Exception as error:  # broken files raise many types
+                except Exception as error:  # broken files raise exceptions of many types
                     raise SourceError(f"{file} cannot be read after row {number} ({one_line(error)})") from error
                 if batch is None:
                     break
@@ -209,7 +209,7 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
                 return reader.schema.names, (part for batch in batches for part in _parts(batch))
         parquet = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
         return parquet.schema_arrow.names, iter(parquet.iter_batches(batch_size=BATCH, use_threads=False))
-    except Exception as error:  # broken files raise many types
+    except Exception as error:  # broken files raise exceptions of many types
         raise SourceError(f"{file} cannot be read as a {file.suffix.lstrip('.')} file ({one_line(error)})") from error
 
 

@@ -140,7 +140,7 @@ def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]
 def _check_space(
     folder: Path, by_images: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, head: Tensor
 ) -> None:
-    """Log the size of the cache; raise StoreError if the disk has less space."""
+    """Log the size of the cache; raise StoreError if the disk has less free space."""
     tokens = 0
     for images in by_images:
         sizes = [image_size(encoder.images[image_id]) for image_id in images]

@@ -32,7 +32,7 @@ from scramble.trie.last_layer import POSITION_WISE, last_layer
 from scramble.trie.pack import TrieBatch
 
 Product = tuple[int, int, int]  # (n, k) @ (k, m)
-Products = tuple[Counter[Product], Counter[Product]]  # of linear layers; of attention as (queries, width, keys)
+Products = tuple[Counter[Product], Counter[Product]]  # linear layers; attention as (queries, width, keys)
 Parts = Mapping[str, Products]
 
 # Projections of the first layer's input; they need no gradient for their input if embeddings and tower are frozen.

@@ -102,7 +102,7 @@ def train(
         check_base(vlm.adapter, start.weights)
     turn_off_dropout(vlm.backbone.model)
     vlm = select_trained_weights(vlm, args)
-    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised weights cannot be moved
+    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised models cannot be moved to a device
         vlm.model.to(args.device)
 
     prepared = Prepared(vlm, args, start, out)

@@ -17,7 +17,7 @@ from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
 
-INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # of PEFT, those that leave the base as it is
+INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's, without those that change the base
 
 
 def turn_off_dropout(model: nn.Module) -> None:

@@ -114,7 +114,7 @@ class PreferenceTrainer(Trainer):
         self._offloaded = get_act_offloading_ctx_manager(policy) if offloads else contextlib.nullcontext()
         self.last_log: dict[str, float] = {}
         self.metrics = RunningMetrics(args, policy.backbone, self.in_step_reference)
-        self._step_examples: list[str] = []  # ids of the current optimizer step, for error messages
+        self._step_examples: list[str] = []  # example ids of the current optimizer step, for error messages
 
     # ------------------------------------------------------------------------------------------------------- batches
 

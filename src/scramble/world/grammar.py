@@ -211,7 +211,7 @@ def noun_spans(caption: str) -> list[Span]:
 
 
 def relation_spans(caption: str) -> list[Span]:
-    """The spans of relation words, in order. The value of a span is its words."""
+    """The spans of relation words, in order. ``value`` of a span contains its words."""
     return [Span(match.start(), match.end(), match[0]) for match in re.finditer(rf"\b{_RELATION}\b", caption)]
 
 

@@ -32,7 +32,7 @@ def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config
         raise EvaluationError(f"{name}: {root} does not exist; set benchmark.{name}.root to a copy of {hub_id}")
     try:
         rows = load_dataset(source, None if root is not None else config, split=split)
-    except Exception as error:  # datasets and huggingface_hub raise a dozen unrelated types here
+    except Exception as error:  # datasets and huggingface_hub raise exceptions of many types
         raise EvaluationError(
             f"{name}: cannot read {source} ({type(error).__name__}: {_first_line(error)}); {_how_to_get(name, hub_id)}"
         ) from error
@@ -127,7 +127,7 @@ def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         rows.extend(without_images(data))
-    except Exception as error:  # text that is not UTF-8, broken pages: datasets and pyarrow raise many types
+    except Exception as error:  # exceptions of many types, for invalid UTF-8 or broken pages
         raise EvaluationError(
             f"{name}: row {len(rows)} cannot be read ({type(error).__name__}: {_first_line(error)}); download it again"
         ) from error
@@ -210,7 +210,7 @@ class _Files:
         parts = _parts(name)
         files = self._by_end.get(parts, [])
         if named := [file for file in files if file.name == parts[-1]]:
-            files = named  # "1.jpg" must not match "1.jpg.png", which without its suffix is "1.jpg", too
+            files = named  # "1.jpg" must not match "1.jpg.png", whose stem is also "1.jpg"
         if exact := [file for file in files if len(file.relative_to(self._folder).parts) == len(parts)]:
             return exact
         if files:
@@ -303,7 +303,7 @@ def load_json(name: str, path: Path) -> Any:
                 try:
                     rows.extend(json_values(line))
                 except ValueError as broken:
-                    if not rows:  # not JSON lines at all
+                    if not rows:  # the file is not in JSON lines format
                         raise EvaluationError(f"{name}: {error}; download it again") from error
                     raise EvaluationError(
                         f"{name}: {path}, line {number}: not JSON ({broken}); download it again"

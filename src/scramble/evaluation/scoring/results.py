@@ -72,7 +72,8 @@ def read(folder: str | Path) -> Result:
     if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
         schema = values.get("schema") if isinstance(values, Mapping) else None
         raise EvaluationError(
-            f"{path}: results of schema {schema}, this version reads {SCHEMA}; score again (stored replies are reused)"
+            f"{path} has schema {schema}, but this version reads schema {SCHEMA}: repeat the evaluation, which reuses "
+            "stored replies"
         )
     names = {f.name for f in dataclasses.fields(Result)}
     if unknown := sorted(set(values) - names):

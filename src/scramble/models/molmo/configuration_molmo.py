@@ -33,7 +33,7 @@ class MolmoVisionConfig(PreTrainedConfig):
     patch_size: int = 14
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
-    feature_layers: Any = None  # list[int] once built
+    feature_layers: Any = None  # list[int] after construction
     pooling_size: int = 2
     initializer_range: float = 0.02
 
@@ -91,7 +91,7 @@ class MolmoConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": SubConfigSpec(MolmoVisionConfig)}
 
     vocab_size: int = 152064
-    embedding_size: Any = 152064  # int once built, as the other Any below
+    embedding_size: Any = 152064  # int after construction; likewise the other fields of type Any
     additional_vocab_size: int = 128
     hidden_size: int = 3584
     intermediate_size: int = 37888
@@ -112,7 +112,7 @@ class MolmoConfig(PreTrainedConfig):
     use_cache: bool = True
     initializer_range: float = 0.02
     image_patch_token_id: Any = None
-    vision_config: Any = None  # MolmoVisionConfig once built
+    vision_config: Any = None  # MolmoVisionConfig after construction
 
     def __post_init__(self, **kwargs: Any) -> None:
         if kwargs.get("moe_num_experts"):

@@ -19,7 +19,7 @@ _SENTENCE = re.compile(r"[.!?]['\")]? +['\"(]?[a-z]")
 _DANGLING = re.compile(r"[\s,;:.\-]+$")
 _URL = re.compile(r"(?:https?://|www\.)\S|\b\w+\.(?:com|org|net|jpg|png)\b", re.IGNORECASE)
 _HTML = re.compile(r"<[a-zA-Z/!][^>]*>|&[a-z]+;")
-_TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # of chat templates: a tokenizer would encode it as the special token
+_TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # chat markup, which a tokenizer encodes as special tokens
 _ENGLISH = word_set("""
     a an the of on in with and is are to at by for from near that two some several his her its their sits
     standing sitting man woman people there next front while has group people this

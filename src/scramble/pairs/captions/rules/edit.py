@@ -39,7 +39,7 @@ def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
 
 
 def moved_text(s: Sentence, first: int, last: int) -> str:
-    """Text of tokens for use at another position: without a capital that is due only to the old position."""
+    """The text of tokens at another position of the caption, where their first word may need no capital."""
     text = s.span(first, last)
     if first not in s.opening:
         return text
@@ -122,7 +122,7 @@ def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: 
     old, new = s.text.casefold(), text.casefold()
     if new == old:
         return None
-    if kind.startswith("swap") or " and " in new or " or " in new or "," in new:  # the search is slow
+    if kind.startswith("swap") or " and " in new or " or " in new or "," in new:  # other texts skip the slow search
         repeated = _REPEATED.search(new)  # "orange and orange"
         if repeated and repeated[0] not in old:
             return None

@@ -53,7 +53,7 @@ def _replace_object(
     negatives: list[Negative | None] = []
     before = s.lower[phrase.first - 1] if phrase.first else ""
     if noun.lemma == "sheep" and phrase.number < 0 and not phrase.partitive and phrase.opener in ("the", ""):
-        return []  # its forms do not show its number
+        return []  # "the sheep" may be singular or plural
     if before == "at" and noun.category == "furniture":
         return []  # people sit at a table, not at a chair
     for other in others:
