@@ -95,7 +95,7 @@ class _Reader:
         self.of_token: dict[int, _Thing] = {}
         self.links: dict[Link, None] = {}
         self.denied: dict[Fact, None] = {}
-        self.named: list[tuple[int, _Thing]] = []  # subjects by place, as possible antecedents of pronouns
+        self.named: list[tuple[int, _Thing]] = []  # (token index, subject): possible antecedents of pronouns
 
     def parsed(self) -> Parsed:
         nodes = tuple(Node(t.ident, t.name, tuple(t.attributes)) for t in self.things.values() if t.there)

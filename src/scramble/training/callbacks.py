@@ -188,7 +188,7 @@ class DataFacts(TrainerCallback):
 
 
 class OwnSteps(TrainerCallback):
-    """A resumed run logs, evaluates and saves at its own steps: transformers would restore those of the checkpoint."""
+    """Makes a resumed run log, evaluate and save as its own settings say; transformers would use the checkpoint's."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, Wording, render
 from scramble.world.scenes import Scene, Thing, WorldError, relations
 
-# Weights of the kinds of caption. "list" names objects, "relation" relates two, "chain" relates one to two others,
-# "scene" names all and relates two, and "count" counts objects of a kind.
+# Weights of the kinds of caption. "list" names objects, "relation" relates two objects, "chain" relates one object to
+# two others, "scene" names all objects and relates two of them, and "count" counts objects of a kind.
 STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
 SIZED = 0.3  # share of captions that also mention sizes
 _TRIES = 50

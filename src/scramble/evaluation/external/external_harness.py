@@ -187,7 +187,8 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
 
 
 def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
-    """Outcomes per item from the samples file of a results file, for scores that are means of numbers in it."""
+    """Outcomes per item, read from the samples file of a results file; empty unless a score is a mean of its
+    numbers."""
     path = results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl"))
     rows = list(read_jsonl(path))
     means = [
