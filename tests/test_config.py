@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 
 from scramble.config import data_sections, sections, trainer
 from scramble.config.binding import ConfigError, hints
+from scramble.config.keys import known_keys
 from scramble.config.overrides import faults, quoted
 from scramble.config.roots import ROOTS as CLASSES
-from scramble.config.roots import check_root, known_keys
 from scramble.config.trainer import Peft, Watch
+from scramble.config.validation import check_root
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scramble.app import ConfigError, plain
-from scramble.config.roots import check_root
+from scramble.config.validation import check_root
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ROOTS = ("generate", "train", "evaluate", "report")

@@ -68,7 +68,7 @@ def make_pairs(
         16
     """
     from scramble.app import plain
-    from scramble.config import roots
+    from scramble.config.validation import validate
     from scramble.pipeline.generate import generate
 
     source, settings = "image_folder", dict(data_settings or {})
@@ -80,7 +80,7 @@ def make_pairs(
         source = data
     cfg = _compose({"data": source, "pairs": method}, {"data": settings, "pairs": method_settings or {}})
     cfg.run.data = str(out)
-    roots.validate(cfg, "generate", ())
+    validate(cfg, "generate", ())
     values = plain(cfg, "data", "pairs")
     return generate(out, data=values["data"], pairs=values["pairs"], seed=seed)
 

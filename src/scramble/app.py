@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
+from scramble.config.binding import ConfigError
 from scramble.config.record import complete, remember
-from scramble.config.roots import ConfigError, check_root, validate
+from scramble.config.validation import check_root, validate
 from scramble.console import log_to_run, log_to_terminal
 from scramble.project import shipped_values
 

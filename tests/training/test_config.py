@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from trl import DPOConfig
 
-from scramble.config.roots import check_root
+from scramble.config.validation import check_root
 from scramble.project import CONFIGS
 from scramble.training import PreferenceConfig
 from scramble.training.fields import OPERATION, REFUSED, RENAMED, default_of

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.config.binding import join, show
-from scramble.config.roots import ROOTS, known_keys
+from scramble.config.keys import known_keys
+from scramble.config.roots import ROOTS
 from scramble.project import CONFIGS, choices_of
 
 WIDTH = 120

@@ -11,7 +11,9 @@ from typing import Any
 
 from scramble.config.binding import ConfigError, hint
 from scramble.config.help import SHARED
-from scramble.config.roots import ROOTS, check_root, key_hint, known_keys
+from scramble.config.keys import key_hint, known_keys
+from scramble.config.roots import ROOTS
+from scramble.config.validation import check_root
 from scramble.project import CONFIGS, choices_of
 
 

@@ -1,0 +1,97 @@
+"""The sections ``benchmark``, ``protocol`` and ``judge``: names, types and options. See
+:mod:`scramble.config.roots`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from scramble.config.binding import NOT_EMPTY, Count, Section, Text, check, hint, hints, join, near, show
+from scramble.config.data_sections import Engine
+from scramble.config.sections import Temperature
+
+Benchmarks = Annotated[dict[str, dict[str, Any] | None], NOT_EMPTY]
+
+
+def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str) -> Iterator[str]:
+    """Check the options of benchmarks, which are the parameters of their loading functions."""
+    from scramble.evaluation.benchmarks import BENCHMARKS
+
+    for name, options in benchmarks.items():
+        if name not in BENCHMARKS:
+            yield f"{at}.{name}: there is no such benchmark; {hint(name, BENCHMARKS)}"
+            continue
+        module, function = BENCHMARKS[name]
+        loader = getattr(importlib.import_module(f"scramble.evaluation.benchmarks.{module}"), function)
+        parameters = inspect.signature(loader).parameters
+        for key, value in (options or {}).items():
+            if key not in parameters:
+                yield f"{at}.{name}.{key}: there is no such key; {_full_hint(key, parameters, f'{at}.{name}')}"
+            elif key in ("partial", "human_filter"):
+                yield from check(value, bool, f"{at}.{name}.{key}")
+            elif key == "max_new_tokens":
+                yield from check(value, Count, f"{at}.{name}.{key}")
+            else:
+                yield from check(value, Text | None, f"{at}.{name}.{key}")
+        root = parameters.get("root")
+        if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
+            yield f"{at}.{name}.root has no value: set the folder of its files, {at}.{name}.root=..."
+
+
+def _full_hint(name: str, valid: Iterable[str], at: str) -> str:
+    close = near(name, valid, most=2)
+    listed = [join(at, key) for key in close]
+    return f"did you mean {' or '.join(listed)}?" if close else f"{at} has {', '.join(valid)}"
+
+
+def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    from scramble.evaluation.items import EvaluationError
+    from scramble.evaluation.protocols import Protocol, named_protocol, protocol_names
+
+    name = values.get("name")
+    if name not in (names := [*protocol_names(), "default"]):
+        yield f"protocol.name={show(name)}: there is no such protocol; {hint(str(name), names)}"
+        return
+    fields = {key: kind for key, kind in hints(Protocol).items() if key != "name"}
+    rest = {key: value for key, value in values.items() if key != "name"}
+    messages = [
+        message
+        for key, value in rest.items()
+        for message in (
+            check(value, fields[key], f"protocol.{key}")
+            if key in fields
+            else [f"protocol.{key}: there is no such key; {_full_hint(key, fields, 'protocol')}"]
+        )
+    ]
+    yield from messages
+    if not messages:
+        try:
+            named_protocol("standard" if name == "default" else str(name), **rest)
+        except EvaluationError as error:
+            yield str(error)
+
+
+@dataclass(frozen=True)
+class Judge(Section):
+    """The language model that grades free answers."""
+
+    engine: Engine | None
+    gradings: Count
+    temperature: Temperature
+    faithfulness: bool
+    grading_prompt: Text | None
+    extraction_prompt: Text | None
+    faithfulness_prompt: Text | None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """Faithfulness needs a judge, and the prompts must be files."""
+        if self.faithfulness and self.engine is None:
+            yield f"{at}.faithfulness=true needs a judge: engine@{at}.engine=openai {at}.engine.model=..."
+        for name in ("grading_prompt", "extraction_prompt", "faithfulness_prompt"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).is_file():
+                yield f"{at}.{name}={path} must be a file"

@@ -1,0 +1,55 @@
+"""Checks the arms, baselines and runs that a script names against the run folders that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from scramble.config.binding import hint, near
+
+
+def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
+    """Error messages for arms that a run has not trained."""
+    trained = [path.parent.name for path in run.glob("train/*/stage.json")]
+    names = [] if arms == "all" else [arms] if isinstance(arms, str) else arms
+    for arm in names:
+        if arm not in ("base", "all", *trained):
+            valid = ["base", *sorted(trained)]
+            where = f"{run} has no such arm" if run.is_dir() else no_run(run)
+            yield f"arms={arm}: {where}" + (f"; {hint(arm, valid)}" if run.is_dir() else "")
+
+
+def method_of(arm: str) -> str:
+    """The method of an arm: its name without the suffix ``-seedN``."""
+    return re.sub(r"-seed\d+$", "", arm)
+
+
+def methods(runs: Iterable[Path]) -> set[str]:
+    """The methods that runs have trained or evaluated."""
+    folders = [folder for run in runs for folder in (*run.glob("train/*"), *run.glob("evaluation*/*"))]
+    return {method_of(folder.name) for folder in folders if folder.is_dir()}
+
+
+def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[str]:
+    """Error messages for baselines that are not methods of the run. The defaults ``base`` and ``sft`` are accepted."""
+    valid = {"base", "sft", *valid}
+    for name in baselines:
+        if name not in valid and name.rpartition(": ")[2] not in valid:
+            yield f"baselines={name}: there is no such method; {hint(name, valid)}"
+
+
+def no_run(folder: Path) -> str:
+    """The message for a run folder that does not exist, with the most similar names of existing runs."""
+    others = [path.name for path in folder.parent.glob("*") if (path / "data").is_dir() or (path / "train").is_dir()]
+    close = near(folder.name, others)
+    listed = (
+        f"did you mean {' or '.join(f'name={name}' for name in close)}?"
+        if close
+        else (
+            f"there are {', '.join(sorted(others))}"
+            if others
+            else "scripts/train.py creates a run, and scripts/evaluate.py its results"
+        )
+    )
+    return f"there is no run {folder}; {listed}"

@@ -1,0 +1,76 @@
+"""Checks a composed configuration against the classes of :mod:`scramble.config.roots` before any work starts.
+
+All errors are reported in one message.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from scramble.config.binding import ConfigError, check, hints
+from scramble.config.keys import key_hint, known_keys
+from scramble.config.roots import ROOTS
+from scramble.project import choices_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def validate(cfg: DictConfig, root: str, sections: Sequence[str]) -> None:
+    """Check a composed configuration as a whole.
+
+    Args:
+        cfg: the configuration, with or without Hydra's section.
+        root: the script's name, a key of :data:`scramble.config.roots.ROOTS`.
+        sections: sections that the script reads; their keys must have a value.
+
+    Raises:
+        ConfigError: if the configuration is invalid; the message lists all errors.
+    """
+    if messages := check_root(cfg, root, sections):
+        raise ConfigError(messages)
+
+
+def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:
+    """The error messages for a composed configuration; see :func:`validate`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if root == "reproduce" and cfg.get("table") is None:  # all other keys of this script refer to the table
+        tables = choices_of("table")
+        return [f"table has no value: table=...; there are {', '.join(tables)}"]
+    parts = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if root == "reproduce":  # table and size determine which paths are needed; the script itself checks them
+        parts = copy.deepcopy(parts)
+        for name in [name for name in parts.paths if OmegaConf.is_missing(parts.paths, name)]:
+            parts.paths[name] = name
+    absent = _missing(parts, sections)
+    try:
+        values: Any = OmegaConf.to_container(parts, resolve=True)
+    except OmegaConfBaseException as error:
+        if absent:
+            return [_no_value(absent)]
+        return [str(error).partition("\n")[0]]
+    cls = ROOTS[root]
+    unknown = [str(name) for name in values if name not in hints(cls)]
+    keys = known_keys(values, cls) if unknown else {}
+    messages = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in unknown]
+    messages += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
+    return messages + ([_no_value(absent)] if absent else [])
+
+
+def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
+    from omegaconf import OmegaConf
+
+    return sorted(
+        key
+        for key in OmegaConf.missing_keys(cfg)
+        if any(key == s or key.startswith((f"{s}.", f"{s}[")) for s in sections)
+    )
+
+
+def _no_value(keys: Sequence[str]) -> str:
+    example = " ".join(f"{key}=..." for key in keys)
+    return f"these keys have no value: {', '.join(keys)}. Set them on the command line: {example}"
