@@ -129,7 +129,7 @@ def test_config(broken: Path) -> None:
     assert "OpenGVLab/InternVL3-8B-hf" in refused(broken)
     edit_config(broken, lambda c: c.update(model_type="bert"))
     message = refused(broken)
-    assert "'bert'" in message and "internvl" in message
+    assert "'bert'" in message and "image-text-to-text" in message
     edit_config(broken, lambda c: c.pop("model_type"))
     assert "no model_type" in refused(broken)
     (broken / "config.json").write_text("{")

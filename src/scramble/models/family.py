@@ -29,7 +29,10 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower."""
+    """An encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower.
+
+    For families without a trie, ``images`` holds all further inputs of ``model.forward``, with or without images.
+    """
 
     input_ids: list[int]
     images: ImageInputs | None = None
@@ -50,6 +53,8 @@ class Family:
             whole module names, so it must include the path of the language model.
         minimum, below: versions of transformers that have the family's native classes: minimum <= version < below.
         combine: see :class:`scramble.trie.backbone.Backbone`.
+        has_trie: whether the family describes its models well enough for token tries. Without a trie, sequences are
+            scored one per row (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
     """
@@ -63,10 +68,14 @@ class Family:
     minimum: str = "5.20"
     below: str = "6"
     combine: Literal["replace", "add"] = "replace"
+    has_trie: bool = True
     needs_torchvision: bool = False
 
     def __init__(self) -> None:
         self.image_options = ImageOptions()
+
+    def find_parts(self, model: nn.Module) -> None:
+        """Set the module paths from a model (possibly without weights), in families that do not declare them."""
 
     # ---------------------------------------------------------------------------------------------------- loading
 

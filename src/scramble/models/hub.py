@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,21 @@ NO_NATIVE = {
     "OpenGVLab": "use OpenGVLab/InternVL3-8B-hf, or OpenGVLab/InternVL2_5-8B-MPO-hf for the 2.5 generation",
     "allenai": "use allenai/Molmo-7B-D-0924, allenai/Molmo-7B-O-0924 or allenai/Molmo-72B-0924",
 }
-
+# Model types that transformers lacks, and what to use instead. Their checkpoints need code from their repositories.
+REMOTE_TYPES = {
+    "internvl_chat": NO_NATIVE["OpenGVLab"],
+    "qwen": "use Qwen/Qwen2.5-VL-7B-Instruct",
+    "minicpmv": "use openbmb/MiniCPM-V-4.6",
+    "minicpmo": "use openbmb/MiniCPM-V-4.6",
+    "ovis": "use thisisiron/Ovis2-2B-hf",
+    "ovis2_5": "use thisisiron/Ovis2-2B-hf",
+    "kimi_vl": "use moonshotai/Kimi-K2.6",
+    "multi_modality": "use deepseek-community/deepseek-vl-1.3b-chat",
+    "deepseek_vl_v2": "use deepseek-community/deepseek-vl-1.3b-chat",
+    "llava_llama": "use llava-hf/llava-1.5-7b-hf",
+    "llava_mistral": "use llava-hf/llava-v1.6-mistral-7b-hf",
+    "llava_qwen": "use llava-hf/llava-onevision-qwen2-7b-ov-hf",
+}
 
 PICKLE = (
     "has its weights in pickle format (.bin), which can run code on loading and is not supported: use a copy with "
@@ -107,14 +122,40 @@ def _check_config(values: dict[str, Any], path: str) -> None:
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"the config.json of {path} has no model_type: it is not a transformers model")
-    if model_type == "internvl_chat":
-        raise ModelError(f"{path} is an InternVL model that needs code from its repository: {NO_NATIVE['OpenGVLab']}")
     if quantization := values.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ModelError(
             f"{path} is a quantised checkpoint ({method or 'unknown method'}), which cannot be tuned and merged: use "
             "the unquantised one, and set model.quantization.load_in_4bit=true to quantise it while loading"
         )
+
+
+def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
+    """Why no family can load the model of a ``config.json``: it needs code from a repository, or a newer transformers.
+
+    None if transformers knows the model type.
+    """
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    model_type = values["model_type"]
+    if model_type in REMOTE_TYPES:
+        return ModelError(
+            f"{path} (model_type {model_type}) needs code from its repository, which is never run: "
+            f"{REMOTE_TYPES[model_type]}"
+        )
+    if model_type in CONFIG_MAPPING_NAMES:
+        return None
+    if values.get("auto_map"):
+        return ModelError(
+            f"{path} (model_type {model_type}) needs code from its repository, which is never run: use a checkpoint "
+            "with classes of transformers (their names often end in -hf)"
+        )
+    saved = values.get("transformers_version", "an unknown version")
+    return ModelError(
+        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not have; it was "
+        f"saved with transformers {saved}: upgrade with pip install -U transformers"
+    )
 
 
 def explain(error: BaseException, path: str, revision: str | None = None, key: str = "model.path") -> ModelError:

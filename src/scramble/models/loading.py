@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from scramble.models.families.registry import check_version, family_of
 from scramble.models.family import Family, ModelError
@@ -23,6 +24,7 @@ from scramble.models.hub import (
     is_folder,
     read_config,
     tensor_names,
+    unsupported,
 )
 from scramble.models.images import ImageOptions
 from scramble.models.vlm import VLM
@@ -77,6 +79,11 @@ def load_vlm(
     kind = identify(path, revision)
     if family not in (None, kind.name):
         raise ModelError(f"{path} is of family {kind.name}, not {family}: set model.path and model.family together")
+    if not kind.has_trie:
+        log.info(
+            f"{path}: models of type {kind.name} have no description for token tries, so each sequence is one row; "
+            "the fast path is not available"
+        )
     kind.image_options = ImageOptions(resize=resize, square_padding=square_padding)
     load_config(path, revision)
     processor = load_processor(kind, path, revision)
@@ -110,8 +117,16 @@ def identify(path: str, revision: str | None = None) -> Family:
     try:
         family = family_of(values["model_type"])
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise unsupported(values, path) or ModelError(f"{path}: {error}") from error
     check_version(family, transformers.__version__)
+    if not family.has_trie:
+        config = load_config(path, revision)
+        try:
+            family.find_parts(empty_model(config))
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+        except Exception as error:  # invalid sizes and missing packages (timm) raise exceptions of many types
+            raise ModelError(f"{path} cannot be built from its config.json: {_first_line(error)}") from error
     return family
 
 
@@ -123,6 +138,14 @@ def load_config(path: str, revision: str | None = None) -> Any:
         return AutoConfig.from_pretrained(path, revision=revision)
     except Exception as error:  # invalid fields raise exceptions of many types
         raise ModelError(f"the config.json of {path} cannot be used: {_first_line(error)}") from error
+
+
+def empty_model(config: Any) -> nn.Module:
+    """The model of a config without weights (meta device)."""
+    from transformers import AutoModelForImageTextToText
+
+    with quiet(), torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
 
 
 def load_processor(family: Family, path: str, revision: str | None = None) -> Any:

@@ -21,7 +21,7 @@ from torch import nn
 
 from scramble.models.family import Family, ModelError
 from scramble.models.hub import is_folder
-from scramble.models.loading import identify, load_config, quiet
+from scramble.models.loading import empty_model, identify, load_config
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -153,14 +153,6 @@ def preflight(
         gated=gated,
         advice=_advice(train, lora_r, bool(quantization), gradient_checkpointing, weight_bytes),
     )
-
-
-def empty_model(config: Any) -> nn.Module:
-    """The model of a config without weights (meta device)."""
-    from transformers import AutoModelForImageTextToText
-
-    with quiet(), torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
 
 
 def memory_per_device() -> float | None:

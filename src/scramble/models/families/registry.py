@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scramble.models.families.any_model import AnyModel, PaliGemma
 from scramble.models.families.generic import Idefics, QwenVL
 from scramble.models.families.internvl import InternVL
 from scramble.models.families.llava import Llava
@@ -10,15 +11,25 @@ from scramble.models.family import Family, ModelError
 from scramble.models.molmo.family import Molmo
 
 FAMILIES: tuple[type[Family], ...] = (InternVL, Molmo, Molmo2, Llava, Idefics, QwenVL)
+# Special prompts of models without a trie; all other types of transformers' mapping are AnyModel.
+WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a config's ``model_type``. Raises ModelError with all supported types."""
-    for family in FAMILIES:
+    """The family of a config's ``model_type``; ``AnyModel`` if transformers has an image-text-to-text class for it.
+
+    Raises ModelError if there is no such class.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    for family in (*FAMILIES, *WITHOUT_TRIE):
         if model_type in family.model_types:
             return family()
-    supported = ", ".join(sorted(t for family in FAMILIES for t in family.model_types))
-    raise ModelError(f"models of type {model_type!r} are not supported; supported types: {supported}")
+    if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AnyModel(model_type)
+    raise ModelError(
+        f"models of type {model_type!r} are not supported: transformers has no image-text-to-text class for them"
+    )
 
 
 def family_named(name: str) -> Family:

@@ -1,0 +1,205 @@
+"""Models of transformers' image-text-to-text classes that no other family describes.
+
+Without a description of the model a token trie is not possible, so each sequence is one row of transformers' own
+forward (:mod:`scramble.models.rows`). The module paths are found in the model itself.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from scramble.models.family import Family, ModelError, Prompt
+from scramble.trie.backbone import ImageInputs
+
+NOT_INPUTS = ("input_ids", "attention_mask", "labels")  # PaliGemma's processor also returns labels
+
+
+class AnyModel(Family):
+    """A model of ``AutoModelForImageTextToText`` without a description for tries.
+
+    Args:
+        name: the model type, by default that of the class.
+    """
+
+    has_trie = False
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__()
+        self.name = name or self.name
+        self.model_types = (self.name,)
+
+    def find_parts(self, model: nn.Module) -> None:
+        """Set the module paths from the model's own accessors; ``model`` may be on the meta device.
+
+        ``vision`` becomes the list of all modules outside the language model and the head (towers, projectors).
+        ``lora_targets`` matches what PEFT's ``all-linear`` matches, but only inside the language model.
+
+        Raises:
+            ModelError: for an encoder-decoder, or a model without a language model or an output head.
+        """
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise ModelError(
+                f"{self.name} is an encoder-decoder, but only decoders can be scored and trained: choose another model"
+            )
+        paths = {id(module): path for path, module in model.named_modules()}
+        decoder = model.get_decoder()  # type: ignore[operator]
+        # In some models (Nemotron) only the language model knows its head.
+        head = model.get_output_embeddings() or decoder.get_output_embeddings()  # type: ignore[operator]
+        tower = model.get_encoder(modality="image")  # type: ignore[operator]
+        if head is None or not paths.get(id(decoder)):
+            raise ModelError(f"{self.name} has no language model with an output head: choose another model")
+        self.head, self.language_model = paths[id(head)], paths[id(decoder)]
+        text = [decoder, head, model.get_input_embeddings()]  # type: ignore[operator]
+        vision = [paths[id(module)] for module in _outside(model, text)]
+        if paths.get(id(tower), "").startswith(f"{self.language_model}."):
+            vision.append(paths[id(tower)])
+        self.vision = tuple(vision)
+        excluded = {id(m) for path in self.vision for m in model.get_submodule(path).modules()} | {id(head)}
+        layers = [
+            paths[id(module)]
+            for module in decoder.modules()
+            if isinstance(module, nn.Linear) and id(module) not in excluded
+        ]
+        # One alternative for the layers of all indices: "model.layers.0.mlp" and "model.layers.1.mlp" are the same.
+        patterns = {re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(path)) for path in layers}
+        self.lora_targets = "|".join(sorted(patterns))
+
+    # ---------------------------------------------------------------------------------------------------- loading
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The processor saved at a hub id or folder."""
+        try:
+            return super().load_processor(path, revision)
+        except ImportError as error:  # torchvision, num2words, ...
+            raise ModelError(f"the processor of {path} cannot be built: {' '.join(str(error).split())}") from error
+
+    def check_processor(self, processor: Any, config: Any) -> None:
+        """Raise ModelError if the processor belongs to another model, or has no chat template."""
+        from transformers import PROCESSOR_MAPPING
+
+        if not hasattr(processor, "image_processor"):
+            raise ModelError(
+                f"{self.name}: a {type(processor).__name__} is not a processor for images: use the one saved with the "
+                "model"
+            )
+        native: Any = PROCESSOR_MAPPING.get(type(config), type(processor))
+        if not self.feature_tokens(config) and not isinstance(processor, native):
+            raise ModelError(
+                f"a {type(processor).__name__} belongs to another model, {self.name} has a {native.__name__}: use the "
+                "processor saved with the model"
+            )
+        if self.feature_tokens(config):
+            super().check_processor(processor, config)
+        self.check_template(processor)
+
+    def check_template(self, processor: Any) -> None:
+        """Raise ModelError if the processor has no chat template."""
+        if not getattr(processor, "chat_template", None):
+            raise ModelError(
+                f"the processor of {self.name} has no chat template, so prompts have no defined format: choose an "
+                "instruction-tuned checkpoint, or add a chat_template.jinja to the model's folder"
+            )
+
+    def max_length(self, config: Any) -> int:
+        """The number of positions of the decoder. Attention windows and recurrent layers do not limit it."""
+        return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+
+    # ---------------------------------------------------------------------------------------------------- prompts
+
+    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+        """Token ids of a prompt; ``images`` of the result holds all further inputs of ``model.forward``.
+
+        These include inputs with one value per token, such as ``token_type_ids`` and ``cross_attention_mask``.
+        Raises ModelError, see :meth:`check_text`.
+        """
+        self.check_text(processor, text)
+        batch = processor(
+            images=[self.image_options.apply(image) for image in images] or None,
+            text=[self.render_prompt(processor, text, len(images))],
+            return_tensors="pt",
+            add_special_tokens=False,
+        )
+        inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name not in NOT_INPUTS}
+        return Prompt(batch["input_ids"][0].tolist(), inputs)
+
+    def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
+        """Length in tokens of a prompt with images of the given (height, width): the processor encodes blank images."""
+        images = [Image.new("RGB", (width, height)) for height, width in sizes]
+        return len(self.encode_prompt(processor, text, images).input_ids)
+
+    def image_keys(self, processor: Any) -> NoReturn:
+        """Not defined: all outputs of the processor are inputs of the model."""
+        raise ModelError(self._no_trie())
+
+    # -------------------------------------------------------------------------------------------- parts of the model
+
+    def feature_tokens(self, config: Any) -> frozenset[int]:
+        """The id of the image placeholder; empty if the configuration does not name it."""
+        token = getattr(config, "image_token_id", None)
+        token = getattr(config, "image_token_index", None) if token is None else token
+        return frozenset() if token is None else frozenset({int(token)})
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> NoReturn:
+        """Raise ModelError: the trie engine does not support this model."""
+        raise ModelError(self._no_trie())
+
+    def hidden(
+        self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+    ) -> NoReturn:
+        """Raise ModelError: the trie engine does not support this model."""
+        raise ModelError(self._no_trie())
+
+    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
+        """The arguments of ``model.generate`` for one prompt: pixels in the model's dtype, all on its device."""
+        inputs = super().generation_inputs(prompt, model)
+        return {
+            name: value.to(model.dtype) if torch.is_floating_point(value) else value for name, value in inputs.items()
+        }
+
+    def _no_trie(self) -> str:
+        return f"{self.name} has no description for token tries: train it with trainer.backend=trl"
+
+
+class PaliGemma(AnyModel):
+    """PaliGemma and PaliGemma 2: the image, BOS, the text and a line break; then the answer and EOS.
+
+    There is no chat template; the processor adds BOS and line break. A prompt needs an image. The prompt's tokens
+    attend to each other bidirectionally (``token_type_ids`` 0), the answer's causally (1).
+    """
+
+    name = "paligemma"
+    model_types = ("paligemma",)
+
+    def check_template(self, processor: Any) -> None:
+        """PaliGemma's prompts are not chats."""
+
+    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+        """Placeholders and text; the processor adds BOS and a line break."""
+        if not num_images:
+            raise ModelError(f"{self.name} answers only prompts with an image: {text[:80]!r} has none")
+        return processor.image_token * num_images + text
+
+    def render_completion(self, processor: Any, text: str) -> str:
+        """The text and EOS."""
+        return f"{text}{processor.tokenizer.eos_token}"
+
+
+def _outside(module: nn.Module, text: Sequence[nn.Module]) -> list[nn.Module]:
+    """The largest modules with parameters that neither contain nor are a module of ``text``."""
+    found = []
+    for child in module.children():
+        if any(child is part for part in text):
+            continue
+        inside = {id(m) for m in child.modules()}
+        if any(id(part) in inside for part in text):
+            found += _outside(child, text)
+        elif any(True for _ in child.parameters()):
+            found.append(child)
+    return found
