@@ -19,9 +19,9 @@ def count_products(backbone: Any, items: Sequence[Any]) -> Parts:
 
     Parameters that require a gradient count as trained.
     """
-    from scramble.trie import block_tokens, pack
+    from scramble.trie import pack
 
-    batch = pack(items, feature_tokens=backbone.feature_tokens, block_tokens=block_tokens(backbone))
+    batch = pack(items, backbone.token_rules)
     return {
         **tower_products(backbone, batch.images),
         **decoder_products(

@@ -223,7 +223,7 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
     """Make a batch in which nothing is shared: every answer has its own prompt and its own image."""
-    from scramble.trie import TrieItem, block_tokens, pack
+    from scramble.trie import TrieItem, pack
 
     items = []
     for pair in pairs:
@@ -232,7 +232,7 @@ def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
             completion = encoder.completion(answer)
             scored = [False] * len(prompt.input_ids) + [True] * len(completion)
             items.append(TrieItem([prompt.input_ids + completion], [scored], dict(prompt.images), pair.example_id))
-    return pack(items, feature_tokens=backbone.feature_tokens, block_tokens=block_tokens(backbone))
+    return pack(items, backbone.token_rules)
 
 
 # --------------------------------------------------------------------------------------------------------------- ours
@@ -297,7 +297,7 @@ def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, A
     parts = count_products(vlm.backbone, items)
     first = items[0].sequences[0]
     work: dict[str, Any] = {
-        "image_tokens": sum(token in vlm.backbone.feature_tokens for token in first),
+        "image_tokens": sum(token in vlm.backbone.token_rules.features for token in first),
         "sequence_tokens_per_step": sum(len(ids) for item in items for ids in item.sequences),
         "flop": operations(parts.values()),
         "flop_without_tower": operations(products for name, products in parts.items() if name != "tower"),

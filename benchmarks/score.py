@@ -70,7 +70,7 @@ def one_sequence_per_row(vlm: Any, items: list[Any], batch: int, share_images: b
         if share_images:
             features = torch.cat([shared[id(item)] for _, _, item in part])
             embeds = backbone.embed_tokens(input_ids)
-            embeds[torch.isin(input_ids, torch.tensor(sorted(backbone.feature_tokens)))] = features
+            embeds[torch.isin(input_ids, torch.tensor(sorted(backbone.token_rules.features)))] = features
             hidden = backbone.decoder(inputs_embeds=embeds, attention_mask=attention).last_hidden_state
         else:
             pixels = torch.cat([item.images["pixel_values"] for _, _, item in part])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scramble.models.backbone import unwrap
 from scramble.models.family import Family
-from scramble.trie import TrieItem, block_tokens, logprobs, pack, score
+from scramble.trie import TrieItem, logprobs, pack, score
 
 Plain = Callable[[list[int], Any], Tensor]  # ids and images of one sequence -> logits (L, V)
 
@@ -124,8 +124,7 @@ def _compare(
     items = make_items(family, processor, case, images)
     batch = pack(
         items,
-        feature_tokens=backbone.feature_tokens,
-        block_tokens=block_tokens(backbone),
+        backbone.token_rules,
         vocab_size=backbone.head.weight.shape[0],
         row_tokens=case.row_tokens,
     )

@@ -36,7 +36,7 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
     )
     parts = count_products(vlm.backbone, [item])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        logprobs(vlm.backbone, pack([item], feature_tokens=vlm.backbone.feature_tokens))
+        logprobs(vlm.backbone, pack([item], vlm.backbone.token_rules))
     counts = counter.get_flop_counts()["Global"]
     measured = sum(n for op, n in counts.items() if "attention" not in str(op) and "bmm" not in str(op))
     forward = [parts[name][0] for name in ("tower", "decoder forward", "head forward")]

@@ -40,7 +40,7 @@ def test_length_is_known_from_the_size_alone(
     assert vlm.family.num_tokens(vlm.processor, "describe the image", [size] * count) == len(prompt.input_ids)
     if count:
         (features,) = vlm.backbone.encode_images([prompt.images])
-        assert len(features) == sum(i in vlm.backbone.feature_tokens for i in prompt.input_ids)
+        assert len(features) == sum(i in vlm.backbone.token_rules.features for i in prompt.input_ids)
 
 
 @pytest.mark.parametrize("name", BUILT)

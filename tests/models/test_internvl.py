@@ -46,7 +46,7 @@ def test_auto_classes_load_the_folder(folder: Path) -> None:
 
 def test_prompt_is_short_and_holds_the_image_tokens(vlm: VLM) -> None:
     prompt = vlm.family.encode_prompt(vlm.processor, "Describe it.", [Image.new("RGB", (48, 48), "red")])
-    (token,) = vlm.backbone.feature_tokens
+    (token,) = vlm.backbone.token_rules.features
     assert prompt.input_ids.count(token) == 16
     assert len(prompt.input_ids) < 32
     assert prompt.images is not None and prompt.images["pixel_values"].shape == (1, 3, 48, 48)
@@ -79,7 +79,7 @@ def test_backbone_equals_forward(vlm: VLM) -> None:
     with torch.no_grad():
         (features,) = backbone.encode_images([prompt.images])
         embeds = backbone.embed_tokens(ids)
-        embeds[torch.isin(ids, torch.tensor(list(backbone.feature_tokens)))] = features
+        embeds[torch.isin(ids, torch.tensor(list(backbone.token_rules.features)))] = features
         length = ids.shape[1]
         mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
         logits = backbone.head(backbone.decode(embeds, mask, torch.arange(length)[None]))
@@ -96,7 +96,7 @@ def test_dynamic_tiling(max_tiles: int, size: tuple[int, int], folder: Path) -> 
     prompt = vlm.family.encode_prompt(vlm.processor, "Describe it.", [image])
     assert prompt.images is not None
     tiles = len(prompt.images["pixel_values"])
-    (token,) = vlm.backbone.feature_tokens
+    (token,) = vlm.backbone.token_rules.features
     assert prompt.input_ids.count(token) == 16 * tiles
     assert tiles == 1 or 3 <= tiles <= max_tiles + 1
     assert vlm.family.num_tokens(vlm.processor, "Describe it.", [size]) == len(prompt.input_ids)

@@ -152,4 +152,4 @@ def test_image_ids_are_never_targets(model: Any, images: list[Image.Image]) -> N
     ids = [*prompt.input_ids, VOCAB + 2]
     item = TrieItem([ids], [[False] * (len(ids) - 1) + [True]], prompt.images, "a")
     with pytest.raises(TrieError, match=str(VOCAB + 2)):
-        pack([item], feature_tokens=frozenset(), vocab_size=backbone.head.weight.shape[0])
+        pack([item], vocab_size=backbone.head.weight.shape[0])

@@ -121,7 +121,7 @@ def test_visible_pairs_by_hand() -> None:
     sequences, scored = [[1, 2, 3, 6], [1, 2, 4, 5]], [[False, False, True, True]] * 2
     item, longer = TrieItem(sequences, scored), TrieItem([[1] * 9], [[False] * 8 + [True]])
     assert visible_pairs(pack([item])) == 9
-    assert visible_pairs(pack([item], block_tokens=frozenset({1, 2}))) == 10
+    assert visible_pairs(pack([item], TokenRules(block=frozenset({1, 2})))) == 10
     assert visible_pairs(pack([item, longer], row_tokens=8)) == 9 + 36
 
 

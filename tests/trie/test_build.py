@@ -26,7 +26,7 @@ def test_layout_by_hand() -> None:
     sequences = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 7]]
     trie = build_trie(sequences, [scored_after(len(s), 1) for s in sequences])
     assert trie.ids.tolist() == [1, 2, 3, 5]
-    assert trie.positions.tolist() == [0, 1, 2, 3]
+    assert trie.depths.tolist() == [0, 1, 2, 3]
     assert trie.end.tolist() == [4, 4, 4, 4]
     assert trie.rows.tolist() == [0, 1, 2, 3]
     assert trie.row_starts.tolist() == [0, 1, 3, 5, 6]  # node 1 predicts 3 and 7, node 2 predicts 4 and 5
@@ -37,7 +37,7 @@ def test_layout_by_hand() -> None:
 def test_branches_do_not_see_each_other() -> None:
     trie = build_trie([[1, 2, 3, 9], [1, 4, 5, 9]], [[False, False, False, True]] * 2)
     assert trie.ids.tolist() == [1, 2, 3, 4, 5]
-    assert trie.positions.tolist() == [0, 1, 2, 1, 2]
+    assert trie.depths.tolist() == [0, 1, 2, 1, 2]
     assert trie.end.tolist() == [5, 3, 3, 5, 5]
 
 
@@ -48,7 +48,7 @@ def read_back(trie: TokenTrie, n: int) -> list[tuple[list[int], int]]:
     for target in trie.targets[n]:
         node = trie.rows[row_of[target]]
         seen = [k for k in range(len(trie)) if k <= node < trie.end[k]]
-        assert [trie.positions[k] for k in seen] == list(range(len(seen)))
+        assert [trie.depths[k] for k in seen] == list(range(len(seen)))
         result.append(([int(trie.ids[k]) for k in seen], int(trie.target_ids[target])))
     return result
 
@@ -73,7 +73,7 @@ def test_every_scored_token_is_predicted_from_exactly_its_prefix(seed: int) -> N
 
 def test_features_are_numbered_along_the_path() -> None:
     sequences = [[8, 8, 1, 8, 2, 5], [8, 8, 3, 8, 4, 5]]
-    trie = build_trie(sequences, [[False] * 5 + [True]] * 2, feature_tokens=frozenset({8}))
+    trie = build_trie(sequences, [[False] * 5 + [True]] * 2, TokenRules(frozenset({8})))
     assert trie.ids.tolist() == [8, 8, 1, 8, 2, 3, 8, 4]
     assert trie.features.tolist() == [0, 1, -1, 2, -1, -1, 2, -1]
     assert trie.num_features == 3
@@ -91,12 +91,28 @@ def test_features_are_numbered_along_the_path() -> None:
 )
 def test_bad_input(sequences: list[list[int]], scored: list[list[bool]], message: str) -> None:
     with pytest.raises(TrieError, match=message):
-        build_trie(sequences, scored, feature_tokens=frozenset({8}), item_id="x")
+        build_trie(sequences, scored, TokenRules(frozenset({8})), item_id="x")
 
 
 def test_two_way_block_must_be_shared() -> None:
-    options: dict[str, Any] = {"feature_tokens": frozenset({8}), "block_tokens": frozenset({7, 8})}
-    trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, **options)
-    assert trie.block.tolist() == [True, True, False]
+    rules = TokenRules(frozenset({8}), block=frozenset({7, 8}))
+    trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, rules)
+    assert trie.block.tolist() == [0, 0, -1]
     with pytest.raises(TrieError, match="item 'y', sequence 0: its image block is not shared"):
-        build_trie([[7, 1, 8, 2], [7, 3, 8, 2]], [[False, False, False, True]] * 2, item_id="y", **options)
+        build_trie([[7, 1, 8, 2], [7, 3, 8, 2]], [[False, False, False, True]] * 2, rules, item_id="y")
+
+
+@pytest.mark.parametrize(("per_run", "expected"), [(False, [0, 0, -1, 0, -1, -1]), (True, [0, 0, -1, 1, -1, -1])])
+def test_a_block_is_a_run_or_all_image_tokens(per_run: bool, expected: list[int]) -> None:
+    rules = TokenRules(frozenset({8}), block=frozenset({8}), block_per_run=per_run)
+    trie = build_trie([[8, 8, 1, 8, 2, 5], [8, 8, 1, 8, 3, 5]], [[False] * 5 + [True]] * 2, rules)
+    assert trie.block.tolist() == expected
+
+
+def test_positions_follow_the_path() -> None:
+    sequences = [[1, 8, 2, 5, 6], [1, 8, 3, 5]]
+    positions = [np.array([[0, 7, 9, 10, 11], [0, 5, 9, 10, 11]]), np.array([[0, 7, 9, 10], [0, 5, 9, 10]])]
+    trie = build_trie(sequences, [[False] * 3 + [True] * 2, [False] * 3 + [True]], positions=positions)
+    assert trie.ids.tolist() == [1, 8, 2, 5, 3]
+    assert trie.depths.tolist() == [0, 1, 2, 3, 2]
+    assert trie.positions.tolist() == [[0, 7, 9, 10, 9], [0, 5, 9, 10, 9]]

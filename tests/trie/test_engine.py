@@ -31,7 +31,7 @@ from tests.exactness import CASES, make_items
 def batch_of(vlm: Any, images: list[Image.Image]) -> Callable[[str], TrieBatch]:
     def make(name: str) -> TrieBatch:
         items = make_items(vlm.family, vlm.processor, CASES[name], images)
-        return pack(items, feature_tokens=vlm.backbone.feature_tokens, row_tokens=CASES[name].row_tokens)
+        return pack(items, vlm.backbone.token_rules, row_tokens=CASES[name].row_tokens)
 
     return make
 
@@ -206,7 +206,7 @@ def test_wrong_number_of_features_names_the_item(vlm: Any, images: list[Image.Im
     item = make_items(vlm.family, vlm.processor, CASES["one pair"], images)[0]
     twice = {name: torch.cat([tensor, tensor]) for name, tensor in item.images.items()}
     wrong = dataclasses.replace(item, images=twice, item_id="pair 7")
-    batch = pack([item, wrong], feature_tokens=vlm.backbone.feature_tokens)
+    batch = pack([item, wrong], vlm.backbone.token_rules)
     with pytest.raises(TrieError, match="item 'pair 7': 16 image tokens in the prompt, but 32 features"):
         logprobs(vlm.backbone, batch)
 
@@ -233,7 +233,7 @@ def test_nan_names_the_item(vlm: Any, images: list[Image.Image]) -> None:
     pixels = {name: torch.full_like(tensor, float("nan")) for name, tensor in good.images.items()}
     bad = dataclasses.replace(good, images=pixels, item_id="broken image")
     with pytest.raises(NonFiniteError, match="1 of 2 items: broken image; check the learning rate"):
-        logprobs(vlm.backbone, pack([good, bad], feature_tokens=vlm.backbone.feature_tokens))
+        logprobs(vlm.backbone, pack([good, bad], vlm.backbone.token_rules))
 
 
 def test_scores_come_back_in_order(vlm: Any, images: list[Image.Image]) -> None:
@@ -259,7 +259,7 @@ def test_score_of_option_letters_adds_up_to_one(vlm: Any, images: list[Image.Ima
     sequences = [[*prompt.input_ids, token] for token in range(vocab)]
     mask = [False] * len(prompt.input_ids) + [True]
     item = TrieItem(sequences, [mask] * vocab, prompt.images)
-    batch = pack([item], feature_tokens=vlm.backbone.feature_tokens)
+    batch = pack([item], vlm.backbone.token_rules)
     assert batch.num_tokens == len(prompt.input_ids) and len(batch.rows_R) == 1
     (scores,) = score(vlm.backbone, [item])
     assert torch.tensor([s.sum for s in scores]).exp().sum().item() == pytest.approx(1, abs=1e-5)

@@ -13,7 +13,7 @@ from tests.exactness import CASES, make_items, plain_logprobs
 
 
 def compare(vlm: Any, items: list[TrieItem], expected: torch.Tensor, row_tokens: int | None, atol: float) -> None:
-    batch = pack(items, feature_tokens=vlm.backbone.feature_tokens, row_tokens=row_tokens)
+    batch = pack(items, vlm.backbone.token_rules, row_tokens=row_tokens)
     result = logprobs(vlm.backbone, batch)
     torch.testing.assert_close(result.tokens_M.cpu(), expected, atol=atol, rtol=0)
     if result.sums_Q.requires_grad:

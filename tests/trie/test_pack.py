@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scramble.trie import TrieError, TrieItem, pack
+from scramble.trie import TokenRules, TrieError, TrieItem, pack
 from scramble.trie.mask import FLEX_BLOCK, block_mask, dense_mask
 from scramble.trie.pack import assign_rows
 
@@ -113,6 +113,6 @@ def test_bad_input_names_the_item() -> None:
     with pytest.raises(TrieError, match="item 'b': token id 11 is scored, but the output head has 11 rows"):
         pack([make_item(40, 1, "a"), make_item(40, 2, "b")], vocab_size=11)
     with pytest.raises(TrieError, match="item 'c': 1 image tokens in the prompt, but no images"):
-        pack([TrieItem([[5, 6]], [[False, True]], None, "c")], feature_tokens=frozenset({5}))
+        pack([TrieItem([[5, 6]], [[False, True]], None, "c")], TokenRules(frozenset({5})))
     with pytest.raises(TrieError, match="no items"):
         pack([])

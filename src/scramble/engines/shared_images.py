@@ -33,7 +33,7 @@ def takes(request: Request) -> bool:
 def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
     """Reply to requests for which :func:`takes` is true and which share temperature, top-p and top-k."""
     limit = vlm.family.max_length(vlm.backbone.model.config)
-    image_tokens = vlm.backbone.feature_tokens | vlm.backbone.block_tokens
+    image_tokens = vlm.backbone.token_rules.image_tokens
     prompts: dict[int, Prompt] = {}
     replies: dict[int, Reply] = {}
     groups: dict[tuple[object, ...], list[int]] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from scramble.trie.backbone import ImageInputs
+from scramble.trie.backbone import DeepFeatures, ImageInputs, TokenRules
 
 if TYPE_CHECKING:
     from scramble.models.family import Family
@@ -32,13 +32,19 @@ class FamilyBackbone:
     def __init__(self, family: Family, model: nn.Module) -> None:
         self.family = family
         self.model = model
-        self.feature_tokens = family.feature_tokens(model.config)
-        self.block_tokens = family.block_tokens(model.config)
+        config: Any = model.config
+        self.token_rules = TokenRules(
+            features=family.feature_tokens(config),
+            block=family.block_tokens(config),
+            block_per_run=family.block_per_run,
+            positions=family.positions(config),
+        )
         self.combine: Literal["replace", "add"] = family.combine
-        self.bidirectional_images = bool(self.block_tokens)
+        self.vectors_per_feature = family.vectors_per_feature(config)
+        self.attention_windows: Mapping[str, int | None] = family.attention_windows(config)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Run tower and projector once over all images; return each prompt's features (F_i, D) in token order."""
+        """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
         if not images:
             return []
         device = next(self.vision[0].parameters()).device
@@ -50,10 +56,15 @@ class FamilyBackbone:
         return self.model.get_input_embeddings()(input_ids)  # type: ignore[operator]
 
     def decode(
-        self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+        self,
+        inputs_embeds: Tensor,
+        attention_masks: Mapping[str, object],
+        position_ids: Tensor,
+        cache: object = None,
+        deep_features: DeepFeatures | None = None,
     ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head."""
-        return self.family.hidden(self.model, inputs_embeds, attention_mask, position_ids, cache)
+        return self.family.hidden(self.model, inputs_embeds, attention_masks, position_ids, cache, deep_features)
 
     @property
     def head(self) -> nn.Linear:

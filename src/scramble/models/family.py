@@ -3,13 +3,13 @@
 A family is a subclass of :class:`Family` in its own file; :mod:`scramble.models.families.registry` lists all families.
 The rest of the project (trie, trainer, evaluation) uses this interface and no model class.
 
-Shape legend: B batch, L tokens, D decoder width, F features of one prompt, T tiles of one prompt.
+Shape legend: A axes of position ids, B batch, L tokens, D decoder width, F features of one prompt, S vectors per
+feature.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scramble.models.backbone import FamilyBackbone, unwrap
 from scramble.models.control_tokens import find_control_token
 from scramble.models.images import ImageOptions
-from scramble.trie.backbone import ImageInputs
+from scramble.trie.backbone import DeepFeatures, ImageInputs, Positions
 
 
 class ModelError(ValueError):
@@ -55,6 +55,8 @@ class Family:
         combine: see :class:`scramble.trie.backbone.Backbone`.
         has_trie: whether the family describes its models well enough for token tries. Without a trie, sequences are
             scored one per row (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
+        block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
+        position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
     """
@@ -69,6 +71,8 @@ class Family:
     below: str = "6"
     combine: Literal["replace", "add"] = "replace"
     has_trie: bool = True
+    block_per_run: bool = False
+    position_inputs: tuple[str, ...] = ()
     needs_torchvision: bool = False
 
     def __init__(self) -> None:
@@ -99,12 +103,8 @@ class Family:
         raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
 
     def max_length(self, config: Any) -> int:
-        """The maximum sequence length in tokens, image tokens included.
-
-        The decoder must have positions for it, and it must fit into the sliding attention window if there is one.
-        """
-        text = config.get_text_config()
-        return min(int(text.max_position_embeddings), attention_window(text) or sys.maxsize)
+        """The maximum sequence length in tokens, image tokens included, for which the decoder has positions."""
+        return int(config.get_text_config().max_position_embeddings)
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
@@ -201,26 +201,54 @@ class Family:
         """Ids of the image tokens that attend to each other bidirectionally; empty for causal families."""
         return frozenset()
 
+    def positions(self, config: Any) -> Positions | None:
+        """See :class:`scramble.trie.backbone.TokenRules`; the function must be picklable."""
+        return None
+
+    def attention_windows(self, config: Any) -> dict[str, int | None]:
+        """See :class:`scramble.trie.backbone.Backbone`. Raises ModelError for layers that no mask describes."""
+        return attention_windows(config.get_text_config())
+
+    def vectors_per_feature(self, config: Any) -> int:
+        """The number S of vectors of an image feature, see :class:`scramble.trie.backbone.Backbone`."""
+        return 1
+
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
         tiles = [inputs["pixel_values"] for inputs in images]
         pooled = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True).pooler_output
         features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
         return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
 
     def hidden(
-        self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+        self,
+        model: Any,
+        inputs_embeds: Tensor,
+        attention_masks: Mapping[str, object],
+        position_ids: Tensor,
+        cache: object = None,
+        deep_features: DeepFeatures | None = None,
     ) -> Tensor:
-        """Last hidden states (B, L, D) of the decoder. ``cache`` has earlier keys and values and receives new ones."""
+        """Last hidden states (B, L, D) of the decoder; see :meth:`scramble.trie.backbone.Backbone.decode`."""
         language_model = model.get_submodule(self.language_model)
-        self.check_window(language_model.config, position_ids)
-        mask = self.as_model_mask(language_model, attention_mask, inputs_embeds.dtype)
+        masks = {
+            kind: self.as_model_mask(language_model, mask, inputs_embeds.dtype)
+            for kind, mask in attention_masks.items()
+        }
+        extra: dict[str, object] = {}
+        if deep_features is not None:
+            extra = {
+                "visual_pos_masks": deep_features.mask_BL,
+                "deepstack_visual_embeds": deep_features.features,
+            }
         output = language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
+            # Decoders with layers of several types take a mask for each type.
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
+            **extra,
         )
         return output.last_hidden_state
 
@@ -241,19 +269,6 @@ class Family:
             return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)
         return attention_mask
 
-    def check_window(self, config: Any, position_ids: Tensor) -> None:
-        """Raise ModelError if a sequence with these positions (from 0) is longer than the decoder's attention window.
-
-        The trie's mask replaces the model's own mask and does not include the window. The result is exact only if the
-        window covers the whole sequence.
-        """
-        window = attention_window(config.get_text_config())
-        if window is not None and (length := int(position_ids.max()) + 1) > window:
-            raise ModelError(
-                f"{self.name}: a sequence of {length} tokens is longer than the decoder's sliding window ({window}), "
-                "which a trie's mask does not include: use shorter texts or fewer image tiles (model.max_tiles)"
-            )
-
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
         """The arguments of ``model.generate`` for one prompt, on the model's device."""
         ids = torch.tensor([prompt.input_ids])
@@ -265,8 +280,8 @@ class Family:
         return FamilyBackbone(self, unwrap(model))
 
 
-def attention_window(config: Any) -> int | None:
-    """The smallest attention window of a decoder's layers in tokens; None if all layers have full attention.
+def attention_windows(config: Any) -> dict[str, int | None]:
+    """For each type of decoder layer, the number of tokens that a token sees, itself included; None: all tokens.
 
     Configurations define it in two ways. ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma). If the
     configuration class does not declare ``layer_types``, ``sliding_window`` applies to all layers (Mistral, Mixtral,
@@ -278,20 +293,15 @@ def attention_window(config: Any) -> int | None:
     Raises:
         ModelError: for layers that do not use an attention mask, such as recurrent layers.
     """
-    sliding = getattr(config, "sliding_window", None)
+    sliding = getattr(config, "sliding_window", None) or None
     layer_types = getattr(config, "layer_types", None) if hasattr(type(config), "layer_types") else None
     if not layer_types:
-        return sliding or None
-    windows: list[int] = []
-    for kind in sorted(set(layer_types)):
-        if kind == "full_attention":
-            continue
-        reach = {"sliding_attention": sliding, "chunked_attention": getattr(config, "attention_chunk_size", None)}
-        if kind not in reach:
+        return {"full_attention": None} if sliding is None else {"sliding_attention": sliding}
+    windows = {"full_attention": None, "sliding_attention": sliding}
+    for kind in layer_types:
+        if kind not in windows:
             raise ModelError(
                 f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask: it cannot "
                 "be trained or scored here; choose a decoder with full attention"
             )
-        if length := reach[kind]:
-            windows.append(int(length))
-    return min(windows, default=None)
+    return {kind: windows[kind] for kind in sorted(set(layer_types))}

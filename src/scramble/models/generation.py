@@ -5,7 +5,8 @@ one token per prompt. The token sees the ancestors of its prompt's last node and
 depth, so that each prompt gets the same result as alone. Shared tokens, image features and their keys and values are
 stored once. Rows of several image sets are batched and padded on the right.
 
-Shape legend: B rows, L tokens of the tries, Q prompts of a row, K keys so far, D width, V vocabulary.
+Shape legend: A axes of position ids, B rows, L tokens of the tries, Q prompts of a row, K keys so far, D width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from scramble.models.family import Prompt
 from scramble.models.vlm import VLM
 from scramble.trie.backbone import Backbone
-from scramble.trie.engine import block_tokens, embed, encode_images
-from scramble.trie.mask import dense_mask
+from scramble.trie.engine import embed, encode_images
+from scramble.trie.mask import attention_masks, dense_mask
 from scramble.trie.pack import TrieBatch, TrieItem, pack
 
 Pick = Callable[[Tensor], Tensor]
@@ -60,17 +61,21 @@ def generate_ids(
     batch = _prompt_batch(backbone, groups, min(stops, default=0))
     features = encode_images(backbone, batch.images)
     batch = replace(batch, images=()).to(backbone.head.weight.device)
-    mask_B1LL = dense_mask(batch.end_BL, batch.block_BL)
+    masks = attention_masks(batch, backbone.attention_windows)
     cache = DynamicCache()
-    hidden_BLD = backbone.decode(embed(backbone, batch, features), mask_B1LL, batch.position_ids_BL, cache)
+    embeds_BLD, deep_features = embed(backbone, batch, features)
+    hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, cache, deep_features)
 
     # The last node of each prompt predicts the first token of its answer.
     length, width = hidden_BLD.shape[1:]
     last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % length
     last_BQ = pad_sequence(last_Q.split([len(group) for group in groups]), batch_first=True)
     hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, width))
-    mask_BQK = mask_B1LL[:, 0].gather(1, last_BQ[..., None].expand(-1, -1, length))
-    depth_BQ = batch.position_ids_BL.gather(1, last_BQ) + 1
+    # All ancestors of the last node, and this node itself; a layer's window is applied at each step.
+    seen_BQK = dense_mask(batch.end_BL)[:, 0].gather(1, last_BQ[..., None].expand(-1, -1, length))
+    key_depth_BK, depth_BQ = batch.depth_BL, batch.depth_BL.gather(1, last_BQ) + 1
+    positions_ABL = batch.position_ids_ABL
+    positions_ABQ = positions_ABL.gather(2, last_BQ.expand(len(positions_ABL), -1, -1)) + 1
     own_BQQ = torch.eye(last_BQ.shape[1], dtype=torch.bool, device=last_BQ.device).expand(len(groups), -1, -1)
     new: list[list[list[int]]] = [[[] for _ in group] for group in groups]
     live = [[limit > 0 for limit in group] for group in limits]
@@ -80,9 +85,15 @@ def generate_ids(
         if not any(map(any, live)):
             return new
         # The new tokens see what the end of their prompt sees, and their own answer: add one column per prompt.
-        mask_BQK = torch.cat([mask_BQK, own_BQQ], dim=2)
-        hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), mask_BQK[:, None], depth_BQ, cache)
-        depth_BQ = depth_BQ + 1
+        seen_BQK = torch.cat([seen_BQK, own_BQQ], dim=2)
+        key_depth_BK = torch.cat([key_depth_BK, depth_BQ], dim=1)
+        steps_BQK = depth_BQ[:, :, None] - key_depth_BK[:, None, :]
+        masks = {
+            kind: (seen_BQK if window is None else seen_BQK & (steps_BQK < window))[:, None]
+            for kind, window in backbone.attention_windows.items()
+        }
+        hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), masks, positions_ABQ, cache)
+        depth_BQ, positions_ABQ = depth_BQ + 1, positions_ABQ + 1
 
 
 def stop_tokens(vlm: VLM) -> frozenset[int]:
@@ -108,8 +119,7 @@ def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: i
         )
         for group in groups
     ]
-    blocks = block_tokens(backbone)
-    return pack(items, feature_tokens=backbone.feature_tokens, block_tokens=blocks, share_rows=False)
+    return pack(items, backbone.token_rules, share_rows=False)
 
 
 def _append(

@@ -63,7 +63,7 @@ def _print_item(item: TrieItem, vlm: VLM) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in (item.images or {}).items()}
     tokens = sum(map(len, item.sequences))
     log.info(f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each were a row; images {shapes}")
-    tokenizer, image_ids = vlm.processor.tokenizer, vlm.backbone.feature_tokens
+    tokenizer, image_ids = vlm.processor.tokenizer, vlm.backbone.token_rules.features
 
     def words(ids: Sequence[int]) -> str:
         parts = []

@@ -14,7 +14,6 @@ from scramble.models import VLM, Prompt
 from scramble.records import ImageFile, RecordError
 from scramble.training.data import Example, image_size
 from scramble.trie.backbone import ImageInputs
-from scramble.trie.engine import block_tokens
 from scramble.trie.pack import TrieBatch, TrieItem, pack
 
 
@@ -32,14 +31,14 @@ class Encoder:
     Attributes:
         cached: prompts that need no encoding, by image ids and text (see :mod:`scramble.training.features`).
         vocab_size: rows of the output head.
-        feature_tokens, block_tokens: see :class:`scramble.trie.backbone.Backbone`.
+        token_rules: see :class:`scramble.trie.backbone.Backbone`.
     """
 
     def __init__(self, vlm: VLM, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
         self.family, self.processor = vlm.family, vlm.processor
         self.images = images
         self.vocab_size = int(vlm.backbone.head.weight.shape[0])
-        self.feature_tokens, self.block_tokens = vlm.backbone.feature_tokens, block_tokens(vlm.backbone)
+        self.token_rules = vlm.backbone.token_rules
         self.cached: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
         self._prompts: OrderedDict[tuple[tuple[str, ...], str], Prompt] = OrderedDict()
         self._free = cache_bytes
@@ -209,7 +208,7 @@ class TrieCollator:
             The items, and for each item the indices of its examples in the order of its sequences.
         """
         encoder = self.encoder
-        image_tokens = encoder.feature_tokens | encoder.block_tokens
+        image_tokens = encoder.token_rules.image_tokens
         shared_images: dict[tuple[str, ...], ImageInputs | None] = {}
         members: dict[tuple[object, ...], list[int]] = {}
         prompts = [encoder.prompt(example) for example in examples]
@@ -243,8 +242,7 @@ class TrieCollator:
             first[number] = per_example * place
         tries = pack(
             items,
-            feature_tokens=self.encoder.feature_tokens,
-            block_tokens=self.encoder.block_tokens,
+            self.encoder.token_rules,
             vocab_size=self.encoder.vocab_size,
             row_tokens=self.row_tokens,
         )

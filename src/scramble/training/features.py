@@ -46,19 +46,25 @@ class FeatureBackbone:
         return getattr(self._backbone, name)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order."""
+        """Features (F_i, S D) of each prompt's images in token order."""
         missing = [image for image in images if FEATURES not in image]
         computed = iter(self._backbone.encode_images(missing) if missing else [])
         return [image[FEATURES] if FEATURES in image else next(computed) for image in images]
 
 
 class CachedPrompts(Mapping[PromptKey, Prompt]):
-    """Prompts by image ids and text, with image features from a finished cache, which is memory-mapped."""
+    """Prompts by image ids and text, with image features from a finished cache, which is memory-mapped.
+
+    Args:
+        folder: the cache.
+        dtype: type of the features.
+        width: numbers per feature, S D (see :class:`scramble.trie.backbone.Backbone`).
+    """
 
     def __init__(self, folder: Path, dtype: torch.dtype, width: int) -> None:
         self._source = (folder, dtype, width)
         self._ids: dict[PromptKey, list[int]] = {}
-        self._places: dict[tuple[str, ...], tuple[np.memmap[Any, Any], int, int]] = {}
+        self._places: dict[tuple[str, ...], tuple[np.memmap[Any, Any], int, int, dict[str, Any]]] = {}
         self._dtype, self._width = dtype, width
         for index in sorted(folder.glob("index-*.jsonl")):
             rows = list(read_jsonl(index))
@@ -67,7 +73,7 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
             numbers = np.memmap(index.with_name(index.name.replace("index", "features")).with_suffix(".bin"), np.uint8)
             for row in rows:
                 images = tuple(row["images"])
-                self._places[images] = (numbers, row["offset"], row["count"])
+                self._places[images] = (numbers, row["offset"], row["count"], row["inputs"])
                 self._ids.update({(images, text): ids for text, ids in row["prompts"].items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -75,10 +81,11 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
 
     def __getitem__(self, key: PromptKey) -> Prompt:
         ids = self._ids[key]
-        numbers, offset, count = self._places[key[0]]
+        numbers, offset, count, inputs = self._places[key[0]]
         size = count * self._width * self._dtype.itemsize
         features = torch.from_numpy(np.array(numbers[offset : offset + size])).view(self._dtype)
-        return Prompt(ids, {FEATURES: features.view(count, self._width)})
+        small = {name: torch.tensor(values) for name, values in inputs.items()}
+        return Prompt(ids, {FEATURES: features.view(count, self._width), **small})
 
     def __iter__(self) -> Iterator[PromptKey]:
         return iter(self._ids)
@@ -114,11 +121,12 @@ def cached_prompts(
         if example.image_ids:
             by_images.setdefault(example.image_ids, {})[example.prompt] = example
     head = backbone.head.weight
+    width = backbone.vectors_per_feature * head.shape[1]
     with open_cache(parent, parts) as folder:
         if (folder / COMPLETE_FILE).exists():
             _check_complete(folder)
         else:
-            _check_space(folder, by_images, data.encoder, head)
+            _check_space(folder, by_images, data.encoder, width * head.dtype.itemsize)
             cached = {tuple(row["images"]) for index in folder.glob("index-*.jsonl") for row in read_jsonl(index)}
             missing = [prompts for images, prompts in by_images.items() if images not in cached]
             barrier()
@@ -128,7 +136,7 @@ def cached_prompts(
                 files = {path.name: file_key(path) for path in sorted(folder.glob("*-*.*"))}
                 write_json(folder / COMPLETE_FILE, files)
             barrier()
-        return CachedPrompts(folder, head.dtype, head.shape[1])
+        return CachedPrompts(folder, head.dtype, width)
 
 
 def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
@@ -138,14 +146,14 @@ def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]
 
 
 def _check_space(
-    folder: Path, by_images: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, head: Tensor
+    folder: Path, by_images: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, feature_bytes: int
 ) -> None:
     """Log the size of the cache; raise StoreError if the disk has less free space."""
     tokens = 0
     for images in by_images:
         sizes = [image_size(encoder.images[image_id]) for image_id in images]
         tokens += sum(encoder.family.image_lengths(encoder.processor, sizes))
-    size = tokens * head.shape[1] * head.dtype.itemsize
+    size = tokens * feature_bytes
     free = shutil.disk_usage(folder).free
     if rank() == 0:
         log.info("image features of %d sets of images: at most %.1f MB in %s", len(by_images), size / 1e6, folder)
@@ -172,8 +180,15 @@ def _fill(
             rows = []
             for examples, by_text, tensor in zip(chunk, prompts, features, strict=True):
                 assert tensor is not None
-                row = {"images": next(iter(examples.values())).image_ids, "offset": file.tell(), "count": len(tensor)}
-                rows.append(row | {"prompts": {text: prompt.input_ids for text, prompt in by_text.items()}})
+                images = next(iter(by_text.values())).images or {}
+                row = {
+                    "images": next(iter(examples.values())).image_ids,
+                    "offset": file.tell(),
+                    "count": len(tensor),
+                    "inputs": {name: images[name].tolist() for name in encoder.family.position_inputs},
+                    "prompts": {text: prompt.input_ids for text, prompt in by_text.items()},
+                }
+                rows.append(row)
                 file.write(tensor.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
             file.flush()  # features before the index rows that point to them, in case the run is killed in between
             for row in rows:

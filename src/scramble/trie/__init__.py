@@ -3,12 +3,11 @@
 The package works on token ids and tensors; it does not depend on prompts, files or tasks.
 """
 
-from scramble.trie.backbone import Backbone, ImageInputs
+from scramble.trie.backbone import Backbone, DeepFeatures, ImageInputs, TokenRules
 from scramble.trie.build import TokenTrie, TrieError, build_trie
 from scramble.trie.engine import (
     LogProbs,
     NonFiniteError,
-    block_tokens,
     enable_gradient_checkpointing,
     encode_images,
     logprobs,
@@ -19,15 +18,16 @@ from scramble.trie.score import SequenceScore, iter_scores, score
 
 __all__ = [
     "Backbone",
+    "DeepFeatures",
     "ImageInputs",
     "LogProbs",
     "NonFiniteError",
     "SequenceScore",
+    "TokenRules",
     "TokenTrie",
     "TrieBatch",
     "TrieError",
     "TrieItem",
-    "block_tokens",
     "build_item",
     "build_trie",
     "enable_gradient_checkpointing",

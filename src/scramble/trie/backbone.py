@@ -6,13 +6,54 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 ImageInputs = Mapping[str, Tensor]
 """The processor's output for the images of one prompt (pixel values, crop positions, ...), without batch axis."""
+
+Positions = Callable[[Sequence[int], ImageInputs | None], NDArray[np.int64]]
+"""Function from the n token ids of a sequence and its image inputs to its position ids (A, n) on A axes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What the trie must know about the tokens of a model. Can be pickled, for worker processes.
+
+    Attributes:
+        features: ids of image placeholders; the n-th placeholder of a sequence receives the n-th image feature.
+        block: ids of tokens that attend to each other bidirectionally; empty for causal models.
+        block_per_run: whether every run of such tokens is a block of its own (Gemma 3) or all of a prompt's tokens are
+            one block (Molmo2).
+        positions: position ids on several axes (Qwen-VL); None if the position of a token is its index.
+    """
+
+    features: frozenset[int] = frozenset()
+    block: frozenset[int] = frozenset()
+    block_per_run: bool = False
+    positions: Positions | None = None
+
+    @property
+    def image_tokens(self) -> frozenset[int]:
+        """Ids of all tokens that represent images."""
+        return self.features | self.block
+
+
+class DeepFeatures(NamedTuple):
+    """Features that are added to the hidden states after the first decoder layers (DeepStack, arXiv 2406.04334).
+
+    Attributes:
+        mask_BL: True at the positions of image tokens.
+        features: for each of the first layers, the features (F, D) of these positions in order.
+    """
+
+    mask_BL: Tensor
+    features: list[Tensor]
 
 
 class Backbone(Protocol):
@@ -20,20 +61,22 @@ class Backbone(Protocol):
 
     Attributes:
         model: the module with all weights, without DDP or PEFT wrapper (adapters are inside its layers).
-        feature_tokens: ids of image placeholders; each placeholder's embedding receives the next image feature.
+        token_rules: what the trie must know about the model's tokens.
         combine: whether a feature replaces the token embedding or is added to it (Molmo v1).
-        bidirectional_images: whether the tokens of an image block attend to each other bidirectionally (Molmo2).
-        block_tokens: token ids of that block (image patches, start and end, columns); empty for causal families.
+        vectors_per_feature: number S of vectors of width D in an image feature: the first enters the embeddings, the
+            others are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
+        attention_windows: for each type of decoder layer (``layer_types``) the number of tokens that a token sees,
+            itself included; None for full attention.
     """
 
     model: nn.Module
-    feature_tokens: frozenset[int]
+    token_rules: TokenRules
     combine: Literal["replace", "add"]
-    bidirectional_images: bool
-    block_tokens: frozenset[int]
+    vectors_per_feature: int
+    attention_windows: Mapping[str, int | None]
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Run tower and projector once over all images; return each prompt's features (F_i, D) in token order."""
+        """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
         ...
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
@@ -41,13 +84,18 @@ class Backbone(Protocol):
         ...
 
     def decode(
-        self, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
+        self,
+        inputs_embeds: Tensor,
+        attention_masks: Mapping[str, object],
+        position_ids: Tensor,
+        cache: object = None,
+        deep_features: DeepFeatures | None = None,
     ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head.
 
-        ``attention_mask`` is a boolean (B, 1, L, K) tensor, True where attention is allowed, or a FlexAttention
-        BlockMask; ``position_ids`` is (B, L); ``cache`` (a transformers ``Cache``) holds the keys and values of the
-        first K - L tokens and receives the new ones.
+        ``attention_masks`` has a mask for each type of layer in ``attention_windows``: a boolean (B, 1, L, K) tensor,
+        True where attention is allowed, or a FlexAttention BlockMask. ``position_ids`` is (A, B, L). ``cache`` (a
+        transformers ``Cache``) holds the keys and values of the first K - L tokens and receives the new ones.
         """
         ...
 

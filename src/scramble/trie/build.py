@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scramble.trie.backbone import TokenRules
+
 IntArray = NDArray[np.int64]
+CAUSAL = TokenRules()  # a text-only causal model
 
 
 class TrieError(ValueError):
@@ -29,7 +32,8 @@ class TokenTrie:
 
     Attributes:
         ids: (N,) token ids.
-        positions: (N,) depth of each node, which is its position in every sequence that passes through it.
+        depths: (N,) depth of each node, which is its index in every sequence that passes through it.
+        positions: (A, N) position ids of each node on A axes; the depth unless the model has other positions.
         end: (N,) index after the last descendant: node q may attend to node k iff ``k <= q < end[k]``.
         rows: (R,) nodes that predict at least one scored token, ascending.
         row_starts: (R + 1,) the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
@@ -37,10 +41,11 @@ class TokenTrie:
         targets: for each sequence the indices of its scored tokens' predictions, in token order.
         features: (N,) index of the node's image feature, or -1.
         num_features: number of image features, the same in every sequence.
-        block: (N,) True for the tokens of the image block, which attend to each other bidirectionally.
+        block: (N,) number of the bidirectional image block that the node belongs to, or -1.
     """
 
     ids: IntArray
+    depths: IntArray
     positions: IntArray
     end: IntArray
     rows: IntArray
@@ -49,7 +54,7 @@ class TokenTrie:
     targets: tuple[IntArray, ...]
     features: IntArray
     num_features: int
-    block: NDArray[np.bool_]
+    block: IntArray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,9 +63,9 @@ class TokenTrie:
 def build_trie(
     sequences: Sequence[Sequence[int]],
     scored: Sequence[Sequence[bool]],
+    rules: TokenRules = CAUSAL,
     *,
-    feature_tokens: Set[int] = frozenset(),
-    block_tokens: Set[int] = frozenset(),
+    positions: Sequence[IntArray] | None = None,
     item_id: str = "",
 ) -> TokenTrie:
     """Merge the sequences of one image into a trie.
@@ -68,8 +73,9 @@ def build_trie(
     Args:
         sequences: token ids, one list per sequence. Sequences may be equal, or be prefixes of each other.
         scored: for each sequence, a mask of the tokens to score.
-        feature_tokens: ids of image placeholders; the n-th one in a sequence receives the n-th image feature.
-        block_tokens: ids of the bidirectional image block; empty for causal families.
+        rules: what must be known about the model's tokens.
+        positions: position ids (A, n) of each sequence; tokens with the same predecessors must have the same position.
+            None: the position of a token is its index.
         item_id: id for error messages.
 
     Raises:
@@ -80,23 +86,28 @@ def build_trie(
     where = f"item {item_id!r}" if item_id else "item"
     if not sequences or len(sequences) != len(scored):
         raise TrieError(f"{where}: {len(sequences)} sequences and {len(scored)} masks; give one mask per sequence")
-    positions = [
-        _scored_positions(ids, mask, f"{where}, sequence {n}")
+    scored_places = [
+        _scored_places(ids, mask, f"{where}, sequence {n}")
         for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
     ]
     # Tokens after the last scored one cannot change a score, and that token itself is predicted but never an input.
-    inputs = [list(ids[: where_scored[-1]]) for ids, where_scored in zip(sequences, positions, strict=True)]
+    inputs = [list(ids[: where_scored[-1]]) for ids, where_scored in zip(sequences, scored_places, strict=True)]
 
     paths, ids, depths, end = _merge(inputs)
-    rows, row_starts, target_ids, targets = _predictions(sequences, positions, paths)
-    features, num_features = _features(sequences, paths, len(ids), feature_tokens, where)
-    block = _members(ids, block_tokens)
-    if block_tokens:
-        _check_block(sequences, block, block_tokens, where)
-    return TokenTrie(ids, depths, end, rows, row_starts, target_ids, targets, features, num_features, block)
+    rows, row_starts, target_ids, targets = _predictions(sequences, scored_places, paths)
+    features, num_features = _features(sequences, paths, len(ids), rules.features, where)
+    node_positions = depths[None]
+    if positions is not None:
+        node_positions = np.empty((len(positions[0]), len(ids)), np.int64)
+        for path, own in zip(paths, positions, strict=True):
+            node_positions[:, path] = own[:, : len(path)]
+    block = _blocks(sequences, ids, rules, where)
+    return TokenTrie(
+        ids, depths, node_positions, end, rows, row_starts, target_ids, targets, features, num_features, block
+    )
 
 
-def _scored_positions(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
+def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
     if len(ids) != len(mask):
         raise TrieError(f"{where}: {len(ids)} tokens and {len(mask)} mask entries")
     positions = np.flatnonzero(np.asarray(mask, dtype=bool))
@@ -185,20 +196,24 @@ def _features(
     return features, counts[0]
 
 
-def _check_block(
-    sequences: Sequence[Sequence[int]], block: NDArray[np.bool_], block_tokens: Set[int], where: str
-) -> None:
-    """Raise TrieError unless all sequences share the whole bidirectional block.
+def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules, where: str) -> IntArray:
+    """The number of each node's bidirectional block, or -1. Raises TrieError unless all sequences share all blocks.
 
-    A token of the block attends to later tokens of the block. Its hidden state therefore depends on the whole block,
-    and sequences can share it only if they have all tokens of the block in common.
+    A token of a block attends to later tokens of the block. Its hidden state therefore depends on the whole block, and
+    sequences can share it only if they have all tokens of the block in common.
     """
-    nodes = int(block.sum())
+    if not rules.block:
+        return np.full(len(ids), -1, np.int64)
+    members = _members(ids, rules.block)
+    nodes = int(members.sum())
     for n, tokens in enumerate(sequences):
-        count = sum(token in block_tokens for token in tokens)
+        count = sum(token in rules.block for token in tokens)
         if count != nodes:
             raise TrieError(
                 f"{where}, sequence {n}: its image block is not shared by all sequences ({count} tokens here, {nodes} "
                 "in all); this family's image tokens attend bidirectionally, so put such sequences into separate "
                 "items"
             )
+    starts = members & ~np.append(False, members[:-1])
+    numbers = np.cumsum(starts) - 1 if rules.block_per_run else np.zeros(len(ids), np.int64)
+    return np.where(members, numbers, -1)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scramble.trie.backbone import Backbone, ImageInputs
+from scramble.trie.backbone import Backbone, DeepFeatures, ImageInputs
 from scramble.trie.build import TrieError
 from scramble.trie.head import CHUNK_ELEMENTS, head_logprobs
 from scramble.trie.last_layer import last_layer, only_predicting
-from scramble.trie.mask import block_mask, dense_mask
+from scramble.trie.mask import attention_masks
 from scramble.trie.pack import TrieBatch
 
 
@@ -76,7 +76,7 @@ def logprobs(
     Args:
         backbone: the model's parts.
         batch: from :func:`scramble.trie.pack.pack`; it is moved to the model's device.
-        features: image features (F_i, D) of each item, from :func:`encode_images` or a cache; None computes them.
+        features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None computes them.
         chunk_elements: maximum number of logits in memory at a time in the output head.
         with_statistics: also return entropy and log sum p^2, without gradient.
 
@@ -88,10 +88,11 @@ def logprobs(
     if features is None:
         features = encode_images(backbone, batch.images)
     batch = replace(batch, images=()).to(head.weight.device)  # pixels are not needed any more: do not copy them
-    embeds_BLD = embed(backbone, batch, features)
-    mask = _attention_mask(backbone, batch)
+    embeds_BLD, deep_features = embed(backbone, batch, features)
+    flex = getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention"
+    masks = attention_masks(batch, backbone.attention_windows, flex=flex)
     with only_predicting(backbone.decoder, batch.rows_R):
-        hidden_BLD = backbone.decode(embeds_BLD, mask, batch.position_ids_BL)
+        hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, deep_features=deep_features)
     # The head is the widest matrix of the model: apply it only at positions that predict a scored token.
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
     logps_T, entropy_R, log_sum_squares_R = head_logprobs(
@@ -114,7 +115,7 @@ def logprobs(
 
 
 def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> list[Tensor | None]:
-    """Features (F_i, D) of the images of each item; tower and projector run once per distinct image.
+    """Features (F_i, S D) of the images of each item; tower and projector run once per distinct image.
 
     They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU all
     images are encoded in one pass. On a CPU that would not be faster, so a frozen tower encodes one prompt's images at
@@ -163,13 +164,11 @@ def enable_gradient_checkpointing(backbone: Backbone) -> None:
         layer.gradient_checkpointing = False
 
 
-def block_tokens(backbone: Backbone) -> frozenset[int]:
-    """Ids of the bidirectional image block; empty for causal families."""
-    return backbone.block_tokens if backbone.bidirectional_images else frozenset()
-
-
-def embed(backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]) -> Tensor:
-    """Embeddings (B, L, D) of a batch, with the image features (F_i, D) of each item inserted.
+def embed(
+    backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]
+) -> tuple[Tensor, DeepFeatures | None]:
+    """Embeddings (B, L, D) of a batch, with the image features (F_i, S D) of each item inserted, and the features of
+    later layers (None if S = 1 or there is no image).
 
     Raises TrieError if the numbers of image tokens and image features of an item differ.
     """
@@ -183,17 +182,18 @@ def embed(backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None
             )
     parts = [part for part in features if part is not None]
     if not parts:
-        return embeds_BLD
-    features_FD = torch.cat(parts).to(embeds_BLD).index_select(0, batch.feature_source_F)
+        return embeds_BLD, None
+    vectors = torch.cat(parts).to(embeds_BLD).index_select(0, batch.feature_source_F)
+    first_FD, *later = vectors.split(embeds_BLD.shape[-1], dim=1)
     flat = embeds_BLD.flatten(0, 1)
     insert = flat.index_add if backbone.combine == "add" else flat.index_copy
-    return insert(0, batch.feature_slots_F, features_FD).view_as(embeds_BLD)
-
-
-def _attention_mask(backbone: Backbone, batch: TrieBatch) -> object:
-    if getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention":
-        return block_mask(batch.end_BL, batch.block_BL)
-    return dense_mask(batch.end_BL, batch.block_BL)
+    embeds_BLD = insert(0, batch.feature_slots_F, first_FD).view_as(embeds_BLD)
+    if not later:
+        return embeds_BLD, None
+    mask_BL = torch.zeros_like(batch.input_ids_BL, dtype=torch.bool)
+    mask_BL.view(-1)[batch.feature_slots_F] = True
+    order_F = batch.feature_slots_F.argsort()  # decoders address image positions by the mask, so in order of the batch
+    return embeds_BLD, DeepFeatures(mask_BL, [features_FD[order_F] for features_FD in later])
 
 
 def _gather(batch: TrieBatch, logps_T: Tensor) -> LogProbs:

@@ -1,11 +1,13 @@
 """The attention rule of a token trie: token q sees token k iff ``k <= q < end[k]``.
 
-The rule also separates the tries of a row, and padding sees only itself. For families with bidirectional image blocks
-the tokens of a block additionally see each other. Shape suffixes: B rows, L tokens per row, N blocks per row.
+The rule also separates the tries of a row, and padding sees only itself. In a layer with a sliding window, token k must
+also be less than ``window`` tokens before q on the path, which the depths tell. For models with bidirectional image
+blocks the tokens of a block additionally see each other. Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,25 +16,47 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+    from scramble.trie.pack import TrieBatch
+
 FLEX_BLOCK = 128  # tokens; FlexAttention's kernels work on blocks of this size
 
 
-def dense_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> Tensor:
+def attention_masks(batch: TrieBatch, windows: Mapping[str, int | None], *, flex: bool = False) -> dict[str, object]:
+    """The masks of a batch by type of layer, from the attention window of each type in tokens (None: unlimited).
+
+    With ``flex`` they are FlexAttention's BlockMasks. Types share a mask if no path is longer than their windows.
+    """
+    longest = int(batch.depth_BL.max()) + 1 if any(windows.values()) else 0
+    reached = {kind: None if window is None or window >= longest else window for kind, window in windows.items()}
+    make = block_mask if flex else dense_mask
+    masks = {window: make(batch.end_BL, batch.block_BL, batch.depth_BL, window) for window in set(reached.values())}
+    return {kind: masks[window] for kind, window in reached.items()}
+
+
+def dense_mask(
+    end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
+) -> Tensor:
     """The rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention; True where attention is allowed.
 
     Args:
         end_BL: index after the last descendant of each token.
         block_BL: tokens with the same number see each other (bidirectional attention); -1 for all other tokens.
+        depth_BL: depth of each token in its trie; needed with ``window``.
+        window: number of tokens of its path that a token sees, itself included; None: all.
     """
     index_L = torch.arange(end_BL.shape[1], device=end_BL.device)
     query_L1 = index_L[:, None]
     mask_BLL = (index_L <= query_L1) & (query_L1 < end_BL[:, None, :])
-    if block_BL is not None:
+    if window is not None and depth_BL is not None:
+        mask_BLL &= depth_BL[:, :, None] - depth_BL[:, None, :] < window
+    if block_BL is not None:  # after the window, which does not limit a block
         mask_BLL |= (block_BL[:, :, None] == block_BL[:, None, :]) & (block_BL[:, :, None] >= 0)
     return mask_BLL[:, None]
 
 
-def block_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> BlockMask:
+def block_mask(
+    end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
+) -> BlockMask:
     """The same rule as a FlexAttention BlockMask, computed from the ends alone, without an L x L tensor.
 
     torch's ``create_block_mask`` would evaluate the rule for every pair of tokens. It is enough to compare blocks: a
@@ -50,16 +74,24 @@ def block_mask(end_BL: Tensor, block_BL: Tensor | None = None) -> BlockMask:
     own_NN = first_N == first_N[:, None]
     full_BNN = earlier_NN & (last_N1 < ends_BNk.amin(2)[:, None, :])
     some_BNN = own_NN | (earlier_NN & (first_N[:, None] < ends_BNk.amax(2)[:, None, :]))
+    if window is not None and depth_BL is not None:
+        # The largest and the smallest distance between a query and a key of two blocks. Padding repeats the last depth.
+        padded = torch.cat([depth_BL, depth_BL[:, -1:].expand(-1, padding)], dim=1).unflatten(1, (-1, FLEX_BLOCK))
+        low_BN, high_BN = padded.amin(2), padded.amax(2)
+        full_BNN &= high_BN[:, :, None] - low_BN[:, None, :] < window
+        some_BNN &= low_BN[:, :, None] - high_BN[:, None, :] < window
     if block_BL is not None:
         # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This can include
         # blocks that share none; the rule below is then evaluated for nothing, which is slower but not wrong.
         members_BNk = torch.nn.functional.pad(block_BL, (0, padding), value=-1).unflatten(1, (-1, FLEX_BLOCK))
-        low_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
-        high_BN = members_BNk.amax(2)
-        some_BNN |= (low_BN[:, :, None] <= high_BN[:, None, :]) & (low_BN[:, None, :] <= high_BN[:, :, None])
+        first_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
+        last_BN = members_BNk.amax(2)
+        some_BNN |= (first_BN[:, :, None] <= last_BN[:, None, :]) & (first_BN[:, None, :] <= last_BN[:, :, None])
 
     def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         allowed = (k <= q) & (q < end_BL[b, k])
+        if window is not None and depth_BL is not None:
+            allowed = allowed & (depth_BL[b, q] - depth_BL[b, k] < window)
         if block_BL is not None:
             allowed = allowed | ((block_BL[b, q] == block_BL[b, k]) & (block_BL[b, q] >= 0))
         return allowed

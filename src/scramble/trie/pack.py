@@ -6,15 +6,15 @@ M scored tokens, Q sequences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scramble.trie.backbone import ImageInputs
-from scramble.trie.build import TokenTrie, TrieError, build_trie
+from scramble.trie.backbone import ImageInputs, TokenRules
+from scramble.trie.build import CAUSAL, TokenTrie, TrieError, build_trie
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,10 @@ class TrieBatch:
 
     Attributes:
         input_ids_BL: token ids, 0 in padding.
-        position_ids_BL: depth of each token in its trie, 0 in padding.
+        depth_BL: depth of each token in its trie, 0 in padding.
+        position_ids_ABL: position ids on A axes, 0 in padding; equal to the depth for most models.
         end_BL: index in the row after the last descendant; padding attends only to itself.
-        block_BL: index of the item for tokens of a bidirectional image block, -1 elsewhere; None for causal families.
+        block_BL: number of the token's bidirectional image block, -1 outside; None for causal models.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
         feature_source_F: index of each position's feature in the concatenated features of all items.
         rows_R: flat positions whose next-token distribution is needed.
@@ -60,7 +61,8 @@ class TrieBatch:
     """
 
     input_ids_BL: Tensor
-    position_ids_BL: Tensor
+    depth_BL: Tensor
+    position_ids_ABL: Tensor
     end_BL: Tensor
     block_BL: Tensor | None
     feature_slots_F: Tensor
@@ -102,20 +104,18 @@ class TrieBatch:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-def build_item(
-    item: TrieItem, *, feature_tokens: Set[int] = frozenset(), block_tokens: Set[int] = frozenset()
-) -> TokenTrie:
+def build_item(item: TrieItem, rules: TokenRules = CAUSAL) -> TokenTrie:
     """The trie of an item. Raises TrieError (see :func:`scramble.trie.build.build_trie`)."""
-    return build_trie(
-        item.sequences, item.scored, feature_tokens=feature_tokens, block_tokens=block_tokens, item_id=item.item_id
-    )
+    positions = None
+    if rules.positions is not None:
+        positions = [rules.positions(ids, item.images) for ids in item.sequences]
+    return build_trie(item.sequences, item.scored, rules, positions=positions, item_id=item.item_id)
 
 
 def pack(
     items: Sequence[TrieItem],
+    rules: TokenRules = CAUSAL,
     *,
-    feature_tokens: Set[int] = frozenset(),
-    block_tokens: Set[int] = frozenset(),
     vocab_size: int | None = None,
     row_tokens: int | None = None,
     share_rows: bool = True,
@@ -125,8 +125,7 @@ def pack(
 
     Args:
         items: at least one item.
-        feature_tokens: see :class:`scramble.trie.backbone.Backbone`.
-        block_tokens: likewise; empty for causal families.
+        rules: what must be known about the model's tokens.
         vocab_size: rows of the output head; scored ids must be smaller. None skips the check.
         row_tokens: maximum tokens per row. The default is the length of the longest trie: longer rows would spend
             attention on pairs of tokens from different tries, which the mask excludes.
@@ -140,7 +139,7 @@ def pack(
     if not items:
         raise TrieError("no items to pack")
     if tries is None:
-        tries = [build_item(item, feature_tokens=feature_tokens, block_tokens=block_tokens) for item in items]
+        tries = [build_item(item, rules) for item in items]
     for item, trie in zip(items, tries, strict=True):
         _check(item, trie, vocab_size, row_tokens)
 
@@ -154,18 +153,22 @@ def pack(
 
     num_rows = len(bins)
     input_ids = np.zeros((num_rows, row_length), np.int64)
-    positions = np.zeros((num_rows, row_length), np.int64)
+    depths = np.zeros((num_rows, row_length), np.int64)
+    positions = np.zeros((len(tries[0].positions), num_rows, row_length), np.int64)
     end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))  # padding sees itself
     block = np.full((num_rows, row_length), -1, np.int64)
+    num_blocks = 0
     starts = np.zeros(len(items), np.int64)  # flat position of each item's first token
     for row, members in enumerate(bins):
         column = 0
         for n in members:
             trie, span = tries[n], slice(column, column + lengths[n])
             input_ids[row, span] = trie.ids
-            positions[row, span] = trie.positions
+            depths[row, span] = trie.depths
+            positions[:, row, span] = trie.positions
             end[row, span] = trie.end + column  # ends stay inside the trie, which separates the tries of a row
-            block[row, span] = np.where(trie.block, n, -1)
+            block[row, span] = np.where(trie.block >= 0, trie.block + num_blocks, -1)
+            num_blocks += int(trie.block.max()) + 1
             starts[n] = row * row_length + column
             column += lengths[n]
 
@@ -177,9 +180,10 @@ def pack(
     tokens = [target + start for trie, start in zip(tries, target_starts, strict=True) for target in trie.targets]
     return TrieBatch(
         input_ids_BL=torch.from_numpy(input_ids),
-        position_ids_BL=torch.from_numpy(positions),
+        depth_BL=torch.from_numpy(depths),
+        position_ids_ABL=torch.from_numpy(positions),
         end_BL=torch.from_numpy(end),
-        block_BL=torch.from_numpy(block) if block_tokens else None,
+        block_BL=torch.from_numpy(block) if rules.block else None,
         feature_slots_F=_cat([np.flatnonzero(t.features >= 0) + s for t, s in zip(tries, starts, strict=True)]),
         feature_source_F=_cat([t.features[t.features >= 0] + s for t, s in zip(tries, feature_starts, strict=True)]),
         rows_R=_cat([trie.rows + start for trie, start in zip(tries, starts, strict=True)]),

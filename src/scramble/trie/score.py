@@ -10,7 +10,7 @@ import torch
 
 from scramble.trie.backbone import Backbone
 from scramble.trie.build import TokenTrie
-from scramble.trie.engine import block_tokens, encode_images, logprobs
+from scramble.trie.engine import encode_images, logprobs
 from scramble.trie.pack import TrieItem, build_item, pack
 
 WINDOW = 16  # items that are sorted by length together, and whose pixels are in memory at the same time
@@ -61,30 +61,21 @@ def iter_scores(
         TrieError, NonFiniteError: see :func:`scramble.trie.engine.logprobs`.
     """
     iterator = iter(items)
-    blocks = block_tokens(backbone)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS_CPU if backbone.head.weight.device.type == "cpu" else BATCH_TOKENS_GPU
     while part := list(islice(iterator, window)):
-        tries = [build_item(item, feature_tokens=backbone.feature_tokens, block_tokens=blocks) for item in part]
+        tries = [build_item(item, backbone.token_rules) for item in part]
         results: list[list[SequenceScore]] = [[] for _ in part]
         for members in _batches([len(trie) for trie in tries], batch_tokens):
-            scores = _score_batch(backbone, [part[n] for n in members], [tries[n] for n in members], blocks)
+            scores = _score_batch(backbone, [part[n] for n in members], [tries[n] for n in members])
             for n, item_scores in zip(members, scores, strict=True):
                 results[n] = item_scores
         yield from results
 
 
 @torch.no_grad()
-def _score_batch(
-    backbone: Backbone, items: list[TrieItem], tries: list[TokenTrie], blocks: frozenset[int]
-) -> list[list[SequenceScore]]:
-    batch = pack(
-        items,
-        feature_tokens=backbone.feature_tokens,
-        block_tokens=blocks,
-        vocab_size=backbone.head.weight.shape[0],
-        tries=tries,
-    )
+def _score_batch(backbone: Backbone, items: list[TrieItem], tries: list[TokenTrie]) -> list[list[SequenceScore]]:
+    batch = pack(items, backbone.token_rules, vocab_size=backbone.head.weight.shape[0], tries=tries)
     result = logprobs(backbone, batch, encode_images(backbone, batch.images))
     tokens = iter(result.tokens_M.tolist())
     counts = iter(result.counts_Q.tolist())
