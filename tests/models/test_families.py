@@ -119,7 +119,11 @@ def test_gradient_checkpointing_changes_no_gradient(
 
     def gradients() -> list[torch.Tensor]:
         embeddings = backbone.embed_tokens(ids).detach().requires_grad_()
-        loss = backbone.head(backbone.decode(embeddings, mask, torch.arange(length)[None])).logsumexp(-1).sum()
+        loss = (
+            backbone.head(backbone.decode(embeddings, {"full_attention": mask}, torch.arange(length)[None, None]))
+            .logsumexp(-1)
+            .sum()
+        )
         return list(torch.autograd.grad(loss, trained))
 
     plain = gradients()

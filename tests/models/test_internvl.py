@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from scramble.models import VLM, ModelError, load_vlm
-from scramble.models.family import attention_window
+from scramble.models.family import attention_windows
 from scramble.models.tiny import save_tiny_internvl
 from scramble.storage.hashing import file_key
 
@@ -82,7 +82,7 @@ def test_backbone_equals_forward(vlm: VLM) -> None:
         embeds[torch.isin(ids, torch.tensor(list(backbone.token_rules.features)))] = features
         length = ids.shape[1]
         mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
-        logits = backbone.head(backbone.decode(embeds, mask, torch.arange(length)[None]))
+        logits = backbone.head(backbone.decode(embeds, {"full_attention": mask}, torch.arange(length)[None, None]))
         expected = vlm.model(input_ids=ids, pixel_values=prompt.images["pixel_values"]).logits
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
 
@@ -112,7 +112,9 @@ def test_eager_attention_takes_the_same_masks(vlm: VLM, folder: Path) -> None:
     states = []
     for model in (vlm, load_vlm(folder, attn_implementation="eager")):
         with torch.no_grad():
-            states.append(model.backbone.decode(model.backbone.embed_tokens(ids), mask, torch.arange(length)[None]))
+            positions = torch.arange(length)[None, None]
+            embeddings = model.backbone.embed_tokens(ids)
+            states.append(model.backbone.decode(embeddings, {"full_attention": mask}, positions))
     torch.testing.assert_close(*states, atol=1e-5, rtol=0)
 
 
@@ -122,18 +124,6 @@ def test_flash_attention_cannot_follow_a_trie(vlm: VLM) -> None:
     language_model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
     with pytest.raises(ModelError, match="does not support masks"):
         vlm.family.as_model_mask(language_model, None, torch.float32)
-
-
-def test_rows_beyond_a_sliding_window_are_refused(folder: Path) -> None:
-    vlm = load_vlm(folder)
-    config = vlm.backbone.decoder.config
-    config.sliding_window, config.layer_types = 8, ["sliding_attention"] * 4
-    embeddings = torch.zeros(1, 9, 128)
-    with pytest.raises(ModelError, match=r"9 tokens is longer than the decoder's sliding window \(8\)"):
-        vlm.backbone.decode(embeddings, torch.ones(1, 1, 9, 9, dtype=torch.bool), torch.arange(9)[None])
-    # A longer row of sequences that each fit is exact: no token sees a token beyond the window.
-    vlm.family.check_window(config, torch.arange(9)[None] % 8)
-    assert vlm.family.max_length(vlm.model.config) == 8
 
 
 QWEN_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "model_type": "qwen3_moe"}
@@ -163,55 +153,61 @@ WINDOWS: dict[str, tuple[dict[str, Any], int | None]] = {
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-def test_the_window_is_where_the_decoder_stops_seeing(name: str) -> None:
-    """Within the window a causal mask gives the decoder's own results; beyond the window it does not."""
+def test_windows_are_those_of_the_decoder(name: str) -> None:
+    """With our masks the decoder gives its own results, below and above its window."""
     from transformers import AutoModel, InternVLConfig
 
     from scramble.models.families.internvl import InternVL
+    from scramble.trie import TrieItem, pack
+    from scramble.trie.mask import attention_masks
 
     values, window = WINDOWS[name]
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
     sizes |= {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64}
     config = InternVLConfig(text_config={**sizes, **values})
-    assert attention_window(config.text_config) == window
-    assert InternVL().max_length(config) == (window or 64)
+    windows = attention_windows(config.text_config)
+    assert (window in windows.values()) if window else set(windows.values()) == {None}
+    assert InternVL().max_length(config) == 64
     torch.manual_seed(0)
     decoder = AutoModel.from_config(config.text_config).eval()
     for length in (12, 13, 30):
-        states = torch.randn(1, length, 32)
-        positions = torch.arange(length)[None]
-        ready = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+        states, positions = torch.randn(1, length, 32), torch.arange(length)[None]
+        batch = pack([TrieItem([[1] * (length + 1)], [[False] * length + [True]])])
+        masks = attention_masks(batch, windows)
         with torch.no_grad():
             wanted = decoder(inputs_embeds=states, position_ids=positions).last_hidden_state
+            ready = masks if len(masks) > 1 else next(iter(masks.values()))
             actual = decoder(inputs_embeds=states, position_ids=positions, attention_mask=ready).last_hidden_state
-        fits = window is None or length <= window
-        assert ((actual - wanted).abs().max() < 1e-5) == fits
-        if fits:
-            InternVL().check_window(config.text_config, positions)
-        else:
-            with pytest.raises(ModelError, match="sliding window"):
-                InternVL().check_window(config.text_config, positions)
+        assert (actual - wanted).abs().max() < 1e-5
 
 
 def test_layers_without_a_mask_are_refused() -> None:
     from transformers import Qwen3NextConfig
 
     with pytest.raises(ModelError, match="layers of type linear_attention"):
-        attention_window(Qwen3NextConfig())
+        attention_windows(Qwen3NextConfig())
 
 
-def test_generation_beyond_a_sliding_window_is_refused(folder: Path) -> None:
-    from scramble.models.generation import generate_ids
+def test_generation_beyond_a_sliding_window(folder: Path) -> None:
+    """Tokens that share a prompt see as far back as with transformers' own ``generate``."""
+    from scramble.models.generation import generate_ids, stop_tokens
 
     vlm = load_vlm(folder)
-    decoder = vlm.backbone.decoder
-    prompt = vlm.family.encode_prompt(vlm.processor, "A red circle is left of it.")
-    decoder.config.sliding_window, decoder.config.layer_types = len(prompt.input_ids) + 2, ["sliding_attention"] * 4
-    decoder.has_sliding_layers = True  # type: ignore[assignment]
+    config = vlm.backbone.decoder.config
+    config.sliding_window, config.layer_types = 6, ["sliding_attention", "full_attention"] * 2
+    vlm.backbone.decoder.has_sliding_layers = True  # type: ignore[assignment]
+    prompts = [vlm.family.encode_prompt(vlm.processor, text) for text in ("A red circle is left of it.", "A red dot")]
+    options = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+    wanted = []
+    for prompt in prompts:
+        output = vlm.model.generate(**vlm.family.generation_inputs(prompt, vlm.model), **options)
+        wanted.append(output[0, len(prompt.input_ids) :].tolist())
+    stops = stop_tokens(vlm)
 
     def never_stops(logits_BQV: torch.Tensor) -> torch.Tensor:
-        return torch.full(logits_BQV.shape[:2], 60)
+        logits_BQV[..., sorted(stops)] = -torch.inf
+        return logits_BQV.argmax(-1)
 
-    assert generate_ids(vlm, [[prompt]], [[3]], never_stops) == [[[60, 60, 60]]]
-    with pytest.raises(ModelError, match="sliding window"):
-        generate_ids(vlm, [[prompt]], [[4]], never_stops)
+    assert generate_ids(vlm, [prompts], [[12, 12]], never_stops) == [wanted]
+    config.layer_types = ["full_attention"] * 4
+    assert generate_ids(vlm, [prompts], [[12, 12]], never_stops) != [wanted]  # so the window matters here

@@ -26,7 +26,7 @@ from scramble.training.flops import OperationMeter, decoder_products, operations
 from scramble.training.monitoring import Warnings, memory_use, peak_flops
 from scramble.training.policy import Policy
 from scramble.training.trainable import add_lora, set_trained
-from scramble.trie.pack import TrieItem, pack
+from scramble.trie import TokenRules, TrieItem, pack
 from tests.training.settings import fit
 
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16}

@@ -10,12 +10,11 @@ The sequences are 1 2 3 4, 1 2 3 5 6 and 1 2 7. All tokens but the first are sco
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import numpy as np
 import pytest
 
-from scramble.trie import TokenTrie, TrieError, build_trie
+from scramble.trie import TokenRules, TokenTrie, TrieError, build_trie
 
 
 def scored_after(length: int, prompt: int) -> list[bool]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scramble.trie import TokenRules, TrieError, TrieItem, pack
-from scramble.trie.mask import FLEX_BLOCK, block_mask, dense_mask
+from scramble.trie.mask import FLEX_BLOCK, attention_masks, block_mask, dense_mask
 from scramble.trie.pack import assign_rows
 
 
@@ -54,14 +54,33 @@ def with_block(batch_end: torch.Tensor) -> torch.Tensor:
     return block
 
 
+def test_a_window_counts_tokens_of_the_path() -> None:
+    """Token 4 follows token 0 directly: the branch of tokens 1 to 3 between them does not count."""
+    batch = pack([TrieItem([[1, 2, 3, 4, 5], [1, 6, 7, 8]], [[False] * 4 + [True], [False] * 3 + [True]])])
+    expected = [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [1, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 1],
+    ]
+    masks = attention_masks(batch, {"full_attention": None, "sliding_attention": 2})
+    assert masks["sliding_attention"][0, 0].int().tolist() == expected  # type: ignore[index]
+    assert torch.equal(masks["full_attention"], dense_mask(batch.end_BL))  # type: ignore[arg-type]
+    masks = attention_masks(batch, {"full_attention": None, "sliding_attention": 4})
+    assert masks["sliding_attention"] is masks["full_attention"]  # no path is longer than the window
+
+
+@pytest.mark.parametrize("window", [None, 60, 250])
 @pytest.mark.parametrize("two_way", [False, True])
-def test_block_mask_equals_the_dense_mask(two_way: bool) -> None:
+def test_block_mask_equals_the_dense_mask(two_way: bool, window: int | None) -> None:
     """The BlockMask, computed from the ends alone, equals the dense mask and skips empty blocks."""
     items = [make_item(length, branches) for length, branches in ((700, 3), (300, 40), (40, 2), (130, 2))]
     batch = pack(items, row_tokens=1300)
     block = with_block(batch.end_BL) if two_way else None
-    dense = dense_mask(batch.end_BL, block)
-    mask = block_mask(batch.end_BL, block)
+    dense = dense_mask(batch.end_BL, block, batch.depth_BL, window)
+    mask = block_mask(batch.end_BL, block, batch.depth_BL, window)
     rows, _, length, _ = dense.shape
     padded = -(-length // FLEX_BLOCK) * FLEX_BLOCK
     wanted = torch.zeros(rows, 1, padded, padded, dtype=torch.bool)
@@ -85,7 +104,7 @@ def test_block_mask_equals_the_dense_mask(two_way: bool) -> None:
                         ]
                         assert inside.all()
     assert not (some & ~visited).any()
-    assert int(mask.full_kv_num_blocks.sum()) > 0
+    assert window == 60 or int(mask.full_kv_num_blocks.sum()) > 0
     assert int((~visited).sum()) > 0.3 * visited.numel()
     grid = torch.meshgrid(torch.arange(rows), torch.arange(length), torch.arange(length), indexing="ij")
     assert torch.equal(mask.mask_mod(grid[0], torch.tensor(0), *grid[1:]), dense[:, 0])
