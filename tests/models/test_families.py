@@ -119,11 +119,8 @@ def test_gradient_checkpointing_changes_no_gradient(
 
     def gradients() -> list[torch.Tensor]:
         embeddings = backbone.embed_tokens(ids).detach().requires_grad_()
-        loss = (
-            backbone.head(backbone.decode(embeddings, {"full_attention": mask}, torch.arange(length)[None, None]))
-            .logsumexp(-1)
-            .sum()
-        )
+        hidden = backbone.decode(embeddings, {"full_attention": mask}, torch.arange(length)[None, None])
+        loss = backbone.head(hidden).logsumexp(-1).sum()
         return list(torch.autograd.grad(loss, trained))
 
     plain = gradients()
