@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +18,7 @@ from omegaconf import OmegaConf
 from scramble.config import data_sections, sections, trainer
 from scramble.config.binding import ConfigError, hints
 from scramble.config.keys import known_keys
-from scramble.config.overrides import faults, quoted
+from scramble.config.overrides import faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
 from scramble.config.trainer import Peft, Watch
 from scramble.config.validation import check_root
@@ -80,6 +82,9 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("train", "trainer.learning_rate=nan", "trainer.learning_rate=nan must be a finite number"),
         ("train", "trainer.learning_rate=-1", "trainer.learning_rate=-1 must be above 0"),
         ("train", "trainer.lr_scheduler_type=cosin", "(did you mean cosine?)"),
+        ("train", "trainer.lr_scheduler_type=COSINE_WITH_MIN_LR", "(did you mean cosine_with_min_lr?)"),
+        ("train", "trainer.optim=ADAFACTOR", "did you mean adafactor"),
+        ("train", "++trainer.logging_strategy=STEPS", "(did you mean steps?)"),
         ("train", "trainer.global_batch_size=0", "trainer.global_batch_size=0 must be at least 1"),
         ("train", "trainer.per_device_train_batch_size=5", "trainer.global_batch_size=32 must be a multiple"),
         ("train", "peft.r=0", "peft.r=0 must be at least 1"),
@@ -229,3 +234,29 @@ def test_a_sweep_without_m_and_a_list_that_is_torn() -> None:
     assert faults("train", ["-m", "trainer.beta=0.1,0.2"]) == []
     (clause,) = faults("train", ["trainer.watch={benchmarks: [world_vqa"])
     assert "invalid mapping" in clause
+
+
+def test_options_may_follow_overrides() -> None:
+    """Hydra's parser refuses an option between two overrides, so the options are moved to the front."""
+    arguments = ["seed=0,1", "-m", "name=a", "--cfg", "job", "trainer.beta=1"]
+    assert split_options(arguments) == (["-m", "--cfg", "job"], ["seed=0,1", "name=a", "trainer.beta=1"])
+    assert faults("train", ["seed=0,1", "-m", "name=a"]) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "argument", "clause"),
+    [
+        ("train", "trainer=null", "trainer=null: there is no such choice; there are default"),
+        ("train", "pairs=null", "pairs=null: there is no such choice; there are correctness, "),
+        ("train", "run=null", "run=null must be a group of settings; set run.dir or run.data or run.arm"),
+        ("export", "run=null", "node `run` is not a container"),
+        ("train", "run.dir=null", "run.dir=null must be text"),
+        ("train", "peft=8", "peft=8 must be a group of settings"),
+    ],
+)
+def test_a_value_in_place_of_a_section_is_one_line(root: str, argument: str, clause: str) -> None:
+    """Through the command line: the error leaves no traceback."""
+    script = Path(__file__).resolve().parents[1] / "scripts" / f"{root}.py"
+    done = subprocess.run([sys.executable, str(script), argument, "dry_run=true"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ") and clause in done.stderr

@@ -278,3 +278,16 @@ def test_unknown_benchmarks_and_protocols_are_named(vlm: VLM, tmp_path: Path) ->
         scramble.evaluate(vlm, "winogrond", tmp_path)
     with pytest.raises(EvaluationError, match="world_vqa needs local files"):
         scramble.evaluate(vlm, ["world_vqa"], tmp_path)
+
+
+def test_scores_of_few_items_have_no_interval(tmp_path: Path, vlm: VLM) -> None:
+    """18 2x2 items; each kind of swap has fewer than 10 of them."""
+    scenes = {"n_train": 2, "n_val": 2, "n_test": 2, "quads_val": 0, "quads_test": 2}
+    scramble.make_pairs(tmp_path / "data", "world", "world", data_settings=scenes)
+    scores = scramble.evaluate(vlm, {"world_winoground": tmp_path / "data" / "test"}, tmp_path)["world_winoground"]
+    few = {name: score for name, score in scores.items() if score["n"] < 10}
+    assert "group/swap-object" in few and "group" not in few
+    assert all(score["low"] is score["high"] is score["standard_error"] is None for score in few.values())
+    many = [score for name, score in scores.items() if name not in few]
+    assert all(0 <= score["low"] <= score["value"] <= score["high"] <= 100 for score in many)
+    assert all(score["standard_error"] is not None for score in many)

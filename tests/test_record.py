@@ -160,3 +160,17 @@ def test_the_record_holds_what_was_given(tmp_path: Path) -> None:
     assert not (tmp_path / "run.json").exists(), "a default that nobody chose binds nobody"
     remember(composed("train", f"run.dir={tmp_path}"), "train", [])
     assert read_json(tmp_path / "run.json")["model"]["name"] == "tiny_internvl"
+
+
+def test_a_new_run_is_announced_with_similar_names(tmp_path: Path) -> None:
+    """``name=`` may be misspelt: a new run would then start instead of the existing one."""
+    (tmp_path / "photos" / "data").mkdir(parents=True)
+
+    def line(root: str, name: str) -> str | None:
+        overrides = [f"run.dir={tmp_path / name}"]
+        return complete(composed(root, *overrides), root, overrides)
+
+    assert line("train", "fotos") == f"new run {tmp_path / 'fotos'} (there is also name=photos)"
+    assert line("generate", "mine") == f"new run {tmp_path / 'mine'}"
+    assert line("train", "photos") is None
+    assert line("report", "fotos") is None  # this script starts no run, and validation reports the missing one

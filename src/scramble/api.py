@@ -164,7 +164,8 @@ def evaluate(
 
     Returns:
         Benchmark -> score -> ``value``, ``standard_error``, ``low`` and ``high`` (95 %), all in percent, ``n`` and
-        ``chance``; see :mod:`scramble.evaluation.scoring.results`.
+        ``chance``; see :mod:`scramble.evaluation.scoring.results`. As in tables, the interval is limited to 0 to 100,
+        and error and interval are None for fewer than 10 items.
 
     Raises:
         EvaluationError: an unknown benchmark, option or protocol, or data that is missing or damaged.
@@ -207,7 +208,20 @@ def evaluate(
         environment=environment(),
         progress=counter,
     )
-    return {result.benchmark["name"]: result.scores for result in results}
+    return {
+        result.benchmark["name"]: {name: _shown(each) for name, each in result.scores.items()} for result in results
+    }
+
+
+def _shown(score: Mapping[str, Any]) -> dict[str, Any]:
+    """A score as tables show it: its interval within 0 to 100, no error and interval if there are few items."""
+    from scramble.evaluation.scoring.statistics import is_few
+
+    if is_few(score["n"]):
+        return {**score, "standard_error": None, "low": None, "high": None}
+    if score["low"] is None:  # all items belong to one cluster
+        return dict(score)
+    return {**score, "low": max(score["low"], 0.0), "high": min(score["high"], 100.0)}
 
 
 # ------------------------------------------------------------------------------------------------------- configuration

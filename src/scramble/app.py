@@ -148,7 +148,8 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
 
     from scramble.launch.names import name_arm, what_varies
 
-    for cfg, changed, varied, note in zip(configs, overrides, what_varies(overrides), completions, strict=True):
+    notes = [line if line not in completions[:number] else None for number, line in enumerate(completions)]
+    for cfg, changed, varied, note in zip(configs, overrides, what_varies(overrides), notes, strict=True):
         point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         named = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
         with open_dict(point):
@@ -183,9 +184,10 @@ def start(main: Callable[..., None]) -> None:
 
         run_resolved(main, sys.argv[2])
         return
-    from scramble.config.overrides import explained
+    from scramble.config.overrides import explained, split_options
 
-    sys.argv[1:] = map(addable, sys.argv[1:])
+    options, overrides = split_options(sys.argv[1:])
+    sys.argv[1:] = [*options, *map(addable, overrides)]
     root = Path(sys.argv[0]).stem
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if help_flags := {"--help", "-h"} & set(sys.argv[1:]):

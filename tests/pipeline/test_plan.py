@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from scramble.pipeline import StageError
+from scramble.pipeline.plan import plan
+
 from .conftest import Run
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: Run) -> None:
     run = tmp_path / "run"
     tiny = ("data=world_tiny", f"run.dir={run}", "trainer.global_batch_size=4", "trainer.save_total_limit=2")
-    planned = script("train", "-m", *tiny, "objective=dpo,sft", "dry_run=true").stdout
+    planned = script("train", *tiny, "-m", "objective=dpo,sft", "dry_run=true").stdout  # an option among overrides
+    assert planned.count(f"new run {run}") == 1
     assert f"plan: data is made in {run / 'data'}: data=world" in planned
     assert f"plan: arm sft-seed0 is trained for 1 epochs, in steps of 4 pairs: {run / 'train' / 'sft-seed0'}" in planned
     assert "GiB of memory" in planned and "MB of disk" in planned
@@ -24,3 +30,22 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     scores = script("evaluate", f"run.dir={run}", "dry_run=true").stdout
     assert "plan: base is scored on world_winoground, world_vqa" in scores
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_checks_that_the_data_exist(tmp_path: Path) -> None:
+    def plan_data(**data: str) -> None:
+        values = {"run": {"dir": str(tmp_path), "data": str(tmp_path / "data")}, "pairs": {"method": "rules"}}
+        plan("generate", {**values, "data": data, "data_seed": 0})
+
+    (tmp_path / "graphs.json").touch()
+    plan_data(kind="image_folder", path=str(tmp_path))
+    plan_data(kind="gqa", path=str(tmp_path), graphs="graphs.json")
+    plan_data(kind="hf", path="someone/some-captions")
+    with pytest.raises(StageError, match=f"^data.path={tmp_path}/photos does not exist$"):
+        plan_data(kind="coco", path=f"{tmp_path}/photos")
+    with pytest.raises(StageError, match=r"^data.images=pictures does not exist$"):
+        plan_data(kind="image_folder", path=str(tmp_path), images="pictures")
+    with pytest.raises(StageError, match=r"^data.questions=questions.json does not exist$"):
+        plan_data(kind="gqa", path=str(tmp_path), graphs="graphs.json", questions="questions.json")
+    with pytest.raises(StageError, match=r"^data.path=captions.parquet does not exist$"):
+        plan_data(kind="hf", path="captions.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.reporting.arms import arm_notes, finished_arms, shown_arms, unfinished_note
+from scramble.reporting.arms import arm_notes, finished_arms, incomplete_notes, shown_arms
 from scramble.storage.files import write_json
 
 
@@ -21,7 +21,7 @@ def test_a_run_whose_arms_are_alike_needs_no_note(tmp_path: Path) -> None:
     arm(tmp_path, "trial000-seed0", 7)  # trials of a study are not mentioned
     arm(tmp_path, "trial001-seed0", None)
     assert finished_arms(tmp_path) == ["mpo-seed2", "mpo-seed10", "sft-seed0", "trial000-seed0"]
-    assert unfinished_note(tmp_path) is None
+    assert incomplete_notes(tmp_path) == []
     assert arm_notes(scored) == arm_notes([]) == []
 
 
@@ -31,12 +31,14 @@ def test_unfinished_unscored_and_unequal_arms_are_named(tmp_path: Path) -> None:
     arm(tmp_path, "rso-seed0", None)
     arm(tmp_path, "sft-seed0", None)
     (tmp_path / "train" / "sft-seed0" / "checkpoints" / "step-00000049").mkdir(parents=True)
-    unfinished, absent, steps = arm_notes(scored)
+    write_json(tmp_path / "train" / "bco-seed0" / "stage.json", {"config": {}, "status": "failed"})
+    unfinished, failed, absent, steps = arm_notes(scored)
     assert (
         "not finished: rso-seed0 (no checkpoint), sft-seed0 (checkpoint of step 49). Repeat the scripts/train"
         in unfinished
     )
-    assert str(tmp_path / "log.txt") in unfinished
+    assert str(tmp_path / "log.txt") in unfinished and "bco-seed0" not in unfinished
+    assert failed.startswith(f"Not included, because training failed: bco-seed0. {tmp_path / 'log.txt'} contains the ")
     assert absent.startswith("Trained but not evaluated: ipo-seed0.")
     assert steps.startswith("The arms were trained for different numbers of steps, from 2 (dpo-seed0) to 1,000 (mpo-")
 

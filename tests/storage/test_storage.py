@@ -246,6 +246,21 @@ def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
     assert read_json(tmp_path / "stage.json")["config"] == {"seed": 1}
 
 
+def test_a_setting_that_repeats_its_default_does_not_change_a_stage(tmp_path: Path) -> None:
+    from scramble.pipeline.train import option_defaults
+
+    def run(summary: int, **trainer: Any) -> tuple[dict[str, Any], str]:
+        config = {"trainer": {"beta": 0.1, **trainer}, "peft": {"r": 8}}
+        return run_stage(tmp_path, config, lambda _: {"n": summary}, defaults=option_defaults)
+
+    assert run(1) == ({"n": 1}, "done")
+    assert run(2, adam_beta1=0.9, lr_scheduler_type="cosine") == ({"n": 1}, "reused")
+    with pytest.raises(StoreError, match=r"another configuration: trainer\.adam_beta1 \(0\.9 -> 0\.8\)\. Choose"):
+        run(3, adam_beta1=0.8)
+    with pytest.raises(StoreError, match=r"configuration: trainer\.beta"):  # a value in the record is no default
+        run_stage(tmp_path, {"trainer": {}, "peft": {"r": 8}}, lambda _: {}, defaults=lambda: {"trainer": {"beta": 1}})
+
+
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):

@@ -542,6 +542,21 @@ def test_options_that_contradict_an_adapter(
         fit(wrapped, data, tmp_path, **options)
 
 
+def test_a_continued_adapter_trains_its_copies_of_modules_too(base: Path, data: Path, tmp_path: Path) -> None:
+    """``modules_to_save`` adds a trained copy of the output head to the adapter. The base's digest stays the same."""
+    options: dict[str, Any] = {"max_steps": 2, "global_batch_size": 2, "learning_rate": 1e-3, "warmup_ratio": 0.0}
+    peft = {**LORA, "modules_to_save": ["lm_head"]}
+    first = fit(load_vlm(base), data, tmp_path / "a", peft=peft, **options)
+    second = fit(load_vlm(base, adapter=first["adapter"]), data, tmp_path / "b", **options)
+    assert second["trained_parameters"] == first["trained_parameters"]
+    before, after = (load_file(Path(made["adapter"]) / "adapter_model.safetensors") for made in (first, second))
+    assert before.keys() == after.keys() and "base_model.model.lm_head.weight" in after
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == set(after)
+    records = [json.loads((Path(made["adapter"]) / "base.json").read_text()) for made in (first, second)]
+    assert records[0]["weights"] == records[1]["weights"]
+
+
 def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Path, tmp_path: Path) -> None:
     made = fit(load_vlm(base), data, tmp_path / "a", objective="sft", peft=LORA, max_steps=1, global_batch_size=2)
     with pytest.raises(ModelError, match=r"was trained on .* not on this model"):

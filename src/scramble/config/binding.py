@@ -126,10 +126,14 @@ def show(value: Any) -> str:
 
 
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """The valid names that are most similar to ``name``, best first, or those whose words have ``name`` as initials."""
+    """The valid names that are most similar to ``name``, best first, or those whose words have ``name`` as initials.
+
+    Upper and lower case count as the same.
+    """
     valid = sorted(set(valid))
     initials = [v for v in valid if "_" in v and "".join(word[:1] for word in v.split("_")) == name]
-    return initials or difflib.get_close_matches(name, valid, n=most, cutoff=0.6)
+    by_lower = {v.lower(): v for v in valid}
+    return initials or [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.6)]
 
 
 def hint(name: str, valid: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[
 
 def no_run(folder: Path) -> str:
     """The message for a run folder that does not exist, with the most similar names of existing runs."""
-    others = [path.name for path in folder.parent.glob("*") if (path / "data").is_dir() or (path / "train").is_dir()]
+    others = _run_names(folder.parent)
     close = near(folder.name, others)
     listed = (
         f"did you mean {' or '.join(f'name={name}' for name in close)}?"
@@ -53,3 +53,19 @@ def no_run(folder: Path) -> str:
         )
     )
     return f"there is no run {folder}; {listed}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder contains a run's data or arms."""
+    return (folder / "data").is_dir() or (folder / "train").is_dir()
+
+
+def new_run(folder: Path) -> str:
+    """The line that announces a new run folder, with existing runs of a similar name: the name may be misspelt."""
+    close = near(folder.name, _run_names(folder.parent))
+    similar = f" (there is also {', '.join(f'name={name}' for name in close)})" if close else ""
+    return f"new run {folder}{similar}"
+
+
+def _run_names(parent: Path) -> list[str]:
+    return [path.name for path in parent.glob("*") if is_run(path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -35,19 +36,18 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
-        if _raised_by_a_stage(error):
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not _raised_by_hydra(error):
             raise
         raise ConfigError(faults(root, arguments, sections) or [_first_lines(error)]) from error
 
 
-def _raised_by_a_stage(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").startswith(("scramble.pipeline", "scramble.launch")):
-            return True
-        trace = trace.tb_next
-    return False
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether an error is about the command line: not raised in a stage, and a ValueError only in Hydra's own code."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(name.startswith(("scramble.pipeline", "scramble.launch")) for name in names):
+        return False
+    return not isinstance(error, ValueError) or names[-1].startswith("hydra.")
 
 
 def _first_lines(error: BaseException) -> str:
@@ -64,11 +64,10 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    is_sweep = bool({"-m", "--multirun"} & set(arguments))
+    options, overrides = split_options(arguments)
+    is_sweep = bool({"-m", "--multirun"} & set(options))
     messages, usable = [], []
-    for argument in arguments:
-        if argument.startswith("-") or argument in _option_values(arguments):
-            continue
+    for argument in overrides:
         message, choices = _parsed(argument, is_sweep)
         if message is None:
             message = _unknown_choice(argument)
@@ -84,7 +83,7 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
             try:
                 compose(root, [*accepted, text])
                 accepted.append(text)
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
                 messages.append(_refused(text, error, compose(root, accepted), root, sections))
         try:
             cfg = compose(root, accepted)
@@ -93,24 +92,34 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
         return [*messages, *check_root(cfg, root, ())]
 
 
-def _option_values(arguments: Sequence[str]) -> set[str]:
-    """The values of Hydra's own command-line options."""
-    options = (
-        "--config-name",
-        "-cn",
-        "--config-path",
-        "-cp",
-        "--config-dir",
-        "-cd",
-        "--package",
-        "-p",
-        "--info",
-        "-i",
-        "--cfg",
-        "-c",
-        "--experimental-rerun",
-    )
-    return {after for option, after in pairwise(arguments) if option in options}
+# Hydra's options that take a value.
+VALUED_OPTIONS = (
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--config-dir",
+    "-cd",
+    "--package",
+    "-p",
+    "--info",
+    "-i",
+    "--cfg",
+    "-c",
+    "--experimental-rerun",
+)
+
+
+def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's own options with their values, and the overrides, each in order.
+
+    Hydra's argument parser refuses an option between two overrides, so a script passes all options first.
+    """
+    options: list[str] = []
+    overrides: list[str] = []
+    for before, argument in pairwise(["", *arguments]):
+        (options if argument.startswith("-") or before in VALUED_OPTIONS else overrides).append(argument)
+    return options, overrides
 
 
 # -------------------------------------------------------------------------------------------------------------- quoting
@@ -181,7 +190,7 @@ def _unknown_choice(argument: str) -> str | None:
         return None
     names = set(choices_of(group))
     for name in (part.strip() for part in choice.strip("[]").split(",")):
-        if name and name not in names | {"null"}:
+        if name and name not in names:
             return f"{group}={name}: there is no such choice; {hint(name, names)}"
     return None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.config.binding import ConfigError
+from scramble.config.existing_runs import is_run, new_run
 from scramble.project import CONFIGS, shipped_values
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys
@@ -30,7 +31,12 @@ MAKERS = ("generate", "train", "study")
 
 
 def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
-    """Call :func:`recall`, then select the benchmarks that the data has, unless the command line names benchmarks."""
+    """Call :func:`recall`, then select the benchmarks that the data has, unless the command line names benchmarks.
+
+    Returns the line of :func:`recall`, or one that announces a new run.
+    """
+    if not _has_folders(cfg):
+        return None  # validation reports missing values later
     line = recall(cfg, root, overrides)
     if root == "evaluate" and cfg.data.kind != "world" and not _set_keys(overrides, "benchmark", root):
         from omegaconf import OmegaConf
@@ -41,6 +47,8 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
 
         if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # an error if the run has several arms
             cfg.run.arm = arm
+    if line is None and root in MAKERS and not is_run(Path(cfg.run.dir)):
+        return new_run(Path(cfg.run.dir))
     return line
 
 
@@ -61,8 +69,6 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    if "run" not in cfg:
-        return None
     restored, refused = {}, []
     try:
         name, run, data = cfg.name, Path(cfg.run.dir), Path(cfg.run.data)
@@ -98,6 +104,14 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
                 cfg[section] = OmegaConf.create(value) if isinstance(value, dict) else value
     listed = [f"{section}={_label(value)}" for section, value in restored.items() if section != "recommended"]
     return f"{run}: {', '.join(listed)} as recorded in the run folder" if listed else None
+
+
+def _has_folders(cfg: DictConfig) -> bool:
+    """Whether the configuration names a run folder and its data folder."""
+    from omegaconf import OmegaConf
+
+    folders = [OmegaConf.select(cfg, key, throw_on_resolution_failure=False) for key in ("run.dir", "run.data")]
+    return all(isinstance(folder, str) for folder in folders)
 
 
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:

@@ -350,7 +350,7 @@ def _kind(annotation: Any) -> Any:
     if origin in (Union, UnionType):
         kinds = [_kind(arg) for arg in args if arg is not NoneType]
         # Enumerations are configured by their values. A str in the same union would accept any text, so drop it.
-        named = [kind for kind in kinds if get_origin(kind) is Annotated]
+        named = [kind for kind in kinds if get_origin(kind) is Literal]
         kinds = named or kinds
         if Any in kinds:
             return Any
@@ -358,9 +358,7 @@ def _kind(annotation: Any) -> Any:
             kinds.append(NoneType)
         return Union.__getitem__(tuple(kinds))  # a union whose members are known only at run time
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        values = [item.value for item in annotation]
-        allowed = f"must be one of {', '.join(values)}"
-        return Annotated[str, Bound(lambda value: value in values, allowed)]
+        return Literal.__getitem__(tuple(item.value for item in annotation))  # built at run time
     if annotation in (bool, int, float, str) or annotation is NoneType:
         return annotation
     if annotation is dict or origin is dict:

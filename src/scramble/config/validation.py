@@ -46,8 +46,9 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
         parts = copy.deepcopy(parts)
         for name in [name for name in parts.paths if OmegaConf.is_missing(parts.paths, name)]:
             parts.paths[name] = name
-    absent = _missing(parts, sections)
+    absent: list[str] = []
     try:
+        absent = _missing(parts, sections)
         values: Any = OmegaConf.to_container(parts, resolve=True)
     except OmegaConfBaseException as error:
         if absent:

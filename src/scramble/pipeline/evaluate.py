@@ -14,7 +14,7 @@ from scramble import interrupt
 from scramble.console import counter
 from scramble.pipeline import BASE, StageError, arm_model, is_main_process
 from scramble.pipeline.provenance import environment, log_slow_threads
-from scramble.reporting.arms import finished_arms, is_trial, unfinished_note
+from scramble.reporting.arms import finished_arms, incomplete_notes, is_trial
 
 if TYPE_CHECKING:
     from scramble.evaluation.items import Benchmark
@@ -217,7 +217,7 @@ def arms_of(
     """Arm -> ``path`` of its model and, if it has one, the path of its ``adapter``."""
     finished = finished_arms(run)
     trials = [arm for arm in finished if is_trial(arm)]
-    if arms == "all" and (note := unfinished_note(run)) is not None:
+    for note in incomplete_notes(run) if arms == "all" else ():
         log.info(note)
     if arms == "all" and trials:
         log.info(f"{len(trials)} trials of a study are not scored; name those to score, as in arms=[base,{trials[0]}]")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from scramble.pipeline import StageError
 from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
-from scramble.pipeline.train import needs, trainer_content
+from scramble.pipeline.train import needs, option_defaults, trainer_content
 from scramble.storage.files import STAGE_FILE, read_json
 from scramble.storage.hashing import differing_keys
 from scramble.training.checkpoint_paths import newest_step
@@ -45,15 +45,29 @@ def _plan_data(values: Mapping[str, Any]) -> None:
     if stage is not None and stage["status"] == "finished":
         log.info(f"plan: data in {folder} is finished and reused: {_pairs(stage):,} training pairs")
         return
+    _check_paths(data)
     how = "is resumed" if stage is not None else "is made"
     log.info(f"plan: data {how} in {folder}: data={data['kind']}, pairs of method {pairs['method']}")
+
+
+def _check_paths(data: Mapping[str, Any]) -> None:
+    """Raise StageError if a file or folder of a data source does not exist. The contents are not read."""
+    path = Path(data.get("path") or "")
+    # The path of data=hf may also be the name of a data set on the hub.
+    if data["kind"] == "hf" and not path.is_absolute() and not path.suffix:
+        return
+    for key in ("path", "images", "root", "graphs", "questions"):
+        value = data.get(key)
+        # Scene graphs name their files relative to data.path.
+        if isinstance(value, str) and not Path(value).exists() and not (key != "path" and (path / value).exists()):
+            raise StageError(f"data.{key}={value} does not exist")
 
 
 def _plan_arm(values: Mapping[str, Any]) -> None:
     run, trainer, model = values["run"], values["trainer"], values["model"]
     folder = Path(run["dir"]) / "train" / run["arm"]
     config = {"objective": values["objective"], "trainer": trainer_content(trainer), "peft": values["peft"]}
-    stage = _stage(folder, config, ANOTHER_ARM)
+    stage = _stage(folder, config, ANOTHER_ARM, option_defaults)
     if stage is not None and stage["status"] == "finished":
         log.info(f"plan: arm {run['arm']} is finished and reused: {folder}")
         return
@@ -113,14 +127,19 @@ def _plan_scores(values: Mapping[str, Any]) -> None:
         log.info(f"plan: {arm} is scored on {', '.join(unscored) or 'no further benchmark'}{reused}: {folder / arm}")
 
 
-def _stage(folder: Path, config: Mapping[str, Any], instead: str = ANOTHER_RUN) -> Any:
+def _stage(
+    folder: Path,
+    config: Mapping[str, Any],
+    instead: str = ANOTHER_RUN,
+    defaults: Callable[[], Mapping[str, Any]] = dict,
+) -> Any:
     """The stage's record, or None if the stage has not started or has failed."""
     file = folder / STAGE_FILE
     stage = read_json(file) if file.is_file() else None
     if stage is None or stage["status"] == "failed":
         return None
     recorded = {key: stage["config"].get(key) for key in config}
-    if changed := differing_keys(recorded, config):
+    if recorded != config and (changed := differing_keys(recorded, config, defaults=defaults())):
         raise StageError(other_settings(folder, changed, instead))
     return stage
 

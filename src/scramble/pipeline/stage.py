@@ -30,6 +30,7 @@ def run_stage(
     *,
     main: bool = True,
     instead: str = ANOTHER_RUN,
+    defaults: Callable[[], Mapping[str, Any]] = dict,
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
@@ -44,6 +45,8 @@ def run_stage(
         work: does the work in the folder and returns a summary.
         main: whether this process writes ``stage.json``; only one of several processes of a job does.
         instead: what the error message suggests to choose for another configuration.
+        defaults: returns the values of settings that a configuration leaves out; called only if the folder's
+            configuration is not literally the same.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -55,9 +58,9 @@ def run_stage(
     marker = folder / STAGE_FILE
     # No lock for a finished stage, so that read-only folders can be reused.
     if not main or (marker.exists() and read_json(marker)["status"] == "finished"):
-        return _do_stage(folder, config, work, main=main, instead=instead)
+        return _do_stage(folder, config, work, main=main, instead=instead, defaults=defaults)
     with locked(folder):
-        return _do_stage(folder, config, work, main=True, instead=instead)
+        return _do_stage(folder, config, work, main=True, instead=instead, defaults=defaults)
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
@@ -82,14 +85,24 @@ def discard_if_empty(run: Path) -> None:
 
 
 def _do_stage(
-    folder: Path, config: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, main: bool, instead: str
+    folder: Path,
+    config: Mapping[str, Any],
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    main: bool,
+    instead: str,
+    defaults: Callable[[], Mapping[str, Any]],
 ) -> tuple[dict[str, Any], str]:
     marker = folder / STAGE_FILE
     config = json.loads(json.dumps(config, default=json_value))
     record = read_json(marker) if marker.exists() else None
-    if record is not None and record["config"] != config:
+    if (
+        record is not None
+        and record["config"] != config
+        and (changed := differing_keys(record["config"], config, defaults=defaults()))
+    ):
         if record["status"] != "failed":
-            raise StoreError(other_settings(folder, differing_keys(record["config"], config), instead))
+            raise StoreError(other_settings(folder, changed, instead))
         record = None
         if main:  # the settings of a failed stage were corrected: remove its tables, keep replies and other files
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)

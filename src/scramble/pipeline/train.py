@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from scramble.records import PreferencePair
 from scramble.storage.files import STAGE_FILE, read_json, write_json
 from scramble.storage.hashing import file_key
 from scramble.training.checkpoint_paths import newest_step
-from scramble.training.fields import operation_fields
+from scramble.training.fields import default_of, operation_fields
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,9 @@ def train_arm(
         return "starts again: no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
 
     with interrupt.resumable(lambda: f"the same command {resumes()}"):
-        summary, how = run_stage(folder, config, work, main=is_main_process(), instead=ANOTHER_ARM)
+        summary, how = run_stage(
+            folder, config, work, main=is_main_process(), instead=ANOTHER_ARM, defaults=option_defaults
+        )
     if not is_main_process():
         return summary
     last = summary["last"]
@@ -150,6 +154,18 @@ def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that affect the trained weights; see :data:`scramble.training.fields.OPERATION` for the others."""
     free = operation_fields(bool(trainer.get("load_best_model_at_end")))
     return {name: value for name, value in trainer.items() if name not in free and name != "watch"}
+
+
+def option_defaults() -> dict[str, Any]:
+    """The values of those options of trainer and adapter that a configuration leaves out, as JSON values."""
+    from peft import LoraConfig
+
+    from scramble.training import PreferenceConfig
+
+    options = {"trainer": PreferenceConfig, "peft": LoraConfig}
+    values = {key: {each.name: default_of(cls, each.name) for each in fields(cls)} for key, cls in options.items()}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return plain
 
 
 def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:

@@ -39,20 +39,31 @@ def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
     return {arm: Path(run) / "train" / arm for arm in arm_stages(run) if arm in scored or not is_trial(arm)}
 
 
-def unfinished_note(run: str | Path) -> str | None:
-    """One line that names the unfinished arms and how to finish them; None if all arms are finished."""
-    unfinished = [arm for arm, stage in arm_stages(run).items() if stage["status"] != "finished" and not is_trial(arm)]
-    if not unfinished:
-        return None
-    steps = [newest_step(Path(run) / "train" / arm / "checkpoints") for arm in unfinished]
-    listed = ", ".join(
-        f"{arm} ({'no checkpoint' if step is None else f'checkpoint of step {step}'})"
-        for arm, step in zip(unfinished, steps, strict=True)
-    )
-    return (
-        f"Not included, because training is not finished: {listed}. Repeat the scripts/train.py command to finish; "
-        f"{Path(run) / 'log.txt'} contains it."
-    )
+def incomplete_notes(run: str | Path) -> list[str]:
+    """Lines that name the unfinished and the failed arms and say how to finish them; empty if all are finished."""
+    status = {arm: stage["status"] for arm, stage in arm_stages(run).items() if not is_trial(arm)}
+    failed = [arm for arm, state in status.items() if state == "failed"]
+    steps = {
+        arm: newest_step(Path(run) / "train" / arm / "checkpoints")
+        for arm, state in status.items()
+        if state not in ("finished", "failed")
+    }
+    log, notes = Path(run) / "log.txt", []
+    if steps:
+        listed = ", ".join(
+            f"{arm} ({'no checkpoint' if step is None else f'checkpoint of step {step}'})"
+            for arm, step in steps.items()
+        )
+        notes.append(
+            f"Not included, because training is not finished: {listed}. Repeat the scripts/train.py command to finish; "
+            f"{log} contains it."
+        )
+    if failed:
+        notes.append(
+            f"Not included, because training failed: {', '.join(failed)}. {log} contains the error; repeat the "
+            "scripts/train.py command when its cause is fixed."
+        )
+    return notes
 
 
 def arm_notes(results: Iterable[Path]) -> list[str]:
@@ -65,7 +76,7 @@ def arm_notes(results: Iterable[Path]) -> list[str]:
     if not folders:
         return []
     run, scored = folders[0].parents[2], {folder.parent.name for folder in folders}
-    notes = [note for note in [unfinished_note(run)] if note is not None]
+    notes = incomplete_notes(run)
     if absent := [arm for arm in finished_arms(run) if arm not in scored and not is_trial(arm)]:
         notes.append(f"Trained but not evaluated: {', '.join(absent)}. Run scripts/evaluate.py again.")
     steps = {

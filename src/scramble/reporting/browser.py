@@ -18,6 +18,7 @@ from typing import Any
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.evaluation.scoring.statistics import is_few
 from scramble.records import RecordError, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison, headline, pages
 from scramble.reporting.arms import arm_notes, shown_arms
@@ -198,7 +199,7 @@ def _by_score(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> list[dict[s
 
 def _score_row(row: ScoreRow, baselines: Sequence[str]) -> dict[str, Any]:
     error = row.standard_error
-    margin = None if error is None or comparison.is_few(row.n) else 1.96 * error
+    margin = None if error is None or is_few(row.n) else 1.96 * error
     interval = (0.0, 0.0) if margin is None else (max(0.0, row.value - margin), min(100.0, row.value + margin))
     return {
         "method": row.method,

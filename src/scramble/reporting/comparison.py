@@ -16,12 +16,11 @@ from scramble.evaluation.scoring import results, statistics
 from scramble.evaluation.scoring.aggregation import units
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
+from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
 """Differences with a smaller p-value are shown as changes."""
-MIN_ITEMS = 10
-"""With fewer items no errors, intervals or p-values are shown: at n = 2 a t interval exceeds 100 %."""
 PARTS = {
     "seen": "combinations of colour and shape that occur in training",
     "unseen": "combinations of colour and shape that do not occur in training",
@@ -229,11 +228,6 @@ def uncertainty(standard_error: float | None, n: int | None) -> str:
     if n is not None and (is_few(n) or standard_error == 0):
         return f"(n = {n})"
     return "" if standard_error is None else f"± {standard_error:.1f}"
-
-
-def is_few(n: int | None) -> bool:
-    """Whether there are too few items for the normal approximation behind errors, intervals and p-values."""
-    return n is not None and n < MIN_ITEMS
 
 
 def shown(test: Mapping[str, Any] | None) -> str:

@@ -15,7 +15,8 @@ from importlib.resources import files
 from typing import Any
 
 from scramble.evaluation.scoring import statistics
-from scramble.reporting.comparison import ScoreRow, is_few, score_text, shown
+from scramble.evaluation.scoring.statistics import is_few
+from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 HEADLINES = (("text", "image", "group"), ("g_acc",), ("pair_accuracy",), ("f1_mean",), ("accuracy_macro",), ("f1",))

@@ -41,13 +41,19 @@ def json_value(value: Any) -> Any:
     raise TypeError(f"no content key for {type(value).__name__}")
 
 
-def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ between two nested configurations, as ``key (old -> new)``."""
-    differences = []
+def differing_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", defaults: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Dotted keys whose values differ between two nested configurations, as ``key (old -> new)``.
+
+    A key that is missing in one of them has its value in ``defaults``, which is nested in the same way.
+    """
+    defaults, differences = defaults or {}, []
     for key in sorted({*old, *new}, key=str):
-        a, b = old.get(key), new.get(key)
+        a, b = (side[key] if key in side else defaults.get(key) for side in (old, new))
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            differences += differing_keys(a, b, f"{prefix}{key}.")
+            inner = defaults.get(key)
+            differences += differing_keys(a, b, f"{prefix}{key}.", inner if isinstance(inner, Mapping) else None)
         elif a != b:
             differences.append(f"{prefix}{key} ({a} -> {b})")
     return differences

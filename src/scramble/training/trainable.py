@@ -13,6 +13,7 @@ from torch import nn
 from scramble.models import VLM, ModelError
 from scramble.training.config import PreferenceConfig
 from scramble.training.fields import PEFT_REFUSED, default_of
+from scramble.training.weights import is_adapter_weight
 from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def select_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
         return replace(vlm, model=add_lora(vlm, args.peft, args.seed))
     if vlm.has_adapter:
         for name, parameter in vlm.model.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+            parameter.requires_grad_(is_adapter_weight(name))
     else:
         set_trained(vlm, vision=args.train_vision)
     return vlm

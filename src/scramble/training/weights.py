@@ -19,20 +19,27 @@ from scramble.storage.hashing import content_key, file_key
 BASE_FILE = "base.json"
 
 
+def is_adapter_weight(name: str) -> bool:
+    """Whether a parameter belongs to an adapter: LoRA weights, and the copies of modules in ``modules_to_save``."""
+    return "lora_" in name or ".modules_to_save." in name
+
+
 def weights_key(model: nn.Module) -> str:
-    """Digest of an unwrapped model's base weights; LoRA layers do not change it."""
-    return _digest((n, p) for n, p in model.state_dict().items() if "lora_" not in n)
+    """Digest of an unwrapped model's base weights; an adapter in its layers does not change it."""
+    return _digest((n, p) for n, p in model.state_dict().items() if not is_adapter_weight(n))
 
 
 def adapter_key(model: nn.Module) -> str | None:
-    """Digest of the LoRA weights in an unwrapped model's layers, or None if it has no LoRA weights."""
-    lora = {n: p for n, p in model.state_dict().items() if "lora_" in n}
-    return _digest(lora.items()) if lora else None
+    """Digest of the adapter in an unwrapped model's layers, or None if it has no adapter."""
+    adapter = {n: p for n, p in model.state_dict().items() if is_adapter_weight(n)}
+    return _digest(adapter.items()) if adapter else None
 
 
 def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted((n.replace(".base_layer", ""), t) for n, t in tensors):
+    # PEFT renames the base's weights where it wraps their modules.
+    renamed = ((n.replace(".base_layer", "").replace(".original_module", ""), t) for n, t in tensors)
+    for name, tensor in sorted(renamed, key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
@@ -54,8 +61,8 @@ def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
     from torch.distributed.tensor import DTensor
 
     model: nn.Module = vlm.model
-    only_lora = vlm.has_adapter
-    state = {name: t for name, t in model.state_dict(keep_vars=True).items() if not only_lora or "lora_" in name}
+    weights = model.state_dict(keep_vars=True)
+    state = {name: t for name, t in weights.items() if not vlm.has_adapter or is_adapter_weight(name)}
     if any(hasattr(tensor, "ds_id") for tensor in state.values()):
         import deepspeed
 

@@ -47,6 +47,15 @@ class PairedTest:
     n: int
 
 
+MIN_ITEMS = 10
+"""With fewer items no errors, intervals or p-values are shown: at n = 2 a t interval exceeds 100 %."""
+
+
+def is_few(n: int | None) -> bool:
+    """Whether there are too few items for the normal approximation behind errors, intervals and p-values."""
+    return n is not None and n < MIN_ITEMS
+
+
 def standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
     """Standard error of the mean; with ``clusters`` the cluster-robust one (Miller 2024, section 2.2).
 
