@@ -15,11 +15,12 @@ from scramble.models import ModelError, load_vlm
 from tests.exactness import CASES, assert_exact
 
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
-BUILT = ("internvl", "llava", "smolvlm", "molmo") + (("molmo2",) if is_torchvision_available() else ())
+ROWS = ("llava_next", "llava_onevision")  # tiles whose features form rows
+BUILT = ("internvl", "llava", *ROWS, "smolvlm", "molmo") + (("molmo2",) if is_torchvision_available() else ())
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["llava", "smolvlm", "internvl_moe"])
+@pytest.mark.parametrize("name", ["llava", *ROWS, "smolvlm", "internvl_moe"])
 def test_trie_equals_one_sequence_a_row(
     name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
@@ -105,7 +106,7 @@ def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
     assert tokenizer.decode(prompt.input_ids).endswith("<image> \ndescribe the image ASSISTANT:")
 
 
-@pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava", "smolvlm"])
+@pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava", *ROWS, "smolvlm"])
 def test_gradient_checkpointing_changes_no_gradient(
     name: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
@@ -156,7 +157,7 @@ def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path]
     assert torch.equal(both, torch.stack(alone))
 
 
-@pytest.mark.parametrize("name", ["internvl_moe"])
+@pytest.mark.parametrize("name", ["internvl_moe", *ROWS])
 def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     name: str, tiny: Callable[[str], Path], images: list[Image.Image]
 ) -> None:

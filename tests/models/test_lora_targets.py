@@ -14,7 +14,16 @@ from scramble.models.families.registry import FAMILIES, family_of
 
 def configs() -> dict[str, Any]:
     """A config with the released module names for each family, built on the meta device below."""
-    from transformers import Idefics3Config, InternVLConfig, LlavaConfig, Molmo2Config, Qwen2_5_VLConfig, SmolVLMConfig
+    from transformers import (
+        Idefics3Config,
+        InternVLConfig,
+        LlavaConfig,
+        LlavaNextConfig,
+        LlavaOnevisionConfig,
+        Molmo2Config,
+        Qwen2_5_VLConfig,
+        SmolVLMConfig,
+    )
 
     from scramble.models.molmo import MolmoConfig
 
@@ -25,6 +34,10 @@ def configs() -> dict[str, Any]:
         "molmo": MolmoConfig(),
         "molmo2": Molmo2Config(),
         "llava": LlavaConfig(),
+        "llava-interleave": LlavaConfig(text_config={"model_type": "qwen2"}),
+        "llava_next": LlavaNextConfig(),
+        "llava_next-mistral": LlavaNextConfig(text_config={"model_type": "mistral"}),
+        "llava_onevision": LlavaOnevisionConfig(),
         "smolvlm": SmolVLMConfig(),
         "idefics3": Idefics3Config(),
         "qwen2_5_vl": Qwen2_5_VLConfig(),

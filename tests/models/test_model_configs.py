@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,33 @@ def test_config_binds(name: str) -> None:
     assert set(values) == set(inspect.signature(load_vlm).parameters)
 
 
+CLASSES = {
+    r"OpenGVLab/InternVL.*": "InternVLForConditionalGeneration",
+    r"allenai/Molmo2-.*": "Molmo2ForConditionalGeneration",
+    r"llava-hf/llava-1\.5-.*|llava-hf/llava-interleave-.*": "LlavaForConditionalGeneration",
+    r"llava-hf/llava-v1\.6-.*|llava-hf/llama3-llava-next-.*": "LlavaNextForConditionalGeneration",
+    r"llava-hf/llava-onevision-.*": "LlavaOnevisionForConditionalGeneration",
+    r"HuggingFaceTB/SmolVLM-.*": "Idefics3ForConditionalGeneration",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "tiny" not in name])
+def test_released_id_has_the_class_of_its_family(name: str) -> None:
+    """Transformers maps the model type of a released id's class to this class, and the family accepts the type."""
+    from omegaconf import OmegaConf
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    from scramble.models.molmo.family import Molmo
+
+    values: Any = OmegaConf.load(CONFIGS / "model" / f"{name}.yaml")
+    family = family_named(values.family)
+    if isinstance(family, Molmo):  # the one family with classes of this project
+        assert "Molmo-" in values.path
+        return
+    (expected,) = [cls for pattern, cls in CLASSES.items() if re.fullmatch(pattern, values.path)]
+    assert expected in {MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind] for kind in family.model_types}
+
+
 def test_released_sizes_are_there() -> None:
-    assert len(NAMES) == 28
+    assert len(NAMES) == 38
     assert {"molmo_7b_d", "molmo_72b", "molmo2_8b", "internvl3_8b", "llava_7b", "scramble_molmo_7b_d"} <= set(NAMES)

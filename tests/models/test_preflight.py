@@ -14,7 +14,7 @@ from scramble.models.preflight import GIB, preflight
 
 
 def test_counts_are_those_of_the_loaded_model(tiny: Callable[[str], Path], with_lora: Any) -> None:
-    for name in ("internvl", "molmo", "llava", "smolvlm"):
+    for name in ("internvl", "molmo", "llava", "llava_next", "llava_onevision", "smolvlm"):
         vlm = load_vlm(tiny(name))
         report = preflight(str(tiny(name)), lora_r=4)
         assert report.parameters == sum(p.numel() for p in vlm.model.parameters())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scramble.models import load_vlm
+from scramble.models.tiny import save_tiny
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
@@ -115,6 +116,17 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
         base, data, tmp_path / "ours", ["sigmoid"], [1.0], 50, precompute_ref_log_probs=reference == "cache"
     )
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 50)
+    assert min(ours) < 0.68  # the first loss is log 2, so the model was trained
+    assert largest_difference(ours, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm"])
+def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, tmp_path: Path) -> None:
+    """Tiles whose features form rows (LLaVA-OneVision), and tiles with a mask of their pixels (SmolVLM)."""
+    texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
+    base = save_tiny(family, tmp_path / "model", texts, 0)
+    ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 30)
+    theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 30)
     assert min(ours) < 0.68  # the first loss is log 2, so the model was trained
     assert largest_difference(ours, theirs) < 1e-4
 

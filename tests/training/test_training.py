@@ -218,7 +218,7 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
     assert watched[0]["eval_loss/sigmoid"] == pytest.approx(0.693147, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["molmo", "llava", "smolvlm"])
+@pytest.mark.parametrize("family", ["molmo", "llava", "llava_onevision", "smolvlm"])
 def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> None:
     """A cached reference, a reference computed in the step, cached features and checkpointing have the same losses."""
     from scramble.models.tiny import save_tiny

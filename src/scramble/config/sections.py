@@ -23,7 +23,16 @@ from scramble.config.binding import (
 from scramble.config.trainer import NotNegative, Positive, Quantization
 from scramble.project import choices_of
 
-FamilyName = Literal["internvl", "molmo", "molmo2", "llava", "smolvlm", "qwen_vl"]
+FamilyName = Literal[
+    "internvl",
+    "molmo",
+    "molmo2",
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "smolvlm",
+    "qwen_vl",
+]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["sdpa", "flex_attention", "eager", "flash_attention_2"]
 CaptionStyle = Literal["relation", "chain", "list", "scene", "count"]

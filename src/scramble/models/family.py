@@ -140,7 +140,7 @@ class Family:
         self.check_text(processor, text)
         rendered = self.render_prompt(processor, text, len(images))
         batch = processor(
-            images=[self.image_options.apply(image) for image in images] or None,
+            images=[[self.image_options.apply(image) for image in images]] if images else None,  # of one prompt
             text=[rendered],
             return_tensors="pt",
             add_special_tokens=False,

@@ -107,10 +107,12 @@ class Policy(nn.Module):
         return self.model.disable_adapter()  # type: ignore[operator]
 
     def _untouched_vision(self) -> Tensor | float:
-        """Zero, connected to the weights of a trained tower.
+        """Zero, connected to the trained weights outside decoder and head: those of tower and projector.
 
         A batch without images does not use the tower. Without this term its weights would get no gradient in this
         process, and DistributedDataParallel would wait for them forever.
         """
-        trained = [p for module in self.backbone.vision for p in module.parameters() if p.requires_grad]
+        text = (self.backbone.decoder, self.backbone.head)
+        used = {id(p) for module in text for p in module.parameters()}
+        trained = [p for p in self.backbone.model.parameters() if p.requires_grad and id(p) not in used]
         return sum((p.sum() * 0.0 for p in trained), start=0.0)

@@ -122,8 +122,9 @@ def check_lora_targets(backbone: Backbone, targets: str) -> None:
 
 
 def set_trained(vlm: VLM, *, vision: bool) -> None:
-    """Make all weights of decoder and head trainable, and those of tower and projector only if ``vision``."""
-    vlm.model.requires_grad_(True)
-    if not vision:
-        for module in vlm.backbone.vision:
-            module.requires_grad_(False)
+    """Make all weights of decoder and head trainable, and all others (tower, projector, vectors that end a row of image
+    features) only if ``vision``."""
+    backbone = vlm.backbone
+    vlm.model.requires_grad_(vision)
+    for module in (backbone.decoder, backbone.head, vlm.model.get_input_embeddings()):
+        module.requires_grad_(True)

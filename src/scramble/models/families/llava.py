@@ -1,10 +1,17 @@
-"""LLaVA-1.5 with transformers' native classes (``llava-hf/llava-1.5-7b-hf`` and ``-13b-hf``)."""
+"""LLaVA-1.5, LLaVA-Interleave, LLaVA-NeXT and LLaVA-OneVision with transformers' native classes (``llava-hf/...``)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from scramble.models.family import Family
+import torch
+from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
+
+from scramble.models.families.image_only import ImageOnly, choose_processor
+from scramble.models.family import Family, ModelError
+from scramble.trie.backbone import ImageInputs
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -12,11 +19,48 @@ SYSTEM = (
 )
 
 
-class Llava(Family):
-    """LLaVA-1.5: one view of 336 px with 576 tokens. It was trained on images padded to squares (``square_padding``).
+class LlavaOnevisionImageProcessor(ImageOnly, LlavaOnevisionProcessor):
+    """The native processor of LLaVA-OneVision without its video part."""
 
-    The prompt has the format of its training: BOS, system message, ``USER:``, image, a line break, text,
-    ``ASSISTANT:``, and EOS after the answer. The processor's chat template omits BOS, system message and EOS.
+    video_processor_type = "LlavaOnevisionVideoProcessor"
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        num_image_tokens: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        chat_template: str | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        vision_aspect_ratio: str = "anyres_max_9",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            image_processor,
+            tokenizer,
+            num_image_tokens=num_image_tokens,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template,
+            image_token=image_token,
+            video_token=video_token,
+            vision_aspect_ratio=vision_aspect_ratio,
+            **kwargs,
+        )
+
+
+ONEVISION_PROCESSOR = choose_processor(LlavaOnevisionConfig, LlavaOnevisionProcessor, LlavaOnevisionImageProcessor)
+
+
+class Llava(Family):
+    """LLaVA-1.5 (336 px, 576 tokens) and LLaVA-Interleave (384 px, 729 tokens): one view per image.
+
+    LLaVA-1.5 was trained on images padded to squares (``square_padding``). Its prompt has the format of its training:
+    BOS, system message, ``USER:``, image, a line break, text, ``ASSISTANT:``, and EOS after the answer. The chat
+    templates of all models with Vicuna's roles omit BOS, system message and EOS; the template of LLaVA-v1.6-Mistral
+    omits BOS and ends an answer with the characters ``<\\s>``; that of LLaVA-OneVision has a space after
+    ``<|im_start|>assistant`` in a finished turn, but not in the generation prompt. What is missing is added here, and
+    an answer always follows the generation prompt.
     """
 
     name = "llava"
@@ -24,9 +68,90 @@ class Llava(Family):
 
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
         """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
-        images = f"{processor.image_token}\n" * num_images
-        return f"{processor.tokenizer.bos_token or ''}{SYSTEM}USER: {images}{text} ASSISTANT:"
+        rendered = super().render_prompt(processor, text, num_images)
+        bos = processor.tokenizer.bos_token or ""
+        if rendered.startswith("USER:"):
+            images = f"{processor.image_token}\n" * num_images
+            return f"{bos}{SYSTEM}USER: {images}{text} ASSISTANT:"
+        return rendered if rendered.startswith(bos) or not _adds_bos(processor.tokenizer) else bos + rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """The text and EOS. There is no space before the text, because the tokenizer adds a prefix space itself."""
+        """The text and the end of turn, or EOS if the chat template has no token for the end of a turn.
+
+        There is no space before the text: the generation prompt ends with a line break, or the tokenizer adds a prefix
+        space itself.
+        """
+        answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        whole = processor.apply_chat_template([*self.messages("", 0), answer], tokenize=False)
+        end = whole[whole.rindex(text) + len(text) :]
+        if end.strip().startswith(tuple(processor.tokenizer.all_special_tokens)):
+            return text + end
         return f"{text}{processor.tokenizer.eos_token}"
+
+
+class LlavaNext(Llava):
+    """LLaVA-NeXT (v1.6): a view of 336 px with 576 tokens, and up to 4 tiles whose padding is removed.
+
+    The features of the tiles form one grid in the image's aspect ratio; a learned vector, ``image_newline``, ends each
+    of its rows. The number of tokens therefore depends on the size of the image.
+    """
+
+    name = "llava_next"
+    model_types = ("llava_next",)
+
+    def check_processor(self, processor: Any, config: Any) -> None:
+        """Raise ModelError if the processor belongs to another model or divides images into other grids of tiles."""
+        super().check_processor(processor, config)
+        grids = sorted(map(list, processor.image_processor.image_grid_pinpoints))
+        if grids != (expected := sorted(map(list, config.image_grid_pinpoints))):
+            raise ModelError(
+                f"the processor's grids of tiles (image_grid_pinpoints, {len(grids)} from {grids[0]} to {grids[-1]}) "
+                f"are not the model's ({len(expected)} from {expected[0]} to {expected[-1]}): it belongs to another "
+                "model; use the processor saved with the model"
+            )
+
+    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
+        """Raise ModelError: the model's own configuration lists the grids of tiles, and both must agree."""
+        raise ModelError(
+            f"{self.name} has fixed grids of tiles (image_grid_pinpoints of the model): remove "
+            f"model.max_tiles={max_tiles}; model.resize=336 gives short rows for every image"
+        )
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        most = max(inputs["pixel_values"].shape[1] for inputs in images)
+        batch = {key: torch.cat([inputs[key] for inputs in images]) for key in images[0] if key != "pixel_values"}
+        # As in the processor: every image has the tiles of the largest one. The model removes this padding.
+        batch["pixel_values"] = torch.cat(
+            [nn.functional.pad(t, (0,) * 6 + (0, most - t.shape[1])) for t in (i["pixel_values"] for i in images)]
+        )
+        per_image = model.get_image_features(**batch, return_dict=True).pooler_output
+        counts = [len(inputs["pixel_values"]) for inputs in images]
+        starts = [sum(counts[:n]) for n in range(len(counts))]
+        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+
+
+class LlavaOnevision(LlavaNext):
+    """LLaVA-OneVision: as LLaVA-NeXT with views of 384 px (729 tokens) and up to 36 tiles.
+
+    A grid of more than 9 tiles of features is reduced to 9. Each image of a prompt with several images has one view,
+    padded to a square.
+    """
+
+    name = "llava_onevision"
+    model_types = ("llava_onevision",)
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The native processor, or without torchvision its image-only form."""
+        return ONEVISION_PROCESSOR.from_pretrained(path, revision=revision or "main")
+
+    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Number of tokens of each image of the given (height, width), including the end of each row."""
+        if len(sizes) > 1:  # transformers' method only knows prompts with one image
+            return [processor.num_image_tokens + 1] * len(sizes)
+        return super().image_lengths(processor, sizes)
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts BOS before a text when it adds special tokens, as the models expect."""
+    return tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]

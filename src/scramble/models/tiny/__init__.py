@@ -34,11 +34,15 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
+    from scramble.models.tiny.llava_next import save_tiny_llava_next
+    from scramble.models.tiny.llava_onevision import save_tiny_llava_onevision
     from scramble.models.tiny.molmo2 import save_tiny_molmo2
 
     makers: dict[str, Callable[..., Path]] = {
         "internvl": save_tiny_internvl,
         "llava": save_tiny_llava,
+        "llava_next": save_tiny_llava_next,
+        "llava_onevision": save_tiny_llava_onevision,
         "molmo": save_tiny_molmo,
         "molmo2": save_tiny_molmo2,
         "smolvlm": save_tiny_idefics,

@@ -1,0 +1,53 @@
+"""Native processors without their video part, which cannot be built without torchvision.
+
+Transformers has a Pillow backend for many image processors, but none for video processors. A processor class with a
+video part therefore fails without torchvision, even for images. A subclass of :class:`ImageOnly` and the native class
+omits ``video_processor`` from the parameters of its ``__init__``; transformers then neither builds nor saves this part.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoProcessor, ProcessorMixin
+from transformers.utils import is_torchvision_available
+
+
+class ImageOnly(ProcessorMixin):
+    """Saves the settings of a native processor with its video part, so that the folder also loads with torchvision.
+
+    Attributes:
+        video_processor_type: transformers' class of the video part.
+    """
+
+    video_processor_type: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings of the native processor, with a video part that treats frames as this one treats images."""
+        values = super().to_dict()
+        # Without a class name AutoProcessor uses the model's config: the native class with torchvision, else this one.
+        values.pop("processor_class", None)
+        image = values["image_processor"]
+        shared = {key: image[key] for key in ("size", "image_mean", "image_std", "resample", "do_normalize")}
+        values["video_processor"] = {"video_processor_type": self.video_processor_type, **shared}
+        return values
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """As in the parent class, but without this class's name in the tokenizer's settings."""
+        from scramble.storage.files import read_json, write_json
+
+        files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        settings = Path(save_directory) / "tokenizer_config.json"
+        values = read_json(settings)
+        values.pop("processor_class", None)
+        write_json(settings, values)
+        return files
+
+
+def choose_processor(config: Any, native: Any, image_only: Any) -> Any:
+    """The native class with torchvision, else its image-only form, which AutoProcessor then uses for ``config`` too."""
+    if is_torchvision_available():
+        return native
+    AutoProcessor.register(config, image_only, exist_ok=True)
+    return image_only

@@ -1,0 +1,87 @@
+"""A tiny LLaVA-NeXT: CLIP tower, tiles whose features form rows, Mistral decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "[INST]", "[/INST]"]
+# As in llava-v1.6-mistral-7b-hf: no BOS, and "<\s>" at the end of an answer.
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}[INST] "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    " [/INST]{% else %}{{ ' ' + message['content'][0]['text'] + '<\\s> ' }}{% endif %}{% endfor %}"
+)
+
+
+def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 28) -> Path:
+    """Write a tiny native LLaVA-NeXT and return its folder. A tile of 28 px with patches of 7 px has 16 tokens."""
+    from transformers import (
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessorPil,
+        LlavaNextProcessor,
+    )
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    backend.post_processor = _bos("<s>", backend.token_to_id("<s>"))
+    ids = ids_of(backend, SPECIALS)
+    grids = [[r * image_size, c * image_size] for r, c in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    config = LlavaNextConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": image_size,
+            "patch_size": 7,
+            "projection_dim": 64,
+        },
+        text_config={
+            "model_type": "mistral",
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "sliding_window": None,
+            "bos_token_id": ids["<s>"],
+            "eos_token_id": ids["</s>"],
+            "pad_token_id": ids["<pad>"],
+        },
+        image_token_index=ids["<image>"],
+        image_seq_length=(image_size // 7) ** 2,
+        image_grid_pinpoints=grids,
+    )
+    model = random_model(LlavaNextForConditionalGeneration, config, seed)
+    set_special_ids(model, bos=ids["<s>"], eos=ids["</s>"], pad=ids["<pad>"])
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": image_size},
+            crop_size={"height": image_size, "width": image_size},
+            image_grid_pinpoints=grids,
+        ),
+        tokenizer=wrap_tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>", image_token="<image>"),
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _bos(token: str, token_id: int) -> object:
+    """Puts BOS before a text that is encoded with special tokens, as Llama's tokenizers do."""
+    from tokenizers.processors import TemplateProcessing
+
+    return TemplateProcessing(single=f"{token} $A", special_tokens=[(token, token_id)])

@@ -1,0 +1,82 @@
+"""A tiny LLaVA-OneVision: SigLIP tower, tiles whose features form rows, Qwen2 decoder, ChatML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scramble.models.families.llava import LlavaOnevisionImageProcessor
+from scramble.models.tiny.parts import (
+    chatml_template,
+    ids_of,
+    make_tokenizer,
+    random_model,
+    set_special_ids,
+    wrap_tokenizer,
+)
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
+
+
+def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 28) -> Path:
+    """Write a tiny native LLaVA-OneVision and return its folder.
+
+    A view of 28 px with patches of 7 px has 16 tokens. There are grids of up to 4 x 4 tiles, and grids of more than 4
+    tiles are reduced to 4 (``anyres_max_4``).
+    """
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    grids = [[rows * image_size, columns * image_size] for rows in range(1, 5) for columns in range(1, 5)]
+    config = LlavaOnevisionConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": image_size,
+            "patch_size": 7,
+            "vision_use_head": False,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "bos_token_id": None,
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        image_token_index=ids["<image>"],
+        video_token_index=ids["<video>"],
+        image_grid_pinpoints=grids,
+        vision_aspect_ratio="anyres_max_4",
+    )
+    model = random_model(LlavaOnevisionForConditionalGeneration, config, seed)
+    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
+    processor = LlavaOnevisionImageProcessor(
+        image_processor=LlavaOnevisionImageProcessorPil(
+            size={"height": image_size, "width": image_size}, image_grid_pinpoints=grids
+        ),
+        tokenizer=wrap_tokenizer(
+            backend, eos="<|im_end|>", pad="<|endoftext|>", image_token="<image>", video_token="<video>"
+        ),
+        num_image_tokens=(image_size // 7) ** 2,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_4",
+        chat_template=chatml_template("<image>"),
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
