@@ -26,14 +26,14 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny model of a family; ``internvl_moe`` has a mixture of experts for a decoder."""
+    """Folder of the tiny model of a family; with ``_moe`` its decoder has experts."""
     from scramble.models.tiny import save_tiny
 
     folders: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
         if family not in folders:
-            sizes = {"experts": 4} if family == "internvl_moe" else {}
+            sizes = {"experts": 4} if family.endswith("_moe") else {}
             folder = tmp_path_factory.mktemp(family)
             folders[family] = save_tiny(family.removesuffix("_moe"), folder, TEXTS, seed=0, **sizes)
         return folders[family]

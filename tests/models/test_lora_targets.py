@@ -22,6 +22,8 @@ def configs() -> dict[str, Any]:
         LlavaOnevisionConfig,
         Molmo2Config,
         Qwen2_5_VLConfig,
+        Qwen2VLConfig,
+        Qwen3VLConfig,
         SmolVLMConfig,
     )
 
@@ -40,7 +42,9 @@ def configs() -> dict[str, Any]:
         "llava_onevision": LlavaOnevisionConfig(),
         "smolvlm": SmolVLMConfig(),
         "idefics3": Idefics3Config(),
+        "qwen2_vl": Qwen2VLConfig(),
         "qwen2_5_vl": Qwen2_5_VLConfig(),
+        "qwen3_vl": Qwen3VLConfig(),
     }
 
 

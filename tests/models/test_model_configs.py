@@ -38,6 +38,10 @@ CLASSES = {
     r"llava-hf/llava-1\.5-.*|llava-hf/llava-interleave-.*": "LlavaForConditionalGeneration",
     r"llava-hf/llava-v1\.6-.*|llava-hf/llama3-llava-next-.*": "LlavaNextForConditionalGeneration",
     r"llava-hf/llava-onevision-.*": "LlavaOnevisionForConditionalGeneration",
+    r"Qwen/Qwen2-VL-.*": "Qwen2VLForConditionalGeneration",
+    r"Qwen/Qwen2\.5-VL-.*": "Qwen2_5_VLForConditionalGeneration",
+    r"Qwen/Qwen3-VL-\d+B-Instruct": "Qwen3VLForConditionalGeneration",
+    r"Qwen/Qwen3-VL-.*-A.*": "Qwen3VLMoeForConditionalGeneration",
     r"HuggingFaceTB/SmolVLM-.*": "Idefics3ForConditionalGeneration",
 }
 
@@ -60,5 +64,5 @@ def test_released_id_has_the_class_of_its_family(name: str) -> None:
 
 
 def test_released_sizes_are_there() -> None:
-    assert len(NAMES) == 38
+    assert len(NAMES) == 51
     assert {"molmo_7b_d", "molmo_72b", "molmo2_8b", "internvl3_8b", "llava_7b", "scramble_molmo_7b_d"} <= set(NAMES)

@@ -1,81 +1,117 @@
-"""Qwen-VL: tries are refused with a one-line error; chat uses its processor, which needs torchvision."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: positions on three axes, features of later layers, images of any aspect ratio."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from scramble.models import ModelError, load_vlm
+from scramble.models import VLM, ModelError, load_vlm
 from scramble.models.chat import answer
-from scramble.models.families.registry import family_named
-from scramble.models.tiny.parts import chatml_template, ids_of, make_tokenizer, random_model, wrap_tokenizer
+from scramble.models.generation import generate_ids
+from tests.exactness import CASES, assert_exact
 
-SPECIALS = [
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-]
+NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
-def test_tries_are_refused() -> None:
-    with pytest.raises(ModelError, match="three axes"):
-        family_named("qwen_vl").backbone(torch.nn.Linear(1, 1))
+def token_types(vlm: VLM, ids: torch.Tensor) -> torch.Tensor:
+    """What the processor marks as image tokens; ``forward`` computes positions from it."""
+    return (ids == vlm.model.config.image_token_id).long()
 
 
-@pytest.mark.skipif(not is_torchvision_available(), reason="Qwen-VL's processor needs torchvision")
-def test_chat(tmp_path: Path) -> None:
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_trie_equals_one_sequence_a_row(
+    name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
+) -> None:
+    vlm = load_vlm(tiny(name), dtype="float32")
+    model = with_lora(vlm.model, vlm.family.lora_targets)
 
-    backend = make_tokenizer(["describe the image", "a red circle"], 400, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": backend.get_vocab_size(),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]},
-        },
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "depth": 2,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [1],
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-    )
-    random_model(Qwen2_5_VLForConditionalGeneration, config, 0).save_pretrained(tmp_path)
-    Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=28 * 28 * 16),
-        tokenizer=wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>"),
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=chatml_template("<|vision_start|><|image_pad|><|vision_end|>"),
-    ).save_pretrained(tmp_path)
-    vlm = load_vlm(tmp_path)
+    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
+        row = torch.tensor([ids])
+        return model(input_ids=row, mm_token_type_ids=token_types(vlm, row), **(inputs or {})).logits[0]
+
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+
+
+@pytest.mark.parametrize("sizes", [[], [(90, 60)], [(40, 120), (64, 64)], [(500, 130)]])
+@pytest.mark.parametrize("name", NAMES)
+def test_positions_are_those_of_transformers(
+    name: str, sizes: list[tuple[int, int]], tiny: Callable[[str], Path]
+) -> None:
+    vlm = load_vlm(tiny(name))
+    pictures = [Image.new("RGB", size, "red") for size in sizes]
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", pictures)
+    ids = torch.tensor([prompt.input_ids])
+    grids = None if prompt.images is None else prompt.images["image_grid_thw"]
+    wanted, _ = vlm.model.model.get_rope_index(ids, mm_token_type_ids=token_types(vlm, ids), image_grid_thw=grids)
+    positions = vlm.backbone.token_rules.positions
+    assert positions is not None
+    assert positions(prompt.input_ids, prompt.images).tolist() == wanted[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generation_on_a_shared_prefix(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
+    """Token by token as transformers' ``generate`` on the processor's own batch."""
+    vlm = load_vlm(tiny(name), dtype="float32")
+    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
+    groups, wanted = [], []
+    for picture in images[:2]:
+        prompts = [vlm.family.encode_prompt(vlm.processor, text, [picture]) for text in texts]
+        groups.append([type(p)(p.input_ids, prompts[0].images) for p in prompts])
+        for text in texts:
+            message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+            rendered = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+            inputs = vlm.processor(images=[picture], text=[rendered], return_tensors="pt")
+            output = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+            wanted.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+    stop = vlm.processor.tokenizer.eos_token_id
+    actual = [ids for row in generate_ids(vlm, groups, [[12] * 3] * 2) for ids in row]
+    assert actual == [ids[: ids.index(stop)] if stop in ids else ids for ids in wanted]
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_max_pixels(name: str, tiny: Callable[[str], Path]) -> None:
+    picture = Image.new("RGB", (128, 128), "red")
+    lengths = []
+    for max_pixels in (None, 32 * 32):
+        vlm = load_vlm(tiny(name), max_pixels=max_pixels)
+        prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [picture])
+        assert vlm.family.num_tokens(vlm.processor, "describe the image", [(128, 128)]) == len(prompt.input_ids)
+        lengths.append(prompt.input_ids.count(vlm.model.config.image_token_id))
+    assert lengths == [16, 4]
+    with pytest.raises(ModelError, match=r"llava has images of a fixed size: remove model\.max_pixels=500"):
+        load_vlm(tiny("llava"), max_pixels=500)
+
+
+def test_very_long_image_is_refused(tiny: Callable[[str], Path]) -> None:
+    vlm = load_vlm(tiny("qwen2_5_vl"))
+    with pytest.raises(ModelError, match=r"1000 x 4 px: qwen2_5_vl accepts a ratio of the sides of at most 200"):
+        vlm.family.encode_prompt(vlm.processor, "describe", [Image.new("RGB", (1000, 4))])
+    with pytest.raises(ModelError, match="at most 200"):
+        vlm.family.num_tokens(vlm.processor, "describe", [(4, 1000)])
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_saved_folder_loads_without_the_project(name: str, tiny: Callable[[str], Path]) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = tiny(name)
+    AutoModelForImageTextToText.from_pretrained(folder)
+    if is_torchvision_available():
+        AutoProcessor.from_pretrained(folder)
+    else:
+        assert "ImageOnly" not in (folder / "processor_config.json").read_text()
+
+
+def test_chat(tiny: Callable[[str], Path]) -> None:
+    vlm = load_vlm(tiny("qwen2_5_vl"))
     image = Image.linear_gradient("L").resize((90, 60))
     first = answer(vlm, "describe the image", [image], max_new_tokens=8)
     vlm.model.generation_config.use_cache = False
     assert answer(vlm, "describe the image", [image], max_new_tokens=8) == first
-    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [image])
-    assert vlm.family.num_tokens(vlm.processor, "describe the image", [(60, 90)]) == len(prompt.input_ids)

@@ -31,7 +31,9 @@ FamilyName = Literal[
     "llava_next",
     "llava_onevision",
     "smolvlm",
-    "qwen_vl",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
 ]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["sdpa", "flex_attention", "eager", "flash_attention_2"]
@@ -120,6 +122,7 @@ class Model(Section):
     device: Device | None
     quantization: Quantization | None
     max_tiles: Count | None
+    max_pixels: Count | None
     square_padding: bool
     resize: Count | None
     new: dict[str, Any] | None

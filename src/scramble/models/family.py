@@ -102,6 +102,10 @@ class Family:
         """Limit the number of tiles per image. Raises ModelError if the family does not tile images."""
         raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
 
+    def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
+        """Limit the number of pixels per image. Raises ModelError if the family has images of a fixed size."""
+        raise ModelError(f"{self.name} has images of a fixed size: remove model.max_pixels={max_pixels}")
+
     def max_length(self, config: Any) -> int:
         """The maximum sequence length in tokens, image tokens included, for which the decoder has positions."""
         return int(config.get_text_config().max_position_embeddings)

@@ -47,6 +47,7 @@ def load_vlm(
     adapter: str | Path | None = None,
     quantization: Mapping[str, Any] | None = None,
     max_tiles: int | None = None,
+    max_pixels: int | None = None,
     square_padding: bool = False,
     resize: int | None = None,
 ) -> VLM:
@@ -63,6 +64,7 @@ def load_vlm(
         adapter: folder or hub id of a LoRA adapter to load.
         quantization: fields of :class:`transformers.BitsAndBytesConfig` (QLoRA; needs a GPU and bitsandbytes).
         max_tiles: maximum number of tiles per image, for families that tile images.
+        max_pixels: maximum number of pixels per image, for families that keep the size of images (Qwen-VL).
         square_padding, resize: see :class:`scramble.models.images.ImageOptions`.
 
     Raises:
@@ -91,6 +93,8 @@ def load_vlm(
         if max_tiles < 1:
             raise ModelError(f"model.max_tiles={max_tiles} must be at least 1")
         kind.set_max_tiles(processor, max_tiles)
+    if max_pixels is not None:
+        kind.set_max_pixels(processor, max_pixels)
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
         "attn_implementation": attn_implementation,

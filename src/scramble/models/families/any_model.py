@@ -150,9 +150,7 @@ class AnyModel(Family):
         """Raise ModelError: the trie engine does not support this model."""
         raise ModelError(self._no_trie())
 
-    def hidden(
-        self, model: Any, inputs_embeds: Tensor, attention_mask: object, position_ids: Tensor, cache: object = None
-    ) -> NoReturn:
+    def hidden(self, *args: object, **kwargs: object) -> NoReturn:
         """Raise ModelError: the trie engine does not support this model."""
         raise ModelError(self._no_trie())
 

@@ -6,10 +6,10 @@ To add one, set its module paths, and ``lora_targets`` if its layers are not nam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scramble.models.family import Family, ModelError
 from scramble.trie.backbone import ImageInputs
@@ -44,26 +44,3 @@ class Idefics(Family):
         features = torch.cat(pooled.pooler_output)
         tiles = [inputs["pixel_values"].shape[1] for inputs in images]
         return list(features.split([n * len(features) // sum(tiles) for n in tiles]))
-
-
-class QwenVL(Family):
-    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: only chat and captions.
-
-    Their rotary embeddings need three positions per token (time, row, column); the trie has only one, the depth.
-    """
-
-    name = "qwen_vl"
-    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-    vision = ("model.visual",)
-    needs_torchvision = True
-
-    def image_keys(self, processor: Any) -> frozenset[str]:
-        """Names of the processor's outputs that the model needs; ``generate`` also needs the token types."""
-        return super().image_keys(processor) | {"mm_token_type_ids"}
-
-    def backbone(self, model: nn.Module) -> NoReturn:
-        """Raise ModelError: the trie engine does not support this family."""
-        raise ModelError(
-            "Qwen-VL cannot be trained or scored here: its rotary positions have three axes, and the trie engine "
-            "supports one. Chat works; for training use InternVL, Molmo, LLaVA or SmolVLM"
-        )

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from scramble.models.families.any_model import AnyModel, PaliGemma
-from scramble.models.families.generic import Idefics, QwenVL
+from scramble.models.families.generic import Idefics
 from scramble.models.families.internvl import InternVL
 from scramble.models.families.llava import Llava, LlavaNext, LlavaOnevision
 from scramble.models.families.molmo2 import Molmo2
+from scramble.models.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from scramble.models.family import Family, ModelError
 from scramble.models.molmo.family import Molmo
 
-FAMILIES: tuple[type[Family], ...] = (InternVL, Molmo, Molmo2, Llava, LlavaNext, LlavaOnevision, Idefics, QwenVL)
+FAMILIES: tuple[type[Family], ...] = (
+    InternVL,
+    Molmo,
+    Molmo2,
+    Llava,
+    LlavaNext,
+    LlavaOnevision,
+    Idefics,
+    Qwen2VL,
+    Qwen25VL,
+    Qwen3VL,
+)
 # Special prompts of models without a trie; all other types of transformers' mapping are AnyModel.
 WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)
 

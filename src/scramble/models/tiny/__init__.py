@@ -37,6 +37,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     from scramble.models.tiny.llava_next import save_tiny_llava_next
     from scramble.models.tiny.llava_onevision import save_tiny_llava_onevision
     from scramble.models.tiny.molmo2 import save_tiny_molmo2
+    from scramble.models.tiny.qwen_vl import save_tiny_qwen2_5_vl, save_tiny_qwen2_vl, save_tiny_qwen3_vl
 
     makers: dict[str, Callable[..., Path]] = {
         "internvl": save_tiny_internvl,
@@ -45,6 +46,9 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         "llava_onevision": save_tiny_llava_onevision,
         "molmo": save_tiny_molmo,
         "molmo2": save_tiny_molmo2,
+        "qwen2_vl": save_tiny_qwen2_vl,
+        "qwen2_5_vl": save_tiny_qwen2_5_vl,
+        "qwen3_vl": save_tiny_qwen3_vl,
         "smolvlm": save_tiny_idefics,
     }
     if family not in makers:

@@ -1,0 +1,193 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL with transformers' native classes.
+
+An image keeps its aspect ratio: it is resized to a multiple of 28 px (Qwen3-VL: 32 px), and each 2 x 2 patches become
+one token. The decoder's rotary embeddings have three axes (time, row, column).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2VLConfig,
+    Qwen2VLProcessor,
+    Qwen3VLConfig,
+    Qwen3VLMoeConfig,
+    Qwen3VLProcessor,
+)
+
+from scramble.models.families.image_only import ImageOnly, choose_processor
+from scramble.models.family import Family, ModelError, Prompt
+from scramble.trie.backbone import ImageInputs, Positions
+
+LONGEST_RATIO = 200  # of the sides of an image; transformers refuses longer ones
+
+
+class Qwen2VLImageProcessor(ImageOnly, Qwen2VLProcessor):
+    """The native processor without its video part."""
+
+    video_processor_type = "Qwen2VLVideoProcessor"
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+
+class Qwen25VLImageProcessor(ImageOnly, Qwen2_5_VLProcessor):
+    """The native processor without its video part."""
+
+    video_processor_type = "Qwen2VLVideoProcessor"
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+
+class Qwen3VLImageProcessor(ImageOnly, Qwen3VLProcessor):
+    """The native processor without its video part."""
+
+    video_processor_type = "Qwen3VLVideoProcessor"
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class GridPositions:
+    """Position ids on three axes (transformers' ``get_rope_index`` for images).
+
+    Text tokens have the same position on all axes. The tokens of an image have the position of the first one plus 0 on
+    the time axis, their row and their column; the text after the image continues after the largest of them.
+
+    Attributes:
+        image_token: id of the image placeholder.
+        merge_size: patches per token along each side.
+    """
+
+    image_token: int
+    merge_size: int
+
+    def __call__(self, ids: Sequence[int], images: ImageInputs | None) -> NDArray[np.int64]:
+        """Position ids (3, n) of a sequence of n tokens whose images are described by ``image_grid_thw``."""
+        positions = np.empty((3, len(ids)), np.int64)
+        where = np.flatnonzero(np.asarray(ids) == self.image_token)
+        done = position = used = 0
+        grids = images["image_grid_thw"].tolist() if images is not None and len(where) else []
+        for frames, patch_rows, patch_columns in grids:
+            start = int(where[used])
+            rows, columns = patch_rows // self.merge_size, patch_columns // self.merge_size
+            positions[:, done:start] = np.arange(position, position + start - done)
+            position += start - done
+            done, used = start + frames * rows * columns, used + frames * rows * columns
+            positions[:, start:done] = position + np.indices((frames, rows, columns)).reshape(3, -1)
+            position += max(rows, columns)
+        positions[:, done:] = np.arange(position, position + len(ids) - done)
+        return positions
+
+
+class QwenVL(Family):
+    """Common parts of the three versions."""
+
+    vision = ("model.visual",)
+    position_inputs = ("image_grid_thw",)
+    processor_class: Any
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The native processor, or without torchvision its image-only form."""
+        return self.processor_class.from_pretrained(path, revision=revision or "main")
+
+    def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
+        """Limit the number of pixels per image, which is proportional to the number of its tokens."""
+        processor.image_processor.size["longest_edge"] = max_pixels
+        smallest = processor.image_processor.size["shortest_edge"]
+        processor.image_processor.size["shortest_edge"] = min(smallest, max_pixels)
+
+    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+        """Token ids of a prompt and the tower's inputs for its images. Raises ModelError for a very long image."""
+        for image in images:
+            self._check_size((image.height, image.width))
+        return super().encode_prompt(processor, text, images)
+
+    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Number of tokens of each image of the given (height, width). Raises ModelError for a very long image."""
+        for size in sizes:
+            self._check_size(size)
+        return super().image_lengths(processor, sizes)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        height, width = self.image_options.size(size)
+        if max(height, width) > LONGEST_RATIO * min(height, width):
+            raise ModelError(
+                f"an image of {width} x {height} px: {self.name} accepts a ratio of the sides of at most "
+                f"{LONGEST_RATIO}; remove the image or set model.square_padding=true"
+            )
+
+    def positions(self, config: Any) -> Positions:
+        """Position ids on three axes."""
+        return GridPositions(int(config.image_token_id), int(config.vision_config.spatial_merge_size))
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
+        output = model.get_image_features(
+            pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
+            image_grid_thw=torch.cat([inputs["image_grid_thw"] for inputs in images]),
+            return_dict=True,
+        )
+        layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+        per_image = [torch.cat(vectors, dim=1) for vectors in zip(*layers, strict=True)]
+        counts = [len(inputs["image_grid_thw"]) for inputs in images]
+        starts = [sum(counts[:n]) for n in range(len(counts))]
+        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+
+    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
+        """As in other families, and also the token types, from which ``generate`` computes positions."""
+        inputs = super().generation_inputs(prompt, model)
+        return inputs | {"mm_token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}
+
+
+class Qwen2VL(QwenVL):
+    """Qwen2-VL."""
+
+    name = "qwen2_vl"
+    model_types = ("qwen2_vl",)
+    processor_class = choose_processor(Qwen2VLConfig, Qwen2VLProcessor, Qwen2VLImageProcessor)
+
+
+class Qwen25VL(QwenVL):
+    """Qwen2.5-VL."""
+
+    name = "qwen2_5_vl"
+    model_types = ("qwen2_5_vl",)
+    processor_class = choose_processor(Qwen2_5_VLConfig, Qwen2_5_VLProcessor, Qwen25VLImageProcessor)
+
+
+class Qwen3VL(QwenVL):
+    """Qwen3-VL, dense and mixture of experts.
+
+    Features of three earlier layers of the tower are added to the image tokens' hidden states after the first three
+    decoder layers (DeepStack).
+    """
+
+    name = "qwen3_vl"
+    model_types = ("qwen3_vl", "qwen3_vl_moe")
+    processor_class = choose_processor(Qwen3VLConfig, Qwen3VLProcessor, Qwen3VLImageProcessor)
+
+    def vectors_per_feature(self, config: Any) -> int:
+        """One vector for the embedding and one for each of the tower's layers that DeepStack reads."""
+        return 1 + len(config.vision_config.deepstack_visual_indexes)
+
+
+choose_processor(Qwen3VLMoeConfig, Qwen3VLProcessor, Qwen3VLImageProcessor)

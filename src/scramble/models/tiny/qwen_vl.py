@@ -1,0 +1,145 @@
+"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of their own aspect ratio, three-axis positions, ChatML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scramble.models.families.registry import family_named
+from scramble.models.tiny.parts import (
+    chatml_template,
+    ids_of,
+    make_tokenizer,
+    random_model,
+    set_special_ids,
+    wrap_tokenizer,
+)
+
+SPECIALS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+PATCH = 8  # px; 2 x 2 patches are one token
+DECODER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2]},
+}
+TOWER: dict[str, Any] = {"depth": 2, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2}
+
+
+def save_tiny_qwen2_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64) -> Path:
+    """Write a tiny native Qwen2-VL and return its folder. A token represents 16 x 16 px."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    tower = {**TOWER, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
+    parts = Qwen2VLConfig, Qwen2VLForConditionalGeneration, tower, DECODER
+    return _save(folder, texts, seed, "qwen2_vl", max_pixels, *parts)
+
+
+def save_tiny_qwen2_5_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64) -> Path:
+    """Write a tiny native Qwen2.5-VL and return its folder. A token represents 16 x 16 px."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    tower = {
+        **TOWER,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 64,
+        "window_size": 4 * PATCH,
+        "fullatt_block_indexes": [1],
+    }
+    parts = Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, tower, DECODER
+    return _save(folder, texts, seed, "qwen2_5_vl", max_pixels, *parts)
+
+
+def save_tiny_qwen3_vl(
+    folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, experts: int = 0
+) -> Path:
+    """Write a tiny native Qwen3-VL and return its folder. A token represents 16 x 16 px.
+
+    Args:
+        folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
+        max_pixels: maximum number of pixels per image.
+        experts: number of experts of each layer, of which two are active; 0 for a dense decoder.
+    """
+    from transformers import (
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLMoeConfig,
+        Qwen3VLMoeForConditionalGeneration,
+    )
+
+    tower = {
+        **TOWER,
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    decoder = {**DECODER, "head_dim": 16}
+    if not experts:
+        parts: tuple[Any, ...] = Qwen3VLConfig, Qwen3VLForConditionalGeneration, tower, decoder
+    else:
+        decoder |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+        parts = Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, tower, decoder
+    return _save(folder, texts, seed, "qwen3_vl", max_pixels, *parts)
+
+
+def _save(
+    folder: str | Path,
+    texts: Iterable[str],
+    seed: int,
+    family: str,
+    max_pixels: int,
+    config_class: Any,
+    model_class: Any,
+    tower: dict[str, Any],
+    decoder: dict[str, Any],
+) -> Path:
+    from transformers import Qwen2VLImageProcessorPil
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    special = {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    config = config_class(
+        vision_config=tower,
+        text_config={**decoder, **special, "vocab_size": backend.get_vocab_size()},
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    model = random_model(model_class, config, seed)
+    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
+    processor = family_named(family).processor_class(  # type: ignore[attr-defined]
+        image_processor=Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 16 * 16, "longest_edge": max_pixels}, patch_size=PATCH, merge_size=2
+        ),
+        tokenizer=wrap_tokenizer(
+            backend,
+            eos="<|im_end|>",
+            pad="<|endoftext|>",
+            image_token="<|image_pad|>",
+            video_token="<|video_pad|>",
+            vision_start_token="<|vision_start|>",
+            vision_end_token="<|vision_end|>",
+        ),
+        chat_template=chatml_template("<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
