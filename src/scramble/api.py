@@ -122,8 +122,7 @@ def score(
         True
     """
     from scramble.evaluation.items import Query
-    from scramble.evaluation.prompts import QueryEncoder
-    from scramble.trie.score import score as score_tries
+    from scramble.evaluation.prompts import QueryEncoder, score_queries
 
     if isinstance(answers, str):
         raise ValueError(f"answers={answers!r} is a single string: pass a list of strings")
@@ -135,8 +134,7 @@ def score(
     vlm.model.eval()
     encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(vlm.backbone.model.config))
     query = Query("score", (), prompt, tuple(answers), score_end=score_end)
-    item = encoder.trie_item([query], [] if image is None else [_open(image)])
-    (scores,) = score_tries(vlm.backbone, [item])
+    (scores,) = score_queries(vlm, encoder, [([query], [] if image is None else [_open(image)])])
     return [each.mean if per_token else each.sum for each in scores]
 
 

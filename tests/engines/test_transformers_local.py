@@ -181,3 +181,46 @@ def test_the_beginning_of_an_answer_is_continued(text_model: Path, vision_model:
 
 def test_top_k_is_part_of_the_key_where_it_is_given() -> None:
     assert ask("a").key("m") == ask("a", top_k=0).key("m") != ask("a", top_k=50).key("m")
+
+
+@pytest.fixture(scope="module", params=["paligemma", "mllama"])
+def rows_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of a family without a trie."""
+    from tests.models.without_trie import MAKERS
+
+    return MAKERS[request.param](tmp_path_factory.mktemp("models") / request.param, ["a red circle", "Yes", "No"])
+
+
+def test_a_model_without_a_trie_answers_each_request_alone(rows_model: Path) -> None:
+    """A greedy reply is that of ``model.generate``; a sample depends only on its own seed; answers are continued."""
+    from scramble.models.generation import generate_row
+
+    red, blue = picture("red"), picture("blue")
+    requests = [
+        ask("A red circle?", red),
+        ask("No?", blue, temperature=1.0),
+        ask("No?", blue, temperature=1.0, sample=1),
+    ]
+    engine = TransformersEngine(rows_model, batch_size=4)
+    together = list(engine.generate(requests))
+    assert together == [next(iter(TransformersEngine(rows_model).generate([request]))) for request in requests]
+    assert together[1].text != together[2].text and not any(reply.error for reply in together)
+    vlm = engine._loaded
+    assert vlm is not None
+    prompt = vlm.family.encode_prompt(vlm.processor, "A red circle?", [ImageFile(red).open()])
+    ids = generate_row(vlm, prompt, 8)
+    assert together[0].text == vlm.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    assert together[0].prompt_tokens == len(prompt.input_ids)
+    begun = Request((Message("user", "A red circle?", (red,)), Message("assistant", "a red")), max_tokens=8)
+    assert begun.continues
+    (continued,) = engine.generate([begun])
+    assert not continued.error and continued.prompt_tokens > len(prompt.input_ids)
+
+
+def test_a_chat_with_a_system_turn_without_a_trie(tmp_path: Path) -> None:
+    from tests.models.without_trie import save_tiny_mllama
+
+    engine = TransformersEngine(save_tiny_mllama(tmp_path / "mllama", ["a red circle"]))
+    turns = (Message("system", "a circle"), Message("user", "a red circle", (picture("red"),)))
+    (reply,) = engine.generate([Request(turns, max_tokens=4)])
+    assert not reply.error and reply.completion_tokens > 0

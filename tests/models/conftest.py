@@ -56,3 +56,11 @@ def with_lora() -> Callable[[Any, str], Any]:
         return wrapped
 
     return wrap
+
+
+@pytest.fixture(scope="session", params=["paligemma", "mllama"])
+def without_trie(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model of a family without a trie."""
+    from tests.models.without_trie import MAKERS
+
+    return MAKERS[request.param](tmp_path_factory.mktemp("models") / request.param, TEXTS)

@@ -1,5 +1,6 @@
 """Generate with a vision-text model in this process; requests about one image share the image pass and common tokens.
 
+Models of families without a trie answer each request alone, with ``model.generate``.
 Samples of one question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt run
 once for any number of samples.
 
@@ -19,8 +20,9 @@ from torch import Tensor
 from scramble.engines.request import Reply, Request
 from scramble.engines.sampling import RowSampler
 from scramble.models import VLM, ModelError, Prompt
-from scramble.models.generation import generate_ids, stop_tokens
+from scramble.models.generation import generate_ids, generate_row, stop_tokens
 from scramble.models.prompts import PromptEncoder
+from scramble.models.rows import extend
 from scramble.records import ImageFile, RecordError
 
 
@@ -49,7 +51,11 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
             image_end = max((k for k, token in enumerate(ids, 1) if token in image_tokens), default=0)
             groups.setdefault((user.images or user.text, *ids[:image_end]), []).append(n)
     rows = list(groups.values())
-    if rows:
+    if rows and not vlm.family.has_trie:
+        for n, prompt in prompts.items():
+            ids = generate_row(vlm, prompt, requests[n].max_tokens, _row_sampler(requests[n]))
+            replies[n] = reply(vlm.processor.tokenizer, requests[n], ids, len(prompt.input_ids))
+    elif rows:
         grouped = [[prompts[n] for n in row] for row in rows]
         new = generate_ids(
             vlm, grouped, [[requests[n].max_tokens for n in row] for row in rows], _picker(requests, rows)
@@ -95,8 +101,18 @@ def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
             prompts[n] = prompt
             if requests[n].continues:
                 begun = list(takewhile(lambda id: id not in stops, encoder.completion(requests[n].messages[1].text)))
-                prompts[n] = replace(prompt, input_ids=[*prompt.input_ids, *begun])
+                if vlm.family.has_trie:
+                    prompts[n] = replace(prompt, input_ids=[*prompt.input_ids, *begun])
+                else:
+                    prompts[n] = extend(vlm, prompt, begun)
     return prompts
+
+
+def _row_sampler(request: Request) -> list[RowSampler]:
+    """The logits processors of ``model.generate`` for one request; none for a greedy request."""
+    if request.temperature <= 0:
+        return []
+    return [RowSampler([request.sampling_seed], request.temperature, request.top_p, request.top_k)]
 
 
 def _picker(requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> Any:

@@ -60,7 +60,7 @@ class TransformersEngine(BatchEngine):
         self._model, self._processor, self._loaded = _load(str(path), revision, dtype, device, options)
         self._sees, self._shares = self._loaded is not None, _has_backbone(self._loaded)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
-        if not (getattr(self._processor, "chat_template", None) or self._tokenizer.chat_template):
+        if not self._shares and not (getattr(self._processor, "chat_template", None) or self._tokenizer.chat_template):
             raise EngineError(f"{path} has no chat template: use an instruction-tuned model")
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token_id is None:
@@ -133,10 +133,12 @@ class TransformersEngine(BatchEngine):
         else:
             batch = self._processor.apply_chat_template(chats, padding=True, **options)
         floating = self._model.dtype
+        # Tokenizers return token types even if the model has none. In models without a trie they may mark image tokens.
+        dropped = () if self._loaded and not self._loaded.family.has_trie else ("token_type_ids",)
         return {
             key: value.to(self._model.device, floating if value.is_floating_point() else None)
             for key, value in batch.items()
-            if isinstance(value, Tensor) and key != "token_type_ids"
+            if isinstance(value, Tensor) and key not in dropped
         }
 
     def _reply(self, ids: list[int], prompt_tokens: int, request: Request) -> Reply:

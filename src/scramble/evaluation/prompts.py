@@ -1,8 +1,8 @@
-"""Encode queries (prompts and candidate answers) as tries, and open their images."""
+"""Encode queries (prompts and candidate answers) as tries or rows, score them, and open their images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -10,8 +10,12 @@ from PIL import Image
 from scramble.evaluation.items import EvaluationError, Query
 from scramble.models.family import Family
 from scramble.models.prompts import PromptEncoder, common_suffix
+from scramble.models.rows import Row
+from scramble.models.rows import iter_scores as iter_row_scores
+from scramble.models.vlm import VLM
 from scramble.records import ImageFile, RecordError
 from scramble.trie.pack import TrieItem
+from scramble.trie.score import SequenceScore, iter_scores
 
 
 class QueryEncoder(PromptEncoder):
@@ -30,17 +34,23 @@ class QueryEncoder(PromptEncoder):
             raise EvaluationError(f"the answer {text!r} has no tokens to score besides the end of turn")
         return ids, [k < scored for k in range(len(ids))]
 
-    def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
-        """One trie of all candidates of all queries on one image set, with sequences in the order of the queries."""
-        sequences, scored = [], []
+    def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[Row]:
+        """Prompt and answer of all candidates of all queries on one image set, in order."""
+        rows = []
         prompts = self.prompts([query.prompt for query in queries], images)
         for query, prompt in zip(queries, prompts, strict=True):
             for candidate in query.candidates:
                 ids, mask = self.answer(candidate, query.score_end)
                 self.check_length(len(prompt.input_ids) + len(ids), query)
-                sequences.append([*prompt.input_ids, *ids])
-                scored.append([False] * len(prompt.input_ids) + mask)
-        return TrieItem(sequences, scored, prompts[0].images, queries[0].query_id)
+                rows.append(Row(prompt, ids, mask, query.query_id))
+        return rows
+
+    def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
+        """One trie of all candidates of all queries on one image set, with sequences in the order of the queries."""
+        rows = self.rows(queries, images)
+        sequences = [[*row.prompt.input_ids, *row.completion] for row in rows]
+        scored = [[False] * len(row.prompt.input_ids) + row.scored for row in rows]
+        return TrieItem(sequences, scored, rows[0].prompt.images, queries[0].query_id)
 
     def check_length(self, length: int, query: Query) -> None:
         """Raise EvaluationError if a sequence has more tokens than the model has positions."""
@@ -49,6 +59,23 @@ class QueryEncoder(PromptEncoder):
                 f"item {query.query_id}: {length} tokens, but the model has {self.max_length} positions; "
                 "use smaller images (model.max_tiles) or a model with a longer context"
             )
+
+
+def score_queries(
+    vlm: VLM,
+    encoder: QueryEncoder,
+    groups: Iterable[tuple[Sequence[Query], Sequence[Image.Image]]],
+    *,
+    batch_tokens: int | None = None,
+) -> Iterator[list[SequenceScore]]:
+    """Scores of all candidates of the queries of each group, streamed in order: one trie per group, or one row per
+    candidate if the family has no trie. A group is a list of queries on the same images, and these images.
+
+    Raises NonFiniteError, see :func:`scramble.trie.score.iter_scores` and :func:`scramble.models.rows.iter_scores`.
+    """
+    if vlm.family.has_trie:
+        return iter_scores(vlm.backbone, (encoder.trie_item(*group) for group in groups), batch_tokens=batch_tokens)
+    return iter_row_scores(vlm, (encoder.rows(*group) for group in groups), batch_tokens=batch_tokens)
 
 
 def open_images(image_ids: Sequence[str], images: Mapping[str, ImageFile], px: int | None) -> list[Image.Image]:

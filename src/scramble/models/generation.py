@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ Pick = Callable[[Tensor], Tensor]
 def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
     """Generate greedy continuations of prompts, grouped by image set (one batch row per group).
 
+    For a family without a trie, ``model.generate`` continues each prompt alone.
+
     Args:
         vlm: the model.
         groups: the prompts of each image set; all prompts of a group share one object of image inputs.
@@ -42,7 +45,13 @@ def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequ
         The decoded text of each prompt, without special tokens and outer whitespace.
     """
     tokenizer = vlm.processor.tokenizer
-    ids = generate_ids(vlm, groups, limits)
+    if vlm.family.has_trie:
+        ids = generate_ids(vlm, groups, limits)
+    else:
+        ids = [
+            [generate_row(vlm, prompt, limit) for prompt, limit in zip(*row, strict=True)]
+            for row in zip(groups, limits, strict=True)
+        ]
     return [[tokenizer.decode(new, skip_special_tokens=True).strip() for new in group] for group in ids]
 
 
@@ -96,6 +105,29 @@ def generate_ids(
         depth_BQ, positions_ABQ = depth_BQ + 1, positions_ABQ + 1
 
 
+@torch.inference_mode()
+def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor: Sequence[Any] = ()) -> list[int]:
+    """Token ids that ``model.generate`` appends to a prompt, without the stop token.
+
+    The most likely token is selected at each step; ``logits_processor`` may change the scores. Settings of the
+    checkpoint's generation config that change these scores are turned off, as in generation with a trie.
+    """
+    stops = stop_tokens(vlm)
+    ids = vlm.model.generate(
+        **vlm.family.generation_inputs(prompt, vlm.model),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        eos_token_id=sorted(stops),
+        pad_token_id=padding_id(vlm),
+        logits_processor=list(logits_processor),
+    )
+    new: list[int] = ids[0, len(prompt.input_ids) :].tolist()
+    return next((new[:n] for n, token in enumerate(new) if token in stops), new)
+
+
 def stop_tokens(vlm: VLM) -> frozenset[int]:
     """Ids that end an answer: those of generation config and tokenizer, and the chat template's end of turn."""
     tokenizer = vlm.processor.tokenizer
@@ -107,6 +139,12 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
     special = set(tokenizer.all_special_ids)
     stops.update(token for token in answer if token in special)
     return frozenset(int(token) for token in stops if token is not None)
+
+
+def padding_id(vlm: VLM) -> int:
+    """The id of padding; it is not an image placeholder."""
+    tokenizer = vlm.processor.tokenizer
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: int) -> TrieBatch:

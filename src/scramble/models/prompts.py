@@ -39,7 +39,8 @@ class PromptEncoder:
 
     The processor preprocesses the pixels of an image set once. Further prompts on the same images are tokenised as
     text, and the image tokens are inserted. The first result of every encoder is compared with the processor's own ids;
-    if they differ, the processor encodes every prompt.
+    if they differ, the processor encodes every prompt. It also encodes every prompt in families without a trie, because
+    their prompts have further inputs per token.
     """
 
     def __init__(self, family: Family, processor: Any) -> None:
@@ -52,7 +53,8 @@ class PromptEncoder:
         return list(self.family.encode_completion(self.processor, text))
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[Prompt]:
-        """Encode texts as prompts about the same images; all prompts share one object of image inputs.
+        """Encode texts as prompts about the same images; all prompts share one object of image inputs if the family
+        has a trie.
 
         Raises ModelError if a text contains a control token.
         """
@@ -62,11 +64,11 @@ class PromptEncoder:
         for text in texts[1:]:
             if text in done:
                 continue
-            if images:
+            if images and self.family.has_trie:
                 frame = frame or self._frame(texts[0], first, len(images))
                 done[text] = self._splice(frame, text, images)
             else:
-                done[text] = self.family.encode_prompt(self.processor, text)
+                done[text] = self.family.encode_prompt(self.processor, text, images)
         return [done[text] for text in texts]
 
     def _frame(self, text: str, full: Prompt, num_images: int) -> _Frame:

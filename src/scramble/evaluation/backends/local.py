@@ -1,4 +1,7 @@
-"""Replies of a model in this process: likelihoods through the token trie, generation on a shared prefix."""
+"""Replies of a model in this process: likelihoods through the token trie, generation on a shared prefix.
+
+A model whose family has no trie scores one sequence per row and answers one prompt at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Query, Reply
-from scramble.evaluation.prompts import QueryEncoder, open_images
+from scramble.evaluation.prompts import QueryEncoder, open_images, score_queries
 from scramble.models import VLM, ModelError, Prompt
 from scramble.records import ImageFile
-from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, iter_scores
+from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU
 
 
 class LocalBackend:
@@ -48,11 +51,8 @@ class LocalBackend:
             yield next(scored) if group[0].candidates else next(written)
 
     def _score(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        items = (
-            self.encoder.trie_item(group, open_images(group[0].image_ids, images, group[0].image_px))
-            for group in groups
-        )
-        results = iter_scores(self.vlm.backbone, items, batch_tokens=self.batch_tokens)
+        opened = ((group, open_images(group[0].image_ids, images, group[0].image_px)) for group in groups)
+        results = score_queries(self.vlm, self.encoder, opened, batch_tokens=self.batch_tokens)
         for group, result in zip(groups, results, strict=True):
             parts = iter(result)
             replies = []

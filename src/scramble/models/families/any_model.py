@@ -150,6 +150,10 @@ class AnyModel(Family):
         """Raise ModelError: the trie engine does not support this model."""
         raise ModelError(self._no_trie())
 
+    def attention_windows(self, config: Any) -> dict[str, int | None]:
+        """No windows, because only the model's own forward makes masks."""
+        return {}
+
     def hidden(self, *args: object, **kwargs: object) -> NoReturn:
         """Raise ModelError: the trie engine does not support this model."""
         raise ModelError(self._no_trie())

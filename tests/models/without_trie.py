@@ -1,0 +1,154 @@
+"""Tiny models of families without a trie in the released file formats: PaliGemma and Mllama."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+MLLAMA_SPECIALS = [
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|finetune_right_pad_id|>",
+    "<|image|>",
+]
+MLLAMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|image|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+
+def lively(model: Any) -> Any:
+    """Larger weights in all layers, so that what a model generates depends on its image and its prompt."""
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "embed_tokens" not in name:  # in PaliGemma also the head: the last token would be repeated
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=noise))
+    return model
+
+
+def save_tiny_paligemma(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
+    """Write a tiny native PaliGemma and return its folder. 28 px with patches of 7 px result in 16 image tokens."""
+    from transformers import (
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessorPil,
+    )
+
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"]
+    backend = make_tokenizer(texts, 1024, specials, prefix_space=False)
+    ids = ids_of(backend, specials)
+    image_processor: Any = SiglipImageProcessorPil(size={"height": 28, "width": 28})
+    image_processor.image_seq_length = 16
+    processor = PaliGemmaProcessor(
+        image_processor=image_processor,
+        tokenizer=wrap_tokenizer(backend, bos="<bos>", eos="<eos>", pad="<pad>", image_token="<image>"),
+    )
+    config = PaliGemmaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 7,
+            "vision_use_head": False,
+        },
+        text_config={
+            "model_type": "gemma",
+            "vocab_size": len(processor.tokenizer),  # the processor has added tokens of locations and segments
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "max_position_embeddings": 1024,
+            "bos_token_id": ids["<bos>"],
+            "eos_token_id": ids["<eos>"],
+            "pad_token_id": ids["<pad>"],
+        },
+        image_token_index=ids["<image>"],
+        projection_dim=32,
+        hidden_size=32,
+    )
+    model = lively(random_model(PaliGemmaForConditionalGeneration, config, seed))
+    set_special_ids(model, bos=ids["<bos>"], eos=ids["<eos>"], pad=ids["<pad>"])
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
+    """Write a tiny native Mllama (Llama 3.2 Vision) and return its folder: up to four tiles of 28 px."""
+    from transformers import (
+        MllamaConfig,
+        MllamaForConditionalGeneration,
+        MllamaImageProcessorPil,
+        MllamaProcessor,
+    )
+
+    backend = make_tokenizer(texts, 1024, MLLAMA_SPECIALS, prefix_space=False)
+    ids = ids_of(backend, MLLAMA_SPECIALS)
+    config = MllamaConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 7,
+            "vision_output_dim": 64,
+            "intermediate_layers_indices": [0],
+            "max_num_tiles": 4,
+            "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
+        },
+        text_config={
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "cross_attention_layers": [1],
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 1024,
+            "bos_token_id": ids["<|begin_of_text|>"],
+            "eos_token_id": ids["<|eot_id|>"],
+            "pad_token_id": ids["<|finetune_right_pad_id|>"],
+        },
+        image_token_index=ids["<|image|>"],
+    )
+    model = lively(random_model(MllamaForConditionalGeneration, config, seed))
+    for layer in model.model.language_model.layers:
+        for name in ("cross_attn_attn_gate", "cross_attn_mlp_gate"):  # 0 at the start: the image would have no effect
+            if hasattr(layer, name):
+                getattr(layer, name).data.fill_(1.0)
+    set_special_ids(model, bos=ids["<|begin_of_text|>"], eos=ids["<|eot_id|>"], pad=ids["<|finetune_right_pad_id|>"])
+    tokenizer = wrap_tokenizer(
+        backend, bos="<|begin_of_text|>", eos="<|eot_id|>", pad="<|finetune_right_pad_id|>", image_token="<|image|>"
+    )
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    processor = MllamaProcessor(
+        image_processor=MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4),
+        tokenizer=tokenizer,
+        chat_template=MLLAMA_TEMPLATE,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+MAKERS = {"paligemma": save_tiny_paligemma, "mllama": save_tiny_mllama}
