@@ -67,9 +67,10 @@ def load_family(family: str, folder: Path) -> Any:
 
 def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], object]]:
     """Return the functions to time by name."""
-    from scramble.training.collator import Encoder, TrieCollator
+    from scramble.training.collator import TrieCollator
     from scramble.training.data import Example
     from scramble.training.dataloader import Workers, data_loader, results
+    from scramble.training.encoder import Encoder
 
     examples = [Example(name, (name,), PROMPT, CHOSEN, REJECTED) for name in files]
     pairs = [[n, n + 1] for n in range(0, len(examples) - 1, 2)]

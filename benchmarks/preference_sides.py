@@ -190,7 +190,7 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     """Run a plain loop: each answer has a separate row with its own image, and the reference repeats all of it."""
-    from scramble.training.collator import Encoder
+    from scramble.training.encoder import Encoder
     from scramble.training.policy import Policy
     from scramble.training.trainable import add_lora
 
@@ -288,7 +288,8 @@ def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, A
     """
     from floor import count_products, floor_seconds, matrix_rate
 
-    from scramble.training.collator import Encoder, TrieCollator
+    from scramble.training.collator import TrieCollator
+    from scramble.training.encoder import Encoder
     from scramble.training.flops import operations
 
     encoder = Encoder(vlm, data[1], cache_bytes=0)

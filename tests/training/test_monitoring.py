@@ -19,11 +19,12 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from scramble import interrupt
 from scramble.models import load_vlm
 from scramble.storage.jsonl import read_jsonl
-from scramble.training.callbacks import DataFacts, ProgressLines
-from scramble.training.collator import Encoder, TrieCollator
+from scramble.training.callbacks import DataFacts, ProgressLines, Warnings
+from scramble.training.collator import TrieCollator
 from scramble.training.data import load_examples
+from scramble.training.encoder import Encoder
 from scramble.training.flops import OperationMeter, decoder_products, operations, tower_products, visible_pairs
-from scramble.training.monitoring import Warnings, memory_use, peak_flops
+from scramble.training.monitoring import memory_use, peak_flops
 from scramble.training.policy import Policy
 from scramble.training.trainable import add_lora, set_trained
 from scramble.trie import TokenRules, TrieItem, pack

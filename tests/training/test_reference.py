@@ -15,9 +15,9 @@ from scramble.records import PreferencePair
 from scramble.storage.cache_folder import CacheError
 from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import read_table
-from scramble.training.collator import Encoder
 from scramble.training.data import Example, pair_examples
 from scramble.training.dataset import PairDataset
+from scramble.training.encoder import Encoder
 from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.weights import adapter_key, weights_key
 from scramble.trie.pack import TrieItem

@@ -20,9 +20,10 @@ from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
 from scramble.training.callbacks import ScoreBenchmarks
-from scramble.training.collator import Encoder, PairBatch, TrieCollator
+from scramble.training.collator import PairBatch, TrieCollator
 from scramble.training.data import Example, pair_examples
 from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, results
+from scramble.training.encoder import Encoder
 from scramble.training.monitoring import MEASURED
 from tests.training.settings import fit
 

@@ -31,8 +31,9 @@ def show_batch(
     """
     from scramble.models import load_vlm
     from scramble.pipeline.new_model import make_model
-    from scramble.training.collator import Encoder, TrieCollator
+    from scramble.training.collator import TrieCollator
     from scramble.training.data import group_by_image, load_examples
+    from scramble.training.encoder import Encoder
     from scramble.training.losses import check_weights, needs_pairs
 
     if model.get("new") is not None:

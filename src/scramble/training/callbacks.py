@@ -1,4 +1,5 @@
-"""Trainer callbacks: metrics.jsonl, progress lines, Weights & Biases, benchmark scores, stopping on a signal."""
+"""Trainer callbacks: metrics.jsonl, warnings, progress lines, Weights & Biases, benchmark scores, stopping on a
+signal."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ from scramble.storage.files import write_text
 from scramble.storage.jsonl import JsonLines, read_jsonl
 
 log = logging.getLogger(__name__)
+
+ROWS = 5  # warnings use the mean of this many log rows, because a single row is too noisy
+FALL = 1.0  # nats; at this fall chosen answers are e times less likely
+SATURATED = 5.0  # margin; beyond it the slope of the sigmoid loss is below 1 % of its maximum
 
 
 def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
@@ -63,6 +68,71 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+
+class Warnings(TrainerCallback):
+    """Warns once per failure mode, on the terminal and in ``warnings.jsonl``.
+
+    - *likelihood displacement*: chosen answers become less likely than under the reference while margins grow
+      (arXiv 2410.08847);
+    - *saturated margins*: the margins of nearly all pairs are so large that their gradient vanishes.
+
+    Args:
+        path: path of ``warnings.jsonl``.
+        beta: the loss's beta; rewards are beta times log-ratios in nats.
+    """
+
+    def __init__(self, path: str | Path, beta: float) -> None:
+        self.path, self.beta = Path(path), beta
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=ROWS)
+        self._reported: set[str] = set()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._reported = {row["warning"] for row in drop_rows_after(self.path, state.global_step)}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs or "rewards/chosen" not in logs or "loss" not in logs:
+            return
+        self._recent.append(logs)
+        if len(self._recent) < ROWS:
+            return
+        chosen = sum(row["rewards/chosen"] for row in self._recent) / ROWS / self.beta
+        margin = sum(row["rewards/margins"] for row in self._recent) / ROWS
+        accuracy = sum(row["rewards/accuracies"] for row in self._recent) / ROWS
+        if chosen < -FALL:
+            self._warn(
+                state.global_step,
+                "likelihood displacement",
+                {"chosen_log_ratio": chosen, "margin": margin},
+                f"chosen answers are {-chosen:.1f} nats less likely than at the start: raise beta, add an sft term "
+                "(objective=mpo), or train shorter",
+            )
+        if margin > SATURATED and accuracy > 0.99:
+            self._warn(
+                state.global_step,
+                "saturated margins",
+                {"margin": margin, "accuracy": accuracy},
+                f"the mean margin is {margin:.1f} and {accuracy:.0%} of the pairs are ranked correctly: more training "
+                "on them has little effect; train shorter or on harder pairs",
+            )
+
+    def _warn(self, step: int, warning: str, numbers: Mapping[str, float], text: str) -> None:
+        if warning in self._reported:
+            return
+        self._reported.add(warning)
+        with JsonLines(self.path) as file:
+            file.append({"step": step, "warning": warning, **numbers, "text": text})
+        log.info(f"warning, step {step}: {warning}: {text}")
 
 
 class ProgressLines(TrainerCallback):

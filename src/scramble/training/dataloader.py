@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from transformers import TrainingArguments
 
 from scramble import interrupt
-from scramble.training.collator import Encoder
+from scramble.training.encoder import Encoder
 
 log = logging.getLogger(__name__)
 

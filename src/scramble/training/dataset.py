@@ -9,9 +9,9 @@ from pathlib import Path
 
 from scramble.models import VLM
 from scramble.storage.hashing import content_key
-from scramble.training.collator import Encoder, check_examples
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Data, Example, load_examples, report_rejected
+from scramble.training.encoder import Encoder, check_examples
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, op
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.storage.hashing import content_key, file_key
 from scramble.storage.jsonl import JsonLines, read_jsonl
-from scramble.training.collator import Encoder
 from scramble.training.data import Example, image_size
 from scramble.training.dataloader import IN_PROCESS, Workers, data_loader, results
 from scramble.training.dataset import PairDataset
+from scramble.training.encoder import Encoder
 from scramble.trie.backbone import Backbone, ImageInputs
 from scramble.trie.engine import encode_images
 

@@ -19,11 +19,12 @@ from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, op
 from scramble.storage.files import read_json, write_json
 from scramble.storage.hashing import content_key
 from scramble.storage.jsonl import JsonLines, read_jsonl
-from scramble.training.collator import Encoder, TrieCollator
+from scramble.training.collator import TrieCollator
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example, group_by_image
 from scramble.training.dataloader import IN_PROCESS, Workers, data_loader, results
 from scramble.training.dataset import PairDataset
+from scramble.training.encoder import Encoder
 from scramble.training.weights import adapter_key, processor_key, weights_key
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import NonFiniteError

@@ -25,6 +25,7 @@ from scramble.training.callbacks import (
     ProgressLines,
     ScoreBenchmarks,
     StopWhenAsked,
+    Warnings,
     wandb_run,
 )
 from scramble.training.checkpoint_paths import newest_step
@@ -35,7 +36,6 @@ from scramble.training.dataloader import Workers, worker_failures_explained
 from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.training.losses import needs_pairs
-from scramble.training.monitoring import Warnings
 from scramble.training.policy import Policy
 from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.sampler import num_steps
