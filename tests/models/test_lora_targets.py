@@ -15,6 +15,7 @@ from scramble.models.families.registry import FAMILIES, family_of
 def configs() -> dict[str, Any]:
     """A config with the released module names for each family, built on the meta device below."""
     from transformers import (
+        Gemma3Config,
         Idefics3Config,
         InternVLConfig,
         LlavaConfig,
@@ -42,6 +43,7 @@ def configs() -> dict[str, Any]:
         "llava_onevision": LlavaOnevisionConfig(),
         "smolvlm": SmolVLMConfig(),
         "idefics3": Idefics3Config(),
+        "gemma3": Gemma3Config(),
         "qwen2_vl": Qwen2VLConfig(),
         "qwen2_5_vl": Qwen2_5_VLConfig(),
         "qwen3_vl": Qwen3VLConfig(),

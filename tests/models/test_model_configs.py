@@ -43,6 +43,7 @@ CLASSES = {
     r"Qwen/Qwen2\.5-VL-.*": "Qwen2_5_VLForConditionalGeneration",
     r"Qwen/Qwen3-VL-\d+B-Instruct": "Qwen3VLForConditionalGeneration",
     r"Qwen/Qwen3-VL-.*-A.*": "Qwen3VLMoeForConditionalGeneration",
+    r"google/gemma-3-.*": "Gemma3ForConditionalGeneration",
     r"HuggingFaceTB/SmolVLM-.*": "Idefics3ForConditionalGeneration",
 }
 
@@ -65,5 +66,5 @@ def test_released_id_has_the_class_of_its_family(name: str) -> None:
 
 
 def test_released_sizes_are_there() -> None:
-    assert len(NAMES) == 51
+    assert len(NAMES) == 54
     assert {"molmo_7b_d", "molmo_72b", "molmo2_8b", "internvl3_8b", "llava_7b", "scramble_molmo_7b_d"} <= set(NAMES)

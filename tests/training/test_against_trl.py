@@ -120,9 +120,9 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
     assert largest_difference(ours, theirs) < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm"])
+@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm", "qwen2_5_vl", "qwen3_vl", "gemma3"])
 def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, tmp_path: Path) -> None:
-    """Tiles whose features form rows (LLaVA-OneVision), and tiles with a mask of their pixels (SmolVLM)."""
+    """Tiles in rows (LLaVA-OneVision), masked tiles (SmolVLM), positions on three axes (Qwen-VL), windows (Gemma 3)."""
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
     base = save_tiny(family, tmp_path / "model", texts, 0)
     ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 30)

@@ -34,6 +34,7 @@ FamilyName = Literal[
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",
+    "gemma3",
 ]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["sdpa", "flex_attention", "eager", "flash_attention_2"]

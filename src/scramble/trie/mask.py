@@ -1,8 +1,10 @@
 """The attention rule of a token trie: token q sees token k iff ``k <= q < end[k]``.
 
-The rule also separates the tries of a row, and padding sees only itself. In a layer with a sliding window, token k must
-also be less than ``window`` tokens before q on the path, which the depths tell. For models with bidirectional image
-blocks the tokens of a block additionally see each other. Shape suffixes: B rows, L tokens per row, N blocks per row.
+The rule also separates the tries of a row, and padding sees only itself. For models with bidirectional image blocks the
+tokens of a block additionally see each other. In a layer with a sliding window, token k must also be less than
+``window`` tokens before q on the path, which the depths tell; this limits blocks, too (as in Gemma 3).
+
+Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
 
 from __future__ import annotations
@@ -47,10 +49,10 @@ def dense_mask(
     index_L = torch.arange(end_BL.shape[1], device=end_BL.device)
     query_L1 = index_L[:, None]
     mask_BLL = (index_L <= query_L1) & (query_L1 < end_BL[:, None, :])
+    if block_BL is not None:
+        mask_BLL |= (block_BL[:, :, None] == block_BL[:, None, :]) & (block_BL[:, :, None] >= 0)
     if window is not None and depth_BL is not None:
         mask_BLL &= depth_BL[:, :, None] - depth_BL[:, None, :] < window
-    if block_BL is not None:  # after the window, which does not limit a block
-        mask_BLL |= (block_BL[:, :, None] == block_BL[:, None, :]) & (block_BL[:, :, None] >= 0)
     return mask_BLL[:, None]
 
 
@@ -74,12 +76,6 @@ def block_mask(
     own_NN = first_N == first_N[:, None]
     full_BNN = earlier_NN & (last_N1 < ends_BNk.amin(2)[:, None, :])
     some_BNN = own_NN | (earlier_NN & (first_N[:, None] < ends_BNk.amax(2)[:, None, :]))
-    if window is not None and depth_BL is not None:
-        # The largest and the smallest distance between a query and a key of two blocks. Padding repeats the last depth.
-        padded = torch.cat([depth_BL, depth_BL[:, -1:].expand(-1, padding)], dim=1).unflatten(1, (-1, FLEX_BLOCK))
-        low_BN, high_BN = padded.amin(2), padded.amax(2)
-        full_BNN &= high_BN[:, :, None] - low_BN[:, None, :] < window
-        some_BNN &= low_BN[:, :, None] - high_BN[:, None, :] < window
     if block_BL is not None:
         # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This can include
         # blocks that share none; the rule below is then evaluated for nothing, which is slower but not wrong.
@@ -87,13 +83,19 @@ def block_mask(
         first_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
         last_BN = members_BNk.amax(2)
         some_BNN |= (first_BN[:, :, None] <= last_BN[:, None, :]) & (first_BN[:, None, :] <= last_BN[:, :, None])
+    if window is not None and depth_BL is not None:
+        # The largest and the smallest distance between a query and a key of two blocks. Padding repeats the last depth.
+        padded = torch.cat([depth_BL, depth_BL[:, -1:].expand(-1, padding)], dim=1).unflatten(1, (-1, FLEX_BLOCK))
+        low_BN, high_BN = padded.amin(2), padded.amax(2)
+        full_BNN &= high_BN[:, :, None] - low_BN[:, None, :] < window
+        some_BNN &= low_BN[:, :, None] - high_BN[:, None, :] < window
 
     def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         allowed = (k <= q) & (q < end_BL[b, k])
-        if window is not None and depth_BL is not None:
-            allowed = allowed & (depth_BL[b, q] - depth_BL[b, k] < window)
         if block_BL is not None:
             allowed = allowed | ((block_BL[b, q] == block_BL[b, k]) & (block_BL[b, q] >= 0))
+        if window is not None and depth_BL is not None:
+            allowed = allowed & (depth_BL[b, q] - depth_BL[b, k] < window)
         return allowed
 
     partial_counts, partial_indices = _ordered(some_BNN & ~full_BNN)

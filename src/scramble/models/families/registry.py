@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scramble.models.families.any_model import AnyModel, PaliGemma
+from scramble.models.families.gemma3 import Gemma3
 from scramble.models.families.generic import Idefics
 from scramble.models.families.internvl import InternVL
 from scramble.models.families.llava import Llava, LlavaNext, LlavaOnevision
@@ -22,6 +23,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen2VL,
     Qwen25VL,
     Qwen3VL,
+    Gemma3,
 )
 # Special prompts of models without a trie; all other types of transformers' mapping are AnyModel.
 WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)

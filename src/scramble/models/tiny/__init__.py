@@ -32,6 +32,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     """
     from scramble.models.loading import quiet
     from scramble.models.molmo.tiny import save_tiny_molmo
+    from scramble.models.tiny.gemma3 import save_tiny_gemma3
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
     from scramble.models.tiny.llava_next import save_tiny_llava_next
@@ -40,6 +41,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     from scramble.models.tiny.qwen_vl import save_tiny_qwen2_5_vl, save_tiny_qwen2_vl, save_tiny_qwen3_vl
 
     makers: dict[str, Callable[..., Path]] = {
+        "gemma3": save_tiny_gemma3,
         "internvl": save_tiny_internvl,
         "llava": save_tiny_llava,
         "llava_next": save_tiny_llava_next,

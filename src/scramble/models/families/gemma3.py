@@ -1,0 +1,60 @@
+"""Gemma 3 with transformers' native classes (``google/gemma-3-4b-it``, ``-12b-it``, ``-27b-it``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from scramble.models.family import Family, ModelError, Prompt
+
+
+class Gemma3(Family):
+    """Gemma 3: one view of 896 px with 256 tokens.
+
+    The tokens of an image attend to each other bidirectionally, also beyond the sliding window that five of six decoder
+    layers have. Images are not divided into crops (``do_pan_and_scan``), as by default.
+    """
+
+    name = "gemma3"
+    model_types = ("gemma3",)
+    block_per_run = True
+
+    def check_processor(self, processor: Any, config: Any) -> None:
+        """Raise ModelError if the processor belongs to another model or divides images into crops."""
+        token = getattr(processor.tokenizer, "image_token_id", None)
+        if token not in self.feature_tokens(config):
+            raise ModelError(
+                f"the processor ({type(processor).__name__}) marks images with token {token}, the model expects "
+                f"{config.image_token_id}: it belongs to another model; use the processor saved with the model"
+            )
+        if getattr(processor.image_processor, "do_pan_and_scan", False):
+            raise ModelError(
+                "the processor divides images into crops: set do_pan_and_scan to false in its configuration"
+            )
+
+    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
+        """Token ids of a prompt with one placeholder per image, between the line breaks that the processor adds."""
+        self.check_text(processor, text)
+        rendered = self.render_prompt(processor, text, num_images)
+        start, image, end = (getattr(processor.tokenizer, name) for name in ("boi_token", "image_token", "eoi_token"))
+        rendered = rendered.replace(start, f"\n\n{start}{image}{end}\n\n")
+        return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Number of tokens of each image, without start and end tokens."""
+        return [int(processor.image_seq_length)] * len(sizes)
+
+    def image_keys(self, processor: Any) -> frozenset[str]:
+        """Names of the processor's outputs that are inputs of the tower."""
+        return frozenset({"pixel_values"})
+
+    def block_tokens(self, config: Any) -> frozenset[int]:
+        """The id of the image placeholder."""
+        return self.feature_tokens(config)
+
+    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
+        """As in other families, and also the token types of image tokens."""
+        inputs = super().generation_inputs(prompt, model)
+        return inputs | {"token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}

@@ -1,0 +1,95 @@
+"""A tiny Gemma 3: SigLIP tower, pooled image tokens, a decoder with a sliding window in most layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+SPECIALS = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<start_of_image>",
+    "<image_soft_token>",
+    "<end_of_image>",
+]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<start_of_image>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] | trim }}{% endif %}"
+    "{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def save_tiny_gemma3(
+    folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32, sliding_window: int = 12
+) -> Path:
+    """Write a tiny native Gemma 3 and return its folder. Images of 32 px with patches of 4 px have 16 tokens."""
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3ImageProcessorPil,
+        Gemma3Processor,
+    )
+
+    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("user", "model"), prefix_space=False)
+    ids = ids_of(backend, SPECIALS)
+    config = Gemma3Config(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": image_size,
+            "patch_size": 4,
+            "vision_use_head": False,
+        },
+        text_config={
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": sliding_window,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+            "max_position_embeddings": 4096,
+            "bos_token_id": ids["<bos>"],
+            "eos_token_id": ids["<end_of_turn>"],
+            "pad_token_id": ids["<pad>"],
+        },
+        mm_tokens_per_image=(image_size // 8) ** 2,
+        boi_token_index=ids["<start_of_image>"],
+        eoi_token_index=ids["<end_of_image>"],
+        image_token_index=ids["<image_soft_token>"],
+    )
+    model = random_model(Gemma3ForConditionalGeneration, config, seed)
+    set_special_ids(model, eos=ids["<end_of_turn>"], pad=ids["<pad>"], bos=ids["<bos>"])
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": image_size, "width": image_size}),
+        tokenizer=wrap_tokenizer(
+            backend,
+            bos="<bos>",
+            eos="<eos>",
+            pad="<pad>",
+            boi_token="<start_of_image>",
+            image_token="<image_soft_token>",
+            eoi_token="<end_of_image>",
+        ),
+        image_seq_length=(image_size // 8) ** 2,
+        chat_template=TEMPLATE,
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,73 @@
+"""Gemma 3: a sliding window in most layers, image tokens that attend to each other, line breaks around images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from scramble.models import ModelError, Prompt, load_vlm
+from scramble.models.generation import generate_ids
+from scramble.trie import TokenRules, pack
+from tests.exactness import CASES, assert_exact, make_items
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trie_equals_one_sequence_a_row(
+    case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
+) -> None:
+    """The window has 12 tokens and an image 16, so that every row is longer than the window."""
+    vlm = load_vlm(tiny("gemma3"), dtype="float32")
+    model = with_lora(vlm.model, vlm.family.lora_targets)
+
+    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
+        row = torch.tensor([ids])
+        types = (row == vlm.model.config.image_token_id).long()
+        return model(input_ids=row, token_type_ids=types, **(inputs or {})).logits[0]
+
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+
+
+def test_images_are_blocks_of_their_own(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
+    vlm = load_vlm(tiny("gemma3"))
+    items = make_items(vlm.family, vlm.processor, CASES["two images"], images)
+    batch = pack(items, vlm.backbone.token_rules)
+    assert batch.block_BL is not None
+    assert torch.bincount(batch.block_BL[batch.block_BL >= 0]).tolist() == [16, 16]
+    whole = pack(items, TokenRules(vlm.backbone.token_rules.features, block=vlm.backbone.token_rules.block))
+    assert whole.block_BL is not None and int(whole.block_BL.max()) == 0
+
+
+def test_generation_on_a_shared_prefix(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
+    """Token by token as transformers' ``generate`` on the processor's own batch."""
+    vlm = load_vlm(tiny("gemma3"), dtype="float32")
+    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
+    prompts = [vlm.family.encode_prompt(vlm.processor, text, images[:1]) for text in texts]
+    wanted = []
+    for text in texts:
+        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        rendered = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        inputs = vlm.processor(images=images[:1], text=[rendered], return_tensors="pt", add_special_tokens=False)
+        output = vlm.model.generate(**inputs, max_new_tokens=20, do_sample=False)
+        ids = output[0, inputs["input_ids"].shape[1] :].tolist()
+        stop = vlm.model.generation_config.eos_token_id
+        wanted.append(ids[: ids.index(stop)] if stop in ids else ids)
+    group = [Prompt(prompt.input_ids, prompts[0].images) for prompt in prompts]
+    assert generate_ids(vlm, [group], [[20] * 3]) == [wanted]
+
+
+def test_crops_are_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    import shutil
+
+    from transformers import AutoProcessor
+
+    folder = shutil.copytree(tiny("gemma3"), tmp_path / "model")
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor.do_pan_and_scan = True
+    processor.save_pretrained(folder)
+    with pytest.raises(ModelError, match="set do_pan_and_scan to false"):
+        load_vlm(folder)
