@@ -17,7 +17,7 @@ from tests.exactness import CASES, assert_exact
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
 ROWS = ("llava_next", "llava_onevision")  # tiles whose features form rows
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-BUILT = ("internvl", "llava", *ROWS, "smolvlm", "molmo", "gemma3", *QWEN_VL)
+BUILT: tuple[str, ...] = ("internvl", "llava", *ROWS, "smolvlm", "molmo", "gemma3", *QWEN_VL)
 BUILT += ("molmo2",) if is_torchvision_available() else ()
 
 
