@@ -23,5 +23,6 @@ def test_the_path_leads_from_the_command_line_to_the_loss() -> None:
     assert stack.index("src/scramble/pipeline/train.py") < stack.index("scripts/train.py")
     assert ("src/scramble/training/collator.py", "PairBatch, from variable inputs of compute_loss") in files
     lines = sum(len((ROOT / path).read_text().splitlines()) for path, _ in files)
+    assert len(files) <= 15 and lines <= 3000, "the path is to be read in one sitting"
     assert f"files between the command line and the loss: {len(files)}, lines in them: {lines}\n" in printed
     assert "parameters of scramble.training.train: 6\n" in printed
