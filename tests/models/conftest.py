@@ -15,6 +15,14 @@ from tests.exactness import ASK, CASES
 
 TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
 
+# Tiny models with another decoder than that of their family's tiny model.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "internvl_moe": ("internvl", {"experts": 4}),
+    "qwen3_vl_moe": ("qwen3_vl", {"experts": 4}),
+    "ministral3": ("mistral3", {"decoder": "ministral3"}),
+    "aya_vision_windows": ("aya_vision", {"window": 24}),  # shorter than every prompt with an image
+}
+
 
 @pytest.fixture(scope="session")
 def images() -> list[Image.Image]:
@@ -26,17 +34,16 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny model of a family; with ``_moe`` its decoder has experts."""
+    """Folder of the tiny model of a family or of one of the ``VARIANTS``."""
     from scramble.models.tiny import save_tiny
 
     folders: dict[str, Path] = {}
 
-    def folder(family: str) -> Path:
-        if family not in folders:
-            sizes = {"experts": 4} if family.endswith("_moe") else {}
-            folder = tmp_path_factory.mktemp(family)
-            folders[family] = save_tiny(family.removesuffix("_moe"), folder, TEXTS, seed=0, **sizes)
-        return folders[family]
+    def folder(name: str) -> Path:
+        if name not in folders:
+            family, sizes = VARIANTS.get(name, (name, {}))
+            folders[name] = save_tiny(family, tmp_path_factory.mktemp(name), TEXTS, seed=0, **sizes)
+        return folders[name]
 
     return folder
 

@@ -17,7 +17,7 @@ from scramble.models.chat import answer
 from scramble.models.export import export_model
 from scramble.storage.files import StoreError
 
-FAMILIES = ("internvl", "internvl_moe", "llava", "smolvlm", "molmo")
+FAMILIES = ("internvl", "internvl_moe", "llava", "llava_onevision", "ovis2", "smolvlm", "molmo")
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:

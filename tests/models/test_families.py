@@ -14,15 +14,20 @@ from transformers.utils import is_torchvision_available
 from scramble.models import ModelError, load_vlm
 from tests.exactness import CASES, assert_exact
 
+# Families of which this file is the only test of tries, and those of them whose processor needs torchvision.
+TESTED = ("llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smolvlm")
+TORCHVISION = ("mistral3", "cohere2_vision") if is_torchvision_available() else ()
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
-ROWS = ("llava_next", "llava_onevision")  # tiles whose features form rows
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-BUILT: tuple[str, ...] = ("internvl", "llava", *ROWS, "smolvlm", "molmo", "gemma3", *QWEN_VL)
+BUILT: tuple[str, ...] = ("internvl", *TESTED, "molmo", "gemma3", *QWEN_VL, *TORCHVISION)
 BUILT += ("molmo2",) if is_torchvision_available() else ()
+# Sizes (height, width) below the minimum of a family's tiny model.
+REFUSED = {"mistral3": {(1, 1), (2, 2), (3, 200), (200, 3), (30, 20000)}}
+VARIANTS = ("internvl_moe", "aya_vision_windows", *(("ministral3",) if is_torchvision_available() else ()))
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["llava", *ROWS, "smolvlm", "internvl_moe"])
+@pytest.mark.parametrize("name", [*TESTED, *TORCHVISION, *VARIANTS])
 def test_trie_equals_one_sequence_a_row(
     name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
@@ -41,6 +46,13 @@ def test_length_is_known_from_the_size_alone(
         pytest.skip("refused, see test_very_long_image_is_refused")
     vlm = load_vlm(tiny(name))
     picture = Image.new("RGB", (size[1], size[0]), "red")
+    if count and size in REFUSED.get(name, ()):
+        complaint = f"{size[1]} x {size[0]} px is too small or too narrow for {name}"
+        with pytest.raises(ModelError, match=complaint):
+            vlm.family.encode_prompt(vlm.processor, "describe the image", [picture] * count)
+        with pytest.raises(ModelError, match=complaint):
+            vlm.family.num_tokens(vlm.processor, "describe the image", [size] * count)
+        return
     prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [picture] * count)
     assert vlm.family.num_tokens(vlm.processor, "describe the image", [size] * count) == len(prompt.input_ids)
     if count:
@@ -110,7 +122,7 @@ def test_llava_prompt(tiny: Callable[[str], Path]) -> None:
     assert tokenizer.decode(prompt.input_ids).endswith("<image> \ndescribe the image ASSISTANT:")
 
 
-@pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava", *ROWS, "smolvlm"])
+@pytest.mark.parametrize("name", ["internvl", "internvl_moe", *TESTED])
 def test_gradient_checkpointing_changes_no_gradient(
     name: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
@@ -161,7 +173,9 @@ def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path]
     assert torch.equal(both, torch.stack(alone))
 
 
-@pytest.mark.parametrize("name", ["internvl_moe", *ROWS])
+@pytest.mark.parametrize(
+    "name", ["internvl_moe", "llava_next", "llava_onevision", "ovis2", "aya_vision_windows", *TORCHVISION]
+)
 def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     name: str, tiny: Callable[[str], Path], images: list[Image.Image]
 ) -> None:

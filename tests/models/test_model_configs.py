@@ -44,6 +44,10 @@ CLASSES = {
     r"Qwen/Qwen3-VL-\d+B-Instruct": "Qwen3VLForConditionalGeneration",
     r"Qwen/Qwen3-VL-.*-A.*": "Qwen3VLMoeForConditionalGeneration",
     r"google/gemma-3-.*": "Gemma3ForConditionalGeneration",
+    r"thisisiron/Ovis2-.*-hf": "Ovis2ForConditionalGeneration",
+    r"mistralai/Ministral-3-.*-BF16|mistralai/Mistral-Small-3\.1-.*": "Mistral3ForConditionalGeneration",
+    r"CohereLabs/aya-vision-.*": "AyaVisionForConditionalGeneration",
+    r"CohereLabs/command-a-vision-.*": "Cohere2VisionForConditionalGeneration",
     r"HuggingFaceTB/SmolVLM-.*": "Idefics3ForConditionalGeneration",
 }
 
@@ -66,5 +70,5 @@ def test_released_id_has_the_class_of_its_family(name: str) -> None:
 
 
 def test_released_sizes_are_there() -> None:
-    assert len(NAMES) == 54
+    assert len(NAMES) == 67
     assert {"molmo_7b_d", "molmo_72b", "molmo2_8b", "internvl3_8b", "llava_7b", "scramble_molmo_7b_d"} <= set(NAMES)

@@ -14,7 +14,7 @@ from scramble.models.preflight import GIB, preflight
 
 
 def test_counts_are_those_of_the_loaded_model(tiny: Callable[[str], Path], with_lora: Any) -> None:
-    for name in ("internvl", "molmo", "llava", "llava_next", "llava_onevision", "smolvlm"):
+    for name in ("internvl", "molmo", "llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smolvlm"):
         vlm = load_vlm(tiny(name))
         report = preflight(str(tiny(name)), lora_r=4)
         assert report.parameters == sum(p.numel() for p in vlm.model.parameters())
@@ -39,7 +39,7 @@ def saved_for_backward(model: Any, embeddings: torch.Tensor) -> int:
     length = embeddings.shape[1]
     mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.decode(embeddings, mask, torch.arange(length)[None])
+        model.decode(embeddings, {"full_attention": mask}, torch.arange(length)[None, None])
     return sum(storages.values())
 
 

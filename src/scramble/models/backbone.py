@@ -53,7 +53,7 @@ class FamilyBackbone:
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         """Token embeddings (..., D) of ids (...)."""
-        return self.model.get_input_embeddings()(input_ids)  # type: ignore[operator]
+        return self.family.embed_tokens(self.model, input_ids)
 
     def decode(
         self,

@@ -217,6 +217,10 @@ class Family:
         """The number S of vectors of an image feature, see :class:`scramble.trie.backbone.Backbone`."""
         return 1
 
+    def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
+        """Token embeddings (..., D) of ids (...), before features replace those of image placeholders."""
+        return model.get_input_embeddings()(input_ids)
+
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
         tiles = [inputs["pixel_values"] for inputs in images]

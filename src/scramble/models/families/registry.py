@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from scramble.models.families.any_model import AnyModel, PaliGemma
+from scramble.models.families.cohere_vision import AyaVision, Cohere2Vision
 from scramble.models.families.gemma3 import Gemma3
 from scramble.models.families.generic import Idefics
 from scramble.models.families.internvl import InternVL
 from scramble.models.families.llava import Llava, LlavaNext, LlavaOnevision
+from scramble.models.families.mistral3 import Mistral3
 from scramble.models.families.molmo2 import Molmo2
+from scramble.models.families.ovis2 import Ovis2
 from scramble.models.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from scramble.models.family import Family, ModelError
 from scramble.models.molmo.family import Molmo
@@ -19,6 +22,10 @@ FAMILIES: tuple[type[Family], ...] = (
     Llava,
     LlavaNext,
     LlavaOnevision,
+    Ovis2,
+    Mistral3,
+    AyaVision,
+    Cohere2Vision,
     Idefics,
     Qwen2VL,
     Qwen25VL,

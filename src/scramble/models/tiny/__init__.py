@@ -32,22 +32,29 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     """
     from scramble.models.loading import quiet
     from scramble.models.molmo.tiny import save_tiny_molmo
+    from scramble.models.tiny.cohere_vision import save_tiny_aya_vision, save_tiny_cohere2_vision
     from scramble.models.tiny.gemma3 import save_tiny_gemma3
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
     from scramble.models.tiny.llava_next import save_tiny_llava_next
     from scramble.models.tiny.llava_onevision import save_tiny_llava_onevision
+    from scramble.models.tiny.mistral3 import save_tiny_mistral3
     from scramble.models.tiny.molmo2 import save_tiny_molmo2
+    from scramble.models.tiny.ovis2 import save_tiny_ovis2
     from scramble.models.tiny.qwen_vl import save_tiny_qwen2_5_vl, save_tiny_qwen2_vl, save_tiny_qwen3_vl
 
     makers: dict[str, Callable[..., Path]] = {
+        "aya_vision": save_tiny_aya_vision,
+        "cohere2_vision": save_tiny_cohere2_vision,
         "gemma3": save_tiny_gemma3,
         "internvl": save_tiny_internvl,
         "llava": save_tiny_llava,
         "llava_next": save_tiny_llava_next,
         "llava_onevision": save_tiny_llava_onevision,
+        "mistral3": save_tiny_mistral3,
         "molmo": save_tiny_molmo,
         "molmo2": save_tiny_molmo2,
+        "ovis2": save_tiny_ovis2,
         "qwen2_vl": save_tiny_qwen2_vl,
         "qwen2_5_vl": save_tiny_qwen2_5_vl,
         "qwen3_vl": save_tiny_qwen3_vl,

@@ -1,0 +1,73 @@
+"""Mistral Small 3.1 and 3.2 and Ministral 3 with transformers' native classes (Pixtral's tower)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from scramble.models.family import Family, ModelError, Prompt
+from scramble.trie.backbone import ImageInputs
+
+
+class Mistral3(Family):
+    """Mistral 3: an image in its own aspect ratio, one token per 28 px square, and a break token after each row.
+
+    The prompt is BOS, ``[INST]``, images, text, ``[/INST]``; EOS follows the answer. The saved chat templates add a
+    long system message with the date of the day, so the same prompt would differ from one day to the next.
+    """
+
+    name = "mistral3"
+    model_types = ("mistral3",)
+    needs_torchvision = True
+
+    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+        """The user turn as text; image placeholders are not expanded."""
+        return f"{processor.tokenizer.bos_token}[INST]{processor.image_token * num_images}{text}[/INST]"
+
+    def render_completion(self, processor: Any, text: str) -> str:
+        """The text and EOS."""
+        return f"{text}{processor.tokenizer.eos_token}"
+
+    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+        """As in other families; raises ModelError for an image that :meth:`image_lengths` refuses."""
+        self.image_lengths(processor, [(image.height, image.width) for image in images])
+        return super().encode_prompt(processor, text, images)
+
+    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Number of tokens of each image of the given (height, width), including the ends of rows.
+
+        Raises ModelError for an image with fewer than two squares: transformers fails on a single one, and a narrow
+        image has none if no pixel is left when its longer side is reduced.
+        """
+        side, longest = (
+            processor.patch_size * processor.spatial_merge_size,
+            processor.image_processor.size["longest_edge"],
+        )
+        for height, width in sizes:
+            scaled = self.image_options.size((height, width))
+            ratio = max(1.0, max(scaled) / longest)
+            squares = math.prod(math.ceil(int(pixels / ratio) / side) for pixels in scaled)
+            if squares < 2:
+                raise ModelError(
+                    f"an image of {width} x {height} px is too small or too narrow for {self.name}: it has {squares} "
+                    f"squares of {side} px, but needs 2; remove the image, or set model.square_padding=true for narrow "
+                    "images"
+                )
+        return super().image_lengths(processor, sizes)
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        pixels = [inputs["pixel_values"] for inputs in images]
+        height, width = (max(tensor.shape[axis] for tensor in pixels) for axis in (-2, -1))
+        # As in the processor: images have the size of the largest one. The tower removes this padding.
+        padded = [nn.functional.pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in pixels]
+        sizes = torch.cat([inputs["image_sizes"] for inputs in images])
+        per_image = model.get_image_features(torch.cat(padded), sizes, return_dict=True).pooler_output
+        counts = [len(tensor) for tensor in pixels]
+        starts = [sum(counts[:n]) for n in range(len(counts))]
+        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]

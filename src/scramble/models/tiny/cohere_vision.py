@@ -1,0 +1,141 @@
+"""Tiny Aya Vision and Command A Vision: SigLIP tower, tiles, Cohere2 decoder with windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+MAX_TILES = 4
+SPECIALS = [
+    "<PAD>",
+    "<BOS_TOKEN>",
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+    "<image>",
+    "<|IMG_PATCH|>",
+    "<|START_OF_IMG|>",
+    "<|END_OF_IMG|>",
+    "<|IMG_LINE_BREAK|>",
+    "TILE_GLOBAL",
+    *(f"TILE_{number}" for number in range(1, MAX_TILES + 1)),
+]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|START_OF_TURN_TOKEN|>"
+    "{{ '<|USER_TOKEN|>' if message['role'] == 'user' else '<|CHATBOT_TOKEN|>' }}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|END_OF_TURN_TOKEN|>{% endfor %}"
+    "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}"
+)
+
+
+def save_tiny_aya_vision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, window: int = 4096) -> Path:
+    """Write a tiny native Aya Vision and return its folder. Tiles of 28 px with patches of 7 px have 4 tokens each."""
+    from transformers import (
+        AyaVisionConfig,
+        AyaVisionForConditionalGeneration,
+        AyaVisionProcessor,
+        GotOcr2ImageProcessorPil,
+    )
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    config = AyaVisionConfig(
+        vision_config=_vision(28, 7),
+        text_config=_text(ids, backend.get_vocab_size(), window),
+        image_token_index=ids["<|IMG_PATCH|>"],
+    )
+    processor = AyaVisionProcessor(
+        image_processor=GotOcr2ImageProcessorPil(
+            size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=MAX_TILES
+        ),
+        tokenizer=wrap_tokenizer(backend, bos="<BOS_TOKEN>", eos="<|END_OF_TURN_TOKEN|>", pad="<PAD>"),
+        patch_size=7,
+        downsample_factor=2,
+        img_size=28,
+        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+    )
+    return _save(AyaVisionForConditionalGeneration, config, seed, processor, ids, Path(folder))
+
+
+def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, window: int = 4096) -> Path:
+    """Write a tiny native Command A Vision and return its folder. Its image processor needs torchvision.
+
+    Tiles of 32 px with patches of 8 px have 4 tokens each.
+    """
+    from transformers import Cohere2VisionConfig, Cohere2VisionForConditionalGeneration
+    from transformers.utils import is_torchvision_available
+
+    from scramble.models.family import ModelError
+
+    if not is_torchvision_available():
+        raise ModelError("Command A Vision's image processor needs torchvision: pip install torchvision")
+    from transformers import Cohere2VisionImageProcessor, Cohere2VisionProcessor
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    tiles: dict[str, Any] = {"size": {"height": 32, "width": 32}, "max_patches": MAX_TILES, "patch_size": 2}
+    config = Cohere2VisionConfig(
+        vision_config=_vision(32, 8),
+        text_config=_text(ids, backend.get_vocab_size(), window),
+        image_token_id=ids["<|IMG_PATCH|>"],
+        alignment_intermediate_size=64,
+    )
+    processor = Cohere2VisionProcessor(
+        image_processor=Cohere2VisionImageProcessor(**tiles),
+        tokenizer=wrap_tokenizer(
+            backend,
+            bos="<BOS_TOKEN>",
+            eos="<|END_OF_TURN_TOKEN|>",
+            pad="<PAD>",
+            image_token="<|IMG_PATCH|>",
+            boi_token="<|START_OF_IMG|>",
+            eoi_token="<|END_OF_IMG|>",
+            img_line_break_token="<|IMG_LINE_BREAK|>",
+        ),
+        chat_template=TEMPLATE.replace("IMAGE", "<|IMG_PATCH|>"),
+    )
+    return _save(Cohere2VisionForConditionalGeneration, config, seed, processor, ids, Path(folder))
+
+
+def _vision(image_size: int, patch_size: int) -> dict[str, Any]:
+    return {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": image_size,
+        "patch_size": patch_size,
+        "vision_use_head": False,
+    }
+
+
+def _text(ids: dict[str, int], vocab_size: int, window: int) -> dict[str, Any]:
+    return {
+        "model_type": "cohere2",
+        "vocab_size": vocab_size,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,  # three with a window, one without
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "sliding_window": window,
+        "bos_token_id": ids["<BOS_TOKEN>"],
+        "eos_token_id": ids["<|END_OF_TURN_TOKEN|>"],
+        "pad_token_id": ids["<PAD>"],
+    }
+
+
+def _save(cls: type, config: Any, seed: int, processor: Any, ids: dict[str, int], folder: Path) -> Path:
+    model = random_model(cls, config, seed)
+    set_special_ids(model, bos=ids["<BOS_TOKEN>"], eos=ids["<|END_OF_TURN_TOKEN|>"], pad=ids["<PAD>"])
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

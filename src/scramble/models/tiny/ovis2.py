@@ -1,0 +1,77 @@
+"""A tiny Ovis2: a tower that predicts visual words, a visual vocabulary, Qwen2 decoder, ChatML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scramble.models.families.ovis2 import INDICATORS, PATCH
+from scramble.models.tiny.parts import (
+    chatml_template,
+    ids_of,
+    make_tokenizer,
+    random_model,
+    set_special_ids,
+    wrap_tokenizer,
+)
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", PATCH, *INDICATORS]
+
+
+def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32) -> Path:
+    """Write a tiny native Ovis2 and return its folder.
+
+    Tiles of 32 px with patches of 8 px, of which 2 x 2 are merged, have 4 tokens each; there are up to 6 tiles and a
+    thumbnail.
+    """
+    from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2ImageProcessorPil, Ovis2Processor
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    vocab_size = backend.get_vocab_size()
+    config = Ovis2Config(
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": image_size,
+            "patch_size": 8,
+            "vocab_size": 64,
+            "hidden_stride": 2,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": vocab_size,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "bos_token_id": None,
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        image_token_id=ids[PATCH],
+        visual_indicator_token_ids=[ids[token] for token in INDICATORS],
+        vocab_size=vocab_size,
+        hidden_size=64,
+        tie_word_embeddings=False,
+    )
+    model = random_model(Ovis2ForConditionalGeneration, config, seed)
+    # Transformers initialises the visual table to a hundredth of a text embedding, for a vocabulary of 65,536 words.
+    model.model.visual_embeddings_table.weight.data *= 20
+    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
+    processor = Ovis2Processor(
+        image_processor=Ovis2ImageProcessorPil(
+            size={"height": image_size, "width": image_size}, crop_to_patches=True, max_patches=6
+        ),
+        tokenizer=wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>"),
+        image_seq_length=(image_size // 8 // 2) ** 2,
+        chat_template=chatml_template("<image>"),
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
