@@ -32,7 +32,16 @@ from scramble.config.binding import (
     hint,
     show,
 )
-from scramble.training.fields import PEFT_REFUSED, PEFT_SECTION, REFUSED, RENAMED, default_of, optimizer_fault
+from scramble.training.fields import (
+    PEFT_REFUSED,
+    PEFT_SECTION,
+    REFUSED,
+    RENAMED,
+    TRL_OPTIONS,
+    default_of,
+    optimizer_fault,
+    trl_faults,
+)
 
 # A test compares these names with those of the code that reads them (tests/test_config.py).
 Loss = Literal[
@@ -117,6 +126,7 @@ class Watch(Section):
 class Trainer(Section):
     """Settings of :class:`scramble.training.config.PreferenceConfig`."""
 
+    backend: Literal["auto", "trie", "trl"]
     num_train_epochs: Positive
     max_steps: WholeRun
     global_batch_size: Count | None
@@ -165,7 +175,10 @@ class Trainer(Section):
         """The other fields of ``PreferenceConfig``; a refused one must keep its default."""
         from scramble.training.config import PreferenceConfig
 
-        fields = _foreign_fields(PreferenceConfig, REFUSED)
+        # With backend=trl, PreferenceConfig accepts TRL's own options, so it checks them.
+        fields = _foreign_fields(
+            PreferenceConfig, {name: why for name, why in REFUSED.items() if name not in TRL_OPTIONS}
+        )
         del fields["peft"]  # a separate section
         return fields
 
@@ -176,6 +189,8 @@ class Trainer(Section):
 
     def faults(self, at: str) -> Iterator[str]:
         """Settings must not contradict each other."""
+        if self.backend == "trl" and (fault := trl_faults(vars(self))):
+            yield fault
         micro, batch, steps = self.per_device_train_batch_size, self.global_batch_size, self.gradient_accumulation_steps
         if micro is not None and batch is not None and batch % (micro * (steps or 1)):
             times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""

@@ -18,7 +18,15 @@ from transformers import get_scheduler
 from trl import DPOConfig
 
 from scramble.training.dataloader import default_num_workers
-from scramble.training.fields import REFUSED, default_of, operation_fields, optimizer_fault
+from scramble.training.fields import (
+    BACKENDS,
+    REFUSED,
+    TRL_OPTIONS,
+    default_of,
+    operation_fields,
+    optimizer_fault,
+    trl_faults,
+)
 from scramble.training.losses import F_DIVERGENCES, check_weights, needs_pairs, reads
 
 Table = Literal["pairs", "captions", "questions", "rationales"]
@@ -63,6 +71,13 @@ class PreferenceConfig(DPOConfig):
     precompute_ref_log_probs: bool = True
 
     # ---- fields of this project
+    backend: str = field(
+        default="auto",
+        metadata={
+            "help": "trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer), or auto: the trie where the "
+            "model's family has one, and TRL otherwise."
+        },
+    )
     global_batch_size: int | None = field(
         default=32,
         metadata={
@@ -126,9 +141,16 @@ class PreferenceConfig(DPOConfig):
     def __post_init__(self) -> None:
         if isinstance(self.loss_type, str):
             self.loss_type = [self.loss_type]
+        if self.backend not in BACKENDS:
+            raise ValueError(f"trainer.backend={self.backend}: choose one of {', '.join(BACKENDS)}")
         for name, reason in REFUSED.items():
             if (value := getattr(self, name)) != default_of(PreferenceConfig, name):
-                raise ValueError(f"trainer.{name}={_shown(value)}: {reason}")
+                if name not in TRL_OPTIONS:
+                    raise ValueError(f"trainer.{name}={_shown(value)}: {reason}")
+                if self.backend != "trl":
+                    raise ValueError(f"trainer.{name}={_shown(value)}: {reason}; or use trainer.backend=trl")
+        if self.backend == "trl" and (faults := trl_faults(vars(self))):
+            raise ValueError(faults)
         self.weights = check_weights(self.loss_type, self.loss_weights)
         self._check()
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
@@ -251,6 +273,7 @@ def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
     # It follows from the batch sizes and the number of processes, which may differ when a run resumes.
     names.remove("gradient_accumulation_steps")
+    names.remove("backend")  # what counts is the backend that was used, see ``train``
     values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
     return plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 # Fields that define the training loss; each file in configs/objective sets them together.
@@ -181,6 +182,42 @@ REFUSED = {
     "ref_model_sync_steps": _REFERENCE,
     "pad_token": _TRIE,
 }
+
+# Refused fields that TRL's trainers support, so that they are accepted with ``backend=trl``.
+TRL_OPTIONS = frozenset(
+    {
+        "gradient_checkpointing_kwargs",
+        "pad_to_multiple_of",
+        "precompute_ref_batch_size",
+        "ref_model_mixup_alpha",
+        "ref_model_sync_steps",
+        "router_aux_loss_coef",
+        "sync_ref_model",
+    }
+)
+
+BACKENDS = ("auto", "trie", "trl")
+
+
+def trl_faults(values: Mapping[str, Any]) -> str | None:
+    """One line naming all settings of this project that TRL does not have, with the values to use; None without any.
+
+    Args:
+        values: fields of ``PreferenceConfig`` by name.
+    """
+    losses, changes = values["loss_type"], []
+    if values.get("feature_cache_dir") is not None:
+        changes.append("trainer.feature_cache_dir=null")
+    if values.get("row_tokens") is not None:
+        changes.append("trainer.row_tokens=null")
+    if "bco_pair" in losses and values["reward_shift"] != "none":
+        changes.append("trainer.reward_shift=none")
+    if "sft" in losses and values["sft_mean"] != "batch":
+        changes.append("trainer.sft_mean=batch")
+    if not changes:
+        return None
+    return f"trainer.backend=trl: TRL does not have all of these settings; use {' '.join(changes)}"
+
 
 PEFT_SECTION = "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"
 

@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from scramble import interrupt
 from scramble.models import VLM
+from scramble.models.family import Family
 from scramble.storage.files import StoreError
 from scramble.training.callbacks import (
     LogLastStep,
@@ -35,6 +36,7 @@ from scramble.training.data import Data, group_by_image
 from scramble.training.dataloader import Workers, worker_failures_explained
 from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
+from scramble.training.fields import trl_faults
 from scramble.training.losses import needs_pairs
 from scramble.training.policy import Policy
 from scramble.training.reference import StartingModel, reference_logps
@@ -96,43 +98,40 @@ def train(
     out, args = _make_folder(Path(out)), copy.copy(args)
     args.output_dir = str(out / "checkpoints")
     _quiet()
-    check_model(vlm, args)
+    backend = select_backend(args, vlm.family)
+    check_model(vlm, args, backend)
     start = StartingModel.of(vlm, args)
     if vlm.adapter is not None:
         check_base(vlm.adapter, start.weights)
     turn_off_dropout(vlm.backbone.model)
-    vlm = select_trained_weights(vlm, args)
-    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised models cannot be moved to a device
-        vlm.model.to(args.device)
 
-    prepared = Prepared(vlm, args, start, out)
-    with worker_failures_explained(lambda: "the same command reuses the cached part"):
-        train_set, collator = prepared.read(data, out / "rejected_rows.jsonl", args.tables, needs_pairs(args.weights))
-        eval_set, eval_collator = None, None
-        if eval_data is not None:
-            # An sft run on pairs is evaluated on the rejected answers as well.
-            paired = "pairs" in args.tables
-            tables = ["pairs"] if paired else args.tables
-            eval_set, eval_collator = prepared.read(eval_data, out / "rejected_rows_val.jsonl", tables, paired)
-    prepare_seconds = time.perf_counter() - started
-
+    pairs = needs_pairs(args.weights)
+    train_set = PairDataset.read(
+        data, vlm, args, tables=args.tables, with_rejected=pairs, rejected_file=out / "rejected_rows.jsonl"
+    )
+    eval_set = None
+    if eval_data is not None:
+        tables = ["pairs"] if "pairs" in args.tables else args.tables
+        file = out / "rejected_rows_val.jsonl"
+        eval_set = PairDataset.read(
+            eval_data, vlm, args, tables=tables, with_rejected="pairs" in tables, rejected_file=file
+        )
     plan_steps(args, len(train_set), has_eval=eval_set is not None or bool(callbacks))
     stop = StopWhenAsked()
     ours = [OwnSteps(), MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
     if args.disable_tqdm:
         ours.append(ProgressLines(out.name))
-    if needs_pairs(args.weights):
+    if pairs:
         ours.append(Warnings(out / "warnings.jsonl", args.beta))
-    trainer = PreferenceTrainer(
-        Policy(vlm, prepared.backbone),
-        args,
-        collator,
-        train_set,
-        eval_set,
-        eval_collator,
-        settings=start.settings(train_set) | args.settings(),
-        callbacks=[*ours, *callbacks],
-    )
+    settings = start.settings(train_set) | args.settings() | ({"backend": backend} if backend != "trie" else {})
+    with worker_failures_explained(lambda: "the same command reuses the cached part"):
+        if backend == "trl":
+            from scramble.training.trl_backend import trl_trainer  # it takes seconds to import
+
+            trainer = trl_trainer(vlm, args, train_set, eval_set, settings, [*ours, *callbacks])
+        else:
+            trainer = trie_trainer(vlm, args, start, out, train_set, eval_set, settings, [*ours, *callbacks])
+    prepare_seconds = time.perf_counter() - started
     check_sharding(trainer.accelerator, scores_benchmarks=any(isinstance(c, ScoreBenchmarks) for c in callbacks))
     checkpoint = trainer.restore()
     if checkpoint is not None:
@@ -158,19 +157,75 @@ def train(
         "images": len(group_by_image(train_set)),
         "rejected_rows": len(train_set.rejected_rows),
         "objective": args.weights,
-        "trained_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "backend": backend,
+        "trained_parameters": sum(p.numel() for p in trainer.vlm.model.parameters() if p.requires_grad),
         "resumed_from": None if checkpoint is None else checkpoint.name,
         "prepare_seconds": round(prepare_seconds, 3),
-        "features_seconds": round(prepared.seconds["features"], 3),
-        "reference_seconds": round(prepared.seconds["reference"], 3),
+        "features_seconds": round(trainer.cache_seconds["features"], 3),
+        "reference_seconds": round(trainer.cache_seconds["reference"], 3),
         "seconds": round(time.perf_counter() - started, 3),
         "last": trainer.last_log,
         result.name: str(result),
     }
 
 
-class Prepared:
-    """Reads the data sets of a run and builds the caches that depend on its starting model.
+def select_backend(args: PreferenceConfig, family: Family) -> str:
+    """``trie`` or ``trl``, as ``args.backend`` says or as the family allows; the main process logs the choice.
+
+    Raises:
+        ValueError: if the family has no trie and the trie is requested, or if TRL does not have all settings.
+    """
+    if args.backend == "trie" and not family.has_trie:
+        raise ValueError(
+            f"trainer.backend=trie: the family {family.name} has no description for the token trie; use "
+            "trainer.backend=trl or auto"
+        )
+    backend = args.backend
+    if backend == "auto":
+        backend = "trie" if family.has_trie else "trl"
+    if backend == "trl" and (faults := trl_faults(vars(args))):
+        raise ValueError(faults)
+    if args.process_index == 0:
+        name = "TRL's DPOTrainer" if needs_pairs(args.weights) else "TRL's SFTTrainer"
+        log.info(f"trainer.backend={args.backend}: {'the token trie' if backend == 'trie' else name} trains this model")
+    return backend
+
+
+def trie_trainer(
+    vlm: VLM,
+    args: PreferenceConfig,
+    start: StartingModel,
+    out: Path,
+    train_set: PairDataset,
+    eval_set: PairDataset | None,
+    settings: Mapping[str, Any],
+    callbacks: list[TrainerCallback],
+) -> PreferenceTrainer:
+    """The trainer on tries, after the caches that depend on the starting model have been built.
+
+    Args:
+        vlm, args, out: as in :func:`train`.
+        start: the starting model, which is also the reference.
+        train_set, eval_set: examples, or None without held-out pairs.
+        settings: settings that a checkpoint must have been written with to be resumed.
+        callbacks: transformers' callbacks.
+    """
+    vlm = select_trained_weights(vlm, args)
+    if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised weights cannot be moved
+        vlm.model.to(args.device)
+    caches = Caches(vlm, args, start, out)
+    collator = caches.collator(train_set, needs_pairs(args.weights))
+    eval_collator = None
+    if eval_set is not None:  # an sft run on pairs is evaluated on the rejected answers as well
+        eval_collator = caches.collator(eval_set, "pairs" in args.tables)
+    policy = Policy(vlm, caches.backbone)
+    trainer = PreferenceTrainer(policy, args, collator, train_set, eval_set, eval_collator, settings, callbacks)
+    trainer.cache_seconds = caches.seconds
+    return trainer
+
+
+class Caches:
+    """Builds the caches of a run that depend on its starting model.
 
     Attributes:
         backbone: the model as the engine sees it; with a feature cache it reads image features from there.
@@ -184,14 +239,9 @@ class Prepared:
         self.reference_folder = Path(args.reference_cache_dir or out / "reference")
         self.seconds = {"features": 0.0, "reference": 0.0}
 
-    def read(
-        self, source: Data, rejected_file: Path, tables: Sequence[str], with_rejected: bool
-    ) -> tuple[PairDataset, TrieCollator]:
-        """The usable examples of a data set, and a collator with their reference log-probabilities."""
+    def collator(self, data: PairDataset, with_rejected: bool) -> TrieCollator:
+        """A collator of a data set's examples with their reference log-probabilities."""
         args = self.args
-        data = PairDataset.read(
-            source, self.vlm, args, tables=tables, with_rejected=with_rejected, rejected_file=rejected_file
-        )
         needs_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
         reference: Mapping[str, tuple[float, float]] | None = None
         if needs_reference or args.feature_cache_dir is not None:
@@ -217,10 +267,10 @@ class Prepared:
                             workers=Workers.of(args),
                         )
                     self.seconds["reference"] += time.perf_counter() - start_time
-        return data, TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
+        return TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
 
 
-def check_model(vlm: VLM, args: PreferenceConfig) -> None:
+def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
     """Raise ValueError for settings that contradict the model."""
     if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
         raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
@@ -229,7 +279,8 @@ def check_model(vlm: VLM, args: PreferenceConfig) -> None:
     if vlm.has_adapter and args.train_vision:
         raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
     in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
-    if in_step and (vlm.has_adapter or args.peft is None):
+    # Without an adapter, TRL loads the reference model a second time.
+    if in_step and (vlm.has_adapter or (args.peft is None and backend == "trie")):
         raise ValueError(
             "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
             "other adapter does not restore the starting model: set it to true"
@@ -297,5 +348,6 @@ def _quiet() -> None:
         from datasets import disable_progress_bars
         from transformers.utils import logging as transformers_logging
 
+        os.environ.setdefault("TQDM_DISABLE", "1")  # the only switch of TRL's bar
         disable_progress_bars()
         transformers_logging.disable_progress_bar()

@@ -48,16 +48,41 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
 
     Args:
         vlm: the base model, without adapter.
+        peft: see :func:`lora_config`.
+        seed: seed of the adapter's initial weights; TRL draws the same weights from the same seed.
+
+    Raises:
+        ModelError: see :func:`lora_config`.
+    """
+    from peft import get_peft_model
+    from transformers import set_seed
+
+    config = lora_config(vlm, peft)
+    if config.lora_dropout:
+        log.warning(
+            f"peft.lora_dropout={config.lora_dropout}: sequences of one image share their common tokens, so they "
+            "also share the dropout masks of these tokens"
+        )
+    set_seed(seed)
+    try:
+        return get_peft_model(vlm.model, config)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ModelError(f"peft: {' '.join(str(error).split())}") from error
+
+
+def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
+    """The ``LoraConfig`` of a new adapter on the language model.
+
+    Args:
+        vlm: the base model, without adapter.
         peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's targets, as does
             ``all-linear``; a list names layers of the language model.
-        seed: seed of the adapter's initial weights; TRL draws the same weights from the same seed.
 
     Raises:
         ModelError: if PEFT does not have a field, or if the targets match nothing or match a layer of the tower, the
             projector or the output head.
     """
-    from peft import LoraConfig, get_peft_model
-    from transformers import set_seed
+    from peft import LoraConfig
 
     fields = {"bias": "none", **peft}
     targets = fields.get("target_modules")
@@ -74,18 +99,12 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
             "would not fit the released model: choose true, false, gaussian or orthogonal"
         )
     check_lora_targets(vlm.backbone, fields["target_modules"])
-    if fields.get("lora_dropout"):
-        log.warning(
-            f"peft.lora_dropout={fields['lora_dropout']}: sequences of one image share their common tokens, so they "
-            "also share the dropout masks of these tokens"
-        )
-    set_seed(seed)
     try:
         config = LoraConfig(**fields)
-        config.base_model_name_or_path, config.revision = vlm.path, vlm.revision
-        return get_peft_model(vlm.model, config)
     except (TypeError, ValueError, ImportError) as error:
         raise ModelError(f"peft: {' '.join(str(error).split())}") from error
+    config.base_model_name_or_path, config.revision = vlm.path, vlm.revision
+    return config
 
 
 def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:

@@ -1,0 +1,285 @@
+"""The other backend: TRL's stock ``DPOTrainer`` and ``SFTTrainer`` on the same pairs, in the same order.
+
+TRL provides loss, reference and metrics. :class:`RunTrainer` is placed below TRL's classes, instead of transformers'
+``Trainer``, and provides order of batches, log rows and checkpoints, which are therefore the same as on tries. Each
+answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the family's encoder
+and are the same as in a trie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, Value
+from datasets import List as ListOf
+from torch import Tensor
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from trl import DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.utils import pad
+
+from scramble.models import VLM, Prompt
+from scramble.training.collator import Encoder
+from scramble.training.config import PreferenceConfig
+from scramble.training.data import Example
+from scramble.training.dataset import PairDataset
+from scramble.training.losses import needs_pairs
+from scramble.training.run_trainer import RunTrainer
+from scramble.training.trainable import lora_config, select_trained_weights
+
+IGNORED = -100  # label of a token without loss
+# Inputs with one entry per token of the prompt, (1, tokens, ...): Gemma's and Qwen's token types, Mllama's image mask.
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids", "cross_attention_mask")
+
+
+def trl_trainer(
+    vlm: VLM,
+    args: PreferenceConfig,
+    train_set: PairDataset,
+    eval_set: PairDataset | None,
+    settings: Mapping[str, Any],
+    callbacks: list[TrainerCallback],
+) -> RunTrainer:
+    """TRL's trainer for the objective: ``SFTTrainer`` for ``sft`` alone, ``DPOTrainer`` for all others.
+
+    Args:
+        vlm: the model to start from. TRL adds the adapter of ``args.peft``, and computes the reference with the
+            adapter disabled, or before the first step.
+        args: settings; ``max_steps`` is positive.
+        train_set, eval_set: examples, or None without held-out pairs.
+        settings: settings that a checkpoint must have been written with to be resumed.
+        callbacks: transformers' callbacks.
+
+    Raises:
+        ModelError: if PEFT does not have a field, or if its targets do not match the model.
+    """
+    if args.peft is None:
+        select_trained_weights(vlm, args)
+    cls = DPOBackend if needs_pairs(args.weights) else SFTBackend
+    return cls(vlm, args, train_set, eval_set, settings, callbacks)
+
+
+def example_table(examples: Sequence[Example], split: str) -> Dataset:
+    """The examples as TRL's data set. It names the images, which the collator reads from the split's images table."""
+    text = Value("string")
+    names = ("example_id", "prompt", "chosen", "rejected")
+    columns = {name: [getattr(example, name) for example in examples] for name in names}
+    columns |= {"image_ids": [list(example.image_ids) for example in examples], "split": [split] * len(examples)}
+    features = Features({**dict.fromkeys((*names, "split"), text), "image_ids": ListOf(text)})
+    return Dataset.from_dict(columns, features=features)
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    return Example(row["example_id"], tuple(row["image_ids"]), row["prompt"], row["chosen"], row["rejected"])
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+@dataclass(frozen=True)
+class RowCollator:
+    """Collates examples into the batches of TRL's trainers: all chosen answers, then all rejected ones.
+
+    The keys are those of TRL's ``DataCollatorForPreference`` (with ``completion_mask``) or
+    ``DataCollatorForLanguageModeling`` (with ``labels``), and the family's image inputs.
+
+    Attributes:
+        encoders: encode prompts and answers, by split: each split has its own images.
+        with_rejected: whether to include rejected answers.
+        pad_to_multiple_of: the length of the rows is a multiple of it.
+    """
+
+    encoders: Mapping[str, Encoder]
+    with_rejected: bool
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Collate rows of :func:`example_table` (N) into tensors (2N, tokens), or (N, tokens) without rejected."""
+        examples = [_example(row) for row in rows]
+        encoder = self.encoders[rows[0]["split"]]
+        prompts = [encoder.prompt(example) for example in examples]
+        answers = [example.chosen for example in examples]
+        if self.with_rejected:
+            answers += [example.rejected or "" for example in examples]
+            prompts += prompts
+        parts = [(p.input_ids, encoder.completion(a)) for p, a in zip(prompts, answers, strict=True)]
+        input_ids = self._pad([prompt + answer for prompt, answer in parts], _pad_id(encoder))
+        attention_mask = self._pad([[1] * (len(prompt) + len(answer)) for prompt, answer in parts])
+        completion_mask = self._pad([[0] * len(prompt) + [1] * len(answer) for prompt, answer in parts])
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.with_rejected:
+            batch["completion_mask"] = completion_mask
+        else:
+            batch["labels"] = input_ids.masked_fill(completion_mask == 0, IGNORED)
+        for name in ("ref_chosen_logps", "ref_rejected_logps"):
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows])
+        return batch | image_inputs(prompts, input_ids.shape[1])
+
+    def _pad(self, rows: list[list[int]], value: int = 0) -> Tensor:
+        tensors = [torch.tensor(row) for row in rows]
+        return pad(tensors, padding_value=value, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of)
+
+
+def _pad_id(encoder: Encoder) -> int:
+    tokenizer = encoder.processor.tokenizer
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(token for token in ids if token is not None)
+
+
+def image_inputs(prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:
+    """The image inputs of a batch, one row per prompt of ``length`` tokens.
+
+    Processors give images (or tiles, or rows) along the first axis, so that the inputs of several prompts are
+    concatenated there. The other axes are padded with zeros to the largest, as processors do for a batch.
+    """
+    inputs: dict[str, list[Tensor]] = {}
+    for prompt in prompts:
+        for name, tensor in (prompt.images or {}).items():
+            inputs.setdefault(name, []).append(_extended(tensor, length, name) if name in PER_TOKEN else tensor)
+    return {name: _concatenated(tensors) for name, tensors in inputs.items()}
+
+
+def _extended(tensor: Tensor, length: int, name: str) -> Tensor:
+    """An input per token of the prompt, extended over the answer and the padding: (1, length, ...)."""
+    answer = length - tensor.shape[1]
+    # The answer sees the images that the end of the prompt sees; it is text, whose type is 0.
+    last = tensor[:, -1:] if name == "cross_attention_mask" else torch.zeros_like(tensor[:, -1:])
+    return torch.cat([tensor, last.expand(-1, answer, *tensor.shape[2:])], dim=1)
+
+
+def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
+    largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [[0, most - size] for most, size in zip(largest, tensor.shape[1:], strict=True)]
+        padded.append(torch.nn.functional.pad(tensor, [n for axis in reversed(missing) for n in axis]))
+    return torch.cat(padded)
+
+
+# ------------------------------------------------------------------------------------------------------------ trainers
+
+
+class TRLBackend(RunTrainer):
+    """What both of TRL's trainers need to run on this project's data, checkpoints and logs.
+
+    A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order: TRL's methods
+    then call those of ``RunTrainer`` where they would call those of transformers' ``Trainer``.
+    """
+
+    def prepare_batch(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """The batch itself: its keys are TRL's."""
+        return batch
+
+    def evaluate_pairs(self) -> dict[str, float]:
+        """The loss of the held-out pairs; ``log`` adds TRL's metrics to the row."""
+        output = self.evaluation_loop(self.get_eval_dataloader(), "Evaluation", prediction_loss_only=True)
+        return dict(output.metrics or {})
+
+    def log_state(self) -> dict[str, Any]:
+        """TRL's metrics of the log row that is under way."""
+        trainer: Any = self
+        metrics = {name: list(values) for name, values in trainer._metrics["train"].items()}
+        return super().log_state() | {"metrics": metrics, "num_tokens": trainer._total_train_tokens}
+
+    def load_log_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`log_state` returned."""
+        super().load_log_state(state)
+        trainer: Any = self
+        trainer._metrics["train"].update(state["metrics"])
+        trainer._total_train_tokens = state["num_tokens"]
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        """The data set as it is: the collator encodes the examples."""
+        return dataset
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: scripts/share.py writes the card of a shared adapter."""
+
+    def _options(
+        self,
+        vlm: VLM,
+        args: PreferenceConfig,
+        train_set: PairDataset,
+        eval_set: PairDataset | None,
+        with_rejected: bool,
+    ) -> dict[str, Any]:
+        """The arguments of TRL's trainers that are the same for both."""
+        encoders = {"train": train_set.encoder} | ({} if eval_set is None else {"eval": eval_set.encoder})
+        multiple = None if args.pad_to_multiple_of is None else int(args.pad_to_multiple_of)
+        # Pinned memory is for copies to a GPU.
+        args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+        return {
+            "model": vlm.model,
+            "data_collator": RowCollator(encoders, with_rejected, multiple),
+            "train_dataset": example_table(train_set, "train"),
+            # Empty, not None: transformers refuses to evaluate without a data set, and callbacks may score benchmarks.
+            "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
+            "processing_class": vlm.processor,
+            "peft_config": None if args.peft is None else lora_config(vlm, args.peft),
+        }
+
+    def _finish(self, vlm: VLM) -> None:
+        self.remove_callback(PrinterCallback)
+        model: Any = self.model
+        model.vlm = replace(vlm, model=model)  # TRL has added the adapter
+
+
+class DPOBackend(TRLBackend, DPOTrainer, RunTrainer):
+    """TRL's ``DPOTrainer``; see :func:`trl_trainer`."""
+
+    def __init__(
+        self,
+        vlm: VLM,
+        args: PreferenceConfig,
+        train_set: PairDataset,
+        eval_set: PairDataset | None,
+        settings: Mapping[str, Any],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.plan(train_set, args, settings)
+        super().__init__(args=args, callbacks=callbacks, **self._options(vlm, args, train_set, eval_set, True))
+        if vlm.has_adapter:  # the reference is precomputed, so that TRL's copy of the adapter is not needed
+            model: Any = self.model
+            model.delete_adapter("ref")
+        self._finish(vlm)
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: Any) -> Dataset:
+        if not len(dataset):
+            return dataset
+        start = time.perf_counter()
+        dataset = super()._precompute_ref_logps(dataset, *args)
+        self.cache_seconds["reference"] += time.perf_counter() - start
+        return dataset
+
+
+class SFTBackend(TRLBackend, SFTTrainer, RunTrainer):
+    """TRL's ``SFTTrainer``; see :func:`trl_trainer`."""
+
+    def __init__(
+        self,
+        vlm: VLM,
+        args: PreferenceConfig,
+        train_set: PairDataset,
+        eval_set: PairDataset | None,
+        settings: Mapping[str, Any],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.plan(train_set, args, settings)
+        options = self._options(vlm, args, train_set, eval_set, False)
+        super().__init__(args=sft_config(args), callbacks=callbacks, **options)
+        self._finish(vlm)
+
+
+def sft_config(args: PreferenceConfig) -> SFTConfig:
+    """The fields that a run's settings share with ``SFTConfig``."""
+    names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    names |= {"activation_offloading", "pad_to_multiple_of", "router_aux_loss_coef"}
+    config = SFTConfig(**{name: getattr(args, name) for name in names}, max_length=None)
+    config._n_gpu = min(config.n_gpu, 1)  # as in PreferenceConfig
+    return config
