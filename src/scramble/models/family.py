@@ -57,6 +57,7 @@ class Family:
             scored one per row (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
         block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
         position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
+        answer_token_type: value of ``token_type_ids`` at the tokens of an answer.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
     """
@@ -73,6 +74,7 @@ class Family:
     has_trie: bool = True
     block_per_run: bool = False
     position_inputs: tuple[str, ...] = ()
+    answer_token_type: int = 0
     needs_torchvision: bool = False
 
     def __init__(self) -> None:

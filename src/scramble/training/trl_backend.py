@@ -33,8 +33,6 @@ from scramble.training.run_trainer import RunTrainer
 from scramble.training.trainable import lora_config, select_trained_weights
 
 IGNORED = -100  # label of a token without loss
-# Inputs with one entry per token of the prompt, (1, tokens, ...): Gemma's and Qwen's token types, Mllama's image mask.
-PER_TOKEN = ("token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 
 
 def trl_trainer(
@@ -119,7 +117,7 @@ class RowCollator:
         for name in ("ref_chosen_logps", "ref_rejected_logps"):
             if name in rows[0]:
                 batch[name] = torch.tensor([row[name] for row in rows])
-        return batch | image_inputs(prompts, input_ids.shape[1])
+        return batch | image_inputs(prompts, input_ids.shape[1], encoder.family.answer_token_type)
 
     def _pad(self, rows: list[list[int]], value: int = 0) -> Tensor:
         tensors = [torch.tensor(row) for row in rows]
@@ -132,25 +130,29 @@ def _pad_id(encoder: Encoder) -> int:
     return next(token for token in ids if token is not None)
 
 
-def image_inputs(prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:
-    """The image inputs of a batch, one row per prompt of ``length`` tokens.
+def image_inputs(prompts: Sequence[Prompt], length: int, answer_token_type: int) -> dict[str, Tensor]:
+    """The processor's inputs of a batch, one row per prompt of ``length`` tokens.
 
     Processors give images (or tiles, or rows) along the first axis, so that the inputs of several prompts are
     concatenated there. The other axes are padded with zeros to the largest, as processors do for a batch.
+    ``answer_token_type`` is the family's.
     """
     inputs: dict[str, list[Tensor]] = {}
     for prompt in prompts:
         for name, tensor in (prompt.images or {}).items():
-            inputs.setdefault(name, []).append(_extended(tensor, length, name) if name in PER_TOKEN else tensor)
+            if name == "cross_attention_mask":  # the answer sees the images that the end of the prompt sees
+                tensor = _extended(tensor, length, tensor[:, -1:])
+            elif name == "token_type_ids":
+                tensor = _extended(tensor, length, torch.full_like(tensor[:, -1:], answer_token_type))
+            elif name == "mm_token_type_ids":
+                tensor = _extended(tensor, length, torch.zeros_like(tensor[:, -1:]))
+            inputs.setdefault(name, []).append(tensor)
     return {name: _concatenated(tensors) for name, tensors in inputs.items()}
 
 
-def _extended(tensor: Tensor, length: int, name: str) -> Tensor:
-    """An input per token of the prompt, extended over the answer and the padding: (1, length, ...)."""
-    answer = length - tensor.shape[1]
-    # The answer sees the images that the end of the prompt sees; it is text, whose type is 0.
-    last = tensor[:, -1:] if name == "cross_attention_mask" else torch.zeros_like(tensor[:, -1:])
-    return torch.cat([tensor, last.expand(-1, answer, *tensor.shape[2:])], dim=1)
+def _extended(tensor: Tensor, length: int, value: Tensor) -> Tensor:
+    """An input with one value per token of the prompt (1, tokens, ...), extended by ``value`` to (1, length, ...)."""
+    return torch.cat([tensor, value.expand(-1, length - tensor.shape[1], *tensor.shape[2:])], dim=1)
 
 
 def _concatenated(tensors: Sequence[Tensor]) -> Tensor:

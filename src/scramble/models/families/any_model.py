@@ -178,6 +178,7 @@ class PaliGemma(AnyModel):
 
     name = "paligemma"
     model_types = ("paligemma",)
+    answer_token_type = 1
 
     def check_template(self, processor: Any) -> None:
         """PaliGemma's prompts are not chats."""
