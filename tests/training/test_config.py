@@ -15,7 +15,7 @@ from trl import DPOConfig
 from scramble.config.validation import check_root
 from scramble.project import CONFIGS
 from scramble.training import PreferenceConfig
-from scramble.training.fields import OPERATION, REFUSED, RENAMED, default_of
+from scramble.training.fields import OPERATION, REFUSED, RENAMED, TRL_OPTIONS, default_of
 
 FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
@@ -169,11 +169,12 @@ def test_lora_is_a_section_of_its_own() -> None:
 def test_every_other_field_is_refused_with_its_reason(name: str) -> None:
     faults, section = composed(**{name: value_of(name)})
     [fault] = faults
-    assert fault.startswith(f"trainer.{name}=") and fault.endswith(REFUSED[name])
+    reason = REFUSED[name] + ("; or use trainer.backend=trl" if name in TRL_OPTIONS else "")
+    assert fault.startswith(f"trainer.{name}=") and fault.endswith(reason)
     section.pop("watch")
     with pytest.raises(ValueError, match=rf"trainer\.{name}=") as refused:
         PreferenceConfig(**section, use_cpu=True)
-    assert str(refused.value).endswith(REFUSED[name]) and "\n" not in str(refused.value)
+    assert str(refused.value).endswith(reason) and "\n" not in str(refused.value)
 
 
 def test_the_tables_of_fields_name_what_there_is() -> None:
