@@ -21,8 +21,8 @@ from scramble.storage.files import StoreError
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import write_table
 from scramble.training.callbacks import ScoreBenchmarks
-from scramble.training.collator import Encoder
 from scramble.training.data import Example
+from scramble.training.encoder import Encoder
 from scramble.training.run import select_backend
 from scramble.training.trl_backend import IGNORED, RowCollator, example_table
 from tests.training.conftest import PROMPT, drawing, make_pairs

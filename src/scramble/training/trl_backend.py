@@ -24,10 +24,10 @@ from trl import DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
 from scramble.models import VLM, Prompt
-from scramble.training.collator import Encoder
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example
 from scramble.training.dataset import PairDataset
+from scramble.training.encoder import Encoder
 from scramble.training.losses import needs_pairs
 from scramble.training.run_trainer import RunTrainer
 from scramble.training.trainable import lora_config, select_trained_weights
