@@ -28,6 +28,8 @@ def configs() -> dict[str, Any]:
         Ovis2Config,
         Qwen2_5_VLConfig,
         Qwen2VLConfig,
+        Qwen3_5Config,
+        Qwen3_5MoeConfig,
         Qwen3VLConfig,
         SmolVLMConfig,
     )
@@ -56,6 +58,8 @@ def configs() -> dict[str, Any]:
         "qwen2_vl": Qwen2VLConfig(),
         "qwen2_5_vl": Qwen2_5_VLConfig(),
         "qwen3_vl": Qwen3VLConfig(),
+        "qwen3_5": Qwen3_5Config(),
+        "qwen3_5_moe": Qwen3_5MoeConfig(),
     }
 
 

@@ -43,6 +43,8 @@ CLASSES = {
     r"Qwen/Qwen2\.5-VL-.*": "Qwen2_5_VLForConditionalGeneration",
     r"Qwen/Qwen3-VL-\d+B-Instruct": "Qwen3VLForConditionalGeneration",
     r"Qwen/Qwen3-VL-.*-A.*": "Qwen3VLMoeForConditionalGeneration",
+    r"Qwen/Qwen3\.[56]-[\d.]+B": "Qwen3_5ForConditionalGeneration",
+    r"Qwen/Qwen3\.[56]-.*-A.*": "Qwen3_5MoeForConditionalGeneration",
     r"google/gemma-3-.*": "Gemma3ForConditionalGeneration",
     r"thisisiron/Ovis2-.*-hf": "Ovis2ForConditionalGeneration",
     r"mistralai/Ministral-3-.*-BF16|mistralai/Mistral-Small-3\.1-.*": "Mistral3ForConditionalGeneration",
@@ -70,5 +72,5 @@ def test_released_id_has_the_class_of_its_family(name: str) -> None:
 
 
 def test_released_sizes_are_there() -> None:
-    assert len(NAMES) == 67
+    assert len(NAMES) == 77
     assert {"molmo_7b_d", "molmo_72b", "molmo2_8b", "internvl3_8b", "llava_7b", "scramble_molmo_7b_d"} <= set(NAMES)

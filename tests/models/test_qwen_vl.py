@@ -16,7 +16,7 @@ from scramble.models.chat import answer
 from scramble.models.generation import generate_ids
 from tests.exactness import CASES, assert_exact
 
-NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 
 
 def token_types(vlm: VLM, ids: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,7 @@ FamilyName = Literal[
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",
+    "qwen3_5",
     "gemma3",
 ]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from scramble.trie.backbone import DeepFeatures, ImageInputs, TokenRules
+from scramble.trie.recurrent import run_along_paths
 
 if TYPE_CHECKING:
     from scramble.models.family import Family
@@ -38,7 +39,12 @@ class FamilyBackbone:
             block=family.block_tokens(config),
             block_per_run=family.block_per_run,
             positions=family.positions(config),
+            recurrent=bool(family.recurrent),
         )
+        if family.recurrent:
+            for name, module in self.decoder.named_modules():
+                if name.endswith(f".{family.recurrent}"):
+                    run_along_paths(module)
         self.combine: Literal["replace", "add"] = family.combine
         self.vectors_per_feature = family.vectors_per_feature(config)
         self.attention_windows: Mapping[str, int | None] = family.attention_windows(config)

@@ -9,8 +9,9 @@ feature.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -56,6 +57,9 @@ class Family:
         has_trie: whether the family describes its models well enough for token tries. Without a trie, sequences are
             scored one per row (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
         block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
+        recurrent: name of the modules in decoder layers of type ``linear_attention``, which run along the paths of a
+            trie (see :mod:`scramble.trie.recurrent`); empty for decoders without them.
+        template_options: variables of the chat template.
         position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
         answer_token_type: value of ``token_type_ids`` at the tokens of an answer.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
@@ -73,6 +77,8 @@ class Family:
     combine: Literal["replace", "add"] = "replace"
     has_trie: bool = True
     block_per_run: bool = False
+    recurrent: str = ""
+    template_options: Mapping[str, object] = MappingProxyType({})
     position_inputs: tuple[str, ...] = ()
     answer_token_type: int = 0
     needs_torchvision: bool = False
@@ -122,15 +128,17 @@ class Family:
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
         """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
         return processor.apply_chat_template(
-            self.messages(text, num_images), tokenize=False, add_generation_prompt=True
+            self.messages(text, num_images), tokenize=False, add_generation_prompt=True, **self.template_options
         )
 
     def render_completion(self, processor: Any, text: str) -> str:
         """The text that the chat template appends to the prompt for the answer ``text``, including the end of turn."""
         messages = self.messages("", 0)
-        opened = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        opened = processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **self.template_options
+        )
         answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-        whole = processor.apply_chat_template([*messages, answer], tokenize=False)
+        whole = processor.apply_chat_template([*messages, answer], tokenize=False, **self.template_options)
         if not whole.startswith(opened):
             raise ModelError(
                 f"{self.name}: the chat template's generation prompt is not a prefix of a whole conversation, so "
@@ -213,7 +221,7 @@ class Family:
 
     def attention_windows(self, config: Any) -> dict[str, int | None]:
         """See :class:`scramble.trie.backbone.Backbone`. Raises ModelError for layers that no mask describes."""
-        return attention_windows(config.get_text_config())
+        return attention_windows(config.get_text_config(), {"linear_attention"} if self.recurrent else set())
 
     def vectors_per_feature(self, config: Any) -> int:
         """The number S of vectors of an image feature, see :class:`scramble.trie.backbone.Backbone`."""
@@ -290,8 +298,10 @@ class Family:
         return FamilyBackbone(self, unwrap(model))
 
 
-def attention_windows(config: Any) -> dict[str, int | None]:
-    """For each type of decoder layer, the number of tokens that a token sees, itself included; None: all tokens.
+def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:
+    """For each type of decoder layer with attention, the number of tokens that a token sees, itself included.
+
+    None stands for all tokens.
 
     Configurations define it in two ways. ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma). If the
     configuration class does not declare ``layer_types``, ``sliding_window`` applies to all layers (Mistral, Mixtral,
@@ -299,19 +309,21 @@ def attention_windows(config: Any) -> dict[str, int | None]:
 
     Args:
         config: configuration of the language model.
+        others: supported types of layers without attention.
 
     Raises:
-        ModelError: for layers that do not use an attention mask, such as recurrent layers.
+        ModelError: for other layers that do not use an attention mask, such as recurrent layers.
     """
     sliding = getattr(config, "sliding_window", None) or None
     layer_types = getattr(config, "layer_types", None) if hasattr(type(config), "layer_types") else None
     if not layer_types:
         return {"full_attention": None} if sliding is None else {"sliding_attention": sliding}
     windows = {"full_attention": None, "sliding_attention": sliding}
-    for kind in layer_types:
+    kinds = sorted(set(layer_types) - others)
+    for kind in kinds:
         if kind not in windows:
             raise ModelError(
                 f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask: it cannot "
                 "be trained or scored here; choose a decoder with full attention"
             )
-    return {kind: windows[kind] for kind in sorted(set(layer_types))}
+    return {kind: windows[kind] for kind in kinds}

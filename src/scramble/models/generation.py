@@ -25,6 +25,7 @@ from scramble.trie.backbone import Backbone
 from scramble.trie.engine import embed, encode_images
 from scramble.trie.mask import attention_masks, dense_mask
 from scramble.trie.pack import TrieBatch, TrieItem, pack
+from scramble.trie.recurrent import paths_to, single_tokens
 
 Pick = Callable[[Tensor], Tensor]
 """Function from the logits (B, Q, V) of the prompts of each row to their tokens (B, Q)."""
@@ -72,13 +73,19 @@ def generate_ids(
     batch = replace(batch, images=()).to(backbone.head.weight.device)
     masks = attention_masks(batch, backbone.attention_windows)
     cache = DynamicCache()
+    # The last node of each prompt predicts the first token of its answer.
+    last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % batch.input_ids_BL.shape[1]
+    last_BQ = pad_sequence(last_Q.split([len(group) for group in groups]), batch_first=True)
+    if batch.paths is not None:
+        # Recurrent layers have a state for each prompt: the paths end with the prompts, also where prompts are equal.
+        decoder: Any = backbone.decoder
+        cache = DynamicCache(config=decoder.config)
+        prompt_rows = torch.arange(len(groups), device=last_BQ.device).repeat_interleave(last_BQ.shape[1])
+        masks["linear_attention"] = paths_to(batch.end_BL, last_BQ.flatten(), prompt_rows, align_ends=True)
     embeds_BLD, deep_features = embed(backbone, batch, features)
     hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, cache, deep_features)
 
-    # The last node of each prompt predicts the first token of its answer.
     length, width = hidden_BLD.shape[1:]
-    last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % length
-    last_BQ = pad_sequence(last_Q.split([len(group) for group in groups]), batch_first=True)
     hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, width))
     # All ancestors of the last node, and this node itself; a layer's window is applied at each step.
     seen_BQK = dense_mask(batch.end_BL)[:, 0].gather(1, last_BQ[..., None].expand(-1, -1, length))
@@ -101,6 +108,8 @@ def generate_ids(
             kind: (seen_BQK if window is None else seen_BQK & (steps_BQK < window))[:, None]
             for kind, window in backbone.attention_windows.items()
         }
+        if batch.paths is not None:
+            masks["linear_attention"] = single_tokens(last_BQ)
         hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), masks, positions_ABQ, cache)
         depth_BQ, positions_ABQ = depth_BQ + 1, positions_ABQ + 1
 

@@ -9,8 +9,8 @@ The count includes:
 - output head: at the predicting positions;
 - attention: over the pairs of tokens that see each other.
 
-It excludes biases, norms, activations, softmax, the optimizer and recomputation (gradient checkpointing), as is usual
-for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
+It excludes biases, norms, activations, softmax, the convolutions and states of recurrent layers, the optimizer and
+recomputation (gradient checkpointing), as is usual for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Products = tuple[Counter[Product], Counter[Product]]  # linear layers; attention
 Parts = Mapping[str, Products]
 
 # Projections of the first layer's input; they need no gradient for their input if embeddings and tower are frozen.
-READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|att_proj)\b(?!.*lora_B)")
+READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|linear_attn\.in_proj_\w+|att_proj)\b(?!.*lora_B)")
 
 
 def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> dict[str, Products]:
@@ -167,7 +167,8 @@ def _attention(backbone: Backbone) -> tuple[int, int]:
     """Number of attention heads in all layers together, and the width of one head."""
     config: Any = backbone.decoder.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return config.num_attention_heads * config.num_hidden_layers, width
+    types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return config.num_attention_heads * (len(types) - types.count("linear_attention")), width
 
 
 @contextmanager

@@ -31,12 +31,14 @@ class TokenRules:
         block_per_run: whether every run of such tokens is a block of its own (Gemma 3) or all of a prompt's tokens are
             one block (Molmo2).
         positions: position ids on several axes (Qwen-VL); None if the position of a token is its index.
+        recurrent: whether the decoder has recurrent layers, which run along the paths of a trie (Qwen3.5).
     """
 
     features: frozenset[int] = frozenset()
     block: frozenset[int] = frozenset()
     block_per_run: bool = False
     positions: Positions | None = None
+    recurrent: bool = False
 
     @property
     def image_tokens(self) -> frozenset[int]:
@@ -65,8 +67,8 @@ class Backbone(Protocol):
         combine: whether a feature replaces the token embedding or is added to it (Molmo v1).
         vectors_per_feature: number S of vectors of width D in an image feature: the first enters the embeddings, the
             others are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
-        attention_windows: for each type of decoder layer (``layer_types``) the number of tokens that a token sees,
-            itself included; None for full attention.
+        attention_windows: for each type of decoder layer with attention (``layer_types``) the number of tokens that a
+            token sees, itself included; None for full attention.
     """
 
     model: nn.Module
@@ -94,7 +96,8 @@ class Backbone(Protocol):
         """Last hidden states (B, L, D), after the final norm and before the head.
 
         ``attention_masks`` has a mask for each type of layer in ``attention_windows``: a boolean (B, 1, L, K) tensor,
-        True where attention is allowed, or a FlexAttention BlockMask. ``position_ids`` is (A, B, L). ``cache`` (a
+        True where attention is allowed, or a FlexAttention BlockMask. Recurrent layers receive
+        :class:`scramble.trie.recurrent.Paths` under ``linear_attention``. ``position_ids`` is (A, B, L). ``cache`` (a
         transformers ``Cache``) holds the keys and values of the first K - L tokens and receives the new ones.
         """
         ...

@@ -27,12 +27,14 @@ def attention_masks(batch: TrieBatch, windows: Mapping[str, int | None], *, flex
     """The masks of a batch by type of layer, from the attention window of each type in tokens (None: unlimited).
 
     With ``flex`` they are FlexAttention's BlockMasks. Types share a mask if no path is longer than their windows.
+    Recurrent layers receive the batch's paths.
     """
     longest = int(batch.depth_BL.max()) + 1 if any(windows.values()) else 0
     reached = {kind: None if window is None or window >= longest else window for kind, window in windows.items()}
     make = block_mask if flex else dense_mask
     masks = {window: make(batch.end_BL, batch.block_BL, batch.depth_BL, window) for window in set(reached.values())}
-    return {kind: masks[window] for kind, window in reached.items()}
+    by_kind: dict[str, object] = {kind: masks[window] for kind, window in reached.items()}
+    return by_kind if batch.paths is None else by_kind | {"linear_attention": batch.paths}
 
 
 def dense_mask(

@@ -1,7 +1,7 @@
 """Packs several tries into one batch: bin packing, and the index tensors that the engine uses.
 
 Shape suffixes: B rows of the batch, L tokens per row, F image features, R predicting nodes, T distinct predictions,
-M scored tokens, Q sequences.
+M scored tokens, Q sequences, P paths to leaves, N tokens of the longest path.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scramble.trie.backbone import ImageInputs, TokenRules
 from scramble.trie.build import CAUSAL, TokenTrie, TrieError, build_trie
+from scramble.trie.recurrent import Paths, paths_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class TrieBatch:
         position_ids_ABL: position ids on A axes, 0 in padding; equal to the depth for most models.
         end_BL: index in the row after the last descendant; padding attends only to itself.
         block_BL: number of the token's bidirectional image block, -1 outside; None for causal models.
+        paths: the paths to all leaves, for recurrent layers; None for decoders without them.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
         feature_source_F: index of each position's feature in the concatenated features of all items.
         rows_R: flat positions whose next-token distribution is needed.
@@ -65,6 +67,7 @@ class TrieBatch:
     position_ids_ABL: Tensor
     end_BL: Tensor
     block_BL: Tensor | None
+    paths: Paths | None
     feature_slots_F: Tensor
     feature_source_F: Tensor
     rows_R: Tensor
@@ -100,6 +103,8 @@ class TrieBatch:
         for images in self.images:
             if images is not None and id(images) not in moved:
                 moved[id(images)] = {name: move(tensor) for name, tensor in images.items()}
+        if self.paths is not None:
+            changes["paths"] = self.paths.map(move)
         changes["images"] = tuple(None if images is None else moved[id(images)] for images in self.images)
         return replace(self, **changes)  # type: ignore[arg-type]
 
@@ -158,6 +163,7 @@ def pack(
     end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))  # padding sees itself
     block = np.full((num_rows, row_length), -1, np.int64)
     num_blocks = 0
+    leaves: list[np.ndarray] = []  # (row, index in the row) of each trie's leaves
     starts = np.zeros(len(items), np.int64)  # flat position of each item's first token
     for row, members in enumerate(bins):
         column = 0
@@ -169,6 +175,8 @@ def pack(
             end[row, span] = trie.end + column  # ends stay inside the trie, which separates the tries of a row
             block[row, span] = np.where(trie.block >= 0, trie.block + num_blocks, -1)
             num_blocks += int(trie.block.max()) + 1
+            last = np.flatnonzero(trie.end == np.arange(1, lengths[n] + 1))
+            leaves.append(np.stack([np.full(len(last), row), last + column]))
             starts[n] = row * row_length + column
             column += lengths[n]
 
@@ -178,12 +186,17 @@ def pack(
     target_starts = _starts([len(trie.target_ids) for trie in tries])
     row_counts = np.concatenate([np.diff(trie.row_starts) for trie in tries])
     tokens = [target + start for trie, start in zip(tries, target_starts, strict=True) for target in trie.targets]
+    paths = None
+    if rules.recurrent:
+        leaf_rows, last_tokens = torch.from_numpy(np.concatenate(leaves, axis=1))
+        paths = paths_to(torch.from_numpy(end), last_tokens, leaf_rows)
     return TrieBatch(
         input_ids_BL=torch.from_numpy(input_ids),
         depth_BL=torch.from_numpy(depths),
         position_ids_ABL=torch.from_numpy(positions),
         end_BL=torch.from_numpy(end),
         block_BL=torch.from_numpy(block) if rules.block else None,
+        paths=paths,
         feature_slots_F=_cat([np.flatnonzero(t.features >= 0) + s for t, s in zip(tries, starts, strict=True)]),
         feature_source_F=_cat([t.features[t.features >= 0] + s for t, s in zip(tries, feature_starts, strict=True)]),
         rows_R=_cat([trie.rows + start for trie, start in zip(tries, starts, strict=True)]),

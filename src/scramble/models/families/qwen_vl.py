@@ -1,13 +1,14 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL with transformers' native classes.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6 with transformers' native classes.
 
-An image keeps its aspect ratio: it is resized to a multiple of 28 px (Qwen3-VL: 32 px), and each 2 x 2 patches become
-one token. The decoder's rotary embeddings have three axes (time, row, column).
+An image keeps its aspect ratio: it is resized to a multiple of 28 px (from Qwen3-VL on: 32 px), and each 2 x 2 patches
+become one token. The decoder's rotary embeddings have three axes (time, row, column).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLConfig,
     Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5MoeConfig,
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
     Qwen3VLProcessor,
@@ -99,7 +102,7 @@ class GridPositions:
 
 
 class QwenVL(Family):
-    """Common parts of the three versions."""
+    """Common parts of all versions."""
 
     vision = ("model.visual",)
     position_inputs = ("image_grid_thw",)
@@ -190,4 +193,25 @@ class Qwen3VL(QwenVL):
         return 1 + len(config.vision_config.deepstack_visual_indexes)
 
 
+class Qwen35(QwenVL):
+    """Qwen3.5 and Qwen3.6, dense and mixture of experts.
+
+    Three of four decoder layers are recurrent (gated DeltaNet). The models can think before they answer; prompts here
+    contain the template's empty thinking block, after which they answer directly.
+    """
+
+    name = "qwen3_5"
+    model_types = ("qwen3_5", "qwen3_5_moe")
+    recurrent = "linear_attn"
+    template_options = MappingProxyType({"enable_thinking": False})
+    # All linear layers except the head and the routers of experts, as TRL's target_modules="all-linear".
+    lora_targets = (
+        r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj"
+        r"|linear_attn\.(in_proj_(qkv|z|a|b)|out_proj)|mlp\.(gate|up|down)_proj"
+        r"|mlp\.(shared_expert\.(gate|up|down)_proj|shared_expert_gate))"
+    )
+    processor_class = choose_processor(Qwen3_5Config, Qwen3VLProcessor, Qwen3VLImageProcessor)
+
+
+choose_processor(Qwen3_5MoeConfig, Qwen3VLProcessor, Qwen3VLImageProcessor)
 choose_processor(Qwen3VLMoeConfig, Qwen3VLProcessor, Qwen3VLImageProcessor)

@@ -11,7 +11,7 @@ from scramble.models.families.llava import Llava, LlavaNext, LlavaOnevision
 from scramble.models.families.mistral3 import Mistral3
 from scramble.models.families.molmo2 import Molmo2
 from scramble.models.families.ovis2 import Ovis2
-from scramble.models.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from scramble.models.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL, Qwen35
 from scramble.models.family import Family, ModelError
 from scramble.models.molmo.family import Molmo
 
@@ -30,6 +30,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen2VL,
     Qwen25VL,
     Qwen3VL,
+    Qwen35,
     Gemma3,
 )
 # Special prompts of models without a trie; all other types of transformers' mapping are AnyModel.

@@ -41,7 +41,12 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     from scramble.models.tiny.mistral3 import save_tiny_mistral3
     from scramble.models.tiny.molmo2 import save_tiny_molmo2
     from scramble.models.tiny.ovis2 import save_tiny_ovis2
-    from scramble.models.tiny.qwen_vl import save_tiny_qwen2_5_vl, save_tiny_qwen2_vl, save_tiny_qwen3_vl
+    from scramble.models.tiny.qwen_vl import (
+        save_tiny_qwen2_5_vl,
+        save_tiny_qwen2_vl,
+        save_tiny_qwen3_5,
+        save_tiny_qwen3_vl,
+    )
 
     makers: dict[str, Callable[..., Path]] = {
         "aya_vision": save_tiny_aya_vision,
@@ -58,6 +63,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         "qwen2_vl": save_tiny_qwen2_vl,
         "qwen2_5_vl": save_tiny_qwen2_5_vl,
         "qwen3_vl": save_tiny_qwen3_vl,
+        "qwen3_5": save_tiny_qwen3_5,
         "smolvlm": save_tiny_idefics,
     }
     if family not in makers:

@@ -1,4 +1,4 @@
-"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of their own aspect ratio, three-axis positions, ChatML."""
+"""Tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5: images of their own aspect ratio, three-axis positions, ChatML."""
 
 from __future__ import annotations
 
@@ -96,6 +96,45 @@ def save_tiny_qwen3_vl(
         decoder |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
         parts = Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, tower, decoder
     return _save(folder, texts, seed, "qwen3_vl", max_pixels, *parts)
+
+
+def save_tiny_qwen3_5(
+    folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, experts: int = 0
+) -> Path:
+    """Write a tiny native Qwen3.5 and return its folder; see :func:`save_tiny_qwen3_vl`.
+
+    Three of its four decoder layers are recurrent, with more value heads than key heads, as in the larger models.
+    """
+    from transformers import (
+        Qwen3_5Config,
+        Qwen3_5ForConditionalGeneration,
+        Qwen3_5MoeConfig,
+        Qwen3_5MoeForConditionalGeneration,
+    )
+
+    tower = {**TOWER, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 64, "num_position_embeddings": 64}
+    rope = {**DECODER["rope_parameters"], "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    decoder = {
+        **DECODER,
+        "head_dim": 16,
+        "rope_parameters": rope,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    }
+    if not experts:
+        parts: tuple[Any, ...] = Qwen3_5Config, Qwen3_5ForConditionalGeneration, tower, decoder
+    else:
+        del decoder["intermediate_size"]
+        decoder |= {
+            "num_experts": experts,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32,
+        }
+        parts = Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, tower, decoder
+    return _save(folder, texts, seed, "qwen3_5", max_pixels, *parts)
 
 
 def _save(

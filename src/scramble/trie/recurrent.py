@@ -1,0 +1,120 @@
+"""Runs recurrent modules of a decoder (gated DeltaNet) along the paths of a trie; all other layers use shared tokens.
+
+The output of a recurrent module at a token depends on all tokens before it through a convolution and a state, which no
+attention mask can describe. Each path from the first token to a leaf therefore becomes one row of the module's input.
+The output of a token that several paths share is the same in all of them, and it is read from one.
+
+Shape suffixes: B rows of the batch, L tokens per row, P paths, N tokens of the longest path, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The paths of a batch. Decoders receive it in place of the mask of their recurrent layers.
+
+    Attributes:
+        tokens_PN: flat positions (in B * L) of each path's tokens; any position in padding.
+        places_BL: a place (in P * N) of each token; 0 in the batch's padding, whose outputs are not used.
+        mask_PN: False in padding before the first token, which must not change the state; None if padding follows the
+            last token, where it cannot change the outputs of the path.
+    """
+
+    tokens_PN: Tensor
+    places_BL: Tensor
+    mask_PN: Tensor | None = None
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> Paths:
+        """A copy with ``move`` applied to each tensor."""
+        mask_PN = None if self.mask_PN is None else move(self.mask_PN)
+        return Paths(move(self.tokens_PN), move(self.places_BL), mask_PN)
+
+    def gather(self, values_BLD: Tensor) -> Tensor:
+        """The values (P, N, D) along each path."""
+        flat = values_BLD.flatten(0, 1)
+        return flat.index_select(0, self.tokens_PN.flatten()).unflatten(0, self.tokens_PN.shape)
+
+    def scatter(self, values_PND: Tensor) -> Tensor:
+        """The values (B, L, D) of the tokens."""
+        flat = values_PND.flatten(0, 1)
+        return flat.index_select(0, self.places_BL.flatten()).unflatten(0, self.places_BL.shape)
+
+
+def paths_to(ends_BL: Tensor, last_P: Tensor, rows_P: Tensor, *, align_ends: bool = False) -> Paths:
+    """The paths that end at given tokens.
+
+    Args:
+        ends_BL: index in the row after the last descendant of each token.
+        last_P: index in its row of the last token of each path. Every token except padding must be on a path.
+        rows_P: row of each path.
+        align_ends: whether padding comes before the paths, so that the state after the last column is the state after
+            every path. Otherwise it follows them, so that rows are computed as without padding.
+    """
+    length = ends_BL.shape[1]
+    index_L = torch.arange(length, device=ends_BL.device)
+    # The tokens of a path are the last one and its ancestors.
+    member_PL = (index_L <= last_P[:, None]) & (last_P[:, None] < ends_BL[rows_P])
+    counts_P = member_PL.sum(1)
+    longest = int(counts_P.max())
+    paths, tokens = member_PL.nonzero(as_tuple=True)
+    columns = member_PL.cumsum(1)[paths, tokens] - 1
+    if align_ends:
+        columns = columns + (longest - counts_P)[paths]
+    tokens_PN = ends_BL.new_zeros((len(last_P), longest))
+    mask_PN = torch.zeros_like(tokens_PN, dtype=torch.bool)
+    tokens_PN[paths, columns] = flat = rows_P[paths] * length + tokens
+    mask_PN[paths, columns] = True
+    places_BL = torch.zeros_like(ends_BL)
+    places_BL.view(-1)[flat] = paths * longest + columns
+    return Paths(tokens_PN, places_BL, mask_PN if align_ends else None)
+
+
+def single_tokens(like_BL: Tensor) -> Paths:
+    """Paths of one token each, for every token of a batch of this shape."""
+    index = torch.arange(like_BL.numel(), device=like_BL.device)
+    return Paths(index[:, None], index.view_as(like_BL))
+
+
+_HOOKED: WeakSet[nn.Module] = WeakSet()
+
+
+def run_along_paths(module: nn.Module) -> None:
+    """Hook a module so that it runs along the paths if it is called with :class:`Paths` as its ``attention_mask``.
+
+    The hooks remain, because gradient checkpointing runs layers again in the backward pass, with the same arguments.
+    Calls with other masks are not changed. Hooks work with adapters inside the module.
+    """
+    if module not in _HOOKED:
+        hooks = _Hooks()
+        module.register_forward_pre_hook(hooks.before, with_kwargs=True)
+        module.register_forward_hook(hooks.after)
+        _HOOKED.add(module)
+
+
+class _Hooks:
+    """The hooks of one module; ``paths`` is set during its forward pass."""
+
+    paths: Paths | None = None
+
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        paths = kwargs.get("attention_mask")
+        self.paths = paths if isinstance(paths, Paths) else None
+        if self.paths is not None:
+            hidden_PND = self.paths.gather(kwargs["hidden_states"])
+            kwargs = {**kwargs, "hidden_states": hidden_PND, "attention_mask": self.paths.mask_PN}
+        return args, kwargs
+
+    def after(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        paths, self.paths = self.paths, None
+        return output if paths is None else paths.scatter(output)
