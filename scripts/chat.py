@@ -67,15 +67,16 @@ def _selected_model(run: Mapping[str, Any], model: Mapping[str, Any], adapter: s
 
     from scramble.config.record import names_model
     from scramble.pipeline import BASE, arm_model, choose_arm
-    from scramble.reporting.arms import unfinished_note
+    from scramble.reporting.arms import incomplete_notes
 
     if adapter is not None:
         return {"adapter": adapter}
     if run["arm"] is None and HydraConfig.initialized() and names_model(HydraConfig.get().overrides.task):
         return {}
     arm = choose_arm(run["dir"], run["arm"])
-    if run["arm"] is None and (note := unfinished_note(run["dir"])) is not None:
-        log.info(note)
+    if run["arm"] is None:
+        for note in incomplete_notes(run["dir"]):
+            log.info(note)
     return {} if arm == BASE else {"adapter": None, **arm_model(run["dir"], arm, model["path"])}
 
 

@@ -183,7 +183,7 @@ def test_top_k_is_part_of_the_key_where_it_is_given() -> None:
     assert ask("a").key("m") == ask("a", top_k=0).key("m") != ask("a", top_k=50).key("m")
 
 
-@pytest.fixture(scope="module", params=["paligemma", "mllama"])
+@pytest.fixture(scope="module", params=["mllama", "paligemma"])
 def rows_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of a family without a trie."""
     from tests.models.without_trie import MAKERS

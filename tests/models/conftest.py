@@ -66,7 +66,7 @@ def with_lora() -> Callable[[Any, str], Any]:
     return wrap
 
 
-@pytest.fixture(scope="session", params=["paligemma", "mllama"])
+@pytest.fixture(scope="session", params=["mllama", "paligemma"])
 def without_trie(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny model of a family without a trie."""
     from tests.models.without_trie import MAKERS

@@ -151,4 +151,4 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
     return folder
 
 
-MAKERS = {"paligemma": save_tiny_paligemma, "mllama": save_tiny_mllama}
+MAKERS = {"mllama": save_tiny_mllama, "paligemma": save_tiny_paligemma}

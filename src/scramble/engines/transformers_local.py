@@ -17,7 +17,7 @@ from scramble.engines.request import EngineError, Reply, Request
 from scramble.engines.sampling import RowSampler
 from scramble.engines.shared_images import answer as answer_sharing
 from scramble.engines.shared_images import reply, takes
-from scramble.models import VLM, ModelError, load_vlm
+from scramble.models import VLM, load_vlm
 from scramble.models.control_tokens import find_control_token
 from scramble.records import ImageFile
 from scramble.storage.hashing import content_key
@@ -58,9 +58,9 @@ class TransformersEngine(BatchEngine):
         if options:
             self.model += f" {content_key(options)}"
         self._model, self._processor, self._loaded = _load(str(path), revision, dtype, device, options)
-        self._sees, self._shares = self._loaded is not None, _has_backbone(self._loaded)
+        self._sees = self._loaded is not None
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
-        if not self._shares and not (getattr(self._processor, "chat_template", None) or self._tokenizer.chat_template):
+        if not self._sees and not self._tokenizer.chat_template:
             raise EngineError(f"{path} has no chat template: use an instruction-tuned model")
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token_id is None:
@@ -75,7 +75,7 @@ class TransformersEngine(BatchEngine):
                 replies[i] = Reply("", error=f"refused (the text contains the control token {token!r})")
                 continue
             settings: tuple[Any, ...] = (request.temperature, request.top_p, request.top_k)
-            shares = self._shares and takes(request)
+            shares = self._sees and takes(request)
             if not shares:
                 images = sum(len(message.images) for message in request.messages)
                 settings += (request.max_tokens, request.stop, request.continues, images)
@@ -155,14 +155,6 @@ def _structured_messages(request: Request) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = [{"type": "image", "image": ImageFile(image).open()} for image in message.images]
         turns.append({"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]})
     return turns
-
-
-def _has_backbone(vlm: VLM | None) -> bool:
-    """Whether a model has a separate backbone, so that requests can share its image passes."""
-    try:
-        return vlm is not None and vlm.backbone is not None
-    except ModelError:
-        return False
 
 
 def _load(

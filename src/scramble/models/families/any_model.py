@@ -89,15 +89,24 @@ class AnyModel(Family):
                 f"{self.name}: a {type(processor).__name__} is not a processor for images: use the one saved with the "
                 "model"
             )
+        self.check_template(processor)
+        expected = self.feature_tokens(config)
+        # Gemma 3's processor calls the start of an image ``image_token_id``, its tokenizer the token of its features.
+        parts = (processor, processor.tokenizer)
+        named = {part.image_token_id for part in parts if getattr(part, "image_token_id", None) is not None}
+        if expected and named:
+            if not expected & named:
+                raise ModelError(
+                    f"the processor ({type(processor).__name__}) marks images with token {sorted(named)}, the model "
+                    f"expects {sorted(expected)}: it belongs to another model; use the processor saved with the model"
+                )
+            return
         native: Any = PROCESSOR_MAPPING.get(type(config), type(processor))
-        if not self.feature_tokens(config) and not isinstance(processor, native):
+        if not isinstance(processor, native):
             raise ModelError(
                 f"a {type(processor).__name__} belongs to another model, {self.name} has a {native.__name__}: use the "
                 "processor saved with the model"
             )
-        if self.feature_tokens(config):
-            super().check_processor(processor, config)
-        self.check_template(processor)
 
     def check_template(self, processor: Any) -> None:
         """Raise ModelError if the processor has no chat template."""
