@@ -14,17 +14,20 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from scramble.models import load_vlm
+from scramble.models.rows import Row, iter_scores
 from scramble.models.tiny import save_tiny
 from scramble.pixels import png_bytes
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 from scramble.storage.files import StoreError
+from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
-from scramble.storage.tables import write_table
+from scramble.storage.tables import read_table, write_table
 from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.data import Example
 from scramble.training.encoder import Encoder
 from scramble.training.run import select_backend
-from scramble.training.trl_backend import IGNORED, RowCollator, example_table
+from scramble.training.trl_backend import IGNORED, RowCollator, described, example_table
+from tests.models.without_trie import MAKERS
 from tests.training.conftest import PROMPT, drawing, make_pairs
 from tests.training.settings import config, fit
 
@@ -83,7 +86,7 @@ def assert_same_run(trl: Path, trie: Path, names: list[str], tolerance: float = 
 # ---------------------------------------------------------------------------------------------------- the same numbers
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl", "smolvlm", "molmo"])
+@pytest.mark.parametrize("family", ["llava", "internvl", "smolvlm", "molmo", "llava_next", "qwen3_vl", "gemma3"])
 def test_dpo_gives_the_losses_of_the_trie(family: str, data: Path, held_out: Path, tmp_path: Path) -> None:
     """Two micro-batches per step, pairs grouped by image, held-out pairs with other images of the same ids."""
     model = tiny_model(family, tmp_path / "model")
@@ -159,7 +162,7 @@ def test_a_batch_has_the_tokens_and_pixels_of_the_trie(llava: Path) -> None:
         Example("2", ("b",), PROMPT, "red then blue", "blue then red"),
     ]
     rows = [dict(row) for row in example_table(pairs, "train")]
-    batch = RowCollator({"train": encoder}, with_rejected=True)(rows)
+    batch = RowCollator({"train": encoder}, described(vlm), with_rejected=True)(rows)
     answers = [pairs[0].chosen, pairs[1].chosen, pairs[0].rejected, pairs[1].rejected]
     for number, answer in enumerate(answers):
         prompt = encoder.prompt(pairs[number % 2])
@@ -170,8 +173,29 @@ def test_a_batch_has_the_tokens_and_pixels_of_the_trie(llava: Path) -> None:
         assert batch["completion_mask"][number].nonzero()[:, 0].tolist() == list(range(len(prompt.input_ids), length))
         assert prompt.images is not None
         assert torch.equal(batch["pixel_values"][number], prompt.images["pixel_values"][0])
-    labels = RowCollator({"train": encoder}, with_rejected=False)(rows)["labels"]
+    labels = RowCollator({"train": encoder}, described(vlm), with_rejected=False)(rows)["labels"]
     assert (labels[0] != IGNORED).sum() == len(encoder.completion(pairs[0].chosen))
+
+
+@pytest.mark.parametrize("family", list(MAKERS))
+def test_models_without_a_trie(family: str, data: Path, tmp_path: Path) -> None:
+    """``auto`` trains them with TRL. The log-probabilities before the first step are those of evaluation's rows."""
+    texts = [PROMPT, *(text for pair in make_pairs(16, 4) for text in (pair.chosen, pair.rejected))]
+    model = MAKERS[family](tmp_path / "model", texts)
+    options = OPTIONS | {"max_steps": 40, "learning_rate": 1e-2, "eval_steps": 40}
+    summary = fit(load_vlm(model), data, tmp_path / "out", eval_data=data, objective="dpo", **options)
+    assert summary["backend"] == "trl" and summary["steps"] == 40
+    losses = column(tmp_path / "out", "eval_loss")
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < losses[0] - 1e-4
+    vlm, images = load_vlm(model), ImageTable(data)
+    encoder, pairs = Encoder(vlm, images), list(read_table(data, PreferencePair))
+    rows = []
+    for pair in pairs:
+        prompt = encoder.prompt(Example(pair.pair_id, pair.image_ids, pair.prompt, pair.chosen))
+        completion = encoder.completion(pair.chosen)
+        rows.append([Row(prompt, completion, [True] * len(completion))])
+    sums = [score.sum for scores in iter_scores(vlm, rows) for score in scores]
+    assert column(tmp_path / "out", "eval_logps/chosen")[0] == pytest.approx(sum(sums) / len(sums), abs=1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------- run folder

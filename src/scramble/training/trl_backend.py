@@ -12,6 +12,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ from torch import Tensor
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOTrainer, SFTConfig, SFTTrainer
-from trl.trainer.utils import pad
 
 from scramble.models import VLM, Prompt
+from scramble.models.family import Family
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example
 from scramble.training.dataset import PairDataset
@@ -33,6 +34,8 @@ from scramble.training.run_trainer import RunTrainer
 from scramble.training.trainable import lora_config, select_trained_weights
 
 IGNORED = -100  # label of a token without loss
+# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens, Mllama's mask the visible images.
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
 
 
 def trl_trainer(
@@ -88,11 +91,13 @@ class RowCollator:
 
     Attributes:
         encoders: encode prompts and answers, by split: each split has its own images.
+        model: ``config``, ``dtype`` and ``device`` of the rows' model, without its weights, so that it can be pickled.
         with_rejected: whether to include rejected answers.
         pad_to_multiple_of: the length of the rows is a multiple of it.
     """
 
     encoders: Mapping[str, Encoder]
+    model: Any
     with_rejected: bool
     pad_to_multiple_of: int | None = None
 
@@ -105,54 +110,72 @@ class RowCollator:
         if self.with_rejected:
             answers += [example.rejected or "" for example in examples]
             prompts += prompts
-        parts = [(p.input_ids, encoder.completion(a)) for p, a in zip(prompts, answers, strict=True)]
-        input_ids = self._pad([prompt + answer for prompt, answer in parts], _pad_id(encoder))
-        attention_mask = self._pad([[1] * (len(prompt) + len(answer)) for prompt, answer in parts])
-        completion_mask = self._pad([[0] * len(prompt) + [1] * len(answer) for prompt, answer in parts])
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        completions = [encoder.completion(answer) for answer in answers]
+        parts = list(zip(prompts, completions, strict=True))
+        rows_inputs = [row_inputs(encoder.family, self.model, prompt, completion) for prompt, completion in parts]
+        batch = self._padded(rows_inputs, padding_token(encoder.processor.tokenizer))
+        completion_mask = torch.zeros_like(batch["input_ids"])
+        for mask, (prompt, completion) in zip(completion_mask, parts, strict=True):
+            mask[len(prompt.input_ids) : len(prompt.input_ids) + len(completion)] = 1
         if self.with_rejected:
             batch["completion_mask"] = completion_mask
         else:
-            batch["labels"] = input_ids.masked_fill(completion_mask == 0, IGNORED)
+            batch["labels"] = batch["input_ids"].masked_fill(completion_mask == 0, IGNORED)
         for name in ("ref_chosen_logps", "ref_rejected_logps"):
             if name in rows[0]:
                 batch[name] = torch.tensor([row[name] for row in rows])
-        return batch | image_inputs(prompts, input_ids.shape[1], encoder.family.answer_token_type)
+        return batch
 
-    def _pad(self, rows: list[list[int]], value: int = 0) -> Tensor:
-        tensors = [torch.tensor(row) for row in rows]
-        return pad(tensors, padding_value=value, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of)
+    def _padded(self, rows: Sequence[Mapping[str, Tensor]], padding: int) -> dict[str, Tensor]:
+        """The rows as one batch. Inputs with one value per token are padded on the right.
+
+        Processors give images (or tiles, or rows) along the first axis, so that the other inputs are concatenated
+        there; their other axes are padded with zeros to the largest, as processors do for a batch.
+        """
+        multiple = self.pad_to_multiple_of or 1
+        length = -(-max(row["input_ids"].shape[1] for row in rows) // multiple) * multiple
+        columns: dict[str, list[Tensor]] = {}
+        for row in rows:
+            for name, tensor in row.items():
+                if name in PER_TOKEN:
+                    value = torch.full_like(tensor[:, :1], padding if name == "input_ids" else 0)
+                    tensor = _extended(tensor, length - tensor.shape[1], value)
+                columns.setdefault(name, []).append(tensor)
+        return {name: _concatenated(tensors) for name, tensors in columns.items()}
 
 
-def _pad_id(encoder: Encoder) -> int:
-    tokenizer = encoder.processor.tokenizer
+def described(vlm: VLM) -> SimpleNamespace:
+    """What :meth:`Family.generation_inputs` reads of a model. Batches are built on the CPU."""
+    model = vlm.backbone.model
+    return SimpleNamespace(config=model.config, dtype=vlm.backbone.head.weight.dtype, device=torch.device("cpu"))
+
+
+def padding_token(tokenizer: Any) -> int:
+    """The id that fills rows; it is not an image placeholder."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(token for token in ids if token is not None)
+    return next(int(token) for token in ids if token is not None)
 
 
-def image_inputs(prompts: Sequence[Prompt], length: int, answer_token_type: int) -> dict[str, Tensor]:
-    """The processor's inputs of a batch, one row per prompt of ``length`` tokens.
+def row_inputs(family: Family, model: Any, prompt: Prompt, completion: list[int]) -> dict[str, Tensor]:
+    """The arguments of ``model.forward`` for a prompt and its answer (one row), as the family gives them to generate.
 
-    Processors give images (or tiles, or rows) along the first axis, so that the inputs of several prompts are
-    concatenated there. The other axes are padded with zeros to the largest, as processors do for a batch.
-    ``answer_token_type`` is the family's.
+    Processor outputs with one value per token of the prompt are continued for the answer.
     """
-    inputs: dict[str, list[Tensor]] = {}
-    for prompt in prompts:
-        for name, tensor in (prompt.images or {}).items():
-            if name == "cross_attention_mask":  # the answer sees the images that the end of the prompt sees
-                tensor = _extended(tensor, length, tensor[:, -1:])
-            elif name == "token_type_ids":
-                tensor = _extended(tensor, length, torch.full_like(tensor[:, -1:], answer_token_type))
-            elif name == "mm_token_type_ids":
-                tensor = _extended(tensor, length, torch.zeros_like(tensor[:, -1:]))
-            inputs.setdefault(name, []).append(tensor)
-    return {name: _concatenated(tensors) for name, tensors in inputs.items()}
+    inputs = dict(prompt.images or {})
+    for name in PER_TOKEN & inputs.keys():
+        last = inputs[name][:, -1:]
+        if name == "token_type_ids":
+            last = torch.full_like(last, family.answer_token_type)
+        elif name == "mm_token_type_ids":
+            last = torch.zeros_like(last)
+        # The answer sees the images that the end of the prompt sees (cross_attention_mask).
+        inputs[name] = _extended(inputs[name], len(completion), last)
+    return family.generation_inputs(Prompt([*prompt.input_ids, *completion], inputs), model)
 
 
-def _extended(tensor: Tensor, length: int, value: Tensor) -> Tensor:
-    """An input with one value per token of the prompt (1, tokens, ...), extended by ``value`` to (1, length, ...)."""
-    return torch.cat([tensor, value.expand(-1, length - tensor.shape[1], *tensor.shape[2:])], dim=1)
+def _extended(tensor: Tensor, tokens: int, value: Tensor) -> Tensor:
+    """An input with one value per token (1, L, ...), continued with ``value`` (1, 1, ...) for more tokens."""
+    return torch.cat([tensor, value.expand(-1, tokens, *tensor.shape[2:])], dim=1)
 
 
 def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
@@ -218,7 +241,7 @@ class TRLBackend(RunTrainer):
         args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         return {
             "model": vlm.model,
-            "data_collator": RowCollator(encoders, with_rejected, multiple),
+            "data_collator": RowCollator(encoders, described(vlm), with_rejected, multiple),
             "train_dataset": example_table(train_set, "train"),
             # Empty, not None: transformers refuses to evaluate without a data set, and callbacks may score benchmarks.
             "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
