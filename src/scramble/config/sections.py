@@ -40,6 +40,8 @@ FamilyName = Literal[
     "qwen3_vl",
     "qwen3_5",
     "gemma3",
+    "glm4v",
+    "glm4v_moe",
 ]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["sdpa", "flex_attention", "eager", "flash_attention_2"]

@@ -6,6 +6,7 @@ from scramble.models.families.any_model import AnyModel, PaliGemma
 from scramble.models.families.cohere_vision import AyaVision, Cohere2Vision
 from scramble.models.families.gemma3 import Gemma3
 from scramble.models.families.generic import Idefics
+from scramble.models.families.glm4v import Glm4v, Glm4vMoe
 from scramble.models.families.internvl import InternVL
 from scramble.models.families.llava import Llava, LlavaNext, LlavaOnevision
 from scramble.models.families.mistral3 import Mistral3
@@ -32,6 +33,8 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen3VL,
     Qwen35,
     Gemma3,
+    Glm4v,
+    Glm4vMoe,
 )
 # Special prompts of models without a trie; all other types of transformers' mapping are AnyModel.
 WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)

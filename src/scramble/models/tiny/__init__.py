@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.cohere_vision import save_tiny_aya_vision, save_tiny_cohere2_vision
     from scramble.models.tiny.gemma3 import save_tiny_gemma3
+    from scramble.models.tiny.glm4v import save_tiny_glm4v
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
     from scramble.models.tiny.llava_next import save_tiny_llava_next
@@ -52,6 +54,8 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         "aya_vision": save_tiny_aya_vision,
         "cohere2_vision": save_tiny_cohere2_vision,
         "gemma3": save_tiny_gemma3,
+        "glm4v": save_tiny_glm4v,
+        "glm4v_moe": partial(save_tiny_glm4v, experts=4),
         "internvl": save_tiny_internvl,
         "llava": save_tiny_llava,
         "llava_next": save_tiny_llava_next,

@@ -1,0 +1,80 @@
+"""GLM-4.1V, GLM-4.5V and GLM-4.6V with transformers' native classes (``zai-org/...``)."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+from transformers import Glm4vConfig, Glm4vMoeConfig, Glm4vProcessor, Glm46VConfig
+from transformers.utils import is_torchvision_available
+
+from scramble.models.families.image_only import ImageOnly, choose_processor
+from scramble.models.families.qwen_vl import QwenVL
+from scramble.models.family import Family, ModelError
+
+
+class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
+    """The native processor without its video part. For images, that of GLM-4.6V is the same."""
+
+    video_processor_type = "Glm4vVideoProcessor"
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+
+class Glm4v(QwenVL):
+    """GLM-4.1V and GLM-4.6V-Flash: images and positions as in Qwen-VL.
+
+    Models that can answer without thinking get the chat template's prompt for it. (GLM-4.1V-Thinking has no such
+    prompt.) An answer ends with ``<|user|>``, which the models generate at the end of a turn; the chat template itself
+    ends a finished turn with the text.
+    """
+
+    name = "glm4v"
+    model_types: tuple[str, ...] = ("glm4v", "glm46v")
+    lora_targets = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate_up|down)_proj)"
+    processor_class = choose_processor(Glm4vConfig, Glm4vProcessor, Glm4vImageProcessor)
+    template_options = MappingProxyType({"enable_thinking": False})
+    end_of_turn = "<|user|>"
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The native processor, which is that of GLM-4.6V if the checkpoint says so; else its image-only form."""
+        if is_torchvision_available():
+            return Family.load_processor(self, path, revision)
+        return super().load_processor(path, revision)
+
+    def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
+        """Limit the number of pixels per image; the processor counts an image as two frames."""
+        super().set_max_pixels(processor, max_pixels * processor.image_processor.temporal_patch_size)
+
+    def render_completion(self, processor: Any, text: str) -> str:
+        """The text that the chat template appends to the prompt for the answer ``text``, and the end of turn."""
+        messages = self.messages("", 0)
+        opened = self.render_prompt(processor, "", 0)
+        # GLM-4.1V's template accepts an answer as a string only.
+        answer = {"role": "assistant", "content": text}
+        whole = processor.apply_chat_template([*messages, answer], tokenize=False, **self.template_options)
+        if not whole.startswith(opened):
+            raise ModelError(
+                f"{self.name}: the chat template's generation prompt is not a prefix of a whole conversation, so "
+                "prompt and completion cannot be separated; use a processor with another chat template"
+            )
+        return whole[len(opened) :] + self.end_of_turn
+
+
+class Glm4vMoe(Glm4v):
+    """GLM-4.5V and GLM-4.6V, mixtures of experts.
+
+    LoRA adapts the attention layers only. For this model type PEFT takes the names of the other linear layers, those of
+    the shared experts and of the first layer's feed-forward part, for the fused weights of the routed experts.
+    """
+
+    name = "glm4v_moe"
+    model_types = ("glm4v_moe",)
+    lora_targets = r"model\.language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
+    processor_class = choose_processor(Glm4vMoeConfig, Glm4vProcessor, Glm4vImageProcessor)
+
+
+choose_processor(Glm46VConfig, Glm4vProcessor, Glm4vImageProcessor)

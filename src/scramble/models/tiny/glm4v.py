@@ -1,0 +1,127 @@
+"""A tiny GLM-4.1V or GLM-4.5V: images of their own aspect ratio, three-axis positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scramble.models.families.registry import family_named
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+SPECIALS = [
+    "<|endoftext|>",
+    "[gMASK]",
+    "<sop>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|begin_of_image|>",
+    "<|image|>",
+    "<|end_of_image|>",
+    "<|begin_of_video|>",
+    "<|video|>",
+    "<|end_of_video|>",
+]
+PARTS = (
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+)
+# As in the released templates, a finished turn has no end, and GLM-4.1V's answers are strings.
+TEMPLATE = (
+    "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n"
+    "{% if message['role'] == 'assistant' %}{{ message['content'] }}{% else %}" + PARTS + "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+THINKING_TEMPLATE = (
+    "[gMASK]<sop>{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<|assistant|>\n<think></think>\n" + PARTS + "{% else %}<|user|>\n" + PARTS
+    + "{% if enable_thinking is defined and not enable_thinking %}/nothink{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '\\n' }}<think></think>{% endif %}{% endif %}"
+)
+
+
+def save_tiny_glm4v(
+    folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, experts: int = 0
+) -> Path:
+    """Write a tiny native GLM-4.1V, or with experts a GLM-4.5V, and return its folder. A token represents 16 x 16 px.
+
+    Args:
+        folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
+        max_pixels: maximum number of pixels per image.
+        experts: number of experts of each layer but the first, of which two are active; 0 for a dense decoder.
+    """
+    from transformers import (
+        Glm4vConfig,
+        Glm4vForConditionalGeneration,
+        Glm4vImageProcessorPil,
+        Glm4vMoeConfig,
+        Glm4vMoeForConditionalGeneration,
+    )
+
+    backend = make_tokenizer(texts, 1024, SPECIALS)
+    ids = ids_of(backend, SPECIALS)
+    decoder: dict[str, Any] = {
+        "vocab_size": backend.get_vocab_size(),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 1, 1],
+        },
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    classes: tuple[Any, Any] = (Glm4vConfig, Glm4vForConditionalGeneration)
+    if experts:
+        decoder |= {"n_routed_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+        classes = (Glm4vMoeConfig, Glm4vMoeForConditionalGeneration)
+    config = classes[0](
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "out_hidden_size": 64,
+            "num_heads": 4,
+            "image_size": 64,
+            "patch_size": 8,
+        },
+        text_config=decoder,
+        image_token_id=ids["<|image|>"],
+        video_token_id=ids["<|video|>"],
+        image_start_token_id=ids["<|begin_of_image|>"],
+        image_end_token_id=ids["<|end_of_image|>"],
+        video_start_token_id=ids["<|begin_of_video|>"],
+        video_end_token_id=ids["<|end_of_video|>"],
+    )
+    model = random_model(classes[1], config, seed)
+    set_special_ids(model, eos=ids["<|user|>"], pad=ids["<|endoftext|>"])
+    processor = family_named("glm4v").processor_class(  # type: ignore[attr-defined]
+        image_processor=Glm4vImageProcessorPil(
+            # The processor counts an image as two frames.
+            size={"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * max_pixels},
+            patch_size=8,
+        ),
+        tokenizer=wrap_tokenizer(
+            backend,
+            eos="<|endoftext|>",
+            pad="<|endoftext|>",
+            user_token="<|user|>",
+            image_token="<|image|>",
+            video_token="<|video|>",
+        ),
+        chat_template=THINKING_TEMPLATE if experts else TEMPLATE,
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

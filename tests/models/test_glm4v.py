@@ -1,0 +1,136 @@
+"""GLM-4.1V, GLM-4.5V and GLM-4.6V: positions on three axes, prompts without thinking, ends of turns."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from scramble.models import VLM, load_vlm
+from scramble.models.generation import generate_ids, stop_tokens
+from scramble.storage.files import read_json, write_json
+from tests.exactness import CASES, assert_exact
+
+NAMES = ("glm4v", "glm4v_moe", "glm46v")
+
+
+@pytest.fixture(scope="module")
+def tiny_glm(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny model. The model type ``glm46v`` has the same weights as ``glm4v``."""
+
+    def folder(name: str) -> Path:
+        if name != "glm46v":
+            return tiny(name)
+        copy = tmp_path_factory.mktemp("glm") / name
+        shutil.copytree(tiny("glm4v"), copy)
+        config = read_json(copy / "config.json")
+        config |= {"model_type": "glm46v", "architectures": ["Glm46VForConditionalGeneration"]}
+        write_json(copy / "config.json", config)
+        return copy
+
+    return folder
+
+
+def token_types(vlm: VLM, ids: torch.Tensor) -> torch.Tensor:
+    """What the processor marks as image tokens; ``forward`` computes positions from it."""
+    return (ids == vlm.model.config.image_token_id).long()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_trie_equals_one_sequence_a_row(
+    name: str, case: str, tiny_glm: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
+) -> None:
+    vlm = load_vlm(tiny_glm(name), dtype="float32")
+    assert vlm.model.config.model_type == name
+    model = with_lora(vlm.model, vlm.family.lora_targets)
+
+    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
+        row = torch.tensor([ids])
+        return model(input_ids=row, mm_token_type_ids=token_types(vlm, row), **(inputs or {})).logits[0]
+
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+
+
+@pytest.mark.parametrize("sizes", [[], [(90, 60)], [(40, 120), (64, 64)], [(500, 130)]])
+def test_positions_are_those_of_transformers(sizes: list[tuple[int, int]], tiny_glm: Callable[[str], Path]) -> None:
+    vlm = load_vlm(tiny_glm("glm4v"))
+    pictures = [Image.new("RGB", size, "red") for size in sizes]
+    prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", pictures)
+    ids = torch.tensor([prompt.input_ids])
+    grids = None if prompt.images is None else prompt.images["image_grid_thw"]
+    wanted, _ = vlm.model.model.get_rope_index(ids, mm_token_type_ids=token_types(vlm, ids), image_grid_thw=grids)
+    positions = vlm.backbone.token_rules.positions
+    assert positions is not None
+    assert positions(prompt.input_ids, prompt.images).tolist() == wanted[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generation_on_a_shared_prefix(name: str, tiny_glm: Callable[[str], Path], images: list[Image.Image]) -> None:
+    """Token by token as transformers' ``generate`` on the processor's own batch."""
+    vlm = load_vlm(tiny_glm(name), dtype="float32")
+    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
+    groups, wanted = [], []
+    for picture in images[:2]:
+        prompts = [vlm.family.encode_prompt(vlm.processor, text, [picture]) for text in texts]
+        groups.append([type(p)(p.input_ids, prompts[0].images) for p in prompts])
+        for text in texts:
+            message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+            rendered = vlm.processor.apply_chat_template(
+                [message], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            inputs = vlm.processor(images=[picture], text=[rendered], return_tensors="pt")
+            output = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+            wanted.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+    stops = stop_tokens(vlm)
+    actual = [ids for row in generate_ids(vlm, groups, [[12] * 3] * 2) for ids in row]
+    assert actual == [next((ids[:n] for n, i in enumerate(ids) if i in stops), ids) for ids in wanted]
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "completion"),
+    [
+        ("glm4v", "two circles<|assistant|>\n", "yes<|user|>"),
+        ("glm4v_moe", "two circles/nothink<|assistant|>\n<think></think>", "\nyes<|user|>"),
+    ],
+)
+def test_prompt_without_thinking_and_end_of_turn(
+    name: str, prompt: str, completion: str, tiny: Callable[[str], Path]
+) -> None:
+    vlm = load_vlm(tiny(name))
+    assert vlm.family.render_prompt(vlm.processor, "two circles", 0) == "[gMASK]<sop><|user|>\n" + prompt
+    assert vlm.family.render_completion(vlm.processor, "yes") == completion
+    assert {vlm.family.encode_completion(vlm.processor, "yes")[-1]} < stop_tokens(vlm)
+
+
+def test_adapters_of_a_mixture_of_experts(tiny: Callable[[str], Path], with_lora: Any) -> None:
+    """Only attention layers have an adapter, see the class of the family."""
+    vlm = load_vlm(tiny("glm4v_moe"))
+    model = with_lora(vlm.model, vlm.family.lora_targets)
+    adapted = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
+    assert len(adapted) == 4 * vlm.model.config.text_config.num_hidden_layers
+    assert all(".self_attn." in name for name in adapted)
+
+
+def test_max_pixels(tiny: Callable[[str], Path]) -> None:
+    picture = Image.new("RGB", (128, 128), "red")
+    lengths = []
+    for max_pixels in (None, 32 * 32):
+        vlm = load_vlm(tiny("glm4v"), max_pixels=max_pixels)
+        prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", [picture])
+        assert vlm.family.num_tokens(vlm.processor, "describe the image", [(128, 128)]) == len(prompt.input_ids)
+        lengths.append(prompt.input_ids.count(vlm.model.config.image_token_id))
+    assert lengths == [16, 4]
+
+
+def test_saved_folder_loads_without_the_project(tiny: Callable[[str], Path]) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    folder = tiny("glm4v")
+    AutoModelForImageTextToText.from_pretrained(folder)
+    assert "ImageOnly" not in (folder / "processor_config.json").read_text()
