@@ -18,7 +18,7 @@ from tests.exactness import CASES, assert_exact
 TESTED = ("llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smolvlm")
 TORCHVISION = ("mistral3", "cohere2_vision") if is_torchvision_available() else ()
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
-QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
+QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
 BUILT: tuple[str, ...] = ("internvl", *TESTED, "molmo", "gemma3", *QWEN_VL, *TORCHVISION)
 BUILT += ("molmo2",) if is_torchvision_available() else ()
 # Sizes (height, width) below the minimum of a family's tiny model.

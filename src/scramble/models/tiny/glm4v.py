@@ -37,7 +37,10 @@ TEMPLATE = (
 )
 THINKING_TEMPLATE = (
     "[gMASK]<sop>{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}<|assistant|>\n<think></think>\n" + PARTS + "{% else %}<|user|>\n" + PARTS
+    "{% if message['role'] == 'assistant' %}<|assistant|>\n<think></think>\n"
+    + PARTS
+    + "{% else %}<|user|>\n"
+    + PARTS
     + "{% if enable_thinking is defined and not enable_thinking %}/nothink{% endif %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '\\n' }}<think></think>{% endif %}{% endif %}"
@@ -109,7 +112,7 @@ def save_tiny_glm4v(
         image_processor=Glm4vImageProcessorPil(
             # The processor counts an image as two frames.
             size={"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * max_pixels},
-            patch_size=8,
+            patch_size=8,  # type: ignore[call-arg]
         ),
         tokenizer=wrap_tokenizer(
             backend,
