@@ -55,27 +55,40 @@ def test_paths_that_end_together() -> None:
 
 
 class CumulativeSum(nn.Module):
+    """Like gated DeltaNet: a projection, a recurrence, a projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_proj_x = nn.Identity()
+        self.out_proj = nn.Identity()
+
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        if attention_mask is not None:
-            hidden_states = hidden_states * attention_mask[..., None]
-        return hidden_states.cumsum(1)
+        assert attention_mask is None
+        return self.out_proj(self.in_proj_x(hidden_states).cumsum(1).view(hidden_states.shape))
 
 
 def test_module_runs_along_paths() -> None:
-    """Each output is the sum over the token and its ancestors: 1, 1 + 2, 1 + 2 + 3, 1 + 4, 9."""
+    """Each output is the sum over the token and its ancestors: 1, 1 + 2, 1 + 2 + 3, 1 + 4, 9.
+
+    The projections run on the five shared tokens.
+    """
     batch = pack([item([1, 2, 3, 0], [1, 4, 0]), item([9, 0])], RECURRENT, row_tokens=8)
     module = CumulativeSum()
+    for projection in (module.in_proj_x, module.out_proj):
+        projection.register_forward_hook(lambda module, args, output: sizes.append(output.shape))
+    sizes: list[torch.Size] = []
     for _ in range(2):  # a second call adds no hooks
         run_along_paths(module)
     hidden = batch.input_ids_BL[..., None].double().requires_grad_()
     output = module(hidden_states=hidden, attention_mask=batch.paths)
     assert output[..., 0].tolist() == [[1, 3, 6, 5, 9]]
+    assert sizes == [(1, 5, 1), (1, 5, 1)]
     (gradient,) = torch.autograd.grad(output.sum(), hidden)
     assert gradient[..., 0].tolist() == [[4, 2, 1, 1, 1]]  # number of descendants, the token included
     ends = torch.tensor([2, 3, 4])
     aligned = paths_to(batch.end_BL, ends, torch.zeros(3, dtype=torch.long), align_ends=True)
     assert module(hidden_states=hidden, attention_mask=aligned)[..., 0].tolist() == [[1, 3, 6, 5, 9]]
-    assert module(hidden_states=hidden, attention_mask=None)[0, -1].item() == 19  # no paths: not changed
+    assert module(hidden_states=hidden)[0, -1].item() == 19  # no paths: not changed
 
 
 def test_single_tokens() -> None:

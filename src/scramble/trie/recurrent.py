@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,10 @@ class Paths:
         return Paths(move(self.tokens_PN), move(self.places_BL), mask_PN)
 
     def gather(self, values_BLD: Tensor) -> Tensor:
-        """The values (P, N, D) along each path."""
+        """The values (P, N, D) along each path; zero in padding before the first token."""
         flat = values_BLD.flatten(0, 1)
-        return flat.index_select(0, self.tokens_PN.flatten()).unflatten(0, self.tokens_PN.shape)
+        values_PND = flat.index_select(0, self.tokens_PN.flatten()).unflatten(0, self.tokens_PN.shape)
+        return values_PND if self.mask_PN is None else values_PND.masked_fill(~self.mask_PN[..., None], 0)
 
     def scatter(self, values_PND: Tensor) -> Tensor:
         """The values (B, L, D) of the tokens."""
@@ -90,8 +92,11 @@ _HOOKED: WeakSet[nn.Module] = WeakSet()
 def run_along_paths(module: nn.Module) -> None:
     """Hook a module so that it runs along the paths if it is called with :class:`Paths` as its ``attention_mask``.
 
+    The projections of its inputs (``in_proj...``) and of its output (``out_proj``) act on each position separately.
+    They run on the shared tokens, and only the convolution and the recurrence between them run along the paths.
+
     The hooks remain, because gradient checkpointing runs layers again in the backward pass, with the same arguments.
-    Calls with other masks are not changed. Hooks work with adapters inside the module.
+    Calls with other masks are not changed.
     """
     if module not in _HOOKED:
         hooks = _Hooks()
@@ -101,20 +106,44 @@ def run_along_paths(module: nn.Module) -> None:
 
 
 class _Hooks:
-    """The hooks of one module; ``paths`` is set during its forward pass."""
+    """The hooks of one module, and during its forward pass those of its projections.
 
-    paths: Paths | None = None
+    The projections are hooked for each pass, because PEFT may replace them at any time.
+    """
+
+    def __init__(self) -> None:
+        self.handles: list[RemovableHandle] = []
 
     def before(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self._remove()  # of a pass that failed
         paths = kwargs.get("attention_mask")
-        self.paths = paths if isinstance(paths, Paths) else None
-        if self.paths is not None:
-            hidden_PND = self.paths.gather(kwargs["hidden_states"])
-            kwargs = {**kwargs, "hidden_states": hidden_PND, "attention_mask": self.paths.mask_PN}
-        return args, kwargs
+        if not isinstance(paths, Paths):
+            return args, kwargs
+        hidden_BLD: Tensor = kwargs["hidden_states"]
 
-    def after(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        paths, self.paths = self.paths, None
-        return output if paths is None else paths.scatter(output)
+        def shared(module: nn.Module, args: Any) -> tuple[Tensor]:
+            return (hidden_BLD,)
+
+        def gather(module: nn.Module, args: Any, output_BLD: Tensor) -> Tensor:
+            return paths.gather(output_BLD)
+
+        def scatter(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+            return (paths.scatter(*args),)
+
+        for name, child in module.named_children():
+            if name.startswith("in_proj"):
+                self.handles += child.register_forward_pre_hook(shared), child.register_forward_hook(gather)
+            elif name == "out_proj":
+                self.handles.append(child.register_forward_pre_hook(scatter))
+        # The module reads only the shape of its input: the projections receive the shared tokens.
+        shape = (*paths.tokens_PN.shape, hidden_BLD.shape[-1])
+        return args, {**kwargs, "hidden_states": hidden_BLD.new_zeros(()).expand(shape), "attention_mask": None}
+
+    def after(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        while self.handles:
+            self.handles.pop().remove()
