@@ -8,6 +8,7 @@ import pytest
 
 from scramble.storage.files import read_json
 from scramble.storage.jsonl import read_jsonl
+from tests.models.without_trie import MAKERS
 from tests.pipeline.conftest import Run
 
 
@@ -57,4 +58,20 @@ def test_settings_that_trl_lacks_are_refused_before_any_work(script: Run, arms: 
     assert done.stderr.strip().splitlines()[-1] == (
         "error: trainer.backend=trl: TRL does not have all of these settings; use trainer.feature_cache_dir=null "
         "trainer.reward_shift=none trainer.sft_mean=batch"
+    )
+
+
+def test_a_model_without_trie(script: Run, tmp_path: Path) -> None:
+    """PaliGemma with its own processor: trained by TRL with the default backend, and evaluated with its adapter."""
+    model = MAKERS["paligemma"](tmp_path / "model", ["a red circle is left of a blue square", "Describe the image."])
+    run = ["+debug=tiny", "model=any", f"model.path={model}", "model.new=null", f"run.dir={tmp_path / 'run'}"]
+    done = script("train", *run, "objective=dpo", "trainer.learning_rate=1e-3", "run.arm=dpo")
+    assert "trainer.backend=auto: TRL's DPOTrainer trains this model" in done.stdout + done.stderr
+    script("evaluate", *run, "benchmark=[world_winoground]", "limit=6")
+    for arm in ("base", "dpo"):
+        assert (tmp_path / "run" / "evaluation-limit6" / arm / "world_winoground" / "result.json").exists()
+    refused = script("train", *run, "objective=dpo", "trainer.backend=trie", "run.arm=refused", status=1)
+    assert (
+        "the family paligemma has no description for the token trie; use trainer.backend=trl or auto"
+        in (refused.stderr.strip().splitlines()[-1])
     )
