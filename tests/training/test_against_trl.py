@@ -131,6 +131,21 @@ def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, 
     assert largest_difference(ours, theirs) < 1e-4
 
 
+@pytest.mark.parametrize("coefficient", [None, 0.0, 1.0])
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, data: Path, tmp_path: Path) -> None:
+    """With the model's own coefficient, without the load-balancing loss, and with a large coefficient."""
+    texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
+    base = save_tiny(family, tmp_path / "model", texts, 0, experts=4)
+    option = {"router_aux_loss_coef": coefficient}
+    ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 5, **option)
+    theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 5, **option)
+    assert largest_difference(ours, theirs) < 1e-4
+    # At the start the loss is log 2 and that of balanced experts is their number per token, two.
+    first = {None: 0.6931 + 2 * 0.001, 0.0: 0.6931, 1.0: 2.6931}[coefficient]
+    assert abs(ours[0] - first) < max(1e-4, 0.5 * (coefficient or 0.001))
+
+
 @pytest.mark.parametrize(
     "options",
     [

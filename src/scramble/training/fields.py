@@ -170,7 +170,6 @@ REFUSED = {
     "local_rank": "the launcher sets it",
     "model_init_kwargs": _MODEL,
     "trust_remote_code": "code from a repository is never run; the families in docs/models.md are built in",
-    "router_aux_loss_coef": "router logits are not collected, and LoRA does not change the router",
     "disable_dropout": "dropout of the base model is always off, so that log-probabilities match the reference's",
     "dataset_num_proc": "use trainer.dataloader_num_workers",
     "truncation_mode": "answers are never truncated; a row above trainer.max_length is rejected and listed",
@@ -191,7 +190,6 @@ TRL_OPTIONS = frozenset(
         "precompute_ref_batch_size",
         "ref_model_mixup_alpha",
         "ref_model_sync_steps",
-        "router_aux_loss_coef",
         "sync_ref_model",
     }
 )

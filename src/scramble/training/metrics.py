@@ -53,17 +53,19 @@ class RunningMetrics:
         batch: PairBatch,
         logps: PairLogps,
         rewards_2P: Tensor,
-        losses: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor | None],
         reward_shift: Tensor,
         entropy_M: Tensor | None,
     ) -> None:
-        """Record one micro-batch; ``losses`` holds the whole loss under ``loss`` and the mean of each term."""
+        """Record one micro-batch; ``losses`` holds the whole loss under ``loss``, the mean of each term and, for
+        mixtures of experts, the load-balancing loss under ``aux_loss``."""
         weights = self.args.weights
-        row = {"loss": losses["loss"]}
+        means = {name: value for name, value in losses.items() if value is not None}
+        row: dict[str, Tensor] = {name: means[name] for name in ("loss", "aux_loss") if name in means}
         if entropy_M is not None and self.args.log_entropy:
             row["entropy"] = entropy_M.mean()
         if len(weights) > 1:
-            row |= {f"loss/{name}": losses[name] for name in weights}
+            row |= {f"loss/{name}": means[name] for name in weights}
         row["logps/chosen"] = logps.policy_chosen.mean()
         row["logps_per_token/chosen"] = logps.policy_chosen.sum() / logps.chosen_tokens.sum()
         if batch.rejected_P is not None:

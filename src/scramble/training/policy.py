@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scramble.models import VLM
+from scramble.models import VLM, ModelError
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
 from scramble.trie.pack import TrieBatch
+from scramble.trie.router import has_routers
 
 
 class PolicyLogps(NamedTuple):
@@ -29,6 +30,7 @@ class PolicyLogps(NamedTuple):
         reference_M, reference_Q: the same under the reference; None unless ``with_reference``.
         entropy_M, log_sum_squares_M: entropy and log sum p^2 of the next-token distribution at each scored token; None
             unless ``with_statistics``.
+        router_loss: load-balancing loss of a mixture of experts; None unless ``with_router_loss``.
     """
 
     tokens_M: Tensor
@@ -38,6 +40,23 @@ class PolicyLogps(NamedTuple):
     reference_Q: Tensor | None = None
     entropy_M: Tensor | None = None
     log_sum_squares_M: Tensor | None = None
+    router_loss: Tensor | None = None
+
+
+def router_coefficient(backbone: Backbone, coefficient: float | None) -> float:
+    """Weight of the load-balancing loss: ``trainer.router_aux_loss_coef``, or the model's own if that is None (as TRL).
+
+    Raises ModelError if a coefficient is set for a model that is not a mixture of experts.
+    """
+    if has_routers(backbone.decoder):
+        decoder: Any = backbone.decoder
+        return float(getattr(decoder.config, "router_aux_loss_coef", 0.0) if coefficient is None else coefficient)
+    if coefficient:
+        raise ModelError(
+            f"trainer.router_aux_loss_coef={coefficient}: {type(backbone.model).__name__} is not a mixture of experts; "
+            "set it to null"
+        )
+    return 0.0
 
 
 class Policy(nn.Module):
@@ -67,13 +86,20 @@ class Policy(nn.Module):
         """
         enable_gradient_checkpointing(self.backbone)
 
-    def forward(self, tries: TrieBatch, with_reference: bool = False, with_statistics: bool = False) -> PolicyLogps:
+    def forward(
+        self,
+        tries: TrieBatch,
+        with_reference: bool = False,
+        with_statistics: bool = False,
+        with_router_loss: bool = False,
+    ) -> PolicyLogps:
         """Log-probabilities of the batch's Q sequences.
 
         Args:
             tries: the batch, on any device.
             with_reference: also score with the adapters disabled, without gradient, on the same image features.
             with_statistics: also return entropy and log sum of squared probabilities at each scored token.
+            with_router_loss: also return the load-balancing loss of a mixture of experts.
         """
         tries = tries.to(self.backbone.head.weight.device, non_blocking=True)  # pinned by the data loader
         features = encode_images(self.backbone, tries.images)
@@ -81,7 +107,9 @@ class Policy(nn.Module):
         if with_reference:
             with torch.no_grad(), self._adapters_off():
                 reference = logprobs(self.backbone, tries, features)
-        policy = logprobs(self.backbone, tries, features, with_statistics=with_statistics)
+        policy = logprobs(
+            self.backbone, tries, features, with_statistics=with_statistics, with_router_loss=with_router_loss
+        )
         sums = policy.sums_Q
         if self.training and not any(image is not None for image in tries.images):
             sums = sums + self._untouched_vision()
@@ -93,6 +121,7 @@ class Policy(nn.Module):
             None if reference is None else reference.sums_Q,
             policy.entropy_M,
             policy.log_sum_squares_M,
+            policy.router_loss,
         )
 
     def train(self, mode: bool = True) -> Policy:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.training.fields import trl_faults
 from scramble.training.losses import needs_pairs
-from scramble.training.policy import Policy
+from scramble.training.policy import Policy, router_coefficient
 from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.sampler import num_steps
 from scramble.training.trainable import select_trained_weights, turn_off_dropout
@@ -267,6 +268,8 @@ class Caches:
                             workers=Workers.of(args),
                         )
                     self.seconds["reference"] += time.perf_counter() - start_time
+        if router_coefficient(self.backbone, args.router_aux_loss_coef):
+            data.encoder.token_rules = replace(data.encoder.token_rules, last_tokens=True)
         return TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
 
 

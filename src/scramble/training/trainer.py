@@ -24,7 +24,7 @@ from scramble.training.dataloader import Workers, data_loader, results
 from scramble.training.dataset import PairDataset
 from scramble.training.losses import LOSSES, PairLogps, combine, needs_pairs, reads, weighted_sum
 from scramble.training.metrics import RunningMetrics
-from scramble.training.policy import Policy, PolicyLogps
+from scramble.training.policy import Policy, PolicyLogps, router_coefficient
 from scramble.training.reward_shift import RewardShift
 from scramble.training.run_trainer import RunTrainer
 from scramble.training.token_weights import length_desensitised, wpo_weights
@@ -72,6 +72,7 @@ class PreferenceTrainer(RunTrainer):
         self.in_step_reference = needs_pairs(self.weights) and not args.precompute_ref_log_probs
         self.shift = RewardShift(args.reward_shift, args.device)
         self.eval_collator = eval_collator
+        self.router_coefficient = router_coefficient(policy.backbone, args.router_aux_loss_coef)
         self.plan(train_dataset, args, settings or {})
         # Without held-out pairs the dataset is empty, not None: transformers refuses to evaluate without a dataset, and
         # callbacks may score benchmarks at each evaluation.
@@ -117,14 +118,22 @@ class PreferenceTrainer(RunTrainer):
         pair_weights_P = wpo_weights(output, batch) if args.use_weighting else None
         means = combine(self.weights, logps, {**self._loss_options, "shift": self.shift.value}, pair_weights_P)
         loss = weighted_sum(self.weights, means)
+        if output.router_loss is not None:
+            loss = loss + self.router_coefficient * output.router_loss
         with torch.no_grad():
-            self.metrics.add(batch, logps, rewards_2P, {"loss": loss, **means}, self.shift.value, output.entropy_M)
+            losses = {"loss": loss, **means, "aux_loss": output.router_loss}
+            self.metrics.add(batch, logps, rewards_2P, losses, self.shift.value, output.entropy_M)
         return (loss, None) if return_outputs else loss
 
     def _score(self, model: nn.Module, batch: PairBatch) -> PolicyLogps:
         statistics = self.args.use_weighting or self.args.log_entropy
         try:
-            output: PolicyLogps = model(batch.tries, with_reference=self.in_step_reference, with_statistics=statistics)
+            output: PolicyLogps = model(
+                batch.tries,
+                with_reference=self.in_step_reference,
+                with_statistics=statistics,
+                with_router_loss=self.router_coefficient != 0,
+            )
         except NonFiniteError as error:
             raise NonFiniteError(f"step {self.state.global_step + 1}: {error}") from error
         if self.args.ld_alpha is None:

@@ -31,6 +31,8 @@ class TokenRules:
         block_per_run: whether every run of such tokens is a block of its own (Gemma 3) or all of a prompt's tokens are
             one block (Molmo2).
         positions: position ids on several axes (Qwen-VL); None if the position of a token is its index.
+        last_tokens: whether the last token of a sequence is a node, although no score depends on it; the loss of
+            routers counts it.
         recurrent: whether the decoder has recurrent layers, which run along the paths of a trie (Qwen3.5).
     """
 
@@ -38,6 +40,7 @@ class TokenRules:
     block: frozenset[int] = frozenset()
     block_per_run: bool = False
     positions: Positions | None = None
+    last_tokens: bool = False
     recurrent: bool = False
 
     @property

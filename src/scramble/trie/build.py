@@ -1,7 +1,8 @@
 """Builds a token trie from token sequences: pure arithmetic on lists of ids, without a model or tensors.
 
 The nodes of the trie are the tokens that must pass through the decoder: those with a scored token after them. The last
-token of an answer is predicted but is never an input, so it is a *target* and not a node.
+token of an answer is predicted but is never an input, so it is a *target* and not a node (unless
+``TokenRules.last_tokens``).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class TokenTrie:
         features: (N,) index of the node's image feature, or -1.
         num_features: number of image features, the same in every sequence.
         block: (N,) number of the bidirectional image block that the node belongs to, or -1.
+        sequences: (N,) number of sequences that pass through the node.
     """
 
     ids: IntArray
@@ -55,6 +57,7 @@ class TokenTrie:
     features: IntArray
     num_features: int
     block: IntArray
+    sequences: IntArray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,7 +94,8 @@ def build_trie(
         for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
     ]
     # Tokens after the last scored one cannot change a score, and that token itself is predicted but never an input.
-    inputs = [list(ids[: where_scored[-1]]) for ids, where_scored in zip(sequences, scored_places, strict=True)]
+    extra = int(rules.last_tokens)
+    inputs = [list(ids[: where_scored[-1] + extra]) for ids, where_scored in zip(sequences, scored_places, strict=True)]
 
     paths, ids, depths, end = _merge(inputs)
     rows, row_starts, target_ids, targets = _predictions(sequences, scored_places, paths)
@@ -103,7 +107,18 @@ def build_trie(
             node_positions[:, path] = own[:, : len(path)]
     block = _blocks(sequences, ids, rules, where)
     return TokenTrie(
-        ids, depths, node_positions, end, rows, row_starts, target_ids, targets, features, num_features, block
+        ids,
+        depths,
+        node_positions,
+        end,
+        rows,
+        row_starts,
+        target_ids,
+        targets,
+        features,
+        num_features,
+        block,
+        sequences=np.bincount(np.concatenate(paths)),
     )
 
 

@@ -19,6 +19,7 @@ from scramble.trie.head import CHUNK_ELEMENTS, head_logprobs
 from scramble.trie.last_layer import last_layer, only_predicting
 from scramble.trie.mask import attention_masks
 from scramble.trie.pack import TrieBatch
+from scramble.trie.router import load_balancing_loss, recorded_router_logits
 
 
 class NonFiniteError(RuntimeError):
@@ -37,6 +38,7 @@ class LogProbs:
         num_sequences: number of sequences of each item.
         entropy_M, log_sum_squares_M: entropy and log sum p^2 of the next-token distribution at each scored token; None
             unless requested.
+        router_loss: load-balancing loss of a mixture of experts (scalar); None unless requested.
     """
 
     tokens_M: Tensor
@@ -46,6 +48,7 @@ class LogProbs:
     num_sequences: tuple[int, ...]
     entropy_M: Tensor | None = None
     log_sum_squares_M: Tensor | None = None
+    router_loss: Tensor | None = None
 
     @property
     def means_Q(self) -> Tensor:
@@ -70,6 +73,7 @@ def logprobs(
     *,
     chunk_elements: int = CHUNK_ELEMENTS,
     with_statistics: bool = False,
+    with_router_loss: bool = False,
 ) -> LogProbs:
     """One pass over the tries of ``batch``; differentiable unless called under ``torch.no_grad``.
 
@@ -79,6 +83,8 @@ def logprobs(
         features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None computes them.
         chunk_elements: maximum number of logits in memory at a time in the output head.
         with_statistics: also return entropy and log sum p^2, without gradient.
+        with_router_loss: also return the load-balancing loss. It equals that of whole sequences if the tries were built
+            with ``TokenRules.last_tokens``.
 
     Raises:
         TrieError: if the numbers of image tokens and image features of an item differ.
@@ -91,7 +97,9 @@ def logprobs(
     embeds_BLD, deep_features = embed(backbone, batch, features)
     flex = getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention"
     masks = attention_masks(batch, backbone.attention_windows, flex=flex)
-    with only_predicting(backbone.decoder, batch.rows_R):
+    # The router of the last layer must see all tokens if its loss is needed.
+    routers = recorded_router_logits(backbone.decoder) if with_router_loss else None
+    with routers or only_predicting(backbone.decoder, batch.rows_R) as router_logits:
         hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, deep_features=deep_features)
     # The head is the widest matrix of the model: apply it only at positions that predict a scored token.
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
@@ -109,6 +117,10 @@ def logprobs(
     if entropy_R is not None and log_sum_squares_R is not None:
         rows_M = batch.target_rows_T.index_select(0, batch.token_targets_M)
         result = replace(result, entropy_M=entropy_R[rows_M], log_sum_squares_M=log_sum_squares_R[rows_M])
+    if router_logits is not None:
+        decoder: Any = backbone.decoder
+        loss = load_balancing_loss(router_logits, batch.sequences_BL, decoder.config.num_experts_per_tok)
+        result = replace(result, router_loss=loss)
     if not torch.isfinite(result.sums_Q).all():
         raise NonFiniteError(_describe_non_finite(batch, result.sums_Q))
     return result

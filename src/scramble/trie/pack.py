@@ -45,6 +45,7 @@ class TrieBatch:
         position_ids_ABL: position ids on A axes, 0 in padding; equal to the depth for most models.
         end_BL: index in the row after the last descendant; padding attends only to itself.
         block_BL: number of the token's bidirectional image block, -1 outside; None for causal models.
+        sequences_BL: number of sequences that pass through each token, 0 in padding.
         paths: the paths to all leaves, for recurrent layers; None for decoders without them.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
         feature_source_F: index of each position's feature in the concatenated features of all items.
@@ -67,6 +68,7 @@ class TrieBatch:
     position_ids_ABL: Tensor
     end_BL: Tensor
     block_BL: Tensor | None
+    sequences_BL: Tensor
     paths: Paths | None
     feature_slots_F: Tensor
     feature_source_F: Tensor
@@ -162,6 +164,7 @@ def pack(
     positions = np.zeros((len(tries[0].positions), num_rows, row_length), np.int64)
     end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))  # padding sees itself
     block = np.full((num_rows, row_length), -1, np.int64)
+    sequences = np.zeros((num_rows, row_length), np.int64)
     num_blocks = 0
     leaves: list[np.ndarray] = []  # (row, index in the row) of each trie's leaves
     starts = np.zeros(len(items), np.int64)  # flat position of each item's first token
@@ -171,6 +174,7 @@ def pack(
             trie, span = tries[n], slice(column, column + lengths[n])
             input_ids[row, span] = trie.ids
             depths[row, span] = trie.depths
+            sequences[row, span] = trie.sequences
             positions[:, row, span] = trie.positions
             end[row, span] = trie.end + column  # ends stay inside the trie, which separates the tries of a row
             block[row, span] = np.where(trie.block >= 0, trie.block + num_blocks, -1)
@@ -196,6 +200,7 @@ def pack(
         position_ids_ABL=torch.from_numpy(positions),
         end_BL=torch.from_numpy(end),
         block_BL=torch.from_numpy(block) if rules.block else None,
+        sequences_BL=torch.from_numpy(sequences),
         paths=paths,
         feature_slots_F=_cat([np.flatnonzero(t.features >= 0) + s for t, s in zip(tries, starts, strict=True)]),
         feature_source_F=_cat([t.features[t.features >= 0] + s for t, s in zip(tries, feature_starts, strict=True)]),

@@ -1,0 +1,58 @@
+"""The load-balancing loss of mixtures of experts on a trie, as on one sequence per row.
+
+Suffixes: B rows, L tokens per row, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def has_routers(decoder: nn.Module) -> bool:
+    """Whether a decoder is a mixture of experts whose router logits can be recorded."""
+    return "router_logits" in (getattr(decoder, "_can_record_outputs", None) or {})
+
+
+@contextmanager
+def recorded_router_logits(decoder: nn.Module) -> Iterator[list[Tensor]]:
+    """Within the block, record the logits (B L, E) of each router; the list is complete after a forward pass.
+
+    transformers declares which modules of a decoder are routers and which of their outputs are the logits.
+    """
+    transformers_decoder: Any = decoder
+    recorder = transformers_decoder._can_record_outputs["router_logits"]
+    logits: list[Tensor] = []
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        logits.append(output[recorder.index])
+
+    routers = [module for module in decoder.modules() if isinstance(module, recorder.target_class)]
+    handles = [router.register_forward_hook(record) for router in routers]
+    try:
+        yield logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def load_balancing_loss(logits: Sequence[Tensor], sequences_BL: Tensor, experts_per_token: int) -> Tensor:
+    """The auxiliary loss of the Switch Transformer (arXiv 2101.03961, eqs. 4 to 6), over all layers together.
+
+    A token that S sequences share counts S times, so the loss is that of one sequence per row.
+
+    Args:
+        logits: the router logits (B L, E) of each layer.
+        sequences_BL: number of sequences that pass through each token, 0 in padding.
+        experts_per_token: number of experts that each token is sent to.
+    """
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    # transformers weights tokens by the mask, which may hold counts instead of zeros and ones.
+    layers: Any = tuple(logits)  # the annotation in transformers is a tuple of one tensor
+    loss = load_balancing_loss_func(layers, logits[0].shape[-1], experts_per_token, sequences_BL)
+    assert isinstance(loss, Tensor)
+    return loss
