@@ -17,7 +17,7 @@ from scramble.training.policy import router_coefficient
 from scramble.trie import enable_gradient_checkpointing, logprobs, pack
 from tests.exactness import CASES, make_items
 
-NAMES = ("internvl_moe", "qwen3_vl_moe", "qwen3_5_moe")
+NAMES = ("internvl_moe", "qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe")
 
 
 @pytest.mark.parametrize("case", ["five captions", "rows and padding", "identical", "with and without image"])
@@ -40,7 +40,7 @@ def test_shared_tokens_count_once_per_sequence(
     for item in items:
         for ids in item.sequences:
             row = torch.tensor([ids])
-            extra = {"mm_token_type_ids": (row == vlm.model.config.image_token_id).long()} if "qwen" in name else {}
+            extra = {"mm_token_type_ids": (row == vlm.model.config.image_token_id).long()} if name != "internvl_moe" else {}
             model(input_ids=row, **extra, **(item.images or {}))
     handle.remove()
     decoder.config.output_router_logits = False

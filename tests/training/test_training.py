@@ -526,6 +526,43 @@ def test_invalid_lora_targets(base: Path, data: Path, tmp_path: Path, targets: s
 
 
 @pytest.mark.parametrize(
+    "targets",
+    [r".*\.mlp\.experts\.gate_up_proj", [r"q_proj", "experts.gate_up_proj"], r".*(q_proj|experts\.0\.up_proj)"],
+)
+def test_experts_are_not_linear_layers(tmp_path: Path, targets: str | list[str]) -> None:
+    from scramble.models.tiny import save_tiny
+
+    vlm = load_vlm(save_tiny("qwen3_vl", tmp_path / "model", ["a circle"], 0, experts=4))
+    wanted = (
+        r"names experts, which are fused parameters of Qwen3VLMoeForConditionalGeneration and not linear layers: "
+        r"remove them and set peft.target_parameters=\[mlp.experts.gate_up_proj,mlp.experts.down_proj\]$"
+    )
+    with pytest.raises(ModelError, match=wanted):
+        add_lora(vlm, {**LORA, "target_modules": targets})
+
+
+def test_lora_on_experts(tmp_path: Path) -> None:
+    """The line that the error above suggests works, alone and with the linear layers; a misspelt name is refused."""
+    from scramble.models.tiny import save_tiny
+
+    base = save_tiny("qwen3_vl", tmp_path / "model", ["a circle"], 0, experts=4)
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    with pytest.raises(
+        ModelError, match=r"no parameter mlp\.experts\.up_proj in .*; its experts are mlp\.experts\.gate_up"
+    ):
+        add_lora(load_vlm(base), {**LORA, "target_parameters": ["mlp.experts.up_proj"]})
+    with pytest.raises(ModelError, match=r"matches no linear layer"):
+        add_lora(load_vlm(base), {**LORA, "target_modules": []})
+    cases: list[tuple[dict[str, Any], bool]] = [({"target_modules": []}, False), ({}, True)]
+    for targets, linear in cases:
+        options = {**LORA, **targets, "target_parameters": parameters}
+        model = add_lora(load_vlm(base), options)
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        assert any("experts" in name for name in trained)
+        assert any("q_proj" in name for name in trained) == linear
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"peft": LORA}, "the model already has an adapter: set peft=null"),

@@ -76,19 +76,21 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
     Args:
         vlm: the base model, without adapter.
         peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's targets, as does
-            ``all-linear``; a list names layers of the language model.
+            ``all-linear``; a list names layers of the language model. ``target_parameters`` names parameters that are
+            not linear layers, such as the experts of a mixture.
 
     Raises:
-        ModelError: if PEFT does not have a field, or if the targets match nothing or match a layer of the tower, the
-            projector or the output head.
+        ModelError: if PEFT does not have a field, or if the targets match nothing, match a layer of the tower, the
+            projector or the output head, or name experts that are not linear layers.
     """
     from peft import LoraConfig
 
     fields = {"bias": "none", **peft}
-    targets = fields.get("target_modules")
+    targets, parameters = fields.get("target_modules"), list(fields.get("target_parameters") or ())
+    only_parameters = targets == [] and bool(parameters)
     if targets in (None, "all-linear"):
         fields["target_modules"] = vlm.family.lora_targets
-    elif not isinstance(targets, str):
+    elif not isinstance(targets, str) and not only_parameters:
         fields["target_modules"] = _in_decoder(vlm.backbone, targets)
     for name, reason in PEFT_REFUSED.items():
         if name in fields and fields[name] != default_of(LoraConfig, name):
@@ -98,7 +100,9 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
             f"peft.init_lora_weights={fields['init_lora_weights']} changes the weights of the base, so the adapter "
             "would not fit the released model: choose true, false, gaussian or orthogonal"
         )
-    check_lora_targets(vlm.backbone, fields["target_modules"])
+    if not only_parameters:
+        check_lora_targets(vlm.backbone, fields["target_modules"])
+    check_target_parameters(vlm.backbone, parameters)
     try:
         config = LoraConfig(**fields)
     except (TypeError, ValueError, ImportError) as error:
@@ -126,6 +130,7 @@ def check_lora_targets(backbone: Backbone, targets: str) -> None:
     outside = {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
     outside[id(backbone.head)] = "output head"
     matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
+    _check_experts(backbone, targets, [name for name, module in matched if isinstance(module, nn.Linear)])
     if not any(isinstance(module, nn.Linear) for _, module in matched):
         linear = next((n for n, m in backbone.decoder.named_modules() if isinstance(m, nn.Linear)), "")
         raise ModelError(
@@ -137,6 +142,35 @@ def check_lora_targets(backbone: Backbone, targets: str) -> None:
             raise ModelError(
                 f"peft.target_modules={targets} matches a layer of the {outside[id(module)]} ({name}): use a regular "
                 "expression that matches only the language model"
+            )
+
+
+def _check_experts(backbone: Backbone, targets: str, matched: Sequence[str]) -> None:
+    """Raise ModelError if ``targets`` names experts, but the experts of a layer are single parameters."""
+    fused = _fused_experts(backbone)
+    if fused and re.search(r"experts\b", targets) and not any(".experts." in name for name in matched):
+        raise ModelError(
+            f"peft.target_modules={targets} names experts, which are fused parameters of "
+            f"{type(backbone.model).__name__} and not linear layers: remove them and set "
+            f"peft.target_parameters=[{','.join(fused)}]"
+        )
+
+
+def _fused_experts(backbone: Backbone) -> list[str]:
+    """The names within a layer of the parameters that hold a matrix for each expert: mlp.experts.gate_up_proj, ..."""
+    names = (name for name, parameter in backbone.decoder.named_parameters() if parameter.ndim == 3)
+    return list(dict.fromkeys(re.sub(r".*layers\.\d+\.", "", name) for name in names if ".experts." in name))
+
+
+def check_target_parameters(backbone: Backbone, names: Sequence[str]) -> None:
+    """Raise ModelError unless each name is the end of a parameter's name in the language model."""
+    present = [name for name, _ in backbone.decoder.named_parameters()]
+    for name in names:
+        if not any(f".{parameter}".endswith(f".{name}") for parameter in present):
+            fused = _fused_experts(backbone)
+            raise ModelError(
+                f"peft.target_parameters: {type(backbone.model).__name__} has no parameter {name} in its language "
+                "model; " + (f"its experts are {', '.join(fused)}" if fused else "it is not a mixture of experts")
             )
 
 
