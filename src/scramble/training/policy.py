@@ -79,6 +79,10 @@ class Policy(nn.Module):
         model: Any = self.vlm.backbone.model
         return model.get_input_embeddings()
 
+    def get_output_embeddings(self) -> nn.Module:
+        """The output head; accelerate must shard it together with a token embedding that shares its weight."""
+        return self.backbone.head
+
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute the language model's layers in the backward pass.
 

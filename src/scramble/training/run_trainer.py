@@ -30,7 +30,7 @@ from scramble.training.data import group_by_image
 from scramble.training.dataloader import Workers, data_loader, unwrap
 from scramble.training.dataset import PairDataset
 from scramble.training.sampler import MicroBatches
-from scramble.training.weights import gathered, load_trained, replace_result, save_trained
+from scramble.training.weights import gathered, is_sharded, load_trained, replace_result, save_trained
 from scramble.trie.engine import NonFiniteError
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class RunTrainer(Trainer):
     Attributes:
         settings: settings that a checkpoint must have been written with to be resumed.
         last_log: the last logged value under each name.
+        best_weights: folder of the best checkpoint's weights if they are the result and are not loaded.
         data_seconds: time spent waiting for batches since the last log row.
         cache_seconds: time spent on building each cache before the first step.
     """
@@ -59,6 +60,7 @@ class RunTrainer(Trainer):
         """Decide the order of the run's micro-batches: a pure function of the data's shape and the seed."""
         self.settings = dict(settings)
         self.last_log: dict[str, float] = {}
+        self.best_weights: Path | None = None
         self.data_seconds = 0.0
         self.cache_seconds = {"features": 0.0, "reference": 0.0}
         self.batches_per_epoch = len(data) / args.per_device_train_batch_size
@@ -260,22 +262,28 @@ class RunTrainer(Trainer):
             save_trained(self.vlm, folder, self.settings["base"], state)
 
     def _load_best_model(self) -> None:
-        """Load the weights of the checkpoint with the best evaluation (``load_best_model_at_end``)."""
+        """Load the weights of the checkpoint with the best evaluation (``load_best_model_at_end``).
+
+        Sharded weights (FSDP2, ZeRO-3) are not loaded: :meth:`export` copies the checkpoint's files instead.
+        """
         best = self.state.best_global_step
         folder = checkpoint_path(str(self.args.output_dir), best) if best else None
         if folder is None or not folder.is_dir():
             raise StoreError(f"{self.args.output_dir} no longer has the checkpoint of the best step {best}")
         metric = self.args.metric_for_best_model
         log.info("the result is the checkpoint of step %d, the best by %s (%.4g)", best, metric, self.state.best_metric)
-        load_trained(self.vlm, folder / WEIGHTS_FOLDER)
+        if is_sharded(self.vlm.model):
+            self.best_weights = folder / WEIGHTS_FOLDER
+        else:
+            load_trained(self.vlm, folder / WEIGHTS_FOLDER)
 
     # -------------------------------------------------------------------------------------------------------- result
 
     def export(self, out: Path) -> Path:
         """Write the trained adapter, or the whole model, to ``out``. Collective: every process must call it."""
         folder = out / ("adapter" if self.vlm.has_adapter else "model")
-        state = gathered(self.vlm)
+        state = None if self.best_weights is not None else gathered(self.vlm)
         if self.is_world_process_zero():
-            replace_result(self.vlm, folder, self.settings["base"], state)
+            replace_result(self.vlm, folder, self.settings["base"], state, self.best_weights)
         self.accelerator.wait_for_everyone()
         return folder

@@ -53,14 +53,21 @@ def processor_key(vlm: VLM) -> str:
         return content_key([file_key(folder), repr(vlm.family.image_options)])
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this process holds only a shard of the weights (FSDP2, ZeRO-3)."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in model.parameters())
+
+
 def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
     """The full weights that :func:`save_trained` writes if they are sharded (FSDP2, ZeRO-3), else None.
 
     Collective: every process must call it.
     """
-    from torch.distributed.tensor import DTensor
-
     model: nn.Module = vlm.model
+    if not is_sharded(model):
+        return None
     weights = model.state_dict(keep_vars=True)
     state = {name: t for name, t in weights.items() if not vlm.has_adapter or is_adapter_weight(name)}
     if any(hasattr(tensor, "ds_id") for tensor in state.values()):
@@ -68,7 +75,7 @@ def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
 
         with deepspeed.zero.GatheredParameters([t for t in state.values() if hasattr(t, "ds_id")]):
             return _copies(state)
-    return _copies(state) if any(isinstance(tensor, DTensor) for tensor in state.values()) else None
+    return _copies(state)
 
 
 def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -123,10 +130,22 @@ def check_base(adapter: str | Path, base_key: str) -> None:
         )
 
 
-def replace_result(vlm: VLM, folder: Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Replace an earlier result by the finished one, atomically. ``state`` is as in :func:`save_trained`."""
+def replace_result(
+    vlm: VLM,
+    folder: Path,
+    base_key: str,
+    state: dict[str, torch.Tensor] | None = None,
+    saved: Path | None = None,
+) -> None:
+    """Replace an earlier result by the finished one, atomically.
+
+    ``state`` is as in :func:`save_trained`. With ``saved``, the files of an earlier :func:`save_trained` are the result.
+    """
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):
         shutil.rmtree(path, ignore_errors=True)
-    save_trained(vlm, working, base_key, state)
+    if saved is not None:
+        shutil.copytree(saved, working)
+    else:
+        save_trained(vlm, working, base_key, state)
     working.rename(folder)
