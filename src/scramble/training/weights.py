@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def load_trained(vlm: VLM, folder: str | Path) -> None:
     """Load weights written by :func:`save_trained` into the model in place."""
     if not vlm.has_adapter:
         model: Any = vlm.model
-        saved = type(model).from_pretrained(folder, dtype=vlm.backbone.head.weight.dtype)
+        with _not_sharded():
+            saved = type(model).from_pretrained(folder, dtype=vlm.backbone.head.weight.dtype)
         vlm.model.load_state_dict(saved.state_dict())
         return
     from peft import set_peft_model_state_dict
@@ -118,6 +120,19 @@ def load_trained(vlm: VLM, folder: str | Path) -> None:
     result: Any = set_peft_model_state_dict(vlm.model, load_file(Path(folder) / "adapter_model.safetensors"))
     if result.unexpected_keys:
         raise ModelError(f"{folder}: the adapter has weights that the model lacks: {result.unexpected_keys[0]}")
+
+
+@contextmanager
+def _not_sharded() -> Iterator[None]:
+    """Load whole weights: under ZeRO-3 ``from_pretrained`` would shard them, before DeepSpeed has started."""
+    from transformers.integrations import deepspeed
+
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
 
 
 def check_base(adapter: str | Path, base_key: str) -> None:
@@ -139,7 +154,7 @@ def replace_result(
 ) -> None:
     """Replace an earlier result by the finished one, atomically.
 
-    ``state`` is as in :func:`save_trained`. With ``saved``, the files of an earlier :func:`save_trained` are the result.
+    ``state`` is as in :func:`save_trained`. With ``saved``, the files that it wrote to this folder are the result.
     """
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):
