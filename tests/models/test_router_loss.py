@@ -40,7 +40,8 @@ def test_shared_tokens_count_once_per_sequence(
     for item in items:
         for ids in item.sequences:
             row = torch.tensor([ids])
-            extra = {"mm_token_type_ids": (row == vlm.model.config.image_token_id).long()} if name != "internvl_moe" else {}
+            types = (row == vlm.model.config.image_token_id).long()
+            extra = {} if name == "internvl_moe" else {"mm_token_type_ids": types}
             model(input_ids=row, **extra, **(item.images or {}))
     handle.remove()
     decoder.config.output_router_logits = False
