@@ -199,3 +199,15 @@ def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
             alone = whole[0, len(prompt.input_ids) :].tolist()
             assert ids == [token for token in alone if token not in stops]
     assert len({tuple(ids) for texts in together for ids in texts}) > 4
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_patches_are_counted(name: str, tiny: Callable[[str], Path]) -> None:
+    """The limit ``trainer.tower_tokens`` needs the number of patches of any prompt."""
+    vlm = load_vlm(tiny(name))
+    picture = Image.new("RGB", (64, 64), "red")
+    one, two = (vlm.family.encode_prompt(vlm.processor, "describe", [picture] * count).images for count in (1, 2))
+    assert one is not None and two is not None
+    assert vlm.backbone.num_patches(one) > 0
+    if name not in ("llava_onevision", "ovis2"):  # several images have one view each
+        assert vlm.backbone.num_patches(two) == 2 * vlm.backbone.num_patches(one)

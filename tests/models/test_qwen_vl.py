@@ -39,6 +39,25 @@ def test_trie_equals_one_sequence_a_row(
     assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
 
 
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_lora_on_the_tower(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
+    """Gradients of an adapter in tower and projector equal those of one sequence per row, with DeepStack too."""
+    from scramble.training.trainable import add_lora
+
+    vlm = load_vlm(tiny(name), dtype="float32")
+    model = add_lora(vlm, {"r": 4}, vision=True)
+    for weight_name, weight in model.named_parameters():
+        if "lora_B" in weight_name:
+            torch.nn.init.normal_(weight, std=0.05)
+    assert any("visual.blocks" in name for name, weight in model.named_parameters() if weight.requires_grad)
+
+    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
+        row = torch.tensor([ids])
+        return model(input_ids=row, mm_token_type_ids=token_types(vlm, row), **(inputs or {})).logits[0]
+
+    assert_exact(model, vlm.family, vlm.processor, CASES["five captions"], images, plain=plain)
+
+
 @pytest.mark.parametrize("sizes", [[], [(90, 60)], [(40, 120), (64, 64)], [(500, 130)]])
 @pytest.mark.parametrize("name", NAMES)
 def test_positions_are_those_of_transformers(

@@ -311,6 +311,43 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
     assert load_vlm(summary["model"]).model.dtype == torch.float32
 
 
+@pytest.mark.parametrize("reference", ["cache", "step"])
+def test_lora_on_the_tower(base: Path, data: Path, tmp_path: Path, reference: str) -> None:
+    """The adapter also changes the tower. The reference is the base: the first loss is log 2, and both ways agree."""
+    options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 3e-3, "logging_steps": 1}
+    summary = fit(
+        load_vlm(base),
+        data,
+        tmp_path / "tower",
+        peft=LORA,
+        train_vision="lora",
+        precompute_ref_log_probs=reference == "cache",
+        **options,
+    )
+    weights = load_file(Path(summary["adapter"]) / "adapter_model.safetensors")
+    changed = {name for name, weight in weights.items() if "lora_B" in name and weight.abs().max() > 0}
+    assert any("vision_tower" in name for name in changed) and any("projector" in name for name in changed)
+    assert any("language_model" in name for name in changed)
+    logged = rows(tmp_path / "tower")
+    assert logged[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    # The same adapter without the reference cache: the reference must not see the tower's adapter.
+    other = fit(
+        load_vlm(base),
+        data,
+        tmp_path / "other",
+        peft=LORA,
+        train_vision="lora",
+        precompute_ref_log_probs=reference != "cache",
+        **options,
+    )
+    difference = [abs(a["loss"] - b["loss"]) for a, b in zip(logged, rows(tmp_path / "other"), strict=True)]
+    assert max(difference) < 1e-5 and min(row["loss"] for row in logged) < 0.69
+    # Its features are not those of the base, so a run that continues it refuses a cache of features.
+    with pytest.raises(ValueError, match="the adapter has weights in the tower"):
+        continued = load_vlm(base, adapter=other["adapter"])
+        fit(continued, data, tmp_path / "more", feature_cache_dir=str(tmp_path), **options)
+
+
 def test_the_adapter_loads_and_training_continues(base: Path, data: Path, tmp_path: Path) -> None:
     """A DPO run that starts from an SFT adapter has it as reference, so that its first loss is log 2."""
     options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}

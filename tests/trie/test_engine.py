@@ -291,3 +291,18 @@ def test_last_layer_of_a_mixture_of_experts(model_type: str) -> None:
             actual = decoder(inputs_embeds=embeds).last_hidden_state.flatten(0, 1)
     torch.testing.assert_close(actual[rows], wanted[rows], atol=1e-5, rtol=0)
     assert not torch.allclose(actual, wanted, atol=1e-2)
+
+
+def test_a_frozen_tower_encodes_a_limited_number_of_patches() -> None:
+    """Chunks are consecutive and as full as the limit allows; an item with more patches than that is encoded alone."""
+    from scramble.trie.engine import in_chunks
+
+    inputs = [{"pixel_values": torch.zeros(n)} for n in (3, 4, 9, 1, 1, 5)]
+
+    def sizes(limit: int | None) -> list[list[int]]:
+        chunks = in_chunks(inputs, [len(image["pixel_values"]) for image in inputs], limit)
+        return [[len(image["pixel_values"]) for image in chunk] for chunk in chunks]
+
+    assert sizes(None) == [[3, 4, 9, 1, 1, 5]]
+    assert sizes(7) == [[3, 4], [9], [1, 1, 5]]
+    assert sizes(1) == [[3], [4], [9], [1], [1], [5]]

@@ -93,8 +93,10 @@ class Train(Root):
             )
         if peft is not None and model["adapter"]:
             yield f"peft must be null to continue training model.adapter={model['adapter']}; or merge it first"
-        if peft is not None and trainer["train_vision"]:
-            yield "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen"
+        if peft is not None and trainer["train_vision"] is True:
+            yield "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen, or set it to lora"
+        if peft is None and trainer["train_vision"] == "lora":
+            yield "trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false"
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
             yield "model.attn_implementation=flash_attention_2 must be sdpa: it supports no masks (chat only)"
         yield from _shared_batch(dict(self.launcher), trainer)

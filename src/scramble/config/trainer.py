@@ -153,7 +153,8 @@ class Trainer(Section):
     precompute_ref_log_probs: bool
     tables: Annotated[list[Literal["pairs", "captions", "questions", "rationales"]], NOT_EMPTY]
     caption_prompt: Text
-    train_vision: bool
+    train_vision: bool | Literal["lora"]
+    tower_tokens: Count | None
     feature_cache_dir: Text | None
     image_cache_mb: Whole
     dataloader_num_workers: Whole | None

@@ -57,6 +57,10 @@ class FamilyBackbone:
         moved: list[Mapping[str, Tensor]] = [{k: v.to(device) for k, v in inputs.items()} for inputs in images]
         return self.family.features(self.model, moved)
 
+    def num_patches(self, images: ImageInputs) -> int:
+        """Number of patches that the tower encodes for the images of a prompt."""
+        return self.family.num_patches(self.model.config, images)
+
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         """Token embeddings (..., D) of ids (...)."""
         return self.family.embed_tokens(self.model, input_ids)

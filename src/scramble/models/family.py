@@ -223,6 +223,12 @@ class Family:
         """See :class:`scramble.trie.backbone.Backbone`. Raises ModelError for layers that no mask describes."""
         return attention_windows(config.get_text_config(), {"linear_attention"} if self.recurrent else set())
 
+    def num_patches(self, config: Any, images: ImageInputs) -> int:
+        """Number of patches that the tower encodes for the images of a prompt."""
+        size = config.vision_config.patch_size
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        return int(images["pixel_values"].numel()) // (3 * height * width)
+
     def vectors_per_feature(self, config: Any) -> int:
         """The number S of vectors of an image feature, see :class:`scramble.trie.backbone.Backbone`."""
         return 1

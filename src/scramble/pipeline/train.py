@@ -185,7 +185,7 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
         dtype=model.get("dtype") or "auto",
         quantization=model.get("quantization"),
         lora_r=None if peft is None else peft.get("r"),
-        train_vision=bool(trainer.get("train_vision")),
+        train_vision=trainer.get("train_vision") is True,
         gradient_checkpointing=trainer["gradient_checkpointing"],
     )
 

@@ -28,6 +28,7 @@ from scramble.training.fields import (
     trl_faults,
 )
 from scramble.training.losses import F_DIVERGENCES, check_weights, needs_pairs, reads
+from scramble.trie.engine import TOWER_TOKENS
 
 Table = Literal["pairs", "captions", "questions", "rationales"]
 TABLES: tuple[Table, ...] = ("pairs", "captions", "questions", "rationales")
@@ -109,8 +110,19 @@ class PreferenceConfig(DPOConfig):
         default=None,
         metadata={"help": "Fields of peft.LoraConfig for a new adapter on the language model, or None."},
     )
-    train_vision: bool = field(
-        default=False, metadata={"help": "Also train vision tower and projector; only without LoRA."}
+    train_vision: bool | str = field(
+        default=False,
+        metadata={
+            "help": "Also train vision tower and projector: True trains their weights (only without LoRA), lora adds "
+            "the new adapter to their linear layers, too."
+        },
+    )
+    tower_tokens: int | None = field(
+        default=TOWER_TOKENS,
+        metadata={
+            "help": "Image patches that a frozen vision tower encodes at a time, which limits its memory. None: all "
+            "patches of a batch."
+        },
     )
     group_by_image: bool = field(
         default=True, metadata={"help": "Keep the pairs of an image together; False shuffles single pairs (TRL)."}
@@ -185,8 +197,14 @@ class PreferenceConfig(DPOConfig):
             raise ValueError(
                 f"trainer.label_smoothing={self.label_smoothing}: none of the losses {', '.join(self.weights)} uses it"
             )
-        if self.peft is not None and self.train_vision:
-            raise ValueError("trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen")
+        if self.train_vision not in (False, True, "lora"):
+            raise ValueError(f"trainer.train_vision={self.train_vision}: choose true, false or lora")
+        if self.peft is not None and self.train_vision is True:
+            raise ValueError(
+                "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen, or set it to lora"
+            )
+        if self.peft is None and self.train_vision == "lora":
+            raise ValueError("trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false")
         if self.feature_cache_dir is not None and self.train_vision:
             raise ValueError("trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false")
         if self.ld_alpha is not None and self.precompute_ref_log_probs:

@@ -51,6 +51,10 @@ class FeatureBackbone:
         computed = iter(self._backbone.encode_images(missing) if missing else [])
         return [image[FEATURES] if FEATURES in image else next(computed) for image in images]
 
+    def num_patches(self, images: ImageInputs) -> int:
+        """Number of patches that the tower encodes: none for cached features."""
+        return 0 if FEATURES in images else self._backbone.num_patches(images)
+
 
 class CachedPrompts(Mapping[PromptKey, Prompt]):
     """Prompts by image ids and text, with image features from a finished cache, which is memory-mapped.

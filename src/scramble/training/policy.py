@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from scramble.models import VLM, ModelError
 from scramble.trie.backbone import Backbone
-from scramble.trie.engine import enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
+from scramble.trie.engine import TOWER_TOKENS, enable_gradient_checkpointing, encode_images, logprobs, vision_is_trained
 from scramble.trie.pack import TrieBatch
 from scramble.trie.router import has_routers
 
@@ -65,9 +65,10 @@ class Policy(nn.Module):
     A frozen vision tower stays in evaluation mode even after ``train()``.
     """
 
-    def __init__(self, vlm: VLM, backbone: Backbone) -> None:
+    def __init__(self, vlm: VLM, backbone: Backbone, tower_tokens: int | None = TOWER_TOKENS) -> None:
         super().__init__()
         self.vlm = vlm
+        self.tower_tokens = tower_tokens  # see :func:`scramble.trie.engine.encode_images`
         self.model: nn.Module = vlm.model  # the transformers model, PEFT-wrapped if it has an adapter
         self.backbone = backbone
         # FSDP shards these layer classes. It fails for a class that the model lacks, as tiny or text-only models may.
@@ -101,16 +102,19 @@ class Policy(nn.Module):
 
         Args:
             tries: the batch, on any device.
-            with_reference: also score with the adapters disabled, without gradient, on the same image features.
+            with_reference: also score with the adapters disabled, without gradient.
             with_statistics: also return entropy and log sum of squared probabilities at each scored token.
             with_router_loss: also return the load-balancing loss of a mixture of experts.
         """
         tries = tries.to(self.backbone.head.weight.device, non_blocking=True)  # pinned by the data loader
-        features = encode_images(self.backbone, tries.images)
+        features = encode_images(self.backbone, tries.images, self.tower_tokens)
         reference = None
         if with_reference:
+            in_tower = vision_is_trained(self.backbone)
             with torch.no_grad(), self._adapters_off():
-                reference = logprobs(self.backbone, tries, features)
+                # An adapter in the tower changes the features, too.
+                plain = encode_images(self.backbone, tries.images, self.tower_tokens) if in_tower else features
+                reference = logprobs(self.backbone, tries, plain)
         policy = logprobs(
             self.backbone, tries, features, with_statistics=with_statistics, with_router_loss=with_router_loss
         )

@@ -44,7 +44,7 @@ from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.sampler import num_steps
 from scramble.training.trainable import select_trained_weights, turn_off_dropout
 from scramble.training.trainer import PreferenceTrainer
-from scramble.training.weights import check_base
+from scramble.training.weights import check_base, is_adapter_weight
 from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def trie_trainer(
     eval_collator = None
     if eval_set is not None:  # an sft run on pairs is evaluated on the rejected answers as well
         eval_collator = caches.collator(eval_set, "pairs" in args.tables)
-    policy = Policy(vlm, caches.backbone)
+    policy = Policy(vlm, caches.backbone, args.tower_tokens)
     trainer = PreferenceTrainer(policy, args, collator, train_set, eval_set, eval_collator, settings, callbacks)
     trainer.cache_seconds = caches.seconds
     return trainer
@@ -279,8 +279,14 @@ def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
         raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
     if args.peft is not None and vlm.has_adapter:
         raise ValueError("the model already has an adapter: set peft=null to continue training it, or merge it first")
-    if vlm.has_adapter and args.train_vision:
+    if vlm.has_adapter and args.train_vision is True:
         raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
+    names = (name for module in vlm.backbone.vision for name, _ in module.named_parameters())
+    if args.feature_cache_dir is not None and vlm.has_adapter and any(map(is_adapter_weight, names)):
+        raise ValueError(
+            "trainer.feature_cache_dir needs a frozen vision tower, but the adapter has weights in the tower: set it "
+            "to null"
+        )
     in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
     # Without an adapter, TRL loads the reference model a second time.
     if in_step and (vlm.has_adapter or (args.peft is None and backend == "trie")):

@@ -34,22 +34,23 @@ def turn_off_dropout(model: nn.Module) -> None:
 def select_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
     """Set ``requires_grad`` of the weights to train: a new adapter, the existing adapter, or all weights."""
     if args.peft is not None:
-        return replace(vlm, model=add_lora(vlm, args.peft, args.seed))
+        return replace(vlm, model=add_lora(vlm, args.peft, args.seed, vision=args.train_vision == "lora"))
     if vlm.has_adapter:
         for name, parameter in vlm.model.named_parameters():
             parameter.requires_grad_(is_adapter_weight(name))
     else:
-        set_trained(vlm, vision=args.train_vision)
+        set_trained(vlm, vision=args.train_vision is True)
     return vlm
 
 
-def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0, *, vision: bool = False) -> nn.Module:
     """Add a new LoRA adapter to the language model and freeze everything else.
 
     Args:
         vlm: the base model, without adapter.
         peft: see :func:`lora_config`.
         seed: seed of the adapter's initial weights; TRL draws the same weights from the same seed.
+        vision: see :func:`lora_config`.
 
     Raises:
         ModelError: see :func:`lora_config`.
@@ -57,7 +58,7 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
     from peft import get_peft_model
     from transformers import set_seed
 
-    config = lora_config(vlm, peft)
+    config = lora_config(vlm, peft, vision=vision)
     if config.lora_dropout:
         log.warning(
             f"peft.lora_dropout={config.lora_dropout}: sequences of one image share their common tokens, so they "
@@ -70,7 +71,7 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0) -> nn.Module:
         raise ModelError(f"peft: {' '.join(str(error).split())}") from error
 
 
-def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
+def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> Any:
     """The ``LoraConfig`` of a new adapter on the language model.
 
     Args:
@@ -78,6 +79,8 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
         peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's targets, as does
             ``all-linear``; a list names layers of the language model. ``target_parameters`` names parameters that are
             not linear layers, such as the experts of a mixture.
+        vision: also adapt vision tower and projector: all their linear layers by default, or those that the regular
+            expression ``target_modules`` matches.
 
     Raises:
         ModelError: if PEFT does not have a field, or if the targets match nothing, match a layer of the tower, the
@@ -90,6 +93,8 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
     only_parameters = targets == [] and bool(parameters)
     if targets in (None, "all-linear"):
         fields["target_modules"] = vlm.family.lora_targets
+        if vision:
+            fields["target_modules"] = "|".join([f"({vlm.family.lora_targets})", *_linear_in_vision(vlm.backbone)])
     elif not isinstance(targets, str) and not only_parameters:
         fields["target_modules"] = _in_decoder(vlm.backbone, targets)
     for name, reason in PEFT_REFUSED.items():
@@ -101,7 +106,7 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any]) -> Any:
             "would not fit the released model: choose true, false, gaussian or orthogonal"
         )
     if not only_parameters:
-        check_lora_targets(vlm.backbone, fields["target_modules"])
+        check_lora_targets(vlm.backbone, fields["target_modules"], vision=vision)
     check_target_parameters(vlm.backbone, parameters)
     try:
         config = LoraConfig(**fields)
@@ -120,14 +125,26 @@ def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
     return rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
-def check_lora_targets(backbone: Backbone, targets: str) -> None:
+def _linear_in_vision(backbone: Backbone) -> list[str]:
+    """Names of the linear layers of tower and projector, escaped for a regular expression.
+
+    Layers inside ``nn.MultiheadAttention`` are left out: it reads their weights without calling them, so an adapter
+    would have no effect.
+    """
+    attention = [part for part in backbone.model.modules() if isinstance(part, nn.MultiheadAttention)]
+    vision = {id(m) for part in backbone.vision for m in part.modules()}
+    vision -= {id(m) for part in attention for m in part.modules()}
+    return [re.escape(n) for n, m in backbone.model.named_modules() if id(m) in vision and isinstance(m, nn.Linear)]
+
+
+def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False) -> None:
     """Raise ModelError unless ``targets`` (a regular expression over whole module names) names linear layers of the
-    language model and nothing else."""
+    language model and nothing else; with ``vision`` also of tower and projector."""
     try:
         pattern = re.compile(targets)
     except re.error as error:
         raise ModelError(f"peft.target_modules={targets} is not a regular expression: {error}") from error
-    outside = {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
+    outside = {} if vision else {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
     outside[id(backbone.head)] = "output head"
     matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
     _check_experts(backbone, targets, [name for name, module in matched if isinstance(module, nn.Linear)])
@@ -141,7 +158,7 @@ def check_lora_targets(backbone: Backbone, targets: str) -> None:
         if id(module) in outside:
             raise ModelError(
                 f"peft.target_modules={targets} matches a layer of the {outside[id(module)]} ({name}): use a regular "
-                "expression that matches only the language model"
+                "expression that matches only the language model, or set trainer.train_vision=lora to adapt the tower"
             )
 
 

@@ -239,6 +239,8 @@ class TRLBackend(RunTrainer):
         multiple = None if args.pad_to_multiple_of is None else int(args.pad_to_multiple_of)
         # Pinned memory is for copies to a GPU.
         args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+        vision = args.train_vision == "lora"
+        peft_config = None if args.peft is None else lora_config(vlm, args.peft, vision=vision)
         return {
             "model": vlm.model,
             "data_collator": RowCollator(encoders, described(vlm), with_rejected, multiple),
@@ -246,7 +248,7 @@ class TRLBackend(RunTrainer):
             # Empty, not None: transformers refuses to evaluate without a data set, and callbacks may score benchmarks.
             "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
             "processing_class": vlm.processor,
-            "peft_config": None if args.peft is None else lora_config(vlm, args.peft),
+            "peft_config": peft_config,
         }
 
     def _finish(self, vlm: VLM) -> None:

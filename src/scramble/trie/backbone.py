@@ -84,6 +84,10 @@ class Backbone(Protocol):
         """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
         ...
 
+    def num_patches(self, images: ImageInputs) -> int:
+        """Number of patches that the tower encodes for the images of a prompt."""
+        ...
+
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         """Token embeddings (..., D) of ids (...)."""
         ...

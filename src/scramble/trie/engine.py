@@ -21,6 +21,8 @@ from scramble.trie.mask import attention_masks
 from scramble.trie.pack import TrieBatch
 from scramble.trie.router import load_balancing_loss, recorded_router_logits
 
+TOWER_TOKENS = 1 << 15  # patches that a frozen tower encodes at a time on a GPU
+
 
 class NonFiniteError(RuntimeError):
     """A log-probability is NaN or infinite. The message names the items and what to check."""
@@ -126,12 +128,14 @@ def logprobs(
     return result
 
 
-def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> list[Tensor | None]:
+def encode_images(
+    backbone: Backbone, images: Sequence[ImageInputs | None], tower_tokens: int | None = TOWER_TOKENS
+) -> list[Tensor | None]:
     """Features (F_i, S D) of the images of each item; tower and projector run once per distinct image.
 
-    They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU all
-    images are encoded in one pass. On a CPU that would not be faster, so a frozen tower encodes one prompt's images at
-    a time to save memory.
+    They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU a
+    frozen tower encodes the images of several prompts in one pass, at most ``tower_tokens`` patches at a time (None: no
+    limit) but at least those of one prompt. On a CPU that would not be faster, so it encodes one prompt at a time.
     """
     # By identity: items with the same images share the object, and comparing pixels would cost more than it saves.
     distinct: dict[int, ImageInputs] = {id(image): image for image in images if image is not None}
@@ -147,11 +151,25 @@ def encode_images(backbone: Backbone, images: Sequence[ImageInputs | None]) -> l
         for module in backbone.vision:
             if module.training:
                 module.eval()
-        parts = [[image] for image in inputs] if device.type == "cpu" else [inputs]
+        limit = 1 if device.type == "cpu" else tower_tokens
+        parts = in_chunks(inputs, [backbone.num_patches(image) for image in inputs], limit)
         with torch.no_grad():
             encoded = [features for part in parts for features in backbone.encode_images(part)]
     by_identity = dict(zip(distinct, encoded, strict=True))
     return [None if image is None else by_identity[id(image)] for image in images]
+
+
+def in_chunks(inputs: Sequence[ImageInputs], num_patches: Sequence[int], limit: int | None) -> list[list[ImageInputs]]:
+    """Consecutive inputs with at most ``limit`` patches together; an input with more forms its own chunk."""
+    chunks: list[list[ImageInputs]] = []
+    used = 0
+    for image, count in zip(inputs, num_patches, strict=True):
+        if not chunks or (limit is not None and used + count > limit):
+            chunks.append([])
+            used = 0
+        chunks[-1].append(image)
+        used += count
+    return chunks
 
 
 def vision_is_trained(backbone: Backbone) -> bool:

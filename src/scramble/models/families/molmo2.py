@@ -71,6 +71,10 @@ class Molmo2(Family):
         block = torch.tensor(sorted(self.block_tokens(model.config)), device=model.device)
         return inputs | {"mm_token_type_ids": torch.isin(inputs["input_ids"], block).long()}
 
+    def num_patches(self, config: Any, images: ImageInputs) -> int:
+        """Number of patches; ``pixel_values`` is (crops, patches, numbers per patch)."""
+        return int(images["pixel_values"].shape[:-1].numel())
+
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         pooling, first_patch = [], 0

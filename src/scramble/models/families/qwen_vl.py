@@ -142,6 +142,10 @@ class QwenVL(Family):
         """Position ids on three axes."""
         return GridPositions(int(config.image_token_id), int(config.vision_config.spatial_merge_size))
 
+    def num_patches(self, config: Any, images: ImageInputs) -> int:
+        """Number of patches, one row of ``pixel_values`` each."""
+        return len(images["pixel_values"])
+
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
         output = model.get_image_features(

@@ -46,6 +46,10 @@ class Molmo(Family):
         """The id of ``<im_patch>``."""
         return frozenset({int(config.image_patch_token_id)})
 
+    def num_patches(self, config: Any, images: ImageInputs) -> int:
+        """Number of patches; ``images`` is (..., crops, patches, numbers per patch)."""
+        return int(images["images"].shape[:-1].numel())
+
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Features (F_i, D) of each prompt's images in token order: one tower pass over all crops, unpadded."""
         crops = [inputs["images"].flatten(0, -3) for inputs in images]
