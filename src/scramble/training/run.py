@@ -42,9 +42,9 @@ from scramble.training.losses import needs_pairs
 from scramble.training.policy import Policy, router_coefficient
 from scramble.training.reference import StartingModel, reference_logps
 from scramble.training.sampler import num_steps
-from scramble.training.trainable import select_trained_weights, turn_off_dropout
+from scramble.training.trainable import check_model, select_trained_weights, turn_off_dropout
 from scramble.training.trainer import PreferenceTrainer
-from scramble.training.weights import check_base, is_adapter_weight
+from scramble.training.weights import check_base
 from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -271,29 +271,6 @@ class Caches:
         if router_coefficient(self.backbone, args.router_aux_loss_coef):
             data.encoder.token_rules = replace(data.encoder.token_rules, last_tokens=True)
         return TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
-
-
-def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
-    """Raise ValueError for settings that contradict the model."""
-    if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
-        raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
-    if args.peft is not None and vlm.has_adapter:
-        raise ValueError("the model already has an adapter: set peft=null to continue training it, or merge it first")
-    if vlm.has_adapter and args.train_vision is True:
-        raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
-    names = (name for module in vlm.backbone.vision for name, _ in module.named_parameters())
-    if args.feature_cache_dir is not None and vlm.has_adapter and any(map(is_adapter_weight, names)):
-        raise ValueError(
-            "trainer.feature_cache_dir needs a frozen vision tower, but the adapter has weights in the tower: set it "
-            "to null"
-        )
-    in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
-    # Without an adapter, TRL loads the reference model a second time.
-    if in_step and (vlm.has_adapter or (args.peft is None and backend == "trie")):
-        raise ValueError(
-            "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
-            "other adapter does not restore the starting model: set it to true"
-        )
 
 
 def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> None:

@@ -1,4 +1,4 @@
-"""Select the weights that a run trains: a new LoRA adapter, the existing adapter, or all weights."""
+"""Check a model and select the weights that a run trains: a new LoRA adapter, the existing adapter, or all weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from scramble.models import VLM, ModelError
 from scramble.training.config import PreferenceConfig
 from scramble.training.fields import PEFT_REFUSED, default_of
+from scramble.training.losses import needs_pairs
 from scramble.training.weights import is_adapter_weight
 from scramble.trie.backbone import Backbone
 
@@ -29,6 +30,29 @@ def turn_off_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "attention_probs_dropout_prob", "dropout", "drop_path", "drop_prob"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
+    """Raise ValueError for settings that contradict the model."""
+    if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
+        raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
+    if args.peft is not None and vlm.has_adapter:
+        raise ValueError("the model already has an adapter: set peft=null to continue training it, or merge it first")
+    if vlm.has_adapter and args.train_vision is True:
+        raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
+    names = (name for module in vlm.backbone.vision for name, _ in module.named_parameters())
+    if args.feature_cache_dir is not None and vlm.has_adapter and any(map(is_adapter_weight, names)):
+        raise ValueError(
+            "trainer.feature_cache_dir needs a frozen vision tower, but the adapter has weights in the tower: set it "
+            "to null"
+        )
+    in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
+    # Without an adapter, TRL loads the reference model a second time.
+    if in_step and (vlm.has_adapter or (args.peft is None and backend == "trie")):
+        raise ValueError(
+            "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
+            "other adapter does not restore the starting model: set it to true"
+        )
 
 
 def select_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
