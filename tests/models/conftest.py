@@ -19,6 +19,8 @@ TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "internvl_moe": ("internvl", {"experts": 4}),
     "qwen3_vl_moe": ("qwen3_vl", {"experts": 4}),
+    "gemma4_moe": ("gemma4", {"experts": 4}),
+    "gemma4_e2b": ("gemma4", {"per_layer_width": 8}),
     "qwen3_5_moe": ("qwen3_5", {"experts": 4}),
     "ministral3": ("mistral3", {"decoder": "ministral3"}),
     "aya_vision_windows": ("aya_vision", {"window": 24}),  # shorter than every prompt with an image

@@ -19,7 +19,7 @@ TESTED = ("llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smol
 TORCHVISION = ("mistral3", "cohere2_vision") if is_torchvision_available() else ()
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
-BUILT: tuple[str, ...] = ("internvl", *TESTED, "molmo", "gemma3", *QWEN_VL, *TORCHVISION)
+BUILT: tuple[str, ...] = ("internvl", *TESTED, "molmo", "gemma3", "gemma4", *QWEN_VL, *TORCHVISION)
 BUILT += ("molmo2",) if is_torchvision_available() else ()
 # Sizes (height, width) below the minimum of a family's tiny model.
 REFUSED = {"mistral3": {(1, 1), (2, 2), (3, 200), (200, 3), (30, 20000)}}

@@ -12,21 +12,34 @@ TARGET_ROWS = torch.tensor([0, 1, 1, 1, 2, 2])
 TARGET_IDS = torch.tensor([4, 0, 2, 6, 1, 2])
 
 
-def expected_logprobs(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.nn.functional.linear(hidden, weight, bias).log_softmax(-1)[TARGET_ROWS, TARGET_IDS]
+def expected_logprobs(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, softcap: float | None = None
+) -> torch.Tensor:
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits.log_softmax(-1)[TARGET_ROWS, TARGET_IDS]
 
 
 @pytest.mark.parametrize("chunk_elements", [1, 14, 10_000])  # chunks of 1, 2 and all rows
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_values_and_gradients(chunk_elements: int, with_bias: bool) -> None:
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_values_and_gradients(chunk_elements: int, with_bias: bool, softcap: float | None) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 5), (7, 5), (7,)][: 3 if with_bias else 2]
     inputs = [torch.randn(*s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
     bias = inputs[2] if with_bias else None
     actual, *_ = head_logprobs(
-        inputs[0], inputs[1], bias, ROW_STARTS, TARGET_ROWS, TARGET_IDS, chunk_elements=chunk_elements
+        inputs[0],
+        inputs[1],
+        bias,
+        ROW_STARTS,
+        TARGET_ROWS,
+        TARGET_IDS,
+        softcap=softcap,
+        chunk_elements=chunk_elements,
     )
-    expected = expected_logprobs(inputs[0], inputs[1], bias)
+    expected = expected_logprobs(inputs[0], inputs[1], bias, softcap)
     torch.testing.assert_close(actual, expected)
     upstream = torch.randn(6, generator=generator, dtype=torch.float64)
     for actual_value, expected_value in zip(

@@ -40,6 +40,7 @@ FamilyName = Literal[
     "qwen3_vl",
     "qwen3_5",
     "gemma3",
+    "gemma4",
     "glm4v",
     "glm4v_moe",
 ]

@@ -48,6 +48,8 @@ class FamilyBackbone:
         self.combine: Literal["replace", "add"] = family.combine
         self.vectors_per_feature = family.vectors_per_feature(config)
         self.attention_windows: Mapping[str, int | None] = family.attention_windows(config)
+        self.block_layers: frozenset[str] | None = family.block_layers
+        self.logit_softcap = family.logit_softcap(config)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
@@ -72,9 +74,12 @@ class FamilyBackbone:
         position_ids: Tensor,
         cache: object = None,
         deep_features: DeepFeatures | None = None,
+        input_ids: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head."""
-        return self.family.hidden(self.model, inputs_embeds, attention_masks, position_ids, cache, deep_features)
+        return self.family.hidden(
+            self.model, inputs_embeds, attention_masks, position_ids, cache, deep_features, input_ids
+        )
 
     @property
     def head(self) -> nn.Linear:

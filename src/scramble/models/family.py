@@ -57,6 +57,7 @@ class Family:
         has_trie: whether the family describes its models well enough for token tries. Without a trie, sequences are
             scored one per row (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
         block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
+        block_layers: see :class:`scramble.trie.backbone.Backbone`.
         recurrent: name of the modules in decoder layers of type ``linear_attention``, which run along the paths of a
             trie (see :mod:`scramble.trie.recurrent`); empty for decoders without them.
         template_options: variables of the chat template.
@@ -77,6 +78,7 @@ class Family:
     combine: Literal["replace", "add"] = "replace"
     has_trie: bool = True
     block_per_run: bool = False
+    block_layers: frozenset[str] | None = None
     recurrent: str = ""
     template_options: Mapping[str, object] = MappingProxyType({})
     position_inputs: tuple[str, ...] = ()
@@ -229,6 +231,10 @@ class Family:
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return int(images["pixel_values"].numel()) // (3 * height * width)
 
+    def logit_softcap(self, config: Any) -> float | None:
+        """See :class:`scramble.trie.backbone.Backbone`. Most classes ignore this setting of a decoder's config."""
+        return None
+
     def vectors_per_feature(self, config: Any) -> int:
         """The number S of vectors of an image feature, see :class:`scramble.trie.backbone.Backbone`."""
         return 1
@@ -244,6 +250,10 @@ class Family:
         features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
         return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
 
+    def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
+        """Further inputs of the decoder that depend on the token ids (B, L)."""
+        return {}
+
     def hidden(
         self,
         model: Any,
@@ -252,6 +262,7 @@ class Family:
         position_ids: Tensor,
         cache: object = None,
         deep_features: DeepFeatures | None = None,
+        input_ids: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states (B, L, D) of the decoder; see :meth:`scramble.trie.backbone.Backbone.decode`."""
         language_model = model.get_submodule(self.language_model)
@@ -259,9 +270,9 @@ class Family:
             kind: self.as_model_mask(language_model, mask, inputs_embeds.dtype)
             for kind, mask in attention_masks.items()
         }
-        extra: dict[str, object] = {}
+        extra = self.decoder_inputs(model, input_ids)
         if deep_features is not None:
-            extra = {
+            extra |= {
                 "visual_pos_masks": deep_features.mask_BL,
                 "deepstack_visual_embeds": deep_features.features,
             }

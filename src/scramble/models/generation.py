@@ -23,6 +23,7 @@ from scramble.models.family import Prompt
 from scramble.models.vlm import VLM
 from scramble.trie.backbone import Backbone
 from scramble.trie.engine import embed, encode_images
+from scramble.trie.head import cap_logits
 from scramble.trie.mask import attention_masks, dense_mask
 from scramble.trie.pack import TrieBatch, TrieItem, pack
 from scramble.trie.recurrent import paths_to, single_tokens
@@ -71,7 +72,7 @@ def generate_ids(
     batch = _prompt_batch(backbone, groups, min(stops, default=0))
     features = encode_images(backbone, batch.images)
     batch = replace(batch, images=()).to(backbone.head.weight.device)
-    masks = attention_masks(batch, backbone.attention_windows)
+    masks = attention_masks(batch, backbone.attention_windows, backbone.block_layers)
     cache = DynamicCache()
     # The last node of each prompt predicts the first token of its answer.
     last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % batch.input_ids_BL.shape[1]
@@ -83,7 +84,7 @@ def generate_ids(
         prompt_rows = torch.arange(len(groups), device=last_BQ.device).repeat_interleave(last_BQ.shape[1])
         masks["linear_attention"] = paths_to(batch.end_BL, last_BQ.flatten(), prompt_rows, align_ends=True)
     embeds_BLD, deep_features = embed(backbone, batch, features)
-    hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, cache, deep_features)
+    hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, cache, deep_features, batch.input_ids_BL)
 
     length, width = hidden_BLD.shape[1:]
     hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, width))
@@ -96,7 +97,7 @@ def generate_ids(
     new: list[list[list[int]]] = [[[] for _ in group] for group in groups]
     live = [[limit > 0 for limit in group] for group in limits]
     while True:
-        token_BQ = pick(backbone.head(hidden_BQD))
+        token_BQ = pick(cap_logits(backbone.head(hidden_BQD), backbone.logit_softcap))
         _append(token_BQ.tolist(), new, live, limits, stops)
         if not any(map(any, live)):
             return new
@@ -110,7 +111,7 @@ def generate_ids(
         }
         if batch.paths is not None:
             masks["linear_attention"] = single_tokens(last_BQ)
-        hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), masks, positions_ABQ, cache)
+        hidden_BQD = backbone.decode(backbone.embed_tokens(token_BQ), masks, positions_ABQ, cache, input_ids=token_BQ)
         depth_BQ, positions_ABQ = depth_BQ + 1, positions_ABQ + 1
 
 

@@ -72,6 +72,8 @@ class Backbone(Protocol):
             others are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
         attention_windows: for each type of decoder layer with attention (``layer_types``) the number of tokens that a
             token sees, itself included; None for full attention.
+        block_layers: types of layers in which the tokens of a block attend to each other; None: all types.
+        logit_softcap: bound of the logits, see :func:`scramble.trie.head.cap_logits`; None: unbounded.
     """
 
     model: nn.Module
@@ -79,6 +81,8 @@ class Backbone(Protocol):
     combine: Literal["replace", "add"]
     vectors_per_feature: int
     attention_windows: Mapping[str, int | None]
+    block_layers: frozenset[str] | None
+    logit_softcap: float | None
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
@@ -99,6 +103,7 @@ class Backbone(Protocol):
         position_ids: Tensor,
         cache: object = None,
         deep_features: DeepFeatures | None = None,
+        input_ids: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head.
 
@@ -106,6 +111,7 @@ class Backbone(Protocol):
         True where attention is allowed, or a FlexAttention BlockMask. Recurrent layers receive
         :class:`scramble.trie.recurrent.Paths` under ``linear_attention``. ``position_ids`` is (A, B, L). ``cache`` (a
         transformers ``Cache``) holds the keys and values of the first K - L tokens and receives the new ones.
+        ``input_ids`` (B, L) are the tokens, for decoders with embeddings in every layer (Gemma 4).
         """
         ...
 

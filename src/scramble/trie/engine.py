@@ -98,11 +98,17 @@ def logprobs(
     batch = replace(batch, images=()).to(head.weight.device)  # pixels are not needed any more: do not copy them
     embeds_BLD, deep_features = embed(backbone, batch, features)
     flex = getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention"
-    masks = attention_masks(batch, backbone.attention_windows, flex=flex)
+    masks = attention_masks(batch, backbone.attention_windows, backbone.block_layers, flex=flex)
     # The router of the last layer must see all tokens if its loss is needed.
     routers = recorded_router_logits(backbone.decoder) if with_router_loss else None
     with routers or only_predicting(backbone.decoder, batch.rows_R) as router_logits:
-        hidden_BLD = backbone.decode(embeds_BLD, masks, batch.position_ids_ABL, deep_features=deep_features)
+        hidden_BLD = backbone.decode(
+            embeds_BLD,
+            masks,
+            batch.position_ids_ABL,
+            deep_features=deep_features,
+            input_ids=batch.input_ids_BL,
+        )
     # The head is the widest matrix of the model: apply it only at positions that predict a scored token.
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
     logps_T, entropy_R, log_sum_squares_R = head_logprobs(
@@ -112,6 +118,7 @@ def logprobs(
         batch.row_starts,
         batch.target_rows_T,
         batch.target_ids_T,
+        softcap=backbone.logit_softcap,
         chunk_elements=chunk_elements,
         with_statistics=with_statistics,
     )

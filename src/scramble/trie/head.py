@@ -22,6 +22,7 @@ def head_logprobs(
     target_rows_T: Tensor,
     target_ids_T: Tensor,
     *,
+    softcap: float | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
     with_statistics: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -36,6 +37,7 @@ def head_logprobs(
         weight_VD, bias_V: the head.
         row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_rows_T, target_ids_T: row and token id of each prediction.
+        softcap: bound of the logits, see :func:`cap_logits`; None: unbounded.
         chunk_elements: maximum number of logits in memory at a time.
         with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradient.
 
@@ -46,9 +48,14 @@ def head_logprobs(
     chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
     statistics = hidden_RD.new_empty((2, len(hidden_RD)), dtype=torch.float32) if with_statistics else None
     logps_T: Tensor = _HeadLogProbs.apply(
-        hidden_RD, weight_VD, bias_V, row_starts, target_rows_T, target_ids_T, chunk_rows, statistics
+        hidden_RD, weight_VD, bias_V, row_starts, target_rows_T, target_ids_T, softcap, chunk_rows, statistics
     )
     return (logps_T, None, None) if statistics is None else (logps_T, statistics[0], statistics[1])
+
+
+def cap_logits(logits: Tensor, softcap: float | None) -> Tensor:
+    """Logits bounded to (-softcap, softcap): ``softcap * tanh(logits / softcap)`` (Gemma); unchanged for None."""
+    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
 class _HeadLogProbs(torch.autograd.Function):
@@ -61,6 +68,7 @@ class _HeadLogProbs(torch.autograd.Function):
         row_starts: Sequence[int],
         target_rows_T: Tensor,
         target_ids_T: Tensor,
+        softcap: float | None,
         chunk_rows: int,
         statistics_2R: Tensor | None,
     ) -> Tensor:
@@ -68,60 +76,73 @@ class _HeadLogProbs(torch.autograd.Function):
         precision = torch.promote_types(weight_VD.dtype, torch.float32)
         logps_T = hidden_RD.new_empty(len(target_ids_T), dtype=precision)
         expected_RD = torch.empty_like(hidden_RD, dtype=precision) if needs_hidden_grad else None
+        slopes_T = None if softcap is None else torch.empty_like(logps_T)
         for start in range(0, len(hidden_RD), chunk_rows):
             stop = min(start + chunk_rows, len(hidden_RD))
             targets = slice(row_starts[start], row_starts[stop])
             rows_T, ids_T = target_rows_T[targets] - start, target_ids_T[targets]
-            logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V)
+            logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V, softcap)
             norm_C = logits_CV.logsumexp(-1)
+            if slopes_T is not None and softcap is not None:
+                slopes_T[targets] = _slopes(logits_CV[rows_T, ids_T], softcap)
             logps_T[targets] = logits_CV[rows_T, ids_T] - norm_C[rows_T]
             if statistics_2R is not None:
                 logps_CV = logits_CV - norm_C[:, None]
                 statistics_2R[0, start:stop] = -(logps_CV.exp() * logps_CV).sum(-1)
                 statistics_2R[1, start:stop] = (2 * logps_CV).logsumexp(-1)
             if expected_RD is not None:
+                slopes_CV = None if softcap is None else _slopes(logits_CV, softcap)
                 probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()  # in place: logits are not needed any more
+                if slopes_CV is not None:
+                    probs_CV.mul_(slopes_CV)
                 expected_RD[start:stop] = _matmul(probs_CV, weight_VD)
-        ctx.save_for_backward(hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, expected_RD)
-        ctx.row_starts, ctx.chunk_rows = row_starts, chunk_rows
+        ctx.save_for_backward(hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, expected_RD, slopes_T)
+        ctx.row_starts, ctx.chunk_rows, ctx.softcap = row_starts, chunk_rows, softcap
         return logps_T
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_T,) = grads
-        hidden_RD, weight_VD, _, target_rows_T, target_ids_T, expected_RD = ctx.saved_tensors
+        hidden_RD, weight_VD, _, target_rows_T, target_ids_T, expected_RD, slopes_T = ctx.saved_tensors
         # A row's second term is multiplied by the sum of its predictions' upstream gradients.
         grad_R = grad_T.new_zeros(len(hidden_RD)).index_add_(0, target_rows_T, grad_T)
         grad_hidden = grad_weight = grad_bias = None
         if expected_RD is not None:
-            targets_TD = weight_VD[target_ids_T] * grad_T[:, None]
+            targets_TD = weight_VD[target_ids_T] * (grad_T if slopes_T is None else grad_T * slopes_T)[:, None]
             grad_hidden = expected_RD.mul(-grad_R[:, None]).index_add_(0, target_rows_T, targets_TD)
             grad_hidden = grad_hidden.to(hidden_RD.dtype)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             grad_weight, grad_bias = _head_gradients(ctx, grad_T, grad_R)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None, None
 
 
 def _head_gradients(ctx: Any, grad_T: Tensor, grad_R: Tensor) -> tuple[Tensor, Tensor | None]:
     """Gradients of a trained head's weight and bias. The logits are recomputed, chunk by chunk."""
-    hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, _ = ctx.saved_tensors
+    hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, *_ = ctx.saved_tensors
     grad_weight = torch.zeros_like(weight_VD, dtype=grad_T.dtype)
     grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_T.dtype)
     for start in range(0, len(hidden_RD), ctx.chunk_rows):
         stop = min(start + ctx.chunk_rows, len(hidden_RD))
         targets = slice(ctx.row_starts[start], ctx.row_starts[stop])
-        logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V)
+        logits_CV = _logits(hidden_RD[start:stop], weight_VD, bias_V, ctx.softcap)
         grad_CV = logits_CV.softmax(-1).mul_(-grad_R[start:stop, None])
         grad_CV.index_put_((target_rows_T[targets] - start, target_ids_T[targets]), grad_T[targets], accumulate=True)
+        if ctx.softcap is not None:
+            grad_CV.mul_(_slopes(logits_CV, ctx.softcap))
         grad_weight.addmm_(grad_CV.T, hidden_RD[start:stop].to(grad_T.dtype))
         if grad_bias is not None:
             grad_bias += grad_CV.sum(0)
     return grad_weight.to(weight_VD.dtype), None if grad_bias is None else grad_bias.to(bias_V.dtype)
 
 
-def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> Tensor:
     logits_CV = _matmul(hidden_CD, weight_VD.T)
-    return logits_CV if bias_V is None else logits_CV.add_(bias_V)
+    return cap_logits(logits_CV if bias_V is None else logits_CV.add_(bias_V), softcap)
+
+
+def _slopes(capped: Tensor, softcap: float) -> Tensor:
+    """Derivative of :func:`cap_logits` at the capped logits: the gradient with respect to the logits before it."""
+    return 1 - (capped / softcap) ** 2
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -23,17 +23,30 @@ if TYPE_CHECKING:
 FLEX_BLOCK = 128  # tokens; FlexAttention's kernels work on blocks of this size
 
 
-def attention_masks(batch: TrieBatch, windows: Mapping[str, int | None], *, flex: bool = False) -> dict[str, object]:
+def attention_masks(
+    batch: TrieBatch,
+    windows: Mapping[str, int | None],
+    block_layers: frozenset[str] | None = None,
+    *,
+    flex: bool = False,
+) -> dict[str, object]:
     """The masks of a batch by type of layer, from the attention window of each type in tokens (None: unlimited).
 
-    With ``flex`` they are FlexAttention's BlockMasks. Types share a mask if no path is longer than their windows.
-    Recurrent layers receive the batch's paths.
+    ``block_layers`` are the types with bidirectional image blocks; None: all. With ``flex`` the masks are
+    FlexAttention's BlockMasks. Types share a mask if no path is longer than their windows. Recurrent layers receive the
+    batch's paths.
     """
     longest = int(batch.depth_BL.max()) + 1 if any(windows.values()) else 0
     reached = {kind: None if window is None or window >= longest else window for kind, window in windows.items()}
     make = block_mask if flex else dense_mask
-    masks = {window: make(batch.end_BL, batch.block_BL, batch.depth_BL, window) for window in set(reached.values())}
-    by_kind: dict[str, object] = {kind: masks[window] for kind, window in reached.items()}
+    by_rule: dict[tuple[int | None, bool], object] = {}
+    by_kind: dict[str, object] = {}
+    for kind, window in reached.items():
+        block_BL = batch.block_BL if block_layers is None or kind in block_layers else None
+        rule = (window, block_BL is not None)
+        if rule not in by_rule:
+            by_rule[rule] = make(batch.end_BL, block_BL, batch.depth_BL, window)
+        by_kind[kind] = by_rule[rule]
     return by_kind if batch.paths is None else by_kind | {"linear_attention": batch.paths}
 
 

@@ -29,7 +29,9 @@ class ImageOnly(ProcessorMixin):
         # Without a class name AutoProcessor uses the model's config: the native class with torchvision, else this one.
         values.pop("processor_class", None)
         image = values["image_processor"]
-        shared = {key: image[key] for key in ("size", "image_mean", "image_std", "resample", "do_normalize")}
+        shared = {
+            key: image[key] for key in ("size", "image_mean", "image_std", "resample", "do_normalize") if key in image
+        }
         values["video_processor"] = {"video_processor_type": self.video_processor_type, **shared}
         return values
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scramble.models.families.any_model import AnyModel, PaliGemma
 from scramble.models.families.cohere_vision import AyaVision, Cohere2Vision
 from scramble.models.families.gemma3 import Gemma3
+from scramble.models.families.gemma4 import Gemma4
 from scramble.models.families.generic import Idefics
 from scramble.models.families.glm4v import Glm4v, Glm4vMoe
 from scramble.models.families.internvl import InternVL
@@ -33,6 +34,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen3VL,
     Qwen35,
     Gemma3,
+    Gemma4,
     Glm4v,
     Glm4vMoe,
 )

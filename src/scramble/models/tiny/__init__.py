@@ -35,6 +35,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.cohere_vision import save_tiny_aya_vision, save_tiny_cohere2_vision
     from scramble.models.tiny.gemma3 import save_tiny_gemma3
+    from scramble.models.tiny.gemma4 import save_tiny_gemma4
     from scramble.models.tiny.glm4v import save_tiny_glm4v
     from scramble.models.tiny.idefics import save_tiny_idefics
     from scramble.models.tiny.llava import save_tiny_llava
@@ -54,6 +55,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         "aya_vision": save_tiny_aya_vision,
         "cohere2_vision": save_tiny_cohere2_vision,
         "gemma3": save_tiny_gemma3,
+        "gemma4": save_tiny_gemma4,
         "glm4v": save_tiny_glm4v,
         "glm4v_moe": partial(save_tiny_glm4v, experts=4),
         "internvl": save_tiny_internvl,

@@ -1,0 +1,114 @@
+"""Gemma 4 with transformers' native classes (``google/gemma-4-E2B-it``, ``-E4B-it``, ``-26B-A4B-it``, ``-31B-it``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Gemma4Config, Gemma4Processor, ProcessorMixin
+
+from scramble.models.families.image_only import ImageOnly, choose_processor
+from scramble.models.family import Family, ModelError, Prompt
+from scramble.trie.backbone import ImageInputs
+
+
+class PresentParts(ProcessorMixin):
+    """Ignores missing parts, for which the native class passes None; ``ProcessorMixin`` would refuse their names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{name: part for name, part in kwargs.items() if part is not None})
+
+
+class Gemma4ImageProcessor(ImageOnly, Gemma4Processor, PresentParts):
+    """The native processor without its video and audio parts."""
+
+    video_processor_type = "Gemma4VideoProcessor"
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        image_seq_length: int = 280,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(None, image_processor, tokenizer, None, chat_template, image_seq_length, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings of the native processor, with its default audio part."""
+        return {**super().to_dict(), "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}}
+
+
+class Gemma4(Family):
+    """Gemma 4: an image keeps its aspect ratio and has at most 280 tokens.
+
+    In the layers with a sliding window the tokens of an image attend to each other bidirectionally, except in E2B and
+    E4B. Those two have an embedding of each token in every layer, and later layers use the keys and values of earlier
+    ones. Logits are bounded to (-30, 30).
+    """
+
+    name = "gemma4"
+    model_types = ("gemma4",)
+    vision = ("model.vision_tower", "model.embed_vision")
+    lora_targets = (
+        r"model\.language_model\.(per_layer_model_projection|layers\.\d+\.(self_attn\.(q|k|v|o)_proj"
+        r"|mlp\.(gate|up|down)_proj|per_layer_input_gate|per_layer_projection))"
+    )
+    block_per_run = True
+    block_layers = frozenset({"sliding_attention"})
+    processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
+
+    def load_processor(self, path: str, revision: str | None = None) -> Any:
+        """The native processor, or without torchvision its image-only form."""
+        return self.processor_class.from_pretrained(path, revision=revision or "main")
+
+    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
+        """Token ids of a prompt with one placeholder per image, between the tokens that the processor adds."""
+        self.check_text(processor, text)
+        rendered = self.render_prompt(processor, text, num_images)
+        start, image, end = processor.boi_token, processor.image_token, processor.eoi_token
+        rendered = rendered.replace(image, f"{start}{image}{end}")
+        return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+    def image_keys(self, processor: Any) -> frozenset[str]:
+        """Names of the processor's outputs that are inputs of the tower."""
+        return frozenset({"pixel_values", "image_position_ids"})
+
+    def block_tokens(self, config: Any) -> frozenset[int]:
+        """The id of the image placeholder if image tokens attend to each other. Raises ModelError if all tokens do."""
+        bidirectional = config.get_text_config().use_bidirectional_attention
+        if bidirectional == "all":
+            raise ModelError(
+                "the decoder has use_bidirectional_attention=all, so it does not generate text: choose another model"
+            )
+        return self.feature_tokens(config) if bidirectional == "vision" else frozenset()
+
+    def logit_softcap(self, config: Any) -> float | None:
+        """The bound of the logits."""
+        return config.get_text_config().final_logit_softcapping
+
+    def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
+        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        per_image = model.get_image_features(
+            pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
+            image_position_ids=torch.cat([inputs["image_position_ids"] for inputs in images]),
+            return_dict=True,
+        ).pooler_output
+        counts = [len(inputs["pixel_values"]) for inputs in images]
+        starts = [sum(counts[:n]) for n in range(len(counts))]
+        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+
+    def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
+        """The embeddings of the tokens in every layer, for models that have them; image tokens count as padding."""
+        text_config = model.config.get_text_config()
+        if input_ids is None or not text_config.hidden_size_per_layer_input:
+            return {}
+        ids = input_ids.masked_fill(input_ids == model.config.image_token_id, text_config.pad_token_id)
+        return {"per_layer_inputs": model.get_submodule(self.language_model).get_per_layer_inputs(ids)}
+
+    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
+        """As in other families, and also the token types of image tokens."""
+        inputs = super().generation_inputs(prompt, model)
+        return inputs | {"mm_token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}

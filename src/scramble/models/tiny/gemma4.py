@@ -1,0 +1,151 @@
+"""A tiny Gemma 4: images of their own aspect ratio, layers of two types with different heads, bounded logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scramble.models.families.registry import family_named
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+
+SPECIALS = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<|turn>",
+    "<turn|>",
+    "<|image>",
+    "<|image|>",
+    "<image|>",
+    "<|audio>",
+    "<|audio|>",
+    "<audio|>",
+    "<|video|>",
+]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|image|>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] | trim }}{% endif %}"
+    "{% endfor %}<turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
+
+
+def save_tiny_gemma4(
+    folder: str | Path,
+    texts: Iterable[str],
+    seed: int = 0,
+    *,
+    sliding_window: int = 24,
+    experts: int = 0,
+    per_layer_width: int = 0,
+) -> Path:
+    """Write a tiny native Gemma 4 and return its folder. An image has up to 70 tokens of 8 x 8 px.
+
+    Args:
+        folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
+        sliding_window: number of tokens that a token sees in most layers.
+        experts: number of experts of each layer, of which two are active; 0 for a dense decoder.
+        per_layer_width: width of the embeddings of tokens in every layer. With such embeddings the model is like E2B:
+            image tokens are causal, and the last layers use the keys and values of earlier layers.
+    """
+    from transformers import Gemma4Config, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
+
+    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("user", "model"), prefix_space=False)
+    ids = ids_of(backend, SPECIALS)
+    decoder: dict[str, Any] = {
+        "vocab_size": backend.get_vocab_size(),
+        "vocab_size_per_layer_input": backend.get_vocab_size(),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 5 if per_layer_width else 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_global_key_value_heads": 1,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "attention_k_eq_v": not per_layer_width,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+        "sliding_window": sliding_window,
+        "max_position_embeddings": 4096,
+        "final_logit_softcapping": 0.5,  # the largest logits of the tiny model are 0.6 without it
+        "hidden_size_per_layer_input": per_layer_width,
+        "use_bidirectional_attention": "vision",
+        "bos_token_id": ids["<bos>"],
+        "eos_token_id": ids["<turn|>"],
+        "pad_token_id": ids["<pad>"],
+    }
+    if per_layer_width:
+        decoder |= {
+            "layer_types": [*decoder["layer_types"], "full_attention"],
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "use_bidirectional_attention": None,
+        }
+    if experts:
+        decoder |= {
+            "enable_moe_block": True,
+            "num_experts": experts,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 32,
+        }
+    config = Gemma4Config(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "patch_size": 4,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 512,
+        },
+        text_config=decoder,
+        audio_config=None,
+        boi_token_id=ids["<|image>"],
+        image_token_id=ids["<|image|>"],
+        eoi_token_id=ids["<image|>"],
+        boa_token_id=ids["<|audio>"],
+        audio_token_id=ids["<|audio|>"],
+        eoa_token_index=ids["<audio|>"],
+        video_token_id=ids["<|video|>"],
+    )
+    model = random_model(Gemma4ForConditionalGeneration, config, seed)
+    set_special_ids(model, eos=ids["<turn|>"], pad=ids["<pad>"], bos=ids["<bos>"])
+    processor = family_named("gemma4").processor_class(  # type: ignore[attr-defined]
+        image_processor=Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
+        tokenizer=wrap_tokenizer(
+            backend,
+            bos="<bos>",
+            eos="<eos>",
+            pad="<pad>",
+            boi_token="<|image>",
+            image_token="<|image|>",
+            eoi_token="<image|>",
+            boa_token="<|audio>",
+            audio_token="<|audio|>",
+            eoa_token="<audio|>",
+        ),
+        image_seq_length=70,
+        chat_template=TEMPLATE,
+        **_native_parts(),
+    )
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _native_parts() -> dict[str, Any]:
+    """The video and audio parts, which the native processor needs; it is used with torchvision."""
+    from transformers.utils import is_torchvision_available
+
+    if not is_torchvision_available():
+        return {}
+    from transformers import Gemma4AudioFeatureExtractor, Gemma4VideoProcessor
+
+    return {"video_processor": Gemma4VideoProcessor(), "feature_extractor": Gemma4AudioFeatureExtractor()}
