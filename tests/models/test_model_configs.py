@@ -47,6 +47,7 @@ CLASSES = {
     r"Qwen/Qwen3\.[56]-.*-A.*": "Qwen3_5MoeForConditionalGeneration",
     r"zai-org/GLM-4\.1V-.*|zai-org/GLM-4\.6V-Flash": "Glm4vForConditionalGeneration",
     r"zai-org/GLM-4\.[56]V": "Glm4vMoeForConditionalGeneration",
+    r"google/gemma-4-.*": "Gemma4ForConditionalGeneration",
     r"google/gemma-3-.*": "Gemma3ForConditionalGeneration",
     r"thisisiron/Ovis2-.*-hf": "Ovis2ForConditionalGeneration",
     r"mistralai/Ministral-3-.*-BF16|mistralai/Mistral-Small-3\.1-.*": "Mistral3ForConditionalGeneration",
@@ -74,5 +75,5 @@ def test_released_id_has_the_class_of_its_family(name: str) -> None:
 
 
 def test_released_sizes_are_there() -> None:
-    assert len(NAMES) == 81
+    assert len(NAMES) == 85
     assert {"molmo_7b_d", "molmo_72b", "molmo2_8b", "internvl3_8b", "llava_7b", "scramble_molmo_7b_d"} <= set(NAMES)

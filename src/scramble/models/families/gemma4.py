@@ -13,6 +13,8 @@ from scramble.models.families.image_only import ImageOnly, choose_processor
 from scramble.models.family import Family, ModelError, Prompt
 from scramble.trie.backbone import ImageInputs
 
+TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts no others
+
 
 class PresentParts(ProcessorMixin):
     """Ignores missing parts, for which the native class passes None; ``ProcessorMixin`` would refuse their names."""
@@ -63,6 +65,21 @@ class Gemma4(Family):
     def load_processor(self, path: str, revision: str | None = None) -> Any:
         """The native processor, or without torchvision its image-only form."""
         return self.processor_class.from_pretrained(path, revision=revision or "main")
+
+    def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
+        """Choose the largest number of tokens that needs at most ``max_pixels``, and at most the released number.
+
+        Raises ModelError if even the smallest number needs more pixels.
+        """
+        images = processor.image_processor
+        pixels = (images.patch_size * images.pooling_kernel_size) ** 2  # of a token
+        fitting = [n for n in TOKEN_LIMITS if n * pixels <= max_pixels]
+        if not fitting:
+            raise ModelError(
+                f"model.max_pixels={max_pixels}: {self.name} has at least {TOKEN_LIMITS[0]} tokens per image, which "
+                f"need {TOKEN_LIMITS[0] * pixels} pixels"
+            )
+        images.max_soft_tokens = min(images.max_soft_tokens, max(fitting))
 
     def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
         """Token ids of a prompt with one placeholder per image, between the tokens that the processor adds."""
