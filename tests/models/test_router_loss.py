@@ -76,5 +76,7 @@ def test_coefficient(tiny: Callable[[str], Path]) -> None:
     assert router_coefficient(experts, 0.0) == 0
     assert router_coefficient(experts, 0.5) == 0.5
     assert router_coefficient(dense, None) == router_coefficient(dense, 0.0) == 0
+    with pytest.raises(ModelError, match="is not a mixture of experts with a load-balancing loss"):
+        router_coefficient(load_vlm(tiny("gemma4_moe")).backbone, 0.5)
     with pytest.raises(ModelError, match=r"router_aux_loss_coef=0\.5: Qwen3VLFor\w+ is not a mixture of experts"):
         router_coefficient(dense, 0.5)

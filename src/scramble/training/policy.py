@@ -53,8 +53,8 @@ def router_coefficient(backbone: Backbone, coefficient: float | None) -> float:
         return float(getattr(decoder.config, "router_aux_loss_coef", 0.0) if coefficient is None else coefficient)
     if coefficient:
         raise ModelError(
-            f"trainer.router_aux_loss_coef={coefficient}: {type(backbone.model).__name__} is not a mixture of experts; "
-            "set it to null"
+            f"trainer.router_aux_loss_coef={coefficient}: {type(backbone.model).__name__} is not a mixture of experts "
+            "with a load-balancing loss; set it to null"
         )
     return 0.0
 

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 
 
 def has_routers(decoder: nn.Module) -> bool:
-    """Whether a decoder is a mixture of experts whose router logits can be recorded."""
-    return "router_logits" in (getattr(decoder, "_can_record_outputs", None) or {})
+    """Whether a decoder is a mixture of experts with a load-balancing loss, whose router logits can be recorded.
+
+    Gemma 4 has no such loss: what it records are probabilities, also where it has no experts.
+    """
+    records = getattr(decoder, "_can_record_outputs", None) or {}
+    return "router_logits" in records and hasattr(decoder.config, "router_aux_loss_coef")
 
 
 @contextmanager

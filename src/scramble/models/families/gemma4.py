@@ -117,15 +117,25 @@ class Gemma4(Family):
         starts = [sum(counts[:n]) for n in range(len(counts))]
         return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
 
+    def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
+        """Token embeddings (..., D) of ids (...); placeholders, which a model may generate, have that of padding."""
+        return super().embed_tokens(model, without_placeholders(model.config, input_ids))
+
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
-        """The embeddings of the tokens in every layer, for models that have them; image tokens count as padding."""
-        text_config = model.config.get_text_config()
-        if input_ids is None or not text_config.hidden_size_per_layer_input:
+        """The embeddings of the tokens in every layer, for models that have them."""
+        if input_ids is None or not model.config.get_text_config().hidden_size_per_layer_input:
             return {}
-        ids = input_ids.masked_fill(input_ids == model.config.image_token_id, text_config.pad_token_id)
+        ids = without_placeholders(model.config, input_ids)
         return {"per_layer_inputs": model.get_submodule(self.language_model).get_per_layer_inputs(ids)}
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
         """As in other families, and also the token types of image tokens."""
         inputs = super().generation_inputs(prompt, model)
         return inputs | {"mm_token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}
+
+
+def without_placeholders(config: Any, input_ids: Tensor) -> Tensor:
+    """Ids with padding in place of placeholders of images, videos and sounds, as the native class embeds them."""
+    names = ("image_token_id", "video_token_id", "audio_token_id")
+    placeholders = torch.tensor([getattr(config, name) for name in names], device=input_ids.device)
+    return input_ids.masked_fill(torch.isin(input_ids, placeholders), config.get_text_config().pad_token_id)
