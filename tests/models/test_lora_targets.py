@@ -59,7 +59,7 @@ def configs() -> dict[str, Any]:
         "smolvlm": SmolVLMConfig(),
         "idefics3": Idefics3Config(),
         "gemma3": Gemma3Config(),
-        "gemma4": Gemma4Config(),
+        "gemma4": Gemma4Config(vision_config={}, audio_config={}),
         "glm4v": Glm4vConfig(),
         "glm4v_moe": Glm4vMoeConfig(),
         "glm46v": Glm46VConfig(),
