@@ -120,7 +120,7 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
     assert largest_difference(ours, theirs) < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm", "qwen2_5_vl", "qwen3_vl", "gemma3"])
+@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm", "qwen2_5_vl", "qwen3_vl", "gemma3", "gemma4"])
 def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, tmp_path: Path) -> None:
     """Tiles in rows (LLaVA-OneVision), masked tiles (SmolVLM), positions on three axes (Qwen-VL), windows (Gemma 3)."""
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
