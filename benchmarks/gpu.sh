@@ -5,14 +5,14 @@
 #
 #     benchmarks/gpu.sh [folder] [shape ...]
 #
-# All shapes together need 80 GB of GPU memory and 40 GB of disk in $TMPDIR. Environment variables: PYTHON, STEPS (5),
+# All shapes together need 80 GB of GPU memory and 60 GB of disk in $TMPDIR. Environment variables: PYTHON, STEPS (5),
 # WARMUP (2), SIDES (all; for example "scramble scramble-features trl"), TEST_SECONDS (600; 0 skips the tests), MODELS
 # (a folder that keeps the random weights for another call), SAVE_ONLY (shapes whose weights are only created).
 set -uo pipefail
 out=$(realpath -m "${1:-runs/gpu}")
 shift || true
 shapes=("$@")
-[ $# -gt 0 ] || shapes=(internvl3-1b internvl3-2b internvl3-8b molmo-7b-d)
+[ $# -gt 0 ] || shapes=(internvl3-1b internvl3-2b internvl3-8b qwen2_5_vl-7b molmo-7b-d)
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python}
 if [ -n "${MODELS:-}" ]; then
@@ -44,19 +44,11 @@ for shape in "${shapes[@]}"; do
         >"$out/$shape.log" 2>&1 || { echo "$shape failed:"; tail -n 5 "$out/$shape.log"; }
     [ -n "${MODELS:-}" ] || rm -rf "${models:?}/$shape"
 done
-"$python" - "$out" <<'PYTHON'
+PYTHONPATH=benchmarks "$python" - "$out" <<'PYTHON'
 import json, pathlib, sys
 
+from preference_step import table
+
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
-    for result in json.loads(path.read_text())["by_captions"]:
-        for name, side in result.items():
-            if isinstance(side, dict) and "failed" in side:
-                print(f"{path.stem:14} x{result['captions']} {name:22} failed: {side['failed'][:80]}")
-            elif isinstance(side, dict) and "pairs_per_second" in side:
-                print(
-                    f"{path.stem:14} x{result['captions']} {name:22} {side['seconds_per_step']:8.3f} s/step "
-                    f"{side['pairs_per_second']:8.2f} pairs/s {side['peak_bytes'] / 1e9:6.1f} GB "
-                    f"MFU {side.get('utilisation', float('nan')):.3f}"
-                )
-        print(path.stem, result["captions"], json.dumps(result.get("ratios", {})))
+    print(table(json.loads(path.read_text())))
 PYTHON

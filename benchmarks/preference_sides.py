@@ -1,8 +1,9 @@
 """One implementation ("side") of benchmarks/preference_step.py, which starts it in a separate process.
 
-``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, and ``rows`` is a plain loop with one sequence per
-row, for families that TRL cannot train. The process loads the model, reports this, takes one optimizer step for each
-line that it reads, and reports its seconds. A step includes everything from reading the images to the updated weights.
+``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, ``trl-answers`` is the same with an output head
+that runs only at answer positions, and ``rows`` is a plain loop with one sequence per row, for families that TRL cannot
+train. The process loads the model, reports this, takes one optimizer step for each line that it reads, and reports its
+seconds. A step includes everything from reading the images to the updated weights.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from shapes import make_pairs, noise_jpeg, read_captions
 from transformers import TrainerCallback
 
 PROMPT = "Describe the image in one sentence."
+PEERS = ("trl", "trl-answers", "rows")
+SIDES = ("scramble", *PEERS, *(f"{peer}-checkpointing" for peer in PEERS))
 MARK = "@@"  # starts the lines of the protocol; other lines on stdout are ignored
 LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32}
 LEARNING_RATE, BETA = 1e-5, 0.1
@@ -103,7 +106,7 @@ def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, 
     from scramble.records import ImageFile
     from scramble.training.data import Example
 
-    files = {str(n): ImageFile(noise_jpeg(n, args.pixels)) for n in range(args.distinct_images)}
+    files = {str(n): ImageFile(noise_jpeg(n, args.pixels, args.height)) for n in range(args.distinct_images)}
     pairs = [
         Example(str(n), (str(row["image"]),), PROMPT, row["chosen"], row["rejected"])
         for n, row in enumerate(rows(args))
@@ -142,10 +145,11 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     from datasets import Dataset, Features, Image, Value
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
+    from trl_answers import AnswersDPOTrainer
 
     vlm = load(args)
     pairs = rows(args)
-    images = [noise_jpeg(n, args.pixels) for n in range(args.distinct_images)]
+    images = [noise_jpeg(n, args.pixels, args.height) for n in range(args.distinct_images)]
     turn = [{"role": Value("string"), "content": Value("string")}]
     features = Features({"prompt": turn, "chosen": turn, "rejected": turn, "image": Image()})
     dataset = Dataset.from_dict(
@@ -174,7 +178,8 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         beta=BETA,
         loss_type=["sigmoid"],
     )
-    trainer = DPOTrainer(
+    trainer_class = AnswersDPOTrainer if args.side.startswith("trl-answers") else DPOTrainer
+    trainer = trainer_class(
         model=vlm.model,
         args=config,
         train_dataset=dataset,
@@ -311,7 +316,7 @@ def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, A
 def main() -> None:
     """Parse the command line and run a side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", choices=("scramble", "trl", "trl-checkpointing", "rows", "rows-checkpointing"))
+    parser.add_argument("side", choices=SIDES)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data")
     parser.add_argument("--device", default="cpu")
@@ -321,6 +326,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=1)
     parser.add_argument("--distinct-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=640)
+    parser.add_argument("--height", type=int, help="of the images, default three quarters of --pixels")
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--feature-cache", action="store_true")

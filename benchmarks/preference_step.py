@@ -7,11 +7,13 @@ idle machine:
     python benchmarks/preference_step.py --captions 1 --feature-cache --json step1.json
     python benchmarks/preference_step.py --captions 5 --data captions.jsonl
     python benchmarks/preference_step.py --curve --images 1 --steps 2 --json curve.json
+    python benchmarks/preference_step.py --shape qwen-40m --captions 5
     python benchmarks/preference_step.py --shape molmo-40m --captions 5
 
-TRL cannot train Molmo v1; there the comparison is a plain loop with one sequence per row (``--rows`` adds it for other
-models). ``--data`` takes a JSONL file with "image" and "caption"; without it, synthetic captions of the same length
-are used. For GPUs see benchmarks/gpu.sh.
+On a CPU, TRL's output head runs at all positions; ``trl-answers`` is TRL with an output head that runs only at answer
+positions, as it does on a GPU. TRL cannot train Molmo v1; there the comparison is a plain loop with one sequence per
+row (``--rows`` adds it for other models). ``--data`` takes a JSONL file with "image" and "caption"; without it,
+synthetic captions of the same length are used. For GPUs see benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shapes import MOLMO_SHAPES, SHAPES, Shape, read_captions, save_model
+from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, read_captions, save_model
 
 HERE = Path(__file__).parent
 MARK = "@@"
+PEERS = ("trl", "trl-answers", "rows")
 CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
 
@@ -101,7 +104,9 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
     if args.reference_in_step:
         sides["scramble-reference-in-step"] = ["scramble", *ours, "--reference-in-step"]
     if not args.only_scramble:
-        peers = [] if args.shape in MOLMO_SHAPES else ["trl"]
+        # On a GPU they are the same: with Triton, TRL's head runs only at answer positions.
+        trl = ["trl", "trl-answers"] if args.device == "cpu" else ["trl"]
+        peers = [] if args.shape in MOLMO_SHAPES else trl
         peers += ["rows"] if args.rows or not peers else []
         sides |= {name: [name] for peer in peers for name in (peer, f"{peer}-checkpointing")}
     return {name: side for name, side in sides.items() if not args.sides or name in args.sides}
@@ -111,7 +116,8 @@ def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, A
     """Run the steps of all sides in turn; return medians, rates, memory and ratios."""
     common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--images", str(args.images)]
     common += ["--captions", str(captions), "--distinct-images", str(args.distinct_images)]
-    common += ["--pixels", str(args.pixels), "--steps", str(args.warmup + args.steps)]
+    height = args.pixels if ALL_SHAPES[args.shape].keeps_aspect_ratio else args.pixels * 3 // 4
+    common += ["--pixels", str(args.pixels), "--height", str(height), "--steps", str(args.warmup + args.steps)]
     common += ["--batch-tokens", str(1024 if args.device == "cpu" else 8192)]
     common += ["--data", args.data] if args.data else []
     options = sides_of(args)
@@ -212,28 +218,64 @@ def common_facts(result: dict[str, Any]) -> None:
 
 
 def compare(result: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """Return ratios to the faster setting of the peer, also over 1 and 3 epochs with the time to build the caches."""
+    """Return ratios to the faster setting of each peer and to the fastest peer measured here.
+
+    They are ratios of warm steps, and of 1 and 3 epochs with the time to build the caches.
+    """
+    measured = {name: side for name, side in result.items() if isinstance(side, dict) and "seconds_per_step" in side}
+    ours = {name: side for name, side in measured.items() if name.startswith("scramble")}
     ratios: dict[str, Any] = {}
-    for peer in ("trl", "rows"):
-        names = [n for n in (peer, f"{peer}-checkpointing") if "seconds_per_step" in result.get(n, {})]
-        if not names:
-            continue
-        best = min(names, key=lambda name: result[name]["seconds_per_step"])
-        theirs = result[best]
-        for name, ours in [(n, r) for n, r in result.items() if n.startswith("scramble") and "seconds_per_step" in r]:
-            fill = (ours["reference_seconds_per_pair"] + ours["features_seconds_per_pair"]) * pairs
-            step = ours["seconds_per_step"]
-            ratios[f"{name} to {best}"] = {
-                "warm_steps": round(theirs["seconds_per_step"] / step, 2),
-                "warm_steps_cpu_time": round(theirs["cpu_seconds_per_step"] / ours["cpu_seconds_per_step"], 2),
-                "one_epoch_with_fill": round(theirs["seconds_per_step"] / (step + fill), 2),
-                "three_epochs_with_fill": round(3 * theirs["seconds_per_step"] / (3 * step + fill), 2),
-                "peak_memory": round(ours["peak_bytes"] / theirs["peak_bytes"], 3),
-                "peak_memory_above_loaded": round(
-                    ours["peak_bytes_above_loaded"] / theirs["peak_bytes_above_loaded"], 3
-                ),
-            }
+    fastest: list[str] = []
+    for peer in PEERS:
+        names = [name for name in (peer, f"{peer}-checkpointing") if name in measured]
+        if names:
+            best = min(names, key=lambda name: measured[name]["seconds_per_step"])
+            fastest.append(best)
+            ratios |= {f"{name} to {best}": _ratios(side, measured[best], pairs) for name, side in ours.items()}
+    if fastest:
+        best = min(fastest, key=lambda name: measured[name]["seconds_per_step"])
+        for name, side in ours.items():
+            ratios[f"{name} to the fastest peer measured here"] = {"peer": best, **_ratios(side, measured[best], pairs)}
     return ratios
+
+
+def _ratios(ours: dict[str, Any], theirs: dict[str, Any], pairs: int) -> dict[str, float]:
+    fill = (ours["reference_seconds_per_pair"] + ours["features_seconds_per_pair"]) * pairs
+    step = ours["seconds_per_step"]
+    return {
+        "warm_steps": round(theirs["seconds_per_step"] / step, 2),
+        "warm_steps_cpu_time": round(theirs["cpu_seconds_per_step"] / ours["cpu_seconds_per_step"], 2),
+        "one_epoch_with_fill": round(theirs["seconds_per_step"] / (step + fill), 2),
+        "three_epochs_with_fill": round(3 * theirs["seconds_per_step"] / (3 * step + fill), 2),
+        "peak_memory": round(ours["peak_bytes"] / theirs["peak_bytes"], 3),
+        "peak_memory_above_loaded": round(ours["peak_bytes_above_loaded"] / theirs["peak_bytes_above_loaded"], 3),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return a report as text: a line per side and a line per ratio."""
+    lines = []
+    results = [report["result"]] if "result" in report else report["by_captions"] + report.get("by_image_tokens", [])
+    for result in results:
+        lines.append(
+            f"{report['shape']['name']}, pairs per image: {result['captions']}, image tokens: {result['image_tokens']}"
+        )
+        for name, side in result.items():
+            if isinstance(side, dict) and "failed" in side:
+                lines.append(f"  {name:26} failed: {side['failed'][:80]}")
+            elif isinstance(side, dict) and "seconds_per_step" in side:
+                rate = f", MFU {side['utilisation']:.3f}" if "utilisation" in side else ""
+                lines.append(
+                    f"  {name:26} {side['seconds_per_step']:8.3f} s/step {side['pairs_per_second']:8.2f} pairs/s "
+                    f"{side['peak_bytes'] / 1e9:6.2f} GB{rate}"
+                )
+        for name, ratio in result.get("ratios", {}).items():
+            peer = f" ({ratio['peer']})" if "peer" in ratio else ""
+            lines.append(
+                f"  {name}{peer}: {ratio['warm_steps']}x, with cache build {ratio['one_epoch_with_fill']}x over one "
+                f"epoch and {ratio['three_epochs_with_fill']}x over three, peak memory {ratio['peak_memory']}"
+            )
+    return "\n".join(lines)
 
 
 def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
@@ -264,7 +306,7 @@ def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES | MOLMO_SHAPES, default="40m")
+    parser.add_argument("--shape", choices=ALL_SHAPES, default="40m")
     parser.add_argument("--data", help="JSONL with image and caption")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 on a GPU")
@@ -293,7 +335,7 @@ def main() -> None:
     args = parser.parse_args()
     args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
 
-    shape = (SHAPES | MOLMO_SHAPES)[args.shape]
+    shape = ALL_SHAPES[args.shape]
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     report: dict[str, Any] = describe(args, shape)
     with tempfile.TemporaryDirectory() as folder:
@@ -313,7 +355,7 @@ def main() -> None:
         else:
             report["by_captions"] = [measure(args, model, captions) for captions in args.captions]
     text = json.dumps(report, indent=2)
-    print(text)
+    print(text, table(report), sep="\n")
     if args.json:
         Path(args.json).write_text(text + "\n")
 

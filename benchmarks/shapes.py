@@ -21,9 +21,10 @@ COMMON_WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model's tower (ViT) and decoder (Qwen2).
+    """Sizes of a model's tower (ViT) and decoder (Qwen2, for family ``qwen3_5`` Qwen3.5).
 
-    ``tiles`` is the maximum number of tiles (crops) of an image in addition to the whole image.
+    ``tiles`` is the maximum number of tiles (crops) of an image in addition to the whole image. ``vision_mlp`` is the
+    width of the tower's MLP, None for four times ``vision_width``.
     """
 
     vision_layers: int
@@ -39,6 +40,12 @@ class Shape:
     image_size: int = 448
     tiles: int = 1
     family: str = "internvl"
+    vision_mlp: int | None = None
+
+    @property
+    def keeps_aspect_ratio(self) -> bool:
+        """Whether the processor keeps an image's aspect ratio, so that only square images fill ``image_size``."""
+        return self.family.startswith("qwen")
 
 
 SHAPES = {
@@ -58,10 +65,25 @@ MOLMO_SHAPES = {
     "molmo-7b-d": Shape(23, 1024, 16, 28, 3584, 28, 4, 18944, 152064, False, 336, 12, "molmo"),
 }
 
+# Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of the first one's tower.
+QWEN_SHAPES = {
+    # Parameters as in the shape "40m": tower 14 M (without the merger, 3 M), decoder 17 M, embeddings 8 M. The decoder
+    # of qwen35-40m is narrower and deeper, so that three of four layers are recurrent and the last is one of eight.
+    "qwen-40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384, family="qwen2_5_vl", vision_mlp=1024),
+    "qwen35-40m": Shape(8, 384, 6, 8, 384, 6, 2, 1024, 21504, family="qwen3_5"),
+    "qwen-tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024, True, 112, family="qwen2_5_vl", vision_mlp=256),
+    "qwen35-tiny": Shape(2, 96, 4, 4, 128, 4, 2, 352, 1024, True, 112, family="qwen3_5"),
+    "qwen2_5_vl-7b": Shape(
+        32, 1280, 16, 28, 3584, 28, 4, 18944, 152064, tied=False, family="qwen2_5_vl", vision_mlp=3420
+    ),
+}
+ALL_SHAPES = SHAPES | MOLMO_SHAPES | QWEN_SHAPES
+
 
 def save_model(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
     """Write a model of the given shape with random weights, and a tokenizer made from ``texts``."""
-    return {"internvl": save_internvl, "molmo": save_molmo}[shape.family](folder, shape, texts, dtype)
+    writers = {"internvl": save_internvl, "molmo": save_molmo, "qwen2_5_vl": save_qwen, "qwen3_5": save_qwen}
+    return writers[shape.family](folder, shape, texts, dtype)
 
 
 def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
@@ -144,6 +166,80 @@ def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
     return folder
 
 
+def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
+    """Write a Qwen2.5-VL or Qwen3.5 of the given shape with random weights, and a tokenizer made from ``texts``."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from scramble.models.families.registry import family_named
+    from scramble.models.tiny import save_tiny
+
+    save_tiny(shape.family, folder, texts, vocab_size=min(shape.vocab_size, 8192))
+    processor = family_named(shape.family).load_processor(str(folder))
+    processor.image_processor.patch_size = 14
+    # Pixels of an image. A square image is enlarged or reduced to image_size.
+    processor.image_processor.size = dict.fromkeys(("shortest_edge", "longest_edge"), shape.image_size**2)
+    processor.save_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    config.vision_config.update(_qwen_tower(shape))
+    config.text_config.update(_qwen_decoder(shape))
+    config.tie_word_embeddings = shape.tied
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
+def _qwen_tower(shape: Shape) -> dict[str, Any]:
+    """Return the fields of the tower's configuration."""
+    tower = {
+        "depth": shape.vision_layers,
+        "hidden_size": shape.vision_width,
+        "num_heads": shape.vision_heads,
+        "intermediate_size": shape.vision_mlp or 4 * shape.vision_width,
+        "out_hidden_size": shape.width,
+        "patch_size": 14,
+    }
+    if shape.family == "qwen3_5":
+        return tower | {"num_position_embeddings": 48**2}
+    # As in the released models every eighth layer sees the whole image, in a smaller tower only the last one.
+    whole = range(7, shape.vision_layers, 8) or [shape.vision_layers - 1]
+    return tower | {"window_size": 112, "fullatt_block_indexes": list(whole)}
+
+
+def _qwen_decoder(shape: Shape) -> dict[str, Any]:
+    """Return the fields of the decoder's configuration."""
+    head_dim = shape.width // shape.heads
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6}
+    decoder: dict[str, Any] = {
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.mlp,
+        "vocab_size": shape.vocab_size,
+        "tie_word_embeddings": shape.tied,
+        "rope_parameters": rope,
+    }
+    pairs = head_dim // 2  # of rotated dimensions, which the three axes share
+    if shape.family == "qwen2_5_vl":
+        decoder["layer_types"] = ["full_attention"] * shape.layers
+    else:
+        pairs //= 4
+        rope["partial_rotary_factor"] = 0.25
+        decoder |= {
+            "head_dim": head_dim,
+            "layer_types": ["full_attention" if n % 4 == 3 else "linear_attention" for n in range(shape.layers)],
+            # Qwen3.5-4B: keys about as wide as the hidden states, values twice as wide.
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+            "linear_num_key_heads": shape.width // 128,
+            "linear_num_value_heads": 2 * shape.width // 128,
+        }
+    columns = rows = 3 * pairs // 8
+    rope["mrope_section"] = [pairs - rows - columns, rows, columns]
+    return decoder
+
+
 def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
     """Fill a tokenizer's vocabulary with tokens that occur in no text; return the ids of the tokens added after it."""
     values = json.loads(path.read_text())
@@ -190,18 +286,18 @@ def swap_two_words(caption: str, seed: int) -> str:
     return caption + " again"
 
 
-def noise_image(seed: int, size: int) -> Any:
-    """Make an image of smooth noise with a width of ``size`` px and a height of three quarters of it."""
+def noise_image(seed: int, size: int, height: int | None = None) -> Any:
+    """Make an image of smooth noise with a width of ``size`` px and, by default, a height of three quarters of it."""
     from PIL import Image
 
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((size, size * 3 // 4), Image.Resampling.BICUBIC)
+    return Image.fromarray(coarse).resize((size, height or size * 3 // 4), Image.Resampling.BICUBIC)
 
 
-def noise_jpeg(seed: int, size: int) -> bytes:
+def noise_jpeg(seed: int, size: int, height: int | None = None) -> bytes:
     """Return the noise image as a JPEG file."""
     file = io.BytesIO()
-    noise_image(seed, size).save(file, "JPEG")
+    noise_image(seed, size, height).save(file, "JPEG")
     return file.getvalue()
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,82 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
     assert sum(backward.values()) > sum(parts["decoder forward"][0].values())  # LoRA's weights also get gradients
 
 
+@pytest.mark.parametrize("shape", ["tiny", "qwen-tiny", "qwen35-tiny"])
+def test_the_head_at_answer_positions_leaves_the_loss_of_trl(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same loss and gradients as TRL's DPOTrainer for the same batch, with fewer rows through the output head."""
+    import trl.trainer.utils
+    from trl import DPOTrainer
+
+    from benchmarks.shapes import ALL_SHAPES, noise_image, save_model
+    from benchmarks.trl_answers import AnswersDPOTrainer
+
+    model = save_model(tmp_path / "model", ALL_SHAPES[shape], ["a red dog on grass", "grass on a red dog"])
+    head = trl.trainer.utils._ChunkedLogProbFunction
+    rows: list[int] = []
+
+    class CountingHead:
+        @staticmethod
+        def apply(hidden: torch.Tensor, *rest: object) -> object:
+            rows.append(len(hidden))
+            return head.apply(hidden, *rest)
+
+    monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", CountingHead)
+    losses, gradients, scored = [], [], []
+    for cls in (DPOTrainer, AnswersDPOTrainer):
+        trainer = dpo_trainer(cls, model, noise_image(0, 112, 112), tmp_path)
+        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        answer_positions = int(batch["completion_mask"].sum())
+        positions = batch["input_ids"][:, 1:].numel()
+        assert shape == "tiny" or {"image_grid_thw", "mm_token_type_ids"} <= batch.keys()  # Qwen's positions
+        rows.clear()
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append({n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None})
+        scored.append(set(rows))
+    assert scored == [{positions}, {answer_positions}]
+    assert abs(losses[0] - losses[1]) < 1e-5 and abs(losses[0] - 0.6931) > 1e-3  # the policy is not the reference
+    assert gradients[0] and gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def dpo_trainer(cls: Any, model: Path, image: Image.Image, folder: Path) -> Any:
+    """A trainer of two pairs on a CPU whose adapter is random, so that the loss differs from log 2."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig
+
+    from scramble.models import load_vlm
+
+    vlm = load_vlm(model, dtype="float32", device="cpu")
+    pairs = [("a red dog", "a dog red on grass"), ("grass on a dog", "a grass")]
+    prompt = [{"role": "user", "content": "describe"}]
+    data = Dataset.from_list(
+        [
+            {
+                "prompt": prompt,
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+                "image": image,
+            }
+            for chosen, rejected in pairs
+        ]
+    )
+    settings = DPOConfig(
+        str(folder / "run"), per_device_train_batch_size=2, use_cpu=True, bf16=False, max_length=None, report_to=[]
+    )
+    lora = LoraConfig(target_modules=vlm.family.lora_targets)
+    trainer = cls(model=vlm.model, args=settings, train_dataset=data, processing_class=vlm.processor, peft_config=lora)
+    torch.manual_seed(0)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return trainer
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("script", "arguments"),
@@ -74,7 +151,15 @@ def test_the_input_benchmark_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("shape", "sides"), [("tiny", {"scramble", "trl"}), ("molmo-tiny", {"scramble", "rows"})])
+@pytest.mark.parametrize(
+    ("shape", "sides"),
+    [
+        ("tiny", {"scramble", "trl", "trl-answers"}),
+        ("qwen-tiny", {"scramble", "trl", "trl-answers"}),
+        ("qwen35-tiny", {"scramble", "trl", "trl-answers"}),
+        ("molmo-tiny", {"scramble", "rows"}),
+    ],
+)
 def test_the_step_benchmark_runs(shape: str, sides: set[str], tmp_path: Path) -> None:
     out = tmp_path / "step.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "preference_step.py"), "--shape", shape, "--json", str(out)]
@@ -84,3 +169,7 @@ def test_the_step_benchmark_runs(shape: str, sides: set[str], tmp_path: Path) ->
     for side in sides | {"scramble-features"}:
         assert result[side]["pairs_per_second"] > 0 and result[side]["peak_bytes"] > 0
     assert result["scramble"]["floor_fraction"] > 0 and result["scramble-features"]["features_bytes"] > 0
+    fastest = result["ratios"]["scramble to the fastest peer measured here"]
+    peers = {name: side["seconds_per_step"] for name, side in result.items() if name.startswith(("trl", "rows"))}
+    assert fastest["peer"] == min(peers, key=lambda name: peers[name])
+    assert fastest == {"peer": fastest["peer"], **result["ratios"][f"scramble to {fastest['peer']}"]}

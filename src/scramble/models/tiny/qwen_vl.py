@@ -47,8 +47,13 @@ def save_tiny_qwen2_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, 
     return _save(folder, texts, seed, "qwen2_vl", max_pixels, *parts)
 
 
-def save_tiny_qwen2_5_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64) -> Path:
-    """Write a tiny native Qwen2.5-VL and return its folder. A token represents 16 x 16 px."""
+def save_tiny_qwen2_5_vl(
+    folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, vocab_size: int = 1024
+) -> Path:
+    """Write a tiny native Qwen2.5-VL and return its folder. A token represents 16 x 16 px.
+
+    ``vocab_size`` is the maximum size of the tokenizer's vocabulary.
+    """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tower = {
@@ -60,7 +65,7 @@ def save_tiny_qwen2_5_vl(folder: str | Path, texts: Iterable[str], seed: int = 0
         "fullatt_block_indexes": [1],
     }
     parts = Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, tower, DECODER
-    return _save(folder, texts, seed, "qwen2_5_vl", max_pixels, *parts)
+    return _save(folder, texts, seed, "qwen2_5_vl", max_pixels, *parts, vocab_size=vocab_size)
 
 
 def save_tiny_qwen3_vl(
@@ -99,7 +104,13 @@ def save_tiny_qwen3_vl(
 
 
 def save_tiny_qwen3_5(
-    folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, experts: int = 0
+    folder: str | Path,
+    texts: Iterable[str],
+    seed: int = 0,
+    *,
+    max_pixels: int = 64 * 64,
+    vocab_size: int = 1024,
+    experts: int = 0,
 ) -> Path:
     """Write a tiny native Qwen3.5 and return its folder; see :func:`save_tiny_qwen3_vl`.
 
@@ -134,7 +145,7 @@ def save_tiny_qwen3_5(
             "shared_expert_intermediate_size": 32,
         }
         parts = Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, tower, decoder
-    return _save(folder, texts, seed, "qwen3_5", max_pixels, *parts)
+    return _save(folder, texts, seed, "qwen3_5", max_pixels, *parts, vocab_size=vocab_size)
 
 
 def _save(
@@ -147,10 +158,12 @@ def _save(
     model_class: Any,
     tower: dict[str, Any],
     decoder: dict[str, Any],
+    *,
+    vocab_size: int = 1024,
 ) -> Path:
     from transformers import Qwen2VLImageProcessorPil
 
-    backend = make_tokenizer(texts, 1024, SPECIALS)
+    backend = make_tokenizer(texts, vocab_size, SPECIALS)
     ids = ids_of(backend, SPECIALS)
     special = {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
     config = config_class(

@@ -1,0 +1,23 @@
+"""TRL's DPOTrainer with an output head that runs only at answer positions on every device."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import trl.trainer.utils
+from trl import DPOTrainer
+
+
+class AnswersDPOTrainer(DPOTrainer):
+    """TRL's ``DPOTrainer``, which selects the answer positions before the output head also without Triton.
+
+    TRL 1.16 selects them only on devices with Triton (``_use_triton`` in ``trl.trainer.utils``); elsewhere its fused
+    head computes the logits of all positions and masks the results. This class takes the former branch for the policy
+    and for the reference. The kernel of the head looks up the device by itself and is not changed.
+    """
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of TRL's ``compute_loss``."""
+        with patch.object(trl.trainer.utils, "_use_triton", lambda device: True):
+            return super().compute_loss(*args, **kwargs)
