@@ -174,3 +174,20 @@ def test_a_new_run_is_announced_with_similar_names(tmp_path: Path) -> None:
     assert line("generate", "mine") == f"new run {tmp_path / 'mine'}"
     assert line("train", "photos") is None
     assert line("report", "fotos") is None  # this script starts no run, and validation reports the missing one
+
+
+def test_another_runs_data_folder_is_remembered(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A run that trained on the data of another run needs only its own name later; a named folder still counts."""
+    second = tmp_path_factory.mktemp("second")
+    overrides = ["name=second", f"run.dir={second}", f"run.data={run / 'data'}"]
+    cfg = composed("train", *overrides)
+    assert recall(cfg, "train", overrides) is not None
+    remember(cfg, "train", overrides)
+    for root in ("evaluate", "share", "train"):
+        cfg = composed(root, *overrides[:2])
+        line = recall(cfg, root, overrides[:2])
+        assert cfg.run.data == str(run / "data") and cfg.data.path == "photos"
+        assert line is not None and f"run.data={run / 'data'}" in line
+    cfg = composed("train", *overrides[:2], "run.data=other")
+    recall(cfg, "train", [*overrides[:2], "run.data=other"])
+    assert cfg.run.data == "other"

@@ -100,6 +100,21 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
 
 
 @pytest.mark.full
+def test_unused_layers_of_an_adapted_tower(data: Path, tmp_path: Path) -> None:
+    """LLaVA reads CLIP's last layer but one. The adapter of the last layer gets no gradient from the loss, for which
+    DistributedDataParallel would end the run at the second step."""
+    from scramble.models.tiny import save_tiny
+
+    options: dict[str, Any] = {"peft": {"r": 4}, "train_vision": "lora", "max_steps": 4, "global_batch_size": 4}
+    options |= {"per_device_train_batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1}
+    base = save_tiny("llava", tmp_path / "model", ["a red square left of a blue square"], 0)
+    fit(load_vlm(base), data, tmp_path / "one", **options)
+    launch(options | {"model": str(base), "data": str(data), "out": str(tmp_path / "two")}, 2)
+    losses = [[row["loss"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.full
 def test_two_processes_resume_after_a_kill(base: Path, data: Path, tmp_path: Path) -> None:
     """A run killed at step 6 with the last checkpoint at 4 has the same rows and the same adapter, bit for bit."""
     options: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """Records the settings of a run in its folder, so that later stages use them and contradictions are refused.
 
 The settings of the data are in ``stage.json`` of the data folder, those of each arm's objective in ``stage.json`` of
-the arm, and the model in ``run.json``. Values are resolved, so that a changed experiment file does not change a run.
+the arm, and the model and a data folder outside the run in ``run.json``. Values are resolved, so that a changed
+experiment file does not change a run.
 """
 
 from __future__ import annotations
@@ -69,9 +70,13 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    restored, refused = {}, []
+    restored: dict[str, Any] = {}
+    refused: list[str] = []
     try:
         name, run, data = cfg.name, Path(cfg.run.dir), Path(cfg.run.data)
+        elsewhere = _read(run).get("data_folder")
+        if elsewhere is not None and "run.data" not in _keys(overrides):
+            data, restored["run.data"] = Path(elsewhere), elsewhere
         for section, recorded in (_data_record(data) | _model_record(run)).items():
             composed, set_keys = _composed(cfg, section), _set_keys(overrides, section, root)
             if section == "recommended":  # these values change with the model
@@ -97,6 +102,8 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
         # These may be interpolations of settings that change below; fix them, so that the folder stays the same.
         cfg.name, cfg.run.dir, cfg.run.data = name, str(run), str(data)
         for section, value in restored.items():
+            if section == "run.data":
+                continue  # set above
             if section == "objective":  # its name, and the keys that its file sets in the section trainer
                 cfg.objective = {"name": value["name"]}
                 cfg.trainer.update({key: item for key, item in value.items() if key != "name"})
@@ -115,7 +122,7 @@ def _has_folders(cfg: DictConfig) -> bool:
 
 
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
-    """Record the run's model in its folder, if the folder exists.
+    """Record the run's model, and a data folder outside the run, in the run's folder if it exists.
 
     ``train`` records the model that it uses, ``generate`` only a model that the command line sets.
     """
@@ -128,6 +135,8 @@ def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
             record = record | {section: _composed(cfg, section) for section in ("model", "recommended")}
         if _set_keys(overrides, "objective", root):
             record = record | {"objective": _composed(cfg, "objective")}
+    if root == "train" and "run.data" in _keys(overrides):  # another run's data folder
+        record = record | {"data_folder": str(cfg.run.data)}
     if record != old:
         write_json(run / RECORD_FILE, record)
 
@@ -142,6 +151,7 @@ def _data_record(data: Path) -> dict[str, Any]:
 
 def _model_record(run: Path) -> dict[str, Any]:
     record, objectives = _read(run), _objectives(run)
+    record.pop("data_folder", None)
     model = record.get("model") or {}
     if model.get("new") is not None and (moved := run / Path(model["path"]).name).is_dir():
         record["model"] = {**model, "path": str(moved)}  # the model is in the run folder, which may have been moved

@@ -113,8 +113,8 @@ class Family:
         raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Limit the number of pixels per image. Raises ModelError if the family has images of a fixed size."""
-        raise ModelError(f"{self.name} has images of a fixed size: remove model.max_pixels={max_pixels}")
+        """Limit the number of pixels per image. Raises ModelError if the family has no such limit."""
+        raise ModelError(f"{self.name} has no limit of pixels per image here: remove model.max_pixels={max_pixels}")
 
     def max_length(self, config: Any) -> int:
         """The maximum sequence length in tokens, image tokens included, for which the decoder has positions."""
@@ -128,10 +128,17 @@ class Family:
         return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
-        """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
-        return processor.apply_chat_template(
+        """The user turn and the start of the assistant's turn as text; image placeholders are not expanded.
+
+        BOS is added if the tokenizer adds it and the template does not, as ``apply_chat_template(tokenize=True)`` does.
+        """
+        rendered: str = processor.apply_chat_template(
             self.messages(text, num_images), tokenize=False, add_generation_prompt=True, **self.template_options
         )
+        tokenizer = processor.tokenizer
+        bos = tokenizer.bos_token or ""
+        adds_bos = bool(bos) and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        return bos + rendered if adds_bos and not rendered.startswith(bos) else rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
         """The text that the chat template appends to the prompt for the answer ``text``, including the end of turn."""

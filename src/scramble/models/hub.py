@@ -152,9 +152,13 @@ def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
             "with classes of transformers (their names often end in -hf)"
         )
     saved = values.get("transformers_version", "an unknown version")
+    advice = (
+        "it was saved with the same version: check model_type in its config.json"
+        if saved == transformers.__version__
+        else f"it was saved with transformers {saved}: upgrade with pip install -U transformers"
+    )
     return ModelError(
-        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not have; it was "
-        f"saved with transformers {saved}: upgrade with pip install -U transformers"
+        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not have; {advice}"
     )
 
 

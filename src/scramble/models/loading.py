@@ -168,6 +168,12 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
                 f"{path} has no complete processor ({_first_line(error)}): copy it from the base model"
             ) from error
         raise explain(error, path, revision) from error
+    except ImportError as error:
+        missing = " ".join(str(error).split())
+        raise ModelError(
+            f"the processor saved in {path} belongs to another model than {family.name}, or a package that it needs is "
+            f"not installed: {missing}"
+        ) from error
     except Exception as error:  # tokenizers raises plain Exception for a truncated tokenizer.json
         raise ModelError(
             f"the processor saved in {path} does not belong to {family.name} ({_first_line(error)}): "

@@ -138,7 +138,7 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
     longest = prompt + max(len(chosen), len(rejected))
     if longest > max_length:
         return (
-            f"{longest} tokens (the prompt has {prompt}) exceed the limit of {max_length}: use fewer image tiles or "
-            "raise trainer.max_length"
+            f"{longest} tokens (the prompt has {prompt}) exceed the limit of {max_length}: use smaller images "
+            "(model.max_pixels, model.max_tiles or model.resize) or raise trainer.max_length"
         )
     return None

@@ -119,7 +119,7 @@ class Policy(nn.Module):
             self.backbone, tries, features, with_statistics=with_statistics, with_router_loss=with_router_loss
         )
         sums = policy.sums_Q
-        if self.training and not any(image is not None for image in tries.images):
+        if self.training and vision_is_trained(self.backbone):
             sums = sums + self._untouched_vision()
         return PolicyLogps(
             policy.tokens_M,
@@ -146,8 +146,9 @@ class Policy(nn.Module):
     def _untouched_vision(self) -> Tensor | float:
         """Zero, connected to the trained weights outside decoder and head: those of tower and projector.
 
-        A batch without images does not use the tower. Without this term its weights would get no gradient in this
-        process, and DistributedDataParallel would wait for them forever.
+        A batch without images does not use the tower, and some towers have layers that no feature depends on (the last
+        layer of CLIP in LLaVA, the pooling head of SigLIP). Without this term these weights would get no gradient, and
+        DistributedDataParallel would wait for them or refuse the next step.
         """
         text = (self.backbone.decoder, self.backbone.head)
         used = {id(p) for module in text for p in module.parameters()}

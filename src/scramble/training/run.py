@@ -141,7 +141,7 @@ def train(
     def lost() -> str:
         step, saved = trainer.state.global_step, newest_step(str(args.output_dir))
         if saved is None:
-            return f"all {step} steps are lost: there is no checkpoint yet, and the same command starts again"
+            return "there is no checkpoint yet, so all steps are lost, and the same command starts again"
         return f"{step - saved} steps since the checkpoint of step {saved} are lost; the same command resumes there"
 
     with wandb_run(args, out), interrupt.deferred(lost), worker_failures_explained(lost):
@@ -185,7 +185,8 @@ def select_backend(args: PreferenceConfig, family: Family) -> str:
     if backend == "auto":
         backend = "trie" if family.has_trie else "trl"
     if backend == "trl" and (faults := trl_faults(vars(args))):
-        raise ValueError(faults)
+        why = "" if args.backend == "trl" else f"models of type {family.name} have no token trie, so TRL trains them. "
+        raise ValueError(why + faults)
     if args.process_index == 0:
         name = "TRL's DPOTrainer" if needs_pairs(args.weights) else "TRL's SFTTrainer"
         log.info(f"trainer.backend={args.backend}: {'the token trie' if backend == 'trie' else name} trains this model")

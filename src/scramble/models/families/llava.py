@@ -70,10 +70,10 @@ class Llava(Family):
         """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
         rendered = super().render_prompt(processor, text, num_images)
         bos = processor.tokenizer.bos_token or ""
-        if rendered.startswith("USER:"):
+        if rendered.removeprefix(bos).startswith("USER:"):
             images = f"{processor.image_token}\n" * num_images
             return f"{bos}{SYSTEM}USER: {images}{text} ASSISTANT:"
-        return rendered if rendered.startswith(bos) or not _adds_bos(processor.tokenizer) else bos + rendered
+        return rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
         """The text and the end of turn, or EOS if the chat template has no token for the end of a turn.
@@ -150,8 +150,3 @@ class LlavaOnevision(LlavaNext):
         if len(sizes) > 1:  # transformers' method only knows prompts with one image
             return [processor.num_image_tokens + 1] * len(sizes)
         return super().image_lengths(processor, sizes)
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts BOS before a text when it adds special tokens, as the models expect."""
-    return tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]

@@ -113,7 +113,15 @@ class QwenVL(Family):
         return self.processor_class.from_pretrained(path, revision=revision or "main")
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Limit the number of pixels per image, which is proportional to the number of its tokens."""
+        """Limit the number of pixels per image, which is proportional to the number of its tokens.
+
+        Raises ModelError for fewer pixels than those of one token.
+        """
+        side = processor.image_processor.patch_size * processor.image_processor.merge_size
+        if max_pixels < side**2:
+            raise ModelError(
+                f"model.max_pixels={max_pixels} must be at least {side**2}: a token represents {side} x {side} px"
+            )
         processor.image_processor.size["longest_edge"] = max_pixels
         smallest = processor.image_processor.size["shortest_edge"]
         processor.image_processor.size["shortest_edge"] = min(smallest, max_pixels)

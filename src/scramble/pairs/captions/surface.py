@@ -23,6 +23,9 @@ _TOKEN = re.compile(r"<\|[^<>|]*\|>|\[/?INST\]")  # chat markup, which a tokeniz
 _ENGLISH = word_set("""
     a an the of on in with and is are to at by for from near that two some several his her its their sits
     standing sitting man woman people there next front while has group people this
+    above below beside behind beneath between through across around along beyond against into onto down inside outside
+    and not she they who which these those both each three four
+    green blue white black brown yellow grey gray small big little old young short
 """)
 
 
