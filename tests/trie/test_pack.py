@@ -135,3 +135,27 @@ def test_bad_input_names_the_item() -> None:
         pack([TrieItem([[5, 6]], [[False, True]], None, "c")], TokenRules(frozenset({5})))
     with pytest.raises(TrieError, match="no items"):
         pack([])
+
+
+def test_a_batch_survives_pickling() -> None:
+    """As between worker processes: equal tensors of equal types, and images that items share stay one object."""
+    import pickle
+    from dataclasses import fields
+
+    images = {
+        "pixel_values": torch.rand(3, 400, 400),
+        "grid": torch.tensor([[1, 2, 3]]),
+        "half": torch.ones(2).bfloat16(),
+    }
+    items = [TrieItem([[8, 1, 2]], [[False, True, True]], images, name) for name in ("a", "b")]
+    batch = pack(items, TokenRules(frozenset({8}), block=frozenset({8}), recurrent=True))
+    other = pickle.loads(pickle.dumps(batch))
+    for field in fields(batch):
+        before, after = getattr(batch, field.name), getattr(other, field.name)
+        if isinstance(before, torch.Tensor):
+            assert torch.equal(before, after) and before.dtype == after.dtype
+        elif field.name not in ("images", "paths"):
+            assert before == after
+    assert other.images[0] is other.images[1]
+    assert all(torch.equal(images[name], value) for name, value in other.images[0].items())
+    assert batch.paths is not None and torch.equal(batch.paths.tokens_PN, other.paths.tokens_PN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from scramble.training.data import Example
 from scramble.training.encoder import Encoder
 from scramble.trie.backbone import ImageInputs
-from scramble.trie.pack import TrieBatch, TrieItem, pack
+from scramble.trie.pack import TrieBatch, TrieItem, pack, pickled, unpickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class PairBatch:
     ref_P2: Tensor | None
     example_ids: tuple[str, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the small tensors by value, for worker processes: see :func:`scramble.trie.pack.pickled`."""
+        tensors = (None if t is None else pickled(t) for t in (self.chosen_P, self.rejected_P, self.ref_P2))
+        return _unpickled_batch, (self.tries, *tensors, self.example_ids)
+
     def pin_memory(self) -> PairBatch:
         """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls this."""
         return PairBatch(
@@ -42,6 +48,13 @@ class PairBatch:
             None if self.ref_P2 is None else self.ref_P2.pin_memory(),
             self.example_ids,
         )
+
+
+def _unpickled_batch(
+    tries: TrieBatch, chosen: Any, rejected: Any, reference: Any, example_ids: tuple[str, ...]
+) -> PairBatch:
+    rejected, reference = (None if value is None else unpickled(value) for value in (rejected, reference))
+    return PairBatch(tries, unpickled(chosen), rejected, reference, example_ids)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from scramble.trie.backbone import ImageInputs, TokenRules
 from scramble.trie.build import CAUSAL, TokenTrie, TrieError, build_trie
 from scramble.trie.recurrent import Paths, paths_to
+
+PICKLED_BYTES = 1 << 18  # larger tensors are passed to other processes in shared memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +100,45 @@ class TrieBatch:
         """Copy the batch, including images, to page-locked memory."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, move: Callable[[Tensor], Tensor]) -> TrieBatch:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle small tensors as arrays, for worker processes: see :func:`pickled`."""
+        packed = self._map(pickled)
+        return _unpickled_batch, tuple(getattr(packed, field.name) for field in fields(self))
+
+    def _map(self, move: Callable[[Any], Any]) -> TrieBatch:
+        """A copy with ``move`` applied to every tensor or array; images that items share stay shared."""
         changes: dict[str, object] = {
-            field.name: move(value) for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
+            field.name: move(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), (Tensor, np.ndarray))
         }
+        if self.paths is not None:
+            changes["paths"] = self.paths.map(move)
         moved: dict[int, ImageInputs] = {}  # by identity, so that shared images stay shared
         for images in self.images:
             if images is not None and id(images) not in moved:
                 moved[id(images)] = {name: move(tensor) for name, tensor in images.items()}
-        if self.paths is not None:
-            changes["paths"] = self.paths.map(move)
         changes["images"] = tuple(None if images is None else moved[id(images)] for images in self.images)
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def pickled(tensor: Tensor) -> Tensor | np.ndarray:
+    """A small tensor as an array, which is pickled by value; a large one unchanged.
+
+    torch passes tensors between processes in shared memory, and each costs a connection with a handshake (about a
+    millisecond in both processes). A batch has a dozen small index tensors.
+    """
+    large = tensor.numel() * tensor.element_size() > PICKLED_BYTES
+    return tensor if large or tensor.dtype == torch.bfloat16 or tensor.requires_grad else tensor.cpu().numpy()
+
+
+def unpickled(value: Tensor | np.ndarray) -> Tensor:
+    """The tensor of :func:`pickled`."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _unpickled_batch(*values: Any) -> TrieBatch:
+    return TrieBatch(*values)._map(unpickled)
 
 
 def build_item(item: TrieItem, rules: TokenRules = CAUSAL) -> TokenTrie:
