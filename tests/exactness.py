@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -51,6 +52,11 @@ CASES = {
     "with and without image": Case(((ASK, 1, PAIR), (ASK, 0, PAIR)), row_tokens=4000),
     "two images": Case((("which image shows a circle", 2, ("first", "second", "both")),)),
 }
+
+# One family runs all cases in the fast suite (tests/trie/test_engine.py); the others run those that test the most, and
+# the rest in make test-full.
+MOST = ("five captions", "several images in a row", "prefix", "with and without image", "two images")
+SELECTED = [name if name in MOST else pytest.param(name, marks=pytest.mark.full) for name in CASES]
 
 
 def make_items(family: Family, processor: Any, case: Case, images: Sequence[Image.Image]) -> list[TrieItem]:

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load_vlm
-from tests.exactness import CASES, assert_exact
+from tests.exactness import CASES, SELECTED, assert_exact
 
 # Families of which this file is the only test of tries, and those of them whose processor needs torchvision.
 TESTED = ("llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smolvlm")
@@ -26,7 +26,7 @@ REFUSED = {"mistral3": {(1, 1), (2, 2), (3, 200), (200, 3), (30, 20000)}}
 VARIANTS = ("internvl_moe", "aya_vision_windows", *(("ministral3",) if is_torchvision_available() else ()))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SELECTED)
 @pytest.mark.parametrize("name", [*TESTED, *TORCHVISION, *VARIANTS])
 def test_trie_equals_one_sequence_a_row(
     name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]

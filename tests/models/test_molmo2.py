@@ -17,7 +17,7 @@ from scramble.models.family import Prompt
 from scramble.models.tiny import save_tiny
 from scramble.models.tiny.molmo2 import tiny_molmo2_config
 from scramble.models.tiny.parts import random_model
-from tests.exactness import CASES, assert_exact
+from tests.exactness import CASES, SELECTED, assert_exact
 
 VOCAB = 300
 
@@ -61,7 +61,7 @@ def model() -> Any:
     return random_model(Molmo2ForConditionalGeneration, tiny_molmo2_config(VOCAB), 0).eval()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SELECTED)
 def test_trie_equals_one_sequence_a_row(case: str, model: Any, with_lora: Any, images: list[Image.Image]) -> None:
     import copy
 
@@ -92,7 +92,7 @@ def test_image_tokens_attend_in_both_directions(model: Any, images: list[Image.I
 
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="Molmo2's image processor needs torchvision")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SELECTED)
 def test_trie_through_the_released_processor(
     case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
