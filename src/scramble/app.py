@@ -24,7 +24,7 @@ from scramble import interrupt
 from scramble.config.binding import ConfigError
 from scramble.config.record import complete, remember
 from scramble.config.validation import check_root, validate
-from scramble.console import log_to_run, log_to_terminal
+from scramble.console import log_heading, log_to_run, log_to_terminal
 from scramble.project import shipped_values
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
             # Access tokens must not be written to any file.
             log.debug("%s", re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(sys.argv)))
             if line:
-                log.info(line)
+                log_heading(line)
             remember(cfg, root, overrides)
             is_new = "run" in cfg and not Path(cfg.run.dir).exists()
             try:

@@ -24,13 +24,23 @@ log = logging.getLogger(__name__)
 class Terminal(logging.Handler):
     """Prints messages to standard output, and warnings with their level to standard error.
 
+    A record of :func:`log_heading` is printed together with the next message.
+
     ``sys.stdout`` and ``sys.stderr`` are looked up for each record, because tests and notebooks replace them.
     """
 
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.headings = list[str]()
+
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "heading", False):
+            self.headings.append(self.format(record))
+            return
         try:
             if record.levelno < logging.WARNING:
-                print(self.format(record), file=sys.stdout, flush=True)
+                print(*self.headings, self.format(record), sep="\n", file=sys.stdout, flush=True)
+                self.headings.clear()
             else:
                 print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
         except BrokenPipeError:
@@ -82,6 +92,14 @@ def log_to_run(folder: str | Path | None) -> None:
             PACKAGE.removeHandler(handler)
     if folder is not None and os.environ.get("RANK", "0") == "0":
         PACKAGE.addHandler(RunFile(Path(folder)))
+
+
+def log_heading(line: str) -> None:
+    """Log a line that the terminal shows only before a further message.
+
+    A command that is refused before any work then prints nothing but its error.
+    """
+    log.info(line, extra={"heading": True})
 
 
 def show(table: Any) -> None:
