@@ -1,6 +1,6 @@
 """Measure images per second from file to batch: decoding, the family's processor and the trie, with 0, 1 and 2 workers.
 
-    python benchmarks/input_pipeline.py --images 16 --rounds 3 --json input.json
+    python benchmarks/input_pipeline.py --images 64 --rounds 3 --json input.json
 
 The processors have the settings of the released models (InternVL3: 12 tiles of 448 px; Molmo-7B: 12 crops of 336 px;
 LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px); the models are tiny and do not run. Every image is a separate JPEG file
@@ -9,10 +9,11 @@ with one pair, in batches of two. These steps are measured alternately in one pr
 - decode: Pillow's decoder and the conversion to upright RGB;
 - resize: decode, and the resizing that the processor requires (Molmo only);
 - processor: decode, and transformers' or our image processor on the image alone, which is the floor;
-- 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``, including the start of the workers.
+- 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
-Images per second are based on wall time, which is unreliable on a machine with other work. Milliseconds are the CPU
-time of all processes per image, which other work hardly changes. "0 workers / floor" is a ratio of CPU times.
+Images per second are based on wall time, which is unreliable on a machine with other work. With a ``DataLoader`` they
+are counted after the first four batches, as in a long run. Milliseconds are the CPU time of all processes per image,
+including the start of the workers, which other work hardly changes. "0 workers / floor" is a ratio of CPU times.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from shapes import noise_image
 
 SIZES = {"640x480": (640, 480), "1920x1080": (1920, 1080)}
 PROMPT = "Describe the image in one sentence."
+WARM_UP = 4  # batches of two images; fewer if there are fewer than eight batches
 CHOSEN, REJECTED = "A black dog chases a white cat.", "A white dog chases a black cat."
 MODELS: dict[str, dict[str, Any]] = {
     "internvl": {"image_size": 448, "patch_size": 14, "max_tiles": 12},
@@ -65,8 +67,8 @@ def load_family(family: str, folder: Path) -> Any:
     return vlm
 
 
-def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], object]]:
-    """Return the functions to time by name."""
+def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], float]]:
+    """Return the functions to time by name; each returns seconds per image."""
     from scramble.training.collator import TrieCollator
     from scramble.training.data import Example
     from scramble.training.dataloader import Workers, data_loader, results
@@ -74,21 +76,35 @@ def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, C
 
     examples = [Example(name, (name,), PROMPT, CHOSEN, REJECTED) for name in files]
     pairs = [[n, n + 1] for n in range(0, len(examples) - 1, 2)]
+    warm_up = min(WARM_UP, len(pairs) // 2)
     processor = vlm.processor.image_processor
 
     def decoded(file: Any) -> Any:
         return vlm.family.image_options.apply(file.open())
 
-    def build(number: int) -> None:
+    def build(number: int) -> float:
         collator = TrieCollator(Encoder(vlm, files, cache_bytes=0), with_rejected=True)
-        for _ in results(data_loader(examples, collator, collator.encoder, Workers(number), pairs)):
-            pass
+        batches = results(data_loader(examples, collator, collator.encoder, Workers(number), pairs))
+        for _ in range(warm_up):
+            next(batches)
+        return seconds_per_item(lambda batch: None, batches, 2 * (len(pairs) - warm_up))
 
-    sides: dict[str, Callable[[], object]] = {"decode": lambda: [decoded(file) and None for file in files.values()]}
+    def each(step: Callable[[Any], object]) -> Callable[[], float]:
+        return lambda: seconds_per_item(step, files.values(), len(files))
+
+    sides: dict[str, Callable[[], float]] = {"decode": each(decoded)}
     if vlm.family.name == "molmo":
-        sides["resize"] = lambda: [resize_alone(processor, decoded(file)) for file in files.values()]
-    sides["processor"] = lambda: [processor(decoded(file)) and None for file in files.values()]
+        sides["resize"] = each(lambda file: resize_alone(processor, decoded(file)))
+    sides["processor"] = each(lambda file: processor(decoded(file)))
     return sides | {f"{n} workers": lambda n=n: build(n) for n in workers}  # type: ignore[misc]
+
+
+def seconds_per_item(step: Callable[[Any], object], elements: Iterable[Any], items: int) -> float:
+    """Call ``step`` for each element and return the wall time divided by ``items``."""
+    start = time.perf_counter()
+    for element in elements:
+        step(element)
+    return (time.perf_counter() - start) / items
 
 
 def resize_alone(processor: Any, image: Image.Image) -> None:
@@ -110,20 +126,20 @@ def processor_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def measure(sides: dict[str, Callable[[], object]], rounds: int, images: int) -> dict[str, dict[str, float]]:
+def measure(sides: dict[str, Callable[[], float]], rounds: int, images: int) -> dict[str, dict[str, float]]:
     """Return median images per second and CPU milliseconds per image of each function; the functions alternate."""
     clock: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():
-            start, start_used = time.perf_counter(), processor_seconds()
-            run()
+            start = processor_seconds()
+            seconds = run()
             if number:  # the first round warms up
-                clock[name].append(time.perf_counter() - start)
-                used[name].append(processor_seconds() - start_used)
+                clock[name].append(seconds)
+                used[name].append(processor_seconds() - start)
     return {
         name: {
-            "images_per_second": images / statistics.median(clock[name]),
+            "images_per_second": 1 / statistics.median(clock[name]),
             "processor_ms": 1e3 * statistics.median(used[name]) / images,
         }
         for name in sides
@@ -135,7 +151,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

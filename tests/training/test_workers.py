@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+from collections import deque
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from scramble.training.data import Example, pair_examples
 from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, results
 from scramble.training.encoder import Encoder
 from scramble.training.monitoring import MEASURED
+from scramble.trie import transfer
 from tests.training.settings import fit
 
 LORA = {"r": 4, "lora_alpha": 8}
@@ -66,6 +68,22 @@ def test_batches_are_those_of_one_process_in_the_same_order(collator: TrieCollat
     loader = data_loader(examples, collator, collator.encoder, Workers(2, prefetch_factor=1), CHUNKS)
     for ours, theirs in zip(results(loader), expected, strict=True):
         assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("held", [1, 100])
+def test_tensors_in_segments_keep_their_values(
+    held: int, collator: TrieCollator, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers reuse the memory of batches that were freed, and no other memory."""
+    monkeypatch.setattr(transfer, "BY_VALUE_BYTES", 0)  # the worker is a fork of this process
+    examples, chunks = examples_of(data), 3 * CHUNKS
+    expected = [collator([examples[n] for n in chunk]) for chunk in chunks]
+    loader = data_loader(examples, collator, collator.encoder, Workers(2, 1, multiprocessing_context="fork"), chunks)
+    recent: deque[tuple[PairBatch, PairBatch]] = deque(maxlen=held)
+    for pair in zip(results(loader), expected, strict=True):
+        recent.append(pair)
+        for ours, theirs in recent:
+            assert_same(ours, theirs)
 
 
 def test_two_answers_about_an_image_share_its_pixels_after_the_journey(collator: TrieCollator, data: Path) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from scramble.training.data import Example
 from scramble.training.encoder import Encoder
 from scramble.trie.backbone import ImageInputs
-from scramble.trie.pack import TrieBatch, TrieItem, pack, pickled, unpickled
+from scramble.trie.pack import TrieBatch, TrieItem, pack
+from scramble.trie.transfer import pickled, unpickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class PairBatch:
     example_ids: tuple[str, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the small tensors by value, for worker processes: see :func:`scramble.trie.pack.pickled`."""
+        """Pickle the batch for another process: see :mod:`scramble.trie.transfer`."""
         tensors = (None if t is None else pickled(t) for t in (self.chosen_P, self.rejected_P, self.ref_P2))
         return _unpickled_batch, (self.tries, *tensors, self.example_ids)
 

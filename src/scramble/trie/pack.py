@@ -17,8 +17,7 @@ from torch import Tensor
 from scramble.trie.backbone import ImageInputs, TokenRules
 from scramble.trie.build import CAUSAL, TokenTrie, TrieError, build_trie
 from scramble.trie.recurrent import Paths, paths_to
-
-PICKLED_BYTES = 1 << 18  # larger tensors are passed to other processes in shared memory
+from scramble.trie.transfer import Lent, pickled, unpickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ class TrieBatch:
         return self._map(Tensor.pin_memory)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle small tensors as arrays, for worker processes: see :func:`pickled`."""
+        """Pickle the batch for another process: see :mod:`scramble.trie.transfer`."""
         packed = self._map(pickled)
         return _unpickled_batch, tuple(getattr(packed, field.name) for field in fields(self))
 
@@ -110,7 +109,7 @@ class TrieBatch:
         changes: dict[str, object] = {
             field.name: move(value)
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), (Tensor, np.ndarray))
+            if isinstance(value := getattr(self, field.name), (Tensor, np.ndarray, Lent))
         }
         if self.paths is not None:
             changes["paths"] = self.paths.map(move)
@@ -120,21 +119,6 @@ class TrieBatch:
                 moved[id(images)] = {name: move(tensor) for name, tensor in images.items()}
         changes["images"] = tuple(None if images is None else moved[id(images)] for images in self.images)
         return replace(self, **changes)  # type: ignore[arg-type]
-
-
-def pickled(tensor: Tensor) -> Tensor | np.ndarray:
-    """A small tensor as an array, which is pickled by value; a large one unchanged.
-
-    torch passes tensors between processes in shared memory, and each costs a connection with a handshake (about a
-    millisecond in both processes). A batch has a dozen small index tensors.
-    """
-    large = tensor.numel() * tensor.element_size() > PICKLED_BYTES
-    return tensor if large or tensor.dtype == torch.bfloat16 or tensor.requires_grad else tensor.cpu().numpy()
-
-
-def unpickled(value: Tensor | np.ndarray) -> Tensor:
-    """The tensor of :func:`pickled`."""
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _unpickled_batch(*values: Any) -> TrieBatch:
