@@ -9,8 +9,9 @@ feature.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -320,6 +321,12 @@ class Family:
     def backbone(self, model: nn.Module) -> FamilyBackbone:
         """The model (any wrappers allowed) as the trie engine sees it."""
         return FamilyBackbone(self, unwrap(model))
+
+
+def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Tensor]:
+    """Features (F_i, D) of each prompt from those of each image; ``num_images`` is the number of images per prompt."""
+    remaining = iter(per_image)
+    return [torch.cat(list(islice(remaining, n))) for n in num_images]
 
 
 def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Gemma4Config, Gemma4Processor, ProcessorMixin
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError, Prompt
+from scramble.models.family import Family, ModelError, Prompt, by_prompt
 from scramble.trie.backbone import ImageInputs
 
 TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts no others
@@ -113,9 +113,7 @@ class Gemma4(Family):
             image_position_ids=torch.cat([inputs["image_position_ids"] for inputs in images]),
             return_dict=True,
         ).pooler_output
-        counts = [len(inputs["pixel_values"]) for inputs in images]
-        starts = [sum(counts[:n]) for n in range(len(counts))]
-        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+        return by_prompt(per_image, [len(inputs["pixel_values"]) for inputs in images])
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
         """Token embeddings (..., D) of ids (...); placeholders, which a model may generate, have that of padding."""

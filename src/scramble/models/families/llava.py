@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError
+from scramble.models.family import Family, ModelError, by_prompt
 from scramble.trie.backbone import ImageInputs
 
 SYSTEM = (
@@ -126,9 +126,7 @@ class LlavaNext(Llava):
             [nn.functional.pad(t, (0,) * 6 + (0, most - t.shape[1])) for t in (i["pixel_values"] for i in images)]
         )
         per_image = model.get_image_features(**batch, return_dict=True).pooler_output
-        counts = [len(inputs["pixel_values"]) for inputs in images]
-        starts = [sum(counts[:n]) for n in range(len(counts))]
-        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+        return by_prompt(per_image, [len(inputs["pixel_values"]) for inputs in images])
 
 
 class LlavaOnevision(LlavaNext):

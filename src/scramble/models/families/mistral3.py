@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scramble.models.family import Family, ModelError, Prompt
+from scramble.models.family import Family, ModelError, Prompt, by_prompt
 from scramble.trie.backbone import ImageInputs
 
 
@@ -68,6 +68,4 @@ class Mistral3(Family):
         padded = [nn.functional.pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in pixels]
         sizes = torch.cat([inputs["image_sizes"] for inputs in images])
         per_image = model.get_image_features(torch.cat(padded), sizes, return_dict=True).pooler_output
-        counts = [len(tensor) for tensor in pixels]
-        starts = [sum(counts[:n]) for n in range(len(counts))]
-        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+        return by_prompt(per_image, [len(tensor) for tensor in pixels])

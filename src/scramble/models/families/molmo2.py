@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scramble.models.family import Family, ModelError, Prompt
+from scramble.models.family import Family, ModelError, Prompt, by_prompt
 from scramble.trie.backbone import ImageInputs
 
 
@@ -89,6 +89,4 @@ class Molmo2(Family):
             torch.cat([inputs["image_grids"] for inputs in images]),
             return_dict=True,
         ).pooler_output
-        counts = [len(inputs["image_grids"]) for inputs in images]
-        starts = [sum(counts[:n]) for n in range(len(counts))]
-        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+        return by_prompt(per_image, [len(inputs["image_grids"]) for inputs in images])

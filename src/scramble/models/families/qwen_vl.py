@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError, Prompt
+from scramble.models.family import Family, ModelError, Prompt, by_prompt
 from scramble.trie.backbone import ImageInputs, Positions
 
 LONGEST_RATIO = 200  # of the sides of an image; transformers refuses longer ones
@@ -163,9 +163,7 @@ class QwenVL(Family):
         )
         layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
         per_image = [torch.cat(vectors, dim=1) for vectors in zip(*layers, strict=True)]
-        counts = [len(inputs["image_grid_thw"]) for inputs in images]
-        starts = [sum(counts[:n]) for n in range(len(counts))]
-        return [torch.cat(per_image[start : start + n]) for start, n in zip(starts, counts, strict=True)]
+        return by_prompt(per_image, [len(inputs["image_grid_thw"]) for inputs in images])
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
         """As in other families, and also the token types, from which ``generate`` computes positions."""
