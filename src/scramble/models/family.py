@@ -63,6 +63,7 @@ class Family:
             trie (see :mod:`scramble.trie.recurrent`); empty for decoders without them.
         template_options: variables of the chat template.
         position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
+        token_types: argument of ``generate`` that is 1 at the tokens of images and 0 at others; empty without one.
         answer_token_type: value of ``token_type_ids`` at the tokens of an answer.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
@@ -83,6 +84,7 @@ class Family:
     recurrent: str = ""
     template_options: Mapping[str, object] = MappingProxyType({})
     position_inputs: tuple[str, ...] = ()
+    token_types: str = ""
     answer_token_type: int = 0
     needs_torchvision: bool = False
 
@@ -316,6 +318,9 @@ class Family:
         """The arguments of ``model.generate`` for one prompt, on the model's device."""
         ids = torch.tensor([prompt.input_ids])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **(prompt.images or {})}
+        if self.token_types:
+            marked = self.feature_tokens(model.config) | self.block_tokens(model.config)
+            inputs[self.token_types] = torch.isin(ids, torch.tensor(sorted(marked))).long()
         return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
     def backbone(self, model: nn.Module) -> FamilyBackbone:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from scramble.models.family import Family, ModelError, Prompt
+from scramble.models.family import Family, ModelError
 
 
 class Gemma3(Family):
@@ -20,6 +18,7 @@ class Gemma3(Family):
     name = "gemma3"
     model_types = ("gemma3",)
     block_per_run = True
+    token_types = "token_type_ids"
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model or divides images into crops."""
@@ -53,8 +52,3 @@ class Gemma3(Family):
     def block_tokens(self, config: Any) -> frozenset[int]:
         """The id of the image placeholder."""
         return self.feature_tokens(config)
-
-    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """As in other families, and also the token types of image tokens."""
-        inputs = super().generation_inputs(prompt, model)
-        return inputs | {"token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Gemma4Config, Gemma4Processor, ProcessorMixin
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError, Prompt, by_prompt
+from scramble.models.family import Family, ModelError, by_prompt
 from scramble.trie.backbone import ImageInputs
 
 TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts no others
@@ -60,6 +60,7 @@ class Gemma4(Family):
     )
     block_per_run = True
     block_layers = frozenset({"sliding_attention"})
+    token_types = "mm_token_type_ids"
     processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
@@ -125,11 +126,6 @@ class Gemma4(Family):
             return {}
         ids = without_placeholders(model.config, input_ids)
         return {"per_layer_inputs": model.get_submodule(self.language_model).get_per_layer_inputs(ids)}
-
-    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """As in other families, and also the token types of image tokens."""
-        inputs = super().generation_inputs(prompt, model)
-        return inputs | {"mm_token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}
 
 
 def without_placeholders(config: Any, input_ids: Tensor) -> Tensor:

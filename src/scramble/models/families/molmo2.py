@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scramble.models.family import Family, ModelError, Prompt, by_prompt
+from scramble.models.family import Family, ModelError, by_prompt
 from scramble.trie.backbone import ImageInputs
 
 
@@ -25,6 +25,7 @@ class Molmo2(Family):
     model_types = ("molmo2",)
     combine = "add"
     needs_torchvision = True
+    token_types = "mm_token_type_ids"
 
     def block_tokens(self, config: Any) -> frozenset[int]:
         """Ids of patches, columns, starts, ends and low-resolution tokens, as in the released processor."""
@@ -64,12 +65,6 @@ class Molmo2(Family):
         start = tokenizer.bos_token or tokenizer.eos_token
         rendered = super().render_prompt(processor, text, num_images)
         return rendered if rendered.startswith(start) else start + rendered
-
-    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """As in other families, and also the token types of image tokens."""
-        inputs = super().generation_inputs(prompt, model)
-        block = torch.tensor(sorted(self.block_tokens(model.config)), device=model.device)
-        return inputs | {"mm_token_type_ids": torch.isin(inputs["input_ids"], block).long()}
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
         """Number of patches; ``pixel_values`` is (crops, patches, numbers per patch)."""

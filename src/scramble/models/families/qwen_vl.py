@@ -106,6 +106,7 @@ class QwenVL(Family):
 
     vision = ("model.visual",)
     position_inputs = ("image_grid_thw",)
+    token_types = "mm_token_type_ids"  # from which ``generate`` computes positions
     processor_class: Any
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
@@ -164,11 +165,6 @@ class QwenVL(Family):
         layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
         per_image = [torch.cat(vectors, dim=1) for vectors in zip(*layers, strict=True)]
         return by_prompt(per_image, [len(inputs["image_grid_thw"]) for inputs in images])
-
-    def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """As in other families, and also the token types, from which ``generate`` computes positions."""
-        inputs = super().generation_inputs(prompt, model)
-        return inputs | {"mm_token_type_ids": (inputs["input_ids"] == model.config.image_token_id).long()}
 
 
 class Qwen2VL(QwenVL):
