@@ -193,8 +193,12 @@ class Family:
     def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
         """Token ids of a prompt with one placeholder per image. Raises ModelError, see :meth:`check_text`."""
         self.check_text(processor, text)
-        rendered = self.render_prompt(processor, text, num_images)
+        rendered = self.mark_images(processor, self.render_prompt(processor, text, num_images))
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+    def mark_images(self, processor: Any, rendered: str) -> str:
+        """A rendered prompt with one placeholder token per image, in families whose template writes another text."""
+        return rendered
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Number of tokens of each image of the given (height, width), including start and end tokens."""

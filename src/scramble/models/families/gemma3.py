@@ -33,13 +33,10 @@ class Gemma3(Family):
                 "the processor divides images into crops: set do_pan_and_scan to false in its configuration"
             )
 
-    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
-        """Token ids of a prompt with one placeholder per image, between the line breaks that the processor adds."""
-        self.check_text(processor, text)
-        rendered = self.render_prompt(processor, text, num_images)
+    def mark_images(self, processor: Any, rendered: str) -> str:
+        """The prompt with a placeholder for each image, between the line breaks that the processor adds."""
         start, image, end = (getattr(processor.tokenizer, name) for name in ("boi_token", "image_token", "eoi_token"))
-        rendered = rendered.replace(start, f"\n\n{start}{image}{end}\n\n")
-        return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        return rendered.replace(start, f"\n\n{start}{image}{end}\n\n")
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Number of tokens of each image, without start and end tokens."""

@@ -82,13 +82,10 @@ class Gemma4(Family):
             )
         images.max_soft_tokens = min(images.max_soft_tokens, max(fitting))
 
-    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
-        """Token ids of a prompt with one placeholder per image, between the tokens that the processor adds."""
-        self.check_text(processor, text)
-        rendered = self.render_prompt(processor, text, num_images)
-        start, image, end = processor.boi_token, processor.image_token, processor.eoi_token
-        rendered = rendered.replace(image, f"{start}{image}{end}")
-        return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    def mark_images(self, processor: Any, rendered: str) -> str:
+        """The prompt with each image's placeholder between the tokens that the processor adds."""
+        image = processor.image_token
+        return rendered.replace(image, f"{processor.boi_token}{image}{processor.eoi_token}")
 
     def image_keys(self, processor: Any) -> frozenset[str]:
         """Names of the processor's outputs that are inputs of the tower."""

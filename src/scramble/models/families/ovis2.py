@@ -41,11 +41,9 @@ class Ovis2(Family):
         """Limit the number of tiles in addition to the thumbnail; with 1 there is only the thumbnail."""
         processor.image_processor.max_patches = max_tiles
 
-    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
-        """Token ids of a prompt with one placeholder per image, a patch: ``<image>`` need not be a token."""
-        self.check_text(processor, text)
-        rendered = self.render_prompt(processor, text, num_images).replace(processor.image_token, PATCH)
-        return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    def mark_images(self, processor: Any, rendered: str) -> str:
+        """The prompt with a patch for each image: ``<image>`` need not be a token."""
+        return rendered.replace(processor.image_token, PATCH)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Number of tokens of each image of the given (height, width), including all indicators."""
