@@ -149,7 +149,7 @@ class Family:
         opened = processor.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, **self.template_options
         )
-        answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        answer = {"role": "assistant", "content": self.answer_content(text)}
         whole = processor.apply_chat_template([*messages, answer], tokenize=False, **self.template_options)
         if not whole.startswith(opened):
             raise ModelError(
@@ -157,6 +157,10 @@ class Family:
                 "prompt and completion cannot be separated; use a processor with another chat template"
             )
         return whole[len(opened) :]
+
+    def answer_content(self, text: str) -> list[dict[str, Any]] | str:
+        """The content of the assistant's turn in chat-template format."""
+        return [{"type": "text", "text": text}]
 
     def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
         """Token ids of a prompt and the tower's inputs for its images.

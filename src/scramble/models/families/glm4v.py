@@ -10,7 +10,7 @@ from transformers.utils import is_torchvision_available
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
 from scramble.models.families.qwen_vl import QwenVL
-from scramble.models.family import Family, ModelError
+from scramble.models.family import Family
 
 
 class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
@@ -49,19 +49,13 @@ class Glm4v(QwenVL):
         """Limit the number of pixels per image; the processor counts an image as two frames."""
         super().set_max_pixels(processor, max_pixels * processor.image_processor.temporal_patch_size)
 
+    def answer_content(self, text: str) -> str:
+        """The text itself: GLM-4.1V's template accepts an answer as a string only."""
+        return text
+
     def render_completion(self, processor: Any, text: str) -> str:
         """The text that the chat template appends to the prompt for the answer ``text``, and the end of turn."""
-        messages = self.messages("", 0)
-        opened = self.render_prompt(processor, "", 0)
-        # GLM-4.1V's template accepts an answer as a string only.
-        answer = {"role": "assistant", "content": text}
-        whole = processor.apply_chat_template([*messages, answer], tokenize=False, **self.template_options)
-        if not whole.startswith(opened):
-            raise ModelError(
-                f"{self.name}: the chat template's generation prompt is not a prefix of a whole conversation, so "
-                "prompt and completion cannot be separated; use a processor with another chat template"
-            )
-        return whole[len(opened) :] + self.end_of_turn
+        return super().render_completion(processor, text) + self.end_of_turn
 
 
 class Glm4vMoe(Glm4v):

@@ -81,7 +81,7 @@ class Llava(Family):
         There is no space before the text: the generation prompt ends with a line break, or the tokenizer adds a prefix
         space itself.
         """
-        answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        answer = {"role": "assistant", "content": self.answer_content(text)}
         whole = processor.apply_chat_template([*self.messages("", 0), answer], tokenize=False)
         end = whole[whole.rindex(text) + len(text) :]
         if end.strip().startswith(tuple(processor.tokenizer.all_special_tokens)):
