@@ -65,6 +65,8 @@ class Family:
         position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
         token_types: argument of ``generate`` that is 1 at the tokens of images and 0 at others; empty without one.
         answer_token_type: value of ``token_type_ids`` at the tokens of an answer.
+        processor_class: class of the processor; None for the one that the checkpoint names.
+        tile_limit: setting of the image processor that limits the tiles per image; empty if it makes no tiles.
         needs_torchvision: whether the family's processor cannot be built without torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
     """
@@ -86,6 +88,8 @@ class Family:
     position_inputs: tuple[str, ...] = ()
     token_types: str = ""
     answer_token_type: int = 0
+    processor_class: Any = None
+    tile_limit: str = ""
     needs_torchvision: bool = False
 
     def __init__(self) -> None:
@@ -100,7 +104,7 @@ class Family:
         """The processor saved at a hub id or folder."""
         from transformers import AutoProcessor
 
-        return AutoProcessor.from_pretrained(path, revision=revision)
+        return (self.processor_class or AutoProcessor).from_pretrained(path, revision=revision or "main")
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model."""
@@ -112,8 +116,11 @@ class Family:
             )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of tiles per image. Raises ModelError if the family does not tile images."""
-        raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
+        """Limit the number of tiles per image, in addition to the view of the whole image. With 1 most processors make
+        only this view. Raises ModelError if the family does not divide images into tiles."""
+        if not self.tile_limit:
+            raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
+        setattr(processor.image_processor, self.tile_limit, max_tiles)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Limit the number of pixels per image. Raises ModelError if the family has no such limit."""

@@ -5,8 +5,6 @@ Their decoder, Cohere2, has sliding attention windows of 4,096 tokens in three o
 
 from __future__ import annotations
 
-from typing import Any
-
 from scramble.models.family import Family
 
 
@@ -15,10 +13,7 @@ class AyaVision(Family):
 
     name = "aya_vision"
     model_types = ("aya_vision",)
-
-    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of tiles in addition to the thumbnail; with 1 there is only the thumbnail."""
-        processor.image_processor.max_patches = max_tiles
+    tile_limit = "max_patches"
 
 
 class Cohere2Vision(AyaVision):

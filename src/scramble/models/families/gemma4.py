@@ -63,10 +63,6 @@ class Gemma4(Family):
     token_types = "mm_token_type_ids"
     processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
 
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, or without torchvision its image-only form."""
-        return self.processor_class.from_pretrained(path, revision=revision or "main")
-
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Choose the largest number of tokens that needs at most ``max_pixels``, and at most the released number.
 

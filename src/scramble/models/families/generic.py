@@ -28,10 +28,8 @@ class Idefics(Family):
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
         """The processor. SmolVLM's processor has a video part, which needs torchvision and num2words."""
-        from transformers import AutoProcessor
-
         try:
-            return AutoProcessor.from_pretrained(path, revision=revision)
+            return super().load_processor(path, revision)
         except ImportError as error:
             raise ModelError(f"the processor of {path} cannot be built: {error}") from error
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from transformers import Glm4vConfig, Glm4vMoeConfig, Glm4vProcessor, Glm46VConfig
+from transformers import AutoProcessor, Glm4vConfig, Glm4vMoeConfig, Glm4vProcessor, Glm46VConfig
 from transformers.utils import is_torchvision_available
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
 from scramble.models.families.qwen_vl import QwenVL
-from scramble.models.family import Family
 
 
 class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
@@ -42,7 +41,7 @@ class Glm4v(QwenVL):
     def load_processor(self, path: str, revision: str | None = None) -> Any:
         """The native processor, which is that of GLM-4.6V if the checkpoint says so; else its image-only form."""
         if is_torchvision_available():
-            return Family.load_processor(self, path, revision)
+            return AutoProcessor.from_pretrained(path, revision=revision or "main")
         return super().load_processor(path, revision)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:

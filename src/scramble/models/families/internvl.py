@@ -28,19 +28,10 @@ class InternVLImageProcessor(ImageOnly, InternVLProcessor):
         )
 
 
-PROCESSOR = choose_processor(InternVLConfig, InternVLProcessor, InternVLImageProcessor)
-
-
 class InternVL(Family):
     """InternVL: 256 tokens per tile of 448 px, 1 to 12 tiles and a thumbnail."""
 
     name = "internvl"
     model_types = ("internvl",)
-
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, or without torchvision its image-only form."""
-        return PROCESSOR.from_pretrained(path, revision=revision or "main")
-
-    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of tiles in addition to the thumbnail; with 1 there is only the thumbnail."""
-        processor.image_processor.max_patches = max_tiles
+    processor_class = choose_processor(InternVLConfig, InternVLProcessor, InternVLImageProcessor)
+    tile_limit = "max_patches"

@@ -49,9 +49,6 @@ class LlavaOnevisionImageProcessor(ImageOnly, LlavaOnevisionProcessor):
         )
 
 
-ONEVISION_PROCESSOR = choose_processor(LlavaOnevisionConfig, LlavaOnevisionProcessor, LlavaOnevisionImageProcessor)
-
-
 class Llava(Family):
     """LLaVA-1.5 (336 px, 576 tokens) and LLaVA-Interleave (384 px, 729 tokens): one view per image.
 
@@ -138,10 +135,7 @@ class LlavaOnevision(LlavaNext):
 
     name = "llava_onevision"
     model_types = ("llava_onevision",)
-
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, or without torchvision its image-only form."""
-        return ONEVISION_PROCESSOR.from_pretrained(path, revision=revision or "main")
+    processor_class = choose_processor(LlavaOnevisionConfig, LlavaOnevisionProcessor, LlavaOnevisionImageProcessor)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Number of tokens of each image of the given (height, width), including the end of each row."""

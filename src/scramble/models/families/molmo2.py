@@ -26,6 +26,7 @@ class Molmo2(Family):
     combine = "add"
     needs_torchvision = True
     token_types = "mm_token_type_ids"
+    tile_limit = "max_crops"
 
     def block_tokens(self, config: Any) -> frozenset[int]:
         """Ids of patches, columns, starts, ends and low-resolution tokens, as in the released processor."""
@@ -54,10 +55,6 @@ class Molmo2(Family):
                 f"the processor's image tokens {sorted(processor.image_token_ids)} are not the model's "
                 f"{sorted(self.block_tokens(config))}: it belongs to another model; use the one saved with the model"
             )
-
-    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of crops in addition to the low-resolution view."""
-        processor.image_processor.max_crops = max_tiles
 
     def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
         """As in the chat template, but preceded by BOS (Molmo2: EOS), which the processor would add."""

@@ -26,6 +26,7 @@ class Ovis2(Family):
     name = "ovis2"
     model_types = ("ovis2",)
     vision = ("model.vision_tower", "model.visual_embeddings_table")
+    tile_limit = "max_patches"
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if processor and model have different ids of image tokens."""
@@ -36,10 +37,6 @@ class Ovis2(Family):
                 f"the processor's image tokens {found} are not the model's {expected}: it belongs to another model; "
                 "use the processor saved with the model"
             )
-
-    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of tiles in addition to the thumbnail; with 1 there is only the thumbnail."""
-        processor.image_processor.max_patches = max_tiles
 
     def mark_images(self, processor: Any, rendered: str) -> str:
         """The prompt with a patch for each image: ``<image>`` need not be a token."""

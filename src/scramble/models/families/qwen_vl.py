@@ -107,11 +107,6 @@ class QwenVL(Family):
     vision = ("model.visual",)
     position_inputs = ("image_grid_thw",)
     token_types = "mm_token_type_ids"  # from which ``generate`` computes positions
-    processor_class: Any
-
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, or without torchvision its image-only form."""
-        return self.processor_class.from_pretrained(path, revision=revision or "main")
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Limit the number of pixels per image, which is proportional to the number of its tokens.

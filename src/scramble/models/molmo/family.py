@@ -24,10 +24,8 @@ class Molmo(Family):
     # Includes the path of the blocks, because the head is also named ff_out.
     lora_targets = r"model\.transformer\.blocks\.\d+\.(att_proj|attn_out|ff_proj|ff_out)"
     combine = "add"
-
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, even if the folder names remote code."""
-        return MolmoProcessor.from_pretrained(path, revision=revision or "main")
+    processor_class = MolmoProcessor  # even if the folder names remote code
+    tile_limit = "max_crops"
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model."""
@@ -37,10 +35,6 @@ class Molmo(Family):
                 f"the processor ({type(processor).__name__}) marks image features with token {token}, the model "
                 f"expects {config.image_patch_token_id}: it belongs to another model; use the one saved with the model"
             )
-
-    def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of crops in addition to the global view."""
-        processor.image_processor.max_crops = max_tiles
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
         """The id of ``<im_patch>``."""

@@ -117,7 +117,7 @@ def save_tiny_gemma4(
     )
     model = random_model(Gemma4ForConditionalGeneration, config, seed)
     set_special_ids(model, eos=ids["<turn|>"], pad=ids["<pad>"], bos=ids["<bos>"])
-    processor = family_named("gemma4").processor_class(  # type: ignore[attr-defined]
+    processor = family_named("gemma4").processor_class(
         image_processor=Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
         tokenizer=wrap_tokenizer(
             backend,

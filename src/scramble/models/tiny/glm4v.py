@@ -108,7 +108,7 @@ def save_tiny_glm4v(
     )
     model = random_model(classes[1], config, seed)
     set_special_ids(model, eos=ids["<|user|>"], pad=ids["<|endoftext|>"])
-    processor = family_named("glm4v").processor_class(  # type: ignore[attr-defined]
+    processor = family_named("glm4v").processor_class(
         image_processor=Glm4vImageProcessorPil(
             # The processor counts an image as two frames.
             size={"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * max_pixels},

@@ -176,7 +176,7 @@ def _save(
     )
     model = random_model(model_class, config, seed)
     set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
-    processor = family_named(family).processor_class(  # type: ignore[attr-defined]
+    processor = family_named(family).processor_class(
         image_processor=Qwen2VLImageProcessorPil(
             size={"shortest_edge": 16 * 16, "longest_edge": max_pixels}, patch_size=PATCH, merge_size=2
         ),
