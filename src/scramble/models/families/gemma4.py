@@ -36,7 +36,10 @@ class Gemma4ImageProcessor(ImageOnly, Gemma4Processor, PresentParts):
         image_seq_length: int = 280,
         **kwargs: Any,
     ) -> None:
-        super().__init__(None, image_processor, tokenizer, None, chat_template, image_seq_length, **kwargs)
+        parts: dict[str, Any] = {"feature_extractor": None, "video_processor": None}
+        super().__init__(
+            image_processor, tokenizer, chat_template, **parts, image_seq_length=image_seq_length, **kwargs
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings of the native processor, with its default audio part."""

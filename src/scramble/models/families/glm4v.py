@@ -17,11 +17,6 @@ class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
 
     video_processor_type = "Glm4vVideoProcessor"
 
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
-
 
 class Glm4v(QwenVL):
     """GLM-4.1V and GLM-4.6V-Flash: images and positions as in Qwen-VL.

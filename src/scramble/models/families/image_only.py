@@ -2,7 +2,9 @@
 
 Transformers has a Pillow backend for many image processors, but none for video processors. A processor class with a
 video part therefore fails without torchvision, even for images. A subclass of :class:`ImageOnly` and the native class
-omits ``video_processor`` from the parameters of its ``__init__``; transformers then neither builds nor saves this part.
+has an ``__init__`` without the parameter ``video_processor``; transformers then neither builds nor saves this part.
+Transformers also reads from this method's parameters which settings a processor has: a subclass with more settings than
+the chat template defines its own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,13 @@ class ImageOnly(ProcessorMixin):
     """
 
     video_processor_type: str
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        # By name: some native classes have other parts before these.
+        parts: dict[str, Any] = {"image_processor": image_processor, "tokenizer": tokenizer}
+        super().__init__(**parts, chat_template=chat_template, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings of the native processor, with a video part that treats frames as this one treats images."""

@@ -40,32 +40,17 @@ class Qwen2VLImageProcessor(ImageOnly, Qwen2VLProcessor):
 
     video_processor_type = "Qwen2VLVideoProcessor"
 
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
-
 
 class Qwen25VLImageProcessor(ImageOnly, Qwen2_5_VLProcessor):
     """The native processor without its video part."""
 
     video_processor_type = "Qwen2VLVideoProcessor"
 
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
-
 
 class Qwen3VLImageProcessor(ImageOnly, Qwen3VLProcessor):
     """The native processor without its video part."""
 
     video_processor_type = "Qwen3VLVideoProcessor"
-
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)
