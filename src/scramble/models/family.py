@@ -147,8 +147,9 @@ class Family:
         )
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""
-        adds_bos = bool(bos) and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
-        return bos + rendered if adds_bos and not rendered.startswith(bos) else rendered
+        if rendered.startswith(bos):  # also without a BOS; the test of the tokenizer costs more
+            return rendered
+        return bos + rendered if tokenizer("").input_ids[:1] == [tokenizer.bos_token_id] else rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
         """The text that the chat template appends to the prompt for the answer ``text``, including the end of turn."""
