@@ -71,3 +71,14 @@ def test_crops_are_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     processor.save_pretrained(folder)
     with pytest.raises(ModelError, match="set do_pan_and_scan to false"):
         load_vlm(folder)
+
+
+def test_a_processor_without_an_image_token_is_refused(tiny: Callable[[str], Path]) -> None:
+    vlm = load_vlm(tiny("gemma3"))
+    other = load_vlm(tiny("smolvlm")).processor
+    assert getattr(other.tokenizer, "image_token_id", None) is None
+    expected = vlm.model.config.image_token_id
+    with pytest.raises(
+        ModelError, match=f"Idefics3Processor.* has no image token, the model expects token {expected}:"
+    ):
+        vlm.family.check_processor(other, vlm.model.config)

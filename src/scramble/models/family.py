@@ -108,12 +108,9 @@ class Family:
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model."""
-        expected, token = self.feature_tokens(config), getattr(processor, "image_token_id", None)
-        if token is not None and token not in expected:
-            raise ModelError(
-                f"the processor ({type(processor).__name__}) marks images with token {token}, the model expects "
-                f"{sorted(expected)}: it belongs to another model; use the processor saved with the model"
-            )
+        token = getattr(processor, "image_token_id", None)
+        if token is not None:
+            check_image_token(processor, token, self.feature_tokens(config))
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
         """Limit the number of tiles per image, in addition to the view of the whole image. With 1 most processors make
@@ -342,6 +339,17 @@ class Family:
     def backbone(self, model: nn.Module) -> FamilyBackbone:
         """The model (any wrappers allowed) as the trie engine sees it."""
         return FamilyBackbone(self, unwrap(model))
+
+
+def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> None:
+    """Raise ModelError unless a processor marks images with a token that the model expects; None is no token."""
+    if token not in expected:
+        marks = "has no image token" if token is None else f"marks images with token {token}"
+        raise ModelError(
+            f"the processor ({type(processor).__name__}) {marks}, the model expects token "
+            f"{' or '.join(map(str, sorted(expected)))}: it belongs to another model; use the processor saved with the "
+            "model"
+        )
 
 
 def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scramble.models.family import Family, ModelError, Prompt
+from scramble.models.family import Family, ModelError, Prompt, check_image_token
 from scramble.trie.backbone import ImageInputs
 
 NOT_INPUTS = ("input_ids", "attention_mask", "labels")  # PaliGemma's processor also returns labels
@@ -95,11 +95,7 @@ class AnyModel(Family):
         parts = (processor, processor.tokenizer)
         named = {part.image_token_id for part in parts if getattr(part, "image_token_id", None) is not None}
         if expected and named:
-            if not expected & named:
-                raise ModelError(
-                    f"the processor ({type(processor).__name__}) marks images with token {sorted(named)}, the model "
-                    f"expects {sorted(expected)}: it belongs to another model; use the processor saved with the model"
-                )
+            check_image_token(processor, min(expected & named or named), expected)
             return
         native: Any = PROCESSOR_MAPPING.get(type(config), type(processor))
         if not isinstance(processor, native):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scramble.models.family import Family, ModelError
+from scramble.models.family import Family, ModelError, check_image_token
 
 
 class Gemma3(Family):
@@ -22,12 +22,7 @@ class Gemma3(Family):
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model or divides images into crops."""
-        token = getattr(processor.tokenizer, "image_token_id", None)
-        if token not in self.feature_tokens(config):
-            raise ModelError(
-                f"the processor ({type(processor).__name__}) marks images with token {token}, the model expects "
-                f"{config.image_token_id}: it belongs to another model; use the processor saved with the model"
-            )
+        check_image_token(processor, getattr(processor.tokenizer, "image_token_id", None), self.feature_tokens(config))
         if getattr(processor.image_processor, "do_pan_and_scan", False):
             raise ModelError(
                 "the processor divides images into crops: set do_pan_and_scan to false in its configuration"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scramble.models.family import Family, ModelError
+from scramble.models.family import Family, check_image_token
 from scramble.models.molmo import MolmoProcessor
 from scramble.trie.backbone import ImageInputs
 
@@ -29,12 +29,7 @@ class Molmo(Family):
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model."""
-        token = getattr(processor, "image_patch_token_id", None)
-        if token != config.image_patch_token_id:
-            raise ModelError(
-                f"the processor ({type(processor).__name__}) marks image features with token {token}, the model "
-                f"expects {config.image_patch_token_id}: it belongs to another model; use the one saved with the model"
-            )
+        check_image_token(processor, getattr(processor, "image_patch_token_id", None), self.feature_tokens(config))
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
         """The id of ``<im_patch>``."""
