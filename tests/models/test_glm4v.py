@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scramble.models import VLM, load_vlm
+from scramble.models import VLM, ModelError, load_vlm
 from scramble.models.generation import generate_ids, stop_tokens
 from scramble.storage.files import read_json, write_json
 from tests.exactness import CASES, SELECTED, assert_exact
@@ -126,6 +126,9 @@ def test_max_pixels(tiny: Callable[[str], Path]) -> None:
         assert vlm.family.num_tokens(vlm.processor, "describe the image", [(128, 128)]) == len(prompt.input_ids)
         lengths.append(prompt.input_ids.count(vlm.model.config.image_token_id))
     assert lengths == [16, 4]
+    # The limit is for one image, although the processor counts two frames.
+    with pytest.raises(ModelError, match=r"max_pixels=200 must be at least 256: a token represents 16 x 16 px"):
+        load_vlm(tiny("glm4v"), max_pixels=200)
 
 
 def test_saved_folder_loads_without_the_project(tiny: Callable[[str], Path]) -> None:

@@ -30,6 +30,7 @@ class Glm4v(QwenVL):
     model_types: tuple[str, ...] = ("glm4v", "glm46v")
     lora_targets = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate_up|down)_proj)"
     processor_class = choose_processor(Glm4vConfig, Glm4vProcessor, Glm4vImageProcessor)
+    counts_frames = True
     template_options = MappingProxyType({"enable_thinking": False})
     end_of_turn = "<|user|>"
 
@@ -38,10 +39,6 @@ class Glm4v(QwenVL):
         if is_torchvision_available():
             return AutoProcessor.from_pretrained(path, revision=revision or "main")
         return super().load_processor(path, revision)
-
-    def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Limit the number of pixels per image; the processor counts an image as two frames."""
-        super().set_max_pixels(processor, max_pixels * processor.image_processor.temporal_patch_size)
 
     def answer_content(self, text: str) -> str:
         """The text itself: GLM-4.1V's template accepts an answer as a string only."""

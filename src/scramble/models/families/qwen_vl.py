@@ -87,25 +87,31 @@ class GridPositions:
 
 
 class QwenVL(Family):
-    """Common parts of all versions."""
+    """Common parts of all versions.
+
+    Attributes:
+        counts_frames: whether the processor's limits of pixels count an image as ``temporal_patch_size`` frames.
+    """
 
     vision = ("model.visual",)
     position_inputs = ("image_grid_thw",)
     token_types = "mm_token_type_ids"  # from which ``generate`` computes positions
+    counts_frames: bool = False
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Limit the number of pixels per image, which is proportional to the number of its tokens.
 
         Raises ModelError for fewer pixels than those of one token.
         """
-        side = processor.image_processor.patch_size * processor.image_processor.merge_size
+        images = processor.image_processor
+        side = images.patch_size * images.merge_size
         if max_pixels < side**2:
             raise ModelError(
                 f"model.max_pixels={max_pixels} must be at least {side**2}: a token represents {side} x {side} px"
             )
-        processor.image_processor.size["longest_edge"] = max_pixels
-        smallest = processor.image_processor.size["shortest_edge"]
-        processor.image_processor.size["shortest_edge"] = min(smallest, max_pixels)
+        limit = max_pixels * (images.temporal_patch_size if self.counts_frames else 1)
+        images.size["longest_edge"] = limit
+        images.size["shortest_edge"] = min(images.size["shortest_edge"], limit)
 
     def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
         """Token ids of a prompt and the tower's inputs for its images. Raises ModelError for a very long image."""
