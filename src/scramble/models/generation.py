@@ -131,7 +131,7 @@ def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         eos_token_id=sorted(stops),
-        pad_token_id=padding_id(vlm),
+        pad_token_id=padding_id(vlm.processor.tokenizer),
         logits_processor=list(logits_processor),
     )
     new: list[int] = ids[0, len(prompt.input_ids) :].tolist()
@@ -151,10 +151,10 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
     return frozenset(int(token) for token in stops if token is not None)
 
 
-def padding_id(vlm: VLM) -> int:
-    """The id of padding; it is not an image placeholder."""
-    tokenizer = vlm.processor.tokenizer
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+def padding_id(tokenizer: Any) -> int:
+    """The id that fills rows: that of padding, else EOS, else 0. It is not an image placeholder."""
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in ids if token is not None)
 
 
 def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: int) -> TrieBatch:

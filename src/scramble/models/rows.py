@@ -120,7 +120,7 @@ def _batch(vlm: VLM, rows: Sequence[Row], length: int) -> dict[str, Tensor]:
             if missing and (name in per_token or name in ("input_ids", "attention_mask")):
                 # pad() counts axes from the last; the tokens are axis 1
                 axes = [0, 0] * (value.dim() - 2) + [0, missing]
-                value = pad(value, axes, value=padding_id(vlm) if name == "input_ids" else 0)
+                value = pad(value, axes, value=padding_id(vlm.processor.tokenizer) if name == "input_ids" else 0)
             batches.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in batches.items()}
 

@@ -25,6 +25,7 @@ from trl import DPOTrainer, SFTConfig, SFTTrainer
 
 from scramble.models import VLM, Prompt
 from scramble.models.family import Family
+from scramble.models.generation import padding_id
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example
 from scramble.training.dataset import PairDataset
@@ -113,7 +114,7 @@ class RowCollator:
         completions = [encoder.completion(answer) for answer in answers]
         parts = list(zip(prompts, completions, strict=True))
         rows_inputs = [row_inputs(encoder.family, self.model, prompt, completion) for prompt, completion in parts]
-        batch = self._padded(rows_inputs, padding_token(encoder.processor.tokenizer))
+        batch = self._padded(rows_inputs, padding_id(encoder.processor.tokenizer))
         completion_mask = torch.zeros_like(batch["input_ids"])
         for mask, (prompt, completion) in zip(completion_mask, parts, strict=True):
             mask[len(prompt.input_ids) : len(prompt.input_ids) + len(completion)] = 1
@@ -148,12 +149,6 @@ def described(vlm: VLM) -> SimpleNamespace:
     """What :meth:`Family.generation_inputs` reads of a model. Batches are built on the CPU."""
     model = vlm.backbone.model
     return SimpleNamespace(config=model.config, dtype=vlm.backbone.head.weight.dtype, device=torch.device("cpu"))
-
-
-def padding_token(tokenizer: Any) -> int:
-    """The id that fills rows; it is not an image placeholder."""
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(token) for token in ids if token is not None)
 
 
 def row_inputs(family: Family, model: Any, prompt: Prompt, completion: list[int]) -> dict[str, Tensor]:
