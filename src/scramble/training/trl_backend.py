@@ -186,11 +186,51 @@ def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
 
 
 class TRLBackend(RunTrainer):
-    """What both of TRL's trainers need to run on this project's data, checkpoints and logs.
+    """What both of TRL's trainers need to run on this project's data, checkpoints and logs; see :func:`trl_trainer`.
 
     A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order: TRL's methods
     then call those of ``RunTrainer`` where they would call those of transformers' ``Trainer``.
+
+    Attributes:
+        with_rejected: whether TRL's trainer compares chosen and rejected answers.
     """
+
+    with_rejected: bool
+
+    def __init__(
+        self,
+        vlm: VLM,
+        args: PreferenceConfig,
+        train_set: PairDataset,
+        eval_set: PairDataset | None,
+        settings: Mapping[str, Any],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.plan(train_set, args, settings)
+        # Pinned memory is for copies to a GPU.
+        args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+        encoders = {"train": train_set.encoder} | ({} if eval_set is None else {"eval": eval_set.encoder})
+        multiple = None if args.pad_to_multiple_of is None else int(args.pad_to_multiple_of)
+        vision = args.train_vision == "lora"
+        options: dict[str, Any] = {
+            "model": vlm.model,
+            "args": self.trl_args(args),
+            "data_collator": RowCollator(encoders, described(vlm), self.with_rejected, multiple),
+            "train_dataset": example_table(train_set, "train"),
+            # Empty, not None: transformers refuses to evaluate without a data set, and callbacks may score benchmarks.
+            "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
+            "processing_class": vlm.processor,
+            "callbacks": callbacks,
+            "peft_config": None if args.peft is None else lora_config(vlm, args.peft, vision=vision),
+        }
+        super().__init__(**options)
+        self.remove_callback(PrinterCallback)
+        model: Any = self.model
+        model.vlm = replace(vlm, model=model)  # TRL has added the adapter
+
+    def trl_args(self, args: PreferenceConfig) -> TrainingArguments:
+        """The settings in the class that TRL's trainer expects."""
+        return args
 
     def prepare_batch(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """The batch itself: its keys are TRL's."""
@@ -221,55 +261,17 @@ class TRLBackend(RunTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: scripts/share.py writes the card of a shared adapter."""
 
-    def _options(
-        self,
-        vlm: VLM,
-        args: PreferenceConfig,
-        train_set: PairDataset,
-        eval_set: PairDataset | None,
-        with_rejected: bool,
-    ) -> dict[str, Any]:
-        """The arguments of TRL's trainers that are the same for both."""
-        encoders = {"train": train_set.encoder} | ({} if eval_set is None else {"eval": eval_set.encoder})
-        multiple = None if args.pad_to_multiple_of is None else int(args.pad_to_multiple_of)
-        # Pinned memory is for copies to a GPU.
-        args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
-        vision = args.train_vision == "lora"
-        peft_config = None if args.peft is None else lora_config(vlm, args.peft, vision=vision)
-        return {
-            "model": vlm.model,
-            "data_collator": RowCollator(encoders, described(vlm), with_rejected, multiple),
-            "train_dataset": example_table(train_set, "train"),
-            # Empty, not None: transformers refuses to evaluate without a data set, and callbacks may score benchmarks.
-            "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
-            "processing_class": vlm.processor,
-            "peft_config": peft_config,
-        }
-
-    def _finish(self, vlm: VLM) -> None:
-        self.remove_callback(PrinterCallback)
-        model: Any = self.model
-        model.vlm = replace(vlm, model=model)  # TRL has added the adapter
-
 
 class DPOBackend(TRLBackend, DPOTrainer, RunTrainer):
-    """TRL's ``DPOTrainer``; see :func:`trl_trainer`."""
+    """TRL's ``DPOTrainer``."""
 
-    def __init__(
-        self,
-        vlm: VLM,
-        args: PreferenceConfig,
-        train_set: PairDataset,
-        eval_set: PairDataset | None,
-        settings: Mapping[str, Any],
-        callbacks: list[TrainerCallback],
-    ) -> None:
-        self.plan(train_set, args, settings)
-        super().__init__(args=args, callbacks=callbacks, **self._options(vlm, args, train_set, eval_set, True))
+    with_rejected = True
+
+    def __init__(self, vlm: VLM, *args: Any) -> None:
+        super().__init__(vlm, *args)
         if vlm.has_adapter:  # the reference is precomputed, so that TRL's copy of the adapter is not needed
             model: Any = self.model
             model.delete_adapter("ref")
-        self._finish(vlm)
 
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any) -> Dataset:
         if not len(dataset):
@@ -281,27 +283,14 @@ class DPOBackend(TRLBackend, DPOTrainer, RunTrainer):
 
 
 class SFTBackend(TRLBackend, SFTTrainer, RunTrainer):
-    """TRL's ``SFTTrainer``; see :func:`trl_trainer`."""
+    """TRL's ``SFTTrainer``."""
 
-    def __init__(
-        self,
-        vlm: VLM,
-        args: PreferenceConfig,
-        train_set: PairDataset,
-        eval_set: PairDataset | None,
-        settings: Mapping[str, Any],
-        callbacks: list[TrainerCallback],
-    ) -> None:
-        self.plan(train_set, args, settings)
-        options = self._options(vlm, args, train_set, eval_set, False)
-        super().__init__(args=sft_config(args), callbacks=callbacks, **options)
-        self._finish(vlm)
+    with_rejected = False
 
-
-def sft_config(args: PreferenceConfig) -> SFTConfig:
-    """The fields that a run's settings share with ``SFTConfig``."""
-    names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    names |= {"activation_offloading", "pad_to_multiple_of", "router_aux_loss_coef"}
-    config = SFTConfig(**{name: getattr(args, name) for name in names}, max_length=None)
-    config._n_gpu = min(config.n_gpu, 1)  # as in PreferenceConfig
-    return config
+    def trl_args(self, args: PreferenceConfig) -> SFTConfig:
+        """The fields that a run's settings share with ``SFTConfig``."""
+        names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+        names |= {"activation_offloading", "pad_to_multiple_of", "router_aux_loss_coef"}
+        config = SFTConfig(**{name: getattr(args, name) for name in names}, max_length=None)
+        config._n_gpu = min(config.n_gpu, 1)  # as in PreferenceConfig
+        return config
