@@ -158,6 +158,21 @@ def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
     assert any(clause in one for one in clauses) if clause else clauses == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "clause"),
+    [
+        (["trainer.train_vision=true"], "trainer.train_vision=true needs peft=null"),
+        (["trainer.train_vision=lora", "peft=null"], "trainer.train_vision=lora needs a new adapter: set peft.r"),
+        (["trainer.train_vision=true", "peft=null", "model.adapter=runs/a"], "merge the adapter or set it to false"),
+        (["trainer.train_vision=true", "peft=null"], ""),
+        (["trainer.train_vision=lora"], ""),
+    ],
+)
+def test_vision_tower_and_lora(overrides: list[str], clause: str) -> None:
+    clauses = [one for one in actual("train", "peft={r: 4}", *overrides) if "train_vision" in one]
+    assert len(clauses) == 1 and clause in clauses[0] if clause else clauses == []
+
+
 def test_all_faults_come_in_one_message() -> None:
     clauses = actual("evaluate", "trainer.max_steps=0", "trainer.beta=-1", "baselines=[basse]", "+x=1")
     assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [

@@ -35,6 +35,7 @@ from scramble.config.sections import (
     Texts,
 )
 from scramble.config.trainer import Peft, Trainer
+from scramble.training.fields import vision_fault
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,9 @@ class Train(Root):
             )
         if peft is not None and model["adapter"]:
             yield f"peft must be null to continue training model.adapter={model['adapter']}; or merge it first"
-        if peft is not None and trainer["train_vision"] is True:
-            yield "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen, or set it to lora"
-        if peft is None and trainer["train_vision"] == "lora":
-            yield "trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false"
+        adapters = {"new_adapter": peft is not None, "has_adapter": bool(model["adapter"])}
+        if fault := vision_fault(trainer["train_vision"], **adapters):
+            yield fault
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
             yield "model.attn_implementation=flash_attention_2 must be sdpa: it supports no masks (chat only)"
         yield from _shared_batch(dict(self.launcher), trainer)

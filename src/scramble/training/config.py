@@ -26,6 +26,7 @@ from scramble.training.fields import (
     operation_fields,
     optimizer_fault,
     trl_faults,
+    vision_fault,
 )
 from scramble.training.losses import F_DIVERGENCES, check_weights, needs_pairs, reads
 from scramble.trie.engine import TOWER_TOKENS
@@ -199,12 +200,8 @@ class PreferenceConfig(DPOConfig):
             )
         if self.train_vision not in (False, True, "lora"):
             raise ValueError(f"trainer.train_vision={self.train_vision}: choose true, false or lora")
-        if self.peft is not None and self.train_vision is True:
-            raise ValueError(
-                "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen, or set it to lora"
-            )
-        if self.peft is None and self.train_vision == "lora":
-            raise ValueError("trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false")
+        if fault := vision_fault(self.train_vision, new_adapter=self.peft is not None):
+            raise ValueError(fault)
         if self.feature_cache_dir is not None and self.train_vision:
             raise ValueError("trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false")
         if self.ld_alpha is not None and self.precompute_ref_log_probs:

@@ -217,6 +217,23 @@ def trl_faults(values: Mapping[str, Any]) -> str | None:
     return f"trainer.backend=trl: TRL does not have all of these settings; use {' '.join(changes)}"
 
 
+def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bool = False) -> str | None:
+    """Why ``train_vision`` contradicts LoRA, in one line; None if it does not.
+
+    Args:
+        train_vision: field of ``PreferenceConfig``.
+        new_adapter: whether the run adds an adapter (``peft``).
+        has_adapter: whether the model already has one.
+    """
+    if train_vision is True and new_adapter:
+        return "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen, or set it to lora"
+    if train_vision is True and has_adapter:
+        return "trainer.train_vision=true: with LoRA the vision tower is frozen; merge the adapter or set it to false"
+    if train_vision == "lora" and not new_adapter:
+        return "trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false"
+    return None
+
+
 PEFT_SECTION = "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"
 
 # Field names of other TRL and transformers versions and of earlier versions of this project, with today's names.

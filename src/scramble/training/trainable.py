@@ -12,7 +12,7 @@ from torch import nn
 
 from scramble.models import VLM, ModelError
 from scramble.training.config import PreferenceConfig
-from scramble.training.fields import PEFT_REFUSED, default_of
+from scramble.training.fields import PEFT_REFUSED, default_of, vision_fault
 from scramble.training.losses import needs_pairs
 from scramble.training.weights import is_adapter_weight
 from scramble.trie.backbone import Backbone
@@ -38,8 +38,8 @@ def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
         raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
     if args.peft is not None and vlm.has_adapter:
         raise ValueError("the model already has an adapter: set peft=null to continue training it, or merge it first")
-    if vlm.has_adapter and args.train_vision is True:
-        raise ValueError("trainer.train_vision=true: with LoRA the vision tower is frozen")
+    if fault := vision_fault(args.train_vision, new_adapter=args.peft is not None, has_adapter=vlm.has_adapter):
+        raise ValueError(fault)
     names = (name for module in vlm.backbone.vision for name, _ in module.named_parameters())
     if args.feature_cache_dir is not None and vlm.has_adapter and any(map(is_adapter_weight, names)):
         raise ValueError(
