@@ -18,13 +18,14 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chatml_template,
         make_tokenizer,
         random_model,
-        set_special_ids,
+        save,
+        special_ids,
         wrap_tokenizer,
     )
 
     folder = tmp_path_factory.mktemp("models") / "llama"
     backend = make_tokenizer(TEXTS, 400, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    end, pad = backend.token_to_id("<|im_end|>"), backend.token_to_id("<|endoftext|>")
+    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
     config = LlamaConfig(
         vocab_size=backend.get_vocab_size(),
         hidden_size=32,
@@ -33,18 +34,13 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_key_value_heads=2,
         intermediate_size=64,
         max_position_embeddings=256,
-        eos_token_id=end,
-        pad_token_id=pad,
-        bos_token_id=None,
+        **special,
     )
     model = random_model(LlamaForCausalLM, config, 0)
-    set_special_ids(model, eos=end, pad=pad)
     model.generation_config.do_sample = True  # `transformers serve` samples only if the generation config enables it
-    model.save_pretrained(folder)
     tokenizer = wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>")
     tokenizer.chat_template = chatml_template("")
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save(folder, model, tokenizer, special)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, save, special_ids, wrap_tokenizer
 
 MLLAMA_SPECIALS = [
     "<|begin_of_text|>",
@@ -49,6 +49,7 @@ def save_tiny_paligemma(folder: Path, texts: Iterable[str], seed: int = 0) -> Pa
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"]
     backend = make_tokenizer(texts, 1024, specials, prefix_space=False)
     ids = ids_of(backend, specials)
+    special = special_ids(backend, bos="<bos>", eos="<eos>", pad="<pad>")
     image_processor: Any = SiglipImageProcessorPil(size={"height": 28, "width": 28})
     image_processor.image_seq_length = 16
     processor = PaliGemmaProcessor(
@@ -76,19 +77,14 @@ def save_tiny_paligemma(folder: Path, texts: Iterable[str], seed: int = 0) -> Pa
             "num_key_value_heads": 1,
             "head_dim": 16,
             "max_position_embeddings": 1024,
-            "bos_token_id": ids["<bos>"],
-            "eos_token_id": ids["<eos>"],
-            "pad_token_id": ids["<pad>"],
+            **special,
         },
         image_token_index=ids["<image>"],
         projection_dim=32,
         hidden_size=32,
     )
     model = lively(random_model(PaliGemmaForConditionalGeneration, config, seed))
-    set_special_ids(model, bos=ids["<bos>"], eos=ids["<eos>"], pad=ids["<pad>"])
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)
 
 
 def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
@@ -102,6 +98,8 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
 
     backend = make_tokenizer(texts, 1024, MLLAMA_SPECIALS, prefix_space=False)
     ids = ids_of(backend, MLLAMA_SPECIALS)
+    tokens = {"bos": "<|begin_of_text|>", "eos": "<|eot_id|>", "pad": "<|finetune_right_pad_id|>"}
+    special = special_ids(backend, **tokens)
     config = MllamaConfig(
         vision_config={
             "hidden_size": 32,
@@ -125,9 +123,7 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "max_position_embeddings": 1024,
-            "bos_token_id": ids["<|begin_of_text|>"],
-            "eos_token_id": ids["<|eot_id|>"],
-            "pad_token_id": ids["<|finetune_right_pad_id|>"],
+            **special,
         },
         image_token_index=ids["<|image|>"],
     )
@@ -136,19 +132,14 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
         for name in ("cross_attn_attn_gate", "cross_attn_mlp_gate"):  # 0 at the start: the image would have no effect
             if hasattr(layer, name):
                 getattr(layer, name).data.fill_(1.0)
-    set_special_ids(model, bos=ids["<|begin_of_text|>"], eos=ids["<|eot_id|>"], pad=ids["<|finetune_right_pad_id|>"])
-    tokenizer = wrap_tokenizer(
-        backend, bos="<|begin_of_text|>", eos="<|eot_id|>", pad="<|finetune_right_pad_id|>", image_token="<|image|>"
-    )
+    tokenizer = wrap_tokenizer(backend, **tokens, image_token="<|image|>")
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     processor = MllamaProcessor(
         image_processor=MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4),
         tokenizer=tokenizer,
         chat_template=MLLAMA_TEMPLATE,
     )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)
 
 
 MAKERS = {"mllama": save_tiny_mllama, "paligemma": save_tiny_paligemma}

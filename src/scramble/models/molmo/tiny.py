@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scramble.models.molmo import MolmoConfig, MolmoForCausalLM, MolmoImageProcessor, MolmoProcessor
 from scramble.models.molmo.processing_molmo import IMAGE_TOKENS
-from scramble.models.tiny.parts import make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import make_tokenizer, random_model, save, special_ids, wrap_tokenizer
 
 
 def save_tiny_molmo(
@@ -68,7 +68,6 @@ def save_tiny_molmo(
         },
     )
     model = random_model(MolmoForCausalLM, config, seed)
-    set_special_ids(model, bos=None, eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
     pool = config.vision_config.pooling_size
     margin = image_size // patch_size // 4 // pool * pool
     side = config.vision_config.features_per_side
@@ -83,7 +82,5 @@ def save_tiny_molmo(
         ),
         tokenizer,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
-    processor.save_pretrained(folder)
-    return folder
+    special = special_ids(backend, eos="<|endoftext|>", pad="<|endoftext|>")
+    return save(folder, model, processor, special, max_shard_size=max_shard_size)

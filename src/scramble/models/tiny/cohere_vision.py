@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
+    wrap_tokenizer,
+)
 
 MAX_TILES = 4
 SPECIALS = [
@@ -24,6 +33,7 @@ SPECIALS = [
     "TILE_GLOBAL",
     *(f"TILE_{number}" for number in range(1, MAX_TILES + 1)),
 ]
+TOKENS = {"bos": "<BOS_TOKEN>", "eos": "<|END_OF_TURN_TOKEN|>", "pad": "<PAD>"}
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|START_OF_TURN_TOKEN|>"
     "{{ '<|USER_TOKEN|>' if message['role'] == 'user' else '<|CHATBOT_TOKEN|>' }}"
@@ -46,21 +56,22 @@ def save_tiny_aya_vision(folder: str | Path, texts: Iterable[str], seed: int = 0
     backend = make_tokenizer(texts, 1024, SPECIALS)
     ids = ids_of(backend, SPECIALS)
     config = AyaVisionConfig(
-        vision_config=_vision(28, 7),
-        text_config=_text(ids, backend.get_vocab_size(), window),
+        vision_config=small_tower(28, 7, model_type="siglip_vision_model", vision_use_head=False),
+        text_config=_decoder(backend, window),
         image_token_index=ids["<|IMG_PATCH|>"],
     )
     processor = AyaVisionProcessor(
         image_processor=GotOcr2ImageProcessorPil(
             size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=MAX_TILES
         ),
-        tokenizer=wrap_tokenizer(backend, bos="<BOS_TOKEN>", eos="<|END_OF_TURN_TOKEN|>", pad="<PAD>"),
+        tokenizer=wrap_tokenizer(backend, **TOKENS),
         patch_size=7,
         downsample_factor=2,
         img_size=28,
         chat_template=TEMPLATE.replace("IMAGE", "<image>"),
     )
-    return _save(AyaVisionForConditionalGeneration, config, seed, processor, ids, Path(folder))
+    model = random_model(AyaVisionForConditionalGeneration, config, seed)
+    return save(folder, model, processor, special_ids(backend, **TOKENS))
 
 
 def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, window: int = 4096) -> Path:
@@ -81,8 +92,8 @@ def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int
     ids = ids_of(backend, SPECIALS)
     tiles: dict[str, Any] = {"size": {"height": 32, "width": 32}, "max_patches": MAX_TILES, "patch_size": 2}
     config = Cohere2VisionConfig(
-        vision_config=_vision(32, 8),
-        text_config=_text(ids, backend.get_vocab_size(), window),
+        vision_config=small_tower(32, 8, model_type="siglip_vision_model", vision_use_head=False),
+        text_config=_decoder(backend, window),
         image_token_id=ids["<|IMG_PATCH|>"],
         alignment_intermediate_size=64,
     )
@@ -90,9 +101,7 @@ def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int
         image_processor=Cohere2VisionImageProcessor(**tiles),
         tokenizer=wrap_tokenizer(
             backend,
-            bos="<BOS_TOKEN>",
-            eos="<|END_OF_TURN_TOKEN|>",
-            pad="<PAD>",
+            **TOKENS,
             image_token="<|IMG_PATCH|>",
             boi_token="<|START_OF_IMG|>",
             eoi_token="<|END_OF_IMG|>",
@@ -100,42 +109,15 @@ def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int
         ),
         chat_template=TEMPLATE.replace("IMAGE", "<|IMG_PATCH|>"),
     )
-    return _save(Cohere2VisionForConditionalGeneration, config, seed, processor, ids, Path(folder))
+    model = random_model(Cohere2VisionForConditionalGeneration, config, seed)
+    return save(folder, model, processor, special_ids(backend, **TOKENS))
 
 
-def _vision(image_size: int, patch_size: int) -> dict[str, Any]:
-    return {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": image_size,
-        "patch_size": patch_size,
-        "vision_use_head": False,
-    }
-
-
-def _text(ids: dict[str, int], vocab_size: int, window: int) -> dict[str, Any]:
-    return {
-        "model_type": "cohere2",
-        "vocab_size": vocab_size,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 4,  # three with a window, one without
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "sliding_window": window,
-        "bos_token_id": ids["<BOS_TOKEN>"],
-        "eos_token_id": ids["<|END_OF_TURN_TOKEN|>"],
-        "pad_token_id": ids["<PAD>"],
-    }
-
-
-def _save(cls: type, config: Any, seed: int, processor: Any, ids: dict[str, int], folder: Path) -> Path:
-    model = random_model(cls, config, seed)
-    set_special_ids(model, bos=ids["<BOS_TOKEN>"], eos=ids["<|END_OF_TURN_TOKEN|>"], pad=ids["<PAD>"])
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+def _decoder(backend: Any, window: int) -> dict[str, Any]:
+    return small_decoder(
+        model_type="cohere2",
+        vocab_size=backend.get_vocab_size(),
+        num_hidden_layers=4,  # three with a window, one without
+        sliding_window=window,
+        **special_ids(backend, **TOKENS),
+    )

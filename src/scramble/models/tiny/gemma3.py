@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = [
     "<pad>",
@@ -41,40 +50,31 @@ def save_tiny_gemma3(
 
     backend = make_tokenizer(texts, 1024, SPECIALS, roles=("user", "model"), prefix_space=False)
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, bos="<bos>", eos="<end_of_turn>", pad="<pad>")
     config = Gemma3Config(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 4,
-            "vision_use_head": False,
-        },
-        text_config={
-            "vocab_size": backend.get_vocab_size(),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "query_pre_attn_scalar": 16,
-            "sliding_window": sliding_window,
-            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
-            "max_position_embeddings": 4096,
-            "bos_token_id": ids["<bos>"],
-            "eos_token_id": ids["<end_of_turn>"],
-            "pad_token_id": ids["<pad>"],
-        },
+        vision_config=small_tower(
+            image_size,
+            4,
+            model_type="siglip_vision_model",
+            hidden_size=32,
+            intermediate_size=64,
+            vision_use_head=False,
+        ),
+        text_config=small_decoder(
+            vocab_size=backend.get_vocab_size(),
+            num_hidden_layers=4,
+            head_dim=16,
+            query_pre_attn_scalar=16,
+            sliding_window=sliding_window,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+            **special,
+        ),
         mm_tokens_per_image=(image_size // 8) ** 2,
         boi_token_index=ids["<start_of_image>"],
         eoi_token_index=ids["<end_of_image>"],
         image_token_index=ids["<image_soft_token>"],
     )
     model = random_model(Gemma3ForConditionalGeneration, config, seed)
-    set_special_ids(model, eos=ids["<end_of_turn>"], pad=ids["<pad>"], bos=ids["<bos>"])
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessorPil(size={"height": image_size, "width": image_size}),
         tokenizer=wrap_tokenizer(
@@ -89,7 +89,4 @@ def save_tiny_gemma3(
         image_seq_length=(image_size // 8) ** 2,
         chat_template=TEMPLATE,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)

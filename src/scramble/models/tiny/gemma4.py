@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from scramble.models.families.registry import family_named
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = [
     "<pad>",
@@ -56,29 +64,23 @@ def save_tiny_gemma4(
 
     backend = make_tokenizer(texts, 1024, SPECIALS, roles=("user", "model"), prefix_space=False)
     ids = ids_of(backend, SPECIALS)
-    decoder: dict[str, Any] = {
-        "vocab_size": backend.get_vocab_size(),
-        "vocab_size_per_layer_input": backend.get_vocab_size(),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 5 if per_layer_width else 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "num_global_key_value_heads": 1,
-        "head_dim": 16,
-        "global_head_dim": 32,
-        "attention_k_eq_v": not per_layer_width,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
-        "sliding_window": sliding_window,
-        "max_position_embeddings": 4096,
-        "final_logit_softcapping": 3.0,  # about the size of the largest logits
-        "initializer_range": 0.1,  # with the default, 0.02, gradients in float32 have large rounding errors
-        "hidden_size_per_layer_input": per_layer_width,
-        "use_bidirectional_attention": "vision",
-        "bos_token_id": ids["<bos>"],
-        "eos_token_id": ids["<turn|>"],
-        "pad_token_id": ids["<pad>"],
-    }
+    special = special_ids(backend, bos="<bos>", eos="<turn|>", pad="<pad>")
+    decoder = small_decoder(
+        vocab_size=backend.get_vocab_size(),
+        vocab_size_per_layer_input=backend.get_vocab_size(),
+        num_hidden_layers=5 if per_layer_width else 4,
+        num_global_key_value_heads=1,
+        head_dim=16,
+        global_head_dim=32,
+        attention_k_eq_v=not per_layer_width,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+        sliding_window=sliding_window,
+        final_logit_softcapping=3.0,  # about the size of the largest logits
+        initializer_range=0.1,  # with the default, 0.02, gradients in float32 have large rounding errors
+        hidden_size_per_layer_input=per_layer_width,
+        use_bidirectional_attention="vision",
+        **special,
+    )
     if per_layer_width:
         decoder |= {
             "layer_types": [*decoder["layer_types"], "full_attention"],
@@ -116,7 +118,6 @@ def save_tiny_gemma4(
         video_token_id=ids["<|video|>"],
     )
     model = random_model(Gemma4ForConditionalGeneration, config, seed)
-    set_special_ids(model, eos=ids["<turn|>"], pad=ids["<pad>"], bos=ids["<bos>"])
     processor = family_named("gemma4").processor_class(
         image_processor=Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
         tokenizer=wrap_tokenizer(
@@ -135,10 +136,7 @@ def save_tiny_gemma4(
         chat_template=TEMPLATE,
         **_native_parts(),
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)
 
 
 def _native_parts() -> dict[str, Any]:

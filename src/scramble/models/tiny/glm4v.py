@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from scramble.models.families.registry import family_named
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = [
     "<|endoftext|>",
@@ -67,23 +75,18 @@ def save_tiny_glm4v(
 
     backend = make_tokenizer(texts, 1024, SPECIALS)
     ids = ids_of(backend, SPECIALS)
-    decoder: dict[str, Any] = {
-        "vocab_size": backend.get_vocab_size(),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {
+    decoder = small_decoder(
+        vocab_size=backend.get_vocab_size(),
+        num_hidden_layers=3,
+        head_dim=16,
+        rope_parameters={
             "rope_type": "default",
             "rope_theta": 1e4,
             "partial_rotary_factor": 0.5,
             "mrope_section": [2, 1, 1],
         },
-        "pad_token_id": ids["<|endoftext|>"],
-    }
+        pad_token_id=ids["<|endoftext|>"],
+    )
     classes: tuple[Any, Any] = (Glm4vConfig, Glm4vForConditionalGeneration)
     if experts:
         decoder |= {"n_routed_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
@@ -107,7 +110,6 @@ def save_tiny_glm4v(
         video_end_token_id=ids["<|end_of_video|>"],
     )
     model = random_model(classes[1], config, seed)
-    set_special_ids(model, eos=ids["<|user|>"], pad=ids["<|endoftext|>"])
     processor = family_named("glm4v").processor_class(
         image_processor=Glm4vImageProcessorPil(
             # The processor counts an image as two frames.
@@ -124,7 +126,4 @@ def save_tiny_glm4v(
         ),
         chat_template=THINKING_TEMPLATE if experts else TEMPLATE,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special_ids(backend, eos="<|user|>", pad="<|endoftext|>"))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = [
     "<|endoftext|>",
@@ -35,33 +44,16 @@ def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *
 
     backend = make_tokenizer(texts, 1024, SPECIALS, roles=("User", "Assistant"), prefix_space=False)
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, eos="<end_of_utterance>", pad="<|endoftext|>")
     config = Idefics3Config(
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 8,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": backend.get_vocab_size(),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 4096,
-            "bos_token_id": ids["<|im_start|>"],
-            "eos_token_id": ids["<end_of_utterance>"],
-            "pad_token_id": ids["<|endoftext|>"],
-        },
+        vision_config=small_tower(image_size, 8),
+        text_config=small_decoder(
+            vocab_size=backend.get_vocab_size(), model_type="llama", **special | {"bos_token_id": ids["<|im_start|>"]}
+        ),
         scale_factor=2,
         image_token_id=ids["<image>"],
     )
     model = random_model(Idefics3ForConditionalGeneration, config, seed)
-    set_special_ids(model, eos=ids["<end_of_utterance>"], pad=ids["<|endoftext|>"])
     processor = Idefics3Processor(
         image_processor=Idefics3ImageProcessorPil(
             size={"longest_edge": 2 * image_size}, max_image_size={"longest_edge": image_size}
@@ -70,7 +62,4 @@ def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *
         image_seq_len=(image_size // 8 // 2) ** 2,
         chat_template=TEMPLATE,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)

@@ -14,7 +14,8 @@ from scramble.models.tiny.parts import (
     ids_of,
     make_tokenizer,
     random_model,
-    set_special_ids,
+    save,
+    special_ids,
     wrap_tokenizer,
 )
 
@@ -47,6 +48,7 @@ def save_tiny_internvl(
 
     backend = make_tokenizer(texts, vocab_size, SPECIALS)
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
     config = InternVLConfig(
         vision_config={
             "hidden_size": vision_width,
@@ -72,9 +74,7 @@ def save_tiny_internvl(
             "max_position_embeddings": 4096,
             "tie_word_embeddings": True,
             "initializer_range": 0.5 * width**-0.5,
-            "bos_token_id": None,
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
+            **special,
             **(_mixture(experts, width // heads) if experts else {}),
         },
         image_token_id=ids["<IMG_CONTEXT>"],
@@ -85,7 +85,6 @@ def save_tiny_internvl(
     embeddings = model.model.vision_tower.embeddings
     # Transformers initialises them to zero; from zero the tower learns objects long before positions.
     embeddings.position_embeddings.data[0, 1:] = _positions(image_size // patch_size, vision_width)
-    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = InternVLImageProcessor(
         image_processor=GotOcr2ImageProcessorPil(
             size={"height": image_size, "width": image_size},
@@ -106,10 +105,7 @@ def save_tiny_internvl(
         image_seq_length=config.image_seq_length,
         chat_template=chatml_template("<IMG_CONTEXT>"),
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)
 
 
 def _mixture(experts: int, head_dim: int) -> dict[str, Any]:

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scramble.models.families.llava import SYSTEM
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 TEMPLATE = (
@@ -23,35 +32,18 @@ def save_tiny_llava(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
 
     backend = make_tokenizer([*texts, SYSTEM], 1024, SPECIALS, roles=("USER", "ASSISTANT"))
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, bos="<s>", eos="</s>", pad="<pad>")
     config = LlavaConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 14,
-            "projection_dim": 64,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": backend.get_vocab_size(),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 4096,
-            "bos_token_id": ids["<s>"],
-            "eos_token_id": ids["</s>"],
-            "pad_token_id": ids["<pad>"],
-        },
+        vision_config=small_tower(
+            image_size, 14, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64
+        ),
+        text_config=small_decoder(
+            vocab_size=backend.get_vocab_size(), model_type="llama", num_key_value_heads=4, **special
+        ),
         image_token_index=ids["<image>"],
         image_seq_length=(image_size // 14) ** 2,
     )
     model = random_model(LlavaForConditionalGeneration, config, seed)
-    set_special_ids(model, bos=ids["<s>"], eos=ids["</s>"], pad=ids["<pad>"])
     square = {"height": image_size, "width": image_size}
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=square),
@@ -61,7 +53,4 @@ def save_tiny_llava(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "[INST]", "[/INST]"]
 # As in llava-v1.6-mistral-7b-hf: no BOS, and "<\s>" at the end of an answer.
@@ -30,38 +39,20 @@ def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0
     backend = make_tokenizer(texts, 1024, SPECIALS)
     backend.post_processor = _bos("<s>", backend.token_to_id("<s>"))
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, bos="<s>", eos="</s>", pad="<pad>")
     grids = [[r * image_size, c * image_size] for r, c in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
     config = LlavaNextConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 7,
-            "projection_dim": 64,
-        },
-        text_config={
-            "model_type": "mistral",
-            "vocab_size": backend.get_vocab_size(),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 4096,
-            "sliding_window": None,
-            "bos_token_id": ids["<s>"],
-            "eos_token_id": ids["</s>"],
-            "pad_token_id": ids["<pad>"],
-        },
+        vision_config=small_tower(
+            image_size, 7, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64
+        ),
+        text_config=small_decoder(
+            vocab_size=backend.get_vocab_size(), model_type="mistral", sliding_window=None, **special
+        ),
         image_token_index=ids["<image>"],
         image_seq_length=(image_size // 7) ** 2,
         image_grid_pinpoints=grids,
     )
     model = random_model(LlavaNextForConditionalGeneration, config, seed)
-    set_special_ids(model, bos=ids["<s>"], eos=ids["</s>"], pad=ids["<pad>"])
     processor = LlavaNextProcessor(
         image_processor=LlavaNextImageProcessorPil(
             size={"shortest_edge": image_size},
@@ -74,10 +65,7 @@ def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)
 
 
 def _bos(token: str, token_id: int) -> object:

@@ -11,7 +11,10 @@ from scramble.models.tiny.parts import (
     ids_of,
     make_tokenizer,
     random_model,
-    set_special_ids,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
     wrap_tokenizer,
 )
 
@@ -32,38 +35,17 @@ def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: in
 
     backend = make_tokenizer(texts, 1024, SPECIALS)
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
     grids = [[rows * image_size, columns * image_size] for rows in range(1, 5) for columns in range(1, 5)]
     config = LlavaOnevisionConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 7,
-            "vision_use_head": False,
-        },
-        text_config={
-            "model_type": "qwen2",
-            "vocab_size": backend.get_vocab_size(),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 4096,
-            "bos_token_id": None,
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-        },
+        vision_config=small_tower(image_size, 7, model_type="siglip_vision_model", vision_use_head=False),
+        text_config=small_decoder(vocab_size=backend.get_vocab_size(), model_type="qwen2", **special),
         image_token_index=ids["<image>"],
         video_token_index=ids["<video>"],
         image_grid_pinpoints=grids,
         vision_aspect_ratio="anyres_max_4",
     )
     model = random_model(LlavaOnevisionForConditionalGeneration, config, seed)
-    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = LlavaOnevisionImageProcessor(
         image_processor=LlavaOnevisionImageProcessorPil(
             size={"height": image_size, "width": image_size}, image_grid_pinpoints=grids
@@ -76,7 +58,4 @@ def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: in
         vision_aspect_ratio="anyres_max_4",
         chat_template=chatml_template("<image>"),
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)

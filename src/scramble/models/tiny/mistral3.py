@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, set_special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import (
+    ids_of,
+    make_tokenizer,
+    random_model,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
+    wrap_tokenizer,
+)
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
 
@@ -16,31 +25,16 @@ def tiny_mistral3_config(ids: dict[str, int], vocab_size: int, decoder: str = "m
     from transformers import Mistral3Config
 
     return Mistral3Config(
-        vision_config={
-            "model_type": "pixtral",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "head_dim": 16,
-            "image_size": 64,
-            "patch_size": 8,
-        },
-        text_config={
-            "model_type": decoder,
-            "vocab_size": vocab_size,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 4096,
-            "sliding_window": None,
-            "bos_token_id": ids["<s>"],
-            "eos_token_id": ids["</s>"],
-            "pad_token_id": ids["<pad>"],
-        },
+        vision_config=small_tower(64, 8, model_type="pixtral", head_dim=16),
+        text_config=small_decoder(
+            vocab_size=vocab_size,
+            model_type=decoder,
+            head_dim=16,
+            sliding_window=None,
+            bos_token_id=ids["<s>"],
+            eos_token_id=ids["</s>"],
+            pad_token_id=ids["<pad>"],
+        ),
         image_token_index=ids["[IMG]"],
         tie_word_embeddings=False,
     )
@@ -64,14 +58,10 @@ def save_tiny_mistral3(folder: str | Path, texts: Iterable[str], seed: int = 0, 
     ids = ids_of(backend, SPECIALS)
     config = tiny_mistral3_config(ids, backend.get_vocab_size(), decoder)
     model = random_model(Mistral3ForConditionalGeneration, config, seed)
-    set_special_ids(model, bos=ids["<s>"], eos=ids["</s>"], pad=ids["<pad>"])
     processor = PixtralProcessor(
         image_processor=PixtralImageProcessor(size={"longest_edge": 64}, patch_size=16),
         tokenizer=wrap_tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>"),
         patch_size=8,
         spatial_merge_size=2,
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special_ids(backend, bos="<s>", eos="</s>", pad="<pad>"))

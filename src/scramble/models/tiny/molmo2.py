@@ -8,10 +8,11 @@ from typing import Any
 
 from scramble.models.tiny.parts import (
     chatml_template,
-    ids_of,
     make_tokenizer,
     random_model,
-    set_special_ids,
+    save,
+    small_decoder,
+    special_ids,
     wrap_tokenizer,
 )
 
@@ -53,18 +54,8 @@ def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
         "text_hidden_size": 64,
         "vision_feature_layer": [2, 0],
     }
-    text = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "vocab_size": vocab_size,
-        "additional_vocab_size": 16,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-    }
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    text = small_decoder(vocab_size=vocab_size, head_dim=16, additional_vocab_size=16, rope_parameters=rope)
     first = vocab_size
     return Molmo2Config(
         vision_config=vision,
@@ -93,9 +84,7 @@ def save_tiny_molmo2(folder: str | Path, texts: Iterable[str], seed: int = 0, *,
     backend = make_tokenizer(texts, 1024, SPECIALS)
     vocab_size = backend.get_vocab_size()
     backend.add_special_tokens(IMAGE_TOKENS)
-    ids = ids_of(backend, SPECIALS)
     model = random_model(Molmo2ForConditionalGeneration, tiny_molmo2_config(vocab_size, image_size), seed)
-    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = Molmo2Processor(
         image_processor=Molmo2ImageProcessor(
             size={"height": image_size, "width": image_size}, overlap_margins=[1, 1], max_crops=4
@@ -111,7 +100,4 @@ def save_tiny_molmo2(folder: str | Path, texts: Iterable[str], seed: int = 0, *,
         ),
         chat_template=chatml_template("<|image|>"),
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>"))

@@ -11,7 +11,10 @@ from scramble.models.tiny.parts import (
     ids_of,
     make_tokenizer,
     random_model,
-    set_special_ids,
+    save,
+    small_decoder,
+    small_tower,
+    special_ids,
     wrap_tokenizer,
 )
 
@@ -28,31 +31,11 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
 
     backend = make_tokenizer(texts, 1024, SPECIALS)
     ids = ids_of(backend, SPECIALS)
+    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
     vocab_size = backend.get_vocab_size()
     config = Ovis2Config(
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 8,
-            "vocab_size": 64,
-            "hidden_stride": 2,
-        },
-        text_config={
-            "model_type": "qwen2",
-            "vocab_size": vocab_size,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 4096,
-            "bos_token_id": None,
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-        },
+        vision_config=small_tower(image_size, 8, vocab_size=64, hidden_stride=2),
+        text_config=small_decoder(vocab_size=vocab_size, model_type="qwen2", **special),
         image_token_id=ids[PATCH],
         visual_indicator_token_ids=[ids[token] for token in INDICATORS],
         vocab_size=vocab_size,
@@ -62,7 +45,6 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
     model = random_model(Ovis2ForConditionalGeneration, config, seed)
     # Transformers initialises the visual table to a hundredth of a text embedding, for a vocabulary of 65,536 words.
     model.model.visual_embeddings_table.weight.data *= 20
-    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = Ovis2Processor(
         image_processor=Ovis2ImageProcessorPil(
             size={"height": image_size, "width": image_size}, crop_to_patches=True, max_patches=6
@@ -71,7 +53,4 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
         image_seq_length=(image_size // 8 // 2) ** 2,
         chat_template=chatml_template("<image>"),
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)

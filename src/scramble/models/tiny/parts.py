@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,13 +71,41 @@ def random_model(cls: type, config: Any, seed: int) -> Any:
         return cls(config)
 
 
-def set_special_ids(model: Any, *, eos: int, pad: int, bos: int | None = None) -> None:
-    """Set the ids that ``generate`` stops and pads with."""
-    model.generation_config.bos_token_id = bos
-    model.generation_config.eos_token_id = eos
-    model.generation_config.pad_token_id = pad
-
-
 def ids_of(backend: Any, tokens: Sequence[str]) -> dict[str, int]:
     """Ids of the named tokens."""
     return {token: backend.token_to_id(token) for token in tokens}
+
+
+def special_ids(backend: Any, *, eos: str, pad: str, bos: str | None = None) -> dict[str, Any]:
+    """Ids of special tokens, under the names that the configs of decoders and generation give them."""
+    tokens = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+    return {name: None if token is None else backend.token_to_id(token) for name, token in tokens.items()}
+
+
+def small_decoder(**others: Any) -> dict[str, Any]:
+    """Config of a decoder with two layers of width 64 and four heads; ``others`` are added or replace these values."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 4096}
+    return {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, **others}
+
+
+def small_tower(image_size: int, patch_size: int, **others: Any) -> dict[str, Any]:
+    """Config of a tower with two layers of width 64 and four heads; ``others`` are added or replace these values."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return {**sizes, "image_size": image_size, "patch_size": patch_size, **others}
+
+
+def save(folder: str | Path, model: Any, processor: Any, special: Mapping[str, Any], **options: Any) -> Path:
+    """Write a model and its processor, and return the folder.
+
+    Args:
+        folder: output folder.
+        model: its generation config gets the ids of ``special`` (see :func:`special_ids`).
+        processor: the model's processor.
+        special: ids that ``generate`` starts, stops and pads with.
+        options: of ``model.save_pretrained``.
+    """
+    for name, token in special.items():
+        setattr(model.generation_config, name, token)
+    model.save_pretrained(folder, **options)
+    processor.save_pretrained(folder)
+    return Path(folder)

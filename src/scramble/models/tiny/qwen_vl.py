@@ -12,7 +12,9 @@ from scramble.models.tiny.parts import (
     ids_of,
     make_tokenizer,
     random_model,
-    set_special_ids,
+    save,
+    small_decoder,
+    special_ids,
     wrap_tokenizer,
 )
 
@@ -26,15 +28,10 @@ SPECIALS = [
     "<|video_pad|>",
 ]
 PATCH = 8  # px; 2 x 2 patches are one token
-DECODER: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2]},
-}
+DECODER = small_decoder(
+    num_hidden_layers=4,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2]},
+)
 TOWER: dict[str, Any] = {"depth": 2, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2}
 
 
@@ -165,7 +162,7 @@ def _save(
 
     backend = make_tokenizer(texts, vocab_size, SPECIALS)
     ids = ids_of(backend, SPECIALS)
-    special = {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
     config = config_class(
         vision_config=tower,
         text_config={**decoder, **special, "vocab_size": backend.get_vocab_size()},
@@ -175,7 +172,6 @@ def _save(
         vision_end_token_id=ids["<|vision_end|>"],
     )
     model = random_model(model_class, config, seed)
-    set_special_ids(model, eos=ids["<|im_end|>"], pad=ids["<|endoftext|>"])
     processor = family_named(family).processor_class(
         image_processor=Qwen2VLImageProcessorPil(
             size={"shortest_edge": 16 * 16, "longest_edge": max_pixels}, patch_size=PATCH, merge_size=2
@@ -191,7 +187,4 @@ def _save(
         ),
         chat_template=chatml_template("<|vision_start|><|image_pad|><|vision_end|>"),
     )
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save(folder, model, processor, special)
