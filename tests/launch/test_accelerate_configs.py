@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from scramble.launch.command import job_command, strategy_file
 from scramble.launch.names import name_arm, slug, what_varies
 from scramble.launch.points import LaunchError, Point, make_points
+from scramble.launch.sweep import launch
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "accelerate").glob("*.yaml"))
@@ -103,6 +104,23 @@ def test_jobs_that_cannot_be_started_are_refused(tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
     own.write_text("distributed_type: MULTI_GPU\n")
     assert str(own) in job_command(point(tmp_path), {"num_processes": 2, "strategy": str(own)})
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_unfinished_job_is_listed_with_its_log_if_there_is_one(jobs: int, tmp_path: Path) -> None:
+    """The output of a single job goes to the terminal and not to a file."""
+    script = tmp_path / "fails.py"
+    script.write_text("raise SystemExit('out of memory')")
+    config = {"run": {"dir": str(tmp_path), "data": str(tmp_path / "data")}, "data": {"kind": "world"}}
+    configs = [{**config, "seed": seed} for seed in range(jobs)]
+    overrides = [[f"seed={seed}"] for seed in range(jobs)]
+    with pytest.raises(LaunchError) as error:
+        launch(script, configs, overrides, tmp_path / "jobs", {"kind": "local", "jobs": 2})
+    message = str(error.value)
+    assert message.count("failed") == jobs
+    logs = [word for word in message.split() if word.endswith("log.txt")]
+    assert len(logs) == (0 if jobs == 1 else 2) and all(Path(file).exists() for file in logs)
+    assert message.count("out of memory") == (0 if jobs == 1 else 2)
 
 
 def test_the_slurm_launcher_has_what_submitit_takes() -> None:

@@ -125,10 +125,11 @@ def _record_end(point: Point, code: int | None = None) -> None:
 def _list_unfinished(points: Sequence[Point], count: int) -> str:
     parts = [f"{len(points)} of {count} jobs did not finish; the same command runs only these jobs again"]
     for point in points:
-        record = read_json(point.folder / STATUS_FILE)
-        parts.append(f"\n{point.label}: {record['status']}, log {point.folder / LOG_FILE}")
+        record, file = read_json(point.folder / STATUS_FILE), point.folder / LOG_FILE
+        # A single local job prints to this terminal, and a job that never started has no log either.
+        parts.append(f"\n{point.label}: {record['status']}" + (f", log {file}" if file.exists() else ""))
         if count > 1:
-            parts += [f"    {line}" for line in tail(point.folder / LOG_FILE)]
+            parts += [f"    {line}" for line in tail(file)]
     return "\n".join(parts)
 
 
