@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from scramble.records import ImageFile, Question, TwoByTwoItem
+from scramble.records import LETTERS, ImageFile, Question, TwoByTwoItem
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,12 @@ class Item:
     @property
     def kind(self) -> str:
         return self.record.kind
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of a question by letter: A, B, ..., or the letters in ``details["letters"]`` (A, B, D)."""
+        choices = self.record.choices if isinstance(self.record, Question) else ()
+        return dict(zip(self.details.get("letters", LETTERS), choices, strict=False))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -56,6 +57,7 @@ class Protocol:
     free_grader: str
     tie_policy: TiePolicy
     choice_tie_policy: TiePolicy | Literal["same"]
+    choice_template: str = "{hint}\n{question}\n{options}"
 
     def __post_init__(self) -> None:
         for key, allowed in (
@@ -73,6 +75,10 @@ class Protocol:
                 raise EvaluationError(f"protocol {self.name}: {key}={value!r} {nearest(value, allowed)}")
         if "{caption}" not in self.yes_template:
             raise EvaluationError(f"protocol {self.name}: yes_template has no {{caption}}: {self.yes_template!r}")
+        if missing := [field for field in ("{question}", "{options}") if field not in self.choice_template]:
+            raise EvaluationError(
+                f"protocol {self.name}: choice_template has no {missing[0]}: {self.choice_template!r}"
+            )
 
 
 def protocol_names() -> list[str]:
@@ -208,17 +214,31 @@ def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
         )
     suffixes = {"yes_no": protocol.yes_no_suffix, "letter": protocol.letter_suffix, "short": protocol.short_suffix}
     suffix = item.details.get("suffix", suffixes[item.style])
-    listed = f"\n{options(record.choices)}" if record.choices and not item.details.get("options_in_question") else ""
-    prompt = f"{protocol.cot_prefix}{hint + chr(10) if hint else ''}{text}{listed}{suffix}"
+    if item.options and not item.details.get("options_in_question"):
+        values = {"{hint}": hint or "", "{question}": text, "{options}": options(record.choices, item.options)}
+        text = _filled(protocol.choice_template, values)
+    elif hint:
+        text = f"{hint}\n{text}"
+    prompt = f"{protocol.cot_prefix}{text}{suffix}"
     form = {"yes_no": protocol.yes_no_form, "letter": protocol.letter_form, "short": "generate"}[item.style]
     if form == "likelihood":
-        letters = tuple(LETTERS[: len(record.choices)])
-        candidates = letters if item.style == "letter" else (protocol.yes_answer, protocol.no_answer)
+        candidates = tuple(item.options) if item.style == "letter" else (protocol.yes_answer, protocol.no_answer)
         return Query(item.item_id, record.image_ids, prompt, candidates, True, image_px=px)
     length = max(protocol.max_new_tokens, item.details.get("max_new_tokens", 0))
     return Query(item.item_id, record.image_ids, prompt, max_new_tokens=length, image_px=px)
 
 
-def options(choices: tuple[str, ...]) -> str:
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    """Fill in the template line by line. A line with one field is left out if the field is empty."""
+    lines = []
+    for line in template.split("\n"):
+        names = [name for name in values if name in line]
+        if names and not any(values[name] for name in names):
+            continue
+        lines.append(re.sub("|".join(map(re.escape, values)), lambda match: values[match[0]], line))
+    return "\n".join(lines)
+
+
+def options(choices: Sequence[str], letters: Iterable[str] = LETTERS) -> str:
     """Format options as lines ``A. ...``."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False))

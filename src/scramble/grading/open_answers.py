@@ -7,7 +7,7 @@ results that used it record this (``extraction: rule``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -125,6 +125,50 @@ def edit_distance(a: str, b: str) -> int:
         for j, y in enumerate(b, 1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
     return row[-1]
+
+
+# ---------------------------------------------------------------------------------------------------------- VLMEvalKit
+
+
+def kit_relaxed(response: str, answer: str) -> float:
+    """ChartQA's relaxed accuracy as in its original code: numbers within 5 %, else equal text regardless of case.
+
+    Unlike :func:`scramble.grading.rules.relaxed`, a number with a thousands separator is text, and so is any answer to
+    a ground truth of zero.
+    """
+    response, answer = response.strip(), answer.strip()
+    value, truth = _plain_number(response), _plain_number(answer)
+    if value is not None and truth:
+        return float(abs(value - truth) / abs(truth) <= 0.05)
+    return float(response.lower() == answer.lower())
+
+
+def _plain_number(text: str) -> float | None:
+    try:
+        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def kit_anls(response: str, answer: str) -> float:
+    """VLMEvalKit's ANLS: the longer text's length includes outer white space, which the edit distance ignores."""
+    a, b = (" ".join(text.lower().split()) for text in (response, answer))
+    length = max(len(response), len(answer))
+    distance = edit_distance(a, b) / length if length else 0.0
+    return 0.0 if 1 - distance < 0.5 else 1 - distance
+
+
+def kit_accuracy(response: str, answer: str) -> float:
+    """Equal regardless of case and outer white space."""
+    return float(response.strip().lower() == answer.strip().lower())
+
+
+KIT_RULES: dict[str, Callable[[str, str], float]] = {
+    "relaxed": kit_relaxed,
+    "anls": kit_anls,
+    "accuracy": kit_accuracy,
+}
+"""VLMEvalKit's rules for one accepted answer. The best over all accepted answers counts."""
 
 
 # ------------------------------------------------------------------------------------------------- without a judge

@@ -80,8 +80,8 @@ def _can_infer_letter(text: str, options: Options) -> str | None:
             return present[0]
     elif not present and REFUSED in tokens:
         return REFUSED
-    bold = re.search(r"\b(?:correct )?answer is \*\*([A-D])\*\*", text, re.IGNORECASE)
-    return bold.group(1).upper() if bold and bold.group(1).upper() in options else None
+    stated = re.search(r"answer\s+is\s+\**([A-D])", text, re.IGNORECASE)
+    return stated.group(1).upper() if stated and stated.group(1).upper() in options else None
 
 
 def _can_infer_text(text: str, options: Options) -> str | None:

@@ -329,7 +329,7 @@ def _texts(item: Item) -> dict[str, Any]:
             for place, text in enumerate(record.captions)
         ]
         return {"captions": captions, "true": None if isinstance(record, TwoByTwoItem) else true, "question": None}
-    options = [f"{letter}. {text}" for letter, text in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", record.choices, strict=False)]
+    options = [f"{letter}. {text}" for letter, text in item.options.items()]
     return {
         "captions": [],
         "true": None,

@@ -19,7 +19,15 @@ from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
-HEADLINES = (("text", "image", "group"), ("g_acc",), ("pair_accuracy",), ("f1_mean",), ("accuracy_macro",), ("f1",))
+HEADLINES = (
+    ("text", "image", "group"),
+    ("g_acc",),
+    ("pair_accuracy",),
+    ("circular_accuracy",),
+    ("f1_mean",),
+    ("accuracy_macro",),
+    ("f1",),
+)
 """Main scores of benchmarks: the first of these that a benchmark has, else its first score."""
 
 

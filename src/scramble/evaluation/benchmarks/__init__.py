@@ -35,6 +35,17 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "mmmu": ("mmmu", "load"),
     "mathvista": ("mathvista", "load"),
     "mmvet": ("mmvet", "load"),
+    "tsv": ("tsv", "load"),
+    "mmbench": ("tsv", "load_mmbench"),
+    "mmstar": ("tsv", "load_mmstar"),
+    "scienceqa": ("tsv", "load_scienceqa"),
+    "ai2d": ("tsv", "load_ai2d"),
+    "realworldqa": ("tsv", "load_realworldqa"),
+    "hrbench": ("tsv", "load_hrbench"),
+    "vstar": ("tsv", "load_vstar"),
+    "blink": ("tsv", "load_blink"),
+    "chartqa": ("tsv", "load_chartqa"),
+    "docvqa": ("tsv", "load_docvqa"),
 }
 
 

@@ -1,9 +1,9 @@
 """MM-Vet.
 
-Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images. Counts: 218. Chance: 0.
-Human: not published. A language model grades each answer from 0 to 1 in steps of 0.1. SCRAMBLe's paper uses gpt-4-0613
-and reports the mean of five gradings with 1.96 standard errors. Without a judge the answers are not graded and there is
-no score.
+Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images, or VLMEvalKit's
+``MMVet.tsv``. Counts: 218. Chance: 0. Human: not published. A language model grades each answer from 0 to 1 in steps of
+0.1. SCRAMBLe's paper uses gpt-4-0613 and reports the mean of five gradings with 1.96 standard errors. Without a judge
+the answers are not graded and there is no score.
 
 Compared with a reference implementation: no (needs the judge).
 """
@@ -13,12 +13,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_entries, texts
+from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the 218 questions from ``mm-vet.json``. Tags are the capabilities."""
+    """Load the 218 questions from ``mm-vet.json``. Tags are the capabilities, in a TSV file the categories."""
+    if root is not None and is_tsv(root):
+        return read("mmvet", root, images=images, kind="free", partial=partial)
     path = find_file("mmvet", root, "mm-vet.json")
     items = []
     for key, row in json_entries("mmvet", path).items():

@@ -1,8 +1,8 @@
 """SEED-Bench, image part.
 
 Paper: Li et al., CVPR 2024 (arXiv 2307.16125). Data: ``lmms-lab-encoder/SEED-Bench``, split test, or the official
-``SEED-Bench.json`` with its images. Counts: the image part is read from the data (no primary source found). Chance: 25.
-Human: not published. The kind of an item is its question type.
+``SEED-Bench.json`` with its images, or VLMEvalKit's ``SEEDBench_IMG.tsv``. Counts: the image part is read from the data
+(no primary source found). Chance: 25. Human: not published. The kind of an item is its question type.
 
 Compared with a reference implementation: parsers only.
 """
@@ -24,6 +24,7 @@ from scramble.evaluation.benchmarks.data import (
     one_of,
     texts,
 )
+from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, ImageFile, Question
 
@@ -32,6 +33,8 @@ CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load the questions on single images. ``images`` is the folder of the official images."""
+    if root is not None and is_tsv(root):
+        return read("seed", root, images=images, kind="choice", partial=partial)
     files: Mapping[str, ImageFile]
     listing = sorted(Path(root).glob("*.json")) if root is not None and Path(root).is_dir() else []
     if listing:

@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.protocols import nearest
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.records import LETTERS, Question
+from scramble.records import Question
 from scramble.storage.files import atomic_path, write_json, write_text
 from scramble.storage.hashing import content_key
 
@@ -58,13 +58,12 @@ def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, A
     for item, outcome in zip(items, outcomes, strict=True):
         if not isinstance(item.record, Question):
             raise EvaluationError(f"item {item.item_id} is not a question; harnesses have no format for 2x2 items")
-        options = dict(zip(LETTERS, item.record.choices, strict=False))
         prediction = outcome.details.get("response", outcome.prediction)
         table.append(
             {
                 "index": item.item_id,
                 "question": item.record.question,
-                **options,
+                **item.options,
                 "answer": item.record.answer,
                 "category": item.kind,
                 "prediction": "" if prediction is None else str(prediction),

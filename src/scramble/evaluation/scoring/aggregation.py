@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,17 @@ def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     return {**_plain(outcomes), "pair_accuracy": _grouped(outcomes)}
 
 
+def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """Accuracy of all rows, and of the questions that are right under every rotation of their options (MMBench)."""
+    right = _grouped(outcomes)
+    first = {o.group: o for o in reversed(outcomes)}
+    questions = [
+        replace(first[group], item_id=group, values={"circular_accuracy": value})
+        for group, value in zip(right.ids, right.values, strict=True)
+    ]
+    return {**_plain(questions), **_plain(outcomes)}
+
+
 def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """Acc, Q_Acc, I_Acc and G_Acc; item ids end in ``q<question>_i<image>``."""
     groups: dict[str, dict[str, float]] = {}
@@ -156,6 +167,7 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
     "plain": _plain,
     "cola": _cola,
     "pairs": _pairs,
+    "circular": _circular,
     "natural_bench": _natural_bench,
     "pope": _pope,
     "macro": _plain,

@@ -13,7 +13,7 @@ from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Repl
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import metrics
 from scramble.grading import final_answers, open_answers, parsers, vqa_accuracy
-from scramble.records import LETTERS, Question
+from scramble.records import Question
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,19 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
             parsed = parsers.final_yes_no(reply.text, protocol.yes_no_parser)
         else:
             parsed = parsers.YES_NO[protocol.yes_no_parser](text)
+        if item.details.get("rule") == "unscored":
+            return _outcome(item, {}, parsed, "", "unscored", details=details)
         value = float(parsed is not None and parsed == record.answer.lower())
         return _outcome(
             item, {"accuracy": value}, parsed, record.answer.lower(), _status(parsed, text), details=details
         )
     if item.style == "letter":
-        options = dict(zip(LETTERS, record.choices, strict=False))
         if protocol.cot_prefix:
-            parsed = parsers.final_letter(reply.text, options, protocol.letter_parser)
+            parsed = parsers.final_letter(reply.text, item.options, protocol.letter_parser)
         else:
-            parsed = parsers.LETTER[protocol.letter_parser](text, options)
+            parsed = parsers.LETTER[protocol.letter_parser](text, item.options)
+        if item.details.get("rule") == "unscored":
+            return _outcome(item, {}, parsed, "", "unscored", details=details)
         value = float(parsed == record.answer)
         return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
     if item.details.get("rule") == "unscored":
@@ -143,6 +146,8 @@ def short_answer(item: Item, record: Question, text: str, protocol: Protocol) ->
         return accuracy / 100, text.strip()
     if rule == "exact":
         return float(vqa_accuracy.exact_match(text, record.answer)), text.strip()
+    if rule in open_answers.KIT_RULES:
+        return max(open_answers.KIT_RULES[rule](text, answer) for answer in record.answers), text.strip()
     if rule == "mmmu_open":
         return float(open_answers.mmmu_open_correct(text, record.answers)), text.strip()
     if rule == "mathvista":
@@ -152,7 +157,9 @@ def short_answer(item: Item, record: Question, text: str, protocol: Protocol) ->
 
 
 def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
-    names = ("yes", "no") if item.style == "yes_no" else tuple(LETTERS[: len(record.choices)])
+    names = ("yes", "no") if item.style == "yes_no" else tuple(item.options)
+    if item.details.get("rule") == "unscored":
+        return _outcome(item, {}, names[int(np.argmax(reply.logprobs))], "", "unscored")
     answer = record.answer.lower() if item.style == "yes_no" else record.answer
     if answer not in names:
         raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}")

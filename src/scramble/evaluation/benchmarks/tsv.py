@@ -1,0 +1,307 @@
+"""Benchmarks in VLMEvalKit's TSV format, by file: multiple choice, yes/no, open answers.
+
+``tsv`` reads any such file. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge);
+without it, a file with the columns A and B is multiple choice, one whose answers are all yes or no is yes/no, and any
+other is open. The following have their own names, so that published numbers can be compared:
+
+| name | Paper | file | scores |
+|---|---|---|---|
+| mmbench | Liu et al., ECCV 2024 (arXiv 2307.06281) | MMBench_*.tsv, CCBench.tsv | circular accuracy, accuracy |
+| mmstar | Chen et al., NeurIPS 2024 (2403.20330) | MMStar.tsv | accuracy |
+| scienceqa | Lu et al., NeurIPS 2022 (2209.09513) | ScienceQA_TEST.tsv, _VAL.tsv | accuracy |
+| ai2d | Kembhavi et al., ECCV 2016 (1603.07396) | AI2D_TEST.tsv, AI2D_TEST_NO_MASK.tsv | accuracy |
+| realworldqa | xAI 2024 (none) | RealWorldQA.tsv | accuracy |
+| hrbench | Wang et al., AAAI 2025 (2408.15556) | hr_bench_4k.tsv, hr_bench_8k.tsv | accuracy (mean over cycles) |
+| vstar | Wu and Xie, CVPR 2024 (2312.14135) | VStarBench.tsv | accuracy |
+| blink | Fu et al., ECCV 2024 (2404.12390) | BLINK.tsv | mean over subtasks, accuracy |
+| chartqa | Masry et al., ACL Findings 2022 (2203.10244) | ChartQA_TEST.tsv | relaxed accuracy |
+| docvqa | Mathew et al., WACV 2021 (2007.00398) | DocVQA_VAL.tsv | ANLS |
+
+``seed``, ``mmvet`` and ``pope`` read their TSV files too (``benchmark.seed.root=SEEDBench_IMG.tsv``). Counts: not
+checked; the data version names file, number of items and a hash of the bytes. Chance: computed from the numbers of
+options; the circular accuracy's is that of independent guesses. Human: not recorded. The kind of an item is its
+category; tags are ``l2:<l2-category>``, ``cycle:<cycle_category>`` and, if there are several, ``split:<split>``.
+
+Compared with a reference implementation: VLMEvalKit's prompts, images and exact-matching scores on recorded vectors.
+Differences: texts such as ``NA`` and ``None`` stay options, and numbers stay as written (``cells=pandas`` reads them as
+VLMEvalKit does); a row's own image is used where two rows give the same ``image_path``; replies that no rule can read
+are never sent to a judge.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.tsv_rows import Row, TsvFile, as_pandas, read_tsv
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading.open_answers import KIT_RULES
+from scramble.records import LETTERS, Question
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["choice", "yes_no", "open", "free"]
+KINDS: tuple[Kind, ...] = ("choice", "yes_no", "open", "free")
+METRICS = ("vqa", *KIT_RULES)
+CELLS = ("text", "pandas")
+ROTATION = 10**6
+"""VLMEvalKit numbers the rotations of a question index, index + 10^6, index + 2 * 10^6, ..."""
+ANNOTATORS = 4
+"""From this many answers per row on, they are annotators' answers (the metric ``vqa``), not accepted spellings."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the rows of a file become items. ``letters`` are the option columns of the header; ``by_split`` says whether
+    the file has several splits, for which there are separate scores."""
+
+    kind: Kind
+    metric: str
+    letters: tuple[str, ...]
+    has_answers: bool
+    by_split: bool
+
+
+def load(
+    root: str | Path,
+    *,
+    images: str | Path | None = None,
+    kind: str | None = None,
+    metric: str | None = None,
+    cells: str = "text",
+    partial: bool = False,
+) -> Benchmark:
+    """Load a TSV file.
+
+    Args:
+        root: the file, or a folder with one TSV file.
+        images: folder of images that are given as paths (default: the file's folder).
+        kind: choice, yes_no, open or free; None: by columns and answers.
+        metric: of open answers: vqa (accuracy against annotators), relaxed (numbers within 5 %), anls, accuracy (equal
+            text); None: vqa if each row has four answers or more, else accuracy.
+        cells: text, or pandas to read cells as VLMEvalKit does.
+        partial: leave out rows that cannot be used.
+    """
+    return read("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
+
+
+def read(
+    name: str,
+    root: str | Path,
+    *,
+    images: str | Path | None = None,
+    kind: str | None = None,
+    metric: str | None = None,
+    cells: str = "text",
+    partial: bool = False,
+    scoring: str | None = None,
+) -> Benchmark:
+    """Load a TSV file as the benchmark ``name``; ``scoring`` replaces the one that fits its kind. See :func:`load`."""
+    for key, value, allowed in (("kind", kind, KINDS), ("metric", metric, METRICS), ("cells", cells, CELLS)):
+        if value is not None and value not in allowed:
+            raise EvaluationError(f"{name}: benchmark.{name}.{key}={value!r} is not one of {', '.join(allowed)}")
+    path = _file(name, root)
+    bad = RejectedRows(name, path)
+    file = read_tsv(name, path, Path(images or path.parent), bad)
+    if cells == "pandas":
+        as_pandas(file.rows)
+    form = _form(name, file, kind, metric)
+    groups = _rotations(file.rows) if form.kind == "choice" else {}
+    items: list[Item] = []
+    for row in file.rows:
+        with bad.row(row.index):
+            items.extend(_items(row, form, groups.get(row.index, "")))
+    bad.finish(len(items), partial)
+    if file.without_image:
+        log.warning(f"{name}: {file.without_image} rows of {path} have no image and are left out, as in VLMEvalKit")
+    scorings = {"choice": "circular" if groups else "plain", "yes_no": "pope"}
+    mark = "partial-" if bad.rejected else ""
+    return Benchmark(
+        name,
+        f"{path.stem}-{mark}{len(items)}-{file.digest[:8]}",
+        check_items(name, items),
+        file.images,
+        scoring or scorings.get(form.kind, "plain"),
+        chance=_chance(items, form.kind) if form.has_answers else {},
+        default_protocol="vlmevalkit_prompts",
+    )
+
+
+def is_tsv(root: str | Path) -> bool:
+    """Whether a benchmark's root is a TSV file, which :func:`read` reads, instead of its own format."""
+    return Path(root).suffix.lower() == ".tsv"
+
+
+def _file(name: str, root: str | Path) -> Path:
+    root = Path(root)
+    if root.is_file():
+        return root
+    files = sorted(root.glob("*.tsv"))
+    if len(files) != 1:
+        what = f"{len(files)} TSV files" if root.is_dir() else "no such file or folder"
+        raise EvaluationError(f"{name}: {root}: {what}; set benchmark.{name}.root to one file")
+    return files[0]
+
+
+def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> Form:
+    """The kind of the file's items. Raises EvaluationError if it lacks the columns of its kind."""
+    if wide := [column for column in file.columns if column == "AA"]:
+        raise EvaluationError(f"{name}: {file.path} has an option {wide[0]}; options beyond Z are not supported")
+    letters = tuple(sorted(column for column in file.columns if column in LETTERS))
+    has_answers = "answer" in file.columns and any(row.cells["answer"].strip() for row in file.rows)
+    answers = [_answers(row.cells["answer"]) for row in file.rows] if has_answers else []
+    if kind is None:
+        flat = {answer.strip().lower() for listed in answers for answer in listed}
+        kind = "choice" if {"A", "B"} <= set(letters) else "yes_no" if flat and flat <= {"yes", "no"} else "open"
+    if kind == "choice" and (missing := {"A", "B"} - set(letters)):
+        raise EvaluationError(
+            f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple choice needs; it has "
+            f"{', '.join(file.columns)[:200]}; is benchmark.{name}.kind right?"
+        )
+    if not has_answers:
+        log.warning(f"{name}: {file.path} has no answers: predictions are written, without a score")
+    if metric is None:
+        metric = "vqa" if answers and min(map(len, answers)) >= ANNOTATORS else "accuracy"
+    (matched,) = (known for known in KINDS if known == kind)
+    by_split = len({row.cells.get("split", "").strip() for row in file.rows}) > 1
+    return Form(matched, metric, letters, has_answers, by_split)
+
+
+def _answers(cell: str) -> tuple[str, ...]:
+    """The accepted answers in a cell: the elements of a list literal, or the cell."""
+    if cell.strip().startswith("["):
+        try:
+            listed = ast.literal_eval(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return (cell,)
+        if isinstance(listed, list) and listed:
+            return tuple(str(answer) for answer in listed)
+    return (cell,)
+
+
+def _rotations(rows: Iterable[Row]) -> dict[str, str]:
+    """Index -> group of the rows that rotate the options of one question; empty if no question has two rows."""
+    groups: dict[str, str] = {}
+    questions: dict[str, str] = {}
+    for row in rows:
+        if not re.fullmatch(r"\d{1,12}", row.index):
+            return {}
+        group = groups[row.index] = str(int(row.index) % ROTATION)
+        if questions.setdefault(group, row.cells["question"]) != row.cells["question"]:
+            return {}  # the file only happens to have large indices
+    return groups if len(set(groups.values())) < len(groups) else {}
+
+
+# ------------------------------------------------------------------------------------------------------------- items
+
+
+def _items(row: Row, form: Form, group: str) -> list[Item]:
+    """The item of a row; of a yes/no row in several categories (``random,popular``), one item for each, as in POPE."""
+    cells, where = row.cells, f"index {row.index}"
+    if not (question := cells["question"]).strip():
+        raise EvaluationError(f"{where} has no question")
+    if form.has_answers and not cells["answer"].strip() and form.kind in ("choice", "yes_no"):
+        raise EvaluationError(f"{where} has no answer")
+    category = cells.get("category", "").strip()
+    details: dict[str, object] = {} if form.has_answers else {"rule": "unscored"}
+    if hint := cells.get("hint", "").strip():
+        details["hint"] = hint
+    if form.kind == "choice":
+        return [_choice(row, form, group, category, details)]
+    if form.kind == "yes_no":
+        answer = cells["answer"].strip().lower() if form.has_answers else ""
+        if answer not in ("yes", "no") and form.has_answers:
+            raise EvaluationError(f"{where}: the answer {cells['answer']!r:.60} is neither yes nor no")
+        kinds = category.split(",") if re.fullmatch(r"\w+(,\w+)+", category) else [category]
+        ids = [f"{kind}/{row.index}" if len(kinds) > 1 else row.index for kind in kinds]
+        return [
+            Item(
+                Question(key, row.image_ids, question, answer, kind), "yes_no", tags=_tags(cells, form), details=details
+            )
+            for key, kind in zip(ids, kinds, strict=True)
+        ]
+    answers = _answers(cells["answer"]) if form.has_answers else ("",)
+    if form.kind == "free":
+        record = Question(row.index, row.image_ids, question, answers[0])
+        return [Item(record, "free", tags=tuple(part.strip() for part in category.split(",") if part.strip()))]
+    record = Question(row.index, row.image_ids, question, answers[0], category, answers)
+    return [Item(record, "short", tags=_tags(cells, form), details={"rule": form.metric, **details})]
+
+
+def _choice(row: Row, form: Form, group: str, category: str, details: dict[str, object]) -> Item:
+    options = {letter: row.cells[letter] for letter in form.letters if row.cells[letter].strip()}
+    answer = row.cells["answer"].strip().strip("().").upper() if form.has_answers else ""
+    if not options:
+        raise EvaluationError(f"index {row.index} has no options")
+    if form.has_answers and answer not in options:
+        listed = ", ".join(options)
+        raise EvaluationError(f"index {row.index}: the answer {row.cells['answer']!r:.40} is none of {listed}")
+    letters = "".join(options)
+    if not LETTERS.startswith(letters):
+        details["letters"] = letters
+    record = Question(
+        row.index, row.image_ids, row.cells["question"], answer, category, choices=tuple(options.values())
+    )
+    return Item(record, "letter", group=group, tags=_tags(row.cells, form), details=details)
+
+
+def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
+    """Labels of a row besides its category. A split is combined with the others, as VLMEvalKit reports by split."""
+    values = {
+        key: cells.get(column, "").strip() for key, column in (("l2", "l2-category"), ("cycle", "cycle_category"))
+    }
+    tags = [f"{key}:{value}" for key, value in values.items() if value]
+    if form.by_split and (split := cells.get("split", "").strip()):
+        category = [cells["category"].strip()] if cells.get("category", "").strip() else []
+        tags += [f"split:{split}", *(f"split:{split}/{part}" for part in (*category, *tags))]
+    return tuple(tags)
+
+
+def _chance(items: Iterable[Item], kind: Kind) -> dict[str, float]:
+    """Chance levels in percent, overall and by category and tag."""
+    if kind == "yes_no":
+        return {"accuracy": 50.0}
+    if kind != "choice":
+        return {}
+    levels: defaultdict[str, list[float]] = defaultdict(list)
+    guesses: dict[str, list[float]] = {}
+    labels: dict[str, set[str]] = {}
+    for item in items:
+        names = {"", *([f"/{item.kind}"] if item.kind else []), *(f"/{tag}" for tag in item.tags)}
+        for name in names:
+            levels[f"accuracy{name}"].append(100 / len(item.options))
+        if item.group:
+            guesses.setdefault(item.group, []).append(1 / len(item.options))
+            labels.setdefault(item.group, names)
+    for group, shares in guesses.items():
+        for name in labels[group]:
+            levels[f"circular_accuracy{name}"].append(100 * prod(shares))
+    return {name: fmean(values) for name, values in levels.items()}
+
+
+def _named(name: str, *, kind: Kind, metric: str | None = None, scoring: str | None = None) -> Callable[..., Benchmark]:
+    def loader(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+        return read(name, root, images=images, kind=kind, metric=metric, partial=partial, scoring=scoring)
+
+    return loader
+
+
+load_mmbench = _named("mmbench", kind="choice")
+load_mmstar = _named("mmstar", kind="choice")
+load_scienceqa = _named("scienceqa", kind="choice")
+load_ai2d = _named("ai2d", kind="choice")
+load_realworldqa = _named("realworldqa", kind="choice")
+load_hrbench = _named("hrbench", kind="choice")
+load_vstar = _named("vstar", kind="choice")
+load_blink = _named("blink", kind="choice", scoring="macro")
+load_chartqa = _named("chartqa", kind="open", metric="relaxed")
+load_docvqa = _named("docvqa", kind="open", metric="anls")

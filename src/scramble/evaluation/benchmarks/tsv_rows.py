@@ -1,0 +1,294 @@
+"""Rows of a TSV file as VLMEvalKit writes it: an ``index`` column, texts, and images as base64 text or paths.
+
+An image cell contains an image in base64, a Python list of several (``['...', '...']``), or, in at most 64 characters,
+the index of the row that contains the image. Files reach several gigabytes, so only the texts stay in memory: an image
+is read again from its place in the file when it is needed. The same image in several rows has one id.
+"""
+
+from __future__ import annotations
+
+import ast
+import binascii
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from scramble.evaluation.benchmarks.data import IMAGE_SUFFIXES, FolderImages
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import EvaluationError
+from scramble.records import ImageFile, decoding_fault
+
+POINTER_LENGTH = 64  # VLMEvalKit's limit: a longer cell is an image
+_CELL_LIMIT = 1 << 30  # characters; csv's default of 131,072 is less than a small image in base64
+# The cells that pandas.read_csv, and so VLMEvalKit, takes as missing.
+_PANDAS_MISSING = frozenset({
+    "#N/A N/A", "#N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+    "NaN", "None", "n/a", "nan", "null",
+})  # fmt: skip
+
+
+@dataclass
+class Row:
+    """One row: its index, its texts by column, and the ids of its images."""
+
+    index: str
+    cells: dict[str, str]
+    image_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TsvFile:
+    """The usable rows of a file. ``digest`` is the SHA-256 of its bytes; ``without_image`` counts the rows that have no
+    image, which are left out."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[Row]
+    images: Mapping[str, ImageFile]
+    digest: str
+    without_image: int
+
+
+def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
+    """Read a file once, checking every image's encoding.
+
+    Args:
+        folder: folder of the images that the file gives as paths.
+        bad: receives the rows that cannot be used.
+
+    Raises:
+        EvaluationError: the file is not a TSV file with the columns ``index`` and ``image`` or ``image_path``.
+    """
+    reader = _Reader(name, path)
+    images = TsvImages(path, reader.columns, folder)
+    rows: list[Row] = []
+    pointers: list[tuple[Row, str]] = []
+    seen: set[str] = set()
+    without = 0
+    for number, (span, cells) in enumerate(reader, 1):
+        with bad.row(number):
+            if len(cells) != len(reader.columns):
+                raise EvaluationError(f"row {number} has {len(cells)} fields for {len(reader.columns)} columns")
+            values = dict(zip(reader.columns, cells, strict=True))
+            row = Row(values.pop("index").strip(), values)
+            if not row.index or row.index in seen:
+                raise EvaluationError(
+                    f"index {row.index!r} appears twice" if row.index else f"row {number} has no index"
+                )
+            seen.add(row.index)
+            cell = values.pop("image", "").strip()
+            path_cell = values.pop("image_path", "").strip()
+            if not cell and not path_cell:
+                without += 1
+                continue
+            if cell and len(cell) <= POINTER_LENGTH and not cell.startswith("["):
+                pointers.append((row, cell))
+            else:
+                row.image_ids = images.add(row.index, span, cell) if cell else images.add_paths(row.index, path_cell)
+            rows.append(row)
+    _resolve(rows, pointers, images, bad)
+    images.find_files(name, rows, bad)
+    return TsvFile(path, reader.columns, rows, images, reader.lines.digest.hexdigest(), without)
+
+
+def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages, bad: RejectedRows) -> None:
+    """Give the rows whose image cell is an index the images of that row. Remove rows for which there is none."""
+    ids = {row.index: row.image_ids for row in rows}
+    for row, cell in pointers:
+        if ids.get(cell):
+            row.image_ids = ids[cell]
+        elif cell.lower().endswith(IMAGE_SUFFIXES):
+            row.image_ids = images.add_paths(row.index, cell)
+        else:
+            reason = f"index {row.index}: the image cell {cell!r} is neither an image nor the index of a row with one"
+            bad.reject(bad.source, row.index, reason)
+    rows[:] = [row for row in rows if row.image_ids]
+
+
+def as_pandas(rows: list[Row]) -> None:
+    """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's: ``NA``, ``None``, ``null`` and the
+    like become empty, and the numbers of a column with gaps or fractions become floats (``1`` becomes ``1.0``)."""
+    for column in rows[0].cells if rows else ():
+        values = [row.cells[column] for row in rows]
+        values = ["" if value in _PANDAS_MISSING else value for value in values]
+        numbers = [_number(value) for value in values if value]
+        if numbers and None not in numbers:
+            whole = all(isinstance(number, int) for number in numbers) and all(values)
+            values = [str(_number(v) if whole else float(_number(v) or 0)) if v else "" for v in values]
+        for row, value in zip(rows, values, strict=True):
+            row.cells[column] = value
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------- the file
+
+
+class _Lines:
+    """The lines of a UTF-8 file, with the number of bytes and a digest of everything read so far."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self.path = name, path
+        self.offset = 0
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    self.offset += len(line)
+                    self.digest.update(line)
+                    try:
+                        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    except UnicodeDecodeError as error:
+                        raise EvaluationError(
+                            f"{self.name}: {self.path}, line {number} is not UTF-8 text; is it a TSV file?"
+                        ) from error
+        except OSError as error:
+            raise EvaluationError(f"{self.name}: cannot read {self.path}: {error.strerror or error}") from error
+
+
+class _Reader:
+    """The header of a file, and its rows with their places (first byte, end) in the file."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        csv.field_size_limit(_CELL_LIMIT)
+        self.lines = _Lines(name, path)
+        self._rows = csv.reader(iter(self.lines), delimiter="\t", strict=True)
+        first = self._next()
+        if first is None:
+            raise EvaluationError(f"{name}: {path} is empty; download it again")
+        self.columns = tuple(column.strip() for column in first)
+        _check_columns(name, path, self.columns)
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], list[str]]]:
+        start = self.lines.offset
+        while (row := self._next()) is not None:
+            if row:
+                yield (start, self.lines.offset), row
+            start = self.lines.offset
+
+    def _next(self) -> list[str] | None:
+        try:
+            return next(self._rows, None)
+        except csv.Error as error:
+            where = f"{self.lines.path}, line {self._rows.line_num}"
+            raise EvaluationError(f"{self.lines.name}: {where}: {error}; download it again") from error
+
+
+def _check_columns(name: str, path: Path, columns: tuple[str, ...]) -> None:
+    shown = ", ".join(column[:30] for column in columns[:20])
+    if len(set(columns)) < len(columns):
+        raise EvaluationError(f"{name}: {path}: two columns have the same name ({shown})")
+    missing = [column for column in ("index", "question") if column not in columns]
+    if not {"image", "image_path"} & set(columns):
+        missing.append("image or image_path")
+    if missing:
+        hint = "; it is separated by commas, not tabs" if len(columns) == 1 and shown.count(",") > 1 else ""
+        raise EvaluationError(f"{name}: {path} has no column {', '.join(missing)}; it has {shown or 'none'}{hint}")
+
+
+# ---------------------------------------------------------------------------------------------------------- images
+
+
+class TsvImages(Mapping[str, ImageFile]):
+    """Images by id: the index of the first row that contains them (``<index>/<number>`` in a list), or their path."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], folder: Path) -> None:
+        self._path, self._columns, self._folder = path, columns, folder
+        self._places: dict[str, tuple[tuple[int, int], int]] = {}
+        self._same: dict[bytes, str] = {}
+        self._files: Mapping[str, ImageFile] = {}
+
+    def add(self, index: str, span: tuple[int, int], cell: str) -> tuple[str, ...]:
+        """Register the images of a cell and return their ids. Raises EvaluationError for a cell without an image."""
+        parts = _parts(index, cell)
+        ids = []
+        for number, part in enumerate(parts):
+            data = _decoded(index, part)
+            key = hashlib.sha256(data).digest()
+            image_id = self._same.setdefault(key, index if len(parts) == 1 else f"{index}/{number}")
+            self._places.setdefault(image_id, (span, number))
+            ids.append(image_id)
+        return tuple(ids)
+
+    def add_paths(self, index: str, cell: str) -> tuple[str, ...]:
+        """The paths in a cell, which are the ids of their images."""
+        return tuple(_parts(index, cell))
+
+    def find_files(self, name: str, rows: list[Row], bad: RejectedRows) -> None:
+        """Find the files of images that are given as paths: absolute, or below the folder."""
+        paths = dict.fromkeys(i for row in rows for i in row.image_ids if i not in self._places)
+        files: dict[str, ImageFile] = {p: ImageFile(path=p) for p in paths if Path(p).is_absolute()}
+        relative = [p for p in paths if p not in files]
+        present = [p for p in relative if (self._folder / p).is_file()]
+        files |= {p: ImageFile(path=str(self._folder / p)) for p in present}
+        if others := [p for p in relative if p not in files]:
+            files |= FolderImages(name, self._folder, others)
+        self._files = files
+        absent = {p for p in files if not Path(files[p].path or "").is_file()}
+        for row in rows if absent else ():
+            if lost := absent & set(row.image_ids):
+                bad.reject(bad.source, row.index, f"index {row.index}: no image file {min(lost)}")
+        rows[:] = [row for row in rows if not absent & set(row.image_ids)]
+
+    def __getitem__(self, image_id: str) -> ImageFile:
+        if image_id in self._files:
+            return self._files[image_id]
+        (start, end), number = self._places[image_id]
+        with self._path.open("rb") as file:
+            cells = _record(file, start, end)
+        cell = cells[self._columns.index("image")].strip()
+        return ImageFile(bytes=_decoded(image_id, _parts(image_id, cell)[number]))
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._places
+        yield from self._files
+
+    def __len__(self) -> int:
+        return len(self._places) + len(self._files)
+
+
+def _record(file: IO[bytes], start: int, end: int) -> list[str]:
+    file.seek(start)
+    text = file.read(end - start).decode("utf-8-sig")
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+
+
+def _parts(index: str, cell: str) -> list[str]:
+    """The elements of a list literal, or the cell itself."""
+    if not cell.startswith("["):
+        return [cell]
+    try:
+        parts: Any = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise EvaluationError(f"index {index}: the image cell is not a list: {cell[:40]!r}...") from error
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise EvaluationError(f"index {index}: the image cell is not a list of images: {cell[:40]!r}...")
+    return [part.strip() for part in parts]
+
+
+def _decoded(index: str, text: str) -> bytes:
+    """The encoded image. Only its header is decoded here, to distinguish an image from other base64 text."""
+    from PIL import Image
+
+    try:
+        data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except (binascii.Error, ValueError) as error:
+        raise EvaluationError(f"index {index}: the image is not valid base64 ({error})") from error
+    try:
+        with Image.open(io.BytesIO(data)):
+            return data
+    except Exception as error:  # Pillow raises exceptions of many types for broken files
+        raise EvaluationError(f"index {index}: the image cannot be decoded ({decoding_fault(error)})") from error
