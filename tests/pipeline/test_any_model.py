@@ -49,6 +49,17 @@ def test_all_item_types(model: Path, world: Path, tmp_path: Path, script: Run) -
     assert len({row["text"] for row in rows}) > 1, "generated replies depend on the item"
 
 
+def test_a_batch_is_shown_as_rows(model: Path, world: Path, tmp_path: Path, script: Run) -> None:
+    own = ("+debug=tiny", "model=any", f"model.path={model}", "model.new=null", f"run.dir={tmp_path}")
+    shown = script("train", *own, f"run.data={world / 'data'}", "objective=dpo", "show_batch=1").stdout
+    assert "no description for token tries, so each sequence is one row" in shown
+    assert "tries in" not in shown and not (tmp_path / "batch.png").exists()
+    count = int(shown.rpartition("batch: ")[2].split()[0])
+    assert f"batch: {count} examples, {2 * count} rows of " in shown
+    rows = [line for line in shown.splitlines() if "<image token x" in line]
+    assert len(rows) == 2 * count and all(line.endswith("]") for line in rows)
+
+
 def test_chat_and_export(model: Path, tmp_path: Path, script: Run) -> None:
     """The exported model answers as the base with the adapter, and not as the base alone."""
     adapter = str(save_adapter(model, tmp_path / "adapter"))

@@ -1,4 +1,4 @@
-"""Shows one batch as the model sees it: the tries as text, and a figure of image tiles and attention mask."""
+"""Shows one batch as the model sees it: its tries (or rows) as text, and a figure of image tiles and attention mask."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from scramble.storage.files import atomic_path
 if TYPE_CHECKING:
     from scramble.models import VLM
     from scramble.training.collator import PairBatch
+    from scramble.training.data import Example
+    from scramble.training.encoder import Encoder
+    from scramble.trie.backbone import ImageInputs
     from scramble.trie.pack import TrieItem
 
 log = logging.getLogger(__name__)
@@ -24,10 +27,11 @@ def show_batch(
     *,
     model: Mapping[str, Any],
     trainer: Mapping[str, Any],
-) -> Path:
+) -> Path | None:
     """Print the first micro-batch (tokens, tries, padding) and draw ``<run>/batch.png``, without training.
 
-    Scored tokens are printed in brackets. A line with a deeper indent continues the tokens of the line above it.
+    Scored tokens are printed in brackets. A line with a deeper indent continues the tokens of the line above it. With
+    TRL's trainers there is no trie: each answer is printed as one row, and no figure is drawn.
     """
     from scramble.models import load_vlm
     from scramble.pipeline.new_model import make_model
@@ -43,9 +47,12 @@ def show_batch(
     examples = list(islice(all_examples, 64))
     size = trainer["per_device_train_batch_size"] or trainer["global_batch_size"] or 8
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
-    collator = TrieCollator(
-        Encoder(vlm, images), needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
-    )
+    with_rejected = needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
+    encoder = Encoder(vlm, images)
+    if trainer["backend"] == "trl" or not vlm.family.has_trie:
+        _print_rows(encoder, selected, vlm, with_rejected)
+        return None
+    collator = TrieCollator(encoder, with_rejected)
     items, _ = collator.items(selected)
     batch = collator(selected)
     for item in items:
@@ -60,18 +67,39 @@ def show_batch(
     return path
 
 
-def _print_item(item: TrieItem, vlm: VLM) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in (item.images or {}).items()}
-    tokens = sum(map(len, item.sequences))
-    log.info(f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each were a row; images {shapes}")
-    tokenizer, image_ids = vlm.processor.tokenizer, vlm.backbone.token_rules.features
+def _print_rows(encoder: Encoder, examples: Sequence[Example], vlm: VLM, with_rejected: bool) -> None:
+    """Print the answers of each example, each with its own copy of the prompt."""
+    lengths = []
+    for example in examples:
+        prompt = encoder.prompt(example)
+        log.info(f"\n{example.example_id}: inputs {_shapes(prompt.images)}")
+        for answer in [example.chosen, example.rejected] if with_rejected else [example.chosen]:
+            completion = encoder.completion(answer or "")
+            lengths.append(len(prompt.input_ids) + len(completion))
+            log.info(f"{lengths[-1]:5d}  {_words(prompt.input_ids, vlm)}[{_words(completion, vlm)}]")
+    padding = 1 - sum(lengths) / (max(lengths) * len(lengths))
+    log.info(f"batch: {len(examples)} examples, {len(lengths)} rows of {max(lengths)} tokens, {padding:.1%} padding")
 
-    def words(ids: Sequence[int]) -> str:
-        parts = []
-        for is_image, run in groupby(ids, key=lambda token: token in image_ids):
-            tokens = list(run)
-            parts.append(f"<image token x {len(tokens)}>" if is_image else tokenizer.decode(tokens))
-        return "".join(parts).replace("\n", "\\n")
+
+def _shapes(images: ImageInputs | None) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in (images or {}).items()}
+
+
+def _words(ids: Sequence[int], vlm: VLM) -> str:
+    """Tokens as text in one line; runs of image placeholders are counted."""
+    parts, image_ids = [], vlm.family.feature_tokens(vlm.backbone.model.config)
+    for is_image, run in groupby(ids, key=lambda token: token in image_ids):
+        tokens = list(run)
+        parts.append(f"<image token x {len(tokens)}>" if is_image else vlm.processor.tokenizer.decode(tokens))
+    return "".join(parts).replace("\n", "\\n")
+
+
+def _print_item(item: TrieItem, vlm: VLM) -> None:
+    tokens = sum(map(len, item.sequences))
+    log.info(
+        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each were a row; "
+        f"images {_shapes(item.images)}"
+    )
 
     def walk(numbers: list[int], start: int, indent: int) -> None:
         """Print the tokens that these sequences share from ``start`` on, then each branch."""
@@ -84,7 +112,7 @@ def _print_item(item: TrieItem, vlm: VLM) -> None:
         if stop > start:
             scored = item.scored[numbers[0]]
             parts = [
-                f"[{words(first[run[0] : run[-1] + 1])}]" if marked else words(first[run[0] : run[-1] + 1])
+                f"[{_words(first[run[0] : run[-1] + 1], vlm)}]" if marked else _words(first[run[0] : run[-1] + 1], vlm)
                 for marked, group in groupby(range(start, stop), key=lambda place: scored[place])
                 for run in [list(group)]
             ]
