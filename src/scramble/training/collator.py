@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,25 +37,21 @@ class PairBatch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the batch for another process: see :mod:`scramble.trie.transfer`."""
-        tensors = (None if t is None else pickled(t) for t in (self.chosen_P, self.rejected_P, self.ref_P2))
-        return _unpickled_batch, (self.tries, *tensors, self.example_ids)
+        return _unpickled_batch, (self.tries, self._tensors(pickled), self.example_ids)
 
     def pin_memory(self) -> PairBatch:
         """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls this."""
-        return PairBatch(
-            self.tries.pin_memory(),
-            self.chosen_P.pin_memory(),
-            None if self.rejected_P is None else self.rejected_P.pin_memory(),
-            None if self.ref_P2 is None else self.ref_P2.pin_memory(),
-            self.example_ids,
-        )
+        return PairBatch(self.tries.pin_memory(), **self._tensors(Tensor.pin_memory), example_ids=self.example_ids)
+
+    def _tensors(self, move: Callable[[Tensor], Any]) -> dict[str, Any]:
+        """The result of ``move`` for each tensor besides those of the tries, by name."""
+        tensors = {"chosen_P": self.chosen_P, "rejected_P": self.rejected_P, "ref_P2": self.ref_P2}
+        return {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
 
 
-def _unpickled_batch(
-    tries: TrieBatch, chosen: Any, rejected: Any, reference: Any, example_ids: tuple[str, ...]
-) -> PairBatch:
-    rejected, reference = (None if value is None else unpickled(value) for value in (rejected, reference))
-    return PairBatch(tries, unpickled(chosen), rejected, reference, example_ids)
+def _unpickled_batch(tries: TrieBatch, tensors: dict[str, Any], example_ids: tuple[str, ...]) -> PairBatch:
+    moved: dict[str, Any] = {name: None if value is None else unpickled(value) for name, value in tensors.items()}
+    return PairBatch(tries, **moved, example_ids=example_ids)
 
 
 @dataclass(frozen=True)
