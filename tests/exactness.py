@@ -7,7 +7,7 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scramble.models import VLM, Prompt
 from scramble.models.backbone import unwrap
 from scramble.models.family import Family
+from scramble.models.generation import generate_ids, stop_tokens
 from scramble.trie import TrieItem, logprobs, pack, score
 
 Plain = Callable[[list[int], Any], Tensor]  # ids and images of one sequence -> logits (L, V)
@@ -114,6 +116,38 @@ def assert_exact(
     _compare(model, family, processor, case, images, plain, atol=1e-5, gradient_rtol=float32_rtol, smallest_weight=1)
     unwrap(model).set_experts_implementation("eager")  # grouped matrix products of experts do not support float64
     _compare(model.double(), family, processor, case, images, plain, atol=1e-8, gradient_rtol=1e-6, smallest_weight=-1)
+
+
+def continuation(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[int]:
+    """The tokens that transformers' ``generate`` appends to a prompt, without the stop token."""
+    stops = stop_tokens(vlm)
+    with torch.inference_mode():
+        options = {"max_new_tokens": max_new_tokens, "do_sample": False, "eos_token_id": sorted(stops)}
+        output = vlm.model.generate(**inputs, **options)
+    new = output[0, inputs["input_ids"].shape[1] :].tolist()
+    return next((new[:n] for n, token in enumerate(new) if token in stops), new)
+
+
+def assert_generates(vlm: VLM, images: Sequence[Image.Image], max_new_tokens: int = 12, **template: object) -> None:
+    """Assert that prompts on shared images continue token by token as with ``generate`` on the processor's own batch.
+
+    ``template`` are variables of the chat template.
+    """
+    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
+    groups: list[list[Prompt]] = []
+    expected: list[list[list[int]]] = []
+    for image in images:
+        prompts = [vlm.family.encode_prompt(vlm.processor, text, [image]) for text in texts]
+        groups.append([Prompt(prompt.input_ids, prompts[0].images) for prompt in prompts])
+        expected.append([])
+        for text in texts:
+            message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+            rendered = vlm.processor.apply_chat_template(
+                [message], tokenize=False, add_generation_prompt=True, **template
+            )
+            inputs = vlm.processor(images=[[image]], text=[rendered], return_tensors="pt", add_special_tokens=False)
+            expected[-1].append(continuation(vlm, inputs, max_new_tokens))
+    assert generate_ids(vlm, groups, [[max_new_tokens] * len(texts)] * len(groups)) == expected
 
 
 def _compare(

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load_vlm
-from tests.exactness import CASES, SELECTED, assert_exact
+from tests.exactness import CASES, SELECTED, assert_exact, continuation
 
 # Families of which this file is the only test of tries, and those of them whose processor needs torchvision.
 TESTED = ("llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smolvlm")
@@ -179,7 +179,7 @@ def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path]
 def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     name: str, tiny: Callable[[str], Path], images: list[Image.Image]
 ) -> None:
-    from scramble.models.generation import generate_ids, stop_tokens
+    from scramble.models.generation import generate_ids
     from scramble.models.prompts import PromptEncoder
 
     vlm = load_vlm(tiny(name), dtype="float32")
@@ -187,17 +187,12 @@ def test_generation_on_a_shared_prefix_equals_each_prompt_alone(
     with torch.no_grad():
         for parameter in vlm.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)  # so that greedy choices do not depend on rounding
-    stops = sorted(stop_tokens(vlm))
     encoder = PromptEncoder(vlm.family, vlm.processor)
     groups = [encoder.prompts(["describe the image", "is there a circle", "name a shape"], [image]) for image in images]
     together = generate_ids(vlm, groups, [[8, 8, 8]] * len(groups))
     for group, texts in zip(groups, together, strict=True):
         for prompt, ids in zip(group, texts, strict=True):
-            inputs = vlm.family.generation_inputs(prompt, vlm.model)
-            with torch.inference_mode():
-                whole = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=8, eos_token_id=stops)
-            alone = whole[0, len(prompt.input_ids) :].tolist()
-            assert ids == [token for token in alone if token not in stops]
+            assert ids == continuation(vlm, vlm.family.generation_inputs(prompt, vlm.model), 8)
     assert len({tuple(ids) for texts in together for ids in texts}) > 4
 
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scramble.models import ModelError, Prompt, load_vlm
-from scramble.models.generation import generate_ids
+from scramble.models import ModelError, load_vlm
 from scramble.trie import TokenRules, pack
-from tests.exactness import CASES, SELECTED, assert_exact, make_items
+from tests.exactness import CASES, SELECTED, assert_exact, assert_generates, make_items
 
 
 @pytest.mark.parametrize("case", SELECTED)
@@ -43,21 +42,7 @@ def test_images_are_blocks_of_their_own(tiny: Callable[[str], Path], images: lis
 
 
 def test_generation_on_a_shared_prefix(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Token by token as transformers' ``generate`` on the processor's own batch."""
-    vlm = load_vlm(tiny("gemma3"), dtype="float32")
-    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
-    prompts = [vlm.family.encode_prompt(vlm.processor, text, images[:1]) for text in texts]
-    wanted = []
-    for text in texts:
-        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-        rendered = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        inputs = vlm.processor(images=images[:1], text=[rendered], return_tensors="pt", add_special_tokens=False)
-        output = vlm.model.generate(**inputs, max_new_tokens=20, do_sample=False)
-        ids = output[0, inputs["input_ids"].shape[1] :].tolist()
-        stop = vlm.model.generation_config.eos_token_id
-        wanted.append(ids[: ids.index(stop)] if stop in ids else ids)
-    group = [Prompt(prompt.input_ids, prompts[0].images) for prompt in prompts]
-    assert generate_ids(vlm, [group], [[20] * 3]) == [wanted]
+    assert_generates(load_vlm(tiny("gemma3"), dtype="float32"), images[:1], 20)
 
 
 def test_crops_are_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from scramble.models import ModelError, Prompt, load_vlm
+from scramble.models import ModelError, load_vlm
 from scramble.models.families.registry import FAMILIES
 from scramble.models.family import Family
-from scramble.models.generation import generate_ids, stop_tokens
+from scramble.models.generation import generate_ids
 from scramble.trie import pack
 from scramble.trie.mask import attention_masks
-from tests.exactness import CASES, SELECTED, assert_exact, make_items
+from tests.exactness import CASES, SELECTED, assert_exact, assert_generates, make_items
 
 NAMES = ("gemma4", "gemma4_moe", "gemma4_e2b")
 
@@ -55,20 +55,7 @@ def test_images_are_blocks_in_layers_with_a_window(tiny: Callable[[str], Path], 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generation_on_a_shared_prefix(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Token by token as transformers' ``generate`` on the processor's own batch."""
-    vlm = load_vlm(tiny(name), dtype="float32")
-    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
-    prompts = [vlm.family.encode_prompt(vlm.processor, text, images[:1]) for text in texts]
-    stops, wanted = stop_tokens(vlm), []
-    for text in texts:
-        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-        rendered = vlm.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        inputs = vlm.processor(images=[images[:1]], text=[rendered], return_tensors="pt", add_special_tokens=False)
-        output = vlm.model.generate(**inputs, max_new_tokens=20, do_sample=False)
-        ids = output[0, inputs["input_ids"].shape[1] :].tolist()
-        wanted.append(next((ids[:n] for n, i in enumerate(ids) if i in stops), ids))
-    group = [Prompt(prompt.input_ids, prompts[0].images) for prompt in prompts]
-    assert generate_ids(vlm, [group], [[20] * 3]) == [wanted]
+    assert_generates(load_vlm(tiny(name), dtype="float32"), images[:1], 20)
 
 
 def test_sampling_uses_the_bounded_logits(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from scramble.models import VLM, ModelError, load_vlm
-from scramble.models.generation import generate_ids, stop_tokens
+from scramble.models.generation import stop_tokens
 from scramble.storage.files import read_json, write_json
-from tests.exactness import CASES, SELECTED, assert_exact
+from tests.exactness import CASES, SELECTED, assert_exact, assert_generates
 
 NAMES = ("glm4v", "glm4v_moe", "glm46v")
 
@@ -72,24 +72,7 @@ def test_positions_are_those_of_transformers(sizes: list[tuple[int, int]], tiny_
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generation_on_a_shared_prefix(name: str, tiny_glm: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Token by token as transformers' ``generate`` on the processor's own batch."""
-    vlm = load_vlm(tiny_glm(name), dtype="float32")
-    texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
-    groups, wanted = [], []
-    for picture in images[:2]:
-        prompts = [vlm.family.encode_prompt(vlm.processor, text, [picture]) for text in texts]
-        groups.append([type(p)(p.input_ids, prompts[0].images) for p in prompts])
-        for text in texts:
-            message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-            rendered = vlm.processor.apply_chat_template(
-                [message], tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-            inputs = vlm.processor(images=[picture], text=[rendered], return_tensors="pt")
-            output = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False)
-            wanted.append(output[0, inputs["input_ids"].shape[1] :].tolist())
-    stops = stop_tokens(vlm)
-    actual = [ids for row in generate_ids(vlm, groups, [[12] * 3] * 2) for ids in row]
-    assert actual == [next((ids[:n] for n, i in enumerate(ids) if i in stops), ids) for ids in wanted]
+    assert_generates(load_vlm(tiny_glm(name), dtype="float32"), images[:2], enable_thinking=False)
 
 
 @pytest.mark.parametrize(
