@@ -103,6 +103,24 @@ def test_a_log_probability_that_is_not_finite_is_refused(without_trie: Path, ima
         scores(vlm, [(queries(), images[:1])], 4096)
 
 
+def test_inputs_of_an_answer_are_those_of_generate(without_trie: Path, images: list[Image.Image]) -> None:
+    from transformers.utils import ModelOutput
+
+    from scramble.models.rows import PER_TOKEN, extend
+
+    vlm = load_vlm(without_trie)
+    prompt = vlm.family.encode_prompt(vlm.processor, QUESTIONS[1], images[:1])
+    expected = dict(prompt.images or {})
+    for _ in range(3):
+        model: Any = vlm.model
+        expected = model._update_model_kwargs_for_generation(ModelOutput(), expected, False, num_new_tokens=1)
+    actual = extend(vlm.family, prompt, [5, 6, 7])
+    assert actual.input_ids == [*prompt.input_ids, 5, 6, 7]
+    assert actual.images is not None and actual.images.keys() == expected.keys()
+    assert PER_TOKEN & expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in actual.images.items())
+
+
 def test_generated_tokens_are_the_most_likely_ones(without_trie: Path, images: list[Image.Image]) -> None:
     """Each new token is the argmax of a forward pass without a cache; the checkpoint's penalties are not used."""
     from scramble.models.rows import extend
@@ -112,7 +130,7 @@ def test_generated_tokens_are_the_most_likely_ones(without_trie: Path, images: l
     prompt = vlm.family.encode_prompt(vlm.processor, QUESTIONS[1], images[:1])
     expected: list[int] = []
     for _ in range(6):
-        inputs = vlm.family.generation_inputs(extend(vlm, prompt, expected), vlm.model)
+        inputs = vlm.family.generation_inputs(extend(vlm.family, prompt, expected), vlm.model)
         with torch.inference_mode():
             expected.append(int(vlm.model(**inputs).logits[0, -1].argmax()))
         if expected[-1] in stop_tokens(vlm):

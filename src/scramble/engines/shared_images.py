@@ -104,7 +104,7 @@ def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
                 if vlm.family.has_trie:
                     prompts[n] = replace(prompt, input_ids=[*prompt.input_ids, *begun])
                 else:
-                    prompts[n] = extend(vlm, prompt, begun)
+                    prompts[n] = extend(vlm.family, prompt, begun)
     return prompts
 
 

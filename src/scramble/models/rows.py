@@ -1,10 +1,12 @@
 """Scores sequences with models without a token trie: each sequence is one row of the unmodified model's forward.
 
 A prompt's inputs are those of the processor. Inputs with one value per token (``token_type_ids``,
-``mm_token_type_ids``, Mllama's ``cross_attention_mask``) are continued for the answer's tokens by the model's own
-``_update_model_kwargs_for_generation``, as ``generate`` continues them. An answer is therefore scored in exactly the
+``mm_token_type_ids``, Mllama's ``cross_attention_mask``) are continued for the answer's tokens as the class's own
+``_update_model_kwargs_for_generation`` continues them in ``generate``. An answer is therefore scored in exactly the
 context in which the model would have generated it; PaliGemma, for example, reads the prompt bidirectionally and the
 answer causally. Rows are padded on the right, so that padding changes neither positions nor what a token attends to.
+TRL's trainers get the same rows (:mod:`scramble.training.trl_backend`). Their batches are built without the model, so
+the rule is written here and not called from the model.
 
 Shape legend: B rows, L tokens, K last tokens that are projected to the vocabulary, V vocabulary.
 """
@@ -12,7 +14,7 @@ Shape legend: B rows, L tokens, K last tokens that are projected to the vocabula
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from scramble.models.family import Prompt
+from scramble.models.family import Family, Prompt
 from scramble.models.generation import padding_id
 from scramble.models.vlm import VLM
 from scramble.trie.engine import NonFiniteError
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, SequenceScore
+
+# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens, Mllama's mask the visible images.
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +75,54 @@ def iter_scores(
         yield scores
 
 
-def extend(vlm: VLM, prompt: Prompt, ids: Sequence[int]) -> Prompt:
+def extend(family: Family, prompt: Prompt, ids: Sequence[int]) -> Prompt:
     """The prompt followed by tokens of its answer; inputs with one value per token are continued for them."""
-    from transformers.utils import ModelOutput
-
     inputs = dict(prompt.images or {})
-    model: Any = vlm.backbone.model
-    for _ in ids:
-        inputs = model._update_model_kwargs_for_generation(ModelOutput(), inputs, False, num_new_tokens=1)
+    for name in PER_TOKEN & inputs.keys():
+        last = inputs[name][:, -1:]  # the answer sees the images that the end of the prompt sees (cross_attention_mask)
+        if name == "token_type_ids":
+            last = torch.full_like(last, family.answer_token_type)
+        elif name == "mm_token_type_ids":
+            last = torch.zeros_like(last)
+        inputs[name] = _lengthened(inputs[name], len(ids), last)
     return Prompt([*prompt.input_ids, *ids], inputs)
+
+
+def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 1) -> dict[str, Tensor]:
+    """The arguments of ``model.forward`` for several rows.
+
+    Inputs with one value per token are padded on the right. Processors give images (or tiles, or rows) along the first
+    axis, so that the other inputs are concatenated there; their other axes are padded with zeros to the largest, as
+    processors do for a batch.
+
+    Args:
+        rows: arguments of one row each.
+        padding: token id that fills rows.
+        multiple: the length of the rows is a multiple of it.
+    """
+    length = -(-max(row["input_ids"].shape[1] for row in rows) // multiple) * multiple
+    columns: dict[str, list[Tensor]] = {}
+    for row in rows:
+        for name, tensor in row.items():
+            if name in PER_TOKEN:
+                value = torch.full_like(tensor[:, :1], padding if name == "input_ids" else 0)
+                tensor = _lengthened(tensor, length - tensor.shape[1], value)
+            columns.setdefault(name, []).append(tensor)
+    return {name: _concatenated(tensors) for name, tensors in columns.items()}
+
+
+def _lengthened(tensor: Tensor, tokens: int, value: Tensor) -> Tensor:
+    """An input with one value per token (1, L, ...), continued with ``value`` (1, 1, ...) for more tokens."""
+    return torch.cat([tensor, value.expand(-1, tokens, *tensor.shape[2:])], dim=1)
+
+
+def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
+    largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [[0, most - size] for most, size in zip(largest, tensor.shape[1:], strict=True)]
+        padded.append(pad(tensor, [n for axis in reversed(missing) for n in axis]))
+    return torch.cat(padded)
 
 
 @torch.inference_mode()
@@ -90,7 +134,9 @@ def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
     # The head is the largest layer: it runs only on the last tokens if forward has this option.
     keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
     options = {"logits_to_keep": kept} if keeps else {}
-    logits_BKV = model(**_batch(vlm, rows, length), use_cache=False, **options).logits[:, -kept:]
+    inputs = [vlm.family.generation_inputs(extend(vlm.family, row.prompt, row.completion), vlm.model) for row in rows]
+    batch = collate(inputs, padding_id(vlm.processor.tokenizer))
+    logits_BKV = model(**batch, use_cache=False, **options).logits[:, -kept:]
     scores = []
     for row, logits_KV in zip(rows, logits_BKV, strict=True):
         first = len(row.prompt.input_ids) - 1 - (length - kept)  # the prompt's last token predicts the answer's first
@@ -103,27 +149,3 @@ def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
             )
         scores.append(SequenceScore(tuple(tokens)))
     return scores
-
-
-def _batch(vlm: VLM, rows: Sequence[Row], length: int) -> dict[str, Tensor]:
-    """The arguments of ``model.forward`` for rows with the same images, padded on the right to ``length``.
-
-    Inputs of images are repeated per row; the processor's outputs for a batch have the same form.
-    """
-    batches: dict[str, list[Tensor]] = {}
-    for row in rows:
-        whole = extend(vlm, row.prompt, row.completion)
-        per_token = {name for name, value in (row.prompt.images or {}).items() if _grew(value, whole.images, name)}
-        inputs = vlm.family.generation_inputs(whole, vlm.model)
-        missing = length - len(whole.input_ids)
-        for name, value in inputs.items():
-            if missing and (name in per_token or name in ("input_ids", "attention_mask")):
-                # pad() counts axes from the last; the tokens are axis 1
-                axes = [0, 0] * (value.dim() - 2) + [0, missing]
-                value = pad(value, axes, value=padding_id(vlm.processor.tokenizer) if name == "input_ids" else 0)
-            batches.setdefault(name, []).append(value)
-    return {name: torch.cat(values) for name, values in batches.items()}
-
-
-def _grew(value: Tensor, extended: Any, name: str) -> bool:
-    return bool(value.shape != extended[name].shape)

@@ -23,9 +23,9 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl import DPOTrainer, SFTConfig, SFTTrainer
 
-from scramble.models import VLM, Prompt
-from scramble.models.family import Family
+from scramble.models import VLM
 from scramble.models.generation import padding_id
+from scramble.models.rows import collate, extend
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example
 from scramble.training.dataset import PairDataset
@@ -35,8 +35,6 @@ from scramble.training.run_trainer import RunTrainer
 from scramble.training.trainable import lora_config, select_trained_weights
 
 IGNORED = -100  # label of a token without loss
-# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens, Mllama's mask the visible images.
-PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
 
 
 def trl_trainer(
@@ -113,8 +111,8 @@ class RowCollator:
             prompts += prompts
         completions = [encoder.completion(answer) for answer in answers]
         parts = list(zip(prompts, completions, strict=True))
-        rows_inputs = [row_inputs(encoder.family, self.model, prompt, completion) for prompt, completion in parts]
-        batch = self._padded(rows_inputs, padding_id(encoder.processor.tokenizer))
+        inputs = [encoder.family.generation_inputs(extend(encoder.family, *part), self.model) for part in parts]
+        batch = collate(inputs, padding_id(encoder.processor.tokenizer), self.pad_to_multiple_of or 1)
         completion_mask = torch.zeros_like(batch["input_ids"])
         for mask, (prompt, completion) in zip(completion_mask, parts, strict=True):
             mask[len(prompt.input_ids) : len(prompt.input_ids) + len(completion)] = 1
@@ -127,59 +125,11 @@ class RowCollator:
                 batch[name] = torch.tensor([row[name] for row in rows])
         return batch
 
-    def _padded(self, rows: Sequence[Mapping[str, Tensor]], padding: int) -> dict[str, Tensor]:
-        """The rows as one batch. Inputs with one value per token are padded on the right.
-
-        Processors give images (or tiles, or rows) along the first axis, so that the other inputs are concatenated
-        there; their other axes are padded with zeros to the largest, as processors do for a batch.
-        """
-        multiple = self.pad_to_multiple_of or 1
-        length = -(-max(row["input_ids"].shape[1] for row in rows) // multiple) * multiple
-        columns: dict[str, list[Tensor]] = {}
-        for row in rows:
-            for name, tensor in row.items():
-                if name in PER_TOKEN:
-                    value = torch.full_like(tensor[:, :1], padding if name == "input_ids" else 0)
-                    tensor = _extended(tensor, length - tensor.shape[1], value)
-                columns.setdefault(name, []).append(tensor)
-        return {name: _concatenated(tensors) for name, tensors in columns.items()}
-
 
 def described(vlm: VLM) -> SimpleNamespace:
     """What :meth:`Family.generation_inputs` reads of a model. Batches are built on the CPU."""
     model = vlm.backbone.model
     return SimpleNamespace(config=model.config, dtype=vlm.backbone.head.weight.dtype, device=torch.device("cpu"))
-
-
-def row_inputs(family: Family, model: Any, prompt: Prompt, completion: list[int]) -> dict[str, Tensor]:
-    """The arguments of ``model.forward`` for a prompt and its answer (one row), as the family gives them to generate.
-
-    Processor outputs with one value per token of the prompt are continued for the answer.
-    """
-    inputs = dict(prompt.images or {})
-    for name in PER_TOKEN & inputs.keys():
-        last = inputs[name][:, -1:]
-        if name == "token_type_ids":
-            last = torch.full_like(last, family.answer_token_type)
-        elif name == "mm_token_type_ids":
-            last = torch.zeros_like(last)
-        # The answer sees the images that the end of the prompt sees (cross_attention_mask).
-        inputs[name] = _extended(inputs[name], len(completion), last)
-    return family.generation_inputs(Prompt([*prompt.input_ids, *completion], inputs), model)
-
-
-def _extended(tensor: Tensor, tokens: int, value: Tensor) -> Tensor:
-    """An input with one value per token (1, L, ...), continued with ``value`` (1, 1, ...) for more tokens."""
-    return torch.cat([tensor, value.expand(-1, tokens, *tensor.shape[2:])], dim=1)
-
-
-def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
-    largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        missing = [[0, most - size] for most, size in zip(largest, tensor.shape[1:], strict=True)]
-        padded.append(torch.nn.functional.pad(tensor, [n for axis in reversed(missing) for n in axis]))
-    return torch.cat(padded)
 
 
 # ------------------------------------------------------------------------------------------------------------ trainers
