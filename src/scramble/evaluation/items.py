@@ -167,8 +167,10 @@ def _has_equal_sides(item: Item) -> bool:
     """Whether an item has two equal captions or images, so that no model can distinguish them."""
     if isinstance(item.record, Question):
         return False
-    captions = {" ".join(caption.split()) for caption in item.record.captions}
-    return len(captions) < len(item.record.captions) or len(set(item.image_ids)) < len(item.image_ids)
+    captions = [" ".join(caption.split()) for caption in item.record.captions]
+    true = item.details.get("true_captions", 1)  # two true captions may be equal
+    has_equal = bool(set(captions[:true]) & set(captions[true:])) if true > 1 else len(set(captions)) < len(captions)
+    return has_equal or len(set(item.image_ids)) < len(item.image_ids)
 
 
 def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import yaml
 
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, Query
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
-from scramble.grading import parsers, vqa_accuracy
+from scramble.grading import parsers, two_choices, vqa_accuracy
 from scramble.project import CONFIGS
-from scramble.records import LETTERS, Question
+from scramble.records import LETTERS, Question, TwoByTwoItem
 
-CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice")
+CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice", "replies")
 FORMS = ("generate", "likelihood")
 FREE_GRADERS = ("judge", "contains")
 FOLDER = CONFIGS / "protocol"
@@ -57,6 +57,9 @@ class Protocol:
     free_grader: str
     tie_policy: TiePolicy
     choice_tie_policy: TiePolicy | Literal["same"]
+    choice_reader: str = "vismin"
+    caption_question: str = ""
+    image_question: str = ""
     choice_template: str = "{hint}\n{question}\n{options}"
 
     def __post_init__(self) -> None:
@@ -70,6 +73,7 @@ class Protocol:
             ("yes_no_parser", parsers.YES_NO),
             ("letter_parser", parsers.LETTER),
             ("vqa_accuracy", vqa_accuracy.PROTOCOLS),
+            ("choice_reader", two_choices.READERS),
         ):
             if (value := getattr(self, key)) not in allowed:
                 raise EvaluationError(f"protocol {self.name}: {key}={value!r} {nearest(value, allowed)}")
@@ -150,6 +154,8 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
     if isinstance(item.record, Question):
         return [_question_query(item, item.record, protocol)]
     captions = item.record.captions
+    if protocol.caption_score == "replies":
+        return _two_choices(item, item.record, protocol)
     result = [
         query
         for n, image_id in enumerate(item.image_ids)
@@ -159,6 +165,25 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
         prompt = _caption_prompt(protocol, benchmark)
         result.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, image_px=None))
     return result
+
+
+def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Protocol) -> list[Query]:
+    """Which caption fits each image, and which image fits each caption. Options are always in the item's order."""
+    if not isinstance(record, TwoByTwoItem):
+        raise EvaluationError(
+            f"item {item.item_id} has one image: protocol {protocol.name} asks about sets of two images and captions"
+        )
+    values = {f"{{caption_{n}}}": caption for n, caption in enumerate(record.captions)}
+    text = _filled(protocol.caption_question, values)
+    px, length = protocol.image_px, protocol.max_new_tokens
+    asked = [
+        Query(f"{item.item_id}/text{n}", (image,), text, max_new_tokens=length, image_px=px)
+        for n, image in enumerate(record.image_ids)
+    ]
+    for n, caption in enumerate(record.captions):
+        prompt = _filled(protocol.image_question, {"{caption}": caption})
+        asked.append(Query(f"{item.item_id}/image{n}", record.image_ids, prompt, max_new_tokens=length, image_px=px))
+    return asked
 
 
 def _caption_prompt(protocol: Protocol, benchmark: Benchmark) -> str:

@@ -20,6 +20,7 @@ from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 HEADLINES = (
+    ("text", "image", "group", "group_match"),
     ("text", "image", "group"),
     ("g_acc",),
     ("pair_accuracy",),

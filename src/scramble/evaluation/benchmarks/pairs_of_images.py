@@ -31,8 +31,8 @@ from scramble.evaluation.benchmarks.data import (
     load_json,
     texts,
 )
-from scramble.evaluation.benchmarks.winoground import CHANCE
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import TwoByTwoItem
 
 
@@ -92,7 +92,7 @@ def _benchmark(
 ) -> Benchmark:
     files = FolderImages(name, Path(images), [image for quad in quads for image in quad.image_ids])
     items = check_items(name, [Item(quad, "quad") for quad in quads])
-    chance = CHANCE | ({"cola_official": 25.0} if scoring == "cola" else {})
+    chance = TWO_BY_TWO_CHANCE | ({"cola_official": 25.0} if scoring == "cola" else {})
     return Benchmark(name, version, items, files, scoring, chance=chance, human=human or {})
 
 

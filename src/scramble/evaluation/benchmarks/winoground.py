@@ -1,9 +1,9 @@
 """Winoground.
 
 Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`` (gated), split test, or the mirror's
-folder (``examples.jsonl`` and ``images/``). Counts: 400. Chance: 25 / 25 / 16.67. Human: 89.5 / 88.5 / 85.5 (paper,
-table 3). Compared with a reference implementation: the three scores are defined as in the data set card; published
-model scores are gated and were not available.
+folder (``examples.jsonl`` and ``images/``). Counts: 400. Chance: 25 / 25 / 16.67, group matching 50. Human: 89.5 / 88.5
+/ 85.5 (paper, table 3). Compared with a reference implementation: the three scores are defined as in the data set card;
+published model scores are gated and were not available.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import ImageFile, TwoByTwoItem
 
 HUB_ID = "facebook/winoground"
-CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
 HUMAN = {"text": 89.5, "image": 88.5, "group": 85.5}
 
 
@@ -58,7 +58,7 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
     items = [_item(row, pair, hard) for row, pair in zip(rows, names, strict=True)]
     version = check_count("winoground", len(items), {400: "winoground-400"}, partial)
     return Benchmark(
-        "winoground", version, check_items("winoground", items), images, "plain", chance=CHANCE, human=HUMAN
+        "winoground", version, check_items("winoground", items), images, "plain", chance=TWO_BY_TWO_CHANCE, human=HUMAN
     )
 
 

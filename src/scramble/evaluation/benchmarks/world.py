@@ -1,9 +1,9 @@
 """Winoground-style 2x2 items and questions of the embedded world.
 
 Paper: none; the benchmark is this project's. Data version: content key of the tables. Counts: as generated. Chance: 25
-/ 25 / 16.67 for the 2x2 sets, 1 / number of candidate answers for a question. Human: not measured. Compared with a
-reference
-implementation: the 2x2 score is Winoground's; the world's own judge decides what is true.
+/ 25 / 16.67 and 50 (group matching) for the 2x2 sets, 1 / number of candidate answers for a question. Human: not
+measured. Compared with a reference implementation: the 2x2 score is Winoground's; the world's own judge decides what is
+true.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import YES_NO_PROMPT, ImageRecord, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import Record, read_table, table_path
 
-TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
 CAPTION_PROMPT = "Describe the image."
 
 

@@ -126,6 +126,36 @@ def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     return {**_plain(questions), **_plain(outcomes)}
 
 
+def _bivlc(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """The 2x2 scores, and each direction of each half, which need the scores (not replies) of captions."""
+    if not all("scores" in o.details for o in outcomes):
+        return _plain(outcomes)
+    return _plain([replace(o, values={**o.values, **metrics.one_way(o.details["scores"])}) for o in outcomes])
+
+
+_PREPOSITION_PAIRS = ("left_of", "right_of")
+
+
+def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """Accuracy of items; of pairs of opposite prepositions, and of sets of four, where the data has groups. Pairs and
+    sets with missing members are left out."""
+    table = _plain(outcomes)
+    pairs: dict[str, list[Outcome]] = {}
+    sets: dict[str, list[Outcome]] = {}
+    for o in outcomes:
+        if o.group:
+            preposition = o.tags[0].rpartition("/")[2]
+            axis = "left-right" if preposition in _PREPOSITION_PAIRS else "other"
+            pairs.setdefault(f"{o.group}/{axis}", []).append(o)
+            sets.setdefault(o.group, []).append(o)
+    for name, size, groups in (("pair_accuracy", 2, pairs), ("set_accuracy", 4, sets)):
+        whole = {key: members for key, members in groups.items() if len(members) == size}
+        right = {key: min(o.values["accuracy"] for o in members) for key, members in whole.items()}
+        units = [replace(whole[key][0], item_id=key, tags=(), values={name: value}) for key, value in right.items()]
+        table |= _plain(units) if units else {}
+    return table
+
+
 def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """Acc, Q_Acc, I_Acc and G_Acc; item ids end in ``q<question>_i<image>``."""
     groups: dict[str, dict[str, float]] = {}
@@ -168,6 +198,8 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
     "cola": _cola,
     "pairs": _pairs,
     "circular": _circular,
+    "bivlc": _bivlc,
+    "whatsup": _whatsup,
     "natural_bench": _natural_bench,
     "pope": _pope,
     "macro": _plain,

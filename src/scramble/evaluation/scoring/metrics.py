@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TiePolicy = Literal["wrong", "half", "first"]
+TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6, "group_match": 50.0}
+"""Chance levels of :func:`two_by_two` in percent."""
 TIE_POLICIES: tuple[TiePolicy, ...] = ("wrong", "half", "first")
 
 
@@ -22,11 +24,16 @@ class MetricError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TwoByTwo:
-    """Per-item outcomes (N,) of a 2x2 set. ``ties`` counts how many of an item's four comparisons are tied."""
+    """Per-item outcomes (N,) of a 2x2 set. ``ties`` counts how many of an item's four comparisons are tied.
+
+    ``group_match`` (Zhu et al., arXiv 2510.07632) assigns both captions at once: 1 if the two true pairs have the
+    higher sum of scores. Unlike the other scores, it depends on differences of scores, not only on their order.
+    """
 
     text: NDArray[np.float64]
     image: NDArray[np.float64]
     group: NDArray[np.float64]
+    group_match: NDArray[np.float64]
     ties: NDArray[np.int64]
 
     @property
@@ -39,10 +46,11 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     """Text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).
 
     Args:
-        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``, on any monotone scale.
+        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``, on any monotone scale
+            (group matching: on any linear scale).
         tie_policy: ``wrong``, strict comparisons, as in all published definitions; ``half``, the expected outcome when
-            ties are broken at random (a constant scorer gets chance: 1/4, 1/4, 1/6); ``first``, an argmax that takes
-            the lower index, as in CLIP_benchmark.
+            ties are broken at random (a constant scorer gets chance: 1/4, 1/4, 1/6, 1/2); ``first``, an argmax that
+            takes the lower index, as in CLIP_benchmark.
 
     Returns:
         Outcomes in {0, 1} (fractions under ``half``). Group is 1 if both text and image are.
@@ -55,6 +63,9 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     c0_i0, c1_i0, c0_i1, c1_i1 = (scores[:, i, c] for i in (0, 1) for c in (0, 1))
     comparisons = ((c0_i0, c1_i0), (c1_i1, c0_i1), (c0_i0, c0_i1), (c1_i1, c1_i0))
     ties = np.sum([true == false for true, false in comparisons], axis=0)
+    paired, swapped = c0_i0 + c1_i1, c0_i1 + c1_i0
+    tie_value = {"wrong": 0.0, "half": 0.5, "first": 1.0}.get(tie_policy, 0.0)
+    match = np.where(paired == swapped, tie_value, paired > swapped)
     if tie_policy == "wrong":
         wins = [true > false for true, false in comparisons]
     elif tie_policy == "first":
@@ -67,11 +78,11 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
         halves = [np.where(true == false, 0.5, true > false) for true, false in comparisons]
         # The two comparisons of the text (and of the image) score share no value, so they break independently.
         group = _group_at_random(np.stack([c0_i0, c1_i1]), np.stack([c1_i0, c0_i1]))
-        return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, ties)
+        return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, match, ties)
     else:
         raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
     text, image = wins[0] & wins[1], wins[2] & wins[3]
-    return TwoByTwo(text.astype(float), image.astype(float), (text & image).astype(float), ties)
+    return TwoByTwo(text.astype(float), image.astype(float), (text & image).astype(float), match, ties)
 
 
 def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,6 +91,34 @@ def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]
     tied_true, tied_false = (true_2N == low).sum(axis=0), (false_2N == high).sum(axis=0)
     orders = np.where((tied_true == 2) & (tied_false == 2), 6, np.where(tied_true + tied_false == 3, 3, 2))
     return np.where(low > high, 1.0, np.where(low == high, 1.0 / orders, 0.0))
+
+
+ONE_WAY = ("i2t_positive", "i2t_negative", "t2i_positive", "t2i_negative")
+
+
+def one_way(scores: ArrayLike) -> dict[str, float]:
+    """BiVLC's four comparisons of one item (Miranda et al. 2024): each image chooses its caption (I2T), and each
+    caption its image (T2I). ``scores`` (2, 2) is as in :func:`two_by_two`; ties count as wrong."""
+    (c0_i0, c1_i0), (c0_i1, c1_i1) = _finite(scores, "2x2 scores")
+    wins = (c0_i0 > c1_i0, c1_i1 > c0_i1, c0_i0 > c0_i1, c1_i1 > c1_i0)
+    return {name: float(win) for name, win in zip(ONE_WAY, wins, strict=True)}
+
+
+def two_true_captions(scores: Sequence[float], tie_policy: TiePolicy = "wrong") -> tuple[dict[str, float], int]:
+    """SugarCrepe++'s image-to-text outcomes (Dumpala et al. 2024) of three scores: two true captions, one false.
+
+    Returns:
+        ``itt`` (both true captions above the false one), ``first_caption`` and ``second_caption`` (one of them above
+        it), and the number of ties. Under ``half`` they are the expected outcomes if ties are broken at random.
+    """
+    first, second, false = _finite(scores, "scores of two true captions and a false one")
+    if tie_policy not in TIE_POLICIES:
+        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
+    tied = {"wrong": 0.0, "half": 0.5, "first": 1.0}[tie_policy]
+    one, two = (float(true > false) if true != false else tied for true in (first, second))
+    both = 1 / 3 if tie_policy == "half" and first == second == false else one * two
+    ties = int(first == false) + int(second == false)
+    return {"itt": both, "first_caption": one, "second_caption": two}, ties
 
 
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:

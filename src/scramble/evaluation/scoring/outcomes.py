@@ -12,8 +12,8 @@ from scramble.evaluation import faithfulness
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import metrics
-from scramble.grading import final_answers, open_answers, parsers, vqa_accuracy
-from scramble.records import Question
+from scramble.grading import final_answers, open_answers, parsers, two_choices, vqa_accuracy
+from scramble.records import Question, TwoByTwoItem
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,39 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
     """Score one item from the replies to its queries (by query id)."""
     if isinstance(item.record, Question):
         return _question(item, item.record, replies[item.item_id], protocol)
-    scores = caption_scores(item, replies, protocol)
     captions = item.record.captions
+    if protocol.caption_score == "replies":
+        return _chosen(item, replies, protocol)
+    scores = caption_scores(item, replies, protocol)
     if isinstance(item.record, CaptionChoice):
         ties = protocol.tie_policy if protocol.choice_tie_policy == "same" else protocol.choice_tie_policy
+        if "true_captions" in item.details:
+            true, count = metrics.two_true_captions(scores[0].tolist(), ties)
+            best, details = captions[int(np.argmax(scores[0]))], {"scores": scores[0].tolist()}
+            return _outcome(item, true, best, captions[0], ties=count, details=details)
         value, tied = metrics.choice(scores[0].tolist(), item.record.target, ties)
         best, target = captions[int(np.argmax(scores[0]))], captions[item.record.target]
         return _outcome(item, {"accuracy": value}, best, target, ties=int(tied), details={"scores": scores[0].tolist()})
     result = metrics.two_by_two(scores[None], protocol.tie_policy)
-    values = {"text": float(result.text[0]), "image": float(result.image[0]), "group": float(result.group[0])}
+    values = {name: float(getattr(result, name)[0]) for name in ("text", "image", "group", "group_match")}
     return _outcome(item, values, None, "", ties=int(result.ties[0]), details={"scores": scores.tolist()})
+
+
+def _chosen(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
+    """Text, image and group score from the replies to four questions: which caption for each image, and which image
+    for each caption. A reply that chooses neither is wrong."""
+    assert isinstance(item.record, TwoByTwoItem)
+    read = two_choices.READERS[protocol.choice_reader]
+    texts, right, unread = {}, [], 0
+    for part, labels in (("text", two_choices.CAPTION_LABELS), ("image", two_choices.IMAGE_LABELS)):
+        for n, label in enumerate(labels):
+            texts[f"{part}{n}"] = text = replies[f"{item.item_id}/{part}{n}"].text or ""
+            chosen = read(text, labels, item.record.captions)
+            right.append(label in chosen)
+            unread += not chosen
+    values = {"text": float(right[0] and right[1]), "image": float(right[2] and right[3]), "group": float(all(right))}
+    status = "unparsed" if unread == len(right) else "ok"
+    return _outcome(item, values, None, "", status, details={"response": texts, "unread": unread})
 
 
 def caption_scores(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> np.ndarray:

@@ -6,7 +6,7 @@ Results are compared only if benchmark, data version, items and protocol agree.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,15 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
     outcomes = [[results.read_outcomes(folder) for folder in side] for side in (runs, baselines)]
     of_items = [[units(scoring, outcomes_of_run) for outcomes_of_run in side] for side in outcomes]
     of_sums = [[ratios(scoring, outcomes_of_run) for outcomes_of_run in side] for side in outcomes]
-    tests = {name: _test(name, *([u[name] for u in side] for side in of_items)) for name in of_items[0][0]}
-    return tests | {name: _ratio_test(name, *([r[name] for r in side] for side in of_sums)) for name in of_sums[0][0]}
+    tests = {name: _test(name, *([u[name] for u in side] for side in of_items)) for name in _shared(of_items)}
+    return tests | {
+        name: _ratio_test(name, *([r[name] for r in side] for side in of_sums)) for name in _shared(of_sums)
+    }
+
+
+def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The scores that all results have: one from an earlier version lacks the scores that were added later."""
+    return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 
 
 def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""BiVLC: 2x2 sets made from SugarCrepe's negatives with a generated negative image.
+
+Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC``, split test. Counts: 2,933 (replace
+obj 1,200, rel 462, att 437; add obj 399, att 76; swap att 278, obj 81). Chance: 25 / 25 / 16.67, group matching 50,
+each direction of each half 50. Human: published as a figure only. The kind of an item is its type with subtype, its tag
+the type. ``text`` is the paper's I2T, ``image`` its T2I.
+
+Compared with a reference implementation: all seven outcomes of the original code on recorded scores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.benchmarks.data import HubImages, check_count, columns, hub_rows, text_rows, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.scoring.metrics import ONE_WAY, TWO_BY_TWO_CHANCE
+from scramble.records import TwoByTwoItem
+
+HUB_ID = "imirandam/BiVLC"
+
+
+def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
+    """Load the 2,933 items from the hub, or from a folder with its parquet files."""
+    data = hub_rows("bivlc", HUB_ID, "test", root)
+    columns("bivlc", data, ("image", "caption", "negative_caption", "negative_image", "type", "subtype"))
+    images, items, bad = HubImages(data), [], RejectedRows("bivlc", root or HUB_ID)
+    for number, row in enumerate(text_rows("bivlc", data)):
+        with bad.row(number):
+            captions = texts("bivlc", row, f"row {number}", "caption", "negative_caption")
+            kind, subkind = texts("bivlc", row, f"row {number}", "type", "subtype")
+            first, second = (
+                images.add(f"{number}/{k}", number, column) for k, column in enumerate(("image", "negative_image"))
+            )
+            quad = TwoByTwoItem(str(number), (first, second), (captions[0], captions[1]), f"{kind}-{subkind}")
+            items.append(Item(quad, "quad", tags=(kind,)))
+    bad.finish(len(items), partial)
+    version = check_count("bivlc", len(items), {2933: "bivlc-2933"}, partial)
+    chance = TWO_BY_TWO_CHANCE | dict.fromkeys(ONE_WAY, 50.0)
+    return Benchmark("bivlc", version, check_items("bivlc", items), images, "bivlc", chance=chance)

@@ -1,0 +1,43 @@
+"""SugarCrepe++: two true captions, which differ in wording, against one false caption.
+
+Paper: Dumpala et al., NeurIPS 2024 (arXiv 2406.11171). Data: ``Aman-J/SugarCrepe_pp`` or the repository's
+``data/<split>.json`` with COCO val2017 images. Counts: swap_obj 245, swap_att 666, replace_obj 1652, replace_att 788,
+replace_rel 1406. Chance: 33.33 for both captions, 50 for each. Human: not published.
+
+``itt`` (image-to-text) is 1 if both true captions score above the false one; ``first_caption`` and ``second_caption``
+compare one of them. The paper's text-only task compares sentence embeddings, which a generative model does not have; it
+is not computed. Compared with a reference implementation: the three outcomes on recorded scores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, CaptionChoice, Item, check_items
+
+COUNTS = {"swap_obj": 245, "swap_att": 666, "replace_obj": 1652, "replace_att": 788, "replace_rel": 1406}
+CHANCE = {"itt": 100 / 3, "first_caption": 50.0, "second_caption": 50.0}
+
+
+def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load the five splits from the folder with their JSON files. ``images`` is COCO val2017 (default: ``root``)."""
+    items: list[Item] = []
+    for split, count in COUNTS.items():
+        path = find_file("sugarcrepe_pp", root, f"{split}.json")
+        bad = RejectedRows("sugarcrepe_pp", path)
+        before = len(items)
+        for number, row in enumerate(json_rows("sugarcrepe_pp", path)):
+            with bad.row(number):
+                where = f"{split} entry {number}"
+                key, file = ids("sugarcrepe_pp", row, where, "id", "filename")
+                captions = texts("sugarcrepe_pp", row, where, "caption", "caption2", "negative_caption")
+                choice = CaptionChoice(f"{split}/{key}", file, tuple(captions), 0, split)
+                items.append(Item(choice, "captions", details={"true_captions": 2}))
+        bad.finish(len(items) - before, partial)
+        check_count(f"sugarcrepe_pp: {split}", len(items) - before, {count: ""}, partial)
+    files = FolderImages("sugarcrepe_pp", Path(images or root), [item.image_ids[0] for item in items])
+    version = check_count("sugarcrepe_pp", len(items), {4757: "sugarcrepe_pp-4757"}, partial)
+    checked = check_items("sugarcrepe_pp", items)
+    return Benchmark("sugarcrepe_pp", version, checked, files, "plain", chance=CHANCE)

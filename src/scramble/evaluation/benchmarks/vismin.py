@@ -1,0 +1,50 @@
+"""VisMin: 2x2 sets with minimal changes of an object, an attribute, a spatial relation or a count.
+
+Paper: Awal et al., NeurIPS 2024 (arXiv 2407.16772). Data: ``mair-lab/vismin-bench`` as the repository's files
+``object.csv``, ``attribute.csv``, ``relation.csv`` and ``counting.csv`` with ``original_images/`` and
+``edited_images/``. Counts: 2,084. Chance: 25 / 25 / 16.67, group matching 50. Human: per split in ``HUMAN`` (project
+page). The kind of an item is its split.
+
+Compared with a reference implementation: the three scores on recorded matrices; ``protocol=vismin`` asks the paper's
+questions for multimodal language models and reads the replies by its rule, on recorded replies. The original reads "not
+first but second" as both, and so does this protocol.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, csv_rows, find_file, ids, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
+from scramble.records import TwoByTwoItem
+
+SPLITS = ("object", "attribute", "relation", "counting")
+_HUMAN = ((86.87, 95.50, 83.07), (82.31, 91.15, 76.87), (81.67, 92.76, 76.20), (88.96, 96.77, 86.41))
+HUMAN = {
+    f"{score}/{split}": value
+    for split, values in zip(SPLITS, _HUMAN, strict=True)
+    for score, value in zip(("text", "image", "group"), values, strict=True)
+}
+
+
+def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load the four splits from the folder with their CSV files. ``images`` has the two image folders."""
+    items: list[Item] = []
+    for split in SPLITS:
+        path = find_file("vismin", root, f"{split}.csv")
+        bad = RejectedRows("vismin", path)
+        before = len(items)
+        for number, row in enumerate(csv_rows("vismin", path), 1):
+            with bad.row(number):
+                where = f"row {number} of {path.name}"
+                first, second, key = ids("vismin", row, where, "image_path", "edited_image_path", "edit_id")
+                one, two = texts("vismin", row, where, "caption", "edited_caption")
+                names = (f"original_images/{first.lstrip('/')}", f"edited_images/{second.lstrip('/')}")
+                items.append(Item(TwoByTwoItem(f"{split}/{key}", names, (one, two), split), "quad"))
+        bad.finish(len(items) - before, partial)
+    files = FolderImages("vismin", Path(images or root), [image for item in items for image in item.image_ids])
+    version = check_count("vismin", len(items), {2084: "vismin-2084"}, partial)
+    checked = check_items("vismin", items)
+    return Benchmark("vismin", version, checked, files, "plain", chance=TWO_BY_TWO_CHANCE, human=HUMAN)

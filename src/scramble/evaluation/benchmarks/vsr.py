@@ -1,0 +1,62 @@
+"""VSR, Visual Spatial Reasoning: is a statement about two objects true of the image?
+
+Paper: Liu et al., TACL 2023 (arXiv 2205.00363). Data: ``cambridgeltl/vsr_zeroshot`` or ``vsr_random`` as ``test.jsonl``
+of the repository's ``data/splits``, with COCO images. Counts: test of the random split 2,195, of the zero-shot split
+1,222 (its README says 616). Chance: 50 (always true: 53.8 random, 51.5 zero-shot). Human: 95.4. The kind of an item is
+its relation, its tag the relation's category.
+
+The question around the statement is our own. Compared with a reference implementation: accuracies by relation and
+category on recorded predictions; VLMEvalKit's reading of replies.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import Question
+
+QUESTION = "Is this statement true of the image? {statement}"
+KNOWN = {2195: "vsr-random-test-2195", 1222: "vsr-zeroshot-test-1222", 616: "vsr-zeroshot-test-616"}
+# The authors' categories. "among" is in two of their lists; the later one counts in their code.
+CATEGORIES = {
+    "Adjacency": "adjacent to, alongside, at the side of, at the right side of, at the left side of, attached to, "
+    "at the back of, ahead of, against, at the edge of",
+    "Directional": "off, past, toward, down, deep down, up, away from, along, around, from, into, to, across, "
+    "across from, through, down from",
+    "Orientation": "facing, facing away from, parallel to, perpendicular to",
+    "Projective": "on top of, beneath, beside, behind, left of, right of, under, in front of, below, above, over, "
+    "in the middle of",
+    "Proximity": "by, close to, near, far from, far away from",
+    "Topological": "connected to, detached from, has as a part, part of, contains, within, at, on, in, with, "
+    "surrounding, consists of, out of, between, inside, outside, touching",
+    "Unallocated": "beyond, next to, opposite to, after, among, enclosed by",
+}
+CATEGORY = {relation: name for name, listed in CATEGORIES.items() for relation in listed.split(", ")}
+
+
+def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load a split from its JSON lines. ``images`` is the folder of COCO images (default: the file's folder)."""
+    path = find_file("vsr", root, "test.jsonl", "*vsr*.jsonl")
+    items, bad = [], RejectedRows("vsr", path)
+    for number, row in enumerate(json_rows("vsr", path)):
+        with bad.row(number):
+            items.append(_item(number, row))
+    bad.finish(len(items), partial)
+    files = FolderImages("vsr", Path(images or path.parent), [item.image_ids[0] for item in items])
+    version = check_count("vsr", len(items), KNOWN, partial)
+    checked = check_items("vsr", items)
+    return Benchmark("vsr", version, checked, files, "plain", chance={"accuracy": 50.0}, human={"accuracy": 95.4})
+
+
+def _item(number: int, row: dict[str, Any]) -> Item:
+    where = f"row {number}"
+    image, label = ids("vsr", row, where, "image", "label")
+    statement, relation = texts("vsr", row, where, "caption", "relation")
+    answer = {"1": "yes", "0": "no"}[one_of("vsr", where, "label", label, ("0", "1"))]
+    tags = (f"category:{CATEGORY[relation]}",) if relation in CATEGORY else ()
+    question = QUESTION.format(statement=statement)
+    return Item(Question(str(number), (image,), question, answer, relation), "yes_no", tags=tags)

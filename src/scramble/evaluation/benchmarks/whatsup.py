@@ -1,0 +1,123 @@
+"""What'sUp: one caption of several differs from the others in a spatial preposition only.
+
+Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_dataset.json`` (A),
+``controlled_clevr_dataset.json`` (B) with their images; ``coco_qa_{one,two}_obj.json`` with COCO val2017 and
+``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets whose file is absent are left out. Counts: not
+published in the repository; the version records them. Chance: 25 in A and B (pairs 6.25, sets of four 0.39), 50 in the
+others. Human: not published. Labels: the images of pillow_left_of_chair and pillow_right_of_chair are swapped (issue 4
+of the repository); ``labels=corrected`` corrects them, ``labels=original`` keeps them.
+
+The kind of an item is its set, the tag set and preposition. In A and B ``pair_accuracy`` needs two opposite
+prepositions right (left and right; on and under, or in front and behind) and ``set_accuracy`` all four. Compared with a
+reference implementation: all scores on recorded matrices under ``protocol=whatsup``, which counts a tie with the first
+caption, the true one, as right; the other protocols count it as wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, load_json
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
+
+CONTROLLED = {"controlled_a": "controlled_images_dataset.json", "controlled_b": "controlled_clevr_dataset.json"}
+QUESTIONS = {
+    f"{source}_qa_{count}_obj": f"{source}_qa_{count}_obj.json" for source in ("coco", "vg") for count in ("one", "two")
+}
+PREPOSITIONS = ("left_of", "right_of", "in-front_of", "behind", "under", "on")
+SWAPPED = {"pillow_left_of_chair": "pillow_right_of_chair", "pillow_right_of_chair": "pillow_left_of_chair"}
+
+
+def load(
+    root: str | Path, *, images: str | Path | None = None, labels: str = "corrected", partial: bool = False
+) -> Benchmark:
+    """Load the sets whose files are below ``root``. ``images`` is the folder of all images (default: ``root``)."""
+    if labels not in ("corrected", "original"):
+        raise EvaluationError(f"whatsup: labels must be corrected or original, not {labels!r}")
+    items: list[Item] = []
+    for kind, file in (CONTROLLED | QUESTIONS).items():
+        if not Path(root).is_dir() or not any(Path(root).rglob(file)):
+            continue
+        path = find_file("whatsup", root, file)
+        bad = RejectedRows("whatsup", path)
+        rows = json_rows("whatsup", path) if kind in CONTROLLED else _triples(path)
+        before = len(items)
+        for number, row in enumerate(rows):
+            with bad.row(number):
+                if kind in CONTROLLED:
+                    items.append(_controlled(kind, number, row, labels))
+                else:
+                    items.append(_question(kind, number, row))
+        bad.finish(len(items) - before, partial)
+    if not items:
+        listed = ", ".join((CONTROLLED | QUESTIONS).values())
+        raise EvaluationError(f"whatsup: none of {listed} below {root}; check benchmark.whatsup.root")
+    files = FolderImages("whatsup", Path(images or root), [item.image_ids[0] for item in items])
+    version = f"whatsup-{labels}-{check_count('whatsup', len(items), {}, partial)}"
+    checked = check_items("whatsup", items)
+    return Benchmark("whatsup", version, checked, files, "whatsup", chance=_chance(items))
+
+
+def _chance(items: list[Item]) -> dict[str, float]:
+    chance = {"pair_accuracy": 100 / 4**2, "set_accuracy": 100 / 4**4}
+    for kind in dict.fromkeys(item.kind for item in items):
+        level = 25.0 if kind in CONTROLLED else 50.0
+        chance[f"accuracy/{kind}"] = level
+        chance |= {f"accuracy/{tag}": level for item in items if item.kind == kind for tag in item.tags}
+    chance["accuracy"] = sum(chance[f"accuracy/{item.kind}"] for item in items) / len(items)
+    return chance
+
+
+def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
+    """An item of A or B. Its group are the four images of one pair of objects, the first and last part of the name."""
+    where = f"{kind} entry {number}"
+    (image,) = ids("whatsup", row, where, "image_path")
+    captions = row.get("caption_options")
+    if not isinstance(captions, list) or not _are_texts(captions, 4):
+        raise EvaluationError(f"whatsup: {where}: caption_options is not a list of four captions")
+    name = PurePosixPath(image).stem
+    first, *middle, last = name.split("_")
+    if not middle:
+        raise EvaluationError(f"whatsup: {where}: the image {image!r:.80} is not named object_preposition_object")
+    if kind == "controlled_a" and labels == "corrected" and name in SWAPPED:
+        image = image.replace(name, SWAPPED[name])
+    choice = CaptionChoice(f"{kind}/{name}", image, tuple(captions), 0, kind)
+    named = "_" + "_".join(middle) + "_"
+    preposition = next((known for known in PREPOSITIONS if f"_{known}_" in named), None)
+    if preposition is None:
+        raise EvaluationError(f"whatsup: {where}: the image {image!r:.80} names none of {', '.join(PREPOSITIONS)}")
+    return Item(choice, "captions", group=f"{kind}/{first}/{last}", tags=(f"{kind}/{preposition}",))
+
+
+def _are_texts(values: list[Any], count: int) -> bool:
+    return len(values) == count and all(isinstance(value, str) and value.strip() for value in values)
+
+
+def _question(kind: str, number: int, row: list[Any]) -> Item:
+    """An item of the COCO or GQA part: [image id, true caption, false caption]."""
+    if not isinstance(row, list) or not _are_texts(row[1:], 2):
+        raise EvaluationError(f"whatsup: {kind} entry {number} is not [image id, true caption, false caption]")
+    image, true, false = row
+    of_coco = kind.startswith("coco") and re.fullmatch(r"\d{1,12}", str(image), re.ASCII)
+    name = f"val2017/{int(image):012d}.jpg" if of_coco else f"vg_images/{image}.jpg"
+    choice = CaptionChoice(f"{kind}/{number}", name, (true, false), 0, kind)
+    return Item(choice, "captions", tags=(f"{kind}/{_preposition(kind, true)}",))
+
+
+def _preposition(kind: str, caption: str) -> str:
+    if "_one_" in kind:
+        return caption.split()[-1]
+    further = ("above", "below") if kind.startswith("coco") else ("front", "behind", "top")
+    known = ("left", "right", *further)
+    marks = {"left": "left of", "right": "right of", "front": "front of"}
+    return next((name for name in known if marks.get(name, name) in caption), known[-1])
+
+
+def _triples(path: Path) -> list[Any]:
+    rows = load_json("whatsup", path)
+    if not isinstance(rows, list):
+        raise EvaluationError(f"whatsup: {path} is not a list of [image id, true caption, false caption]")
+    return rows
