@@ -64,7 +64,7 @@ def check_pairs(pairs: dict[str, Any]) -> None:
     from scramble.pairs.captions.chain_of_thought import CotGenerator
     from scramble.pairs.captions.rules.generator import RuleGenerator
     from scramble.pairs.captions.world_swaps import WorldNegatives
-    from scramble.pairs.registry import make_method
+    from scramble.pairs.registry import STEPS, make_method
 
     method = make_method(pairs, seed=0)
     makers: dict[str, Any] = {"correctness": CorrectnessPairs, "dropout_ntp": DropoutNTP}
@@ -75,7 +75,7 @@ def check_pairs(pairs: dict[str, Any]) -> None:
     if name in makers:
         assert set(method._options) <= parameters(makers[name])  # type: ignore[attr-defined]
     if name in generators:
-        shared = {"method", "options", "engine", "refine", "audit"}
+        shared = {"method", "options", "engine", "audit", *STEPS}
         assert set(pairs) <= parameters(caption_pairs) | shared
         assert set(pairs.get("options") or {}) <= parameters(generators[name])
 

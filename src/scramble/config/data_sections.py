@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from scramble.config.binding import (
@@ -20,10 +20,7 @@ from scramble.config.binding import (
     between,
     show,
 )
-
-if TYPE_CHECKING:
-    pass
-
+from scramble.config.pair_step_sections import PairSteps, Scorer
 from scramble.config.sections import (
     ORDERED,
     AnswerRule,
@@ -240,7 +237,7 @@ class Refine(Section):
 
 
 @dataclass(frozen=True)
-class Negatives(Section):
+class Negatives(PairSteps):
     """Keys that all methods share."""
 
     audit: bool = True
@@ -250,6 +247,8 @@ class Negatives(Section):
 @dataclass(frozen=True)
 class Given(Negatives):
     """The pairs come with the data. The two keys are accepted because experiments set them; they have no effect."""
+
+    has_columns: ClassVar[bool] = True
 
     prompt: Text = ""
     captions_per_image: Text = ""
@@ -264,13 +263,17 @@ class CaptionNegatives(Negatives):
     kinds: Annotated[list[CaptionKind], NOT_EMPTY] | None = None
     captions_per_image: Literal["all", "one", "clip"] = "all"
     form: Literal["caption", "yes-no", "both"] = "caption"
-    similarity: Text | None = None
+    similarity: Scorer | None = None
     surface: bool = True
 
     def faults(self, at: str) -> Iterator[str]:
-        """Captions chosen by similarity need a CLIP or SigLIP model."""
+        """Captions chosen by similarity need a CLIP or SigLIP model, and scores need captions."""
+        yield from super().faults(at)
         if self.captions_per_image == "clip" and self.similarity is None:
-            yield f"{at}.captions_per_image=clip needs {at}.similarity=<CLIP or SigLIP model>"
+            yield f"{at}.captions_per_image=clip needs {at}.similarity.path=<CLIP or SigLIP model>"
+        scores: Any = self.scores or {}  # a mapping, which is checked already
+        if self.form != "caption" and any(scores.values()):
+            yield f"{at}.form={self.form} must be caption if {at}.scores is set: a Yes or No has no grammar to score"
 
 
 @dataclass(frozen=True)
@@ -376,6 +379,7 @@ class SceneAlignMethod(Negatives):
 
     def faults(self, at: str) -> Iterator[str]:
         """An engine must be configured if an option needs one."""
+        yield from super().faults(at)
         options: Any = self.options or {}
         needs_engine = isinstance(options, Mapping) and "engine" in (options.get("rewrite"), options.get("graphs"))
         if needs_engine and self.engine is None:
@@ -448,6 +452,8 @@ METHODS: dict[str, type[Section]] = {
 class MixMethod(Negatives):
     """Several methods, mixed with the given weights."""
 
+    has_columns: ClassVar[bool] = True  # those of the parts
+
     parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHODS)]], NOT_EMPTY] = field(default_factory=dict)
     weights: dict[Text, Positive] | None = None
     options: dict[str, Any] | None = None
@@ -455,6 +461,7 @@ class MixMethod(Negatives):
 
     def faults(self, at: str) -> Iterator[str]:
         """Parts and weights must have the same names."""
+        yield from super().faults(at)
         for name in [] if self.weights is None else sorted(set(self.parts) ^ set(self.weights)):
             yield f"{at}.weights.{name}: {at}.parts and {at}.weights must have the same names"
 

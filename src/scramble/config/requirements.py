@@ -27,6 +27,10 @@ def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
     if (folder / STAGE_FILE).is_file():
         return
     yield from key_faults(pairs, "pairs")
+    benchmarks = pairs.get("exclude_benchmarks")
+    for name, place in benchmarks.items() if isinstance(benchmarks, Mapping) else ():
+        if place is not None and not Path(place).exists():
+            yield f"pairs.exclude_benchmarks.{name}={place} does not exist"
     pipeline = (pairs.get("options") or {}).get("pipeline")
     if pairs["method"] != "rules" or not pipeline or Path(pipeline).exists():
         return

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from scramble.records import Edit
+from scramble.records import Edit, ImageFile
+
+ImageText = tuple[ImageFile, str]
+Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # how well each text fits its image
 
 
 @dataclass(frozen=True, slots=True)

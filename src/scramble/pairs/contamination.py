@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scramble.records import ImageRecord
-from scramble.storage.files import StoreError, read_text
+from scramble.evaluation.benchmarks import load_benchmark
+from scramble.evaluation.items import EvaluationError
+from scramble.records import ImageFile, ImageRecord
+from scramble.storage.files import StoreError, read_json, read_text
 
 # COCO's file names have twelve digits. A number alone counts as a COCO id only in the range of COCO's ids (the largest
 # is 581929): file names of other data sets (TextVQA, Flickr30k) also consist of digits or end in digits.
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})(?:\.(?:jpg|jpeg|png))?|([1-9]\d{0,5})", re.IGNORECASE)
 _LARGEST = 999_999
-_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?\d{12}\.jpg", re.IGNORECASE)
+_NAME = re.compile(r"(?<![\w.-])(?:COCO_(?:train|val|test)\d{4}_\d{12}(?!\d)|\d{12}\.jpg)", re.IGNORECASE)
+_ID_FIELD = re.compile(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)')  # ids in rows that have them as numbers
+_GENOME = re.compile(r"(?:VG_100K(?:_2)?|vg_gqa_images)/(\d+)\.jpg")  # COLA's images are from Visual Genome
+GENOME_FILE = "image_data.json"  # Visual Genome's table, which has the COCO ids of about half of its images
+_IMAGES, _TEXTS = (".jpg", ".jpeg", ".png", ".webp"), (".json", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +53,97 @@ def coco_id(name: str) -> int | None:
     return number if 0 < number <= _LARGEST else None
 
 
-def find_benchmark_images(benchmarks: dict[str, str | Path]) -> BenchmarkImages:
-    """The images of benchmark files or image folders, by benchmark name.
+def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> BenchmarkImages:
+    """The images of benchmarks by name of the benchmark; for each, a file, a folder, or None to read it from the hub.
 
     JSON, JSONL and CSV files are searched for COCO file names (SugarCrepe's ``filename``, POPE's and ConMe's
-    ``image``). Images in a folder are hashed, and their names are parsed as COCO ids if they have that form.
-    Raises StoreError if a path is missing or has no image.
+    ``image``), and for Visual Genome's (COLA), whose COCO ids are in ``image_data.json`` if that file is in the same
+    folder. Images in folders and in parquet files are hashed, and COCO file names among their names are used too.
+
+    Raises:
+        StoreError: a path is missing or has no image, or a benchmark is not on the hub or cannot be downloaded.
     """
-    coco: dict[int, str] = {}
-    hashes: dict[str, str] = {}
+    images = BenchmarkImages({}, {})
     for name, place in benchmarks.items():
-        path = Path(place)
-        if path.is_dir():
-            count = _read_folder(path, name, coco, hashes)
+        own = BenchmarkImages({}, {})
+        if place is None:
+            _read_hub(own, name)
         else:
-            text = _text(path, name)
-            ids = {coco_id(match) for match in _NAME.findall(text)} | _json_ids(text)
-            count = len(ids - {None})
-            coco |= {number: name for number in ids if number is not None}
-        if not count:
-            raise StoreError(f"benchmark {name}: no image and no COCO file name in {path}")
-    return BenchmarkImages(coco, hashes)
+            _read_place(own, name, Path(place))
+        images.coco.update(own.coco)
+        images.hashes.update(own.hashes)
+        if not own.coco and not own.hashes:
+            raise StoreError(
+                f"benchmark {name}: no image and no COCO file name in {place}; give the folder with its images (for "
+                f"COLA, Visual Genome's {GENOME_FILE} next to its file is enough)"
+            )
+    return images
 
 
-def _read_folder(path: Path, name: str, coco: dict[int, str], hashes: dict[str, str]) -> int:
-    from scramble.records import ImageFile
+def _read_hub(images: BenchmarkImages, name: str) -> None:
+    try:
+        files = load_benchmark(name, partial=True).images
+    except EvaluationError as error:
+        raise StoreError(
+            f"benchmark {name}: {error}. Or give its file or folder: pairs.exclude_benchmarks={{{name}: <path>}}"
+        ) from error
+    for image_id, file in files.items():
+        _add(images, name, {coco_id(image_id)} if _NAME.search(image_id) else set(), file)
 
-    count = 0
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
-            count += 1
-            hashes[ImageFile(path=str(file)).sha256] = name
-            number = coco_id(file.name) if _NAME.fullmatch(file.name) else None
-            if number is not None:
-                coco[number] = name
-        elif file.suffix.lower() in (".json", ".jsonl", ".csv"):
-            ids = {coco_id(match) for match in _NAME.findall(_text(file, name))} - {None}
-            count += len(ids)
-            coco.update({number: name for number in ids if number is not None})
-    return count
+
+def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
+    if not place.exists():
+        raise StoreError(f"benchmark {name}: {place} does not exist; check pairs.exclude_benchmarks.{name}")
+    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    genome = _genome_ids(place if place.is_dir() else place.parent)
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix in _IMAGES:
+            names = {coco_id(file.name)} if _NAME.fullmatch(file.name) else set()
+            _add(images, name, names, ImageFile(path=str(file)))
+        elif suffix == ".parquet":
+            _read_parquet(images, name, file)
+        elif suffix in _TEXTS and file.name != GENOME_FILE:
+            text = _text(file, name)
+            ids = {coco_id(match) for match in _NAME.findall(text)} | _number_ids(text)
+            _add(images, name, ids | {genome.get(int(number)) for number in _GENOME.findall(text)})
+
+
+def _number_ids(text: str) -> set[int | None]:
+    """Ids in fields such as ``"image_id": 139``; none if one is too large for COCO (Visual Genome's ids are)."""
+    numbers = _ID_FIELD.findall(text)
+    return set(map(coco_id, numbers)) if all(int(number) <= _LARGEST for number in numbers) else set()
+
+
+def _add(images: BenchmarkImages, name: str, ids: set[int | None], file: ImageFile | None = None) -> None:
+    images.coco.update({number: name for number in ids if number is not None})
+    if file is not None:
+        images.hashes[file.sha256] = name
+
+
+def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
+    """Images (columns of bytes and path, as ``datasets`` writes them) and COCO file names in columns of text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=100):
+            for row in batch.to_pylist():
+                for value in row.values():
+                    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+                        _add(images, name, set(), ImageFile(bytes=value["bytes"]))
+                        value = value.get("path")
+                    if isinstance(value, str):
+                        _add(images, name, {coco_id(match) for match in _NAME.findall(value)})
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"benchmark {name}: {file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _genome_ids(folder: Path) -> dict[int, int]:
+    """The COCO ids of Visual Genome's images, by their own ids; empty if the folder has no ``image_data.json``."""
+    path = folder / GENOME_FILE
+    rows = read_json(path) if path.is_file() else []
+    return {int(row["image_id"]): int(row["coco_id"]) for row in rows if row.get("coco_id")}
 
 
 def _text(path: Path, name: str) -> str:
@@ -93,11 +151,6 @@ def _text(path: Path, name: str) -> str:
         return read_text(path)
     except StoreError as error:
         raise StoreError(f"benchmark {name}: {error}") from error
-
-
-def _json_ids(text: str) -> set[int | None]:
-    """Ids in rows that have them as numbers (``"image_id": 139``)."""
-    return {coco_id(n) for n in re.findall(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)', text)}
 
 
 def check(

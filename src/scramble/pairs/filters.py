@@ -1,30 +1,25 @@
 """Scores of pairs as columns, and filters as conditions on columns.
 
-A scorer returns a number for each text; :func:`score_pairs` writes ``<name>.chosen`` and ``<name>.rejected`` into a
-pair's scores. A filter is ``(column, minimum, maximum)`` and never runs a model. Models are loaded only by the
-``load_*`` functions.
+A scorer (:mod:`scramble.pairs.scoring`) returns a number for each text; :func:`score_pairs` writes ``<name>.chosen``
+and ``<name>.rejected`` into a pair's scores. A filter is a bound on a column and never runs a model.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from scramble.pairs.audit.text_only import plain
 from scramble.pairs.captions.surface import problem
 from scramble.records import PreferencePair
 
-GRAMMAR_MODEL = "textattack/distilbert-base-uncased-CoLA"
-PLAUSIBILITY_MODEL = "liujch1998/vera"
-_VERA_WEIGHT, _VERA_BIAS, _VERA_TEMPERATURE = 32099, 32098, 32097  # rows of Vera's embedding that contain its head
-
 TextScorer = Callable[[Sequence[str]], Sequence[float]]
-ImageScorer = Callable[[Sequence[tuple[str, str]]], Sequence[float]]  # (image id, text) -> yes-probability
+ImageScorer = Callable[[Sequence[tuple[str, str]]], Sequence[float]]  # (image id, text) -> score
+SIDES = ("chosen", "rejected")
+TEXT_COLUMNS = ("length_ratio", "common_words", "same_words", "usable")
 
 
 class FilterError(ValueError):
@@ -42,7 +37,7 @@ def score_pairs(
     while chunk := list(islice(stream, batch)):
         columns: list[dict[str, float]] = [dict(pair.scores) for pair in chunk]
         for name, scorer in scorers.items():
-            for side in ("chosen", "rejected"):
+            for side in SIDES:
                 values = scorer([getattr(pair, side) for pair in chunk])
                 for column, value in zip(columns, values, strict=True):
                     column[f"{name}.{side}"] = float(value)
@@ -53,10 +48,10 @@ def score_pairs(
 def score_images(
     pairs: Iterable[PreferencePair], scorer: ImageScorer, *, name: str = "image_yes", batch: int = 64
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs, adding a model's probability of "yes" for both texts (columns as in :func:`score_pairs`).
+    """Stream the pairs, adding how well both texts fit the pair's first image (columns as in :func:`score_pairs`).
 
-    The scorer asks the base model (through the trie engine) whether the image shows the text. If it answers yes for
-    the rejected text, this text is probably still true of the image.
+    The scorer is CLIP, or asks the base model (through the trie engine) whether the image shows the text and returns
+    the probability of "yes". If the rejected text scores high, it is probably still true of the image.
     """
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
@@ -121,121 +116,41 @@ def keep(
             on_drop(pair, fault)
 
 
+def column_value(pair: PreferencePair, name: str) -> float:
+    """A pair's value in a column. ``<score>.gap`` is the chosen text's score minus the rejected text's.
+
+    Raises FilterError if the pair lacks the column.
+    """
+    score, _, side = name.rpartition(".")
+    columns = [f"{score}.{each}" for each in SIDES] if side == "gap" else [name]
+    if missing := [column for column in columns if column not in pair.scores]:
+        raise FilterError(
+            f"pair {pair.pair_id} has no column {missing[0]!r} (it has {sorted(pair.scores)}): score it first"
+        )
+    first, *rest = (pair.scores[column] for column in columns)
+    return first - sum(rest)
+
+
 def _within(pair: PreferencePair, name: str, bound: tuple[float | None, float | None]) -> bool:
-    if name not in pair.scores:
-        raise FilterError(f"pair {pair.pair_id} has no column {name!r} (it has {sorted(pair.scores)}): score it first")
-    low, high = bound
-    value = pair.scores[name]
+    (low, high), value = bound, column_value(pair, name)
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def drop_near_duplicates(
-    pairs: Iterable[PreferencePair],
-    *,
-    per_image: bool = True,
-    on_drop: Callable[[PreferencePair, str], None] | None = None,
-) -> Iterator[PreferencePair]:
-    """Keep the first of all pairs with equal words on both sides, for each image or overall.
+def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
+    """The column ``near_duplicate``: 1 if an earlier pair about the same image has equal words on both sides.
 
     Memory grows with the number of distinct pairs (about 8 bytes each).
     """
     seen: set[int] = set()
-    for pair in pairs:
-        key = hash((pair.image_ids if per_image else (), _bag(pair.chosen), _bag(pair.rejected), plain(pair.rejected)))
-        if key in seen:
-            if on_drop is not None:
-                on_drop(pair, "near duplicate")
-            continue
+
+    def column(pair: PreferencePair) -> dict[str, float]:
+        key = hash((pair.image_ids, _bag(pair.chosen), _bag(pair.rejected), plain(pair.rejected)))
+        is_new = key not in seen
         seen.add(key)
-        yield pair
+        return {"near_duplicate": float(not is_new)}
+
+    return column
 
 
 def _bag(text: str) -> frozenset[str]:
     return frozenset(re.sub(r"\b(?:a|an|the|is|are)\b", " ", plain(text)).split())
-
-
-# ----------------------------------------------------------------------------------------------------------- models
-
-
-def load_grammar(path: str | Path = GRAMMAR_MODEL, *, device: str = "cpu", batch: int = 64) -> TextScorer:
-    """Probability that a text is acceptable English: class 1 of a CoLA classifier (texts truncated to 128 tokens)."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model: Any = AutoModelForSequenceClassification.from_pretrained(path)
-    model.to(device).eval()
-
-    @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float]:
-        values: list[float] = []
-        for start in range(0, len(texts), batch):
-            part = list(texts[start : start + batch])
-            inputs = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt").to(device)
-            values += model(**inputs).logits.float().softmax(-1)[:, 1].tolist()
-        return values
-
-    return score
-
-
-def load_plausibility(path: str | Path = PLAUSIBILITY_MODEL, *, device: str = "cpu", batch: int = 16) -> TextScorer:
-    """Calibrated probability that a statement is true by common sense, by Vera (Liu et al. 2023).
-
-    Vera is a T5 encoder with its head in three spare rows of its embedding: the weight (hidden,) in row 32099, the
-    bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The score is
-    ``sigmoid((weight . hidden state of the last token + bias) / temperature)``.
-    """
-    import torch
-    from transformers import AutoTokenizer, T5EncoderModel
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model: Any = T5EncoderModel.from_pretrained(path)
-    model.to(device).eval()
-    rows = model.shared.weight.detach().float()
-    if rows.shape[0] <= _VERA_WEIGHT:
-        raise ValueError(f"{path} is not Vera: its head is in row {_VERA_WEIGHT}, but there are {rows.shape[0]} rows")
-    weight, bias, temperature = rows[_VERA_WEIGHT], rows[_VERA_BIAS, 0], rows[_VERA_TEMPERATURE, 0]
-
-    @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float]:
-        values: list[float] = []
-        for start in range(0, len(texts), batch):
-            part = list(texts[start : start + batch])
-            inputs = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt").to(device)
-            hidden = model(**inputs).last_hidden_state.float()
-            last = inputs["attention_mask"].sum(-1) - 1
-            logits = hidden[torch.arange(len(part)), last] @ weight + bias
-            values += torch.sigmoid(logits / temperature).tolist()
-        return values
-
-    return score
-
-
-def load_likelihood(path: str | Path, *, device: str = "cpu", batch: int = 32) -> TextScorer:
-    """Log-likelihood of a text in nats under a causal language model, summed over its tokens."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model: Any = AutoModelForCausalLM.from_pretrained(path)
-    model.to(device).eval()
-    start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-
-    @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float]:
-        values: list[float] = []
-        for begin in range(0, len(texts), batch):
-            part = [[start_id, *tokenizer(t, add_special_tokens=False).input_ids] for t in texts[begin : begin + batch]]
-            inputs = tokenizer.pad({"input_ids": part}, return_tensors="pt").to(device)
-            logits = model(**inputs).logits[:, :-1].float().log_softmax(-1)
-            targets = inputs["input_ids"][:, 1:, None]
-            token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
-            values += token.sum(-1).tolist()
-        if not all(map(math.isfinite, values)):
-            raise ValueError(f"{path} gave a log-likelihood that is not finite")
-        return values
-
-    return score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +12,9 @@ from typing import Any, Self, TypeVar
 
 from scramble.engines import in_shard
 from scramble.pairs.base import Skip
-from scramble.records import PreferencePair
+from scramble.records import ImageRecord, PreferencePair, Question
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", ImageRecord, Question)
 WHOLE = (0, 1)
 
 
@@ -43,12 +44,20 @@ class PairMethod(ABC):
 
     def __init__(self, *, seed: int, shard: tuple[int, int] = WHOLE) -> None:
         self.seed, self.shard, self.num_items = seed, shard, 0
+        self._excluded: AbstractSet[str] = frozenset()
         self._stack = ExitStack()
 
     @property
     def asks_model(self) -> bool:
         """Whether the method stores a model's replies, so that the work can be split into shards."""
         return False
+
+    def prepare(self) -> None:  # noqa: B027 (most methods need nothing)
+        """Read what the method needs besides the split's folder, to report a missing input before the images are made.
+
+        Raises:
+            StoreError: a file cannot be used.
+        """
 
     @abstractmethod
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
@@ -71,9 +80,16 @@ class PairMethod(ABC):
             pass
         return self.num_items
 
+    def exclude(self, image_ids: AbstractSet[str]) -> None:
+        """Make no pairs about these images. Call it before :meth:`pairs`."""
+        self._excluded = image_ids
+
     def share(self, items: Iterable[Item], item_id: Callable[[Item], str]) -> Iterator[Item]:
-        """The items of this shard."""
+        """The items of this shard without those about excluded images."""
         for item in items:
+            image_ids = (item.image_id,) if isinstance(item, ImageRecord) else item.image_ids
+            if not self._excluded.isdisjoint(image_ids):
+                continue
             if self.shard == WHOLE or in_shard(item_id(item), self.shard):
                 self.num_items += 1
                 yield item

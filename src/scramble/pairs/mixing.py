@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ class MixedPairs(PairMethod):
     @property
     def asks_model(self) -> bool:
         return any(part.asks_model for part in self._parts.values())
+
+    def prepare(self) -> None:
+        for part in self._parts.values():
+            part.prepare()
+
+    def exclude(self, image_ids: AbstractSet[str]) -> None:
+        for part in self._parts.values():
+            part.exclude(image_ids)
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         pairs_of: dict[str, list[PreferencePair]] = {}

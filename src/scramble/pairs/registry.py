@@ -13,6 +13,11 @@ from scramble.pairs.captions.caption_methods import CotCaptions, RuleCaptions, W
 from scramble.pairs.method import WHOLE, PairMethod, PairMethodError
 from scramble.pairs.mixing import MixedPairs
 from scramble.pairs.rationales.rationale_method import SceneAlignRationales
+from scramble.pairs.scoring.stored_models import ScorerSettings
+from scramble.pairs.steps.balanced_pairs import BalancedPairs
+from scramble.pairs.steps.excluded_images import ExcludedImages
+from scramble.pairs.steps.filtered_pairs import Filter, FilteredPairs
+from scramble.pairs.steps.scored_pairs import ScoredPairs
 from scramble.records import PreferencePair
 from scramble.storage.tables import read_table, table_path
 
@@ -46,20 +51,40 @@ METHODS: dict[str, type[PairMethod]] = {
     "mix": MixedPairs,
     "given": GivenPairs,
 }
+STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections that every method can have
 
 
 def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
-    """Create the pair method of a configuration's section ``pairs``, with refinement and, for a mix, its parts.
+    """Create the pair method of a configuration's section ``pairs`` with its steps and, for a mix, its parts.
+
+    The steps, in this order, are left out where their section is null or empty: images of benchmarks are excluded
+    (``exclude_benchmarks``), pairs are scored (``scores``), filtered (``filters``), balanced on two score gaps
+    (``balance``) and refined against text-only classifiers (``refine``).
 
     Raises:
         PairMethodError: no method has this name, or its settings contradict each other.
     """
-    settings = {key: value for key, value in pairs.items() if key not in ("method", "refine", "audit")}
-    name, refine = pairs["method"], pairs.get("refine")
+    settings = {key: value for key, value in pairs.items() if key not in ("method", "audit", *STEPS)}
+    name = pairs["method"]
     if name not in METHODS:
         raise PairMethodError(f"unknown pair method {name!r}: choose one of {', '.join(METHODS)}")
     if name == "mix":
         parts = settings["parts"].items()
         settings["parts"] = {part: make_method(section, seed=seed, shard=shard) for part, section in parts}
-    method = METHODS[name](seed=seed, shard=shard, **settings)
+    return _with_steps(METHODS[name](seed=seed, shard=shard, **settings), pairs)
+
+
+def _with_steps(method: PairMethod, pairs: Mapping[str, Any]) -> PairMethod:
+    if benchmarks := pairs.get("exclude_benchmarks"):
+        named = benchmarks if isinstance(benchmarks, Mapping) else dict.fromkeys(benchmarks)
+        method = ExcludedImages(method, named)
+    scorers = {name: ScorerSettings(**scorer) for name, scorer in (pairs.get("scores") or {}).items() if scorer}
+    if scorers:
+        method = ScoredPairs(method, scorers)
+    if filters := pairs.get("filters"):
+        method = FilteredPairs(method, [Filter(**each) for each in filters])
+    balance = pairs.get("balance")
+    if balance is not None:
+        method = BalancedPairs(method, **balance)
+    refine = pairs.get("refine")
     return method if refine is None else RefinedPairs(method, **refine)

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MANY_STEPS = 3  # images, captions and negatives; more are listed on a separate line
+# What to change if a step leaves no pair.
+STEPS = {
+    "filtered": "relax pairs.filters (train/skipped.jsonl lists the dropped pairs)",
+    "balanced": "the gaps of all pairs are on one side; set pairs.balance=null to keep them",
+}
+
 
 def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Generate a data set folder: images, captions, questions and 2x2 items by split, and preference pairs.
@@ -55,7 +62,9 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str,
 def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
     from scramble.pairs.registry import GivenPairs, make_method
 
-    _check_engines(pairs, "pairs")
+    _check_models(pairs, "pairs")
+    with make_method(pairs, seed=seed) as method:
+        method.prepare()
     counts = make_images(folder, data, seed)
     summary = {"rejected_rows": counts.pop("rejected_rows", 0), "splits": counts}
     for split in _splits(folder):
@@ -68,19 +77,20 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
     return summary
 
 
-def _check_engines(settings: Mapping[str, Any], key: str) -> None:
-    """Raise ModelError if the configuration of a model that generates negatives in this process cannot be read.
+def _check_models(settings: Mapping[str, Any], key: str) -> None:
+    """Raise ModelError if the configuration of a model that makes or scores pairs in this process cannot be read.
 
     This is checked before the images are generated, which takes longer.
     """
     for name, value in settings.items():
         if not isinstance(value, Mapping):
             continue
-        if value.get("kind") in ("transformers", "vllm") and "path" in value:
+        in_process = value.get("kind") in ("transformers", "vllm") or ("kind" not in value and value.get("new") is None)
+        if in_process and "path" in value:
             from scramble.models.hub import find_config
 
             find_config(value["path"], value.get("revision"), f"{key}.{name}.path")
-        _check_engines(value, f"{key}.{name}")
+        _check_models(value, f"{key}.{name}")
 
 
 def _splits(folder: Path) -> Iterator[Path]:
@@ -123,9 +133,13 @@ def generate_shard(
     """
     from scramble.pairs.registry import make_method
 
-    if not make_method(pairs, seed=seed, shard=shard).asks_model:
-        raise StageError(f"shard: pairs of method {pairs['method']} use no model and are made in one job; omit shard")
-    _check_engines(pairs, "pairs")
+    with make_method(pairs, seed=seed, shard=shard) as method:
+        if not method.asks_model:
+            raise StageError(
+                f"shard: pairs of method {pairs['method']} use no model and are made in one job; omit shard"
+            )
+        _check_models(pairs, "pairs")
+        method.prepare()
     folder = Path(folder)
     # The first shard makes the images; the others wait for it.
     config = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}
@@ -161,6 +175,8 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
             f"{folder}: the training split has no images; set data.val_fraction=0 data.test_fraction=0 to use all "
             "images for training, or seed=... to draw other splits"
         )
+    if lost := [step for step, count in train.get("steps", {}).items() if step in STEPS and not count]:
+        raise StageError(f"{folder}: no training pairs are left ({_listed(train['steps'])}): {STEPS[lost[0]]}")
     if count := train.get("pairs_before_refinement"):
         raise StageError(
             f"{folder}: refinement removes all {count} training pairs, because text-only classifiers recognise the "
@@ -184,6 +200,8 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
         numbers = listed_counts(counts)
         empty = f"no images; raise data.{split}_fraction for more"
         log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
+        if len(counts.get("steps", {})) > MANY_STEPS and not reused:
+            log.info(f"data, {split}: {_listed(counts['steps'])}")
         if reused:  # otherwise a sweep would repeat all lines for each arm
             return
     _report_few_test_pairs(summary["splits"].get("test", {}), "n_test" if kind == "world" else "test_fraction")
@@ -202,6 +220,10 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
         log.debug(f"audit: text-only accuracy by classifier: {listed}")
     if summary["rejected_rows"]:
         log.info(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
+
+
+def _listed(steps: Mapping[str, int]) -> str:
+    return "steps: " + ", ".join(f"{count:,} {name}" for name, count in steps.items())
 
 
 def _report_few_test_pairs(counts: Mapping[str, Any], key: str) -> None:

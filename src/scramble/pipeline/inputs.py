@@ -32,11 +32,17 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
-    """Content keys of the local models that generate negatives."""
+    """Content keys of the local models that make or score pairs, and of the benchmarks whose images are excluded."""
     keys: dict[str, str] = {}
     for key, value in pairs.items():
         if isinstance(value, Mapping):
             keys |= model_keys(value, folder_key)
+            if key == "exclude_benchmarks":
+                keys |= {place: input_keys({"path": place})["path"] for place in value.values() if _exists(place)}
         elif key in ("path", "adapter") and isinstance(value, str) and Path(value).is_dir():
             keys[value] = folder_key(value)
     return keys
+
+
+def _exists(place: Any) -> bool:
+    return isinstance(place, str) and Path(place).exists()

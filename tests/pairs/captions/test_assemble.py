@@ -114,10 +114,8 @@ def test_one_caption_per_image_by_seed_and_by_similarity(generator):
     record = image("A cat on a table.", "A dog on a bench.", "A man on a horse.")
     drawn = {next(caption_pairs([record], generator, captions_per_image="one", seed=s)).pair_id[2] for s in range(20)}
     assert drawn == {"0", "1", "2"}
-    (pair,) = caption_pairs(
-        [record], generator, captions_per_image="clip", similarity=lambda image, texts: [0.1, 0.3, 0.2]
-    )
-    assert pair.chosen == "A dog on a bench."
+    (pair,) = caption_pairs([record], generator, captions_per_image="clip", similarity=lambda items: [0.1, 0.3, 0.2])
+    assert pair.chosen == "A dog on a bench." and pair.scores == {"similarity.chosen": 0.3}
     with pytest.raises(ValueError, match="similarity"):
         list(caption_pairs([record], generator, captions_per_image="clip"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,11 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
 
     if name not in BENCHMARKS:
         raise EvaluationError(f"unknown benchmark {name!r} {nearest(name, BENCHMARKS)}")
-    module, function = BENCHMARKS[name]
-    load = getattr(importlib.import_module(f"scramble.evaluation.benchmarks.{module}"), function)
+    load = _loader(name)
     parameters = inspect.signature(load).parameters
     if unknown := sorted(set(options) - set(parameters)):
         raise EvaluationError(f"{name}: no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
-    if root is None and parameters["root"].default is inspect.Parameter.empty:
+    if root is None and needs_files(name):
         raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to their folder")
     try:
         return load(root, **options)
@@ -80,3 +80,16 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
         if line == str(error):
             raise
         raise EvaluationError(line) from error
+
+
+def needs_files(name: str) -> bool:
+    """Whether a benchmark can only be read from local files, because it has no hub id."""
+    return inspect.signature(_loader(name)).parameters["root"].default is inspect.Parameter.empty
+
+
+def _loader(name: str) -> Callable[..., Benchmark]:
+    module, function = BENCHMARKS[name]
+    load: Callable[..., Benchmark] = getattr(
+        importlib.import_module(f"scramble.evaluation.benchmarks.{module}"), function
+    )
+    return load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ class RefinedPairs(PairMethod):
     def totals(self) -> dict[str, Any]:
         """The number of pairs before refinement, the kinds too small to refine separately, and the method's totals."""
         return self._counts | self._method.totals()
+
+    def prepare(self) -> None:
+        self._method.prepare()
+
+    def exclude(self, image_ids: AbstractSet[str]) -> None:
+        self._method.exclude(image_ids)
 
     def store_replies(self, split: Path) -> int:
         return self._method.store_replies(split)

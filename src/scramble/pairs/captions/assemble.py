@@ -7,19 +7,18 @@ Everything is streamed, so memory does not grow with the data. Every caption wit
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scramble.pairs.base import Caption, Generator, Negative, Skip, changed_span, choose, seeded
-from scramble.pairs.captions.similarity import load_similarity
-from scramble.pairs.captions.surface import normalise, problem
+from scramble.pairs.base import Caption, Generator, Negative, Similarity, Skip, changed_span, choose
+from scramble.pairs.captions.caption_choice import CaptionsPerImage, choose_captions
+from scramble.pairs.captions.surface import normalise
 from scramble.records import YES_NO_PROMPT, ImageRecord, PreferencePair
 
 CAPTION_PROMPT = "caption:"  # SCRAMBLe's prompt, after the image
 
-Similarity = Callable[[ImageRecord, Sequence[str]], Sequence[float]]
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -30,11 +29,12 @@ def caption_pairs(
     prompt: str = CAPTION_PROMPT,
     per_caption: int = 1,
     seed: int = 0,
-    captions_per_image: Literal["all", "one", "clip"] = "all",
+    captions_per_image: CaptionsPerImage = "all",
     form: Literal["caption", "yes-no", "both"] = "caption",
     kinds: Sequence[str] | None = None,
-    similarity: Similarity | str | None = None,
+    similarity: Similarity | None = None,
     surface: bool = True,
+    counts: Counter[str] | None = None,
 ) -> Iterator[PreferencePair | Skip]:
     """Preference pairs from a stream of images: a caption is preferred to a hard negative of it.
 
@@ -46,13 +46,14 @@ def caption_pairs(
         per_caption: maximum number of negatives per caption.
         seed: random seed; what is drawn for a caption depends only on the seed and the caption.
         captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or ``clip``, the one with the highest
-            ``similarity``.
+            ``similarity``, which becomes the column ``similarity.chosen``.
         form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each), or ``both``.
         kinds: if given, only negatives of these kinds are used.
-        similarity: function that scores captions of an image, or the CLIP or SigLIP model to do so
-            (:func:`scramble.pairs.captions.similarity.load_similarity`).
+        similarity: scores how well a text fits an image
+            (:func:`scramble.pairs.scoring.image_similarity.load_similarity`).
         surface: write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`); False for texts
             of a grammar, which have the same form already.
+        counts: if given, the numbers of ``captions`` (usable and chosen) and ``negatives`` so far are counted here.
 
     Returns:
         Pairs in the order of the captions, and for each caption without one a :class:`Skip` with ``image_id``,
@@ -63,21 +64,19 @@ def caption_pairs(
     if captions_per_image not in ("all", "one", "clip") or form not in ("caption", "yes-no", "both"):
         raise ValueError(f"no captions_per_image={captions_per_image!r} with form={form!r}")
     if captions_per_image == "clip" and similarity is None:
-        raise ValueError("captions_per_image=clip needs a similarity model (pairs.similarity=<CLIP or SigLIP>)")
-    if isinstance(similarity, str):
-        similarity = load_similarity(similarity) if captions_per_image == "clip" else None
-    rank = similarity
+        raise ValueError("captions_per_image=clip needs a similarity model (pairs.similarity.path=<CLIP or SigLIP>)")
+    counts = Counter() if counts is None else counts
     contexts: deque[_ImageCaptions] = deque()  # of captions that the generator has read but not yet returned
     unusable: deque[Skip] = deque()  # captions skipped while the generator reads ahead; yielded before its next answer
 
     def captions() -> Iterator[Caption]:
-        for image in images:
-            image_captions = _ImageCaptions(
-                image, {normalise(text).casefold() for text in image.captions}, [_stems(t) for t in image.captions]
-            )
-            for index in _usable(image, captions_per_image, seed, rank, unusable):
-                contexts.append(image_captions)
+        for image, chosen in choose_captions(images, captions_per_image, seed, similarity, unusable):
+            texts = {normalise(text).casefold() for text in image.captions}
+            stems = [_stems(text) for text in image.captions]
+            for index, score in chosen.items():
+                contexts.append(_ImageCaptions(image, texts, stems, score))
                 text = image.captions[index]
+                counts["captions"] += 1
                 yield Caption(image.image_id, index, normalise(text) if surface else text, image.graph)
 
     for caption, answer in generator.negatives(captions()):
@@ -93,7 +92,8 @@ def caption_pairs(
             continue
         drawn = choose(candidates, per_caption, seed, caption.image_id, caption.index, caption.text)
         for number, negative in enumerate(drawn):
-            pair = _pair(caption, negative, prompt, seed, image_captions.image.source, number)
+            counts["negatives"] += 1
+            pair = _pair(caption, negative, prompt, seed, image_captions, number)
             if form != "yes-no":
                 yield pair
             if form != "caption":
@@ -113,39 +113,20 @@ def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[P
             rejected=other,
             kind=f"{pair.kind}-yes-no",
             edits=(),
+            scores={},
         )
 
     return ask(pair.chosen, "Yes", "No", "yes"), ask(pair.rejected, "No", "Yes", "no")
 
 
-def _usable(
-    image: ImageRecord, which: str, seed: int, similarity: Similarity | None, unusable: deque[Skip]
-) -> list[int]:
-    """The indices of the usable captions, in order. Captions that no method can use are added to ``unusable``."""
-    usable = []
-    for index, text in enumerate(image.captions):
-        reason = problem(text)
-        if reason:
-            unusable.append(Skip(reason, {"image_id": image.image_id, "caption": index, "text": text[:500]}))
-        else:
-            usable.append(index)
-    if len(usable) < 2 or which == "all":
-        return usable
-    if which == "one":
-        return [seeded(seed, "caption", image.image_id).choice(usable)]
-    if similarity is None:
-        raise ValueError("no similarity model")
-    scores = similarity(image, [image.captions[i] for i in usable])
-    return [max(zip(scores, (-i for i in usable), strict=True))[1] * -1]
-
-
 @dataclass(frozen=True, slots=True)
 class _ImageCaptions:
-    """All captions of an image: the texts, and the words of each."""
+    """All captions of an image: the texts, and the words of each; and the similarity of the chosen one."""
 
     image: ImageRecord
     texts: set[str]
     words: list[set[str]]
+    similarity: float | None
 
 
 def _admissible(
@@ -185,7 +166,9 @@ def _stems(text: str) -> set[str]:
     return {word.lower().removesuffix("s") for word in _WORD.findall(text)}
 
 
-def _pair(caption: Caption, negative: Negative, prompt: str, seed: int, source: str, number: int) -> PreferencePair:
+def _pair(
+    caption: Caption, negative: Negative, prompt: str, seed: int, context: _ImageCaptions, number: int
+) -> PreferencePair:
     return PreferencePair(
         pair_id=f"{caption.image_id}-{caption.index}-{number}",
         image_ids=(caption.image_id,),
@@ -196,7 +179,8 @@ def _pair(caption: Caption, negative: Negative, prompt: str, seed: int, source: 
         rule=negative.rule,
         edits=negative.edits,
         seed=seed,
-        source=source,
+        source=context.image.source,
+        scores={} if context.similarity is None else {"similarity.chosen": context.similarity},
     )
 
 

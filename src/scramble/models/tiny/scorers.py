@@ -1,0 +1,110 @@
+"""Tiny random scorers of pairs, in the released architectures: DistilBERT (CoLA), T5 (Vera), GPT-2, CLIP."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scramble.models.family import ModelError
+from scramble.models.tiny.parts import make_tokenizer, random_model, wrap_tokenizer
+
+_SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
+
+
+def save_tiny_scorer(kind: str, folder: str | Path, seed: int = 0) -> Path:
+    """Write a tiny random scorer with a byte-level tokenizer, and return its folder; an existing folder is kept.
+
+    Args:
+        kind: ``grammar``, ``plausibility``, ``likelihood`` or ``similarity``.
+        folder: output folder, which appears when all files are written.
+    Raises:
+        ModelError: there is no scorer of this kind.
+    """
+    from scramble.models.loading import quiet
+
+    makers: dict[str, Callable[[Path, int], None]] = {
+        "grammar": _save_distilbert,
+        "plausibility": _save_vera,
+        "likelihood": _save_gpt2,
+        "similarity": _save_clip,
+    }
+    if kind not in makers:
+        raise ModelError(f"there is no tiny scorer {kind!r}: choose one of {', '.join(makers)}")
+    folder = Path(folder)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as name, quiet():
+            makers[kind](Path(name) / kind, seed)
+            (Path(name) / kind).replace(folder)
+    return folder
+
+
+def _save_distilbert(folder: Path, seed: int) -> None:
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    backend = make_tokenizer([], 512, ["[PAD]", "[SEP]"], roles=())
+    sizes: dict[str, Any] = {"dim": 16, "n_heads": 2, "n_layers": 1, "hidden_dim": 32, "num_labels": 2}
+    config = DistilBertConfig(vocab_size=backend.get_vocab_size(), **sizes)
+    random_model(DistilBertForSequenceClassification, config, seed).save_pretrained(folder)
+    _save_tokenizer(backend, folder, eos="[SEP]", pad="[PAD]")
+
+
+def _save_vera(folder: Path, seed: int) -> None:
+    """A T5 encoder with Vera's 32,128 rows of embeddings, of which three spare ones contain its head."""
+    import torch
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=32128, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    model = random_model(T5EncoderModel, config, seed)
+    with torch.no_grad():
+        model.shared.weight[32097, 0] = 1.0  # the temperature, which is above 0
+    model.save_pretrained(folder)
+    _save_tokenizer(make_tokenizer([], 512, ["<pad>", "</s>"], roles=()), folder, eos="</s>", pad="<pad>")
+
+
+def _save_gpt2(folder: Path, seed: int) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    backend = make_tokenizer([], 512, ["<|endoftext|>"], roles=())
+    end = backend.token_to_id("<|endoftext|>")
+    config = GPT2Config(
+        vocab_size=backend.get_vocab_size(), n_embd=16, n_layer=1, n_head=2, bos_token_id=end, eos_token_id=end
+    )
+    random_model(GPT2LMHeadModel, config, seed).save_pretrained(folder)
+    _save_tokenizer(backend, folder, eos="<|endoftext|>", pad="<|endoftext|>", bos="<|endoftext|>")
+
+
+def _save_clip(folder: Path, seed: int) -> None:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+
+    specials = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    backend = make_tokenizer([], 512, specials.values(), roles=())
+    ids = {name: backend.token_to_id(token) for name, token in specials.items()}
+    # CLIP reads the text's feature at the end token.
+    backend.post_processor = TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>",
+        special_tokens=[(token, backend.token_to_id(token)) for token in specials.values()],
+    )
+    text = {
+        **_SIZES,
+        "vocab_size": backend.get_vocab_size(),
+        "max_position_embeddings": 256,
+        "bos_token_id": ids["bos_token"],
+        "eos_token_id": ids["eos_token"],
+        "pad_token_id": ids["eos_token"],
+    }
+    vision = {**_SIZES, "image_size": 32, "patch_size": 16}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    random_model(CLIPModel, config, seed).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|endoftext|>", model_max_length=256, **specials
+    )
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(images, tokenizer).save_pretrained(folder)
+
+
+def _save_tokenizer(backend: object, folder: Path, *, eos: str, pad: str, bos: str | None = None) -> None:
+    wrap_tokenizer(backend, eos=eos, pad=pad, bos=bos).save_pretrained(folder)

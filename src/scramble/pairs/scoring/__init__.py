@@ -1,0 +1,1 @@
+"""Models that score the texts of pairs, and the store of their scores."""

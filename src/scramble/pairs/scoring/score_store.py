@@ -1,0 +1,91 @@
+"""Store the scores of models on disk, so that an interrupted run resumes without computing them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from scramble.storage.hashing import content_key
+from scramble.storage.jsonl import JsonLines, read_jsonl
+
+Item = TypeVar("Item")
+PATTERN = "scores*.jsonl"
+
+
+class ScoreStore:
+    """The scores in a folder: all ``scores*.jsonl`` are read, and one of them is written, one line per batch.
+
+    As in :class:`scramble.engines.ReplyStore`, a shard of a split job writes its own file. All scores are held in
+    memory (about 100 bytes each). Use it as a context manager.
+    """
+
+    def __init__(self, folder: str | Path, shard: tuple[int, int] = (0, 1)) -> None:
+        index, count = shard
+        name = "scores.jsonl" if count == 1 else f"scores-{index:04d}-of-{count:04d}.jsonl"
+        self._file = JsonLines(Path(folder) / name)
+        self._scores: dict[int, float] = {}
+        for file in sorted(Path(folder).glob(PATTERN)):
+            for row in read_jsonl(file):
+                self._scores |= {int(key, 16): score for key, score in row.items()}
+
+    def get(self, keys: Sequence[str]) -> list[float] | None:
+        """The stored scores of content keys; None if one of them is missing."""
+        scores = [self._scores.get(int(key, 16)) for key in keys]
+        stored = [score for score in scores if score is not None]
+        return stored if len(stored) == len(keys) else None
+
+    def add(self, keys: Sequence[str], scores: Sequence[float]) -> None:
+        """Write a batch of scores to disk. Raises StoreError, for example if the disk is full."""
+        self._file.append(dict(zip(keys, scores, strict=True)))
+        self._scores |= {int(key, 16): score for key, score in zip(keys, scores, strict=True)}
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class StoredScorer(Generic[Item]):
+    """A scorer whose scores are stored; the model is loaded when the first score is missing.
+
+    A batch with a missing score is computed as a whole, so that the scores of a resumed run are those of an
+    uninterrupted one: the last digits of a score can depend on the padding, and so on the batch.
+
+    Args:
+        store: the scores of a split.
+        model: what identifies the model: scorer, path, revision, data type.
+        load: loads the scorer, a function from items to their scores.
+        content: the part of the content key that identifies an item.
+    """
+
+    def __init__(
+        self,
+        store: ScoreStore,
+        model: Sequence[str | None],
+        load: Callable[[], Callable[[Sequence[Item]], Sequence[float]]],
+        content: Callable[[Item], object],
+    ) -> None:
+        self._store, self._model, self._load, self._content = store, tuple(model), load, content
+        self._scorer: Callable[[Sequence[Item]], Sequence[float]] | None = None
+        self.computed = self.reused = 0
+
+    def __call__(self, items: Sequence[Item]) -> list[float]:
+        keys = [content_key(self._model, self._content(item)) for item in items]
+        scores = self._store.get(keys)
+        if scores is not None:
+            self.reused += len(items)
+            return scores
+        if self._scorer is None:
+            self._scorer = self._load()
+        scores = [float(score) for score in self._scorer(items)]
+        self.computed += len(items)
+        self._store.add(keys, scores)
+        return scores

@@ -1,0 +1,53 @@
+"""The models that score pairs: their settings, and how they are opened with their stored scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.pairs.base import ImageText
+from scramble.pairs.scoring.score_store import ScoreStore, StoredScorer
+
+SCORERS = ("grammar", "plausibility", "likelihood", "similarity")
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """A model that scores texts: the arguments of its ``load_*`` function in :mod:`scramble.pairs.scoring`.
+
+    ``new`` other than None replaces the model by a tiny random one of the same architecture.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str | None = None
+    batch_size: int = 64
+    new: Mapping[str, Any] | None = None
+
+    def stored(self, name: str, store: ScoreStore, split: Path, content: Callable[[Any], object]) -> StoredScorer[Any]:
+        """The scorer ``name`` of :data:`SCORERS` with stored scores; a missing score loads the model."""
+        model = (name, "new" if self.new is not None else self.path, self.revision, self.dtype)
+        return StoredScorer(store, model, lambda: _load(name, self, split.parent / "new_scorers" / name), content)
+
+
+def image_text_content(item: ImageText) -> object:
+    """What identifies an image and a text in a content key: a hash of the image file, and the text."""
+    return item[0].sha256, item[1]
+
+
+def _load(name: str, settings: ScorerSettings, new_folder: Path) -> Callable[[Any], Sequence[float]]:
+    # Lazy: torch and transformers take seconds to import, and a resumed run may find all scores in the store.
+    from scramble.models.tiny.scorers import save_tiny_scorer
+    from scramble.pairs.scoring.image_similarity import load_similarity
+    from scramble.pairs.scoring.text_scorers import load_grammar, load_likelihood, load_plausibility
+
+    if settings.new is not None:
+        settings = dataclasses.replace(settings, path=str(save_tiny_scorer(name, new_folder)), revision=None)
+    options = {key: value for key, value in dataclasses.asdict(settings).items() if key != "new"}
+    if name == "similarity":
+        return load_similarity(**options)
+    return {"grammar": load_grammar, "plausibility": load_plausibility, "likelihood": load_likelihood}[name](**options)

@@ -1,0 +1,156 @@
+"""Models that score texts: grammar (CoLA), plausibility (Vera), log-likelihood (a causal language model).
+
+Weights must be safetensors; no code from a repository is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scramble.models.family import ModelError
+from scramble.models.hub import explain
+from scramble.models.loading import quiet
+
+GRAMMAR_MODEL = "textattack/distilbert-base-uncased-CoLA"
+PLAUSIBILITY_MODEL = "liujch1998/vera"
+_VERA_WEIGHT, _VERA_BIAS, _VERA_TEMPERATURE = 32099, 32098, 32097  # rows of Vera's embedding that contain its head
+
+TextScorer = Callable[[Sequence[str]], list[float]]
+
+
+def load_grammar(
+    path: str | Path = GRAMMAR_MODEL,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    batch_size: int = 64,
+) -> TextScorer:
+    """Probability that a text is acceptable English: class 1 of a CoLA classifier (texts truncated to 128 tokens).
+
+    Args:
+        path: hub id or folder.
+        dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
+        device: None is the GPU if there is one.
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model, tokenizer, at = load_pretrained(
+        AutoModelForSequenceClassification, AutoTokenizer, path, revision, dtype, device
+    )
+    if model.config.num_labels != 2:
+        raise ModelError(f"{path} has {model.config.num_labels} classes: a CoLA classifier has 2")
+
+    @torch.inference_mode()
+    def score(texts: Sequence[str]) -> list[float]:
+        values: list[float] = []
+        for start in range(0, len(texts), batch_size):
+            part = list(texts[start : start + batch_size])
+            inputs = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
+            values += model(**inputs).logits.float().softmax(-1)[:, 1].tolist()
+        return values
+
+    return score
+
+
+def load_plausibility(
+    path: str | Path = PLAUSIBILITY_MODEL,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    batch_size: int = 16,
+) -> TextScorer:
+    """Calibrated probability that a statement is true by common sense, by Vera (Liu et al. 2023).
+
+    Vera is a T5 encoder with its head in three spare rows of its embedding: the weight (hidden,) in row 32099, the
+    bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The score is
+    ``sigmoid((weight . hidden state of the last token + bias) / temperature)``. The arguments are those of
+    :func:`load_grammar`.
+    """
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    model, tokenizer, at = load_pretrained(T5EncoderModel, AutoTokenizer, path, revision, dtype, device)
+    rows = model.shared.weight.detach()
+    if rows.shape[0] <= _VERA_WEIGHT:
+        raise ModelError(f"{path} is not Vera: its head is in row {_VERA_WEIGHT}, but there are {rows.shape[0]} rows")
+    weight, bias = rows[_VERA_WEIGHT].float(), rows[_VERA_BIAS, 0].float()
+    temperature = rows[_VERA_TEMPERATURE, 0].float()
+
+    @torch.inference_mode()
+    def score(texts: Sequence[str]) -> list[float]:
+        values: list[float] = []
+        for start in range(0, len(texts), batch_size):
+            part = list(texts[start : start + batch_size])
+            inputs = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
+            inputs.pop("token_type_ids", None)
+            hidden = model(**inputs).last_hidden_state.float()
+            last = inputs["attention_mask"].sum(-1) - 1
+            logits = hidden[torch.arange(len(part)), last] @ weight + bias
+            values += torch.sigmoid(logits / temperature).tolist()
+        return values
+
+    return score
+
+
+def load_likelihood(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    batch_size: int = 32,
+) -> TextScorer:
+    """Log-likelihood of a text in nats under a causal language model, summed over its tokens.
+
+    The arguments are those of :func:`load_grammar`. The scorer raises ModelError for a value that is not finite.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer, at = load_pretrained(AutoModelForCausalLM, AutoTokenizer, path, revision, dtype, device)
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+
+    @torch.inference_mode()
+    def score(texts: Sequence[str]) -> list[float]:
+        values: list[float] = []
+        for begin in range(0, len(texts), batch_size):
+            some = texts[begin : begin + batch_size]
+            part = [[start_id, *tokenizer(text, add_special_tokens=False).input_ids] for text in some]
+            inputs = tokenizer.pad({"input_ids": part}, return_tensors="pt").to(at)
+            logits = model(**inputs).logits[:, :-1].float().log_softmax(-1)
+            targets = inputs["input_ids"][:, 1:, None]
+            token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
+            values += token.sum(-1).tolist()
+        if not all(map(math.isfinite, values)):
+            raise ModelError(f"{path} gave a log-likelihood that is not finite")
+        return values
+
+    return score
+
+
+def load_pretrained(
+    model_class: Any, processor_class: Any, path: str | Path, revision: str | None, dtype: str, device: str | None
+) -> tuple[Any, Any, str]:
+    """A model in evaluation mode, its tokenizer or processor, and its device (the GPU if ``device`` is None).
+
+    Raises:
+        ModelError: the model cannot be loaded; the message is one line.
+    """
+    at = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        with quiet():
+            processor = processor_class.from_pretrained(path, revision=revision)
+            model = model_class.from_pretrained(path, revision=revision, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:  # transformers raises exceptions of many types
+        raise explain(error, str(path), revision, "path") from error
+    return model.to(at).eval(), processor, at

@@ -1,0 +1,84 @@
+"""Filters for every pair method: drop pairs whose columns are out of bounds."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
+from scramble.pairs.base import Skip
+from scramble.pairs.filters import TEXT_COLUMNS, add_columns, keep, lemma_identity, near_duplicates, text_columns
+from scramble.pairs.method import PairMethod
+from scramble.pairs.steps.pair_step import PairStep
+from scramble.records import PreferencePair
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A bound on a column: pairs with a value below ``min`` or above ``max`` are dropped.
+
+    Attributes:
+        column: a column of :data:`scramble.pairs.filters.TEXT_COLUMNS`, ``near_duplicate``, ``same_lemmas``, a score
+            (``grammar.rejected``), the gap of a score (``grammar.gap``), or a column that the pairs came with.
+        pipeline: spaCy pipeline for ``same_lemmas``.
+    """
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+    pipeline: str = DEFAULT_PIPELINE
+
+
+class FilteredPairs(PairStep):
+    """The pairs of a method that pass all filters. Each dropped pair is a :class:`Skip` with the first filter's column.
+
+    The columns that the filters compute are added to the pairs.
+
+    Args:
+        method: the method that makes the pairs.
+        filters: at least one filter.
+    """
+
+    name = "filtered"
+
+    def __init__(self, method: PairMethod, filters: Sequence[Filter]) -> None:
+        super().__init__(method)
+        self._filters = filters
+        self._dropped: Counter[str] = Counter()
+
+    def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
+        bounds = [{each.column: (each.min, each.max)} for each in self._filters]
+        columns, dropped = self._columns(), deque[Skip]()
+
+        def drop(pair: PreferencePair, column: str) -> None:
+            self._dropped[column] += 1
+            item = {"pair": pair.pair_id, "chosen": pair.chosen[:500], "rejected": pair.rejected[:500]}
+            dropped.append(Skip(f"filter {column}", item))
+
+        for pair_or_skip in stream:
+            if isinstance(pair_or_skip, Skip):
+                yield pair_or_skip
+                continue
+            remaining: Iterator[PreferencePair] = add_columns([pair_or_skip], *columns)
+            for bound in bounds:
+                remaining = keep(remaining, bound, on_drop=drop)
+            yield from remaining
+            while dropped:
+                yield dropped.popleft()
+
+    def totals(self) -> dict[str, Any]:
+        """The totals of the method, and the numbers of dropped pairs by column."""
+        return super().totals() | {"dropped": dict(self._dropped.most_common())}
+
+    def _columns(self) -> list[Callable[[PreferencePair], dict[str, float]]]:
+        """The functions that compute the filters' columns."""
+        columns: list[Callable[[PreferencePair], dict[str, float]]] = []
+        if any(each.column in TEXT_COLUMNS for each in self._filters):
+            columns.append(text_columns)
+        if any(each.column == "near_duplicate" for each in self._filters):
+            columns.append(near_duplicates())
+        pipelines = {each.pipeline for each in self._filters if each.column == "same_lemmas"}
+        return columns + [lemma_identity(load_pipeline(pipeline, "lemmatizer")) for pipeline in pipelines]

@@ -1,0 +1,85 @@
+"""The base class of steps: pair methods that process the pairs of another method."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any, ClassVar
+
+from scramble.pairs.base import Skip
+from scramble.pairs.method import PairMethod
+from scramble.records import PreferencePair
+
+Stream = Iterable[PreferencePair | Skip]
+
+
+class PairStep(PairMethod):
+    """A step that processes the pairs of a method; skipped items pass through.
+
+    ``name`` is the step's key in the summary's ``steps``: the number of pairs after each step, in order.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, method: PairMethod) -> None:
+        super().__init__(seed=method.seed, shard=method.shard)
+        self._method = self._stack.enter_context(method)
+        self._received = self._passed = 0
+
+    @property
+    def asks_model(self) -> bool:
+        return self._method.asks_model
+
+    def prepare(self) -> None:
+        self._method.prepare()
+
+    def exclude(self, image_ids: AbstractSet[str]) -> None:
+        super().exclude(image_ids)
+        self._method.exclude(image_ids)
+
+    def store_replies(self, split: Path) -> int:
+        return self._method.store_replies(split)
+
+    @abstractmethod
+    def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
+        """Yield the pairs that remain, and a :class:`Skip` for each skipped item and each dropped pair."""
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        for pair_or_skip in self.process(self._counted(split), split):
+            self._passed += isinstance(pair_or_skip, PreferencePair)
+            yield pair_or_skip
+        self.num_items = self._method.num_items
+
+    def totals(self) -> dict[str, Any]:
+        """The totals of the method, and the number of pairs after this step."""
+        totals = self._method.totals()
+        steps = totals.get("steps") or {"pairs": self._received}
+        return totals | {"steps": {**steps, self.name: self._passed}}
+
+    def _counted(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        for pair_or_skip in self._method.pairs(split):
+            self._received += isinstance(pair_or_skip, PreferencePair)
+            yield pair_or_skip
+
+
+def through(
+    stream: Stream, work: Callable[[Iterator[PreferencePair]], Iterator[PreferencePair]]
+) -> Iterator[PreferencePair | Skip]:
+    """Pass the pairs of a stream through a function of pairs, and the skipped items around it."""
+    skips: deque[Skip] = deque()
+
+    def only_pairs() -> Iterator[PreferencePair]:
+        for pair_or_skip in stream:
+            if isinstance(pair_or_skip, Skip):
+                skips.append(pair_or_skip)
+            else:
+                yield pair_or_skip
+
+    for pair in work(only_pairs()):
+        while skips:
+            yield skips.popleft()
+        yield pair
+    yield from skips

@@ -1,0 +1,72 @@
+"""Score both texts of every pair with models; the scores become columns of the pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scramble.pairs.base import ImageText, Similarity, Skip
+from scramble.pairs.filters import score_images, score_pairs
+from scramble.pairs.method import PairMethod
+from scramble.pairs.scoring.score_store import ScoreStore, StoredScorer
+from scramble.pairs.scoring.stored_models import ScorerSettings, image_text_content
+from scramble.pairs.steps.pair_step import PairStep, through
+from scramble.records import ImageFile, PreferencePair
+from scramble.storage.image_table import ImageTable
+
+
+class ScoredPairs(PairStep):
+    """The pairs of a method with scores of both texts: columns ``<name>.chosen`` and ``<name>.rejected``.
+
+    The scores are stored in the split's folder ``scores/``, so that an interrupted run resumes.
+
+    Args:
+        method: the method that makes the pairs.
+        scorers: the models, by name in
+            :data:`scramble.pairs.scoring.stored_models.SCORERS`; at least one.
+    """
+
+    name = "scored"
+
+    def __init__(self, method: PairMethod, scorers: Mapping[str, ScorerSettings]) -> None:
+        super().__init__(method)
+        self._scorers = scorers
+        self._opened: dict[str, StoredScorer[Any]] = {}
+
+    def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
+        with ExitStack() as stack:
+            store = stack.enter_context(ScoreStore(split / "scores" / "pairs", self.shard))
+            for name, settings in self._scorers.items():
+                content = image_text_content if name == "similarity" else str
+                self._opened[name] = settings.stored(name, store, split, content)
+            texts: dict[str, Any] = {name: scorer for name, scorer in self._opened.items() if name != "similarity"}
+            scored = through(stream, partial(score_pairs, scorers=texts)) if texts else stream
+            if "similarity" in self._opened:
+                fit = _by_image_id(self._opened["similarity"], ImageTable(split))
+                scored = through(scored, partial(score_images, scorer=fit, name="similarity"))
+            yield from scored
+
+    def totals(self) -> dict[str, Any]:
+        """The totals of the method, and the numbers of scores that were computed now and read from the store."""
+        numbers = {
+            name: {"computed": scorer.computed, "reused": scorer.reused} for name, scorer in self._opened.items()
+        }
+        return super().totals() | {"scores": numbers}
+
+    def store_replies(self, split: Path) -> int:
+        """Ask the method's model about this shard's items and score their pairs."""
+        return PairMethod.store_replies(self, split)
+
+
+def _by_image_id(
+    scorer: Similarity, images: Mapping[str, ImageFile]
+) -> Callable[[Sequence[tuple[str, str]]], Sequence[float]]:
+    def score(queries: Sequence[tuple[str, str]]) -> Sequence[float]:
+        files = {image_id: images[image_id] for image_id, _ in queries}
+        items: list[ImageText] = [(files[image_id], text) for image_id, text in queries]
+        return scorer(items)
+
+    return score
