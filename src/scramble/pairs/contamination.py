@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scramble.evaluation.benchmarks import load_benchmark
+from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile, ImageRecord
 from scramble.storage.files import StoreError, read_json, read_text
@@ -66,10 +66,10 @@ def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> Benchm
     images = BenchmarkImages({}, {})
     for name, place in benchmarks.items():
         own = BenchmarkImages({}, {})
-        if place is None:
-            _read_hub(own, name)
-        else:
+        if place is not None:
             _read_place(own, name, Path(place))
+        if not own.coco and not own.hashes and name in BENCHMARKS:  # also other layouts, such as VLMEvalKit's TSV
+            _read_benchmark(own, name, place)
         images.coco.update(own.coco)
         images.hashes.update(own.hashes)
         if not own.coco and not own.hashes:
@@ -80,10 +80,12 @@ def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> Benchm
     return images
 
 
-def _read_hub(images: BenchmarkImages, name: str) -> None:
+def _read_benchmark(images: BenchmarkImages, name: str, root: str | Path | None) -> None:
     try:
-        files = load_benchmark(name, partial=True).images
+        files = load_benchmark(name, root, partial=True).images
     except EvaluationError as error:
+        if root is not None:
+            return  # the caller reports that the path has no image
         raise StoreError(
             f"benchmark {name}: {error}. Or give its file or folder: pairs.exclude_benchmarks={{{name}: <path>}}"
         ) from error
