@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from pathlib import Path
@@ -208,6 +209,15 @@ def test_images_in_parquet_files_of_a_benchmark_are_found(scenes: Path) -> None:
         METHODS["given"] | {"exclude_benchmarks": {"itself": str(scenes / "images.parquet")}}, scenes
     )
     assert pairs == [] and totals["excluded_images"] == {"itself": 12}
+
+
+def test_images_in_a_tsv_file_of_a_benchmark_are_found(scenes: Path, tmp_path: Path) -> None:
+    record = next(iter(read_table(scenes, ImageRecord)))
+    row = ["1", base64.b64encode(record.image.read()).decode(), "How many rings?", "1", "2", "A"]
+    header = "index image question A B answer".replace(" ", "\t")
+    (tmp_path / "MMStar.tsv").write_text(header + "\n" + "\t".join(row) + "\n")
+    excluded = {"exclude_benchmarks": {"mmstar": str(tmp_path / "MMStar.tsv")}}
+    assert run(METHODS["world"] | excluded, scenes)[2]["excluded_images"] == {"mmstar": 1}
 
 
 def test_balanced_gaps_are_symmetric(scenes: Path, tmp_path: Path) -> None:
