@@ -82,6 +82,11 @@ def test_all_kinds_lead_where_all_or_others_were_trained(trained: list[str]) -> 
     assert headline.build(quickstart(), trained=trained).score == "group"
 
 
+def test_the_group_score_leads_next_to_group_matching() -> None:
+    rows = [row(score, "base", 50) for score in ("text", "image", "group", "group_match")]
+    assert headline.build(rows).score == "group"
+
+
 def test_held_out_pairs_of_one_arm_without_a_control() -> None:
     pairs: dict[str, Any] = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
     rows = [row("accuracy", "base", 61.5, **pairs), row("accuracy", "mpo", 70.1, **pairs, base=test(8.6))]

@@ -29,6 +29,7 @@ CONTROL = "sft"
 
 _SCORES = {
     "group": "both images matched with both captions",
+    "group_match": "both captions assigned to the right images",
     "text": "the right caption picked for both images",
     "image": "the right image picked for both captions",
     "accuracy": "correct answers",

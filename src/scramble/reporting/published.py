@@ -20,16 +20,17 @@ from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 HEADLINES = (
-    ("text", "image", "group", "group_match"),
+    ("text", "image", "group_match", "group"),
     ("text", "image", "group"),
     ("g_acc",),
+    ("pair_accuracy", "set_accuracy", "accuracy"),
     ("pair_accuracy",),
     ("circular_accuracy",),
     ("f1_mean",),
     ("accuracy_macro",),
     ("f1",),
 )
-"""Main scores of benchmarks: the first of these that a benchmark has, else its first score."""
+"""Main scores of benchmarks: the first of these that a benchmark has, else its first score. The last one leads."""
 
 
 @dataclass(frozen=True, slots=True)
