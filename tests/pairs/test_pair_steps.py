@@ -120,6 +120,18 @@ def test_each_step_can_be_left_out(server: Loopback, pipeline: Path, tmp_path: P
         assert pair.scores.keys() == {"similarity.chosen", "similarity.rejected"}
 
 
+def test_shards_store_replies_and_scores(server: Loopback, pipeline: Path, tmp_path: Path) -> None:
+    section, split = scramble(server, pipeline), make_images(tmp_path)
+    items = []
+    for number in range(2):
+        with make_method(section, seed=0, shard=(number, 2)) as method:
+            items.append(method.store_replies(split))
+    assert sum(items) == 8 and len(server.payloads) == 8 + 8
+    pairs, _, totals = run(section, split)
+    assert pairs and len(server.payloads) == 8 + 8
+    assert totals["scores"] == dict.fromkeys(("grammar", "plausibility"), {"computed": 0, "reused": 14})
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split of the embedded world, with pairs that come with the data."""
