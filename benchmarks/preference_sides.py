@@ -9,11 +9,7 @@ seconds. A step includes everything from reading the images to the updated weigh
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 import tempfile
-import time
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,79 +17,10 @@ from typing import Any
 
 import torch
 from shapes import make_pairs, noise_jpeg, read_captions
-from transformers import TrainerCallback
+from step_clock import BETA, LEARNING_RATE, LORA, PROMPT, Clock, StepClock, receive, reset_peak, resident_bytes, send
 
-PROMPT = "Describe the image in one sentence."
 PEERS = ("trl", "trl-answers", "rows")
 SIDES = ("scramble", *PEERS, *(f"{peer}-checkpointing" for peer in PEERS))
-MARK = "@@"  # starts the lines of the protocol; other lines on stdout are ignored
-LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32}
-LEARNING_RATE, BETA = 1e-5, 0.1
-
-
-def send(**values: Any) -> None:
-    """Send a line to preference_step.py."""
-    print(MARK + json.dumps(values), flush=True)
-
-
-def receive() -> str:
-    """Read a line from preference_step.py."""
-    return sys.stdin.readline().strip()
-
-
-def resident_bytes() -> int:
-    """Return the current resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak_bytes() -> int:
-    """Return the largest resident memory since :func:`reset_peak`."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def reset_peak() -> None:
-    """Reset the peaks of host and device memory."""
-    Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-class Clock:
-    """Waits for a line before each step and reports the seconds from that line to the end of the step.
-
-    It reports wall time, the CPU time of all threads of this process (which is more stable on a busy machine), and the
-    peaks of memory in bytes.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-        self.start = (0.0, 0.0)
-        self.device_peak = 0  # kept here, because trainers reset CUDA's counter when they log
-
-    def begin(self) -> None:
-        self._look()
-        send(ready=True)
-        self._wait()
-
-    def end_step(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
-        self._look()
-        self.left -= 1
-        send(seconds=wall, cpu_seconds=cpu, peak=peak_bytes(), device_peak=self.device_peak)
-        if self.left:
-            self._wait()
-
-    def _look(self) -> None:
-        if torch.cuda.is_available():
-            self.device_peak = max(self.device_peak, torch.cuda.max_memory_allocated())
-
-    def _wait(self) -> None:
-        if not receive():
-            raise SystemExit("preference_step.py has ended")
-        self.start = time.perf_counter(), time.process_time()
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -122,19 +49,6 @@ def load(args: argparse.Namespace) -> Any:
     send(loaded=resident_bytes())
     reset_peak()
     return vlm
-
-
-class StepClock(TrainerCallback):
-    """The clock as a callback of transformers' trainer."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.clock.begin()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.clock.end_step()
 
 
 # ---------------------------------------------------------------------------------------------------------------- TRL
@@ -167,7 +81,7 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         max_steps=args.steps,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
-        logging_steps=1_000_000,
+        logging_steps=1,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
@@ -185,7 +99,7 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         train_dataset=dataset,
         processing_class=vlm.processor,
         peft_config=LoraConfig(**LORA, target_modules=vlm.family.lora_targets),
-        callbacks=[StepClock(Clock(args.steps))],
+        callbacks=[StepClock(args.steps)],
     )
     trainer.train()
 
@@ -206,9 +120,9 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         policy.activation_checkpointing_enable()
     pairs, files = examples_and_images(args)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
-    clock, batches = Clock(args.steps), cycle(pairs)
+    clock, batches, losses = Clock(args.steps), cycle(pairs), []
     autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bfloat16")
-    clock.begin()
+    clock.begin(model)
     for _ in range(args.steps):
         encoder = Encoder(vlm, files, cache_bytes=0)
         tries = row_tries(encoder, policy.backbone, list(islice(batches, args.images * args.captions)))
@@ -222,8 +136,9 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        float(loss)
+        losses.append(float(loss))
         clock.end_step()
+    send(losses=losses)
 
 
 def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
@@ -271,9 +186,9 @@ def run_scramble(args: argparse.Namespace) -> None:
         eval_strategy="no",
         eval_on_start=False,
         save_strategy="no",
-        logging_steps=1_000_000,
+        logging_steps=1,
     )
-    summary = train(vlm, data, work / "run", config, callbacks=[StepClock(Clock(args.steps))])
+    summary = train(vlm, data, work / "run", config, callbacks=[StepClock(args.steps)])
     size = sum(path.stat().st_size for path in (work / "features").rglob("features-*.bin"))
     send(
         pairs=summary["examples"],

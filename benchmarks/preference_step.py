@@ -11,9 +11,12 @@ idle machine:
     python benchmarks/preference_step.py --shape molmo-40m --captions 5
 
 On a CPU, TRL's output head runs at all positions; ``trl-answers`` is TRL with an output head that runs only at answer
-positions, as it does on a GPU. TRL cannot train Molmo v1; there the comparison is a plain loop with one sequence per
-row (``--rows`` adds it for other models). ``--data`` takes a JSONL file with "image" and "caption"; without it,
-synthetic captions of the same length are used. For GPUs see benchmarks/gpu.sh.
+positions, as it does on a GPU. ms-swift and LLaMA-Factory run in virtual environments of their own, whose Pythons are
+given by ``--swift-python`` and ``--llamafactory-python`` (benchmarks/peer_runner.py says how to make them); a side
+whose environment is not given is skipped. TRL cannot train Molmo v1; there the comparison is a plain loop with one
+sequence per row (``--rows`` adds it for other models). ``--data`` takes a JSONL file with "image" and "caption";
+without it, synthetic captions of the same length are used. All steps use the same pairs unless ``--distinct-images``
+is larger than ``--images``; only then the losses of the sides can be compared. For GPUs see benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,11 +33,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, read_captions, save_model
+from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, make_pairs, noise_jpeg, read_captions, save_model
+from step_clock import MARK, PROMPT
+from step_report import common_facts, compare, figures, loss_difference, table
 
 HERE = Path(__file__).parent
-MARK = "@@"
-PEERS = ("trl", "trl-answers", "rows")
+# Other projects, by side: the families whose models they can train here. They run in environments of their own.
+PROJECTS = {"swift": ("internvl", "qwen2_5_vl", "qwen3_5"), "llamafactory": ("internvl", "qwen2_5_vl", "qwen3_5")}
 CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
 
@@ -44,9 +48,9 @@ class SideError(RuntimeError):
 
 
 class Side:
-    """A process that takes one step per request."""
+    """A process that takes one step per request; ``command`` is its Python, its script and their options."""
 
-    def __init__(self, name: str, arguments: list[str], threads: int) -> None:
+    def __init__(self, name: str, command: list[str], threads: int) -> None:
         self.name = name
         self.facts: dict[str, Any] = {}
         self.seconds: list[float] = []
@@ -56,10 +60,11 @@ class Side:
             "TOKENIZERS_PARALLELISM": "false",
             "TRANSFORMERS_VERBOSITY": "error",
             "PYTHONWARNINGS": "ignore",
+            "HF_HUB_OFFLINE": "1",
         }
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "preference_sides.py"), *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -76,6 +81,11 @@ class Side:
         self.seconds.append(reply.pop("seconds"))
         self.cpu_seconds.append(reply.pop("cpu_seconds"))
         self.facts |= reply
+
+    def read_losses(self) -> None:
+        """Read messages up to the losses of all steps."""
+        while "losses" not in self.facts:
+            self.facts |= self.read()
 
     def send(self, line: str) -> None:
         """Send a line to the process."""
@@ -112,7 +122,39 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
     return {name: side for name, side in sides.items() if not args.sides or name in args.sides}
 
 
-def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, Any]:
+def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the Pythons of the other projects that are measured, and the reasons why others are skipped, by side."""
+    pythons: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for name, families in PROJECTS.items():
+        python = getattr(args, f"{name}_python")
+        if args.only_scramble or (args.sides and name not in args.sides):
+            continue
+        if python is None:
+            skipped[name] = f"give the Python of its environment by --{name}-python (see benchmarks/peer_runner.py)"
+        elif not Path(python).is_file():
+            skipped[name] = f"--{name}-python {python} is not a file"
+        elif args.device != "cpu" or args.dtype != "float32":
+            skipped[name] = "benchmarks/peer_runner.py measures only on a CPU in float32"
+        elif ALL_SHAPES[args.shape].family not in families:
+            skipped[name] = f"it cannot train the family {ALL_SHAPES[args.shape].family}"
+        else:
+            pythons[name] = python
+    return pythons, skipped
+
+
+def write_pairs(folder: Path, args: argparse.Namespace, captions: int, height: int) -> Path:
+    """Write pairs and images as files for the other projects."""
+    folder.mkdir(parents=True)
+    for n in range(args.distinct_images):
+        (folder / f"{n}.jpg").write_bytes(noise_jpeg(n, args.pixels, height))
+    rows = make_pairs(read_captions(args.data, args.distinct_images, captions))
+    lines = [json.dumps(row | {"image": f"{row['image']}.jpg", "prompt": PROMPT}) + "\n" for row in rows]
+    (folder / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) -> dict[str, Any]:
     """Run the steps of all sides in turn; return medians, rates, memory and ratios."""
     common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--images", str(args.images)]
     common += ["--captions", str(captions), "--distinct-images", str(args.distinct_images)]
@@ -120,13 +162,25 @@ def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, A
     common += ["--pixels", str(args.pixels), "--height", str(height), "--steps", str(args.warmup + args.steps)]
     common += ["--batch-tokens", str(1024 if args.device == "cpu" else 8192)]
     common += ["--data", args.data] if args.data else []
-    options = sides_of(args)
+    commands = {
+        name: [sys.executable, str(HERE / "preference_sides.py"), *options, *common]
+        for name, options in sides_of(args).items()
+    }
     result: dict[str, Any] = {"captions": captions, "images_per_step": args.images}
-    for names in [[name] for name in options] if args.one_at_a_time else [list(options)]:
+    pythons, result["skipped"] = projects_of(args)
+    for name, reason in result["skipped"].items():
+        print(f"{name}: skipped, {reason}", file=sys.stderr)
+    if pythons:
+        data = write_pairs(work / f"pairs-{model.name}-{captions}", args, captions, height)
+    for name, python in pythons.items():
+        commands[name] = [python, str(HERE / "peer_runner.py"), name, "--model", str(model), "--data", str(data)]
+        commands[name] += ["--family", ALL_SHAPES[args.shape].family, "--steps", str(args.warmup + args.steps)]
+        commands[name] += ["--batch-size", str(args.images * captions)]
+    for names in [[name] for name in commands] if args.one_at_a_time else [list(commands)]:
         sides: dict[str, Side] = {}
         for name in names:
             try:
-                sides[name] = Side(name, [*options[name], *common], args.threads)
+                sides[name] = Side(name, commands[name], args.threads)
             except SideError as error:
                 result[name] = {"failed": last_line(error)}
         for _ in range(args.warmup + args.steps):
@@ -136,10 +190,19 @@ def measure(args: argparse.Namespace, model: Path, captions: int) -> dict[str, A
                 except SideError as error:
                     result[name] = {"failed": last_line(error)}
                     del sides[name]
+        for name, side in list(sides.items()):
+            try:
+                side.read_losses()
+            except SideError as error:
+                result[name] = {"failed": last_line(error)}
+                del sides[name]
         finish(args, sides)
         result |= {name: figures(args, side, args.images * captions) for name, side in sides.items()}
     common_facts(result)
-    ratios = compare(result, args.images * captions)
+    if args.distinct_images == args.images:
+        result["loss_difference"] = loss_difference(result)
+    clock = "cpu_seconds_per_step" if args.device == "cpu" else "seconds_per_step"
+    ratios = compare(result, args.images * captions, clock)
     return result | ({"ratios": ratios} if ratios else {})
 
 
@@ -163,119 +226,6 @@ def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
         side.send("floor")
         side.facts |= side.read()
         side.process.wait()
-
-
-def figures(args: argparse.Namespace, side: Side, pairs: int) -> dict[str, Any]:
-    """Return the measurements of one side."""
-    facts, seconds = side.facts, side.seconds[args.warmup :]
-    median = statistics.median(seconds)
-    measured: dict[str, Any] = {
-        "seconds_per_step": round(median, 4),
-        "cpu_seconds_per_step": round(statistics.median(side.cpu_seconds[args.warmup :]), 4),
-        "all_seconds": [round(value, 4) for value in seconds],
-        "pairs_per_second": round(pairs / median, 4),
-        "peak_bytes": facts["device_peak"] or facts["peak"],
-        "peak_bytes_above_loaded": facts["device_peak"] or facts["peak"] - facts["loaded"],
-    }
-    if "reference_seconds" in facts:
-        measured["reference_seconds_per_pair"] = round(facts["reference_seconds"] / facts["pairs"], 4)
-        measured["features_seconds_per_pair"] = round(facts["features_seconds"] / facts["pairs"], 4)
-        measured["features_bytes"] = facts["features_bytes"]
-    measured |= {key: facts[key] for key in ("image_tokens", "sequence_tokens_per_step") if key in facts}
-    return measured | _floor(facts, median)
-
-
-def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
-    """Return the work that a step requires, and the fraction of the machine's rate that the step reaches."""
-    work = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_per_second") if key in facts}
-    if "flop_per_second" in facts:
-        work["utilisation"] = round(facts["flop"] / median / facts["flop_per_second"], 3)
-    if "floor_seconds" in facts:
-        parts = facts["floor_seconds"]
-        work["floor_seconds"] = {name: round(value, 4) for name, value in parts.items()}
-        work["floor_total"] = round(sum(parts.values()), 4)
-        work["floor_fraction"] = round(sum(parts.values()) / median, 3)
-    return work
-
-
-def common_facts(result: dict[str, Any]) -> None:
-    """Add the token rates of all sides and the floor without the tower, computed from the results of the first side."""
-    first = result["scramble"]
-    if "failed" in first:
-        raise SystemExit(f"this project's side failed: {first['failed']}")
-    tokens = result["sequence_tokens_per_step"] = first.pop("sequence_tokens_per_step")
-    result["image_tokens"] = first.pop("image_tokens")
-    for side in result.values():
-        if isinstance(side, dict) and "seconds_per_step" in side:
-            side["sequence_tokens_per_second"] = round(tokens / side["seconds_per_step"], 1)
-    with_features = result.get("scramble-features")
-    if with_features and "floor_seconds" in first and "seconds_per_step" in with_features:
-        total = first["floor_total"] - first["floor_seconds"]["tower"]
-        with_features["floor_fraction"] = round(total / with_features["seconds_per_step"], 3)
-    elif with_features and "flop_per_second" in first and "seconds_per_step" in with_features:
-        rate = first["flop_without_tower"] / with_features["seconds_per_step"]
-        with_features["utilisation"] = round(rate / first["flop_per_second"], 3)
-
-
-def compare(result: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """Return ratios to the faster setting of each peer and to the fastest peer measured here.
-
-    They are ratios of warm steps, and of 1 and 3 epochs with the time to build the caches.
-    """
-    measured = {name: side for name, side in result.items() if isinstance(side, dict) and "seconds_per_step" in side}
-    ours = {name: side for name, side in measured.items() if name.startswith("scramble")}
-    ratios: dict[str, Any] = {}
-    fastest: list[str] = []
-    for peer in PEERS:
-        names = [name for name in (peer, f"{peer}-checkpointing") if name in measured]
-        if names:
-            best = min(names, key=lambda name: measured[name]["seconds_per_step"])
-            fastest.append(best)
-            ratios |= {f"{name} to {best}": _ratios(side, measured[best], pairs) for name, side in ours.items()}
-    if fastest:
-        best = min(fastest, key=lambda name: measured[name]["seconds_per_step"])
-        for name, side in ours.items():
-            ratios[f"{name} to the fastest peer measured here"] = {"peer": best, **_ratios(side, measured[best], pairs)}
-    return ratios
-
-
-def _ratios(ours: dict[str, Any], theirs: dict[str, Any], pairs: int) -> dict[str, float]:
-    fill = (ours["reference_seconds_per_pair"] + ours["features_seconds_per_pair"]) * pairs
-    step = ours["seconds_per_step"]
-    return {
-        "warm_steps": round(theirs["seconds_per_step"] / step, 2),
-        "warm_steps_cpu_time": round(theirs["cpu_seconds_per_step"] / ours["cpu_seconds_per_step"], 2),
-        "one_epoch_with_fill": round(theirs["seconds_per_step"] / (step + fill), 2),
-        "three_epochs_with_fill": round(3 * theirs["seconds_per_step"] / (3 * step + fill), 2),
-        "peak_memory": round(ours["peak_bytes"] / theirs["peak_bytes"], 3),
-        "peak_memory_above_loaded": round(ours["peak_bytes_above_loaded"] / theirs["peak_bytes_above_loaded"], 3),
-    }
-
-
-def table(report: dict[str, Any]) -> str:
-    """Return a report as text: a line per side and a line per ratio."""
-    lines = []
-    results = [report["result"]] if "result" in report else report["by_captions"] + report.get("by_image_tokens", [])
-    for result in results:
-        lines.append(
-            f"{report['shape']['name']}, pairs per image: {result['captions']}, image tokens: {result['image_tokens']}"
-        )
-        for name, side in result.items():
-            if isinstance(side, dict) and "failed" in side:
-                lines.append(f"  {name:26} failed: {side['failed'][:80]}")
-            elif isinstance(side, dict) and "seconds_per_step" in side:
-                rate = f", MFU {side['utilisation']:.3f}" if "utilisation" in side else ""
-                lines.append(
-                    f"  {name:26} {side['seconds_per_step']:8.3f} s/step {side['pairs_per_second']:8.2f} pairs/s "
-                    f"{side['peak_bytes'] / 1e9:6.2f} GB{rate}"
-                )
-        for name, ratio in result.get("ratios", {}).items():
-            peer = f" ({ratio['peer']})" if "peer" in ratio else ""
-            lines.append(
-                f"  {name}{peer}: {ratio['warm_steps']}x, with cache build {ratio['one_epoch_with_fill']}x over one "
-                f"epoch and {ratio['three_epochs_with_fill']}x over three, peak memory {ratio['peak_memory']}"
-            )
-    return "\n".join(lines)
 
 
 def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
@@ -317,7 +267,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="0: only create the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distinct-images", type=int, default=64)
+    parser.add_argument("--distinct-images", type=int, help="default: those of one step")
     parser.add_argument("--pixels", type=int, default=640)
     parser.add_argument("--gradient-checkpointing", action="store_true", help="in this project's trainer")
     parser.add_argument("--feature-cache", action="store_true", help="also with cached tower features")
@@ -325,6 +275,8 @@ def main() -> None:
     parser.add_argument("--rows", action="store_true", help="also a plain loop with one sequence per row")
     parser.add_argument("--sides", nargs="+", help="only these of the selected sides; `scramble` must be among them")
     parser.add_argument("--only-scramble", action="store_true")
+    for name in PROJECTS:
+        parser.add_argument(f"--{name}-python", metavar="PATH", help=f"Python of the environment of {name}")
     parser.add_argument("--one-at-a-time", action="store_true", help="sides one after the other, to save memory")
     parser.add_argument(
         "--dense-mask", action="store_true", help="on a GPU, also with a dense mask instead of FlexAttention"
@@ -334,26 +286,28 @@ def main() -> None:
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()
     args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
+    args.distinct_images = args.distinct_images or args.images
 
     shape = ALL_SHAPES[args.shape]
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]
     report: dict[str, Any] = describe(args, shape)
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(args.model or Path(folder) / "model")
+        work = Path(folder)
+        model = Path(args.model or work / "model")
         if not (model / "config.json").exists():
             save_model(model, shape, texts, args.dtype)
         if args.steps == 0:
             return
         if args.curve:
-            report["by_captions"] = [measure(args, model, captions) for captions in CAPTIONS]
+            report["by_captions"] = [measure(args, model, work, captions) for captions in CAPTIONS]
             report["by_image_tokens"] = []
             for size in IMAGE_SIZES:
-                model = save_model(Path(folder) / str(size), replace(shape, image_size=size), texts, args.dtype)
-                report["by_image_tokens"].append(measure(args, model, args.captions[0]))
+                model = save_model(work / str(size), replace(shape, image_size=size), texts, args.dtype)
+                report["by_image_tokens"].append(measure(args, model, work, args.captions[0]))
         elif len(args.captions) == 1:
-            report["result"] = measure(args, model, args.captions[0])
+            report["result"] = measure(args, model, work, args.captions[0])
         else:
-            report["by_captions"] = [measure(args, model, captions) for captions in args.captions]
+            report["by_captions"] = [measure(args, model, work, captions) for captions in args.captions]
     text = json.dumps(report, indent=2)
     print(text, table(report), sep="\n")
     if args.json:

@@ -120,7 +120,7 @@ def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "fl
     config.tie_word_embeddings = shape.tied
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
-    return folder
+    return _with_released_template(folder, "<IMG_CONTEXT>\n")
 
 
 def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
@@ -186,6 +186,27 @@ def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float3
     config.tie_word_embeddings = shape.tied
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(folder)
+    return _with_released_template(folder, "<|vision_start|><|image_pad|><|vision_end|>")
+
+
+def _with_released_template(folder: Path, image: str) -> Path:
+    """Give a folder the line breaks of the released models' chat template and pre-tokenizer.
+
+    Other projects render and split conversations by themselves, and the token ids should be the same.
+    """
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}{{ " + repr(image) + " }}"
+        "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    values = json.loads((folder / "tokenizer.json").read_text())
+    if values["pre_tokenizer"]["type"] == "ByteLevel":
+        values["pre_tokenizer"]["add_prefix_space"] = False
+        (folder / "tokenizer.json").write_text(json.dumps(values))
     return folder
 
 

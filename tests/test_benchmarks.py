@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -170,6 +172,83 @@ def test_the_step_benchmark_runs(shape: str, sides: set[str], tmp_path: Path) ->
         assert result[side]["pairs_per_second"] > 0 and result[side]["peak_bytes"] > 0
     assert result["scramble"]["floor_fraction"] > 0 and result["scramble-features"]["features_bytes"] > 0
     fastest = result["ratios"]["scramble to the fastest peer measured here"]
-    peers = {name: side["seconds_per_step"] for name, side in result.items() if name.startswith(("trl", "rows"))}
+    peers = {name: side["cpu_seconds_per_step"] for name, side in result.items() if name.startswith(("trl", "rows"))}
     assert fastest["peer"] == min(peers, key=lambda name: peers[name])
     assert fastest == {"peer": fastest["peer"], **result["ratios"][f"scramble to {fastest['peer']}"]}
+    # All implementations start from the same adapter and see the same pairs; the second loss is that after an update.
+    assert result["loss_difference"].keys() >= sides - {"scramble"}
+    assert result["skipped"].keys() == {"swift", "llamafactory"}
+    assert max(result["loss_difference"].values()) < 1e-4
+    assert abs(result["scramble"]["losses"][0] - result["scramble"]["losses"][1]) > 1e-3
+
+
+def test_a_project_without_an_environment_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each reason names the option; a project with an environment is measured."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import preference_step
+
+    options = dict.fromkeys(("only_scramble", "sides", "swift_python", "llamafactory_python"))
+    options |= {"device": "cpu", "dtype": "float32", "shape": "40m"}
+
+    def projects(**changes: object) -> tuple[dict[str, str], dict[str, str]]:
+        return preference_step.projects_of(argparse.Namespace(**(options | changes)))
+
+    pythons, skipped = projects(llamafactory_python=sys.executable)
+    assert pythons == {"llamafactory": sys.executable}
+    assert list(skipped) == ["swift"] and "--swift-python" in skipped["swift"]
+    assert "is not a file" in projects(swift_python=str(tmp_path / "python"))[1]["swift"]
+    assert "float32" in projects(swift_python=sys.executable, device="cuda")[1]["swift"]
+    assert "molmo" in projects(swift_python=sys.executable, shape="molmo-40m")[1]["swift"]
+    assert projects(sides=["scramble", "trl"]) == projects(only_scramble=True) == ({}, {})
+
+
+def test_a_project_reads_the_pairs_of_the_other_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import peer_runner
+    import preference_step
+    from shapes import make_pairs, noise_image, read_captions
+
+    options = argparse.Namespace(distinct_images=2, pixels=64, data=None)
+    pairs = peer_runner.read_pairs(preference_step.write_pairs(tmp_path / "pairs", options, 2, 48))
+    expected = list(make_pairs(read_captions(None, 2, 2)))
+    assert [(pair["chosen"], pair["rejected"]) for pair in pairs] == [(r["chosen"], r["rejected"]) for r in expected]
+    assert [Path(pair["image"]).name for pair in pairs] == ["0.jpg", "0.jpg", "1.jpg", "1.jpg"]
+    assert Image.open(pairs[2]["image"]).size == noise_image(1, 64, 48).size == (64, 48)
+
+
+def test_the_adapter_of_the_benchmark_depends_on_the_names_of_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Projects wrap the model differently, so the path before the layers differs."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from step_clock import set_adapter
+
+    parts = {"lora_A": torch.nn.Linear(4, 2, bias=False), "base_layer": torch.nn.Linear(4, 4)}
+    layer = torch.nn.ModuleDict({"q_proj": torch.nn.ModuleDict(parts)})
+    models = [
+        torch.nn.ModuleDict({name: torch.nn.ModuleDict({"layers": torch.nn.ModuleList(layers)})})
+        for name, layers in ((name, [copy.deepcopy(layer) for _ in range(2)]) for name in ("model", "base_model"))
+    ]
+    assert [set_adapter(model) for model in models] == [16, 16]
+    weights = [[p for n, p in model.named_parameters() if "lora" in n] for model in models]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    assert not torch.equal(weights[0][0], weights[0][1])  # of two layers
+    kept = dict(models[0].named_parameters())["model.layers.0.q_proj.base_layer.weight"]
+    assert torch.equal(kept, parts["base_layer"].weight)
+
+
+def test_the_fastest_peer_is_that_with_the_least_time_on_the_given_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: ours takes 1 s (CPU 1 s); swift 6 s (CPU 4 s), TRL 5 s (CPU 5 s)."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from step_report import compare, loss_difference
+
+    def side(wall: float, cpu: float, loss: float) -> dict[str, Any]:
+        memory = {"peak_bytes": 1, "peak_bytes_above_loaded": 1}
+        return {"seconds_per_step": wall, "cpu_seconds_per_step": cpu, "losses": [0.7, loss], **memory}
+
+    result = {"scramble": side(1, 1, 0.5), "trl": side(5, 5, 0.5), "swift": side(6, 4, 0.51), "captions": 1}
+    result["scramble"] |= {"reference_seconds_per_pair": 0.25, "features_seconds_per_pair": 0.25}
+    assert loss_difference(result) == {"trl": 0.0, "swift": 0.01}
+    name = "scramble to the fastest peer measured here"
+    by_cpu = compare(result, 2, "cpu_seconds_per_step")[name]
+    assert by_cpu["peer"] == "swift" and by_cpu["warm_steps"] == 6 and by_cpu["warm_steps_cpu_time"] == 4
+    assert by_cpu["one_epoch_with_fill"] == 3 and by_cpu["three_epochs_with_fill"] == 4.5
+    assert compare(result, 2, "seconds_per_step")[name]["peer"] == "trl"
