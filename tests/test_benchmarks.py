@@ -187,7 +187,7 @@ def test_a_project_without_an_environment_is_skipped(monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import preference_step
 
-    options = dict.fromkeys(("only_scramble", "sides", "swift_python", "llamafactory_python"))
+    options: dict[str, Any] = dict.fromkeys(("only_scramble", "sides", "swift_python", "llamafactory_python"))
     options |= {"device": "cpu", "dtype": "float32", "shape": "40m"}
 
     def projects(**changes: object) -> tuple[dict[str, str], dict[str, str]]:
@@ -244,7 +244,12 @@ def test_the_fastest_peer_is_that_with_the_least_time_on_the_given_clock(monkeyp
         memory = {"peak_bytes": 1, "peak_bytes_above_loaded": 1}
         return {"seconds_per_step": wall, "cpu_seconds_per_step": cpu, "losses": [0.7, loss], **memory}
 
-    result = {"scramble": side(1, 1, 0.5), "trl": side(5, 5, 0.5), "swift": side(6, 4, 0.51), "captions": 1}
+    result: dict[str, Any] = {
+        "scramble": side(1, 1, 0.5),
+        "trl": side(5, 5, 0.5),
+        "swift": side(6, 4, 0.51),
+        "captions": 1,
+    }
     result["scramble"] |= {"reference_seconds_per_pair": 0.25, "features_seconds_per_pair": 0.25}
     assert loss_difference(result) == {"trl": 0.0, "swift": 0.01}
     name = "scramble to the fastest peer measured here"
