@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     import csv
 
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -256,6 +257,54 @@ def mmvet(folder: Path) -> BenchmarkFiles:
     return folder, PART
 
 
+def vismin(folder: Path) -> BenchmarkFiles:
+    for split in ("object", "attribute", "relation", "counting"):
+        paths = {"image_path": f"/{split}/1.png", "edited_image_path": f"/{split}/2.png"}
+        rows = [{**paths, "caption": f"a café, {n}", "edited_caption": f"no café {n}", "edit_id": n} for n in range(2)]
+        draw(folder, f"original_images/{split}/1.png", f"edited_images/{split}/2.png")
+        write_csv(folder / f"{split}.csv", rows)
+    return folder, PART
+
+
+def sugarcrepe_pp(folder: Path) -> BenchmarkFiles:
+    for split in ("swap_obj", "swap_att", "replace_obj", "replace_att", "replace_rel"):
+        captions = {"caption": "A café.", "caption2": "There is a café.", "negative_caption": "A dog."}
+        write_json(folder / f"{split}.json", [{"id": n, "filename": f"{n:012d}.jpg", **captions} for n in (0, 3)])
+    draw(folder, *(f"val2017/{n:012d}.jpg" for n in (0, 3)))
+    return folder, PART
+
+
+def whatsup(folder: Path) -> BenchmarkFiles:
+    names = [f"mug_{place}_table" for place in ("left_of", "right_of", "on", "under")]
+    captions = ["A mug left of a café table", "A mug right of it", "A mug on it", "A mug under it"]
+    rows = [{"image_path": f"data/controlled_images/{name}.jpeg", "caption_options": captions} for name in names]
+    write_json(folder / "controlled_images_dataset.json", rows)
+    write_json(folder / "coco_qa_two_obj.json", [[397133, "a dog above a café", "a dog below a café"]])
+    draw(folder, *(f"controlled_images/{name}.jpeg" for name in names), "val2017/000000397133.jpg")
+    return folder, {}
+
+
+def vsr(folder: Path) -> BenchmarkFiles:
+    rows = [
+        {"image": f"{n:012d}.jpg", "caption": f"The café is under {n}.", "label": n % 2, "relation": "under"}
+        for n in range(COUNT)
+    ]
+    write_lines(folder / "test.jsonl", rows)
+    draw(folder, *(f"train2017/{n:012d}.jpg" for n in range(COUNT)))
+    return folder, PART
+
+
+def tsv(folder: Path) -> BenchmarkFiles:
+    draw(folder, "a.png")
+    image = base64.b64encode((folder / "a.png").read_bytes()).decode()
+    rows = [
+        {"index": n, "question": f"Which “café”,\t{n}?", "A": "x", "B": "1", "answer": "A", "image": n and 0}
+        for n in range(COUNT)
+    ]
+    write_csv(folder / "x.tsv", [{**rows[0], "image": image}, *rows[1:]])
+    return folder / "x.tsv", {}
+
+
 FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "winoground": winoground,
     "eqben_mini": eqben_mini,
@@ -273,6 +322,11 @@ FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "pope": pope,
     "seed": seed,
     "mmvet": mmvet,
+    "vismin": vismin,
+    "sugarcrepe_pp": sugarcrepe_pp,
+    "whatsup": whatsup,
+    "vsr": vsr,
+    "tsv": tsv,
 }
 """Benchmark -> function that writes its files. A name after a slash is another layout of the same benchmark."""
 

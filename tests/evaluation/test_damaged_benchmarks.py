@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,9 @@ def change_json(text: str, rng: random.Random, drop: bool) -> str:
     return "".join(json.dumps(row) + "\n" for row in value) if lines else json.dumps(value)
 
 
-def change_csv(text: str, rng: random.Random, drop: bool) -> str:
+def change_csv(text: str, rng: random.Random, drop: bool, delimiter: str = ",") -> str:
     """A CSV file with one field removed or replaced."""
-    rows = list(csv.reader(io.StringIO(text, newline="")))
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     row = rng.choice(rows)
     place = rng.randrange(len(row))
     if drop:
@@ -105,7 +106,7 @@ def change_csv(text: str, rng: random.Random, drop: bool) -> str:
     else:
         row[place] = rng.choice(("", "x", "-1", '"', "nan", "a,b", " ", "[1", "0", "['x']", "9" * 30))
     changed = io.StringIO(newline="")
-    csv.writer(changed).writerows(rows)
+    csv.writer(changed, delimiter=delimiter).writerows(rows)
     return changed.getvalue()
 
 
@@ -130,7 +131,9 @@ def mutate(file: Path, rng: random.Random) -> str:
             "stray sign",
         )
     )
-    change = change_csv if file.suffix == ".csv" else change_json
+    change: Callable[[str, random.Random, bool], str] = change_json
+    if file.suffix in (".csv", ".tsv"):
+        change = partial(change_csv, delimiter="\t" if file.suffix == ".tsv" else ",")
     if damage == "flip":
         place = rng.randrange(len(data))
         data = data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
@@ -166,7 +169,7 @@ def mutate(file: Path, rng: random.Random) -> str:
 def run_cases(name: str, folder: Path, count: int, seed: int = 0) -> None:
     root_and_options = FILES[name](folder)
     undamaged = load(name, *root_and_options)
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv", ".tsv"))
     pictures = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
     for case in range(count):
         rng = random.Random(f"{seed}/{name}/{case}")

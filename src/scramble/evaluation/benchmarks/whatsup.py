@@ -79,17 +79,14 @@ def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Ite
     if not isinstance(captions, list) or not _are_texts(captions, 4):
         raise EvaluationError(f"whatsup: {where}: caption_options is not a list of four captions")
     name = PurePosixPath(image).stem
-    first, *middle, last = name.split("_")
-    if not middle:
-        raise EvaluationError(f"whatsup: {where}: the image {image!r:.80} is not named object_preposition_object")
     if kind == "controlled_a" and labels == "corrected" and name in SWAPPED:
         image = image.replace(name, SWAPPED[name])
     choice = CaptionChoice(f"{kind}/{name}", image, tuple(captions), 0, kind)
-    named = "_" + "_".join(middle) + "_"
-    preposition = next((known for known in PREPOSITIONS if f"_{known}_" in named), None)
+    parts = name.split("_")
+    preposition = next((known for known in PREPOSITIONS if f"_{known}_" in name), None)
     if preposition is None:
         raise EvaluationError(f"whatsup: {where}: the image {image!r:.80} names none of {', '.join(PREPOSITIONS)}")
-    return Item(choice, "captions", group=f"{kind}/{first}/{last}", tags=(f"{kind}/{preposition}",))
+    return Item(choice, "captions", group=f"{kind}/{parts[0]}/{parts[-1]}", tags=(f"{kind}/{preposition}",))
 
 
 def _are_texts(values: list[Any], count: int) -> bool:
