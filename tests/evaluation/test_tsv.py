@@ -19,6 +19,7 @@ from scramble.evaluation.items import Benchmark, EvaluationError, Item, Reply, l
 from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
+from scramble.grading import parsers
 from scramble.records import Question
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scorers_2026"
@@ -114,6 +115,31 @@ def test_circular_scores_equal_vlmevalkits(tmp_path: Path) -> None:
                 assert 100 * value == pytest.approx(table[known] if known in table else table[level2])
     groups = {item.group for item in limit_items(loaded.items, 2)}
     assert groups == {loaded.items[0].group}  # a limit keeps all rotations of a question
+
+
+@pytest.mark.parametrize(
+    ("parser", "column"),
+    [
+        ("can_infer", "vlmevalkit_can_infer"),
+        ("priority", "lmms_mcq_extract"),
+        ("lmms_vstar", "lmms_vstar"),
+        ("lmms_blink", "lmms_blink"),
+        ("lmms_hrbench", "lmms_hrbench_can_infer"),
+    ],
+)
+def test_letters_equal_the_original_rules(parser: str, column: str) -> None:
+    """A recorded letter that is none of the options is unparsed here; it is wrong in both."""
+    rows, _ = golden("mcq_kits")
+    letters = [parsers.LETTER[parser](row["reply"], row["options"]) for row in rows]
+    assert letters == [row[column] if row[column] in row["options"] else None for row in rows]
+
+
+def test_scienceqa_letters_equal_the_original_rule() -> None:
+    rows, aggregate = golden("mcq_kits")
+    right = [parsers.lmms_scienceqa(row["reply"], row["options"]) == row["answer"] for row in rows]
+    assert right == [row["lmms_scienceqa_score"] for row in rows]
+    exact = [parsers.can_infer(row["reply"], row["options"]) == row["answer"] for row in rows]
+    assert sum(exact) / len(exact) == pytest.approx(aggregate["vlmevalkit_exact_matching"])
 
 
 def test_hrbench_is_the_mean_over_cycles(tmp_path: Path) -> None:

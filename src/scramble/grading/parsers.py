@@ -70,10 +70,14 @@ def can_infer(text: str, options: Options) -> str | None:
     return None if letter == REFUSED else letter
 
 
+def _tokens(text: str) -> list[str]:
+    return re.sub(r"[.()\[\],:;!*#{}]", " ", text).split()
+
+
 def _can_infer_letter(text: str, options: Options) -> str | None:
     if any(sentence in text for sentence in _REFUSALS):
         return REFUSED
-    tokens = re.sub(r"[.()\[\],:;!*#{}]", " ", text).split()
+    tokens = _tokens(text)
     present = [letter for letter in options if letter in tokens]
     if len(present) == 1:
         if tokens.index(present[0]) > len(tokens) - 5:
@@ -89,6 +93,51 @@ def _can_infer_text(text: str, options: Options) -> str | None:
         return None
     letters = [letter for letter, option in options.items() if option.lower() in text.lower()]
     return letters[0] if len(letters) == 1 else None
+
+
+def lmms_hrbench(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for HR-Bench, without its judge: a single letter at any place, else a single option text."""
+    if any(sentence in text for sentence in _REFUSALS):
+        return None
+    tokens = set(_tokens(text))
+    if len(named := [letter for letter in options if letter in tokens]) == 1:
+        return named[0]
+    if not named and REFUSED in tokens:
+        return None
+    letters = [letter for letter, option in options.items() if option.lower() in text.lower()]
+    return letters[0] if len(letters) == 1 else None
+
+
+_VSTAR_FORMS = (
+    r"^([A-D])",
+    r"(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+([A-D])",
+    r"\(([A-D])\)",
+    r"([A-D])\s*[.)\]]",
+    r"(?:^|\s)([A-D])(?:\s|$)",
+)
+
+
+def lmms_vstar(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for V*: a letter of A to D in the first of five forms that the upper-cased reply has ("a cat" is
+    A), or the only such letter."""
+    text = text.strip().upper()
+    found = next((match.group(1) for form in _VSTAR_FORMS if (match := re.search(form, text))), None)
+    if found is None and len(letters := re.findall(r"[A-D]", text)) == 1:
+        found = letters[0]
+    return found if found in options else None
+
+
+def lmms_blink(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for BLINK: the first letter of the reply, in any case ("The cat" is T, which is no option)."""
+    match = re.match(r"[(\s]*([A-Z])", text.strip(), re.IGNORECASE)
+    return match.group(1).upper() if match and match.group(1).upper() in options else None
+
+
+def lmms_scienceqa(text: str, options: Options) -> str | None:
+    """lmms-eval's rule for ScienceQA: a letter in any case, or a capital letter with a full stop at the start."""
+    text = text.strip()
+    letter = text.upper() if len(text) == 1 else text[0] if re.match(r"[A-Z]\.", text) else None
+    return letter if letter in options else None
 
 
 def startswith(text: str, options: Options) -> str | None:
@@ -218,6 +267,10 @@ LETTER: dict[str, Callable[[str, Options], str | None]] = {
     "mmmu_official": mmmu_official,
     "naturalbench_ab": naturalbench_ab,
     "llava_sqa": llava_sqa,
+    "lmms_hrbench": lmms_hrbench,
+    "lmms_vstar": lmms_vstar,
+    "lmms_blink": lmms_blink,
+    "lmms_scienceqa": lmms_scienceqa,
 }
 
 # ------------------------------------------------------------------------------------------- before and after parsing

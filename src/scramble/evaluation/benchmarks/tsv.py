@@ -25,7 +25,8 @@ category; tags are ``l2:<l2-category>``, ``cycle:<cycle_category>`` and, if ther
 Compared with a reference implementation: VLMEvalKit's prompts, images and exact-matching scores on recorded vectors.
 Differences: texts such as ``NA`` and ``None`` stay options, and numbers stay as written (``cells=pandas`` reads them as
 VLMEvalKit does); a row's own image is used where two rows give the same ``image_path``; replies that no rule can read
-are never sent to a judge.
+are never sent to a judge. lmms-eval reads four of these benchmarks by rules of their own: select them with
+``+protocol.letter_parser=lmms_vstar``, ``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa``.
 """
 
 from __future__ import annotations
