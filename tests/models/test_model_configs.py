@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scramble.config.validation import check_root
 from scramble.models import load_vlm
 from scramble.models.families.registry import family_named
 from scramble.models.hub import native_id
@@ -24,7 +25,9 @@ def test_config_binds(name: str) -> None:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        values: Any = OmegaConf.to_container(compose("train", overrides=[f"model={name}"]).model)
+        cfg = compose("train", overrides=[f"model={name}"])
+    assert check_root(cfg, "train", ()) == []
+    values: Any = OmegaConf.to_container(cfg.model)
     assert values.pop("name") == name
     assert values.pop("new") is None
     family_named(values["family"])

@@ -11,9 +11,12 @@ import pytest
 from tests.pipeline.conftest import ROOT, Run
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
+FAST = {"gemma4_dpo", "internvl_mpo", "mmpr_mpo", "molmo2_dpo", "molmo_dpo", "qwen2_5_vl_dpo", "scenealign_dpo"}
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=() if name in FAST else pytest.mark.full) for name in EXPERIMENTS]
+)
 def test_an_experiment_runs(experiment: str, tmp_path: Path, script: Run) -> None:
     if experiment.startswith("molmo2") and importlib.util.find_spec("torchvision") is None:
         refused = script("train", f"+experiment={experiment}", "+debug=tiny", f"run.dir={tmp_path}", status=1)

@@ -17,6 +17,7 @@ from scramble.storage.tables import read_table, write_table
 from scramble.training.losses import LOSSES
 from tests.training.settings import fit
 
+SLOW = pytest.mark.full
 LEARNING_RATE, BATCH, BETA, SEED = 1e-3, 4, 1.0, 7
 SMOOTHING = {"exo_pair": 1e-3, "robust": 0.1, "aot": 0.1, "aot_unpaired": 0.05}
 
@@ -110,7 +111,7 @@ def largest_difference(a: list[float], b: list[float]) -> float:
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("reference", ["cache", "step"])
+@pytest.mark.parametrize("reference", ["cache", pytest.param("step", marks=SLOW)])
 def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_path: Path, reference: str) -> None:
     ours = our_losses(
         base, data, tmp_path / "ours", ["sigmoid"], [1.0], 50, precompute_ref_log_probs=reference == "cache"
@@ -120,7 +121,14 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
     assert largest_difference(ours, theirs) < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm", "qwen2_5_vl", "qwen3_vl", "gemma3", "gemma4"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "qwen2_5_vl",
+        "gemma3",
+        *(pytest.param(f, marks=SLOW) for f in ("llava_onevision", "smolvlm", "qwen3_vl", "gemma4")),
+    ],
+)
 def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, tmp_path: Path) -> None:
     """Tiles in rows (LLaVA-OneVision), masked tiles (SmolVLM), positions on three axes (Qwen-VL), windows (Gemma 3)."""
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
@@ -131,8 +139,15 @@ def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, 
     assert largest_difference(ours, theirs) < 1e-4
 
 
-@pytest.mark.parametrize("coefficient", [None, 0.0, 1.0])
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize(
+    ("family", "coefficient"),
+    [
+        ("qwen3_vl", 1.0),
+        ("qwen3_5", None),
+        *(pytest.param("qwen3_vl", value, marks=SLOW) for value in (None, 0.0)),
+        *(pytest.param("qwen3_5", value, marks=SLOW) for value in (0.0, 1.0)),
+    ],
+)
 def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, data: Path, tmp_path: Path) -> None:
     """With the model's own coefficient, without the load-balancing loss, and with a large coefficient."""
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
@@ -152,10 +167,12 @@ def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, 
         {"use_weighting": True},
         {"ld_alpha": 0.3},
         {"f_divergence_type": "forward_kl"},
-        {"f_divergence_type": "js_divergence"},
-        {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
-        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.5}},
-        {"optim": "adafactor"},
+        pytest.param({"f_divergence_type": "js_divergence"}, marks=SLOW),
+        pytest.param({"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3}, marks=SLOW),
+        pytest.param(
+            {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.5}}, marks=SLOW
+        ),
+        pytest.param({"optim": "adafactor"}, marks=SLOW),
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
@@ -174,28 +191,18 @@ def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("losses", "weights"),
-    [*(([name], [1.0]) for name in LOSSES if name != "sigmoid"), (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])],
-    ids=lambda value: "+".join(value) if isinstance(value[0], str) else "",
+    ("losses", "weights", "steps"),
+    [
+        *(([name], [1.0], 10) for name in ("ipo", "robust", "bco_pair", "aot")),
+        (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0], 10),
+        *(pytest.param([name], [1.0], 50, marks=SLOW) for name in LOSSES if name != "sigmoid"),
+        pytest.param(["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0], 50, marks=SLOW),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) and isinstance(value[0], str) else "",
 )
 def test_every_loss_gives_trls_losses(
-    base: Path, data: Path, tmp_path: Path, losses: list[str], weights: list[float]
+    base: Path, data: Path, tmp_path: Path, losses: list[str], weights: list[float], steps: int
 ) -> None:
-    """Ten steps per loss; the slow test below has fifty."""
-    ours = our_losses(base, data, tmp_path / "ours", losses, weights, 10)
-    theirs = trl_losses(base, data, tmp_path / "trl", losses, weights, 10)
-    assert largest_difference(ours, theirs) < 1e-4
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(
-    ("losses", "weights"),
-    [*(([name], [1.0]) for name in LOSSES if name != "sigmoid"), (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])],
-    ids=lambda value: "+".join(value) if isinstance(value[0], str) else "",
-)
-def test_every_loss_gives_trls_losses_over_50_steps(
-    base: Path, data: Path, tmp_path: Path, losses: list[str], weights: list[float]
-) -> None:
-    ours = our_losses(base, data, tmp_path / "ours", losses, weights, 50)
-    theirs = trl_losses(base, data, tmp_path / "trl", losses, weights, 50)
+    ours = our_losses(base, data, tmp_path / "ours", losses, weights, steps)
+    theirs = trl_losses(base, data, tmp_path / "trl", losses, weights, steps)
     assert largest_difference(ours, theirs) < 1e-4

@@ -46,7 +46,7 @@ def run(options: dict[str, Any], *, code: int = 0) -> str:
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("kind", ["adapter", "model"])
+@pytest.mark.parametrize("kind", ["adapter", pytest.param("model", marks=pytest.mark.full)])
 def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """MPO with its delta and LoRA dropout, killed at step 13 with the last checkpoint at 8 (off the logging grid)."""
     options = {
@@ -218,7 +218,9 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
     assert watched[0]["eval_loss/sigmoid"] == pytest.approx(0.693147, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["molmo", "llava", "llava_onevision", "smolvlm"])
+@pytest.mark.parametrize(
+    "family", ["molmo", *(pytest.param(f, marks=pytest.mark.full) for f in ("llava", "llava_onevision", "smolvlm"))]
+)
 def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> None:
     """A cached reference, a reference computed in the step, cached features and checkpointing have the same losses."""
     from scramble.models.tiny import save_tiny
@@ -250,7 +252,13 @@ def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> 
 # ---------------------------------------------------------------------------------------------------------- objectives
 
 
-@pytest.mark.parametrize("objective", [{"objective": "dpo"}, {"objective": "mpo"}, {"loss_type": ["sppo_hard"]}])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"objective": "mpo"},
+        *(pytest.param(o, marks=pytest.mark.full) for o in ({"objective": "dpo"}, {"loss_type": ["sppo_hard"]})),
+    ],
+)
 def test_preference_objectives_widen_the_margin(
     base: Path, data: Path, tmp_path: Path, objective: dict[str, Any]
 ) -> None:
@@ -311,7 +319,7 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
     assert load_vlm(summary["model"]).model.dtype == torch.float32
 
 
-@pytest.mark.parametrize("reference", ["cache", "step"])
+@pytest.mark.parametrize("reference", ["step", pytest.param("cache", marks=pytest.mark.full)])
 def test_lora_on_the_tower(base: Path, data: Path, tmp_path: Path, reference: str) -> None:
     """The adapter also changes the tower. The reference is the base: the first loss is log 2, and both ways agree."""
     options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 3e-3, "logging_steps": 1}
@@ -437,7 +445,7 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     assert row["id"] == "special" and reason in row["reason"]
 
 
-@pytest.mark.parametrize("limit", [100_000, 400_000])
+@pytest.mark.parametrize("limit", [pytest.param(100_000, marks=pytest.mark.full), 400_000])
 def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp_path: Path, limit: int) -> None:
     """With at most 100 kB per file the adapter cannot be written; with 400 kB the optimizer's state cannot."""
     options = {
