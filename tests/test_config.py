@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from scramble.config import data_sections, sections, trainer
+from scramble.config import data_sections, sections, source_sections, trainer
 from scramble.config.binding import ConfigError, hints
 from scramble.config.keys import known_keys
 from scramble.config.overrides import faults, quoted, split_options
@@ -65,9 +65,9 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     assert set(hints(trainer.Trainer)) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     (engines,) = data_sections.Engine.__metadata__
     assert set(engines.classes) == set(KINDS)
-    (data,) = data_sections.Data.__metadata__
+    (data,) = source_sections.Data.__metadata__
     assert set(data.classes) == {"world", *SOURCES, *BUNDLES}
-    assert set(hints(data_sections.World)) == set(inspect.signature(world.generate).parameters) - {"folder", "seed"}
+    assert set(hints(source_sections.World)) == set(inspect.signature(world.generate).parameters) - {"folder", "seed"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import builtins
 import hashlib
 import io
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,17 +104,37 @@ class Edit:
     rejected: tuple[int, int]
 
 
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message of a conversation before the prompt. ``num_images`` of the pair's images precede its text."""
+
+    role: str
+    text: str
+    num_images: int = 0
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise RecordError(f"a turn has the role {self.role}, which is none of {', '.join(ROLES)}")
+
+
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A preferred (chosen) and a rejected answer to the same prompt about the same images.
 
     Attributes:
+        image_ids: the images in the order of the conversation; those not in ``history`` precede ``prompt``.
+        prompt: the last turn of the user.
         kind: groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...).
         rule: what produced the rejected text (a rule, or a prompt hash and a model).
         edits: the differences between the two texts.
         seed: seed of the choice among candidates.
         scores: values computed by filters (probabilities in [0, 1] or log-probabilities in nats).
         details: plain JSON that a method stores with its pairs, for example the edited facts of a scene graph.
+        history: the turns before ``prompt``: a system prompt, earlier questions and answers.
+        other_rejected: further rejected answers to the same prompt; see :meth:`singles`.
     """
 
     pair_id: str
@@ -128,12 +149,33 @@ class PreferencePair:
     source: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    history: tuple[Turn, ...] = ()
+    other_rejected: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.chosen.strip() or not self.rejected.strip():
-            raise RecordError(f"pair {self.pair_id}: chosen and rejected must not be empty")
-        if same_text(self.chosen, self.rejected):
-            raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
+        for rejected in (self.rejected, *self.other_rejected):
+            if not self.chosen.strip() or not rejected.strip():
+                raise RecordError(f"pair {self.pair_id}: chosen and rejected must not be empty")
+            if same_text(self.chosen, rejected):
+                raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
+        if (earlier := sum(turn.num_images for turn in self.history)) > len(self.image_ids):
+            raise RecordError(f"pair {self.pair_id}: {earlier} image placeholders for {len(self.image_ids)} images")
+
+    @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """All turns before the answers: ``history`` and the prompt."""
+        images = len(self.image_ids) - sum(turn.num_images for turn in self.history)
+        return (*self.history, Turn("user", self.prompt, images))
+
+    def singles(self) -> Iterator[PreferencePair]:
+        """A pair for each rejected answer: this one, and pairs ``<id>/rejected2``, ... without edits."""
+        if not self.other_rejected:
+            yield self
+            return
+        yield replace(self, other_rejected=())
+        for number, rejected in enumerate(self.other_rejected, 2):
+            pair_id = f"{self.pair_id}/rejected{number}"
+            yield replace(self, pair_id=pair_id, rejected=rejected, edits=(), other_rejected=())
 
 
 def same_text(one: str, other: str) -> bool:

@@ -158,8 +158,8 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         ("trl", {"prompt": "p", "chosen": "c"}, "rejected"),
         ("trl", {"prompt": "p", "chosen": "c", "rejected": "c", "images": []}, "the same text"),
         ("trl", {"prompt": "p", "chosen": "c", "rejected": "r", "images": ["gone.png"]}, "image gone.png is not in"),
-        ("ms-swift", {"messages": [], "rejected_response": "r"}, "one user and one assistant"),
-        ("llama-factory", {"conversations": [1, 2], "chosen": {}, "rejected": {}}, "one human turn"),
+        ("ms-swift", {"messages": [], "rejected_response": "r"}, "messages is not a string"),
+        ("llama-factory", {"conversations": [1, 2], "chosen": {}, "rejected": {}}, "conversations is not a string"),
         ("scramble", [1], "row 1"),
         (
             "trl",

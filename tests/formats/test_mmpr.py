@@ -12,7 +12,7 @@ import pytest
 
 from scramble.formats import FormatError, read_pairs
 from scramble.formats.mmpr import LineFile, MmprSet, mixture, read_meta, used_rows, write_meta
-from scramble.formats.rows import from_mmpr
+from scramble.formats.readers import from_mmpr
 
 # Every field as in the released files, and one unknown field.
 META = {
@@ -123,8 +123,9 @@ def test_lines_by_number(tmp_path: Path) -> None:
     ],
 )
 def test_rows_with_one_image_several_or_none(row: dict[str, Any], images: list[str], prompt: str) -> None:
-    texts, images_read, _ = from_mmpr({**row, "chosen": "c", "rejected": "r"})
-    assert images_read == images and texts == (prompt, "c", "r")
+    parsed = from_mmpr({**row, "chosen": "c", "rejected": "r"})
+    assert parsed.images == images and [message.text for message in parsed.messages] == [prompt]
+    assert (parsed.chosen, parsed.rejected) == ("c", ("r",))
 
 
 @pytest.mark.parametrize(

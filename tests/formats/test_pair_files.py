@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scramble.formats import FormatError, read, read_pairs
+from scramble.records import Turn
 
 TEXTS = [
     ("A red car, next to a blue bus.", "A blue car, next to a red bus."),
@@ -97,8 +98,7 @@ def test_all_forms_give_the_same_pairs(tmp_path: Path, form: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(FORMS[form])), "utf-8")
     pairs = list(read_pairs(path))
-    expected = [(" ".join(c.split()), " ".join(r.split())) for c, r in TEXTS] if form == "SCRAMBLe" else TEXTS
-    assert [(p.chosen, p.rejected) for p in pairs] == expected
+    assert [(p.chosen, p.rejected) for p in pairs] == TEXTS
     assert [p.image_ids for p in pairs] == [("0",), ("1",), ("2",)]
     assert {p.prompt for p in pairs} == {"Describe."}
 
@@ -159,13 +159,12 @@ def test_two_columns_and_negative_captions_are_enough(tmp_path: Path) -> None:
             assert {p.image_ids for p in pairs} == {()} and {p.prompt for p in pairs} == {""}
 
 
-def test_several_turns_are_joined_for_the_audit_only(tmp_path: Path) -> None:
+def test_turns_before_the_prompt_are_its_history(tmp_path: Path) -> None:
     row = {"prompt": [{"role": "system", "content": "Be brief."}, user("Describe.")], "chosen": "a", "rejected": "b"}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
     (pair,) = read_pairs(tmp_path / "pairs.jsonl")
-    assert pair.prompt == "system: Be brief.\nuser: Describe."
-    with pytest.raises(FormatError, match="only one message in each of prompt"):
-        read("trl", tmp_path)
+    assert pair.prompt == "Describe." and pair.history == (Turn("system", "Be brief."),)
+    assert read("trl", tmp_path)[1] == [pair]
 
 
 # ---------------------------------------------------------------------------------------------------------- image ids

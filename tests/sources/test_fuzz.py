@@ -136,7 +136,7 @@ READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
     "csv": (table, "captions.csv", "image_folder", {"id_column": "id"}),
     "jsonl": (lines, "captions.jsonl", "image_folder", {"id_column": "id"}),
     "coco": (coco, "captions_images.json", "coco", {}),
-    "release": (release, "release.json", "scramble_release", {}),
+    "release": (release, "release.json", "release", {}),
     "parquet": (parquet, "captions.parquet", "hf", {"id_column": "id"}),
     "questions": (questions, "questions.jsonl", "questions", {}),
     "mmpr": (mmpr, "rows.jsonl", "mmpr", {}),
@@ -148,9 +148,12 @@ READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
 def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[list[str], BadRows]:
     """The texts of a file, and the rejected rows. Passes on the reader's errors."""
     bad = BadRows(max_fraction=1.0)
+    if kind == "release":
+        bundles = list(sources.BUNDLES["pairs"].read(file, bad, images=folder, format="scramble"))
+        return [text for bundle in bundles for image in bundle.images for text in image.captions], bad
     if kind == "mmpr":
         (file.parent / "meta.json").write_text(json.dumps({"s": {"root": str(folder), "annotation": file.name}}))
-        bundles = list(sources.BUNDLES[kind].read(file.parent, bad, **options))
+        bundles = list(sources.BUNDLES["pairs"].read(file.parent, bad, **options))
         bad.check(file)
         return [pair.chosen for bundle in bundles for pair in bundle.pairs], bad
     if kind == "questions":

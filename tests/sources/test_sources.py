@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.sources import BadRows, SourceError, read
+from scramble.sources import BUNDLES, BadRows, SourceError, read
 from scramble.sources.scramble_release import read_with_pairs
 from scramble.storage.jsonl import read_jsonl
 
@@ -232,7 +232,7 @@ def test_hf_bad_rows_and_unknown_hub_id(tmp_path: Path) -> None:
     bad = BadRows(tmp_path / "bad.jsonl", max_fraction=0.9)
     assert [r.captions for r in read("hf", tmp_path / "x.parquet", bad=bad)] == [("a",)]
     assert bad.reasons == {"unreadable image": 1, "row without image": 1, "empty caption": 1}
-    with pytest.raises(SourceError, match=r"nobody/nothing cannot be opened"):
+    with pytest.raises(SourceError, match=r"data.path=nobody/nothing cannot be opened"):
         list(read("hf", "nobody/nothing"))
 
 
@@ -269,8 +269,8 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     assert second.prompt == "Does the image show 'A dog on a cat.'? Please answer yes or no."
     assert bad.used == 3 and bad.rejected == 3
     assert list(read_with_pairs(tmp_path / "release.json", BadRows(), limit=1, **options)) == images[:1]
-    again = list(read("scramble_release", tmp_path / "release.json", bad=BadRows(max_fraction=0.5), **options))
-    assert again == [image for image, _ in images]
+    again = list(BUNDLES["pairs"].read(tmp_path / "release.json", BadRows(max_fraction=0.5), **options))
+    assert [(bundle.images, list(bundle.pairs)) for bundle in again] == [((image,), pairs) for image, pairs in images]
 
 
 # ------------------------------------------------------------------------------------------- ids, names, null values

@@ -86,7 +86,7 @@ def release(folder: Path) -> dict[str, Any]:
         for n, name in enumerate(names(folder))
     ]
     (folder / "release.json").write_text(json.dumps(rows))
-    return {"path": str(folder / "release.json"), "images": str(folder), "kind": "scramble_release"}
+    return {"path": str(folder / "release.json"), "images": str(folder), "kind": "pairs"}
 
 
 def mmpr(folder: Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def mmpr(folder: Path) -> dict[str, Any]:
     ]
     lines(folder / "rows.jsonl", rows)
     (folder / "meta.json").write_text(json.dumps({"s": {"root": ".", "annotation": "rows.jsonl"}}))
-    return {"path": str(folder)}
+    return {"path": str(folder), "kind": "pairs"}
 
 
 def questions(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sections ``data``, ``engine`` and ``pairs``: names, types and ranges. See :mod:`scramble.config.roots`."""
+"""The sections ``engine`` and ``pairs``: names, types and ranges. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 
@@ -26,143 +26,16 @@ from scramble.config.sections import (
     AnswerRule,
     AskStyle,
     CaptionKind,
-    CaptionStyle,
     Device,
     Dtype,
     Intervention,
     NotNegative,
     Positive,
-    QuestionKind,
     Seed,
     Split,
     Temperature,
     TopP,
 )
-
-# ----------------------------------------------------------------------------------------------------------------- data
-
-
-@dataclass(frozen=True)
-class World(Section):
-    """The embedded world; see :func:`scramble.world.generate`."""
-
-    n_train: Count
-    n_val: Whole
-    n_test: Whole
-    image_size: Annotated[int, at_least(48)]
-    objects: Annotated[tuple[Count, Count], ORDERED]
-    lookalikes: Share
-    captions_per_image: Count
-    sized: Share
-    questions_per_image: Whole
-    question_kinds: list[QuestionKind]
-    quads_val: Whole
-    quads_test: Whole
-    first_train: Whole = 0
-    styles: dict[CaptionStyle, NotNegative] | None = None
-
-
-@dataclass(frozen=True)
-class Real(Section):
-    """Keys that all sources of real images share."""
-
-    path: Text
-    val_fraction: Share
-    test_fraction: Share
-    embed: bool
-    verify: bool
-    max_rejected: Share
-    limit: Count | None
-
-    def faults(self, at: str) -> Iterator[str]:
-        """The validation and test fractions must leave images for training."""
-        if self.val_fraction + self.test_fraction > 1:
-            yield (
-                f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
-                "at most 1: the rest is for training"
-            )
-
-
-@dataclass(frozen=True)
-class Coco(Real):
-    """COCO captions."""
-
-    split: Text
-    images: Text | None
-
-
-@dataclass(frozen=True)
-class ImageFolder(Real):
-    """A folder of images with a caption file."""
-
-    images: Text | None
-    image_column: Text
-    caption_column: Text
-    id_column: Text | None
-
-
-@dataclass(frozen=True)
-class HuggingFace(Real):
-    """Any data set that the datasets library can open."""
-
-    name: Text | None
-    split: Text
-    revision: Text | None
-    image_column: Text
-    caption_column: Text
-    id_column: Text | None
-
-
-@dataclass(frozen=True)
-class Release(Real):
-    """SCRAMBLe's released pairs."""
-
-    images: Text
-
-
-@dataclass(frozen=True)
-class Mmpr(Real):
-    """MMPR, or data in the same format."""
-
-    root: Text | None
-    resample: bool
-
-
-@dataclass(frozen=True)
-class Questions(Real):
-    """Questions with answers."""
-
-    images: Text | None
-
-
-@dataclass(frozen=True)
-class SceneGraphs(Real):
-    """GQA or Visual Genome: scene graphs and questions."""
-
-    graphs: Text
-    questions: Text | None
-    images: Text | None
-    source: Text
-
-
-Data = Annotated[
-    Any,
-    Variants(
-        "kind",
-        {
-            "world": World,
-            "image_folder": ImageFolder,
-            "coco": Coco,
-            "hf": HuggingFace,
-            "scramble_release": Release,
-            "mmpr": Mmpr,
-            "questions": Questions,
-            "gqa": SceneGraphs,
-            "visual_genome": SceneGraphs,
-        },
-    ),
-]
-
 
 # -------------------------------------------------------------------------------------------------------------- engines
 

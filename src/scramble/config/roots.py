@@ -1,7 +1,7 @@
 """Typed configuration: one dataclass per script defines the names, types and ranges of all settings.
 
 The YAML files in ``configs/`` contain the values and describe the settings. The classes of the sections are in
-``sections.py``, ``data_sections.py``, ``evaluation_sections.py`` and ``trainer.py``.
+``sections.py``, ``source_sections.py``, ``data_sections.py``, ``evaluation_sections.py`` and ``trainer.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from scramble.config.binding import NOT_EMPTY, Bound, Count, Section, Text, Whole, check, hints, show
-from scramble.config.data_sections import Data, Engine, Method
+from scramble.config.data_sections import Engine, Method
 from scramble.config.evaluation_sections import Benchmarks, Judge, benchmark_faults, protocol_faults
 from scramble.config.existing_runs import arm_faults, baseline_faults, method_of, methods, no_run
 from scramble.config.keys import key_hint, known_keys
@@ -34,6 +34,7 @@ from scramble.config.sections import (
     Temperature,
     Texts,
 )
+from scramble.config.source_sections import Data
 from scramble.config.trainer import Peft, Trainer
 from scramble.training.fields import vision_fault
 
@@ -62,6 +63,9 @@ class Root(Section):
 
     def data_faults(self) -> Iterator[str]:
         """Requirements of a data set that is not generated yet must be installed or set."""
+        data, method = dict(self.data), dict(self.pairs)["method"]
+        if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":  # which has captions too
+            yield f"pairs.method={method}: the data has its pairs, and no captions to make others from: set pairs=given"
         if not self.starts_elsewhere():
             yield from data_faults(Path(dict(self.run)["data"]), dict(self.pairs))  # type: ignore[call-overload]
 

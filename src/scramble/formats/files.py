@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.formats import mmpr, rows
+from scramble.formats import mmpr, readers, rows
 from scramble.formats.images import files_of, read_images, write_images
 from scramble.formats.provenance import COLUMN, FormatError
 from scramble.records import ImageRecord, PreferencePair, RecordError
@@ -17,13 +17,13 @@ from scramble.storage.jsonl import json_lines, json_values
 from scramble.storage.tables import ROW_GROUP
 
 # name -> file, function that writes a row, function that parses a row
-FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]] = {
-    "trl": ("pairs.jsonl", rows.to_trl, rows.from_trl),
-    "trl-parquet": ("pairs.parquet", rows.to_trl, rows.from_trl),
-    "scramble": ("scramble.json", rows.to_scramble_release, rows.from_scramble_release),
-    "llama-factory": ("llama_factory.json", rows.to_llama_factory, rows.from_llama_factory),
-    "ms-swift": ("ms_swift.jsonl", rows.to_ms_swift, rows.from_ms_swift),
-    "mmpr": ("mmpr.jsonl", rows.to_mmpr, rows.from_mmpr),
+FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., readers.ParsedRow]]] = {
+    "trl": ("pairs.jsonl", rows.to_trl, readers.from_trl),
+    "trl-parquet": ("pairs.parquet", rows.to_trl, readers.from_trl),
+    "scramble": ("scramble.json", rows.to_scramble_release, readers.from_scramble_release),
+    "llama-factory": ("llama_factory.json", rows.to_llama_factory, readers.from_llama_factory),
+    "ms-swift": ("ms_swift.jsonl", rows.to_ms_swift, readers.from_ms_swift),
+    "mmpr": ("mmpr.jsonl", rows.to_mmpr, readers.from_mmpr),
 }
 
 
@@ -83,8 +83,9 @@ def read(
     for number, row in read_rows(path):
         try:
             parsed = from_row(row)
-            ids = tuple(_identify(image, base, files, embedded, by_name) for image in parsed[1])
-            pair = rows.parsed_pair(parsed, ids)
+            parsed.check_images()
+            ids = tuple(_identify(image, base, files, embedded, by_name) for image in parsed.images)
+            pair = readers.parsed_pair(parsed, ids)
             if len(pair.image_ids) != len(ids):
                 raise FormatError(f"its provenance names {len(pair.image_ids)} images, but the row has {len(ids)}")
         except (FormatError, RecordError) as error:
@@ -98,7 +99,7 @@ def read(
     return _images(files, embedded, embed), pairs
 
 
-def _format(name: str) -> tuple[str, Callable[..., dict[str, Any]], Callable[..., rows.Parsed]]:
+def _format(name: str) -> tuple[str, Callable[..., dict[str, Any]], Callable[..., readers.ParsedRow]]:
     if name not in FORMATS:
         raise FormatError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
@@ -237,7 +238,7 @@ def _holds_lines(path: Path) -> bool:
 
 
 def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
-    """Rows with any of :data:`scramble.formats.rows.ANSWERS`. The image column shows where a row begins."""
+    """Rows with any of :data:`scramble.formats.readers.ANSWERS`. The image column shows where a row begins."""
     from scramble.formats.bad_rows import BadRows, SourceError
     from scramble.formats.csv_file import csv_names, csv_rows
 
@@ -247,9 +248,9 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
     try:
         names = csv_names(path)
-        answers = next((pair for pair in rows.ANSWERS if set(pair) <= names), None)
+        answers = next((pair for pair in readers.ANSWERS if set(pair) <= names), None)
         if answers is None:
-            pairs_of_columns = " nor ".join(" and ".join(pair) for pair in rows.ANSWERS)
+            pairs_of_columns = " nor ".join(" and ".join(pair) for pair in readers.ANSWERS)
             raise FormatError(f"{path}: its header names neither {pairs_of_columns}")
         image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
         yield from csv_rows(path, [*image, *answers], Rows())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.formats.provenance import FormatError
-from scramble.storage.files import StoreError, read_text, write_json
+from scramble.storage.files import StoreError, read_json, read_text, write_json
 from scramble.storage.hashing import file_key
 
 if TYPE_CHECKING:
@@ -88,6 +88,17 @@ def is_meta(content: Any) -> bool:
     return isinstance(content, dict) and any(isinstance(v, dict) and "annotation" in v for v in content.values())
 
 
+def find_meta(path: str | Path) -> Path | None:
+    """The ``meta.json`` at a path or in a folder; None if it is not one. The file may have another name."""
+    meta = Path(path) / META if Path(path).is_dir() else Path(path)
+    if meta.suffix.lower() != ".json" or not meta.is_file():
+        return None
+    try:
+        return meta if is_meta(read_json(meta)) else None
+    except StoreError:
+        return None  # whoever reads the file reports it
+
+
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -120,9 +131,9 @@ def _whole(value: Any) -> bool:
 
 
 def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """Content keys of a ``meta.json`` and of its sets' rows. Missing or broken files have no keys."""
-    meta = Path(path) / META if Path(path).is_dir() else Path(path)
-    if not meta.is_file():
+    """Content keys of a ``meta.json`` and of its sets' rows. Other, missing or broken files have no keys."""
+    meta = find_meta(path)
+    if meta is None:
         return {}
     keys = {META: file_key(meta)}
     with suppress(FormatError):

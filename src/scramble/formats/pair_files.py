@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scramble.formats import mmpr, rows
+from scramble.formats import mmpr
+from scramble.formats.conversations import Message
 from scramble.formats.files import ROW_FILES, OnBadRow, read_rows, refuse
 from scramble.formats.provenance import FormatError
+from scramble.formats.readers import ANSWERS, ParsedRow, parsed_pair
+from scramble.formats.recognise import parse, recognise
 from scramble.records import PreferencePair, RecordError
 from scramble.storage.files import StoreError, read_json
 from scramble.storage.tables import read_table, table_path
 
-# keys that only rows of this format have -> the function that parses them
-READERS: dict[str, Callable[[Mapping[str, Any]], rows.Parsed]] = {
-    "conversations+rejected_conversations": rows.from_scramble_release,
-    "messages+rejected_response": partial(rows.from_ms_swift, join_turns=True),
-    "messages+rejected_messages": partial(rows.from_ms_swift, join_turns=True),
-    "conversations+chosen+rejected": partial(rows.from_llama_factory, join_turns=True),
-    "prompt+chosen+rejected": rows.from_answers,
-    "question+chosen+rejected": rows.from_mmpr,
-    **{"+".join(names): rows.from_answers for names in rows.ANSWERS},
-}
 SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 
 
 def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
     """The pairs of a data set folder or file. The format is detected from the content.
 
-    Reads this project's data sets (a folder with ``pairs.parquet``), the formats of
-    :data:`scramble.formats.files.FORMATS`, rows of any of :data:`READERS` as JSON, JSONL, CSV or parquet, an MMPR
-    ``meta.json`` (each row of each set once), and SugarCrepe's JSON (a file, or a folder with one file per kind). All
-    JSON files of a folder are read, or all files of rows if it has no JSON file.
+    Reads this project's data sets (a folder with ``pairs.parquet``), rows of any of
+    :data:`scramble.formats.recognise.READABLE` as JSON, JSONL, CSV or parquet, an MMPR ``meta.json`` (each row of each
+    set once), and SugarCrepe's JSON (a file, or a folder with one file per kind). All JSON files of a folder are read,
+    or all files of rows if it has no JSON file.
 
     Args:
         on_bad: called for each row that cannot be used, which is then skipped; without it such a row is an error.
@@ -73,7 +65,7 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
             yield from _row_pairs([(1, content)], path, on_bad, names)
         else:
             yield from sugarcrepe_pairs(content, path, on_bad, names)
-    elif path.name == table_path("", PreferencePair).name and _is_own_table(path):
+    elif path.name == table_path("", PreferencePair).name and is_own_table(path):
         yield from read_table(path.parent, PreferencePair)
     else:
         yield from _row_pairs(read_rows(path, on_bad), path, on_bad, names)
@@ -81,7 +73,7 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
 
 def _is_row(content: Mapping[str, Any]) -> bool:
     """Whether a JSON object is a row, not rows by key or columns: one of its two answers is a string or a message."""
-    answers = {name for pair in rows.ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
+    answers = {name for pair in ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
     values = [content[name] for name in answers & set(content)]
     return any(isinstance(value, str) or _is_message(value) for value in values)
 
@@ -96,12 +88,16 @@ def _row_pairs(
 ) -> Iterator[PreferencePair]:
     for number, row in numbered:
         try:
-            parsed = _reader(row)(row)
-            pair = rows.parsed_pair(parsed, names.of_all(parsed[1]))
+            pairs = [audited_pair(parsed, names) for parsed in parse(recognise(row), row)]
         except ROW_ERRORS as error:
-            on_bad(path, number, _reason(error))
+            on_bad(path, number, reason_of(error))
             continue
-        yield pair
+        yield from pairs
+
+
+def audited_pair(parsed: ParsedRow, names: ImageNames, root: str = "") -> PreferencePair:
+    """The pair of a row whose images are not opened."""
+    return parsed_pair(parsed, names.of_all(parsed.images, root), check_images=False)
 
 
 def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
@@ -112,12 +108,12 @@ def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[Pre
         file = mmpr.resolve(one.annotation, path)
         for number, row in read_rows(file, on_bad):
             try:
-                parsed = rows.from_mmpr(row)
-                pair = rows.parsed_pair(parsed, names.of_all(parsed[1], one.root))
+                (parsed,) = parse("mmpr", row)
+                pair = audited_pair(parsed, names, one.root)
             except ROW_ERRORS as error:
-                on_bad(file, number, _reason(error))
+                on_bad(file, number, reason_of(error))
                 continue
-            if not parsed[2]:
+            if not parsed.provenance:
                 pair = replace(pair, pair_id=f"{one.name}/{number:07d}", kind=one.name, source="mmpr")
             yield pair
 
@@ -125,7 +121,7 @@ def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[Pre
 ROW_ERRORS = (FormatError, RecordError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The fault of a row as one line. Rows with the same fault give the same line, so that faults can be counted."""
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
@@ -151,10 +147,10 @@ def sugarcrepe_pairs(
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():
         try:
-            parsed = (("caption:", row["caption"], row["negative_caption"]), [row["filename"]], None)
-            pair = rows.parsed_pair(parsed, names.of_all(parsed[1]))
+            texts = (row["caption"], (row["negative_caption"],))
+            pair = audited_pair(ParsedRow([Message("user", "caption:")], *texts, [row["filename"]]), names)
         except ROW_ERRORS as error:
-            on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {_reason(error)}")
+            on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {reason_of(error)}")
             continue
         yield replace(pair, pair_id=f"{path.stem}-{key}", kind=kind, rule="sugarcrepe", source="sugarcrepe")
 
@@ -220,17 +216,8 @@ def _json(path: Path) -> Any:
         return None
 
 
-def _reader(row: Any) -> Callable[[Mapping[str, Any]], rows.Parsed]:
-    if not isinstance(row, Mapping):
-        raise FormatError("not a JSON object")
-    for keys, reader in READERS.items():
-        if all(key in row for key in keys.split("+")):
-            plain = isinstance(row.get("chosen"), str)  # only MMPR has plain answers
-            return reader if plain or reader is not rows.from_mmpr else rows.from_answers
-    raise FormatError(f"its keys ({', '.join(row)}) are not those of a known format: {'; '.join(READERS)}")
-
-
-def _is_own_table(path: Path) -> bool:
+def is_own_table(path: Path) -> bool:
+    """Whether a file is this project's table of pairs, and not an export with the same name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""All fields of a pair except its texts, as one JSON value. Exports keep it, so that an import gives the same pair."""
+"""Fields of a pair except its conversation, as one JSON value, so that the import of an export gives the same pair."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scramble.records import Edit, PreferencePair
+from scramble.records import Edit, PreferencePair, Turn
 from scramble.storage.hashing import content_key
 
-TEXTS = ("prompt", "chosen", "rejected")
+TEXTS = ("prompt", "chosen", "rejected", "history")
 COLUMN = "provenance"
 
 
@@ -22,17 +22,22 @@ class FormatError(ValueError):
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:
-    """All fields of a pair except its texts, as plain JSON."""
+    """All fields of a pair except those in :data:`TEXTS`, as plain JSON."""
     values = {f.name: getattr(pair, f.name) for f in dataclasses.fields(pair) if f.name not in TEXTS}
     values["image_ids"] = list(pair.image_ids)
     values["edits"] = [[list(edit.chosen), list(edit.rejected)] for edit in pair.edits]
-    return values
+    values["other_rejected"] = list(pair.other_rejected)
+    return values if pair.other_rejected else {key: value for key, value in values.items() if key != "other_rejected"}
 
 
 def pair_from(
-    prompt: str, chosen: str, rejected: str, record: Mapping[str, Any] | str | None, image_ids: tuple[str, ...]
+    texts: tuple[str, str, str],
+    record: Mapping[str, Any] | str | None,
+    image_ids: tuple[str, ...],
+    history: tuple[Turn, ...] = (),
+    other_rejected: tuple[str, ...] = (),
 ) -> PreferencePair:
-    """A pair from its texts and, if there is one, its provenance.
+    """A pair from its texts (prompt, chosen, rejected) and, if there is one, its provenance.
 
     A row from other software has no provenance: its id is a content key of images and texts, and its kind ``unknown``.
 
@@ -43,14 +48,16 @@ def pair_from(
         record = json.loads(record) if record else None
     if record is not None and not isinstance(record, Mapping):
         raise FormatError(f"{COLUMN} is not a JSON object")
+    prompt, chosen, rejected = texts
     if not record:
-        return PreferencePair(
-            content_key(image_ids, prompt, chosen, rejected), image_ids, prompt, chosen, rejected, "unknown"
-        )
+        more = [part for part in (history, other_rejected) if part]
+        pair_id = content_key(image_ids, prompt, chosen, rejected, *more)
+        return PreferencePair(pair_id, image_ids, *texts, "unknown", history=history, other_rejected=other_rejected)
     values = _checked(record, len(chosen), len(rejected))
     values["image_ids"] = tuple(values.get("image_ids") or image_ids)
     values["edits"] = tuple(Edit((c[0], c[1]), (r[0], r[1])) for c, r in values.get("edits") or ())
-    return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, **values)
+    values["other_rejected"] = tuple(values.get("other_rejected") or other_rejected)
+    return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, history=history, **values)
 
 
 def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
@@ -64,7 +71,9 @@ def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str,
 
     checks: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(("pair_id", "kind", "rule", "source"), lambda v: isinstance(v, str)),
-        "image_ids": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+        **dict.fromkeys(
+            ("image_ids", "other_rejected"), lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v)
+        ),
         "edits": lambda v: v is None or all(span(c, chosen) and span(r, rejected) for c, r in v),
         "seed": lambda v: isinstance(v, int),
         "scores": lambda v: isinstance(v, Mapping) and all(map(number, v.values())),

@@ -8,19 +8,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from scramble.formats.conversations import IMAGE, Message, answer_of, history_and_prompt, same_conversation
 from scramble.records import PreferencePair, RecordError
 
-IMAGE = "<image>"
 YES_NO = {"yes", "no"}
 
 
-def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
-    """The image path and the pair of one row (``number`` counts from 1).
+@dataclass(frozen=True)
+class ReleaseRow:
+    """Image path, conversation before the answers, and the two answers of a row."""
 
-    The RecordError of an incomplete row names the missing part.
+    image: str
+    messages: list[Message]
+    chosen: str
+    rejected: str
+
+    @property
+    def kind(self) -> str:
+        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, ``unknown`` for others (POVID's)."""
+        if {self.chosen.lower().strip("."), self.rejected.lower().strip(".")} == YES_NO:
+            return "yes-no"
+        return "rearrange" if self.messages[-1].text == "caption:" else "unknown"
+
+
+def release_row(row: Any) -> ReleaseRow:
+    """Parse one row.
+
+    Raises:
+        FormatError, RecordError: an incomplete row; the message names the missing part.
     """
     if not isinstance(row, dict):
         raise RecordError("not a JSON object")
@@ -31,22 +50,34 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
         raise RecordError("row without image")
     if not isinstance(image, str):
         raise RecordError(f"image is {type(image).__name__}, not a path")
-    prompt, chosen = _turns(row, "conversations")
-    rejected_prompt, rejected = _turns(row, "rejected_conversations")
-    if prompt != rejected_prompt:
+    messages, chosen = _conversation(row, "conversations")
+    others, rejected = _conversation(row, "rejected_conversations")
+    if not same_conversation(messages, others):
         raise RecordError("chosen and rejected answer different prompts")
-    kind = "yes-no" if {chosen.lower().strip("."), rejected.lower().strip(".")} == YES_NO else "rearrange"
+    if (places := sum(message.num_places for message in messages)) > 1:
+        raise RecordError(f"{places} image placeholders for 1 image")
+    parsed = ReleaseRow(image, messages, chosen, rejected)
+    if parsed.kind == "rearrange":  # captions of COCO, some with line breaks
+        parsed = replace(parsed, chosen=" ".join(chosen.split()), rejected=" ".join(rejected.split()))
+    return parsed
+
+
+def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
+    """The image path and the pair of one row (``number`` counts from 1). Raises as :func:`release_row`."""
+    parsed = release_row(row)
+    history, prompt = history_and_prompt(parsed.messages, 1, check_images=True)
     pair = PreferencePair(
         pair_id=f"{'' if row.get('id') is None else row['id']}-{number:07d}",
-        image_ids=(_posix(image).stem,),
+        image_ids=(_posix(parsed.image).stem,),
         prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
-        kind=str(row.get("kind") or kind),
-        rule=str(row.get("rule") or "scramble-release"),
-        source="scramble_release",
+        chosen=parsed.chosen,
+        rejected=parsed.rejected,
+        kind=str(row.get("kind") or parsed.kind),
+        rule=str(row.get("rule") or ("" if parsed.kind == "unknown" else "scramble-release")),
+        source="" if parsed.kind == "unknown" else "scramble_release",
+        history=history,
     )
-    return image, pair
+    return parsed.image, pair
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
@@ -64,6 +95,15 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
     return ids
 
 
+def sharegpt_turns(pair: PreferencePair, placeholder: str) -> list[dict[str, str]]:
+    """The turns before the answers with ShareGPT's keys and a placeholder for each image."""
+    names = {"user": "human", "assistant": "gpt"}
+    return [
+        {"from": names.get(turn.role, turn.role), "value": placeholder * turn.num_images + turn.text}
+        for turn in pair.conversation
+    ]
+
+
 def _posix(path: str) -> PurePosixPath:
     """Parse a path that may have been written on Windows."""
     return PurePosixPath(path.replace("\\", "/"))
@@ -71,32 +111,23 @@ def _posix(path: str) -> PurePosixPath:
 
 def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
     """One row of the release format. ``image`` is the file's path to write into the row."""
-    prompt = {"from": "human", "value": f"{IMAGE}\n{pair.prompt}"}
+    turns = sharegpt_turns(pair, f"{IMAGE}\n")
     return {
         "id": pair.image_ids[0],
         "image": image,
-        "conversations": [prompt, {"from": "gpt", "value": pair.chosen}],
-        "rejected_conversations": [prompt, {"from": "gpt", "value": pair.rejected}],
+        "conversations": [*turns, {"from": "gpt", "value": pair.chosen}],
+        "rejected_conversations": [*turns, {"from": "gpt", "value": pair.rejected}],
         "kind": pair.kind,
         "rule": pair.rule,
     }
 
 
-def _turns(row: dict[str, Any], key: str) -> tuple[str, str]:
-    turns = row.get(key)
-    if not isinstance(turns, list) or len(turns) != 2:
-        raise RecordError(f"{key} must be one human and one gpt turn")
-    try:
-        (asker, question), (answerer, answer) = ((turn["from"], turn["value"]) for turn in turns)
-    except (TypeError, KeyError) as error:
-        raise RecordError(f"{key}: a turn lacks from or value") from error
-    if asker != "human" or answerer != "gpt":
-        raise RecordError(f"{key}: the turns are by {asker} and {answerer}, not by human and gpt")
-    if not isinstance(question, str) or not isinstance(answer, str):
-        raise RecordError(f"{key}: a turn's value is not a string")
-    answer = " ".join(answer.split())
-    if not answer:
+def _conversation(row: dict[str, Any], key: str) -> tuple[list[Message], str]:
+    if not isinstance(row.get(key), list):
+        raise RecordError(f"{key} must be human and gpt turns")
+    messages, answer = answer_of(row[key], key)
+    if not messages:
+        raise RecordError(f"{key} must be human and gpt turns")
+    if not answer.strip():
         raise RecordError("empty caption")
-    if (places := question.count(IMAGE)) > 1:
-        raise RecordError(f"{places} image placeholders for 1 image")
-    return question.replace(IMAGE, "").strip(), answer
+    return messages, answer

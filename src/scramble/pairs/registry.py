@@ -35,8 +35,7 @@ class GivenPairs(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, PreferencePair).exists():
             raise PairMethodError(
-                f"{split} has no pairs: pairs=given needs data that comes with pairs (data=mmpr, "
-                "data=scramble_release); choose another method"
+                f"{split} has no pairs: pairs=given needs data that comes with pairs (data=pairs); choose another"
             )
         yield from read_table(split, PreferencePair)
 

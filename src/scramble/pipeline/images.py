@@ -46,7 +46,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
 
     fractions = {"val": data.pop("val_fraction"), "test": data.pop("test_fraction")}
     path, allowed = data.pop("path"), data.pop("max_rejected")
-    if kind == "mmpr":
+    if kind == "pairs":
         data["seed"] = seed
     tables = [ImageRecord, *(sources.BUNDLES[kind].tables if kind in sources.BUNDLES else ())]
     groups = Groups()
@@ -76,16 +76,16 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
     return counts | {"rejected_rows": bad.rejected}
 
 
-def _bundles(kind: str, path: str, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
+def _bundles(kind: str, path: str | None, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
     """The input as bundles of records; an image without other records is a separate bundle."""
     from scramble import sources
     from scramble.sources.bundles import Bundle
 
     if kind in sources.BUNDLES:  # pairs or questions come with the images
         yield from sources.BUNDLES[kind].read(path, bad, **data)
-        sources.check(kind, path, bad)
+        sources.check(kind, path or f"data={kind}", bad)
         return
-    for image in sources.read(kind, path, bad=bad, **data):
+    for image in sources.read(kind, path or "", bad=bad, **data):
         yield Bundle(image.image_id, (image,))
 
 

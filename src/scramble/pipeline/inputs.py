@@ -11,10 +11,8 @@ from scramble.storage.hashing import content_key, file_key
 
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Content keys of the source files. Images in folders count by name and size, text files by content."""
-    if data.get("kind") == "mmpr":
-        from scramble.formats import mmpr
-
-        return mmpr.content_keys(data["path"], data.get("root"))
+    if data.get("kind") == "pairs":
+        return _pair_keys(data)
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
     files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
     folders = {key: Path(path) for key, path in paths.items() if Path(path).is_dir()}
@@ -29,6 +27,22 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
         if f.suffix in (".jsonl", ".json", ".csv")
     }
     return {key: file_key(path) for key, path in files.items()} | listed | texts
+
+
+def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
+    """Content keys of preference data: of each input of a mix, of all files of a pattern, of the sets of MMPR."""
+    from scramble.formats import mmpr
+    from scramble.sources.row_files import matches
+
+    if data.get("mix"):
+        keys = [_pair_keys(one) for one in data["mix"]]
+        return {f"{number}/{name}": key for number, part in enumerate(keys) for name, key in part.items()}
+    path = str(data["path"])
+    if sets := mmpr.content_keys(path, data.get("root")):
+        return sets
+    if files := matches(path):
+        return {str(file): file_key(file) for file in files}
+    return input_keys({"path": path})
 
 
 def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:

@@ -52,6 +52,9 @@ def _plan_data(values: Mapping[str, Any]) -> None:
 
 def _check_paths(data: Mapping[str, Any]) -> None:
     """Raise StageError if a file or folder of a data source does not exist. The contents are not read."""
+    if data["kind"] == "pairs":
+        _check_pair_paths(data)
+        return
     path = Path(data.get("path") or "")
     # The path of data=hf may also be the name of a data set on the hub.
     if data["kind"] == "hf" and not path.is_absolute() and not path.suffix:
@@ -61,6 +64,18 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         # Scene graphs name their files relative to data.path.
         if isinstance(value, str) and not Path(value).exists() and not (key != "path" and (path / value).exists()):
             raise StageError(f"data.{key}={value} does not exist")
+
+
+def _check_pair_paths(data: Mapping[str, Any]) -> None:
+    """Raise StageError if an input of preference data is a local path that does not exist."""
+    from scramble.sources.row_files import is_hub_id, matches
+
+    for one in data["mix"] or [data]:
+        path = str(one["path"])
+        if not Path(path).expanduser().exists() and not matches(path) and not is_hub_id(path):
+            raise StageError(f"data.path={path} does not exist")
+        if one.get("images") is not None and not Path(one["images"]).expanduser().is_dir():
+            raise StageError(f"data.images={one['images']} does not exist")
 
 
 def _plan_arm(values: Mapping[str, Any]) -> None:

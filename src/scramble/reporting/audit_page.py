@@ -10,12 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scramble.formats.word_diff import word_edits
 from scramble.pairs.audit.audit import RATIO_EDGES, classifiers
 from scramble.pairs.audit.faults import FAULTS, faults
 from scramble.pairs.base import seeded
 from scramble.records import PreferencePair
 from scramble.reporting import pages
-from scramble.reporting.pages.texts import marked, word_edits
+from scramble.reporting.pages.texts import marked
 from scramble.reporting.table import Column, Table
 
 if TYPE_CHECKING:

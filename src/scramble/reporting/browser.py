@@ -19,13 +19,14 @@ from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.statistics import is_few
+from scramble.formats.word_diff import word_edits
 from scramble.records import RecordError, TwoByTwoItem
 from scramble.reporting import changes, charts, comparison, headline, pages
 from scramble.reporting.arms import arm_notes, shown_arms
 from scramble.reporting.comparison import RUN_SEPARATOR, Folders, ScoreRow, own_baselines, split_run
 from scramble.reporting.figures import PANELS
 from scramble.reporting.headline import Headline
-from scramble.reporting.pages.texts import marked, word_edits
+from scramble.reporting.pages.texts import marked
 from scramble.reporting.table import listed_counts, objective_text
 from scramble.storage.files import STAGE_FILE, read_json
 from scramble.storage.jsonl import read_jsonl

@@ -1,4 +1,4 @@
-"""Read real data as records: image folders, COCO, Hugging Face data sets, questions, SCRAMBLe's release, MMPR."""
+"""Read real data as records: image folders, COCO, Hugging Face data sets, questions, preference pairs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.records import ImageRecord, PreferencePair, Question
-from scramble.sources import coco, hf, image_folder, mmpr, questions, scene_graphs, scramble_release
+from scramble.sources import coco, hf, image_folder, preference_data, questions, scene_graphs
 from scramble.sources.bundles import Bundle
 
 SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
     "image_folder": image_folder.read,
     "coco": coco.read,
     "hf": hf.read,
-    "scramble_release": scramble_release.read,
 }
 
 
@@ -28,14 +27,13 @@ class Bundled(NamedTuple):
 
 
 BUNDLES: dict[str, Bundled] = {
-    "scramble_release": Bundled(scramble_release.bundles, (PreferencePair,)),
-    "mmpr": Bundled(mmpr.bundles, (PreferencePair,)),
+    "pairs": Bundled(preference_data.bundles, (PreferencePair,)),
     "questions": Bundled(questions.bundles, (Question,)),
     "gqa": Bundled(scene_graphs.bundles, (Question,)),
     "visual_genome": Bundled(scene_graphs.bundles, (Question,)),
 }
 
-IMAGES_SETTING = ("image_folder", "coco", "scramble_release", "questions")  # sources with data.images
+IMAGES_SETTING = ("image_folder", "coco", "questions")  # sources with data.images
 
 __all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "check", "read"]
 

@@ -119,7 +119,7 @@ def _say_what_is_shared(path: str | Path, images: dict[str, _Image]) -> None:
         )
 
 
-class _Hub:
+class HubTable:
     """A data set on the hub, streamed row by row with encoded images."""
 
     def __init__(self, path: str, split: str, name: str | None, revision: str | None) -> None:
@@ -134,8 +134,8 @@ class _Hub:
                     rows = rows.cast_column(column, datasets.Image(decode=False))
         except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
             raise SourceError(
-                f"{path} cannot be opened as a data set ({one_line(error)}). It must be a local parquet or arrow file, "
-                "a folder, or a hub id that this machine can reach (HF_TOKEN set for gated ones)"
+                f"data.path={path} cannot be opened as a data set ({one_line(error)}). It must be a local file, a "
+                "folder, or a hub id that this machine can reach (HF_TOKEN set for gated ones)"
             ) from error
         self._rows = rows
         self.columns = list(rows.column_names or features)
@@ -150,7 +150,7 @@ class _Hub:
             ) from error
 
 
-def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | _Hub:
+def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | HubTable:
     if Path(path).exists():
         for key, value in (("name", name), ("revision", revision)):
             if value is not None:
@@ -159,7 +159,7 @@ def _open(path: str | Path, split: str, name: str | None, revision: str | None) 
                     "intended part (data.path=...)"
                 )
         return open_local(Path(path), split)
-    return _Hub(str(path), split, name, revision)
+    return HubTable(str(path), split, name, revision)
 
 
 def _require(path: str | Path, columns: list[str], names: list[str]) -> None:

@@ -11,12 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.formats import mmpr, rows
+from scramble.formats import mmpr
 from scramble.formats.bad_rows import BadRows, SourceError
-from scramble.formats.checks import clean_text, exists, find_image, image_fault, image_name, load_image
+from scramble.formats.checks import find_image, image_fault, image_name
 from scramble.formats.provenance import FormatError
-from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
+from scramble.formats.readers import ParsedRow, from_mmpr, parsed_pair
+from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
+from scramble.sources.image_loader import ImageLoader
 from scramble.storage.jsonl import json_values
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def bundles(
             raise SourceError(str(error)) from error
         _tell_what_is_left_aside(sets)
         order = mmpr.mixture([one.used for one in sets], resample=resample, seed=seed)
-        images = _Images(embed, verify)
+        images = ImageLoader(embed, verify)
         yield from islice(_bundles(sets, order, images, bad), limit)
 
 
@@ -91,30 +93,7 @@ def _tell_what_is_left_aside(sets: list[_Set]) -> None:
         log.info(f"mmpr: max_dynamic_patch is {sorted(patches)}; model.max_tiles applies to all sets instead")  # type: ignore[type-var]
 
 
-class _Images:
-    """Image files by path. Each is checked once."""
-
-    def __init__(self, embed: bool, verify: bool) -> None:
-        self._embed, self._verify = embed, verify
-        self._faults: dict[Path, str] = {}
-
-    def load(self, file: Path) -> ImageFile:
-        """The image. Raises RecordError, also for an image that was rejected before."""
-        if self._faults.get(file):
-            raise RecordError(self._faults[file])
-        try:
-            image = load_image(file, embed=self._embed, verify=self._verify and file not in self._faults)
-        except RecordError as error:
-            self._faults[file] = str(error)
-            raise
-        if not exists(file):
-            self._faults[file] = f"image {file}: no such file"
-            raise RecordError(self._faults[file])
-        self._faults[file] = ""
-        return image
-
-
-def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: _Images, bad: BadRows) -> Iterator[Bundle]:
+def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: ImageLoader, bad: BadRows) -> Iterator[Bundle]:
     times: Counter[tuple[int, int]] = Counter()
     refused: set[tuple[int, int]] = set()
     for place in order:
@@ -130,7 +109,7 @@ def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: _Images
         yield bundle
 
 
-def _bundle(one: _Set, row: int, time: int, images: _Images, bad: BadRows) -> Bundle | None:
+def _bundle(one: _Set, row: int, time: int, images: ImageLoader, bad: BadRows) -> Bundle | None:
     """The pair of a row with its images; None for a row that was added to ``bad``."""
     try:
         return _parsed(one, row, time, images)
@@ -145,7 +124,7 @@ class _BadRow(Exception):
         self.kind, self.detail = kind, detail
 
 
-def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
+def _parsed(one: _Set, row: int, time: int, images: ImageLoader) -> Bundle:
     try:
         values = json_values(one.lines[row])
     except ValueError as error:
@@ -156,12 +135,10 @@ def _parsed(one: _Set, row: int, time: int, images: _Images) -> Bundle:
     if not isinstance(content, dict):
         raise _BadRow("not a JSON object")
     try:
-        parsed = rows.from_mmpr(content)
-        names = [_name(value) for value in parsed[1]]
+        parsed = from_mmpr(content)
+        names = [_name(value) for value in parsed.images]
         ids = tuple(f"{one.entry.root}/{name}".removeprefix("./") for name in names)
-        for text in parsed[0]:
-            clean_text(text, "text")
-        pair = rows.parsed_pair(parsed, ids)
+        pair = parsed_pair(parsed, ids)
     except FormatError as error:
         raise _BadRow(str(error)) from error
     except (RecordError, TypeError, ValueError, KeyError) as error:
@@ -188,12 +165,12 @@ def _name(value: Any) -> str:
 
 
 def _named(
-    pair: PreferencePair, parsed: rows.Parsed, ids: tuple[str, ...], one: _Set, row: int, time: int
+    pair: PreferencePair, parsed: ParsedRow, ids: tuple[str, ...], one: _Set, row: int, time: int
 ) -> PreferencePair:
     """The pair with a unique id, and with its images by their ids here."""
     again = f"#{time}" if time > 1 else ""
     name = one.entry.name
-    if parsed[2]:  # an export of this project: all other fields are kept
+    if parsed.provenance:  # an export of this project: all other fields are kept
         return replace(pair, pair_id=f"{name}/{pair.pair_id}{again}", image_ids=ids)
     return replace(
         pair, pair_id=f"{name}/{row + 1:07d}{again}", image_ids=ids, kind=name, rule="mmpr", source=f"mmpr:{name}"

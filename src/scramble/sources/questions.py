@@ -11,7 +11,7 @@ from typing import Any
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_id, clean_text, find_image, image_fault, image_name, load_image
 from scramble.formats.provenance import FormatError
-from scramble.formats.rows import without_placeholders
+from scramble.formats.readers import without_placeholders
 from scramble.records import ImageRecord, Question, RecordError
 from scramble.sources.bundles import Bundle
 from scramble.sources.image_folder import jsonl_rows

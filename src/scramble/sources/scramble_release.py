@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, load_image
+from scramble.formats.files import read_rows
+from scramble.formats.pair_files import reason_of
+from scramble.formats.provenance import FormatError
+from scramble.formats.recognise import renamed
 from scramble.formats.scramble import image_ids, row_to_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
-from scramble.storage.files import StoreError, read_json
-
-
-def read(
-    path: str | Path, bad: BadRows, *, images: str | Path | None = None, embed: bool = True, verify: bool = True
-) -> Iterator[ImageRecord]:
-    """Stream only the images, each with the true captions in its pairs. See :func:`read_with_pairs`."""
-    for image, _ in read_with_pairs(path, bad, images=images, embed=embed, verify=verify):
-        yield image
 
 
 def bundles(path: str | Path, bad: BadRows, **options: Any) -> Iterator[Bundle]:
@@ -34,6 +29,7 @@ def read_with_pairs(
     path: str | Path,
     bad: BadRows,
     *,
+    columns: Mapping[str, str] | None = None,
     images: str | Path | None = None,
     embed: bool = True,
     verify: bool = True,
@@ -42,30 +38,28 @@ def read_with_pairs(
     """Stream each image of a release file with its pairs, in the order of the images' first rows.
 
     Args:
-        path: the JSON file. It is held in memory (58,000 pairs are about 40 MB); images are read one at a time.
+        path: the file of rows. It is held in memory (58,000 pairs are about 40 MB); images are read one at a time.
+        columns: name in the file by the name that the format expects.
         images: the folder of COCO images. An image is searched by its path, then by its file name if no other image
             of the file has the same name.
         limit: stop after this many images.
 
     Raises:
-        SourceError: the file is missing or not a list of rows.
+        SourceError: the file cannot be read.
     """
-    try:
-        rows = read_json(path)
-    except StoreError as error:
-        raise SourceError(str(error)) from error
-    if not isinstance(rows, list):
-        raise SourceError(f"{path}: not SCRAMBLe's release format (a list of rows with conversations)")
     folder = Path(path).parent if images is None else Path(images)
     grouped: dict[str, tuple[int, list[PreferencePair]]] = {}  # image path -> first row, pairs
-    for number, row in enumerate(rows, 1):
-        try:
-            name, pair = row_to_pair(row, number)
-            image_name(name)
-        except RecordError as error:
-            bad.reject(path, number, str(error))
-            continue
-        grouped.setdefault(name, (number, []))[1].append(pair)
+    try:
+        for number, row in read_rows(Path(path), bad.reject):
+            try:
+                name, pair = row_to_pair(renamed(row, columns or {}), number)
+                image_name(name)
+            except (FormatError, RecordError) as error:
+                bad.reject(path, number, reason_of(error))
+                continue
+            grouped.setdefault(name, (number, []))[1].append(pair)
+    except FormatError as error:
+        raise SourceError(str(error)) from error
     ids = image_ids(grouped)
     files = Counter(_base(name) for name in grouped)
     used = 0

@@ -84,14 +84,12 @@ def open_local(path: Path, split: str) -> LocalTable:
         return _saved(path, split)
     if (path / "dataset_dict.json").exists():
         return _saved_splits(path, split)
-    splits = _splits(path)
-    if not splits:
+    if not (parquet := parquet_files(path)):
         raise SourceError(
             f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of captions "
             "use data=image_folder"
         )
-    match = next((name for name in splits if _is(split, {name})), None)
-    files = splits[match] if match is not None else _refuse(path, split, sorted(splits))
+    files = files_of_split(path, parquet, split)
     _check_one_configuration(path, files)
     _say_what_is_missing(path, files)
     return LocalTable(path, files)
@@ -136,9 +134,20 @@ def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
     raise SourceError(f"{path} has no split {split}; it has {', '.join(names)} (data.split=...)")
 
 
-def _splits(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files by split. If no name has a split, all files are the split ``train``."""
-    files = [file for file in sorted(folder.rglob("*")) if _is_parquet(file)]
+def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+    """The files of a folder that belong to a split. Raises SourceError naming the available splits."""
+    splits = _splits(folder, files)
+    match = next((name for name in splits if _is(split, {name})), None)
+    return splits[match] if match is not None else _refuse(folder, split, sorted(splits))
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """All parquet files below a folder."""
+    return [file for file in sorted(folder.rglob("*")) if _is_parquet(file)]
+
+
+def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """Files by split. If no name has a split, all files are the split ``train``."""
     named: dict[str | None, list[Path]] = {}
     for file in files:
         named.setdefault(_split_of(file.relative_to(folder)), []).append(file)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, TwoByTwoItem
+from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, Turn, TwoByTwoItem
 from scramble.storage.files import StoreError, atomic_path
 
 Record = TypeVar("Record", ImageRecord, PreferencePair, Question, TwoByTwoItem)
@@ -42,6 +42,8 @@ def _features(record_type: type) -> Any:
             source=text,
             scores=text,
             details=text,
+            history=List({"role": text, "text": text, "num_images": Value("int32")}),
+            other_rejected=texts,
         )
     if record_type is Question:
         return Features(
@@ -66,6 +68,7 @@ def _to_row(record: Any) -> dict[str, Any]:
         row["edits"] = [{"chosen": e.chosen, "rejected": e.rejected} for e in record.edits]
         row["scores"] = json.dumps(record.scores)
         row["details"] = json.dumps(record.details, ensure_ascii=False)
+        row["history"] = [dataclasses.asdict(turn) for turn in record.history]
     return row
 
 
@@ -78,6 +81,7 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
         values["edits"] = tuple(Edit(tuple(e["chosen"]), tuple(e["rejected"])) for e in row["edits"])
         values["scores"] = json.loads(row["scores"])
         values["details"] = json.loads(row.get("details") or "{}")
+        values["history"] = tuple(Turn(**turn) for turn in row.get("history") or ())  # no column in older tables
     return record_type(**values)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from scramble.formats import read_pairs
+from scramble.formats.word_diff import word_edits
 from scramble.pairs.audit.audit import audit
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.audit.refine import balance_gaps, refine_text_only
 from scramble.pairs.audit.text_only import accuracy, folds, text_only_accuracy
 from scramble.records import PreferencePair
-from scramble.reporting.audit_page import audit_tables, word_edits, write_page
+from scramble.reporting.audit_page import audit_tables, write_page
 
 
 def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", image: str = "") -> PreferencePair:

@@ -1,30 +1,8 @@
-"""Marks the changed words of texts, by offsets or by a word diff of two texts."""
+"""Marks the changed words of texts by their offsets."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
-
-from scramble.records import Edit
-
-_TOKEN = re.compile(r"\w+|\W")
-
-
-def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
-    """The changed spans of two texts, from a word diff."""
-    first, second = list(_TOKEN.finditer(chosen)), list(_TOKEN.finditer(rejected))
-    matcher = difflib.SequenceMatcher(a=[t[0] for t in first], b=[t[0] for t in second], autojunk=False)
-
-    def span(tokens: list[re.Match[str]], i: int, j: int, size: int) -> tuple[int, int]:
-        start = tokens[i].start() if i < len(tokens) else size
-        return start, (tokens[j - 1].end() if j > i else start)
-
-    return tuple(
-        Edit(span(first, i1, i2, len(chosen)), span(second, j1, j2, len(rejected)))
-        for tag, i1, i2, j1, j2 in matcher.get_opcodes()
-        if tag != "equal"
-    )
 
 
 def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:

@@ -1,0 +1,163 @@
+"""The section ``data``: names, types and ranges. See :mod:`scramble.config.roots`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from scramble.config.binding import Bound, Count, Section, Share, Text, Variants, Whole, at_least, show
+from scramble.config.sections import ORDERED, CaptionStyle, NotNegative, QuestionKind
+from scramble.formats.recognise import READABLE
+
+
+@dataclass(frozen=True)
+class World(Section):
+    """The embedded world; see :func:`scramble.world.generate`."""
+
+    n_train: Count
+    n_val: Whole
+    n_test: Whole
+    image_size: Annotated[int, at_least(48)]
+    objects: Annotated[tuple[Count, Count], ORDERED]
+    lookalikes: Share
+    captions_per_image: Count
+    sized: Share
+    questions_per_image: Whole
+    question_kinds: list[QuestionKind]
+    quads_val: Whole
+    quads_test: Whole
+    first_train: Whole = 0
+    styles: dict[CaptionStyle, NotNegative] | None = None
+
+
+@dataclass(frozen=True)
+class Real(Section):
+    """Keys that all sources of real images share."""
+
+    path: Text
+    val_fraction: Share
+    test_fraction: Share
+    embed: bool
+    verify: bool
+    max_rejected: Share
+    limit: Count | None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """The validation and test fractions must leave images for training."""
+        if self.val_fraction + self.test_fraction > 1:
+            yield (
+                f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
+                "at most 1: the rest is for training"
+            )
+
+
+@dataclass(frozen=True)
+class Coco(Real):
+    """COCO captions."""
+
+    split: Text
+    images: Text | None
+
+
+@dataclass(frozen=True)
+class ImageFolder(Real):
+    """A folder of images with a caption file."""
+
+    images: Text | None
+    image_column: Text
+    caption_column: Text
+    id_column: Text | None
+
+
+@dataclass(frozen=True)
+class HuggingFace(Real):
+    """Any data set that the datasets library can open."""
+
+    name: Text | None
+    split: Text
+    revision: Text | None
+    image_column: Text
+    caption_column: Text
+    id_column: Text | None
+
+
+PairFormat = Annotated[str, Bound(lambda value: value in READABLE, f"must be one of {', '.join(READABLE)}")]
+
+
+@dataclass(frozen=True)
+class MixedPairs(Section):
+    """One input of a mix of preference data."""
+
+    path: Text
+    weight: NotNegative
+    format: PairFormat | None = None
+    columns: dict[Text, Text] = field(default_factory=dict)
+    images: Text | None = None
+    root: Text | None = None
+    resample: bool = False
+    name: Text | None = None
+    split: Text = "train"
+    revision: Text | None = None
+    ratings: Literal["best_worst", "all"] = "best_worst"
+
+
+@dataclass(frozen=True)
+class Pairs(Real):
+    """Preference data of any known format; see :func:`scramble.sources.preference_data.bundles`."""
+
+    path: Text | None  # type: ignore[assignment]  # null with a mix
+    format: PairFormat | None
+    columns: dict[Text, Text]
+    images: Text | None
+    root: Text | None
+    resample: bool
+    name: Text | None
+    split: Text
+    revision: Text | None
+    ratings: Literal["best_worst", "all"]
+    mix: list[MixedPairs] | None
+
+    def faults(self, at: str) -> Iterator[str]:
+        """There must be one path, or a mix with a positive weight."""
+        yield from super().faults(at)
+        if (self.path is None) == (not self.mix):
+            yield f"{at}.path={show(self.path)}: give the data ({at}.path=...) or several inputs ({at}.mix=[...])"
+        weights = [dict(one).get("weight", 0) for one in self.mix or []]  # type: ignore[call-overload]
+        if self.mix and not sum(weights) > 0:
+            yield f"{at}.mix: the weights {show(weights)} must sum to more than 0"
+
+
+@dataclass(frozen=True)
+class Questions(Real):
+    """Questions with answers."""
+
+    images: Text | None
+
+
+@dataclass(frozen=True)
+class SceneGraphs(Real):
+    """GQA or Visual Genome: scene graphs and questions."""
+
+    graphs: Text
+    questions: Text | None
+    images: Text | None
+    source: Text
+
+
+Data = Annotated[
+    Any,
+    Variants(
+        "kind",
+        {
+            "world": World,
+            "image_folder": ImageFolder,
+            "coco": Coco,
+            "hf": HuggingFace,
+            "pairs": Pairs,
+            "questions": Questions,
+            "gqa": SceneGraphs,
+            "visual_genome": SceneGraphs,
+        },
+    ),
+]

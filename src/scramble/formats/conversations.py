@@ -1,0 +1,159 @@
+"""Conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, plain or typed content.
+
+A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the place of an
+image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from scramble.formats.provenance import FormatError
+from scramble.records import Turn
+
+IMAGE = "<image>"
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names; all others are OpenAI's
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        text: the content without image placeholders.
+        num_places: number of image placeholders, or of typed parts that are images.
+        images: the images that typed parts contain; most formats have a separate column.
+    """
+
+    role: str
+    text: str
+    num_places: int = 0
+    images: tuple[Any, ...] = ()
+
+
+def messages_of(value: Any, what: str) -> list[Message]:
+    """The messages of a conversation; a plain string is a message of the user.
+
+    Raises FormatError naming ``what`` for any other value.
+    """
+    value = _parsed(value)
+    if isinstance(value, str):
+        return [_plain_message("user", value)]
+    values = [value] if isinstance(value, Mapping) else value
+    if not isinstance(values, list) or not values:
+        raise FormatError(f"{what} is not a string")
+    return [_message(one, what) for one in values]
+
+
+def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
+    """The messages before an answer, and its text, from a plain string, a message, or a conversation that ends with it.
+
+    Raises FormatError if the conversation ends with another turn than the assistant's.
+    """
+    value = _parsed(value)
+    if isinstance(value, str):
+        return [], value.strip()
+    *before, last = messages_of(value, what)
+    if last.role != "assistant":
+        raise FormatError(f"{what} ends with a turn by {last.role}, not by the assistant")
+    return before, last.text
+
+
+def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
+    """As :func:`answer_of`, for one or several answers: a list of strings has several."""
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        return [], tuple(dict.fromkeys(text.strip() for text in value))
+    before, text = answer_of(value, what)
+    return before, (text,)
+
+
+def same_conversation(first: Sequence[Message], second: Sequence[Message]) -> bool:
+    """Whether two conversations have the same roles and texts; placeholders of images are not compared."""
+    return [(one.role, one.text.strip()) for one in first] == [(one.role, one.text.strip()) for one in second]
+
+
+def history_and_prompt(
+    messages: Sequence[Message], num_images: int, check_images: bool
+) -> tuple[tuple[Turn, ...], str]:
+    """The turns before the last message, each with its number of images, and the text of the last message, the prompt.
+
+    Without placeholders all images belong to the first message of the user.
+
+    Args:
+        check_images: compare the number of placeholders with ``num_images``. The audit opens no image and knows some
+            only by name; without the check all images belong to the prompt if the numbers differ.
+
+    Raises:
+        FormatError: the last message is not the user's, or the number of placeholders is not ``num_images``.
+    """
+    if not messages:
+        return (), ""
+    *before, last = messages
+    if last.role != "user":
+        raise FormatError(f"the prompt ends with a turn by {last.role}, not by the user")
+    places = [message.num_places for message in messages]
+    if sum(places) != num_images:
+        if sum(places) and check_images:
+            raise FormatError(f"{sum(places)} image placeholders for {num_images} images")
+        places = [0] * len(messages)
+        first = next(number for number, message in enumerate(messages) if message.role == "user")
+        places[first if check_images else -1] = num_images
+    turns = [Turn(message.role, message.text, count) for message, count in zip(before, places, strict=False)]
+    return tuple(turns), last.text
+
+
+def plain(value: Any, what: str) -> str:
+    """The value, which must be a string. Raises FormatError naming ``what``."""
+    if not isinstance(value, str):
+        raise FormatError(f"{what} is not a string")
+    return value
+
+
+def _parsed(value: Any) -> Any:
+    """Parse a conversation that a table stores as a string (JSON or Python syntax); other values are unchanged."""
+    if not isinstance(value, str) or not _CONVERSATION.match(value):
+        return value
+    parsed = None
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        try:
+            parsed = json.loads(value, strict=False)
+        except ValueError:
+            parsed = ast.literal_eval(value.strip())
+    turns = [parsed] if isinstance(parsed, Mapping) else parsed
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise FormatError("a conversation stored as a string cannot be parsed")
+    return parsed
+
+
+_CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
+
+
+def _plain_message(role: str, text: str) -> Message:
+    if role == "assistant":  # images are shown by the user: a placeholder here is text, which training refuses
+        return Message(role, text.strip())
+    return Message(role, text.replace(IMAGE, "").strip(), text.count(IMAGE))
+
+
+def _message(value: Any, what: str) -> Message:
+    if not isinstance(value, Mapping):
+        raise FormatError(f"{what} is not a string")
+    keys = ("from", "value") if "from" in value else ("role", "content")
+    role, content = (value.get(key) for key in keys)
+    if not isinstance(role, str):
+        raise FormatError(f"{what}: a turn has neither role nor from")
+    role = ROLES.get(role, role)
+    if not isinstance(content, list):
+        return _plain_message(role, plain(content, what))
+    if not all(isinstance(part, Mapping) for part in content):
+        raise FormatError(f"{what} is not a string")
+    # Arrow fills missing fields of a part with None.
+    texts = [plain(part.get("text") or "", what) for part in content if part.get("type") == "text"]
+    places = [part for part in content if part.get("type") in ("image", "image_url")]
+    images = tuple(part["image"] for part in places if part.get("image") not in (None, ""))
+    return Message(role, "".join(texts), len(places), images)

@@ -1,0 +1,107 @@
+"""LLaMA-Factory's ``dataset_info.json``: data sets by name, with the names of their columns and of the message keys.
+
+Source: the documentation of LLaMA-Factory's data folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scramble.formats.provenance import COLUMN, FormatError
+from scramble.storage.files import StoreError, read_json
+
+INFO = "dataset_info.json"
+# The role that each tag names, and ShareGPT's name of it.
+ROLE_TAGS = {
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+
+
+@dataclass(frozen=True)
+class DataSetEntry:
+    """One data set.
+
+    Attributes:
+        file: its file of rows or its folder.
+        columns: name in the file by the name that LLaMA-Factory uses.
+        tags: the keys of a message (``role_tag``, ``content_tag``), and the names of the roles.
+    """
+
+    name: str
+    file: Path
+    is_alpaca: bool
+    columns: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def sharegpt(self, row: Any) -> Any:
+        """The row with the column names and message keys of the default layout."""
+        if not isinstance(row, Mapping):
+            return row
+        names = {name: name for name in ("images", "system", "chosen", "rejected", COLUMN)}
+        if self.is_alpaca:
+            names |= {"prompt": "instruction", "query": "input", "history": "history"}
+        else:
+            names |= {"messages": "conversations"}
+        columns = {own: self.columns.get(key, own) for key, own in names.items()}
+        values = {own: row[name] for own, name in columns.items() if name in row}
+        if not self.is_alpaca:
+            values |= {
+                key: self._turns(values[key]) for key in ("conversations", "chosen", "rejected") if key in values
+            }
+        return values
+
+    def _turns(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._turns(one) for one in value]
+        role, content = self.tags.get("role_tag", "from"), self.tags.get("content_tag", "value")
+        if not isinstance(value, Mapping) or not {role, content} <= set(value):
+            return value  # the rows' reader reports it
+        roles = {self.tags.get(tag, name): name for tag, name in ROLE_TAGS.items()}
+        return {"from": roles.get(value[role], value[role]), "value": value[content]}
+
+
+def find_info(path: Path) -> Path | None:
+    """The ``dataset_info.json`` at a path or in a folder, if it is one of LLaMA-Factory; ``datasets`` has others."""
+    file = path / INFO if path.is_dir() else path
+    if file.name != INFO or not file.is_file():
+        return None
+    try:
+        content = read_json(file)
+    except StoreError as error:
+        raise FormatError(str(error)) from error
+    entries = content.values() if isinstance(content, dict) else ()
+    return file if any(isinstance(entry, dict) and "file_name" in entry for entry in entries) else None
+
+
+def read_entry(file: Path, name: str | None) -> DataSetEntry:
+    """The preference data set of a ``dataset_info.json`` with this name, or the only one.
+
+    Raises:
+        FormatError: there is no such entry, or several; the message lists the names.
+    """
+    entries = {
+        key: entry
+        for key, entry in read_json(file).items()
+        if isinstance(entry, dict) and entry.get("ranking") and isinstance(entry.get("file_name"), str)
+    }
+    listed = ", ".join(entries) or "none with ranking: true and a file_name"
+    if name is None and len(entries) == 1:
+        (name,) = entries
+    if name is None or name not in entries:
+        what = f"no preference data set {name}" if name is not None else "several preference data sets"
+        what = what if entries else "no preference data set"
+        raise FormatError(f"{file} has {what}: choose one of them (data.name=...); it has {listed}")
+    entry = entries[name]
+    columns, tags = (entry.get(key) or {} for key in ("columns", "tags"))
+    if not all(isinstance(part, dict) and all(isinstance(v, str) for v in part.values()) for part in (columns, tags)):
+        raise FormatError(f"{file}, {name}: columns and tags must map names to names")
+    return DataSetEntry(
+        name, file.parent / entry["file_name"], entry.get("formatting", "alpaca") == "alpaca", columns, tags
+    )

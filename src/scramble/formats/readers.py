@@ -1,0 +1,295 @@
+"""Parse rows of other projects' preference data: pure functions from a row to texts, conversation and images.
+
+Layouts are those that the projects document: TRL's vision preference data, LLaMA-Factory's ranking data, ms-swift's
+RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID has too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from scramble.formats.conversations import (
+    IMAGE,
+    Message,
+    answer_of,
+    answers_of,
+    history_and_prompt,
+    messages_of,
+    plain,
+    same_conversation,
+)
+from scramble.formats.provenance import COLUMN, FormatError, pair_from
+from scramble.formats.scramble import release_row
+from scramble.formats.word_diff import word_edits
+from scramble.records import Edit, PreferencePair, same_text
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ParsedRow:
+    """A parsed row.
+
+    Attributes:
+        messages: the conversation before the answers; empty in rows without prompt.
+        chosen: the preferred answer.
+        rejected: one or several rejected answers.
+        images: paths, mappings with ``bytes`` or ``path``, or ids.
+        provenance: all other fields of the pair, if this project wrote the row.
+        edits: the changed spans of chosen and (first) rejected answer, if the format has them.
+        details: further fields of the row to keep with the pair.
+    """
+
+    messages: Sequence[Message]
+    chosen: str
+    rejected: tuple[str, ...]
+    images: list[Any]
+    provenance: Any = None
+    edits: tuple[Edit, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def check_images(self) -> None:
+        """Raise FormatError if the number of placeholders is not that of images. Nothing is opened."""
+        history_and_prompt(self.messages, len(self.images), check_images=True)
+
+
+def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...], *, check_images: bool = True) -> PreferencePair:
+    """The pair of a parsed row, with its images by id.
+
+    Raises FormatError if the texts cannot form a pair; for ``check_images`` see
+    :func:`scramble.formats.conversations.history_and_prompt`.
+    """
+    history, prompt = history_and_prompt(parsed.messages, len(image_ids), check_images)
+    rejected, *others = parsed.rejected
+    named = [("prompt", prompt), ("chosen", parsed.chosen), *(("rejected", text) for text in parsed.rejected)]
+    for name, text in (*named, *(("a turn", turn.text) for turn in history)):
+        try:
+            plain(text, name).encode()
+        except UnicodeEncodeError as error:
+            raise FormatError(f"{name} contains a lone surrogate, which is not valid Unicode") from error
+        if name in ("chosen", "rejected") and not text.strip():
+            raise FormatError(f"empty {name}")
+    pair = pair_from((prompt, parsed.chosen, rejected), parsed.provenance, image_ids, history, tuple(others))
+    if parsed.edits or parsed.details:
+        pair = replace(pair, edits=parsed.edits or pair.edits, details=parsed.details | pair.details)
+    return pair
+
+
+# ------------------------------------------------------------------------------------------------------------- formats
+
+
+ANSWERS = (("chosen", "rejected"), ("response", "rejected_response"), ("caption", "negative_caption"))
+PROMPTS = ("prompt", "question", "instruction", "query", "input")
+IMAGE_NAMES = ("filename", "image_path", "image_id", "img_path")  # columns with an image's name or path
+
+
+def from_answers(row: Row) -> ParsedRow:
+    """A row with two answers (:data:`ANSWERS`) and a prompt (:data:`PROMPTS`), as texts or messages.
+
+    The prompt may be a separate column or the turns before the answers (TRL's implicit prompt); a row without it has no
+    messages.
+    """
+    names = next(pair for pair in ANSWERS if set(pair) <= set(row))
+    before, chosen = answer_of(row[names[0]], names[0])
+    others, rejected = answers_of(row[names[1]], names[1])
+    prompt = next((name for name in PROMPTS if row.get(name) is not None), "")
+    if prompt:
+        messages = _with_columns(row, messages_of(row[prompt], prompt), prompt)
+    elif same_conversation(before, others):
+        messages = before
+    else:
+        raise FormatError(f"{names[0]} and {names[1]} answer different prompts")
+    return ParsedRow(messages, chosen, rejected, _images(row, messages), row.get(COLUMN))
+
+
+def from_trl(row: Row) -> ParsedRow:
+    """A row of TRL: as :func:`from_answers`, with a prompt."""
+    if missing := [name for name in ("chosen", "rejected") if name not in row]:
+        raise FormatError(f"no {missing[0]}")
+    parsed = from_answers(row)
+    if not parsed.messages:
+        raise FormatError("no prompt")
+    return parsed
+
+
+def from_llama_factory(row: Row) -> ParsedRow:
+    """A row of LLaMA-Factory's ranking data: ``conversations``, or the columns of its Alpaca form."""
+    if "conversations" not in row:
+        return from_answers(row)
+    messages = _with_columns(row, messages_of(row["conversations"], "conversations"))
+    chosen = answer_of(row["chosen"], "chosen")[1]
+    rejected = answers_of(row["rejected"], "rejected")[1]
+    return ParsedRow(messages, chosen, rejected, _images(row, messages), row.get(COLUMN))
+
+
+def from_ms_swift(row: Row) -> ParsedRow:
+    """A row of ms-swift: ``messages`` with the chosen answer last, and the rejected answer or a conversation with it.
+
+    ``rejected_images`` must be equal to ``images``, because a pair has one set of images.
+    """
+    *before, last = messages_of(row["messages"], "messages")
+    if last.role != "assistant":
+        raise FormatError(f"messages ends with a turn by {last.role}, not by the assistant")
+    messages = _with_columns(row, before)
+    if row.get("rejected_messages") is not None:
+        others, text = answer_of(row["rejected_messages"], "rejected_messages")
+        rejected: tuple[str, ...] = (text,)
+        if others and not same_conversation(before, others):
+            raise FormatError("messages and rejected_messages differ before the last turn")
+    else:
+        rejected = answers_of(row["rejected_response"], "rejected_response")[1]
+    images = _images(row, messages)
+    other_images = row.get("rejected_images")
+    if other_images and images_of({"images": other_images}) != images:
+        raise FormatError("rejected_images differ from images: a pair has the same images for both answers")
+    return ParsedRow(messages, last.text, rejected, images, row.get(COLUMN))
+
+
+def from_mmpr(row: Row) -> ParsedRow:
+    """A row of MMPR. Placeholders within the question are dropped: images precede it."""
+    if row.get("video"):
+        raise FormatError("video rows cannot be used")
+    images = images_of(row)
+    texts = []
+    for key in ("question", "chosen", "rejected"):
+        texts.append(plain(row.get(key), key))
+        if not row[key].strip():
+            raise FormatError(f"empty {key}")
+    question = Message("user", without_placeholders(texts[0], len(images)), len(images))
+    return ParsedRow([question], texts[1], (texts[2],), images, row.get(COLUMN))
+
+
+def without_placeholders(text: str, images: int) -> str:
+    """A question without its image placeholders. Raises FormatError unless it has 0 or ``images`` placeholders."""
+    places = text.count(IMAGE)
+    if places and places != images:
+        raise FormatError(f"{places} image placeholders for {images} images")
+    opening = f"{IMAGE}\n" * places
+    return text.removeprefix(opening) if text.startswith(opening) else text.replace(IMAGE, "").strip()
+
+
+def from_rlhf_v(row: Row) -> ParsedRow:
+    """A row of RLHF-V, whose ``text`` is a JSON object with question, chosen and rejected. The corrected spans, which
+    are the differences of the two answers, become the pair's edits."""
+    text = row["text"]
+    try:
+        content = json.loads(text, strict=False) if isinstance(text, str) else text
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"text is not JSON ({error})") from error
+    if not isinstance(content, Mapping) or not {"question", "chosen", "rejected"} <= set(content):
+        raise FormatError("text is not a JSON object with question, chosen and rejected")
+    parsed = from_answers({**row, **content})
+    return replace(parsed, edits=word_edits(parsed.chosen, parsed.rejected[0]))
+
+
+def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
+    """The pairs of a VLFeedback row: answers of several models with ratings of several aspects, each from 1 to 5.
+
+    An answer's rating is the mean of its aspects. ``details`` has the ratings of the chosen and the rejected answers.
+
+    Args:
+        all_pairs: False: the best against the worst answer. True: each answer against all answers with a lower rating.
+
+    Raises:
+        FormatError: fewer than two answers are rated, or all have the same rating.
+    """
+    messages = messages_of(row["prompt"], "prompt")
+    images = _images(row, messages)
+    rated = sorted(_rated(row["completions"]), key=lambda pair: -pair[1])  # stable: ties keep the order of the row
+    if len(rated) < 2:
+        raise FormatError("fewer than two rated answers")
+    found = []
+    for place, (text, rating) in enumerate(rated if all_pairs else rated[:1]):
+        lower = [(other, value) for other, value in rated[place + 1 :] if value < rating and not same_text(other, text)]
+        if not all_pairs:
+            lower = lower[-1:]
+        if lower:
+            details = {"ratings": [rating, *(value for _, value in lower)]}
+            found.append(ParsedRow(messages, text, tuple(other for other, _ in lower), images, details=details))
+    if not found:
+        raise FormatError("all answers have the same rating")
+    return found
+
+
+def _rated(completions: Any) -> list[tuple[str, float]]:
+    """Text and mean rating of each rated answer. A table stores a list of mappings as a mapping of lists."""
+    if isinstance(completions, Mapping):
+        columns = {name: values for name, values in completions.items() if isinstance(values, list)}
+        rows = zip(*columns.values(), strict=False)
+        completions = [dict(zip(columns, values, strict=True)) for values in rows]
+    if not isinstance(completions, list) or not all(isinstance(each, Mapping) for each in completions):
+        raise FormatError("completions is not a list of answers")
+    rated: dict[str, float] = {}
+    for each in completions:
+        aspects = each.get("annotations")
+        ratings = (
+            [_number(aspect.get("Rating")) for aspect in aspects.values() if isinstance(aspect, Mapping)]
+            if (isinstance(aspects, Mapping))
+            else []
+        )
+        known = [rating for rating in ratings if rating is not None]
+        text = each.get("response")
+        if known and isinstance(text, str) and text.strip():
+            rated.setdefault(text.strip(), sum(known) / len(known))
+    return list(rated.items())
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None  # "N/A"
+
+
+def from_scramble_release(row: Row) -> ParsedRow:
+    """A row of SCRAMBLe's release or of POVID."""
+    parsed = release_row(dict(row))
+    return ParsedRow(parsed.messages, parsed.chosen, (parsed.rejected,), [parsed.image], row.get(COLUMN))
+
+
+# -------------------------------------------------------------------------------------------------------------- images
+
+
+def images_of(row: Row) -> list[Any]:
+    """The images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
+    images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
+    if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
+        return [images]
+    if not isinstance(images, list):
+        raise FormatError("image is neither a path nor a list of paths")
+    return list(images)
+
+
+def _images(row: Row, messages: Sequence[Message]) -> list[Any]:
+    """The images of a row, of its messages, or those that it only names."""
+    inline = [image for message in messages for image in message.images]
+    return images_of(row) or inline or [row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")][:1]
+
+
+def _with_columns(row: Row, messages: list[Message], prompt: str = "") -> list[Message]:
+    """The conversation with what Alpaca's layout has in columns: ``system``, ``history`` as (question, answer) pairs,
+    and ``input`` or ``query``, which continues the text of ``instruction``."""
+    system, history = row.get("system"), row.get("history")
+    if prompt == "instruction" and len(messages) == 1:
+        more = next((row[name] for name in ("query", "input") if isinstance(row.get(name), str) and row[name]), "")
+        last = messages[0]
+        messages = [replace(last, text=f"{last.text}\n{more}") if more else last]
+    if isinstance(history, list) and len(messages) == 1:
+        for turn in history:
+            if not isinstance(turn, list) or len(turn) != 2:
+                raise FormatError("history is not a list of questions with answers")
+        earlier = [
+            message
+            for question, answer in history
+            for message in (
+                messages_of(plain(question, "history"), "history")[0],
+                Message("assistant", plain(answer, "history").strip()),
+            )
+        ]
+        messages = [*earlier, *messages]
+    if isinstance(system, str) and system.strip() and all(message.role != "system" for message in messages):
+        messages = [Message("system", system.strip()), *messages]
+    return messages

@@ -1,0 +1,122 @@
+"""Recognise the format of preference data from the columns of a row, and rename columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from scramble.formats import readers
+from scramble.formats.provenance import FormatError
+from scramble.formats.readers import ParsedRow, Row
+from scramble.formats.scramble import release_row
+from scramble.records import RecordError
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """A format of rows.
+
+    Attributes:
+        needs: the columns that a row must have: one of several sets.
+        read: parses a row.
+        fits: whether a row with these columns has this format; for columns that several formats have.
+    """
+
+    needs: tuple[tuple[str, ...], ...]
+    read: Callable[[Row], ParsedRow | list[ParsedRow]]
+    fits: Callable[[Row], bool] = lambda row: True
+
+    def has_columns(self, row: Collection[str]) -> bool:
+        """Whether a row has all columns of one of the sets."""
+        return any(set(needed) <= set(row) for needed in self.needs)
+
+
+def _is_release(row: Row) -> bool:
+    """Whether a row has a question of SCRAMBLe's release; POVID's rows have the same layout and other questions."""
+    with suppress(FormatError, RecordError):
+        return release_row(dict(row)).kind != "unknown"
+    return False
+
+
+def _is_rlhf_v(row: Row) -> bool:
+    content = row["text"]
+    if isinstance(content, str):
+        with suppress(ValueError, RecursionError):
+            content = json.loads(content, strict=False)
+    return isinstance(content, Mapping) and {"chosen", "rejected"} <= set(content)
+
+
+def _has_prompt(row: Row) -> bool:
+    """Whether a row with two answers has a prompt: TRL's rows have it in a column or in both answers."""
+    return "prompt" in row or not all(isinstance(row[name], str) for name in ("chosen", "rejected"))
+
+
+# The first format that a row has is recognised.
+READABLE: dict[str, RowFormat] = {
+    "scramble": RowFormat((("conversations", "rejected_conversations"),), readers.from_scramble_release, _is_release),
+    "povid": RowFormat((("conversations", "rejected_conversations"),), readers.from_scramble_release),
+    "ms-swift": RowFormat(
+        tuple(("messages", name) for name in ("rejected_response", "rejected_messages")), readers.from_ms_swift
+    ),
+    "llama-factory": RowFormat(
+        (("conversations", "chosen", "rejected"), ("instruction", "chosen", "rejected")), readers.from_llama_factory
+    ),
+    "vlfeedback": RowFormat((("prompt", "completions"),), readers.from_vlfeedback),
+    "rlhf-v": RowFormat((("text",),), readers.from_rlhf_v, _is_rlhf_v),
+    "rlaif-v": RowFormat(
+        (("question", "chosen", "rejected", "ds_name"), ("question", "chosen", "rejected", "origin_dataset")),
+        readers.from_answers,
+    ),
+    "mmpr": RowFormat(
+        (("question", "chosen", "rejected"),), readers.from_mmpr, lambda row: isinstance(row["chosen"], str)
+    ),
+    "trl": RowFormat((("prompt", "chosen", "rejected"), ("chosen", "rejected")), readers.from_trl, _has_prompt),
+    "answers": RowFormat(readers.ANSWERS, readers.from_answers),
+}
+
+
+def recognise(row: Row) -> str:
+    """The name in :data:`READABLE` of a row's format. Raises FormatError with the nearest format if there is none."""
+    if not isinstance(row, Mapping):
+        raise FormatError("not a JSON object")
+    for name, known in READABLE.items():
+        if known.has_columns(row) and known.fits(row):
+            return name
+    raise FormatError(f"its keys ({', '.join(row)}) are not those of a known format: {nearest(row)}")
+
+
+def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
+    """Parse a row of a named format; ``all_pairs`` is an option of :func:`readers.from_vlfeedback`.
+
+    Raises:
+        FormatError, RecordError: the row cannot be used.
+    """
+    if not isinstance(row, Mapping):
+        raise FormatError("not a JSON object")
+    if name == "vlfeedback":
+        return readers.from_vlfeedback(row, all_pairs)
+    try:
+        parsed = READABLE[name].read(row)
+    except KeyError as error:
+        raise FormatError(f"no {error.args[0]}") from error
+    return parsed if isinstance(parsed, list) else [parsed]
+
+
+def nearest(columns: Collection[str]) -> str:
+    """The format with the fewest missing columns, in words."""
+    sets = [(name, needed) for name, known in READABLE.items() for needed in known.needs]
+    name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)), -len(set(one[1]) & set(columns))))
+    missing = [column for column in needed if column not in columns]
+    verb = f"also needs {' and '.join(missing)}" if missing else "needs other values in them"
+    return f"the nearest is {name} ({', '.join(needed)}), which {verb}"
+
+
+def renamed(row: Any, columns: Mapping[str, str]) -> Any:
+    """A row whose columns have the names that the format expects: expected name -> name in the file."""
+    if not columns or not isinstance(row, Mapping):
+        return row
+    rest = {name: value for name, value in row.items() if name not in columns.values()}
+    return rest | {name: row[own] for name, own in columns.items() if own in row}

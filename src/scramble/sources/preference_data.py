@@ -1,0 +1,334 @@
+"""Read preference data of any known format: pairs with their images, from one input or from several with weights."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from scramble.formats import mmpr as mmpr_meta
+from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import exists, find_image, image_fault, image_name, verify_image
+from scramble.formats.pair_files import ROW_ERRORS, ImageNames, is_own_table, reason_of
+from scramble.formats.provenance import COLUMN
+from scramble.formats.readers import ParsedRow, Row, parsed_pair
+from scramble.formats.recognise import READABLE, nearest, parse, recognise, renamed
+from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
+from scramble.sources import mmpr, scramble_release
+from scramble.sources.bundles import Bundle
+from scramble.sources.image_loader import ImageLoader
+from scramble.sources.row_files import OpenedRows, RowFile, open_rows
+from scramble.storage.image_table import ImageTable
+from scramble.storage.tables import read_table, table_path
+
+log = logging.getLogger(__name__)
+
+LOOK_AHEAD = 20  # rows from which the format of a file is recognised
+
+
+@dataclass(frozen=True)
+class PairInput:
+    """One input of :func:`bundles`. The fields are those of ``configs/data/pairs.yaml``.
+
+    Attributes:
+        format: a name in :data:`scramble.formats.recognise.READABLE`; None: recognised from the columns.
+        columns: name in the file by the name that the format expects.
+        images: folder that image paths are relative to; None: the folder of the rows.
+        root, resample: see :func:`scramble.sources.mmpr.bundles`.
+        ratings: the pairs of rated lists: the best against the worst answer, or all pairs of unequal rating.
+        weight: relative share of this input's pairs.
+    """
+
+    path: str
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    images: str | None = None
+    root: str | None = None
+    resample: bool = False
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    ratings: Literal["best_worst", "all"] = "best_worst"
+    weight: float = 1.0
+
+
+def bundles(
+    path: str | Path | None,
+    bad: BadRows,
+    *,
+    mix: Sequence[Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    embed: bool = True,
+    verify: bool = True,
+    limit: int | None = None,
+    **options: Any,
+) -> Iterator[Bundle]:
+    """Stream pairs, each with its images.
+
+    Args:
+        path: see :func:`scramble.sources.row_files.open_rows`; also a data set folder of this project, and an MMPR
+            ``meta.json``. None with ``mix``.
+        mix: several inputs, each a mapping of :class:`PairInput`'s fields; see :func:`interleave`.
+        seed: seed of MMPR's mixture.
+        limit: stop after this many bundles.
+        options: fields of :class:`PairInput`.
+
+    Raises:
+        SourceError: an input cannot be read, has columns of no known or of another format, or has too many bad rows.
+    """
+    inputs = [PairInput(**one) for one in mix] if mix else [PairInput(str(path), **options)]
+    inputs = [one for one in inputs if one.weight > 0]
+    reader = _Reader(bad, seed, embed, verify, alone=len(inputs) == 1)
+    streams = [reader.bundles(number, one) for number, one in enumerate(inputs)]
+    if len(streams) == 1:
+        yield from islice(streams[0], limit)
+    else:
+        yield from islice(interleave(streams, [one.weight for one in inputs], [one.path for one in inputs]), limit)
+    bad.check(path or "data.mix", reader.images_key)
+
+
+def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], names: Sequence[str]) -> Iterator[Bundle]:
+    """Mix streams: each share of pairs is that of its weight, to within one bundle, at any place of the mix.
+
+    The mix ends where the first stream ends that the next pair should come from, so no pair is repeated. Rows are taken
+    in order: a file that is sorted must be shuffled before.
+    """
+    total, taken = sum(weights), [0] * len(streams)
+    while True:
+        due = [weight / total * (sum(taken) + 1) - count for weight, count in zip(weights, taken, strict=True)]
+        number = due.index(max(due))
+        bundle = next(streams[number], None)
+        if bundle is None:
+            listed = ", ".join(f"{count:,} of {name}" for name, count in zip(names, taken, strict=True))
+            log.info(f"data: the mix ends with the pairs of {names[number]}: {listed}")
+            return
+        taken[number] += max(1, len(bundle.pairs))
+        yield bundle
+
+
+class _Reader:
+    """Reads inputs; ids of images and pairs are unique over all of them."""
+
+    def __init__(self, bad: BadRows, seed: int, embed: bool, verify: bool, alone: bool) -> None:
+        self._bad, self._seed, self._alone = bad, seed, alone
+        self._loader = ImageLoader(embed, verify)
+        self._image_ids: dict[tuple[int, str], str] = {}
+        self._contents: dict[str, str] = {}
+        self._pair_ids: Counter[str] = Counter()
+        self.images_key = "data.images"  # for the message that all images are missing
+
+    def bundles(self, number: int, one: PairInput) -> Iterator[Bundle]:
+        """The bundles of one input."""
+        special = self._special(one)
+        if special is not None:
+            yield from special if self._alone else (self._renamed(number, bundle) for bundle in special)
+            return
+        opened = open_rows(one.path, name=one.name, split=one.split, revision=one.revision)
+        names, by_name = ImageNames(), dict[Path, str]()
+        for file in opened.files:
+            first = [row for _, row in islice(_rows(file, one, opened, BadRows()), LOOK_AHEAD)]
+            if not first:
+                continue
+            first = [row for row in first if isinstance(row, Mapping)]
+            name = _format(file, one, opened, first)
+            log.info(f"data: {file}: format {name}")
+            if name == "scramble" and file.path is not None and not any(COLUMN in row for row in first):
+                given = scramble_release.bundles(
+                    file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
+                )
+                yield from given if self._alone else (self._renamed(number, bundle) for bundle in given)
+                continue
+            for place, row in _rows(file, one, opened, self._bad):
+                yield from self._row(number, one, file, place, row, name, names, by_name)
+
+    def _image_options(self) -> dict[str, Any]:
+        return {"embed": self._loader.embed, "verify": self._loader.verify}
+
+    def _special(self, one: PairInput) -> Iterator[Bundle] | None:
+        """The bundles of an input that is not a file of rows: MMPR's ``meta.json`` or this project's tables."""
+        path = Path(one.path).expanduser()
+        if not exists(path):
+            return None
+        meta = mmpr_meta.find_meta(path) if one.format in (None, "mmpr") else None
+        if meta is not None:
+            log.info(f"data: {meta}: format mmpr, a meta.json of sets")
+            if one.images is not None:
+                raise SourceError(f"{meta}: data.images is not used for a meta.json of MMPR: set data.root")
+            self.images_key = "data.root"
+            options = self._image_options()
+            return mmpr.bundles(meta, self._bad, root=one.root, resample=one.resample, seed=self._seed, **options)
+        if one.root is not None or one.resample:
+            raise SourceError(f"{one.path}: data.root and data.resample are only for MMPR's meta.json: remove them")
+        folder = path if path.is_dir() else path.parent
+        if not path.is_dir() and path != table_path(folder, PreferencePair):
+            return None
+        if path.is_dir() and table_path(path / one.split, PreferencePair).is_file():
+            folder = path / one.split
+        if not is_own_table(table_path(folder, PreferencePair)):
+            return None
+        log.info(f"data: {folder}: tables of this project")
+        return self._own_tables(folder)
+
+    def _own_tables(self, folder: Path) -> Iterator[Bundle]:
+        images = ImageTable(folder)
+        for number, pair in enumerate(read_table(folder, PreferencePair), 1):
+            try:
+                missing = [image_id for image_id in pair.image_ids if image_id not in images]
+                if missing:
+                    raise RecordError(f"missing image: {missing[0]}")
+                records = tuple(ImageRecord(name, images[name], source=pair.source) for name in pair.image_ids)
+            except RecordError as error:
+                self._bad.reject(table_path(folder, PreferencePair), number, "missing image", str(error))
+                continue
+            self._bad.use()
+            yield Bundle(pair.image_ids[0] if records else pair.pair_id, records, (self._numbered(pair),))
+
+    # ------------------------------------------------------------------------------------------------------------ rows
+
+    def _row(
+        self,
+        number: int,
+        one: PairInput,
+        file: RowFile,
+        place: int,
+        row: Any,
+        name: str,
+        names: ImageNames,
+        by_name: dict[Path, str],
+    ) -> Iterator[Bundle]:
+        """The bundles of a row; a row that cannot be used is added to the bad ones."""
+        try:
+            source = f"{name}:{Path(one.path).stem}"
+            found = []
+            for parsed in parse(name, row, all_pairs=one.ratings == "all"):
+                if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
+                    raise _BadRow("no prompt", "its column can be named: data.columns.prompt=...")
+                parsed.check_images()
+                own_ids = names.of_all(parsed.images)
+                if len(own_ids) != len(parsed.images):
+                    raise _BadRow("an image is neither a path nor bytes")
+                pair = parsed_pair(parsed, own_ids)
+                images = [self._image(value, one, file, by_name) for value in parsed.images]
+                found.append(self._bundle(number, own_ids, images, _described(pair, parsed, row, source), source))
+        except _BadRow as error:
+            self._bad.reject(str(file), place, error.kind, error.detail)
+        except ROW_ERRORS as error:
+            self._bad.reject(str(file), place, reason_of(error))
+        else:
+            self._bad.use()
+            yield from found
+
+    def _image(self, value: Any, one: PairInput, file: RowFile, by_name: dict[Path, str]) -> ImageFile:
+        """The image of a row's field. Raises _BadRow if it cannot be found or decoded."""
+        data = value if isinstance(value, bytes) else value.get("bytes") if isinstance(value, Mapping) else None
+        path = value.get("path") if isinstance(value, Mapping) else value
+        try:
+            if isinstance(data, bytes) and data:
+                image = ImageFile(data, path if isinstance(path, str) else None)
+                if self._loader.verify:
+                    verify_image(image)
+                return image
+            path = image_name(path)
+        except RecordError as error:
+            kind = "unreadable image" if data else str(error)
+            raise _BadRow(kind, str(error) if data else "") from error
+        folder = file.folder if one.images is None else Path(one.images).expanduser()
+        if folder is None:
+            raise _BadRow("missing image", f"{path}: rows of the hub name a file; set its folder (data.images=...)")
+        found = find_image(folder, path)
+        if not exists(found):
+            flat = find_image(folder, Path(path.replace("\\", "/")).name)
+            if exists(flat) and (other := by_name.setdefault(flat, path)) != path:
+                raise _BadRow("missing image", f"{path} is not in {folder}, and {flat.name} there is also {other}")
+            found = flat if exists(flat) else found
+        try:
+            return self._loader.load(found)
+        except RecordError as error:
+            raise _BadRow(image_fault(found), str(error)) from error
+
+    # ------------------------------------------------------------------------------------------------------------- ids
+
+    def _bundle(
+        self, number: int, own_ids: Sequence[str], images: Sequence[ImageFile], pair: PreferencePair, source: str
+    ) -> Bundle:
+        wanted = pair.image_ids if len(pair.image_ids) == len(own_ids) else own_ids
+        ids = [self._image_id(number, *three) for three in zip(own_ids, wanted, images, strict=True)]
+        records = {name: ImageRecord(name, image, source=source) for name, image in zip(ids, images, strict=True)}
+        pair = self._numbered(replace(pair, image_ids=tuple(ids)))
+        return Bundle(ids[0] if ids else pair.pair_id, tuple(records.values()), (pair,))
+
+    def _renamed(self, number: int, bundle: Bundle) -> Bundle:
+        """A bundle of an input with ids of its own, as part of a mix."""
+        ids = {one.image_id: self._image_id(number, one.image_id, one.image_id, one.image) for one in bundle.images}
+        images = tuple(replace(one, image_id=ids[one.image_id]) for one in bundle.images)
+        pairs = (replace(pair, image_ids=tuple(ids[name] for name in pair.image_ids)) for pair in bundle.pairs)
+        key = ids.get(bundle.key, f"{number}/{bundle.key}")
+        return Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
+
+    def _image_id(self, number: int, own: str, wanted: str, image: ImageFile) -> str:
+        """The id of an image: the wanted one (of an export's provenance), or another if another image has it."""
+        key = (number, own)
+        if key not in self._image_ids:
+            content = image.sha256
+            for name in (wanted, own, f"{own}#{content[:8]}"):
+                if self._contents.setdefault(name, content) == content:
+                    self._image_ids[key] = name
+                    break
+        return self._image_ids[key]
+
+    def _numbered(self, pair: PreferencePair) -> PreferencePair:
+        """The pair, with ``#2`` after its id if it is the second one with that id, and so on."""
+        self._pair_ids[pair.pair_id] += 1
+        time = self._pair_ids[pair.pair_id]
+        return pair if time == 1 else replace(pair, pair_id=f"{pair.pair_id}#{time}")
+
+
+class _BadRow(Exception):
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind)
+        self.kind, self.detail = kind, detail
+
+
+def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> Iterator[tuple[int, Any]]:
+    """Number and content of each row, with the column names that its format expects."""
+    for number, row in file.rows(bad):
+        row = renamed(row, one.columns)
+        yield number, row if opened.entry is None else opened.entry.sharegpt(row)
+
+
+def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
+    """The pair with its source, and as kind the data set that the row names; an export of ours has its own."""
+    if parsed.provenance:
+        return pair
+    kind = next((row[key] for key in ("origin_dataset", "ds_name") if isinstance(row.get(key), str)), pair.kind)
+    return replace(pair, kind=kind or pair.kind, source=source)
+
+
+def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Row]) -> str:
+    """The format of a file by its first rows. Raises SourceError naming the columns and the key that fixes it."""
+    if opened.entry is not None:
+        return "llama-factory"
+    seen = ", ".join(dict.fromkeys(str(name) for row in rows for name in row)) or "none: its rows are not JSON objects"
+    for own, name in one.columns.items():
+        if rows and not any(own in row for row in rows):
+            raise SourceError(f"data.columns.{own}={name}: {file} has no such column; it has {seen}")
+    if one.format is not None:
+        known = READABLE[one.format]
+        if not any(known.has_columns(row) for row in rows):
+            needed = " or ".join(" and ".join(names) for names in known.needs)
+            raise SourceError(
+                f"data.format={one.format} needs the columns {needed}, but {file} has {seen}: name them "
+                "(data.columns.<needed>=<name>), or set data.format=null to have the format recognised"
+            )
+        return one.format
+    for row in rows:
+        if any(known.has_columns(row) and known.fits(row) for known in READABLE.values()):
+            return recognise(row)
+    raise SourceError(
+        f"{file}: its columns ({seen}) are those of no known format; {nearest(rows[0] if rows else ())}. Name the "
+        f"columns (data.columns.<needed>=<name>); formats: {', '.join(READABLE)}"
+    )

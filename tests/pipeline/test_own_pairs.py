@@ -1,0 +1,51 @@
+"""A user's own preference pairs: every layout trains through scripts/train.py, alone and in a mix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scramble.records import PreferencePair
+from scramble.storage.jsonl import read_jsonl
+from scramble.storage.tables import read_table
+from tests.pipeline.conftest import Run
+from tests.sources.preference_layouts import LAYOUTS
+
+TWO_STEPS = (
+    "trainer.max_steps=2",
+    "trainer.global_batch_size=8",
+    "trainer.per_device_train_batch_size=8",
+    "trainer.logging_steps=1",
+    "data.max_rejected=0",
+    "trainer.max_rejected_fraction=0",
+)
+
+
+def losses(run: Path) -> list[float]:
+    (log,) = run.glob("train/*/metrics.jsonl")
+    return [row["loss"] for row in read_jsonl(log) if "loss" in row]
+
+
+def test_a_mix_of_all_layouts_trains(tmp_path: Path, script: Run) -> None:
+    made = {name: make(tmp_path / f"in{n}") for n, (name, (make, _)) in enumerate(LAYOUTS.items())}
+    mix = ",".join(f"{{path: '{path}', weight: 1}}" for path in made.values())
+    run = tmp_path / "run"
+    done = script("train", "data=pairs", f"data.mix=[{mix}]", "data.val_fraction=0.1", f"run.dir={run}", *TWO_STEPS)
+    splits = json.loads((run / "data" / "stage.json").read_text())["summary"]["splits"]
+    assert sum(split["pairs"] for split in splits.values()) == 6 * len(LAYOUTS)
+    assert "the mix ends with the pairs of" in done.stdout and "format vlfeedback" in done.stdout
+    assert len(losses(run)) == 2 and all(loss == loss for loss in losses(run))
+    assert not (run / "data" / "rejected_rows.jsonl").read_text()
+    again = script("train", "data=pairs", f"data.mix=[{mix}]", "data.val_fraction=0.1", f"run.dir={run}", *TWO_STEPS)
+    assert "finished already" in again.stdout
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_trains(layout: str, tmp_path: Path, script: Run) -> None:
+    path, run = LAYOUTS[layout][0](tmp_path / "in"), tmp_path / "run"
+    script("train", "data=pairs", f"data.path='{path}'", "data.test_fraction=0", f"run.dir={run}", *TWO_STEPS)
+    assert len(losses(run)) == 2 and all(loss == loss for loss in losses(run))
+    assert len(list(read_table(run / "data" / "train", PreferencePair))) >= 4

@@ -1,0 +1,280 @@
+"""Preference data in the layouts of other projects: recognised, read as the same pairs, mixed, refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from scramble.config.validation import validate
+from scramble.formats import FORMATS, write
+from scramble.pipeline.generate import generate
+from scramble.project import CONFIGS
+from scramble.records import SPLITS, ImageFile, ImageRecord, PreferencePair, Turn
+from scramble.sources import BUNDLES, BadRows, SourceError
+from scramble.storage.tables import read_table
+from tests.sources.preference_layouts import COLORS, LAYOUTS, QUESTION, answers, encoded, write_images, write_lines
+
+Output = pytest.CaptureFixture[str]
+
+
+def pairs_of(path: Path | str | None, bad: BadRows | None = None, **options: Any) -> list[PreferencePair]:
+    bundles = BUNDLES["pairs"].read(None if path is None else str(path), bad or BadRows(None, 0.0), **options)
+    return [pair for bundle in bundles for pair in bundle.pairs]
+
+
+def settings(*overrides: str) -> dict[str, Any]:
+    """The configuration of scripts/train.py with ``data=pairs``, checked."""
+    from scramble.app import plain
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=["data=pairs", *overrides])
+    validate(cfg, "train", ())
+    return plain(cfg, "data", "pairs", "data_seed")
+
+
+def records(folder: Path) -> tuple[list[ImageRecord], list[PreferencePair]]:
+    tables = ([r for s in SPLITS for r in read_table(folder / s, kind)] for kind in (ImageRecord, PreferencePair))
+    images, pairs = tables
+    return images, pairs
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_pairs_also_after_a_round_trip(layout: str, tmp_path: Path, capsys: Output) -> None:
+    make, name = LAYOUTS[layout]
+    values = settings(f"data.path='{make(tmp_path / 'in')}'", "data.max_rejected=0")
+    folder = tmp_path / "out"
+    generate(folder, data=values["data"], pairs=values["pairs"], seed=values["data_seed"])
+    assert f"format {name}" in capsys.readouterr().out or layout == "own tables"
+    images, pairs = records(folder)
+    prompt = "caption:" if layout == "SCRAMBLe" else QUESTION
+    assert {(p.prompt, p.chosen, p.rejected) for p in pairs} == {(prompt, *answers(n)) for n in range(len(COLORS))}
+    contents = {image.image_id: image.image.read() for image in images}
+    assert all(contents[p.image_ids[0]] == encoded(p.chosen.split()[1]) for p in pairs)
+    assert all((folder / split / "pairs.parquet").exists() for split in SPLITS)
+    if layout in ("share.py", "own tables"):
+        assert {p.pair_id for p in pairs} == {f"p{n}" for n in range(6)} and {p.seed for p in pairs} == set(range(6))
+        assert {p.image_ids for p in pairs} == {(f"no {color}",) for color in COLORS}
+    for export in FORMATS:
+        write(export, images, pairs, tmp_path / export)
+        again = pairs_of(tmp_path / export if export == "mmpr" else tmp_path / export / FORMATS[export][0])
+        if export == "mmpr":  # the ids of a meta.json's rows have the name of their set
+            assert [(p.prompt, p.chosen, p.rejected, p.kind) for p in sorted(again, key=lambda p: p.pair_id)] == [
+                (p.prompt, p.chosen, p.rejected, p.kind) for p in sorted(pairs, key=lambda p: p.pair_id)
+            ]
+        else:
+            assert again == pairs, export
+
+
+def test_corrected_spans_of_rlhf_v_are_edits(tmp_path: Path) -> None:
+    for pair in pairs_of(LAYOUTS["RLHF-V"][0](tmp_path)):
+        (edit,) = pair.edits
+        assert pair.chosen[slice(*edit.chosen)] == "square" and pair.rejected[slice(*edit.rejected)] == "circle"
+        assert pair.kind == "vqav2"
+
+
+def test_rated_lists_give_the_best_and_the_worst_or_all_pairs(tmp_path: Path) -> None:
+    path = LAYOUTS["VLFeedback"][0](tmp_path)
+    first = pairs_of(path)[0]
+    assert (first.chosen, first.rejected, first.other_rejected) == (*answers(0), ())
+    assert first.details == {"ratings": [5.0, 1.0]}
+    best, middle = pairs_of(path, ratings="all")[:2]
+    assert (best.chosen, best.rejected, best.other_rejected) == (answers(0)[0], "something", (answers(0)[1],))
+    assert (middle.chosen, middle.rejected, middle.details) == ("something", answers(0)[1], {"ratings": [3.0, 1.0]})
+    assert [(p.pair_id.removeprefix(best.pair_id), p.rejected) for p in best.singles()] == [
+        ("", "something"),
+        ("/rejected2", answers(0)[1]),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- conversations
+
+
+def test_conversations_and_several_answers_survive_a_round_trip(tmp_path: Path) -> None:
+    names = write_images(tmp_path)
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "<image>What colour?"},
+        {"role": "assistant", "content": "Red."},
+        {"role": "user", "content": "<image>And this?"},
+    ]
+    row = {"images": names[:2], "prompt": turns, "chosen": "Green.", "rejected": ["Blue.", "Black."]}
+    (pair,) = pairs_of(write_lines(tmp_path / "x.jsonl", [row]))
+    assert pair.history == (Turn("system", "Be brief."), Turn("user", "What colour?", 1), Turn("assistant", "Red."))
+    assert (pair.prompt, pair.rejected, pair.other_rejected) == ("And this?", "Blue.", ("Black.",))
+    images = [ImageRecord(color, ImageFile(encoded(color))) for color in COLORS[:2]]
+    for export in ("trl", "trl-parquet", "llama-factory", "ms-swift"):
+        write(export, images, [pair], tmp_path / export)
+        assert pairs_of(tmp_path / export / FORMATS[export][0]) == [pair], export
+    from scramble.storage.tables import write_table
+
+    write_table(tmp_path / "table", PreferencePair, [pair])
+    assert list(read_table(tmp_path / "table", PreferencePair)) == [pair]
+
+
+def test_columns_of_alpaca_are_turns(tmp_path: Path) -> None:
+    row = {
+        "instruction": "Compare.",
+        "input": "Use one word.",
+        "system": "Be brief.",
+        "history": [["Hello?", "Hi."]],
+        "chosen": "Larger.",
+        "rejected": "Smaller.",
+    }
+    (pair,) = pairs_of(write_lines(tmp_path / "x.jsonl", [row]))
+    assert pair.prompt == "Compare.\nUse one word."
+    assert pair.history == (Turn("system", "Be brief."), Turn("user", "Hello?"), Turn("assistant", "Hi."))
+
+
+def test_images_without_placeholders_belong_to_the_first_question(tmp_path: Path) -> None:
+    names = write_images(tmp_path)
+    turns = [{"role": r, "content": t} for r, t in (("user", "One?"), ("assistant", "Yes."), ("user", "Two?"))]
+    row = {"images": names[:2], "prompt": turns, "chosen": "a", "rejected": "b"}
+    (pair,) = pairs_of(write_lines(tmp_path / "x.jsonl", [row]))
+    assert [turn.num_images for turn in pair.conversation] == [2, 0, 0]
+
+
+# ------------------------------------------------------------------------------------------------- inputs and columns
+
+
+def test_columns_are_renamed_and_formats_forced(tmp_path: Path) -> None:
+    names = write_images(tmp_path)
+    rows = [{"pic": name, "q": QUESTION, "good": answers(n)[0], "bad": answers(n)[1]} for n, name in enumerate(names)]
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad", "image": "pic"}
+    assert [p.chosen for p in pairs_of(path, columns=columns)] == [answers(n)[0] for n in range(6)]
+    with pytest.raises(SourceError, match=r"columns \(pic, q, good, bad\) are those of no known format; the nearest"):
+        pairs_of(path)
+    with pytest.raises(SourceError, match=r"data.columns.chosen=best: .* has no such column; it has pic, q, good, bad"):
+        pairs_of(path, columns={"chosen": "best"})
+    with pytest.raises(SourceError, match=r"data.format=ms-swift needs the columns messages and rejected_response or"):
+        pairs_of(path, format="ms-swift")
+
+
+def test_folders_patterns_and_saved_data_sets_are_inputs(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    source = LAYOUTS["TRL, strings"][0](tmp_path / "a")
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    write_lines(tmp_path / "a" / "test.jsonl", [{**rows[0], "chosen": "of the test split"}])
+    assert len(pairs_of(tmp_path / "a")) == 6  # its training split
+    assert [p.chosen for p in pairs_of(tmp_path / "a", split="test")] == ["of the test split"]
+    assert len(pairs_of(tmp_path / "a" / "t*.jsonl")) == 7
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    assert len(pairs_of(tmp_path / "saved", images=str(tmp_path / "a"))) == 6
+    for path, message in (
+        ("nowhere.jsonl", "data.path=nowhere.jsonl does not exist"),
+        (f"{tmp_path}/x*.jsonl", r"no file of rows matches"),
+        ("nobody/nothing", r"data.path=nobody/nothing cannot be opened as a data set .* hub id that this machine can"),
+    ):
+        with pytest.raises(SourceError, match=message) as error:
+            pairs_of(path)
+        assert "\n" not in str(error.value)
+
+
+def test_entries_of_a_dataset_info_are_chosen_by_name(tmp_path: Path) -> None:
+    folder = LAYOUTS["LLaMA-Factory"][0](tmp_path)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["other"] = info["mine"] | {"file_name": "gone.json"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert len(pairs_of(folder, name="mine")) == len(pairs_of(folder / "dataset_info.json", name="mine")) == 6
+    with pytest.raises(SourceError, match=r"several preference data sets: .* \(data.name=...\); it has mine, other"):
+        pairs_of(folder)
+    with pytest.raises(SourceError, match=r"gone.json does not exist"):
+        pairs_of(folder, name="other")
+
+
+# ----------------------------------------------------------------------------------------------------------------- mix
+
+
+def test_a_mix_has_the_shares_of_its_weights(tmp_path: Path, capsys: Output) -> None:
+    def source(name: str, count: int) -> str:
+        write_images(tmp_path / name)
+        rows = [
+            {"images": [f"images/{COLORS[n % 6]}.png"], "prompt": f"{name} {n}", "chosen": "a", "rejected": "b"}
+            for n in range(count)
+        ]
+        return str(write_lines(tmp_path / name / "rows.jsonl", rows))
+
+    mix = [{"path": source("one", 40), "weight": 3}, {"path": source("two", 5), "weight": 1}]
+    pairs = pairs_of(None, mix=[*mix, {"path": "unused", "weight": 0}])
+    assert Counter(p.prompt.split()[0] for p in pairs) == {"one": 17, "two": 5}
+    assert [Counter(p.prompt[:3] for p in pairs[:n])["one"] for n in (4, 8, 12)] == [3, 6, 9]
+    assert len({p.pair_id for p in pairs}) == len(pairs)
+    assert {name for p in pairs for name in p.image_ids} == set(COLORS)  # the same pictures in both are one image
+    assert "17 of" in capsys.readouterr().out
+
+
+def test_images_of_one_name_in_two_inputs_are_two_images(tmp_path: Path) -> None:
+    mix = []
+    for name, color in (("one", "red"), ("two", "blue")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(encoded(color))
+        row = {"images": ["1.png"], "prompt": name, "chosen": "a", "rejected": "b"}
+        mix.append({"path": str(write_lines(tmp_path / name / "rows.jsonl", [row])), "weight": 1.0})
+    bundles = list(BUNDLES["pairs"].read(None, BadRows(), mix=mix))
+    assert [b.images[0].image.read() for b in bundles] == [encoded("red"), encoded("blue")]
+    assert bundles[0].images[0].image_id != bundles[1].images[0].image_id == bundles[1].pairs[0].image_ids[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ bad rows
+
+
+def bad_rows() -> Iterator[tuple[str, Any]]:
+    good = {"images": ["images/red.png"], "prompt": QUESTION, "chosen": "a", "rejected": "b"}
+    user, reply = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    yield "missing image", {**good, "images": ["images/gone.png"]}
+    yield "unreadable image", {**good, "images": ["images/broken.png"]}
+    yield "image is a URL, not a path (download the images first)", {**good, "images": ["https://example.org/a.png"]}
+    yield "chosen and rejected are the same text", {**good, "rejected": " a"}
+    yield "chosen is not a string", {**good, "chosen": None}
+    yield "chosen is not a string", {**good, "chosen": ["a", "b"]}
+    yield "rejected is not a string", {**good, "rejected": []}
+    yield "prompt is not a string", {**good, "prompt": 3}
+    yield "no rejected", {key: value for key, value in good.items() if key != "rejected"}
+    yield "empty chosen", {**good, "chosen": " "}
+    yield "no prompt", {**good, "prompt": " "}
+    yield "chosen ends with a turn by user, not by the assistant", {**good, "chosen": [user, reply, user]}
+    yield "the prompt ends with a turn by assistant, not by the user", {**good, "prompt": [user, reply]}
+    yield "1 image placeholders for 2 images", {**good, "images": ["images/red.png"] * 2, "prompt": "<image>q"}
+    yield (
+        "a turn has the role tool, which is none of system, user, assistant",
+        {**good, "prompt": [{"role": "tool", "content": "x"}, user]},
+    )
+    yield "not a JSON object", ["a", "b"]
+
+
+def test_rows_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) -> None:
+    names = write_images(tmp_path)
+    (tmp_path / "images" / "broken.png").write_bytes(encoded("red")[:60])
+    good = [{"images": [name], "prompt": QUESTION, "chosen": "a", "rejected": "b"} for name in names]
+    path = write_lines(tmp_path / "x.jsonl", [*good, *(row for _, row in bad_rows())])
+    with BadRows(tmp_path / "rejected.jsonl", max_fraction=0.9) as bad:
+        assert len(pairs_of(path, bad)) == 6
+    listed = [json.loads(line)["reason"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert len(listed) == len(list(bad_rows()))
+    for reason, (expected, _) in zip(listed, bad_rows(), strict=True):
+        assert reason.startswith(expected), (reason, expected)
+    with pytest.raises(SourceError, match=r"16 of 22 rows cannot be used .*; the first: .* raise data.max_rejected"):
+        pairs_of(path)
+
+
+def test_images_of_the_rejected_answer_must_be_the_same(tmp_path: Path) -> None:
+    names = write_images(tmp_path)
+    row = {"messages": [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}]}
+    row |= {"images": names[:1], "rejected_response": "b", "rejected_images": names[1:2]}  # type: ignore[dict-item]
+    with pytest.raises(SourceError, match="rejected_images differ from images"):
+        pairs_of(write_lines(tmp_path / "x.jsonl", [row]))
+
+
+def test_all_images_missing_names_the_key_of_their_folder(tmp_path: Path) -> None:
+    path = LAYOUTS["TRL, strings"][0](tmp_path / "a").rename(tmp_path / "train.jsonl")
+    with pytest.raises(SourceError, match=r"none of 6 rows can be used.*\(data.images=...\)"):
+        pairs_of(path)
+    assert len(pairs_of(path, images=str(tmp_path / "a"))) == 6
+    assert len(pairs_of(path, images=str(tmp_path / "a" / "images"))) == 6  # found by their names
