@@ -24,7 +24,7 @@ IDS = {token: number for number, token in enumerate(SPECIALS)}
 class HandMade(Mistral3):
     """Mistral 3 with one token per byte, and with the rows of image tokens that Pixtral's processor writes."""
 
-    def encode_prompt(self, processor: Any, text: str, images: Any = ()) -> Prompt:
+    def encode_prompt(self, processor: Any, text: str, images: Any = (), history: Any = ()) -> Prompt:
         """BOS, ``[INST]``, the rows of each image (``[IMG_BREAK]`` after all but the last), text, ``[/INST]``."""
         tensors, ids = None, [IDS["<s>"], IDS["[INST]"]]
         if images:

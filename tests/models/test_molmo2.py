@@ -25,7 +25,7 @@ VOCAB = 300
 class HandMade(Molmo2):
     """Molmo2 with handmade prompts in the processor's layout: one crop and the low-resolution view."""
 
-    def encode_prompt(self, processor: Any, text: str, images: Any = ()) -> Prompt:
+    def encode_prompt(self, processor: Any, text: str, images: Any = (), history: Any = ()) -> Prompt:
         """Low-resolution view (2 x 2 features), then the crop (2 x 1), of 4 x 4 patches each, for every image."""
         start, end, patch, column, low = (VOCAB + n for n in (0, 1, 2, 3, 4))
         view = [low, *[patch, patch, column] * 2, end, start, *[patch, column] * 2, end]

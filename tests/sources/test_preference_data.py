@@ -39,9 +39,8 @@ def settings(*overrides: str) -> dict[str, Any]:
 
 
 def records(folder: Path) -> tuple[list[ImageRecord], list[PreferencePair]]:
-    tables = ([r for s in SPLITS for r in read_table(folder / s, kind)] for kind in (ImageRecord, PreferencePair))
-    images, pairs = tables
-    return images, pairs
+    images = [image for split in SPLITS for image in read_table(folder / split, ImageRecord)]
+    return images, [pair for split in SPLITS for pair in read_table(folder / split, PreferencePair)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -16,12 +16,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor, nn
 
 from scramble.models.backbone import FamilyBackbone, unwrap
 from scramble.models.control_tokens import find_control_token
 from scramble.models.images import ImageOptions
+from scramble.records import Turn
 from scramble.trie.backbone import DeepFeatures, ImageInputs, Positions
 
 
@@ -129,19 +131,48 @@ class Family:
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
-    def messages(self, text: str, num_images: int) -> list[dict[str, Any]]:
-        """One user turn in chat-template format: images, then text."""
-        content: list[dict[str, Any]] = [{"type": "image"} for _ in range(num_images)]
-        return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+    def messages(self, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[dict[str, Any]]:
+        """The turns of ``history`` and a user turn in chat-template format: in each turn its images, then its text.
 
-    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
-        """The user turn and the start of the assistant's turn as text; image placeholders are not expanded.
+        ``num_images`` is the number of images in all turns; those that ``history`` does not have are in the last one.
+        """
+
+        def message(turn: Turn) -> dict[str, Any]:
+            if turn.role == "assistant":
+                return {"role": turn.role, "content": self.answer_content(turn.text)}
+            images: list[dict[str, Any]] = [{"type": "image"} for _ in range(turn.num_images)]
+            return {"role": turn.role, "content": [*images, {"type": "text", "text": turn.text}]}
+
+        return [message(turn) for turn in conversation(text, num_images, history)]
+
+    def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
+        """The conversation and the start of the assistant's turn as text; image placeholders are not expanded.
 
         BOS is added if the tokenizer adds it and the template does not, as ``apply_chat_template(tokenize=True)`` does.
+
+        Args:
+            text: the last turn of the user.
+            num_images: number of images in all turns.
+            history: the turns before.
+
+        Raises:
+            ModelError: the chat template does not accept the turns of ``history``, or leaves one out.
         """
-        rendered: str = processor.apply_chat_template(
-            self.messages(text, num_images), tokenize=False, add_generation_prompt=True, **self.template_options
-        )
+        try:
+            rendered: str = processor.apply_chat_template(
+                self.messages(text, num_images, history),
+                tokenize=False,
+                add_generation_prompt=True,
+                **self.template_options,
+            )
+        except TemplateError as error:
+            if not history:
+                raise
+            raise ModelError(f"the chat template of {self.name} does not accept the conversation: {error}") from error
+        for turn in history:
+            # Templates may remove an answer's reasoning, but a system prompt that is left out would go unnoticed.
+            if turn.role != "assistant" and turn.text.strip() not in rendered:
+                raise ModelError(f"the chat template of {self.name} leaves out the {turn.role} turn {turn.text[:60]!r}")
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""
         if rendered.startswith(bos):  # also without a BOS; the test of the tokenizer costs more
@@ -167,13 +198,15 @@ class Family:
         """The content of the assistant's turn in chat-template format."""
         return [{"type": "text", "text": text}]
 
-    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
-        """Token ids of a prompt and the tower's inputs for its images.
+    def encode_prompt(
+        self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
+    ) -> Prompt:
+        """Token ids of a prompt, with the turns before it, and the tower's inputs for its images.
 
-        Images may have any Pillow mode and size. Raises ModelError, see :meth:`check_text`.
+        Images may have any Pillow mode and size. Raises ModelError, see :meth:`check_text` and :meth:`render_prompt`.
         """
-        self.check_text(processor, text)
-        rendered = self.render_prompt(processor, text, len(images))
+        self.check_texts(processor, text, history)
+        rendered = self.render_prompt(processor, text, len(images), history)
         batch = processor(
             images=[[self.image_options.apply(image) for image in images]] if images else None,  # of one prompt
             text=[rendered],
@@ -194,15 +227,17 @@ class Family:
         tokenizer = processor.tokenizer
         return list(tokenizer(self.render_completion(processor, text), add_special_tokens=False)["input_ids"])
 
-    def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
+    def num_tokens(
+        self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
+    ) -> int:
         """Length in tokens of a prompt with images of the given (height, width); no image is needed."""
-        unexpanded = self.unexpanded_ids(processor, text, len(sizes))
+        unexpanded = self.unexpanded_ids(processor, text, len(sizes), history)
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
-    def unexpanded_ids(self, processor: Any, text: str, num_images: int) -> list[int]:
-        """Token ids of a prompt with one placeholder per image. Raises ModelError, see :meth:`check_text`."""
-        self.check_text(processor, text)
-        rendered = self.mark_images(processor, self.render_prompt(processor, text, num_images))
+    def unexpanded_ids(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[int]:
+        """Token ids of a prompt with one placeholder per image. Raises ModelError as :meth:`encode_prompt`."""
+        self.check_texts(processor, text, history)
+        rendered = self.mark_images(processor, self.render_prompt(processor, text, num_images, history))
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def mark_images(self, processor: Any, rendered: str) -> str:
@@ -219,6 +254,11 @@ class Family:
     def image_keys(self, processor: Any) -> frozenset[str]:
         """Names of the processor's outputs that are inputs of the tower."""
         return frozenset(processor.image_processor.model_input_names)
+
+    def check_texts(self, processor: Any, text: str, history: Sequence[Turn]) -> None:
+        """:meth:`check_text` for a prompt and the turns before it."""
+        for part in (*(turn.text for turn in history), text):
+            self.check_text(processor, part)
 
     def check_text(self, processor: Any, text: str) -> None:
         """Raise ModelError if a prompt or an answer contains a control token, see :mod:`control_tokens`."""
@@ -356,6 +396,11 @@ def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Te
     """Features (F_i, D) of each prompt from those of each image; ``num_images`` is the number of images per prompt."""
     remaining = iter(per_image)
     return [torch.cat(list(islice(remaining, n))) for n in num_images]
+
+
+def conversation(text: str, num_images: int, history: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns of ``history`` and the user's last turn; see :meth:`Family.messages`."""
+    return (*history, Turn("user", text, num_images - sum(turn.num_images for turn in history)))
 
 
 def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:

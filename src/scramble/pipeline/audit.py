@@ -73,7 +73,7 @@ def _read(source: Path, rejected: Path) -> tuple[list[PreferencePair], BadRows]:
         bad = stack.enter_context(BadRows(rejected, max_fraction=1.0))
         stack.callback(lambda: None if bad.rejected else _remove(rejected))
         for pair in read_pairs(source, bad.reject):
-            pairs.append(pair)
+            pairs.extend(pair.singles())
             bad.use()
         bad.check(source)
     return pairs, bad

@@ -158,7 +158,7 @@ def _audit(folder: Path, seed: int) -> dict[str, float]:
     from scramble.reporting.audit_page import write_page
     from scramble.storage.image_table import ImageTable
 
-    pairs = list(read_table(folder / "train", PreferencePair))
+    pairs = [single for pair in read_table(folder / "train", PreferencePair) for single in pair.singles()]
     result = audit(pairs, seed=seed)
     images = ImageTable(folder / "train")
     write_json(folder / "audit.json", result)

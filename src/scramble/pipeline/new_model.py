@@ -59,7 +59,7 @@ def _texts(folder: Path) -> Iterator[str]:
     for image in rows(folder, ImageRecord):
         yield from image.captions
     for pair in rows(folder, PreferencePair):
-        yield from (pair.prompt, pair.chosen, pair.rejected)
+        yield from (*(turn.text for turn in pair.conversation), pair.chosen, pair.rejected, *pair.other_rejected)
     for question in rows(folder, Question):
         yield from (question.question, question.answer, *question.rationale)
 

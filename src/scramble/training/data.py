@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import chain
 from pathlib import Path
 
 from scramble.grading import rationales
-from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError, Turn
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import JsonLines
 from scramble.storage.tables import read_table
@@ -29,19 +30,29 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt about images with an answer and, for preference objectives, a worse answer."""
+    """A prompt about images with an answer and, for preference objectives, a worse answer.
+
+    ``history`` are the turns before the prompt.
+    """
 
     example_id: str
     image_ids: tuple[str, ...]
     prompt: str
     chosen: str
     rejected: str | None = None
+    history: tuple[Turn, ...] = ()
+
+    @property
+    def prompt_key(self) -> str:
+        """The prompt and the turns before it as one text, to look them up; without turns the prompt itself."""
+        return json.dumps([*map(astuple, self.history), self.prompt]) if self.history else self.prompt
 
 
 def pair_examples(pairs: Iterable[PreferencePair]) -> Iterator[Example]:
-    """One example per pair."""
+    """One example per rejected answer of each pair."""
     for pair in pairs:
-        yield Example(pair.pair_id, pair.image_ids, pair.prompt, pair.chosen, pair.rejected)
+        for one in pair.singles():
+            yield Example(one.pair_id, one.image_ids, one.prompt, one.chosen, one.rejected, one.history)
 
 
 def caption_examples(images: Iterable[ImageRecord], prompt: str) -> Iterator[Example]:

@@ -60,7 +60,7 @@ class PairDataset(Sequence[Example]):
     @cached_property
     def texts_key(self) -> str:
         """Digest of all ids, prompts and answers."""
-        return content_key([[e.example_id, e.image_ids, e.prompt, e.chosen, e.rejected] for e in self.examples])
+        return content_key([[e.example_id, e.image_ids, e.prompt_key, e.chosen, e.rejected] for e in self.examples])
 
     @cached_property
     def images_key(self) -> str:

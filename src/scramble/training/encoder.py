@@ -50,7 +50,7 @@ class Encoder:
 
     def prompt(self, example: Example) -> Prompt:
         """Token ids and image inputs of an example's prompt. Raises RecordError naming the example and its image."""
-        key = (example.image_ids, example.prompt)
+        key = (example.image_ids, example.prompt_key)
         if key in self.cached:
             return self.cached[key]
         if key in self._prompts:
@@ -60,7 +60,7 @@ class Encoder:
             images = [self.images[image_id].open() for image_id in example.image_ids]
         except RecordError as error:
             raise RecordError(f"example {example.example_id}: {error}") from error
-        prompt = self.family.encode_prompt(self.processor, example.prompt, images)
+        prompt = self.family.encode_prompt(self.processor, example.prompt, images, example.history)
         self._prompts[key] = prompt
         self._free -= _num_bytes(prompt)
         while self._free < 0 and len(self._prompts) > 1:
@@ -82,9 +82,9 @@ class Encoder:
     def prompt_length(self, example: Example) -> int:
         """Number of tokens of an example's prompt, image tokens included. No pixels are decoded."""
         sizes = tuple(image_size(self.images[image_id]) for image_id in example.image_ids)
-        key = (example.prompt, sizes)
+        key = (example.prompt_key, sizes)
         if key not in self._lengths:
-            self._lengths[key] = self.family.num_tokens(self.processor, example.prompt, sizes)
+            self._lengths[key] = self.family.num_tokens(self.processor, example.prompt, sizes, example.history)
         return self._lengths[key]
 
 

@@ -123,7 +123,7 @@ def cached_prompts(
     by_images: dict[tuple[str, ...], dict[str, Example]] = {}
     for example in data:
         if example.image_ids:
-            by_images.setdefault(example.image_ids, {})[example.prompt] = example
+            by_images.setdefault(example.image_ids, {})[example.prompt_key] = example
     head = backbone.head.weight
     width = backbone.vectors_per_feature * head.shape[1]
     with open_cache(parent, parts) as folder:
@@ -145,7 +145,7 @@ def cached_prompts(
 
 def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
     """Digests of everything that the features depend on, by name, selected from those of the reference cache."""
-    prompts = content_key(sorted({(e.image_ids, e.prompt) for e in data if e.image_ids}))
+    prompts = content_key(sorted({(e.image_ids, e.prompt_key) for e in data if e.image_ids}))
     return {**{name: parts[name] for name in ("weights", "processor", "precision", "images")}, "prompts": prompts}
 
 

@@ -9,9 +9,10 @@ and are the same as in a trie.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ from trl import DPOTrainer, SFTConfig, SFTTrainer
 from scramble.models import VLM
 from scramble.models.generation import padding_id
 from scramble.models.rows import collate, extend
+from scramble.records import Turn
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Example
 from scramble.training.dataset import PairDataset
@@ -67,15 +69,17 @@ def trl_trainer(
 def example_table(examples: Sequence[Example], split: str) -> Dataset:
     """The examples as TRL's data set. It names the images, which the collator reads from the split's images table."""
     text = Value("string")
-    names = ("example_id", "prompt", "chosen", "rejected")
-    columns = {name: [getattr(example, name) for example in examples] for name in names}
+    names = ("example_id", "prompt", "chosen", "rejected", "history")
+    columns = {name: [getattr(example, name) for example in examples] for name in names[:-1]}
+    columns["history"] = [json.dumps([astuple(turn) for turn in example.history]) for example in examples]
     columns |= {"image_ids": [list(example.image_ids) for example in examples], "split": [split] * len(examples)}
     features = Features({**dict.fromkeys((*names, "split"), text), "image_ids": ListOf(text)})
     return Dataset.from_dict(columns, features=features)
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    return Example(row["example_id"], tuple(row["image_ids"]), row["prompt"], row["chosen"], row["rejected"])
+    history = tuple(Turn(*turn) for turn in json.loads(row["history"]))
+    return Example(row["example_id"], tuple(row["image_ids"]), row["prompt"], row["chosen"], row["rejected"], history)
 
 
 # ------------------------------------------------------------------------------------------------------------- batches

@@ -17,9 +17,12 @@ from scramble.storage.tables import read_table, table_path
 
 
 def load(root: str | Path) -> Benchmark:
-    """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt."""
+    """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt.
+
+    Pairs in conversations are left out.
+    """
     is_empty = table_path(root, ImageRecord).exists() and not table_path(root, PreferencePair).exists()
-    pairs = [] if is_empty else list(read_table(root, PreferencePair))
+    pairs = [] if is_empty else [pair for pair in read_table(root, PreferencePair) if not pair.history]
     if not pairs:
         raise EvaluationError(
             f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or choose other "

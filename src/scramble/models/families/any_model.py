@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scramble.models.family import Family, ModelError, Prompt, check_image_token
+from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs
 
 NOT_INPUTS = ("input_ids", "attention_mask", "labels")  # PaliGemma's processor also returns labels
@@ -118,26 +119,30 @@ class AnyModel(Family):
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
-    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+    def encode_prompt(
+        self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
+    ) -> Prompt:
         """Token ids of a prompt; ``images`` of the result holds all further inputs of ``model.forward``.
 
         These include inputs with one value per token, such as ``token_type_ids`` and ``cross_attention_mask``.
         Raises ModelError, see :meth:`check_text`.
         """
-        self.check_text(processor, text)
+        self.check_texts(processor, text, history)
         batch = processor(
             images=[self.image_options.apply(image) for image in images] or None,
-            text=[self.render_prompt(processor, text, len(images))],
+            text=[self.render_prompt(processor, text, len(images), history)],
             return_tensors="pt",
             add_special_tokens=False,
         )
         inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name not in NOT_INPUTS}
         return Prompt(batch["input_ids"][0].tolist(), inputs)
 
-    def num_tokens(self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = ()) -> int:
+    def num_tokens(
+        self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
+    ) -> int:
         """Length in tokens of a prompt with images of the given (height, width): the processor encodes blank images."""
         images = [Image.new("RGB", (width, height)) for height, width in sizes]
-        return len(self.encode_prompt(processor, text, images).input_ids)
+        return len(self.encode_prompt(processor, text, images, history).input_ids)
 
     def image_keys(self, processor: Any) -> NoReturn:
         """Not defined: all outputs of the processor are inputs of the model."""
@@ -188,8 +193,10 @@ class PaliGemma(AnyModel):
     def check_template(self, processor: Any) -> None:
         """PaliGemma's prompts are not chats."""
 
-    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+    def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """Placeholders and text; the processor adds BOS and a line break."""
+        if history:
+            raise ModelError(f"{self.name} has no conversations: {len(history)} turns precede the prompt {text[:80]!r}")
         if not num_images:
             raise ModelError(f"{self.name} answers only prompts with an image: {text[:80]!r} has none")
         return processor.image_token * num_images + text

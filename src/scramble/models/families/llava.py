@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError, by_prompt
+from scramble.models.family import Family, ModelError, by_prompt, conversation
+from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs
 
 SYSTEM = (
@@ -63,13 +64,24 @@ class Llava(Family):
     name = "llava"
     model_types = ("llava",)
 
-    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+    def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
-        rendered = super().render_prompt(processor, text, num_images)
         bos = processor.tokenizer.bos_token or ""
-        if rendered.removeprefix(bos).startswith("USER:"):
-            images = f"{processor.image_token}\n" * num_images
-            return f"{bos}{SYSTEM}USER: {images}{text} ASSISTANT:"
+        if not super().render_prompt(processor, text, num_images).removeprefix(bos).startswith("USER:"):
+            rendered = super().render_prompt(processor, text, num_images, history)
+            for turn in history:
+                if turn.role == "assistant":
+                    rendered = rendered.replace(f"{turn.text}<\\s>", f"{turn.text}{processor.tokenizer.eos_token}")
+            return rendered
+        turns = conversation(text, num_images, history)
+        system = next((f"{turn.text} " for turn in turns if turn.role == "system"), SYSTEM)
+        rendered = f"{bos}{system}"
+        for turn in turns:
+            images = f"{processor.image_token}\n" * turn.num_images
+            if turn.role == "user":
+                rendered += f"USER: {images}{turn.text} ASSISTANT:"
+            elif turn.role == "assistant":
+                rendered += f" {self.render_completion(processor, turn.text)}"
         return rendered
 
     def render_completion(self, processor: Any, text: str) -> str:

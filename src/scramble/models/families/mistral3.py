@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scramble.models.family import Family, ModelError, Prompt, by_prompt
+from scramble.models.family import Family, ModelError, Prompt, by_prompt, conversation
+from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs
 
 
@@ -25,18 +26,28 @@ class Mistral3(Family):
     model_types = ("mistral3",)
     needs_torchvision = True
 
-    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
-        """The user turn as text; image placeholders are not expanded."""
-        return f"{processor.tokenizer.bos_token}[INST]{processor.image_token * num_images}{text}[/INST]"
+    def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
+        """The conversation as text; image placeholders are not expanded."""
+        rendered = str(processor.tokenizer.bos_token)
+        for turn in conversation(text, num_images, history):
+            content = processor.image_token * turn.num_images + turn.text
+            if turn.role == "assistant":
+                rendered += self.render_completion(processor, content)
+            else:
+                tag = "INST" if turn.role == "user" else "SYSTEM_PROMPT"
+                rendered += f"[{tag}]{content}[/{tag}]"
+        return rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
         """The text and EOS."""
         return f"{text}{processor.tokenizer.eos_token}"
 
-    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+    def encode_prompt(
+        self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
+    ) -> Prompt:
         """As in other families; raises ModelError for an image that :meth:`image_lengths` refuses."""
         self.image_lengths(processor, [(image.height, image.width) for image in images])
-        return super().encode_prompt(processor, text, images)
+        return super().encode_prompt(processor, text, images, history)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Number of tokens of each image of the given (height, width), including the ends of rows.

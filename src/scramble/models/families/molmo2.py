@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scramble.models.family import Family, ModelError, by_prompt
+from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs
 
 
@@ -56,11 +57,11 @@ class Molmo2(Family):
                 f"{sorted(self.block_tokens(config))}: it belongs to another model; use the one saved with the model"
             )
 
-    def render_prompt(self, processor: Any, text: str, num_images: int) -> str:
+    def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """As in the chat template, but preceded by BOS (Molmo2: EOS), which the processor would add."""
         tokenizer = processor.tokenizer
         start = tokenizer.bos_token or tokenizer.eos_token
-        rendered = super().render_prompt(processor, text, num_images)
+        rendered = super().render_prompt(processor, text, num_images, history)
         return rendered if rendered.startswith(start) else start + rendered
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:

@@ -30,6 +30,7 @@ from transformers import (
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
 from scramble.models.family import Family, ModelError, Prompt, by_prompt
+from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs, Positions
 
 LONGEST_RATIO = 200  # of the sides of an image; transformers refuses longer ones
@@ -113,11 +114,13 @@ class QwenVL(Family):
         images.size["longest_edge"] = limit
         images.size["shortest_edge"] = min(images.size["shortest_edge"], limit)
 
-    def encode_prompt(self, processor: Any, text: str, images: Sequence[Image.Image] = ()) -> Prompt:
+    def encode_prompt(
+        self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
+    ) -> Prompt:
         """Token ids of a prompt and the tower's inputs for its images. Raises ModelError for a very long image."""
         for image in images:
             self._check_size((image.height, image.width))
-        return super().encode_prompt(processor, text, images)
+        return super().encode_prompt(processor, text, images, history)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Number of tokens of each image of the given (height, width). Raises ModelError for a very long image."""
