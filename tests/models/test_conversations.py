@@ -47,7 +47,10 @@ def test_a_conversation_is_tokenised_as_a_whole(name: str, tiny: Callable[[str],
     first = family.encode_prompt(processor, "what is it", pictures[:1]).input_ids
     answer = family.encode_completion(processor, "a red circle")
     # Image tokens are not compared: LLaVA-OneVision divides an image into tiles only if it is the only one.
-    whole, beginning = ("".join(processor.tokenizer.decode(ids).replace(processor.image_token, "").split()) for ids in (prompt.input_ids, first + answer))
+    whole, beginning = (
+        "".join(processor.tokenizer.decode(ids).replace(processor.image_token, "").split())
+        for ids in (prompt.input_ids, first + answer)
+    )
     assert whole.startswith(beginning)
     if vlm.family.has_trie:
         (features,) = vlm.backbone.encode_images([prompt.images])
