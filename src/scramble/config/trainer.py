@@ -152,6 +152,7 @@ class Trainer(Section):
     group_by_image: bool
     precompute_ref_log_probs: bool
     tables: Annotated[list[Literal["pairs", "captions", "questions", "rationales"]], NOT_EMPTY]
+    loss_on_history: bool
     caption_prompt: Text
     train_vision: bool | Literal["lora"]
     tower_tokens: Count | None

@@ -48,7 +48,7 @@ def show_batch(
     size = trainer["per_device_train_batch_size"] or trainer["global_batch_size"] or 8
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
     with_rejected = needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
-    encoder = Encoder(vlm, images)
+    encoder = Encoder(vlm, images, score_history=trainer["loss_on_history"])
     if trainer["backend"] == "trl" or not vlm.family.has_trie:
         _print_rows(encoder, selected, vlm, with_rejected)
         return None

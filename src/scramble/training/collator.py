@@ -98,11 +98,12 @@ class TrieCollator:
             scored: list[list[bool]] = []
             for number in numbers:
                 example, ids = examples[number], prompts[number].input_ids
+                prompt_scored = encoder.scored(example, prompts[number])
                 answers = [example.chosen, example.rejected] if self.with_rejected else [example.chosen]
                 for answer in answers:
                     completion = encoder.completion(answer or "")
                     sequences.append(ids + completion)
-                    scored.append([False] * len(ids) + [True] * len(completion))
+                    scored.append(prompt_scored + [True] * len(completion))
             name = ", ".join(examples[number].example_id for number in numbers)
             items.append(TrieItem(sequences, scored, shared_images[examples[numbers[0]].image_ids], name))
         return items, list(members.values())

@@ -106,6 +106,13 @@ class PreferenceConfig(DPOConfig):
         default_factory=lambda: ["pairs"],
         metadata={"help": "Tables to train on: pairs; with sft alone also captions, questions, rationales."},
     )
+    loss_on_history: bool = field(
+        default=False,
+        metadata={
+            "help": "In conversations, compute the loss on the assistant's earlier answers too. Both answers of a pair "
+            "share them, so that they change the sft loss and not the margins."
+        },
+    )
     caption_prompt: str = field(default="Describe the image.", metadata={"help": "Prompt of the table captions."})
     peft: dict[str, Any] | None = field(
         default=None,

@@ -44,7 +44,7 @@ class PairDataset(Sequence[Example]):
         Raises DataError if no row is usable, or if more than ``args.max_rejected_fraction`` of the rows are rejected.
         """
         rows, images = load_examples(data, tables, args.caption_prompt)
-        encoder = Encoder(vlm, images, args.image_cache_mb * 1_000_000)
+        encoder = Encoder(vlm, images, args.image_cache_mb * 1_000_000, args.loss_on_history)
         limit = args.max_length or vlm.family.max_length(vlm.backbone.model.config)
         examples, rejected_rows = check_examples(encoder, rows, needs_rejected=with_rejected, max_length=limit)
         write = args.process_index == 0
@@ -59,8 +59,9 @@ class PairDataset(Sequence[Example]):
 
     @cached_property
     def texts_key(self) -> str:
-        """Digest of all ids, prompts and answers."""
-        return content_key([[e.example_id, e.image_ids, e.prompt_key, e.chosen, e.rejected] for e in self.examples])
+        """Digest of all ids, prompts and answers, and of what is scored."""
+        texts = [[e.example_id, e.image_ids, e.prompt_key, e.chosen, e.rejected] for e in self.examples]
+        return content_key(texts, "history") if self.encoder.score_history else content_key(texts)
 
     @cached_property
     def images_key(self) -> str:

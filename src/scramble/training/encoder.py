@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scramble.models import VLM, Prompt
+from scramble.models.earlier_answers import answer_spans
 from scramble.records import ImageFile, RecordError
 from scramble.training.data import Example, image_size
 
@@ -21,6 +22,7 @@ class Encoder:
         vlm: model, processor and family.
         images: image files by id.
         cache_bytes: memory for encoded prompts (mostly pixels); the least recently used are removed first.
+        score_history: whether the loss also covers the assistant's answers before the prompt.
 
     Attributes:
         cached: prompts that need no encoding, by image ids and text (see :mod:`scramble.training.features`).
@@ -28,9 +30,12 @@ class Encoder:
         token_rules: see :class:`scramble.trie.backbone.Backbone`.
     """
 
-    def __init__(self, vlm: VLM, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29) -> None:
+    def __init__(
+        self, vlm: VLM, images: Mapping[str, ImageFile], cache_bytes: int = 1 << 29, score_history: bool = False
+    ) -> None:
         self.family, self.processor = vlm.family, vlm.processor
         self.images = images
+        self.score_history = score_history
         self.vocab_size = int(vlm.backbone.head.weight.shape[0])
         self.token_rules = vlm.backbone.token_rules
         self.cached: Mapping[tuple[tuple[str, ...], str], Prompt] = {}
@@ -38,10 +43,17 @@ class Encoder:
         self._free = cache_bytes
         self._completions: dict[str, list[int]] = {}
         self._lengths: dict[tuple[str, tuple[tuple[int, int], ...]], int] = {}
+        self._spans: dict[tuple[str, tuple[tuple[int, int], ...]], list[tuple[int, int]]] = {}
         self._cache_bytes = cache_bytes
 
     def __getstate__(self) -> dict[str, Any]:
-        empty = {"_prompts": OrderedDict(), "_free": self._cache_bytes, "_completions": {}, "_lengths": {}}
+        empty = {
+            "_prompts": OrderedDict(),
+            "_free": self._cache_bytes,
+            "_completions": {},
+            "_lengths": {},
+            "_spans": {},
+        }
         return self.__dict__ | empty
 
     def share_memory_limit(self, processes: int) -> None:
@@ -78,6 +90,23 @@ class Encoder:
                 self._completions.clear()
             self._completions[text] = self.family.encode_completion(self.processor, text)
         return self._completions[text]
+
+    def scored(self, example: Example, prompt: Prompt) -> list[bool]:
+        """Which tokens of a prompt the loss covers: with ``score_history`` those of the assistant's answers in it."""
+        scored = [False] * len(prompt.input_ids)
+        for start, stop in self.answer_spans(example):
+            scored[start:stop] = [True] * (stop - start)
+        return scored
+
+    def answer_spans(self, example: Example) -> list[tuple[int, int]]:
+        """Positions of the answers before the prompt that the loss covers. Raises ModelError if they are not found."""
+        if not self.score_history or not example.history:
+            return []
+        sizes = [image_size(self.images[image_id]) for image_id in example.image_ids]
+        key = (example.prompt_key, tuple(sizes))
+        if key not in self._spans:
+            self._spans[key] = answer_spans(self.family, self.processor, example.prompt, sizes, example.history)
+        return self._spans[key]
 
     def prompt_length(self, example: Example) -> int:
         """Number of tokens of an example's prompt, image tokens included. No pixels are decoded."""
@@ -122,6 +151,7 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
         return f"its image {missing[0]} is not in the images table"
     try:
         prompt = encoder.prompt_length(example)
+        encoder.answer_spans(example)
         chosen = encoder.completion(example.chosen)
         rejected = encoder.completion(example.rejected) if needs_rejected and example.rejected is not None else []
     except ValueError as error:  # an unreadable image or a control token in the text

@@ -109,17 +109,20 @@ class RowCollator:
         examples = [_example(row) for row in rows]
         encoder = self.encoders[rows[0]["split"]]
         prompts = [encoder.prompt(example) for example in examples]
+        scored = [encoder.scored(example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
         answers = [example.chosen for example in examples]
         if self.with_rejected:
             answers += [example.rejected or "" for example in examples]
             prompts += prompts
+            scored += scored
         completions = [encoder.completion(answer) for answer in answers]
         parts = list(zip(prompts, completions, strict=True))
         inputs = [encoder.family.generation_inputs(extend(encoder.family, *part), self.model) for part in parts]
         batch = collate(inputs, padding_id(encoder.processor.tokenizer), self.pad_to_multiple_of or 1)
         completion_mask = torch.zeros_like(batch["input_ids"])
-        for mask, (prompt, completion) in zip(completion_mask, parts, strict=True):
-            mask[len(prompt.input_ids) : len(prompt.input_ids) + len(completion)] = 1
+        for mask, in_prompt, (_, completion) in zip(completion_mask, scored, parts, strict=True):
+            marks = in_prompt + [True] * len(completion)
+            mask[: len(marks)] = torch.tensor(marks)
         if self.with_rejected:
             batch["completion_mask"] = completion_mask
         else:

@@ -1,0 +1,51 @@
+"""Where the assistant's earlier answers are in the tokens of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from scramble.models.family import Family, ModelError
+from scramble.records import Turn
+from scramble.trie.build import common_prefix
+
+
+def answer_spans(
+    family: Family, processor: Any, text: str, sizes: Sequence[tuple[int, int]], history: Sequence[Turn]
+) -> list[tuple[int, int]]:
+    """First and last position (exclusive) of each answer of ``history``, its end of turn included.
+
+    An answer begins where the tokens of the conversation leave those of the prompt before it. A token that joins the
+    prompt's last characters with the answer's first ones belongs to the answer.
+
+    Args:
+        text: the prompt after ``history``.
+        sizes: (height, width) of all images of the conversation.
+
+    Raises:
+        ModelError: the chat template changes an answer, so that it cannot be found.
+    """
+    ids = family.unexpanded_ids(processor, text, len(sizes), history)
+    spans = []
+    for place, turn in enumerate(history):
+        if turn.role != "assistant":
+            continue
+        if not place or history[place - 1].role != "user":
+            raise ModelError("an earlier answer follows no question, so its tokens cannot be scored")
+        question, before = history[place - 1], history[: place - 1]
+        seen = sizes[: sum(earlier.num_images for earlier in history[:place])]
+        opened = family.unexpanded_ids(processor, question.text, len(seen), before)
+        start = common_prefix(ids, opened)
+        stop = start + len(family.encode_completion(processor, turn.text))
+        decoded = processor.tokenizer.decode(ids[start:stop])
+        if "".join(turn.text.split()) not in "".join(decoded.split()):
+            raise ModelError(
+                f"{family.name}: the chat template changes the earlier answer {turn.text[:60]!r}, so its tokens cannot "
+                "be scored: set trainer.loss_on_history=false"
+            )
+        if family.has_trie:
+            longer = sum(family.image_lengths(processor, sizes)[: len(seen)]) - len(seen)
+        else:
+            longer = family.num_tokens(processor, question.text, seen, before) - len(opened)
+        spans.append((start + longer, stop + longer))
+    return spans
