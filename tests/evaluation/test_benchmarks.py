@@ -16,6 +16,8 @@ from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_i
 from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
 from scramble.evaluation.scoring.outcomes import outcome
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Turn
+from scramble.storage.tables import write_table
 from tests.evaluation import benchmark_files
 from tests.evaluation.benchmark_files import eqben_mini, sugarcrepe
 
@@ -692,3 +694,27 @@ def test_every_benchmark_states_what_the_checklist_asks():
 def test_a_config_for_every_benchmark():
     root = Path(__file__).parents[2] / "configs"
     assert {p.stem for p in (root / "benchmark").glob("*.yaml")} == set(BENCHMARKS)
+
+
+def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path) -> None:
+    """Each rejected answer counts as one pair. Conversations and pairs without an image cannot be scored."""
+    write_table(tmp_path, ImageRecord, [ImageRecord("i", ImageFile(bytes=b"x"))])
+    turns = (Turn("user", "Hello.", 1), Turn("assistant", "Hello."))
+    conversation = PreferencePair("c", ("i",), "Which?", "red", "blue", "qa", history=turns)
+    pairs = [
+        PreferencePair("a", ("i",), "Which colour?", "red", "blue", "qa"),
+        PreferencePair("b", ("i",), "Describe.", "a circle", "a square", "swap", other_rejected=("a line",)),
+        conversation,
+        PreferencePair("d", (), "Describe.", "a circle", "a square", "swap"),
+    ]
+    write_table(tmp_path, PreferencePair, pairs)
+    benchmark = load_benchmark("heldout_pairs", tmp_path)
+    asked = [query for item in benchmark.items for query in queries(item, resolve("default", benchmark), benchmark)]
+    assert [(query.prompt, query.candidates) for query in asked] == [
+        ("Which colour?", ("red", "blue")),
+        ("Describe.", ("a circle", "a square")),
+        ("Describe.", ("a circle", "a line")),
+    ]
+    write_table(tmp_path, PreferencePair, [conversation])
+    with pytest.raises(EvaluationError, match=r"all 1 pairs of .* are conversations, or have no or several images"):
+        load_benchmark("heldout_pairs", tmp_path)

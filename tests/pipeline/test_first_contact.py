@@ -215,7 +215,7 @@ def test_questions_release_and_mmpr(material: Material, tmp_path: Path) -> None:
     given = ["data=mmpr", f"data.path={folder / 'meta.json'}", "pairs=given"]
     done = run("train", "+debug=tiny", *given, f"run.dir={tmp_path / 'mmpr'}")
     assert done.returncode == 0, done.stderr
-    assert splits(tmp_path / "mmpr")["train"]["pairs"] >= 11
+    assert splits(tmp_path / "mmpr")["train"]["pairs"] >= 8  # drawn images may be equal and then share a split
 
     questions = [{"image": name, "question": "Is this a photo?", "answer": "yes"} for name, _ in rows]
     (folder / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions), encoding="utf-8")

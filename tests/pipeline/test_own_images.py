@@ -136,7 +136,11 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
         ("train", ("data=scramble_release", "pairs=given"), "give the data (data.path=...)"),
         ("train", ("data=pairs", "+experiment=molmo_dpo", "data.path=x"), "set pairs=given"),
-        ("train", ("data=pairs", "data.path=x", "data.mix=[{{path: y, weight: 1}}]"), "several inputs (data.mix=[...])"),
+        (
+            "train",
+            ("data=pairs", "data.path=x", "data.mix=[{{path: y, weight: 1}}]"),
+            "several inputs (data.mix=[...])",
+        ),
         (
             "train",
             ("data=pairs", "data.mix=[{{path: y, weight: 0}}]"),

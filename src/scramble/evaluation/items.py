@@ -24,13 +24,17 @@ which are judged against the scene graph in ``details["graph"]``."""
 
 @dataclass(frozen=True, slots=True)
 class CaptionChoice:
-    """One image and several captions, of which ``captions[target]`` is true."""
+    """One image and several captions, of which ``captions[target]`` is true.
+
+    ``prompt`` is the question that these captions answer; None: the benchmark's or the protocol's.
+    """
 
     item_id: str
     image_id: str
     captions: tuple[str, ...]
     target: int = 0
     kind: str = ""
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

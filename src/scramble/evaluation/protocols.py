@@ -159,10 +159,10 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
     result = [
         query
         for n, image_id in enumerate(item.image_ids)
-        for query in _caption_queries(f"{item.item_id}/{n}", (image_id,), captions, protocol, benchmark)
+        for query in _caption_queries(f"{item.item_id}/{n}", (image_id,), item.record, protocol, benchmark)
     ]
     if protocol.caption_score == "caption_debiased":
-        prompt = _caption_prompt(protocol, benchmark)
+        prompt = _caption_prompt(item.record, protocol, benchmark)
         result.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, image_px=None))
     return result
 
@@ -186,14 +186,20 @@ def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Pro
     return asked
 
 
-def _caption_prompt(protocol: Protocol, benchmark: Benchmark) -> str:
+def _caption_prompt(record: TwoByTwoItem | CaptionChoice, protocol: Protocol, benchmark: Benchmark) -> str:
+    if isinstance(record, CaptionChoice) and record.prompt is not None:
+        return record.prompt
     return protocol.caption_prompt if benchmark.caption_prompt is None else benchmark.caption_prompt
 
 
 def _caption_queries(
-    prefix: str, image_ids: tuple[str, ...], captions: tuple[str, ...], protocol: Protocol, benchmark: Benchmark
+    prefix: str,
+    image_ids: tuple[str, ...],
+    record: TwoByTwoItem | CaptionChoice,
+    protocol: Protocol,
+    benchmark: Benchmark,
 ) -> list[Query]:
-    px = protocol.image_px
+    captions, px = record.captions, protocol.image_px
     if protocol.caption_score in ("yes", "yes_minus_no"):
         template = protocol.yes_template if benchmark.yes_template is None else benchmark.yes_template
         answers = (protocol.yes_answer, protocol.no_answer)
@@ -218,7 +224,7 @@ def _caption_queries(
             )
             for k, order in enumerate(orders)
         ]
-    return [Query(prefix, image_ids, _caption_prompt(protocol, benchmark), captions, True, image_px=px)]
+    return [Query(prefix, image_ids, _caption_prompt(record, protocol, benchmark), captions, True, image_px=px)]
 
 
 def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:

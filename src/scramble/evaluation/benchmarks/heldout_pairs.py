@@ -17,28 +17,27 @@ from scramble.storage.tables import read_table, table_path
 
 
 def load(root: str | Path) -> Benchmark:
-    """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompt.
+    """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompts.
 
-    Pairs in conversations are left out.
+    Pairs in conversations and pairs about several images are left out.
     """
     is_empty = table_path(root, ImageRecord).exists() and not table_path(root, PreferencePair).exists()
-    pairs = [] if is_empty else [pair for pair in read_table(root, PreferencePair) if not pair.history]
+    pairs = [] if is_empty else [single for pair in read_table(root, PreferencePair) for single in pair.singles()]
     if not pairs:
         raise EvaluationError(
             f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or choose other "
             "benchmarks (benchmark=[...])"
         )
-    prompts = {pair.prompt for pair in pairs}
-    if len(prompts) > 1:
-        raise EvaluationError(
-            f"{root}: pairs with {len(prompts)} different prompts cannot be one caption benchmark; "
-            "choose others (benchmark=[...])"
-        )
     items = [
-        Item(CaptionChoice(p.pair_id, p.image_ids[0], (p.chosen, p.rejected), kind=p.kind), "captions")
+        Item(CaptionChoice(p.pair_id, p.image_ids[0], (p.chosen, p.rejected), kind=p.kind, prompt=p.prompt), "captions")
         for p in pairs
-        if len(p.image_ids) == 1
+        if len(p.image_ids) == 1 and not p.history
     ]
+    if not items:
+        raise EvaluationError(
+            f"heldout_pairs: all {len(pairs)} pairs of {root} are conversations, or have no or several images; choose "
+            "other benchmarks (benchmark=[...])"
+        )
     return Benchmark(
         "heldout_pairs",
         f"generated-{file_key(table_path(root, PreferencePair))}",
@@ -47,5 +46,4 @@ def load(root: str | Path) -> Benchmark:
         "plain",
         chance={"accuracy": 50.0},
         default_protocol="caption_sum",
-        caption_prompt=prompts.pop() if prompts else None,
     )
