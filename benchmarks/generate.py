@@ -1,12 +1,15 @@
-"""Measure the rule-based negatives: yield, a sample to read, text-only accuracy before and after refinement, speed.
+"""Measure the rule-based negatives: yield, a sample to read, text-only accuracy with and without refinement, speed.
 
-    python benchmarks/generate.py yield  --captions captions.jsonl
-    python benchmarks/generate.py sample --captions captions.jsonl --seed 1 --out sample.csv
-    python benchmarks/generate.py leaks  --captions captions.jsonl
-    python benchmarks/generate.py speed  --captions captions.jsonl
+    python benchmarks/generate.py yield    --captions captions.jsonl
+    python benchmarks/generate.py sample   --captions captions.jsonl --seed 1 --out sample.csv
+    python benchmarks/generate.py transfer --captions captions.jsonl --exponents 0 1 1.5 2 --seeds 0 1 2
+    python benchmarks/generate.py speed    --captions captions.jsonl
 
-``--captions`` is a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per caption); ``--pipeline``
-is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
+``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per
+caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
+
+``transfer`` divides the images into two halves. Each half is refined alone, and text-only classifiers that are fitted
+on the other half, before and after its refinement, read it.
 """
 
 from __future__ import annotations
@@ -16,46 +19,55 @@ import csv
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
-from scramble.pairs.base import Skip, seeded
-from scramble.pairs.captions.assemble import caption_pairs
+from scramble.pairs.audit.refine import TextOnlyOdds, family_of, refine, select
+from scramble.pairs.audit.text_only import CLASSIFIERS, Scorer, group_of, measured
+from scramble.pairs.base import CandidateSet, Skip, seeded
+from scramble.pairs.captions.assemble import caption_candidates, caption_pairs
 from scramble.pairs.captions.rules.generator import RuleGenerator
-from scramble.pairs.method import collect
+from scramble.pairs.captions.rules.plausibility import MIN_LIFT
 from scramble.records import ImageFile, ImageRecord, PreferencePair
+from scramble.storage.files import read_json
 from scramble.storage.jsonl import read_jsonl
 
 
 def images_of(path: Path) -> Iterator[ImageRecord]:
-    """Yield images with their captions from a JSONL file sorted by image."""
-    name, captions = None, []
-    for row in read_jsonl(path):
-        if row["image"] != name and name is not None:
-            yield ImageRecord(name, ImageFile(path=name), tuple(captions), source=path.stem)
-            captions = []
-        name = row["image"]
-        captions.append(row["caption"])
-    if name is not None:
+    """Yield images with their captions."""
+    for name, captions in _captions(path):
         yield ImageRecord(name, ImageFile(path=name), tuple(captions), source=path.stem)
 
 
-def pairs_of(args: argparse.Namespace, per_caption: int, kinds: list[str] | None = None) -> list[PreferencePair]:
-    """Make all pairs of a captions file."""
-    generator = RuleGenerator(args.pipeline)
-    images = images_of(args.captions)
-    pairs, _ = collect(caption_pairs(images, generator, per_caption=per_caption, seed=args.seed, kinds=kinds))
-    return pairs
+def _captions(path: Path) -> Iterator[tuple[str, list[str]]]:
+    if path.suffix == ".json":
+        table: dict[int, list[str]] = {}
+        content = read_json(path)
+        for row in content["annotations"]:
+            table.setdefault(row["image_id"], []).append(row["caption"])
+        yield from ((image["file_name"], table.get(image["id"], [])) for image in content["images"])
+        return
+    for name, rows in groupby(read_jsonl(path), key=lambda row: row["image"]):
+        yield name, [row["caption"] for row in rows]
+
+
+def candidates_of(args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> list[CandidateSet]:
+    """The candidates of all captions of some images, whose own captions the plausibility of swaps is learned from."""
+    args.generator.learn(text for image in images for text in image.captions)
+    stream = caption_candidates(images, args.generator, per_caption=args.per_caption, seed=seed)
+    return [item for item in stream if isinstance(item, CandidateSet)]
 
 
 def measure_yield(args: argparse.Namespace) -> None:
     """Print the share of captions with a swap negative, and with any negative."""
     captions = sum(len(image.captions) for image in images_of(args.captions))
+    args.generator.learn(text for image in images_of(args.captions) for text in image.captions)
     skipped: Counter[str] = Counter()
     swapped, any_, kinds, rules = set(), set(), Counter(), Counter()
     pairs = caption_pairs(
         images_of(args.captions),
-        RuleGenerator(args.pipeline),
+        args.generator,
         per_caption=1000,
         seed=args.seed,
     )
@@ -77,44 +89,79 @@ def measure_yield(args: argparse.Namespace) -> None:
 
 
 def draw_sample(args: argparse.Namespace) -> None:
-    """Draw random pairs for readers and write one row per pair with empty labels."""
-    pairs = pairs_of(args, per_caption=1)
-    drawn = seeded(args.seed, "sample").sample(pairs, args.size)
+    """Draw random refined pairs of each family for readers and write one row per pair with an empty label."""
+    pairs = refine(candidates_of(args, list(images_of(args.captions)), args.seed), seed=args.seed)
+    drawn: list[PreferencePair] = []
+    for family in ("swap", "replace"):
+        members = [pair for pair in pairs if family_of(pair.kind) == family]
+        drawn += seeded(args.seed, "sample", family).sample(members, args.size)
     with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["pair_id", "kind", "rule", "chosen", "rejected", "first", "second"])
-        writer.writerows([p.pair_id, p.kind, p.rule, p.chosen, p.rejected, "", ""] for p in drawn)
-    print(f"{len(drawn)} of {len(pairs)} pairs -> {args.out}")
+        writer.writerow(["pair_id", "kind", "rule", "chosen", "rejected", "label"])
+        writer.writerows([p.pair_id, p.kind, p.rule, p.chosen, p.rejected, ""] for p in drawn)
+    print(f"{len(drawn)} of {len(pairs)} refined pairs -> {args.out}")
 
 
-def measure_leaks(args: argparse.Namespace) -> None:
-    """Print the text-only accuracy before and after refinement, also of a classifier that refinement does not use."""
-    from rich.console import Console
+class Half:
+    """The candidates of some images, drawn and refined with one seed, and the features of those that are used."""
 
-    from scramble.pairs.audit.audit import audit
-    from scramble.pairs.audit.refine import refine_text_only
-    from scramble.pairs.audit.text_only import FRESH, text_only_accuracy
-    from scramble.reporting.audit_page import audit_tables
+    def __init__(self, args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> None:
+        items = candidates_of(args, images, seed)
+        pairs = [pair for item in items for pair in item.pairs]
+        odds = TextOnlyOdds(pairs, [draw for item in items for draw in item.draws], seed=seed).fitted.tolist()
+        place, start = {id(pair): i for i, pair in enumerate(pairs)}, 0
+        kept: dict[str, list[PreferencePair]] = {
+            "drawn": [pair for item in items for pair in item.pairs[: item.count]],
+            **{f"exponent {exponent:g}": [] for exponent in args.exponents},
+        }
+        for item in items:
+            values, start = odds[start : start + len(item.pairs)], start + len(item.pairs)
+            for exponent in args.exponents:
+                kept[f"exponent {exponent:g}"] += select(item, values, seed=seed, exponent=exponent)
+        used = sorted({place[id(pair)] for members in kept.values() for pair in members})
+        row = {index: i for i, index in enumerate(used)}
+        self.rows: dict[tuple[str, str], list[int]] = {}  # of a selection and a family
+        for name, members in kept.items():
+            for family in ("swap", "replace"):
+                self.rows[name, family] = [row[place[id(p)]] for p in members if family_of(p.kind) == family]
+        selected = [pairs[index] for index in used]
+        self.images = [group_of(pair) for pair in selected]
+        self.features = {name: classifier.features(selected) for name, classifier in CLASSIFIERS.items()}
+        self._scorers: dict[tuple[str, str, str], Scorer] = {}
 
-    console = Console(width=160)
-    pairs = pairs_of(args, args.per_caption)
-    console.print("Before refinement", audit_tables(audit(pairs, seed=args.seed))[0].rich())
-    kept = refine_text_only(pairs, seed=args.seed)
-    console.print("After refinement", *(t.rich() for t in audit_tables(audit(kept, seed=args.seed))[:2]))
-    print(f"kept {len(kept)} of {len(pairs)} pairs ({100 * len(kept) / len(pairs):.1f} %)")
-    for family in ("swap", "replace"):
-        before = [p for p in pairs if p.kind.startswith(family)]
-        after = [p for p in kept if p.kind.startswith(family)]
-        print(f"{family}: kept {len(after)} of {len(before)} ({100 * len(after) / len(before):.1f} %)", end="; ")
-        for seed in (7, 8, 9):
-            result = text_only_accuracy(after, FRESH, seed=args.seed + seed)
-            low, high = result.interval
-            print(f"{FRESH} n-grams, folds {seed}: {result.accuracy:.1f} % ({low:.1f} to {high:.1f})", end="; ")
-        print()
-        for kind in sorted({p.kind for p in after}):
-            members = [p for p in after if p.kind == kind]
-            result = text_only_accuracy(members, FRESH, seed=args.seed + 7)
-            print(f"    {kind}: {result.accuracy:.1f} % (+- {1.96 * result.error:.1f}), n = {result.n}")
+    def scorer(self, classifier: str, selection: str, family: str) -> Scorer:
+        """A classifier fitted on the pairs of a selection."""
+        key = (classifier, selection, family)
+        if key not in self._scorers:
+            rows = self.rows[selection, family]
+            self._scorers[key] = CLASSIFIERS[classifier].fit(self.features[classifier][rows], None)
+        return self._scorers[key]
+
+
+def measure_transfer(args: argparse.Namespace) -> None:
+    """Print the transfer accuracy of each family and classifier by exponent, seed and direction."""
+    images = list(images_of(args.captions))
+    seeded(0, "halves").shuffle(images)
+    highest: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    shares: dict[tuple[str, str], list[float]] = {}
+    for seed in args.seeds:
+        halves = [Half(args, half, seed) for half in (images[::2], images[1::2])]
+        for judged, other in (halves, halves[::-1]):
+            for selection, family in list(judged.rows):
+                rows = judged.rows[selection, family]
+                shares.setdefault((family, selection), []).append(100 * len(rows) / len(judged.rows["drawn", family]))
+                for name in CLASSIFIERS:
+                    for fitted in dict.fromkeys(("drawn", selection)):
+                        scores = other.scorer(name, fitted, family)(judged.features[name][rows])
+                        result = measured(name, scores, [judged.images[i] for i in rows], seed=seed)
+                        low, high = result.interval
+                        text = f"{result.accuracy:.1f} [{low:.1f}, {high:.1f}] {name} fitted on {fitted}"
+                        print(f"seed {seed}, {family}, {selection}, {len(rows)} pairs: {text}", flush=True)
+                        group = "language model" if name == "language model" else "classifier"
+                        highest.setdefault((family, selection, group), []).append((result.accuracy, text))
+    for (family, selection, group), results in highest.items():
+        kept = shares[family, selection]
+        print(f"{family}, {selection}: kept {min(kept):.0f} to {max(kept):.0f} %; {group}: {max(results)[1]}")
 
 
 def measure_speed(args: argparse.Namespace) -> None:
@@ -127,7 +174,7 @@ def measure_speed(args: argparse.Namespace) -> None:
     from scramble.pairs.captions.rules.generator import CHUNK
     from scramble.pairs.captions.surface import normalise
 
-    nlp, generator = load_pipeline(args.pipeline, "tagger", "parser"), RuleGenerator(args.pipeline)
+    nlp, generator = load_pipeline(args.pipeline, "tagger", "parser"), args.generator
     images = list(images_of(args.captions))
     texts = [normalise(text) for image in images for text in image.captions]
     parse, whole = [], []
@@ -162,7 +209,7 @@ def _repeated(images: list[ImageRecord], captions: int) -> Iterator[ImageRecord]
         round_number += 1
 
 
-COMMANDS = {"yield": measure_yield, "sample": draw_sample, "leaks": measure_leaks, "speed": measure_speed}
+COMMANDS = {"yield": measure_yield, "sample": draw_sample, "transfer": measure_transfer, "speed": measure_speed}
 
 
 def main() -> None:
@@ -171,11 +218,15 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True)
     parser.add_argument("--pipeline", default="en_core_web_sm")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=200)
-    parser.add_argument("--per-caption", type=int, default=2, help="leaks: negatives per caption")
+    parser.add_argument("--min-lift", type=float, default=MIN_LIFT, help="plausibility of swaps")
+    parser.add_argument("--size", type=int, default=100, help="sample: pairs per family")
+    parser.add_argument("--per-caption", type=int, default=2, help="sample, transfer: negatives per caption")
+    parser.add_argument("--exponents", type=float, nargs="+", default=[0.0, 1.5], help="transfer: of the refinement")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="transfer: of draws and refinement")
     parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions of the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()
+    args.generator = RuleGenerator(args.pipeline, min_lift=args.min_lift)
     COMMANDS[args.command](args)
 
 

@@ -2,6 +2,7 @@
 
 python scripts/audit.py path=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py path=runs/quickstart/data/train out=runs/quickstart/audit
+python scripts/audit.py path=mine/train.jsonl held_out=mine/test.jsonl   # also the transfer accuracy
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("path", "out", "seed")
+SECTIONS = ("path", "held_out", "out", "seed")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="audit")
@@ -20,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.pipeline.audit import audit
 
-    audit(values["path"], values["out"], seed=values["seed"])
+    audit(values["path"], values["out"], held_out=values["held_out"], seed=values["seed"])
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def check_pairs(pairs: dict[str, Any]) -> None:
     """Create the pair method; bind the settings that it passes on to the parameters of their functions."""
     from scramble.pairs.answers.correctness import CorrectnessPairs
     from scramble.pairs.answers.dropout_ntp import DropoutNTP
-    from scramble.pairs.captions.assemble import caption_pairs
+    from scramble.pairs.captions.assemble import caption_candidates, caption_pairs
     from scramble.pairs.captions.chain_of_thought import CotGenerator
     from scramble.pairs.captions.rules.generator import RuleGenerator
     from scramble.pairs.captions.world_swaps import WorldNegatives
@@ -80,7 +80,7 @@ def check_pairs(pairs: dict[str, Any]) -> None:
         assert set(method._options) <= parameters(makers[name])  # type: ignore[attr-defined]
     if name in generators:
         shared = {"method", "options", "engine", "audit", *STEPS}
-        assert set(pairs) <= parameters(caption_pairs) | shared
+        assert set(pairs) <= parameters(caption_pairs) | parameters(caption_candidates) | shared
         assert set(pairs.get("options") or {}) <= parameters(generators[name])
 
 

@@ -100,13 +100,9 @@ Engine = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Tran
 
 @dataclass(frozen=True)
 class Refine(Section):
-    """Refinement against classifiers that do not see the image; see
-    :func:`scramble.pairs.audit.refine.refine_text_only`."""
+    """Refinement against classifiers that do not see the image; see :func:`scramble.pairs.audit.refine.select`."""
 
-    rounds: Count = 4
-    target: Annotated[float, between(0, 100)] = 52.0
-    slack: NotNegative = 0.15
-    least: NotNegative = 0.0
+    exponent: NotNegative = 1.5
 
 
 @dataclass(frozen=True)
@@ -172,6 +168,7 @@ class RulesOptions(Section):
     rules: Annotated[list[Literal["swap", "replace"]], NOT_EMPTY] = field(default_factory=lambda: ["swap", "replace"])
     processes: Count = 1
     lexicon: Text | None = None
+    min_lift: float = -1.0
 
 
 @dataclass(frozen=True)

@@ -355,6 +355,7 @@ class Audit(Section):
     """``audit.yaml``."""
 
     path: Text
+    held_out: Text | None
     out: Text | None
     seed: Seed
 

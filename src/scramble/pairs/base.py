@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from scramble.records import Edit, ImageFile
+from scramble.records import Edit, ImageFile, PreferencePair
 
 ImageText = tuple[ImageFile, str]
 Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # how well each text fits its image
@@ -44,6 +44,20 @@ class Negative:
     rule: str
     edits: tuple[Edit, ...] = ()
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSet:
+    """The possible pairs of one item (a caption), of which at most ``count`` are used.
+
+    Attributes:
+        pairs: the pairs in the order in which the seed draws them; without refinement the first ``count`` are used.
+        draws: expected number of draws of each pair, over all seeds (:func:`expected_draws`).
+    """
+
+    pairs: tuple[PreferencePair, ...]
+    draws: tuple[float, ...]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,28 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
                 (index,) = rng.choices(range(len(remaining)), [c.weight for c in remaining])
                 selected.append(remaining.pop(index))
     return selected
+
+
+def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
+    """How often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
+
+    The draws per kind follow exactly from the turns. Within a kind they are divided in proportion to the weights, which
+    is exact for a single draw and an approximation for several (they are without replacement).
+    """
+    sizes: dict[str, int] = {}
+    weights: dict[str, float] = {}
+    for candidate in candidates:
+        sizes[candidate.kind] = sizes.get(candidate.kind, 0) + 1
+        weights[candidate.kind] = weights.get(candidate.kind, 0.0) + candidate.weight
+    draws, left = dict.fromkeys(sizes, 0.0), float(count)
+    turn = 0
+    while left > 0 and (open_kinds := [kind for kind in sizes if sizes[kind] > turn]):
+        each = min(1.0, left / len(open_kinds))
+        for kind in open_kinds:
+            draws[kind] += each
+        left -= each * len(open_kinds)
+        turn += 1
+    return [min(1.0, draws[c.kind] * c.weight / weights[c.kind]) for c in candidates]
 
 
 def changed_span(before: str, after: str) -> tuple[Edit, ...]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from scramble.pairs.audit.text_only import plain
+from scramble.pairs.audit.text_features import plain
 from scramble.pairs.captions.surface import problem
 from scramble.records import PreferencePair
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from scramble.engines import in_shard
-from scramble.pairs.base import Skip
+from scramble.pairs.base import CandidateSet, Skip
 from scramble.records import ImageRecord, PreferencePair, Question
 
 Item = TypeVar("Item", ImageRecord, Question)
@@ -69,6 +69,15 @@ class PairMethod(ABC):
             PairMethodError: the folder lacks data that the method needs.
             EngineError: the server, model or key cannot work; replies so far are stored.
         """
+
+    def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
+        """The possible pairs of each item, for refinement. By default no pair has an alternative."""
+        for pair_or_skip in self.pairs(split):
+            yield pair_or_skip if isinstance(pair_or_skip, Skip) else CandidateSet((pair_or_skip,), (1.0,), 1)
+
+    def expand(self, pair: PreferencePair) -> tuple[PreferencePair, ...]:
+        """The final pairs of a selected candidate; by default the candidate itself."""
+        return (pair,)
 
     def totals(self) -> dict[str, Any]:
         """Totals for the split's summary after :meth:`pairs` has ended: requests, tokens, outcomes."""

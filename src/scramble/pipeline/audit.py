@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 AUDITS = Path("runs", "audits")
 
 
-def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) -> dict[str, Any]:
+def audit(
+    pairs: str | Path, out: str | Path | None = None, *, held_out: str | Path | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Audit a pair file or data set folder: print tables, write ``audit.json`` and ``audit.html`` to ``out``.
 
     Rows that cannot be used are skipped and listed in ``out/rejected_rows.jsonl``.
@@ -28,6 +30,7 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     Args:
         pairs: a file of pairs, or a data set folder.
         out: output folder; by default a folder in :data:`AUDITS` that is unique to this file.
+        held_out: pairs of other images, which classifiers of the transfer accuracy are fitted on: a file or folder.
         seed: seed of the classifiers' folds.
 
     Raises:
@@ -40,12 +43,14 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     from scramble.reporting.audit_page import audit_tables, write_page
 
     source = Path(pairs)
-    if not source.exists():
-        raise FormatError(f"{source} does not exist: set path=... to the file of pairs or to its folder")
+    for key, path in (("path", source), *((("held_out", Path(held_out)),) if held_out is not None else ())):
+        if not path.exists():
+            raise FormatError(f"{path} does not exist: set {key}=... to the file of pairs or to its folder")
     folder = _folder(source) if out is None else Path(out)
     _check_owner(folder, source)
     usable, bad = _read(source, folder / "rejected_rows.jsonl")
-    result = examine(usable, seed=seed)
+    others = [] if held_out is None else _read(Path(held_out), folder / "rejected_rows_held_out.jsonl")[0]
+    result = examine(usable, held_out=others, seed=seed)
     write_json(folder / "audit.json", {"file": str(source.resolve()), "rejected_rows": bad.rejected, **result})
     write_page(folder / "audit.html", result, usable, title=f"Audit of {source.name}", seed=seed)
     for table in audit_tables(result):
@@ -57,6 +62,11 @@ def audit(pairs: str | Path, out: str | Path | None = None, *, seed: int = 0) ->
     if not result["kinds"]["all"]["blind"]:
         log.info(
             f"audit: {len(usable)} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
+            f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
+        )
+    if others and not result["held_out"]:
+        log.info(
+            f"audit: no transfer accuracy, because {held_out} has too few pairs of other images than {source}: "
             f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
         )
     log.info(f"audit: {folder / 'audit.html'}")

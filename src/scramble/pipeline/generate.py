@@ -73,7 +73,7 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
                 counts[split.name] |= _make_pairs(method, split)
     _check_not_empty(folder, summary)
     if pairs.get("audit", True):
-        summary["blind"] = _audit(folder, seed)
+        summary |= _audit(folder, seed)
     return summary
 
 
@@ -152,18 +152,33 @@ def generate_shard(
     return num_items
 
 
-def _audit(folder: Path, seed: int) -> dict[str, float]:
-    """Audit the training pairs, write ``audit.json`` and ``audit.html``; return text-only accuracies (percent)."""
+def _audit(folder: Path, seed: int) -> dict[str, dict[str, float]]:
+    """Audit the training pairs, write ``audit.json`` and ``audit.html``.
+
+    Classifiers of the transfer accuracy are fitted on the pairs of the other splits, which are never refined.
+
+    Returns:
+        Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
+    """
     from scramble.pairs.audit.audit import audit
     from scramble.reporting.audit_page import write_page
     from scramble.storage.image_table import ImageTable
 
     pairs = [single for pair in read_table(folder / "train", PreferencePair) for single in pair.singles()]
-    result = audit(pairs, seed=seed)
+    others = [split for split in _splits(folder) if split.name != "train"]
+    held_out = [
+        single
+        for split in others
+        if table_path(split, PreferencePair).exists()
+        for pair in read_table(split, PreferencePair)
+        for single in pair.singles()
+    ]
+    result = audit(pairs, held_out=held_out, seed=seed)
     images = ImageTable(folder / "train")
     write_json(folder / "audit.json", result)
     write_page(folder / "audit.html", result, pairs, open_image=lambda name: images[name].open(), seed=seed)
-    return {name: text_only["accuracy"] for name, text_only in result["kinds"]["all"]["blind"].items()}
+    whole = result["kinds"]["all"]
+    return {key: {name: row["accuracy"] for name, row in whole[key].items()} for key in ("blind", "transfer")}
 
 
 def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -210,11 +225,13 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
             log.info(f"data, {split}: no pair for: {reasons}; see {folder / split / 'skipped.jsonl'}")
-    if accuracies := summary.get("blind"):
-        best = max(accuracies, key=accuracies.__getitem__)
+    if summary.get("blind"):
+        transfer = summary.get("transfer")
+        accuracies = transfer or summary["blind"]
+        fitted = "pairs of other images" if transfer else "these pairs; too few pairs of other images are held out"
         log.info(
-            f"audit: a text-only classifier picks the chosen text {accuracies[best]:.0f} % of the time "
-            f"(50 % = chance); see {folder / 'audit.html'}"
+            f"audit: a text-only classifier, fitted on {fitted}, picks the chosen text "
+            f"{max(accuracies.values()):.0f} % of the time (50 % = chance); see {folder / 'audit.html'}"
         )
         listed = ", ".join(f"{name} {accuracy:.1f} %" for name, accuracy in accuracies.items())
         log.debug(f"audit: text-only accuracy by classifier: {listed}")

@@ -163,10 +163,10 @@ def _data(data: Path, folder: Path, name: str, license: str, notes: str) -> str:
 def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     from scramble.pairs.audit.audit import classifiers
 
-    names = classifiers(dict(result))
+    names, key = classifiers(dict(result)), "transfer" if result.get("held_out") else "blind"
     rows = []
     for kind, row in result["kinds"].items():
-        scores = [row["blind"].get(name) for name in names]
+        scores = [row[key].get(name) for name in names]
         rows.append([kind, row["n"], *(f"{s['accuracy']:.1f} ± {s['error']:.1f}" if s else "-" for s in scores)])
     return ["kind", "pairs", *names], rows
 

@@ -191,6 +191,10 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
 
 
 def _text_only_accuracy(data: Path) -> dict[str, float]:
-    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%)."""
+    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%).
+
+    These are the transfer accuracies if other splits have pairs, and otherwise the in-sample ones.
+    """
     summary = read_json(data / STAGE_FILE)["summary"]
-    return {f"data/text_only_accuracy/{name}": value for name, value in (summary.get("blind") or {}).items()}
+    accuracies = summary.get("transfer") or summary.get("blind") or {}
+    return {f"data/text_only_accuracy/{name}": value for name, value in accuracies.items()}

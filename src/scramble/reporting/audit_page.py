@@ -69,18 +69,11 @@ def write_page(
 
 
 def audit_tables(result: dict[str, Any]) -> list[Table]:
-    """The audit for the terminal: text-only accuracy by kind, faults by rule, vocabulary shift."""
-    names = classifiers(result)
-    text_only = Table(
-        _numeric("kind", "pairs", "images")
-        + [Column(name, _accuracy, "right") for name in names]
-        + [Column("same bag %", "{:.0f}".format, "right")],
-        [
-            [kind, row["n"], row["images"], *(row["blind"].get(name) for name in names), row["same_bag"]]
-            for kind, row in result["kinds"].items()
-        ],
-        "Text-only accuracy, percent (standard error); 50 is chance",
-    )
+    """The audit for the terminal: text-only accuracies by kind, faults by rule, vocabulary shift."""
+    text_only = [
+        _text_only(result, "blind", "In-sample text-only accuracy, percent (standard error); 50 is chance"),
+        _text_only(result, "transfer", "Transfer text-only accuracy, of classifiers fitted on pairs of other images"),
+    ]
     rules = Table(
         _numeric("rule", "pairs") + [Column(fault, "{:.1f}".format, "right") for fault in FAULTS],
         [[rule, row["n"], *(row[fault] for fault in FAULTS)] for rule, row in result["rules"].items()],
@@ -92,7 +85,23 @@ def audit_tables(result: dict[str, Any]) -> list[Table]:
         [[result["vocabulary"][side] for side in sides]],
         f"Vocabulary shift (total variation {result['vocabulary']['total_variation']:.3f})",
     )
-    return [text_only, rules, words]
+    return [*(table for table in text_only if table is not None), rules, words]
+
+
+def _text_only(result: dict[str, Any], key: str, title: str) -> Table | None:
+    if key == "transfer" and not result["held_out"]:
+        return None
+    names = classifiers(result)
+    return Table(
+        _numeric("kind", "pairs", "images")
+        + [Column(name, _accuracy, "right") for name in names]
+        + [Column("same bag %", "{:.0f}".format, "right")],
+        [
+            [kind, row["n"], row["images"], *(row[key].get(name) for name in names), row["same_bag"]]
+            for kind, row in result["kinds"].items()
+        ],
+        title,
+    )
 
 
 def _numeric(label: str, *counts: str) -> list[Column]:

@@ -382,12 +382,13 @@ def _data(name: str, folder: Path) -> dict[str, Any]:
     stage = read_json(folder / STAGE_FILE)
     summary = stage.get("summary") or {}
     splits = {split: listed_counts(counts) for split, counts in summary.get("splits", {}).items()}
+    accuracies = summary.get("transfer") or summary.get("blind") or {}
     return {
         "name": name,
         "kind": stage["config"].get("data", {}).get("kind", ""),
         "method": stage["config"].get("pairs", {}).get("method", ""),
         "splits": splits,
-        "blind": {k: v for k, v in (summary.get("blind") or {}).items() if isinstance(v, (int, float))},
+        "blind": {k: v for k, v in accuracies.items() if isinstance(v, (int, float))},
     }
 
 

@@ -116,7 +116,7 @@ def _settings(trained: Trained) -> list[tuple[str, str]]:
 def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
     config, summary = stage["config"], stage.get("summary") or {}
     train = summary.get("splits", {}).get("train", {})
-    text_only = summary.get("blind") or {}
+    text_only = summary.get("transfer") or summary.get("blind") or {}
     return {
         "source": cell(config["data"].get("kind", "")),
         "method": cell(config["pairs"].get("method", "")),

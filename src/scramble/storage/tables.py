@@ -156,6 +156,15 @@ def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record
         raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {why}") from error
 
 
+def read_column(folder: str | Path, record_type: type[Record], column: str) -> Iterator[Any]:
+    """Iterate over one column of ``folder/<table>.parquet``, for example captions without their images."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(table_path(folder, record_type)) as file:
+        for batch in file.iter_batches(batch_size=10 * ROW_GROUP, columns=[column]):
+            yield from batch.column(0).to_pylist()
+
+
 def table_path(folder: str | Path, record_type: type) -> Path:
     """Path of the table of one record type in a data set folder."""
     return Path(folder) / f"{TABLES[record_type]}.parquet"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,18 @@ from scramble.formats import read_pairs
 from scramble.formats.word_diff import word_edits
 from scramble.pairs.audit.audit import audit
 from scramble.pairs.audit.faults import faults
-from scramble.pairs.audit.refine import balance_gaps, refine_text_only
-from scramble.pairs.audit.text_only import accuracy, folds, text_only_accuracy
+from scramble.pairs.audit.language_model import TrigramModel
+from scramble.pairs.audit.refine import balance_gaps
+from scramble.pairs.audit.text_features import character_ngrams, word_ngrams
+from scramble.pairs.audit.text_only import (
+    CLASSIFIERS,
+    cross_fit,
+    folds,
+    measured,
+    sampled,
+    text_only_accuracy,
+    transfer_accuracies,
+)
 from scramble.records import PreferencePair
 from scramble.reporting.audit_page import audit_tables, write_page
 
@@ -34,19 +45,51 @@ def leaky(count: int, share: float, seed: int = 0) -> list[PreferencePair]:
 
 def test_accuracy_counts_ties_half_and_images_once():
     """Three images (right, wrong, tie) give 50 %. Residuals 0.5, -0.5, 0 give the error sqrt(0.5) / 3."""
-    mean, error = accuracy(np.array([1.0, -2.0, 0.0]), ["a", "b", "c"])
-    assert mean == 50
-    assert error == pytest.approx(100 * np.sqrt(0.5) / 3)
-    _, same_image = accuracy(np.array([1.0, 1.0, -1.0, -1.0]), ["a", "a", "b", "b"])
-    _, apart = accuracy(np.array([1.0, 1.0, -1.0, -1.0]), ["a", "b", "c", "d"])
+    result = measured("x", np.array([1.0, -2.0, 0.0]), ["a", "b", "c"])
+    assert result.accuracy == 50
+    assert result.error == pytest.approx(100 * np.sqrt(0.5) / 3)
+    same_image = measured("x", np.array([1.0, 1.0, -1.0, -1.0]), ["a", "a", "b", "b"]).error
+    apart = measured("x", np.array([1.0, 1.0, -1.0, -1.0]), ["a", "b", "c", "d"]).error
     assert same_image == pytest.approx(apart * np.sqrt(2))
 
 
+def test_intervals_resample_images():
+    """100 images of four pairs, half of them right: the standard error over images is 5 points, over pairs 2.5."""
+    scores = np.repeat([1.0, -1.0], 200)
+    low, high = measured("x", scores, [str(i // 4) for i in range(400)]).interval
+    assert low == pytest.approx(50 - 1.96 * 5, abs=1.5) and high == pytest.approx(50 + 1.96 * 5, abs=1.5)
+
+
 def test_folds_keep_an_image_together():
-    pairs = [pair(i, "a b c", "a c b", image=str(i // 4)) for i in range(80)]
-    fold = folds(pairs, 5, seed=1)
+    groups = [str(i // 4) for i in range(80)]
+    fold = folds(groups, 5, seed=1)
     assert all(len(set(fold[i : i + 4])) == 1 for i in range(0, 80, 4))
-    assert set(fold) == set(range(5))
+    assert np.bincount(fold).tolist() == [16] * 5
+
+
+def test_windows_of_changed_text_have_all_n_gram_differences():
+    """The features of a pair equal the difference of the counts of both whole texts."""
+    chosen, rejected = "A small cat sat on the old red mat by a dog", "A small dog sat on the old red mat by a cat"
+    gap = word_ngrams(3)([pair(0, chosen, rejected)])
+
+    sides = [word_ngrams(3)([pair(0, text, "q")]) for text in (chosen, rejected)]
+    assert abs(gap - (sides[0] - sides[1])).sum() == 0 and abs(gap).sum() > 10
+    sides = [character_ngrams([pair(0, text, "q")]) for text in (chosen, rejected)]
+    assert abs(character_ngrams([pair(0, chosen, rejected)]) - (sides[0] - sides[1])).sum() == 0
+
+
+def test_kneser_ney_by_hand():
+    """Texts "a b" and "a c". Distinct left contexts: a, b, c 1 each, end 2, of 5 bigram types; all discounts are those
+    of n1 and n2. Unigrams: n1 = 3, n2 = 1, D = 3/5, so P(a) = (1 - 0.6 + 0.6 * 4/5) / 5 = 0.176. Bigrams: "<s> a" has
+    1 left context, and so have "a b", "a c", "b </s>", "c </s>": n1 = 5, n2 = 0, D = 1, so lower orders give 0.176 to
+    "a" after "<s>". Trigrams: "<s> <s> a" has count 2, the other four have 1: D = 4/6, and
+    P(a | <s> <s>) = (2 - 2/3 + 2/3 * 0.176) / 2."""
+    model = TrigramModel(["a b", "a c"])
+    assert model._probability(("<s>", "<s>", "a")) == pytest.approx((2 - 2 / 3 + 2 / 3 * 0.176) / 2)
+    total = sum(model._probability(("a", "b", word)) for word in ("a", "b", "c", "</s>", "<unknown>"))
+    assert total == pytest.approx(1)
+    assert model.logp("a b") > model.logp("b a")
+    assert TrigramModel([]).logp("a b") == 0
 
 
 def test_classifiers_find_the_leak_they_are_made_for():
@@ -61,26 +104,49 @@ def test_classifiers_find_the_leak_they_are_made_for():
     assert abs(text_only_accuracy(leaky(400, 0.5), "bigram").accuracy - 50) < 8
 
 
-def test_refinement_leaves_a_coin_and_is_seeded():
-    pairs = leaky(600, 0.8)
-    remaining = refine_text_only(pairs, seed=3)
-    right = sum(p.chosen.startswith("A cat") for p in remaining) / len(remaining)
-    assert 0.42 < right < 0.58
-    assert 0.25 < len(remaining) / len(pairs) < 0.5  # at most 2 * (1 - 0.8), minus unmatched pairs in the bins
-    assert text_only_accuracy(remaining, "character", seed=9).accuracy < 60
-    assert remaining == refine_text_only(pairs, seed=3)
+def test_the_rows_may_all_stand_at_even_places():
+    """Signs alternate among the fitted rows, so that pairs 0, 2, 4, ... of a data set have two classes, too."""
+    pairs = leaky(400, 0.8)[::2]
+    classifier = CLASSIFIERS["bigram"]
+    scores = cross_fit(classifier, classifier.features(pairs), np.arange(200) % 5)
+    assert (scores > 0).mean() > 0.7
 
 
-def test_refinement_drops_nothing_where_nothing_leaks():
-    pairs = [
-        pair(
-            i,
-            "A cat sees a dog." if i % 2 else "A dog sees a cat.",
-            "A dog sees a cat." if i % 2 else "A cat sees a dog.",
-        )
-        for i in range(200)
+def test_readers_find_what_they_are_made_for():
+    order = leaky(400, 0.9)
+    assert text_only_accuracy(order, "language model").accuracy > 80
+    assert text_only_accuracy(order, "boosting").accuracy == 50  # both are animals
+    riders = [pair(i, f"A man {i} rides a horse.", f"A horse {i} rides a man.") for i in range(60)]
+    assert text_only_accuracy(riders, "boosting").accuracy == 100
+    plural = [pair(i, f"Two dogs near house {i}.", f"Two dog near house {i}.") for i in range(60)]
+    assert text_only_accuracy(plural, "boosting").accuracy == 100
+
+
+def test_transfer_shows_what_selection_by_own_scores_hides():
+    """Pairs that a classifier of the same pairs recognises are removed until it is at chance. Out of fold this looks
+    like success, or even better than chance; a classifier of other images still finds the cue."""
+    pairs, others = leaky(1500, 0.7), [replace(p, image_ids=(f"x{p.pair_id}",)) for p in leaky(1500, 0.7, seed=1)]
+    assert transfer_accuracies(pairs, others)["trigram"].accuracy == pytest.approx(70, abs=4)
+    rng = random.Random(0)
+    kept = [p for p in pairs if not p.chosen.startswith("A cat") or rng.random() < 3 / 7]
+    assert transfer_accuracies(kept, others)["trigram"].accuracy == pytest.approx(50, abs=4)
+    assert len(sampled(pairs, seed=0, limit=500)) == pytest.approx(500, abs=60)
+    assert len(sampled(pairs, seed=0, limit=1500)) == 1500
+
+
+def test_audit_reports_transfer_only_for_other_images():
+    pairs, others = leaky(200, 0.8), [replace(p, image_ids=(f"x{p.pair_id}",)) for p in leaky(200, 0.8, seed=1)]
+    result = audit(pairs, held_out=[*others, *pairs])
+    assert result["held_out"] == 200 and set(result["kinds"]["all"]["transfer"]) == set(CLASSIFIERS)
+    row = result["kinds"]["swap-object"]["transfer"]["bigram"]
+    assert row["low"] < row["accuracy"] < row["high"] and row["accuracy"] > 70
+    assert len(audit_tables(result)) == 4
+    assert audit(pairs, held_out=pairs)["kinds"]["all"]["transfer"] == {}
+    scored = [
+        replace(p, scores={"likelihood.chosen": -9.0, "likelihood.rejected": -10.0 if i % 4 else -8.0})
+        for i, p in enumerate(pairs)
     ]
-    assert len(refine_text_only(pairs)) == len(pairs)
+    assert audit(scored)["kinds"]["all"]["blind"]["text_only"]["accuracy"] == 75
 
 
 def test_cells_are_matched_with_their_mirror_images():

@@ -7,19 +7,25 @@ The result is plain JSON; :mod:`scramble.reporting.audit_page` prints and plots 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from scramble.pairs.audit.faults import FAULTS, faults
+from scramble.pairs.audit.text_features import words
 from scramble.pairs.audit.text_only import (
     CLASSIFIERS,
-    FRESH,
+    COLUMN,
+    FOLDS,
     TextOnlyResult,
+    accuracies,
+    column_scores,
     group_of,
+    in_sample_scores,
     judgeable,
-    plain,
+    other_images,
+    sampled,
     text_only_accuracy,
-    text_only_accuracy_by_score,
+    transfer_scores,
 )
 from scramble.records import PreferencePair
 
@@ -29,55 +35,84 @@ RATIO_EDGES = (0.0, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, float("inf"))
 def audit(
     pairs: Sequence[PreferencePair],
     *,
+    held_out: Sequence[PreferencePair] = (),
     seed: int = 0,
-    folds: int = 5,
-    likelihood: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    folds: int = FOLDS,
 ) -> dict[str, Any]:
     """Compute the statistics of a set of pairs, as plain JSON.
 
+    Text-only accuracies are measured on at most about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, those
+    of a random sample of the images.
+
     Args:
-        likelihood: if given, log-likelihoods in nats of texts under a small language model
-            (:func:`scramble.pairs.filters.load_likelihood`), for the text-only rule "choose the more likely text".
+        held_out: pairs that took no part in the selection of ``pairs``, for the transfer accuracy. Those that share an
+            image with ``pairs`` are ignored.
 
     Returns:
-        ``pairs`` and ``images``, the numbers of each; ``kinds``: for each kind and ``all``, counts, text-only
-        accuracies with standard errors and 95 % intervals (percent, key ``blind``), share of pairs with the same bag
-        of words, and length-ratio histogram; ``rules``: shares of faults (percent); ``vocabulary``: the words that
-        differ most in frequency between the two sides.
+        ``pairs`` and ``images``, the numbers of each; ``measured``, the number of pairs that text-only accuracies are
+        measured on; ``held_out``, the number of pairs that classifiers of the transfer accuracy are fitted on;
+        ``kinds``: for each kind and ``all``, counts, accuracies with standard errors and 95 % intervals over images in
+        percent (key ``blind``: in-sample, key ``transfer``), share of pairs with the same bag of words, and
+        length-ratio histogram; ``rules``: shares of faults (percent); ``vocabulary``: the words that differ most in
+        frequency between the two sides.
     """
-    kinds: dict[str, list[PreferencePair]] = {"all": list(pairs)}
-    for pair in pairs:
-        kinds.setdefault(pair.kind, []).append(pair)
+    sample = sampled(pairs, seed)
+    known = sampled(other_images(held_out, pairs), seed)
+    if not judgeable(known):
+        known = []
+    kinds = sorted({"all", *(pair.kind for pair in pairs)})
+    text_only = _text_only(sample, known, kinds, seed, folds)
     return {
         "pairs": len(pairs),
         "images": len({group_of(p) for p in pairs}),
+        "measured": len(sample),
+        "held_out": len(known),
         "seed": seed,
         "folds": folds,
-        "kinds": {kind: _kind(members, seed, folds, likelihood) for kind, members in sorted(kinds.items())},
+        "kinds": {kind: _kind(_of_kind(pairs, kind), text_only[kind]) for kind in kinds},
         "rules": _rules(pairs),
         "vocabulary": vocabulary_shift(pairs),
     }
 
 
-def _kind(
-    pairs: Sequence[PreferencePair],
-    seed: int,
-    folds: int,
-    likelihood: Callable[[Sequence[str]], Sequence[float]] | None,
-) -> dict[str, Any]:
-    accuracies: dict[str, Any] = {}
-    if judgeable(pairs, folds):
-        for name in (*CLASSIFIERS, FRESH):
-            accuracies[name] = _numbers(text_only_accuracy(pairs, name, seed=seed, count=folds))
-    if likelihood is not None:
-        chosen, rejected = likelihood([p.chosen for p in pairs]), likelihood([p.rejected for p in pairs])
-        scores = [a - b for a, b in zip(chosen, rejected, strict=True)]
-        accuracies["language model"] = _numbers(text_only_accuracy_by_score(pairs, scores, "language model"))
-    same = sum(sorted(plain(p.chosen).split()) == sorted(plain(p.rejected).split()) for p in pairs)
+def _of_kind(pairs: Sequence[PreferencePair], kind: str) -> Sequence[PreferencePair]:
+    return pairs if kind == "all" else [pair for pair in pairs if pair.kind == kind]
+
+
+def _text_only(
+    pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], kinds: Sequence[str], seed: int, folds: int
+) -> dict[str, dict[str, dict[str, TextOnlyResult]]]:
+    """In-sample (``blind``) and transfer accuracies of each classifier, by kind."""
+    results: dict[str, dict[str, dict[str, TextOnlyResult]]] = {kind: {"blind": {}, "transfer": {}} for kind in kinds}
+    if not judgeable(pairs, folds):
+        return results
+    groups = [group_of(pair) for pair in pairs]
+    in_sample = in_sample_scores(pairs, seed=seed, count=folds)
+    transfer = transfer_scores(pairs, held_out) if held_out else {}
+    column = column_scores(pairs)
+    if column is not None:  # the model was not fitted on the pairs
+        in_sample[COLUMN] = column
+        transfer |= {COLUMN: column} if held_out else {}
+    for kind in kinds:
+        rows = [i for i, pair in enumerate(pairs) if kind in ("all", pair.kind)]
+        members = [pairs[i] for i in rows]
+        if not judgeable(members, folds):
+            continue
+        results[kind]["blind"] = accuracies(in_sample, rows, groups, seed=seed)
+        if kind != "all":
+            for name, classifier in CLASSIFIERS.items():
+                if classifier.per_kind:
+                    results[kind]["blind"][name] = text_only_accuracy(members, name, seed=seed, count=folds)
+        results[kind]["transfer"] = accuracies(transfer, rows, groups, seed=seed)
+    return results
+
+
+def _kind(pairs: Sequence[PreferencePair], text_only: dict[str, dict[str, TextOnlyResult]]) -> dict[str, Any]:
+    same = sum(sorted(words(p.chosen)) == sorted(words(p.rejected)) for p in pairs)
     return {
         "n": len(pairs),
         "images": len({group_of(p) for p in pairs}),
-        "blind": accuracies,
+        **{key: {name: _numbers(result) for name, result in by.items()} for key, by in text_only.items()},
         "same_bag": _percent(same, len(pairs)),
         "length_ratio": length_ratios(pairs),
     }
@@ -89,6 +124,14 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
         name: round(x, 2)
         for name, x in (("accuracy", result.accuracy), ("error", result.error), ("low", low), ("high", high))
     }
+
+
+def strongest(accuracies: dict[str, dict[str, float]]) -> tuple[str, dict[str, float]] | None:
+    """The classifier with the highest accuracy, with its numbers; None if there is no classifier."""
+    if not accuracies:
+        return None
+    name = max(accuracies, key=lambda name: accuracies[name]["accuracy"])
+    return name, accuracies[name]
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
@@ -105,8 +148,8 @@ def vocabulary_shift(pairs: Sequence[PreferencePair], count: int = 20) -> dict[s
     chosen: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for pair in pairs:
-        chosen.update(set(plain(pair.chosen).split()))
-        rejected.update(set(plain(pair.rejected).split()))
+        chosen.update(set(words(pair.chosen)))
+        rejected.update(set(words(pair.rejected)))
     gap = {word: rejected[word] - chosen[word] for word in chosen.keys() | rejected.keys()}
     order = sorted(gap, key=lambda word: (gap[word], word))
     total = sum(chosen.values()) + sum(rejected.values())
@@ -141,4 +184,4 @@ def _percent(part: int, whole: int) -> float:
 def classifiers(result: dict[str, Any]) -> list[str]:
     """The classifiers with results in an audit, in their usual order."""
     present = {name for kind in result["kinds"].values() for name in kind["blind"]}
-    return [name for name in (*CLASSIFIERS, FRESH, "language model") if name in present]
+    return [name for name in (*CLASSIFIERS, COLUMN) if name in present]

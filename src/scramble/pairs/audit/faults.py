@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from scramble.language.inflect import article
 from scramble.language.lexicon import Lexicon, load_lexicon
-from scramble.pairs.audit.text_only import plain
+from scramble.pairs.audit.text_features import plain
 from scramble.records import PreferencePair
 
 FAULTS = ("identity", "meaning-preserving", "ungrammatical")

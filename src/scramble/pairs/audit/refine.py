@@ -1,28 +1,31 @@
-"""Refinement: drop pairs until text-only classifiers cannot distinguish chosen from rejected.
+"""Refinement: keep the pairs that text-only classifiers cannot predict.
 
-There are two methods. Both are seeded and balance the pairs within each kind:
+There are two methods. Both are seeded:
 
 * :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
   pairs are kept such that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
   al. 2025).
-* :func:`refine_text_only` needs no model. N-gram classifiers, cross-fitted on the pairs, replace the text models
-  (after AFLite, Le Bras et al. 2020), and the pairs are balanced on their gaps in several rounds.
+* :class:`TextOnlyOdds` and :func:`select` need no model. Classifiers are fitted out of fold on all candidates of the
+  captions, and a candidate is kept with a probability that falls with the odds at which they recognise the caption
+  (rejection sampling; compare AFLite, Le Bras et al. 2020, which refits on what it keeps).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scramble.pairs.audit.text_only import FOLDS, cross_fit, differences, folds, judgeable
-from scramble.pairs.base import seeded
+from scramble.pairs.audit.text_only import CLASSIFIERS, FOLDS, MIN_PAIRS, Scorer, fit_linear, group_of, position_of
+from scramble.pairs.base import CandidateSet, seeded
 from scramble.records import PreferencePair
 
 if TYPE_CHECKING:
     import numpy as np
 
+EXPONENT = 1.5
+MAX_CANDIDATES = 200_000  # that the classifiers are fitted on: those of a random sample of the images
 GRID = 50  # cells per quadrant side, for two gaps in [-1, 1]
 LINE = 10  # bins on one gap if the other is exactly 0
 
@@ -64,133 +67,179 @@ def _cell(gap: float, bins: int) -> int:
     return number if gap > 0 else -number
 
 
+# ---------------------------------------------------------------------------------------- odds of text-only classifiers
+
+
+def family_of(kind: str) -> str:
+    """The family of a kind: ``swap`` for ``swap-object``."""
+    return kind.split("-")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class KindGroups:
-    """How the kinds of a set of pairs are refined: separately, in one pool, or not at all.
+    """Which classifiers score the pairs of a kind.
 
-    An accuracy over few pairs is mostly noise, and balancing on noise would drop most of them. Kinds with too few
-    pairs (:func:`scramble.pairs.audit.text_only.judgeable`) are therefore pooled. If even the pool has too few pairs,
-    these kinds are not refined.
+    Classifiers are fitted on each family of kinds, and also on each kind with enough pairs (``alone``, at least
+    :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` draws and an image per fold). Kinds with fewer are only scored by
+    the classifiers of their family (``pooled``). A kind of a family with too few pairs is not refined.
     """
 
     alone: tuple[str, ...]
     pooled: tuple[str, ...]
     unrefined: tuple[str, ...]
 
-    @property
-    def names(self) -> dict[str, str]:
-        """The group of each refined kind: its own name, or the names of all pooled kinds."""
-        return {kind: kind for kind in self.alone} | dict.fromkeys(self.pooled, " + ".join(self.pooled))
+
+def kind_groups(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> KindGroups:
+    """Group the kinds by their numbers of draws and images."""
+    total: dict[str, float] = {}
+    images: dict[str, set[str]] = {}
+    for pair, weight in zip(pairs, draws, strict=True):
+        for group in {pair.kind, f"{family_of(pair.kind)}-"}:  # a kind may have the name of its family
+            total[group] = total.get(group, 0.0) + weight
+            images.setdefault(group, set()).add(group_of(pair))
+
+    def enough(group: str) -> bool:
+        return total[group] >= MIN_PAIRS - 1e-6 and len(images[group]) >= FOLDS
+
+    kinds = sorted({pair.kind for pair in pairs})
+    refined = [kind for kind in kinds if enough(f"{family_of(kind)}-")]
+    alone = tuple(kind for kind in refined if enough(kind))
+    pooled = tuple(kind for kind in refined if kind not in alone)
+    return KindGroups(alone, pooled, tuple(kind for kind in kinds if kind not in refined))
 
 
-def kind_groups(pairs: Sequence[PreferencePair]) -> KindGroups:
-    """Group the kinds of ``pairs`` by whether they have enough pairs to be refined separately."""
-    by_kind: dict[str, list[PreferencePair]] = {}
-    for pair in pairs:
-        by_kind.setdefault(pair.kind, []).append(pair)
-    alone = tuple(kind for kind in sorted(by_kind) if judgeable(by_kind[kind]))
-    small = tuple(kind for kind in sorted(by_kind) if kind not in alone)
-    if judgeable([pair for kind in small for pair in by_kind[kind]]):
-        return KindGroups(alone, small, ())
-    return KindGroups(alone, (), small)
+class TextOnlyOdds:
+    """The log-odds at which text-only classifiers recognise the chosen text of a pair.
 
+    N-gram classifiers of each family and of each kind, and a language model of the chosen texts, are fitted on all
+    candidates, each weighted by its expected draws. Images are divided into folds by a hash, and a pair is scored by
+    the classifiers of the other folds; so an image that they were not fitted on is scored in the same way. A second
+    regression per family calibrates the scores. Nothing is fitted on selected pairs: classifiers of a selected set find
+    what the earlier ones missed in that set, which does not transfer to other images.
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One round of refinement of one kind (or of the pooled small kinds): the numbers of pairs before and after, and
-    the classifiers' accuracy."""
-
-    kind: str
-    number: int
-    before: int
-    after: int
-    accuracy: float
-
-
-def refine_text_only(
-    pairs: Sequence[PreferencePair],
-    *,
-    seed: int = 0,
-    rounds: int = 4,
-    target: float = 52.0,
-    slack: float = 0.15,
-    least: float = 0.0,
-    on_round: Callable[[Round], None] | None = None,
-) -> list[PreferencePair]:
-    """Keep pairs that n-gram classifiers, fitted on the pairs of other images, cannot distinguish, kind by kind.
-
-    Each round fits unigram, bigram and trigram classifiers out of fold (with new folds), both on the kind and on all
-    pairs. At each level of confidence it keeps equal numbers of correctly and incorrectly classified pairs, plus a
-    share ``slack`` of correctly classified pairs: with equal numbers the next classifier would be *below* chance. A
-    kind is finished when the classifiers are at ``target`` percent or below, or when less than the share ``least`` of
-    its pairs would remain. Small kinds are pooled or not refined (:func:`kind_groups`). ``on_round`` is called after
-    each round.
+    Args:
+        pairs: all candidates of the images that the classifiers are fitted on.
+        draws: the expected draws of each, in [0, 1].
+        seed: seed of the folds.
+    Attributes:
+        fitted: the log-odds of ``pairs`` (n,).
+        groups: the kinds by the classifiers that score them.
     """
-    names = kind_groups(pairs).names
-    remaining = list(pairs)
-    total = Counter(names[pair.kind] for pair in pairs if pair.kind in names)
-    done: set[str] = set()
-    for number in range(rounds):
-        if done == set(total):
+
+    NGRAMS = ("trigram", "character")
+
+    def __init__(self, pairs: Sequence[PreferencePair], draws: Sequence[float], *, seed: int = 0) -> None:
+        import numpy as np
+
+        self._seed = seed
+        self.groups = kind_groups(pairs, draws)
+        self._scorers: dict[tuple[str, str, int], Scorer] = {}
+        self._calibration: dict[str, Scorer] = {}
+        self.fitted = np.zeros(len(pairs))
+        refined = {*self.groups.alone, *self.groups.pooled}
+        rows = [i for i, pair in enumerate(pairs) if pair.kind in refined]
+        if not rows:
+            return
+        used, weights = [pairs[i] for i in rows], np.asarray(draws, dtype=float)[rows]
+        fold, features = self._folds(used), self._features(used)
+        families = np.array([family_of(pair.kind) for pair in used])
+        for number in range(FOLDS):
+            others = fold != number
+            for (name, group), members in self._members(used).items():
+                train = np.flatnonzero(others & members)
+                if len(train) >= 2:
+                    fit = CLASSIFIERS[name].fit
+                    self._scorers[name, group, number] = fit(features[name][train], weights[train])
+        scores = self._scores(used, fold, features)
+        for family in np.unique(families):
+            members = np.flatnonzero(families == family)
+            self._calibration[family] = fit_linear(scores[members], weights[members])
+            self.fitted[np.asarray(rows)[members]] = self._calibration[family](scores[members])
+
+    def __call__(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
+        """Calibrated log-odds (n,), positive if the chosen text is recognised; 0 for kinds that are not refined."""
+        import numpy as np
+
+        odds = np.zeros(len(pairs))
+        families = np.array([family_of(p.kind) if p.kind not in self.groups.unrefined else "" for p in pairs])
+        if not self._calibration or not pairs:
+            return odds
+        scores = self._scores(pairs, self._folds(pairs), self._features(pairs))
+        for family, calibrate in self._calibration.items():
+            members = np.flatnonzero(families == family)
+            if len(members):
+                odds[members] = calibrate(scores[members])
+        return odds
+
+    def _folds(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
+        import numpy as np
+
+        return np.array([int(FOLDS * position_of(group_of(pair), self._seed)) for pair in pairs])
+
+    def _features(self, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+        return {name: CLASSIFIERS[name].features(pairs) for name in (*self.NGRAMS, "language model")}
+
+    def _members(self, pairs: Sequence[PreferencePair]) -> dict[tuple[str, str], np.ndarray]:
+        """The pairs, as a mask (n,), of each classifier and group: a family, a kind, or all pairs ("")."""
+        import numpy as np
+
+        kinds = np.array([pair.kind for pair in pairs])
+        families = np.array([family_of(kind) for kind in kinds])
+        members: dict[tuple[str, str], np.ndarray] = {("language model", ""): np.ones(len(pairs), bool)}
+        for name in self.NGRAMS:
+            members |= {(name, f"{family}-"): families == family for family in np.unique(families)}
+            members |= {(name, kind): kinds == kind for kind in self.groups.alone}
+        return members
+
+    def _scores(self, pairs: Sequence[PreferencePair], fold: np.ndarray, features: dict[str, Any]) -> np.ndarray:
+        """Scores of the classifiers that were not fitted on the image of a pair: (n, 5)."""
+        import numpy as np
+
+        columns = {(name, level): np.zeros(len(pairs)) for name in self.NGRAMS for level in ("family", "kind")}
+        columns["language model", ""] = np.zeros(len(pairs))
+        for (name, group), members in self._members(pairs).items():
+            level = "" if not group else "family" if group.endswith("-") else "kind"
+            for number in range(FOLDS):
+                rows = np.flatnonzero(members & (fold == number))
+                scorer = self._scorers.get((name, group, number))
+                if scorer is not None and len(rows):
+                    columns[name, level][rows] = scorer(features[name][rows])
+        return np.stack(list(columns.values()), axis=1)
+
+
+def select(
+    candidates: CandidateSet, odds: Sequence[float], *, seed: int = 0, exponent: float = EXPONENT
+) -> list[PreferencePair]:
+    """Keep each candidate in turn with probability min(1, exp(-exponent * log-odds)), until ``count`` are used.
+
+    A refused swap is replaced by the next candidate. A refused replacement is not: captions have many replacements, so
+    the next one would nearly always be kept, and the kept ones would be those that classifiers call false captions.
+
+    Args:
+        odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on these, the seed and the
+            pair's texts and image.
+    """
+    selected: list[PreferencePair] = []
+    left = candidates.count
+    for pair, value in zip(candidates.pairs, odds, strict=True):
+        if not left:
             break
-        gaps = _gaps(remaining, names, seed + 101 * number)
-        staying = [i for i, pair in enumerate(remaining) if names.get(pair.kind) not in total.keys() - done]
-        for group in sorted(total.keys() - done):
-            members = [i for i, pair in enumerate(remaining) if names.get(pair.kind) == group]
-            if not members:  # earlier rounds dropped all of them
-                done.add(group)
-                continue
-            balanced = _balance(members, gaps, slack, seeded(seed, group, number).random())
-            right = _accuracy(gaps[members])
-            if right <= target or len(balanced) < least * total[group]:
-                done.add(group)
-                balanced = members
-            elif on_round is not None:
-                on_round(Round(group, number, len(members), len(balanced), right))
-            staying += balanced
-        if len(staying) == len(remaining):
-            break
-        remaining = [remaining[i] for i in sorted(staying)]
-    return remaining
+        draw = seeded(seed, "refine", group_of(pair), pair.chosen, pair.rejected).random()
+        if draw < math.exp(min(0.0, -exponent * value)):
+            selected.append(pair)
+            left -= 1
+        elif family_of(pair.kind) != "swap":
+            left -= 1
+    return selected
 
 
-def _accuracy(gaps: np.ndarray) -> float:
-    return float(100 * ((gaps > 0).mean() + (gaps == 0).mean() / 2))
-
-
-def _gaps(pairs: Sequence[PreferencePair], names: Mapping[str, str], seed: int) -> np.ndarray:
-    """Out-of-fold log-odds (n,), summed over the classifiers, each fitted on all pairs and on each group of kinds."""
-    import numpy as np
-
-    gaps = np.zeros(len(pairs))
-    groups: dict[str, list[int]] = {}
-    for index, pair in enumerate(pairs):
-        if pair.kind in names:
-            groups.setdefault(names[pair.kind], []).append(index)
-    for place, classifier in enumerate(("unigram", "bigram", "trigram")):
-        table, fold = differences(pairs, classifier), folds(pairs, FOLDS, seed + place)
-        gaps += cross_fit(table, fold)
-        for members in groups.values():
-            gaps[members] += cross_fit(table[members], fold[members])
-    return gaps
-
-
-def _balance(members: Sequence[int], gaps: np.ndarray, slack: float, draw: float) -> list[int]:
-    """Balance positive and negative gaps of similar size, with the share ``slack`` more of either; keep gaps of 0."""
-    import numpy as np
-
-    index = np.asarray(members)
-    sizes = np.abs(gaps[index])
-    keep = list(index[sizes == 0])
-    inside = sizes > 0
-    if not inside.any():
-        return [int(i) for i in keep]
-    edges = np.quantile(sizes[inside], np.linspace(0, 1, max(2, min(20, int(inside.sum() / 20)) + 1))[1:-1])
-    cells = np.digitize(sizes, edges)
-    rng = np.random.default_rng(int(draw * 2**32))
-    for cell in np.unique(cells[inside]):
-        up = index[inside & (cells == cell) & (gaps[index] > 0)]
-        down = index[inside & (cells == cell) & (gaps[index] < 0)]
-        keep += list(rng.permutation(up)[: round(len(down) * (1 + slack))])
-        keep += list(rng.permutation(down)[: round(len(up) * (1 + slack))])
-    return sorted(int(i) for i in keep)
+def refine(candidates: Sequence[CandidateSet], *, seed: int = 0, exponent: float = EXPONENT) -> list[PreferencePair]:
+    """Refine candidates that are all in memory (:class:`TextOnlyOdds`, :func:`select`)."""
+    pairs = [pair for item in candidates for pair in item.pairs]
+    odds = TextOnlyOdds(pairs, [draw for item in candidates for draw in item.draws], seed=seed).fitted
+    selected, start = [], 0
+    for item in candidates:
+        end = start + len(item.pairs)
+        selected += select(item, odds[start:end].tolist(), seed=seed, exponent=exponent)
+        start = end
+    return selected

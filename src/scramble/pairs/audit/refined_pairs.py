@@ -1,30 +1,40 @@
-"""Refine any method's pairs: drop training pairs that text-only classifiers get right."""
+"""Refine any method's pairs: keep training pairs that text-only classifiers cannot predict."""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.pairs.audit.refine import kind_groups, refine_text_only
-from scramble.pairs.base import Skip
-from scramble.pairs.method import PairMethod, collect
+from scramble.pairs.audit.refine import EXPONENT, MAX_CANDIDATES, TextOnlyOdds, select
+from scramble.pairs.audit.text_only import group_of, position_of
+from scramble.pairs.base import CandidateSet, Skip
+from scramble.pairs.method import PairMethod
 from scramble.records import PreferencePair
+from scramble.storage.tables import open_table, read_table
+
+CHUNK = 2_000  # captions scored at once
 
 
 class RefinedPairs(PairMethod):
-    """The refined training pairs of a method; other splits are unchanged. The training pairs are held in memory.
+    """The refined training pairs of a method; other splits are unchanged.
+
+    The candidates are stored in a temporary file in the split's folder, so that memory is bounded: classifiers are
+    fitted on at most :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, those of a random sample of the
+    images.
 
     Args:
         method: the method that makes the pairs.
-        options: see :func:`scramble.pairs.audit.refine.refine_text_only`.
+        exponent: see :func:`scramble.pairs.audit.refine.select`. A larger value keeps fewer pairs.
     """
 
-    def __init__(self, method: PairMethod, **options: Any) -> None:
+    def __init__(self, method: PairMethod, *, exponent: float = EXPONENT) -> None:
         super().__init__(seed=method.seed, shard=method.shard)
-        self._method, self._options = self._stack.enter_context(method), options
+        self._method, self._exponent = self._stack.enter_context(method), exponent
         self._counts: dict[str, Any] = {}
 
     @property
@@ -32,19 +42,47 @@ class RefinedPairs(PairMethod):
         return self._method.asks_model
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        stream = self._method.pairs(split)
         if split.name != "train":
-            yield from stream
+            yield from self._method.pairs(split)
             return
-        pairs, skips = collect(stream)
-        yield from skips
-        groups, sizes = kind_groups(pairs), Counter(pair.kind for pair in pairs)
-        small = {
-            "refined_together": {kind: sizes[kind] for kind in groups.pooled},
-            "not_refined": {kind: sizes[kind] for kind in groups.unrefined},
-        }
-        self._counts = {"pairs_before_refinement": len(pairs), **{key: kinds for key, kinds in small.items() if kinds}}
-        yield from refine_text_only(pairs, seed=self.seed, **self._options)
+        sample = _ImageSample(MAX_CANDIDATES, self.seed)
+        shapes: list[tuple[int, int]] = []  # of each caption: numbers of candidates and of pairs to select
+        sizes: Counter[str] = Counter()  # drawn pairs by kind
+        with tempfile.TemporaryDirectory(prefix=".candidates.", dir=split) as folder:
+            with open_table(folder, PreferencePair) as table:
+                for item in self._method.candidates(split):
+                    if isinstance(item, Skip):
+                        yield item
+                        continue
+                    shapes.append((len(item.pairs), item.count))
+                    sizes.update(pair.kind for pair in item.pairs[: item.count])
+                    sample.add(item)
+                    for pair in item.pairs:
+                        table.write(pair)
+            odds = TextOnlyOdds(
+                [pair for item in sample.items for pair in item.pairs],
+                [draw for item in sample.items for draw in item.draws],
+                seed=self.seed,
+            )
+            self._counts = {"pairs_before_refinement": sum(sizes.values())}
+            small = {"refined_together": odds.groups.pooled, "not_refined": odds.groups.unrefined}
+            self._counts |= {key: {kind: sizes[kind] for kind in kinds} for key, kinds in small.items() if kinds}
+            if sample.share < 1:
+                self._counts["classifiers_fitted_on"] = sum(len(item.pairs) for item in sample.items)
+            sample.items.clear()
+            for selected in self._selected(Path(folder), shapes, odds):
+                yield from self._method.expand(selected)
+
+    def _selected(self, folder: Path, shapes: list[tuple[int, int]], odds: TextOnlyOdds) -> Iterator[PreferencePair]:
+        rows, captions = read_table(folder, PreferencePair), iter(shapes)
+        while chunk := list(islice(captions, CHUNK)):
+            pairs = list(islice(rows, sum(size for size, _ in chunk)))
+            values, start = odds(pairs).tolist(), 0
+            for size, count in chunk:
+                end = start + size
+                item = CandidateSet(tuple(pairs[start:end]), (), count)
+                yield from select(item, values[start:end], seed=self.seed, exponent=self._exponent)
+                start = end
 
     def totals(self) -> dict[str, Any]:
         """The number of pairs before refinement, the kinds too small to refine separately, and the method's totals."""
@@ -58,3 +96,29 @@ class RefinedPairs(PairMethod):
 
     def store_replies(self, split: Path) -> int:
         return self._method.store_replies(split)
+
+
+class _ImageSample:
+    """The candidates of a random sample of the images, at most ``limit`` of them.
+
+    An image belongs to the sample if its hash is below ``share``, which is halved whenever there are too many
+    candidates. The final sample therefore does not depend on the order of the images.
+    """
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self.items: list[CandidateSet] = []
+        self.share = 1.0
+        self._limit, self._seed, self._size = limit, seed, 0
+
+    def add(self, item: CandidateSet) -> None:
+        if not self._contains(item):
+            return
+        self.items.append(item)
+        self._size += len(item.pairs)
+        while self._size > self._limit:
+            self.share /= 2
+            self.items = [item for item in self.items if self._contains(item)]
+            self._size = sum(len(item.pairs) for item in self.items)
+
+    def _contains(self, item: CandidateSet) -> bool:
+        return position_of(group_of(item.pairs[0]), self._seed + 1) < self.share

@@ -10,9 +10,19 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from scramble.pairs.base import Caption, Generator, Negative, Similarity, Skip, changed_span, choose
+from scramble.pairs.base import (
+    CandidateSet,
+    Caption,
+    Generator,
+    Negative,
+    Similarity,
+    Skip,
+    changed_span,
+    choose,
+    expected_draws,
+)
 from scramble.pairs.captions.caption_choice import CaptionsPerImage, choose_captions
 from scramble.pairs.captions.surface import normalise
 from scramble.records import YES_NO_PROMPT, ImageRecord, PreferencePair
@@ -26,17 +36,44 @@ def caption_pairs(
     images: Iterable[ImageRecord],
     generator: Generator,
     *,
+    form: Literal["caption", "yes-no", "both"] = "caption",
+    **options: Any,
+) -> Iterator[PreferencePair | Skip]:
+    """Preference pairs from a stream of images: a caption is preferred to a hard negative of it.
+
+    Args:
+        images, generator, options: see :func:`caption_candidates`.
+        form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each), or ``both``.
+
+    Returns:
+        Pairs in the order of the captions, and for each caption without one a :class:`Skip` with ``image_id``,
+        ``caption`` (its index) and ``text``.
+    Raises:
+        ValueError: ``captions_per_image="clip"`` without ``similarity``, or an unknown option.
+    """
+    for candidates in caption_candidates(images, generator, alternatives=False, **options):
+        if isinstance(candidates, Skip):
+            yield candidates
+        else:
+            for pair in candidates.pairs:
+                yield from in_form(pair, form)
+
+
+def caption_candidates(
+    images: Iterable[ImageRecord],
+    generator: Generator,
+    *,
     prompt: str = CAPTION_PROMPT,
     per_caption: int = 1,
     seed: int = 0,
     captions_per_image: CaptionsPerImage = "all",
-    form: Literal["caption", "yes-no", "both"] = "caption",
     kinds: Sequence[str] | None = None,
     similarity: Similarity | None = None,
     surface: bool = True,
     counts: Counter[str] | None = None,
-) -> Iterator[PreferencePair | Skip]:
-    """Preference pairs from a stream of images: a caption is preferred to a hard negative of it.
+    alternatives: bool = True,
+) -> Iterator[CandidateSet | Skip]:
+    """The pairs that can be made from each caption of a stream of images, for refinement.
 
     Args:
         images: the images, in any order, each with its true captions.
@@ -47,22 +84,17 @@ def caption_pairs(
         seed: random seed; what is drawn for a caption depends only on the seed and the caption.
         captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or ``clip``, the one with the highest
             ``similarity``, which becomes the column ``similarity.chosen``.
-        form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each), or ``both``.
         kinds: if given, only negatives of these kinds are used.
         similarity: scores how well a text fits an image
             (:func:`scramble.pairs.scoring.image_similarity.load_similarity`).
         surface: write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`); False for texts
             of a grammar, which have the same form already.
-        counts: if given, the numbers of ``captions`` (usable and chosen) and ``negatives`` so far are counted here.
-
-    Returns:
-        Pairs in the order of the captions, and for each caption without one a :class:`Skip` with ``image_id``,
-        ``caption`` (its index) and ``text``.
-    Raises:
-        ValueError: ``captions_per_image="clip"`` without ``similarity``, or an unknown option.
+        counts: if given, the numbers of ``captions`` (usable and chosen) and of drawn ``negatives`` so far are counted
+            here.
+        alternatives: make all pairs; False makes only the ``per_caption`` pairs that are drawn.
     """
-    if captions_per_image not in ("all", "one", "clip") or form not in ("caption", "yes-no", "both"):
-        raise ValueError(f"no captions_per_image={captions_per_image!r} with form={form!r}")
+    if captions_per_image not in ("all", "one", "clip"):
+        raise ValueError(f"no captions_per_image={captions_per_image!r}")
     if captions_per_image == "clip" and similarity is None:
         raise ValueError("captions_per_image=clip needs a similarity model (pairs.similarity.path=<CLIP or SigLIP>)")
     counts = Counter() if counts is None else counts
@@ -90,15 +122,19 @@ def caption_pairs(
         if not candidates:
             yield _skip(caption, reason)
             continue
-        drawn = choose(candidates, per_caption, seed, caption.image_id, caption.index, caption.text)
-        for number, negative in enumerate(drawn):
-            counts["negatives"] += 1
-            pair = _pair(caption, negative, prompt, seed, image_captions, number)
-            if form != "yes-no":
-                yield pair
-            if form != "caption":
-                yield from yes_no_pairs(pair)
+        number = len(candidates) if alternatives else per_caption
+        drawn = choose(candidates, number, seed, caption.image_id, caption.index, caption.text)
+        counts["negatives"] += min(len(drawn), per_caption)
+        pairs = [_pair(caption, negative, prompt, seed, image_captions, place) for place, negative in enumerate(drawn)]
+        yield CandidateSet(tuple(pairs), tuple(expected_draws(drawn, per_caption)), per_caption)
     yield from unusable
+
+
+def in_form(pair: PreferencePair, form: str) -> tuple[PreferencePair, ...]:
+    """A caption pair in the requested form: itself (``caption``), two yes/no pairs (``yes-no``), or ``both``."""
+    if form not in ("caption", "yes-no", "both"):
+        raise ValueError(f"no form={form!r}")
+    return ((pair,) if form != "yes-no" else ()) + (yes_no_pairs(pair) if form != "caption" else ())
 
 
 def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[PreferencePair, PreferencePair]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scramble.console import track
 from scramble.engines import ReplyStore, open_engine
-from scramble.pairs.base import Generator, Similarity, Skip
-from scramble.pairs.captions.assemble import caption_pairs
+from scramble.pairs.base import CandidateSet, Generator, Similarity, Skip
+from scramble.pairs.captions.assemble import caption_candidates, caption_pairs, in_form
 from scramble.pairs.captions.chain_of_thought import CotGenerator
 from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.pairs.captions.world_swaps import WorldNegatives
@@ -19,7 +20,7 @@ from scramble.pairs.method import WHOLE, PairMethod, PairMethodError
 from scramble.pairs.scoring.score_store import ScoreStore
 from scramble.pairs.scoring.stored_models import ScorerSettings, image_text_content
 from scramble.records import ImageRecord, PreferencePair
-from scramble.storage.tables import read_table
+from scramble.storage.tables import read_column, read_table, table_path
 from scramble.world.grammar import GrammarError
 
 
@@ -53,17 +54,22 @@ class CaptionMethod(PairMethod):
         """The generator of a split's negatives."""
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        generator = self.generator(split)
+        form = self._assembly.get("form", "caption")
+        yield from caption_pairs(self._images(split), self.generator(split), form=form, **self._options_of(split))
+
+    def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
+        yield from caption_candidates(self._images(split), self.generator(split), **self._options_of(split))
+
+    def expand(self, pair: PreferencePair) -> tuple[PreferencePair, ...]:
+        return in_form(pair, self._assembly.get("form", "caption"))
+
+    def _options_of(self, split: Path) -> dict[str, Any]:
+        options = {key: value for key, value in self._assembly.items() if key != "form"}
+        return {"seed": self.seed, "similarity": self._open_similarity(split), "counts": self._counts, **options}
+
+    def _images(self, split: Path) -> Iterator[ImageRecord]:
         images = self.share(read_table(split, ImageRecord), lambda image: image.image_id)
-        watched = track(images, f"negatives for {split.name}")
-        yield from caption_pairs(
-            watched,
-            generator,
-            seed=self.seed,
-            similarity=self._open_similarity(split),
-            counts=self._counts,
-            **self._assembly,
-        )
+        return track(images, f"negatives for {split.name}")
 
     def totals(self) -> dict[str, Any]:
         """The numbers of images, of chosen captions and of negatives."""
@@ -83,20 +89,38 @@ class WorldCaptions(CaptionMethod):
         return WorldNegatives(**self._options)
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        try:
+        with _explained():
             yield from super().pairs(split)
-        except GrammarError as error:
-            raise PairMethodError(
-                f"{error}. pairs.method=world reads only the embedded world's captions: choose pairs=rules for "
-                "English captions"
-            ) from error
+
+    def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
+        with _explained():
+            yield from super().candidates(split)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what to do about a caption that the world's grammar cannot read."""
+    try:
+        yield
+    except GrammarError as error:
+        raise PairMethodError(
+            f"{error}. pairs.method=world reads only the embedded world's captions: choose pairs=rules for English "
+            "captions"
+        ) from error
 
 
 class RuleCaptions(CaptionMethod):
-    """Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`."""
+    """Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
+
+    The plausibility of swaps is learned from the captions of the training split, also for other splits.
+    """
 
     def generator(self, split: Path) -> Generator:
-        return RuleGenerator(**self._options)
+        generator = RuleGenerator(**self._options)
+        train = split.parent / "train"
+        learned = train if table_path(train, ImageRecord).exists() else split
+        generator.learn(text for texts in read_column(learned, ImageRecord, "captions") for text in texts)
+        return generator
 
 
 class CotCaptions(CaptionMethod):

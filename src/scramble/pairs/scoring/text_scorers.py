@@ -108,13 +108,14 @@ def load_likelihood(
     device: str | None = None,
     batch_size: int = 32,
 ) -> TextScorer:
-    """Log-likelihood of a text in nats under a causal language model, summed over its tokens.
+    """Log-likelihood of a text in nats, summed over its tokens, under a causal language model or a vision-language
+    model that sees no image.
 
     The arguments are those of :func:`load_grammar`. The scorer raises ModelError for a value that is not finite.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    model, tokenizer, at = load_pretrained(AutoModelForCausalLM, AutoTokenizer, path, revision, dtype, device)
+    model, tokenizer, at = load_pretrained(_text_model(path, revision), AutoTokenizer, path, revision, dtype, device)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -136,6 +137,18 @@ def load_likelihood(
         return values
 
     return score
+
+
+def _text_model(path: str | Path, revision: str | None) -> Any:
+    """The auto class that loads a causal or a vision-language model; the latter also reads text alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError):  # reported when the weights are loaded
+        return AutoModelForCausalLM
+    return AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
 
 
 def load_pretrained(

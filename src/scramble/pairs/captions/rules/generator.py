@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,28 @@ from scramble.language.lexicon import Lexicon, load_lexicon
 from scramble.language.parse import Sentence, parse
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Caption, Negative
+from scramble.pairs.captions.rules.plausibility import MIN_LIFT, SelectionalTables
 from scramble.pairs.captions.rules.replace import replacements
 from scramble.pairs.captions.rules.swap import swaps
+from scramble.pairs.captions.surface import normalise, problem
 
-RULES = {"swap": swaps, "replace": replacements}
+RULES = ("swap", "replace")
 CHUNK = 256  # number of captions parsed, or sent to a worker, at once
+MAX_LEARNED = 20_000  # captions that plausibility is learned from
 
 
-def candidates(sentence: Sentence, lexicon: Lexicon, rules: Sequence[str] = ("swap", "replace")) -> list[Negative]:
+def candidates(
+    sentence: Sentence,
+    lexicon: Lexicon,
+    rules: Sequence[str] = RULES,
+    tables: SelectionalTables | None = None,
+    min_lift: float = MIN_LIFT,
+) -> list[Negative]:
     """All distinct candidates of a parsed caption, in a fixed order."""
     negatives: dict[str, Negative] = {}
     for rule in rules:
-        for negative in RULES[rule](sentence, lexicon):
+        of_rule = swaps(sentence, lexicon, tables, min_lift) if rule == "swap" else replacements(sentence, lexicon)
+        for negative in of_rule:
             negatives.setdefault(negative.text, negative)
     return list(negatives.values())
 
@@ -38,24 +50,40 @@ class RuleGenerator:
 
     ``processes`` above 1 parses in this many worker processes, each with its own pipeline. Only captions and
     candidates are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is bounded.
+
+    :meth:`learn` makes swaps more plausible; without it only the categories of the nouns are compared.
+
+    Args:
+        min_lift: lowest log-lift of a noun in its new place
+            (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
     """
 
     def __init__(
         self,
         pipeline: str | Path = DEFAULT_PIPELINE,
         *,
-        rules: Sequence[str] = ("swap", "replace"),
+        rules: Sequence[str] = RULES,
         lexicon: Path | None = None,
         processes: int = 1,
+        min_lift: float = MIN_LIFT,
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
             raise ValueError(f"pairs.kinds: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
         self.name = "+".join(rules)
-        self._worker = _Worker(pipeline, tuple(rules), lexicon)
+        self._worker = _Worker(pipeline, tuple(rules), lexicon, min_lift)
         self._processes = processes
         if processes == 1:
             self._worker.start()  # a missing pipeline is an error here, not at the first caption
+
+    def learn(self, captions: Iterable[str]) -> None:
+        """Learn which nouns are plausible in which places from true captions.
+
+        At most :data:`MAX_LEARNED` of them are parsed: those with the smallest hashes.
+        """
+        if "swap" in self.name:
+            texts = (normalise(text) for text in captions if not problem(text))
+            self._worker.learn(nsmallest(MAX_LEARNED, texts, key=lambda text: sha256(text.encode()).digest()))
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
         """Yield each caption with its candidates, in input order."""
@@ -70,9 +98,11 @@ class RuleGenerator:
 
         pending: deque[tuple[list[Caption], Future[list[list[Negative]]]]] = deque()
         context = get_context("spawn")
-        with ProcessPoolExecutor(self._processes, mp_context=context, initializer=interrupt.leave_to_parent) as pool:
+        with ProcessPoolExecutor(
+            self._processes, mp_context=context, initializer=_start_process, initargs=(self._worker,)
+        ) as pool:
             for chunk in chunks:
-                pending.append((chunk, pool.submit(self._worker, [caption.text for caption in chunk])))
+                pending.append((chunk, pool.submit(_negatives, [caption.text for caption in chunk])))
                 if len(pending) >= 2 * self._processes:
                     done, future = pending.popleft()
                     yield from zip(done, future.result(), strict=True)
@@ -81,13 +111,29 @@ class RuleGenerator:
 
 
 _LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # one pipeline per worker process
+_WORKER: list[_Worker] = []  # of a worker process, which receives it once instead of with each chunk
+
+
+def _start_process(worker: _Worker) -> None:
+    interrupt.leave_to_parent()
+    _WORKER[:] = [worker]
+
+
+def _negatives(texts: list[str]) -> list[list[Negative]]:
+    return _WORKER[0](texts)
 
 
 class _Worker:
     """Parses texts and lists their candidates. The pipeline is loaded at the first call in each process."""
 
-    def __init__(self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None) -> None:
+    def __init__(self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, min_lift: float) -> None:
         self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon
+        self._min_lift = min_lift
+        self._tables: SelectionalTables | None = None
+
+    def learn(self, texts: list[str]) -> None:
+        nlp, lexicon = self.start()
+        self._tables = SelectionalTables(parse(nlp, texts, lexicon))
 
     def start(self) -> tuple[Any, Lexicon]:
         key = (self._pipeline, self._lexicon)
@@ -98,4 +144,5 @@ class _Worker:
 
     def __call__(self, texts: list[str]) -> list[list[Negative]]:
         nlp, lexicon = self.start()
-        return [candidates(sentence, lexicon, self._rules) for sentence in parse(nlp, texts, lexicon)]
+        sentences = parse(nlp, texts, lexicon)
+        return [candidates(s, lexicon, self._rules, self._tables, self._min_lift) for s in sentences]

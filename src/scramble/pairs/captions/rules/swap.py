@@ -9,6 +9,7 @@ Taxonomy: ARO (Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from itertools import combinations
 
 from scramble.language.inflect import article, capitalised, plural, word_set
@@ -24,10 +25,10 @@ from scramble.pairs.captions.rules.edit import (
     moved_text,
     span_change,
 )
+from scramble.pairs.captions.rules.plausibility import MIN_LIFT, SelectionalTables
 
 _ANIMATE = frozenset({"person", "animal"})
 _THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
-_OBJECTS = frozenset({"tool", "vehicle", "food", "container", "furniture", "clothing"})
 _UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
 _PLACES = word_set("""
@@ -38,18 +39,12 @@ _STILL = word_set("""
     parked perched sleeping resting hanging walking running going moving traveling driving posing seen shown
     placed set located laid next
 """)
-_CARRIED = _PLACES | _STILL | {"of", "up", "down"}
-_TRANSITIVE = word_set("""
-    riding rides pulling pulls pushing carrying carries hitting chasing following passing towing rides ride
-    pushes hits chases follows passes tows driving touching
-""")
 _RELATION_TAGS = frozenset({"IN", "VBG", "VBZ", "VBP", "WDT", "WP"})
 _GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
 _FIXED_NUMBER = word_set("""
     ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
     town lawn jungle desert
 """)
-_PATHS = frozenset({"past", "through", "around", "across", "from", "toward", "towards", "at", "to", "along", "off"})
 _JOINERS = frozenset({"and", "or", ","})
 _SEPARATORS = _JOINERS | {"&", "+", "/", "plus", ".", "!", "?", ";", ":", "...", "…", "-", "–", "—"}
 _QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
@@ -72,8 +67,16 @@ _FILLERS = word_set("""
 _OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
 
 
-def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
-    """All swap candidates of a parsed caption."""
+def swaps(
+    s: Sentence, lexicon: Lexicon, tables: SelectionalTables | None = None, min_lift: float = MIN_LIFT
+) -> list[Negative]:
+    """All swap candidates of a parsed caption.
+
+    Args:
+        tables: counts of nouns in the user's captions. A swap of phrases or heads whose nouns have a lower log-lift
+            than ``min_lift`` in their new places is dropped, and so are attributes with a lower log-lift and numbers
+            with lower log-odds. None drops none.
+    """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not _in_title(s, p, lexicon)]
     lemmas = Counter(p.noun.lemma for p in phrases if p.noun is not None)
@@ -83,19 +86,27 @@ def swaps(s: Sentence, lexicon: Lexicon) -> list[Negative]:
         joints = _between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not _says_the_same(s, u, v, joints, words, lexicon)
-        negatives += _swap_attributes(s, u, v, linked)
+        likely = _Likely(tables, min_lift)
+        negatives += _swap_attributes(s, u, v, linked, likely)
         if not _JOINERS.issuperset(words):
-            negatives += _move_attribute(s, u, v, lexicon)
+            negatives += _move_attribute(s, u, v, lexicon, likely)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
             continue
         if _bound(s, u, lexicon) or _bound(s, v, lexicon):
             continue
         if u.plural != v.plural and (_among(s, u) or _among(s, v)):
             continue  # "in between a child"
-        negatives += _swap_numbers(s, u, v, lexicon)
-        weight = _plausibility(u.noun, v.noun, words, _arguments(s, u, v))
+        if tables is None or tables.number_lift(s, u, v) >= min_lift:
+            negatives += _swap_numbers(s, u, v, lexicon)
+        weight = _plausibility(u.noun, v.noun)
         if weight and not _generic(u.noun, v.noun, lexicon):
-            negatives += _swap_phrases(s, u, v, linked, weight)
+            whole = _swap_phrases(s, u, v, linked, weight) if _alike(u.noun, v.noun) else []
+            heads = _swap_heads(s, u, v, linked, weight) if weight == 1.0 else []
+            equal = u.noun.category == v.noun.category != "scene"
+            if whole and (tables is None or tables.swap_lift(s, u, v) >= (min_lift if equal else max(min_lift, 0.0))):
+                negatives += whole
+            if heads and (tables is None or tables.swap_lift(s, u, v, heads=True) >= min_lift):
+                negatives += heads
     return [negative for negative in negatives if negative is not None]
 
 
@@ -227,33 +238,45 @@ def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
-def _plausibility(a: Noun, b: Noun, words: list[str], verbal: bool) -> float:
-    """How plausible a swap of two nouns is; 0 excludes it ("a hat wearing a man")."""
+def _plausibility(a: Noun, b: Noun) -> float:
+    """How plausible a swap of two nouns is by their categories; 0 excludes it ("a hat wearing a man")."""
     pair = {a.category, b.category}
-    if "part" in pair and pair & _OBJECTS:
-        return 0.02 if verbal else 0.0
     if pair & {"part", "sport"}:
         return 0.0
     if a.category == b.category:
         return 0.5 if a.category == "scene" else 1.0
     if pair <= _ANIMATE:
         return 1.0
-    if pair <= _THINGS:
-        return 0.5
-    if pair & _ANIMATE and pair <= _ANIMATE | _THINGS - {"food"}:
-        if pair <= _ANIMATE | {"vehicle"} and set(words) & _TRANSITIVE:
-            return 0.2
-        if set(words) & _PLACES:
-            return 0.15 if _CARRIED.issuperset(words) else 0.05
-    if pair & _ANIMATE and pair & _OBJECTS - {"clothing"} and set(words) & _PATHS:
-        return 0.02
-    return 0.02 if pair & _ANIMATE and pair & _OBJECTS and verbal else 0.0
+    return 0.5 if pair <= _THINGS else 0.0
+
+
+def _alike(a: Noun, b: Noun) -> bool:
+    """Whether two nouns can have each other's roles with any verb or preposition: people, animals, or places.
+
+    Swaps of other phrases are mostly absurd, also of nouns of one category ("a clock tower that has a building"), and
+    counts of captions do not distinguish them well enough (docs/results/negatives.md).
+    """
+    pair = {a.category, b.category}
+    return pair <= _ANIMATE or pair == {"scene"}
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool) -> list[Negative | None]:
+@dataclass(frozen=True, slots=True)
+class _Likely:
+    """Whether a noun is plausible with an adjective according to the user's captions."""
+
+    tables: SelectionalTables | None
+    min_lift: float
+
+    def __call__(self, phrase: Phrase, attribute: Attribute) -> bool:
+        if self.tables is None:
+            return True
+        return self.tables.attribute_lift(attribute.adjective.word, phrase) >= self.min_lift
+
+
+def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _Likely) -> list[Negative | None]:
     negatives: list[Negative | None] = []
     if u.noun is None or v.noun is None or (u.noun.lemma == v.noun.lemma and not linked):
         return negatives
@@ -263,6 +286,8 @@ def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool) -> list[Ne
                 continue
             same = a.adjective.cls == b.adjective.cls
             if not same and "colour" not in (a.adjective.cls, b.adjective.cls):
+                continue
+            if not (likely(u, b) and likely(v, a)):
                 continue
             if not (_takes(u, b) and _takes(v, a)) or (not same and (len(u.attributes) > 1 or len(v.attributes) > 1)):
                 continue
@@ -291,7 +316,7 @@ def _takes(phrase: Phrase, attribute: Attribute) -> bool:
     return attribute.adjective.cls != "age" or phrase.noun.category == "animal"
 
 
-def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
+def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely: _Likely) -> list[Negative | None]:
     """ "a black cat on a couch" -> "a cat on a black couch". Only colours and patterns: most things can be of metal."""
     negatives: list[Negative | None] = []
     for giver, taker in ((u, v), (v, u)):
@@ -302,7 +327,7 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list
         a = giver.attributes[0]
         if taker.noun.category in _UNMOVED and not (taker.noun.category == "scene" and a.adjective.word in _RARE):
             continue
-        if a.adjective.cls not in ("colour", "pattern") or not _takes(taker, a):
+        if a.adjective.cls not in ("colour", "pattern") or not _takes(taker, a) or not likely(taker, a):
             continue
         if any(b.adjective.cls not in ("size", "age", "state") for b in taker.attributes) or not _known(s, taker):
             continue
@@ -332,37 +357,42 @@ def _known(s: Sentence, phrase: Phrase) -> bool:
 
 
 def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
-    """Swap whole phrases, and swap heads whose attributes stay in place."""
-    negatives: list[Negative | None] = []
-    if s.pronoun and not _same_reference(s, u, v):
-        return negatives
+    """Swap whole phrases."""
+    if not linked or (s.pronoun and not _same_reference(s, u, v)):
+        return []
     verbs: list[Change] | None = []
     if u.slot_plural != v.slot_plural or u.partitive or v.partitive:
         verbs_u, verbs_v = agreement_changes(s, u, v.slot_plural), agreement_changes(s, v, u.slot_plural)
         verbs = None if verbs_u is None or verbs_v is None else verbs_u + verbs_v
-    if linked and verbs is not None:
-        changes = [
-            span_change(s, u.first, u.last, _in_place_of(s, v, u)),
-            span_change(s, v.first, v.last, _in_place_of(s, u, v)),
-            *verbs,
-        ]
-        kind = "swap-relation" if _arguments(s, u, v) else "swap-object"
-        negatives.append(build(s, changes, kind, "swap.phrases", weight))
-    if u.attributes or v.attributes:
-        if u.partitive or v.partitive or weight < 0.5 or not _heads_trade(s, u, v):
-            return negatives
-        if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
-            return negatives  # "a man and a young girl": the man may also be young
-        first, second = _form(s, v, u.plural), _form(s, u, v.plural)
-        if first and second:
-            changes = [
-                span_change(s, u.nominal, u.last, first),
-                span_change(s, v.nominal, v.last, second),
-                *article_change(s, u.nominal, first),
-                *article_change(s, v.nominal, second),
-            ]
-            negatives.append(build(s, changes, "swap-object", "swap.heads", weight))
-    return negatives
+    if verbs is None:
+        return []
+    changes = [
+        span_change(s, u.first, u.last, _in_place_of(s, v, u)),
+        span_change(s, v.first, v.last, _in_place_of(s, u, v)),
+        *verbs,
+    ]
+    kind = "swap-relation" if _arguments(s, u, v) else "swap-object"
+    return [build(s, changes, kind, "swap.phrases", weight)]
+
+
+def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
+    """Swap heads whose attributes stay in place."""
+    if not (u.attributes or v.attributes) or (s.pronoun and not _same_reference(s, u, v)):
+        return []
+    if u.partitive or v.partitive or not _heads_trade(s, u, v):
+        return []
+    if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
+        return []  # "a man and a young girl": the man may also be young
+    first, second = _form(s, v, u.plural), _form(s, u, v.plural)
+    if not first or not second:
+        return []
+    changes = [
+        span_change(s, u.nominal, u.last, first),
+        span_change(s, v.nominal, v.last, second),
+        *article_change(s, u.nominal, first),
+        *article_change(s, v.nominal, second),
+    ]
+    return [build(s, changes, "swap-object", "swap.heads", weight)]
 
 
 def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
@@ -417,8 +447,8 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[N
     if _generic(u.noun, v.noun, lexicon):
         return []
     if u.number >= 0 and v.number >= 0 and not (u.partitive or v.partitive):
-        if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural:
-            return []
+        if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural or s.lower[u.last + 1] in _SEPARATORS:
+            return []  # "three people, two wearing hats": the second number is a part of the first
         changes = [
             span_change(s, u.number, u.number, moved_text(s, v.number, v.number)),
             span_change(s, v.number, v.number, moved_text(s, u.number, u.number)),
@@ -438,6 +468,8 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[N
     follower = one.last + 1
     if one.noun.category == "scene" and words.startswith("a "):
         return []
+    if follower + 1 < len(s.tag) and s.tag[follower] == "VBG" and s.tag[follower + 1] in ("NN", "NNS"):
+        return []  # "a doughnut making factory"
     if follower + 1 < len(s.tag) and s.lower[follower] == "and" and s.tag[follower + 1] in ("NN", "NNS"):
         return []  # "a suit and tie"
     singular, plural_form = _form(s, many, False), _form(s, one, True)

@@ -1,0 +1,181 @@
+"""Features of text-only classifiers: differences between the chosen and the rejected text of a pair.
+
+The differences are all that preference training uses. Texts are compared in lower case without punctuation, except by
+``surface`` and ``length``. N-grams are hashed into :data:`COLUMNS` columns, so that a classifier fitted on one set of
+pairs reads another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scramble.language.inflect import word_set
+from scramble.language.lexicon import Lexicon, load_lexicon
+from scramble.records import PreferencePair
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLUMNS = 2**20
+_WORD = re.compile(r"\w+(?:'\w+)?")
+_SURFACE: tuple[Callable[[str], Any], ...] = (
+    lambda t: t[:1].islower(),
+    lambda t: t[:1].isupper(),
+    lambda t: t.rstrip().endswith("."),
+    lambda t: t.rstrip()[-1:].isalnum(),
+    lambda t: t != t.strip(),
+    lambda t: bool(re.search(r"\s[.,;:!?]", t)),
+    lambda t: bool(re.search(r"\s\s", t)),
+    lambda t: t == t.lower(),
+    lambda t: sum(c.isupper() for c in t),
+    lambda t: sum(not c.isalnum() and not c.isspace() for c in t),
+    lambda t: t.count(","),
+)
+_LENGTH: tuple[Callable[[str], Any], ...] = (len, lambda t: len(t.split()))
+_CHARACTERS = (2, 6)  # shortest and longest character n-gram
+_FUNCTION_WORDS = (
+    word_set("a an the this that his her its their some each every no"),
+    word_set("and or but"),
+    word_set("is are was were has have being be"),
+    word_set("in on at of with by to from into onto for through over under near behind above below between"),
+)
+_ENDINGS = ("ing", "ed", "s", "ly")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def plain(text: str) -> str:
+    """The input of the word classifiers: lower case, words only."""
+    return " ".join(words(text))
+
+
+def surface(pairs: Sequence[PreferencePair]) -> Any:
+    """Case, spacing and punctuation: a sparse matrix (n, k)."""
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix(_gaps(pairs, _SURFACE))
+
+
+def length(pairs: Sequence[PreferencePair]) -> Any:
+    """Differences of the lengths in characters and words, and their signs: a sparse matrix (n, 4)."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    gaps = _gaps(pairs, _LENGTH)
+    return csr_matrix(np.hstack([gaps, np.sign(gaps)]))
+
+
+def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
+    """Counts of word n-grams with text boundaries: a function from pairs to a sparse matrix (n, COLUMNS)."""
+
+    def grams(tokens: Sequence[str]) -> Iterator[str]:
+        for size in range(1, longest + 1):
+            for at in range(len(tokens) - size + 1):
+                yield " ".join(tokens[at : at + size])
+
+    def features(pairs: Sequence[PreferencePair]) -> Any:
+        sides = (
+            _changed(("<s>", *words(p.chosen), "</s>"), ("<s>", *words(p.rejected), "</s>"), longest - 1) for p in pairs
+        )
+        return _hashed((Counter(grams(chosen)), Counter(grams(rejected))) for chosen, rejected in sides)
+
+    return features
+
+
+def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
+    """Counts of character 2- to 6-grams: a sparse matrix (n, COLUMNS)."""
+    shortest, longest = _CHARACTERS
+
+    def grams(text: str) -> Iterator[str]:
+        for size in range(shortest, longest + 1):
+            for at in range(len(text) - size + 1):
+                yield text[at : at + size]
+
+    sides = (_changed(plain(p.chosen), plain(p.rejected), longest - 1) for p in pairs)
+    return _hashed((Counter(grams(chosen)), Counter(grams(rejected))) for chosen, rejected in sides)
+
+
+def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
+    """Differences of lengths, and of the number and mean position of the words of each class: (n, k), dense.
+
+    The classes come from the shipped lexicon and from word endings, so that no pipeline is needed.
+    """
+    import numpy as np
+
+    lexicon = load_lexicon()
+    classes = _classes(lexicon)
+    place = {name: i for i, name in enumerate(sorted(set(classes.values()) | {*_ENDINGS, "other"}))}
+
+    def row(text: str) -> np.ndarray:
+        counts, positions = np.zeros(len(place)), np.zeros(len(place))
+        tokens = words(text)
+        for position, word in enumerate(tokens):
+            name = classes.get(word) or next((end for end in _ENDINGS if word.endswith(end)), "other")
+            counts[place[name]] += 1
+            positions[place[name]] += position
+        return np.concatenate([[len(text), len(tokens)], counts, positions / np.maximum(counts, 1)])
+
+    rows: dict[str, np.ndarray] = {}
+    for pair in pairs:
+        for text in (pair.chosen, pair.rejected):
+            if text not in rows:
+                rows[text] = row(text)
+    return np.stack([rows[p.chosen] - rows[p.rejected] for p in pairs]) if pairs else np.zeros((0, 2 + 2 * len(place)))
+
+
+def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
+    """The texts themselves, for readers that score each text: strings (n, 3), chosen, rejected and the pair's image."""
+    import numpy as np
+
+    table = np.empty((len(pairs), 3), dtype=object)
+    for i, pair in enumerate(pairs):
+        table[i] = pair.chosen, pair.rejected, pair.image_ids[0] if pair.image_ids else pair.pair_id
+    return table
+
+
+def _classes(lexicon: Lexicon) -> dict[str, str]:
+    """The class of each known word: category of a noun with number, class of an adjective, function word."""
+    classes = {word: f"function {i}" for i, group in enumerate(_FUNCTION_WORDS) for word in group}
+    for word, adjective in lexicon.adjectives.items():
+        classes.setdefault(word, f"adjective {adjective.cls}")
+    for word, (noun, is_plural) in lexicon.nouns.items():
+        classes.setdefault(word, f"noun {noun.category}{' plural' if is_plural else ''}")
+    return classes
+
+
+def _gaps(pairs: Sequence[PreferencePair], features: Sequence[Callable[[str], Any]]) -> np.ndarray:
+    import numpy as np
+
+    rows = [[float(f(p.chosen)) - float(f(p.rejected)) for f in features] for p in pairs]
+    return np.array(rows, dtype=float).reshape(len(pairs), len(features))
+
+
+def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
+    """Both sequences without their common beginning and end, except for ``context`` elements on either side.
+
+    N-grams of up to ``context + 1`` elements outside these windows are in both texts, so that they cancel out.
+    """
+    shorter = min(len(chosen), len(rejected))
+    start = next((i for i in range(shorter) if chosen[i] != rejected[i]), shorter)
+    end = next((i for i in range(shorter - start) if chosen[-1 - i] != rejected[-1 - i]), shorter - start)
+    first, last = max(0, start - context), max(0, end - context)
+    return chosen[first : len(chosen) - last], rejected[first : len(rejected) - last]
+
+
+def _hashed(sides: Iterator[tuple[Counter[str], Counter[str]]]) -> Any:
+    """The differences of two counts per row as hashed columns: a sparse matrix (n, COLUMNS)."""
+    import numpy as np
+    from sklearn.feature_extraction import FeatureHasher
+
+    def gaps() -> Iterator[dict[str, int]]:
+        for chosen, rejected in sides:
+            chosen.subtract(rejected)
+            yield {gram: count for gram, count in chosen.items() if count}
+
+    return FeatureHasher(COLUMNS, alternate_sign=False, dtype=np.float32).transform(gaps()).tocsr()

@@ -1,0 +1,91 @@
+"""Plausibility of swaps: relations of captions, lifts by hand, and swaps that a generator drops after learning."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from scramble.language.lexicon import load_lexicon
+from scramble.language.parse import parse
+from scramble.language.spacy_pipeline import load_pipeline
+from scramble.pairs.base import Caption, Negative
+from scramble.pairs.captions.rules.generator import RuleGenerator
+from scramble.pairs.captions.rules.plausibility import SelectionalTables, relations
+
+
+@pytest.fixture(scope="module")
+def sentences(pipeline: str):
+    nlp, lexicon = load_pipeline(pipeline, "tagger", "parser"), load_lexicon()
+    return lambda *texts: list(parse(nlp, texts, lexicon))
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A man is riding a horse.", [("man", "rid", "horse")]),
+        ("A cat sits on a bed.", [("cat", "sit on", "bed")]),
+        ("A woman with a dog is standing.", [("woman", "with", "dog"), ("woman", "stand", None)]),
+        ("A cat and a dog.", []),
+    ],
+)
+def test_relations_name_their_subjects(sentences, caption, expected):
+    (sentence,) = sentences(caption)
+    found = [
+        (left and left.noun.lemma, words, right and right.noun.lemma) for left, words, right in relations(sentence)
+    ]
+    assert found == expected
+
+
+def test_lifts_follow_the_captions(sentences):
+    """ "on" has beds and tables at its right and never cats, so that a cat has a low lift there."""
+    tables = SelectionalTables(sentences(*["A cat sits on a bed.", "A dog sits on a table."] * 30))
+    (sentence,) = sentences("A cat sits on a table.")
+    cat, table = sentence.phrases
+    assert tables.swap_lift(sentence, cat, table) < math.log(0.3)
+    (sentence,) = sentences("A cat sits on a bed next to a dog.")
+    assert tables.swap_lift(sentence, sentence.phrases[0], sentence.phrases[2]) > -0.5
+    assert SelectionalTables().swap_lift(sentence, *sentence.phrases[:2]) == 0
+
+
+def test_numbers_follow_the_captions(sentences):
+    """Of 30 dogs all are many and of 30 beds one each: exchanging the numbers has the odds (1 / 31) ** 2."""
+    tables = SelectionalTables(sentences(*["Two dogs on a bed."] * 30))
+    (sentence,) = sentences("Two dogs on a bed.")
+    assert tables.number_lift(sentence, *sentence.phrases) == pytest.approx(2 * math.log(1 / 31))
+    (sentence,) = sentences("A dog on a bed.")
+    assert tables.number_lift(sentence, *sentence.phrases) == 0
+
+
+def swaps(generator: RuleGenerator, text: str) -> set[str]:
+    ((_, negatives),) = generator.negatives([Caption("1", 0, text)])
+    assert all(isinstance(n, Negative) for n in negatives)
+    return {n.text for n in negatives if n.rule == "swap.phrases"}
+
+
+def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):
+    """The same caption has the swap as long as the captions do not speak against it, with one and two processes."""
+    absurd, caption = "A horse riding a man.", "A man riding a horse."
+    training = ["A man riding a horse.", "A woman riding an elephant.", "A horse near a woman."] * 20
+    generator = RuleGenerator(pipeline)
+    assert absurd in swaps(generator, caption)
+    generator.learn(training)
+    assert absurd not in swaps(generator, caption)
+    lenient = RuleGenerator(pipeline, min_lift=-99.0)
+    lenient.learn(training)
+    assert absurd in swaps(lenient, caption)
+
+
+def test_absurd_categories_are_never_swapped(pipeline: str):
+    """Only people, animals and places have each other's roles; no captions are needed to drop other swaps."""
+    for caption in ("A woman holding a phone.", "A dog sits on a couch.", "A man wearing a hat.", "A pan on a stove."):
+        assert swaps(RuleGenerator(pipeline), caption) == set()
+
+
+@pytest.mark.full
+def test_worker_processes_have_the_same_tables(pipeline: str):
+    one, two = RuleGenerator(pipeline), RuleGenerator(pipeline, processes=2)
+    captions = [Caption(str(i), 0, f"A {thing} near a black cat.") for i, thing in enumerate(("dog", "man", "horse"))]
+    for generator in (one, two):
+        generator.learn(["A dog near a cat.", "A man near a horse."] * 20)
+    assert list(one.negatives(captions)) == list(two.negatives(captions))
