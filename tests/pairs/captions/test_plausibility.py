@@ -65,8 +65,8 @@ def swaps(generator: RuleGenerator, text: str) -> set[str]:
 
 def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):
     """The same caption has the swap as long as the captions do not speak against it, with one and two processes."""
-    absurd, caption = "A horse riding a man.", "A man riding a horse."
-    training = ["A man riding a horse.", "A woman riding an elephant.", "A horse near a woman."] * 20
+    absurd, caption = "A sheep herding a dog.", "A dog herding a sheep."
+    training = ["A dog herding a cow.", "A dog herding a horse.", "A sheep near a dog."] * 20
     generator = RuleGenerator(pipeline)
     assert absurd in swaps(generator, caption)
     generator.learn(training)
