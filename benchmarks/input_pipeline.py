@@ -11,9 +11,10 @@ with one pair, in batches of two. These steps are measured alternately in one pr
 - processor: decode, and transformers' or our image processor on the image alone, which is the floor;
 - 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
-Images per second are based on wall time, which is unreliable on a machine with other work. With a ``DataLoader`` they
+Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader`` they
 are counted after the first four batches, as in a long run. Milliseconds are the CPU time of all processes per image,
-including the start of the workers, which other work hardly changes. "0 workers / floor" is a ratio of CPU times.
+including the start of the workers; CPU time hardly changes on a busy machine. "0 workers / floor" is a ratio of CPU
+times.
 """
 
 from __future__ import annotations

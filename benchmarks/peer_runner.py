@@ -1,7 +1,8 @@
-r"""Another project's DPO trainer as a side of benchmarks/preference_step.py, which starts it with its Python.
+r"""Run another project's DPO trainer as a side of benchmarks/preference_step.py.
 
-The project is ms-swift 4.6.0 or LLaMA-Factory 0.9.5. Neither can be installed together with this project's
-dependencies, so each needs a virtual environment outside the repository (Python 3.11, CPU build of torch):
+preference_step.py starts this script with the Python of that project's environment. The project is ms-swift 4.6.0 or
+LLaMA-Factory 0.9.5. Neither can be installed together with this project's dependencies, so each needs a virtual
+environment outside the repository (Python 3.11, CPU build of torch):
 
     python -m venv swift
     swift/bin/pip install torch==2.13.0+cpu ms-swift==4.6.0 av
@@ -14,13 +15,13 @@ dependencies, so each needs a virtual environment outside the repository (Python
 
 This script imports nothing of this project. It reads a model folder in the hub's format and a data folder with
 ``pairs.jsonl`` ("image", "prompt", "chosen", "rejected") and the image files, and prints seconds per step and losses as
-JSON lines that start with "@@". It takes one step for each line that it reads; alone it runs as
+JSON lines that start with "@@". It takes one step per line of input. To run it alone:
 
     yes step | swift/bin/python benchmarks/peer_runner.py swift --model MODEL --data DATA --family internvl --steps 2
 
-Settings are those of the other sides: LoRA on all linear layers of the decoder, frozen tower, reference by switching
-the adapter off, float32, no gradient checkpointing. Where a project can run the output head at answer positions only,
-it does.
+The settings are those of the other sides: LoRA on all linear layers of the decoder, frozen tower, reference by
+switching the adapter off, float32, no gradient checkpointing. Where a project can run the output head at answer
+positions only, it does.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def run_swift(args: argparse.Namespace, work: Path) -> None:
     processor = json.loads((args.model / "processor_config.json").read_text())["image_processor"]
     if "merge_size" in processor:
         # Qwen's templates have the token ids of the released models, and qwen_vl_utils resizes images before the
-        # processor does, within limits of its own.
+        # processor does, within its own limits.
         template = TEMPLATE_MAPPING[options["template"]].template_cls
         template.image_token_id = json.loads((args.model / "config.json").read_text())["image_token_id"]
         tokens = processor["size"]["longest_edge"] // (processor["patch_size"] * processor["merge_size"]) ** 2
@@ -167,7 +168,7 @@ def run_llamafactory(args: argparse.Namespace, work: Path) -> None:
     from llamafactory.train.tuner import run_exp
     from step_clock import BETA, LEARNING_RATE, LORA
 
-    # The others' templates put a line break after InternVL's image by themselves.
+    # In InternVL's prompt a line break follows the image. LLaMA-Factory's template does not add it.
     image = "<image>\n" if args.family == "internvl" else "<image>"
     rows = [
         {

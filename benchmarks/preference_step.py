@@ -11,12 +11,13 @@ idle machine:
     python benchmarks/preference_step.py --shape molmo-40m --captions 5
 
 On a CPU, TRL's output head runs at all positions; ``trl-answers`` is TRL with an output head that runs only at answer
-positions, as it does on a GPU. ms-swift and LLaMA-Factory run in virtual environments of their own, whose Pythons are
-given by ``--swift-python`` and ``--llamafactory-python`` (benchmarks/peer_runner.py says how to make them); a side
-whose environment is not given is skipped. TRL cannot train Molmo v1; there the comparison is a plain loop with one
-sequence per row (``--rows`` adds it for other models). ``--data`` takes a JSONL file with "image" and "caption";
-without it, synthetic captions of the same length are used. All steps use the same pairs unless ``--distinct-images``
-is larger than ``--images``; only then the losses of the sides can be compared. For GPUs see benchmarks/gpu.sh.
+positions, as it does on a GPU. ms-swift and LLaMA-Factory run in separate virtual environments; ``--swift-python`` and
+``--llamafactory-python`` are the Python interpreters of these environments (see benchmarks/peer_runner.py). A side
+without an environment is skipped. TRL cannot train Molmo v1; there the comparison is a plain loop with one sequence per
+row (``--rows`` adds it for other models). ``--data`` takes a JSONL file with "image" and "caption"; without it,
+synthetic captions of the same length are used. All steps use the same pairs unless ``--distinct-images`` is larger than
+``--images``. The losses of the sides can be compared only if all steps use the same pairs. For GPUs see
+benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from step_clock import MARK, PROMPT
 from step_report import common_facts, compare, figures, loss_difference, table
 
 HERE = Path(__file__).parent
-# Other projects, by side: the families whose models they can train here. They run in environments of their own.
+# Other projects, by side: the families whose models they can train here. They run in separate environments.
 PROJECTS = {"swift": ("internvl", "qwen2_5_vl", "qwen3_5"), "llamafactory": ("internvl", "qwen2_5_vl", "qwen3_5")}
 CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
@@ -123,7 +124,7 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the Pythons of the other projects that are measured, and the reasons why others are skipped, by side."""
+    """Return, by side, the Python of each other project that is measured, and why the others are skipped."""
     pythons: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for name, families in PROJECTS.items():
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="0: only create the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distinct-images", type=int, help="default: those of one step")
+    parser.add_argument("--distinct-images", type=int, help="default: the images of one step")
     parser.add_argument("--pixels", type=int, default=640)
     parser.add_argument("--gradient-checkpointing", action="store_true", help="in this project's trainer")
     parser.add_argument("--feature-cache", action="store_true", help="also with cached tower features")

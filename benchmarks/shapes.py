@@ -192,7 +192,7 @@ def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float3
 def _with_released_template(folder: Path, image: str) -> Path:
     """Give a folder the line breaks of the released models' chat template and pre-tokenizer.
 
-    Other projects render and split conversations by themselves, and the token ids should be the same.
+    Other projects render and tokenize conversations with their own code, and the token ids should be the same.
     """
     (folder / "chat_template.jinja").write_text(
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -10,7 +10,7 @@ PEERS = ("trl", "trl-answers", "rows", "swift", "llamafactory")
 
 
 class Measured(Protocol):
-    """What a side has reported."""
+    """The report of a side."""
 
     facts: dict[str, Any]
     seconds: list[float]

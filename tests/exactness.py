@@ -131,7 +131,7 @@ def continuation(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> li
 def assert_generates(vlm: VLM, images: Sequence[Image.Image], max_new_tokens: int = 12, **template: object) -> None:
     """Assert that prompts on shared images continue token by token as with ``generate`` on the processor's own batch.
 
-    ``template`` are variables of the chat template.
+    ``template`` contains variables of the chat template.
     """
     texts = ["describe the image", "is there a circle in this image of many shapes", "two circles"]
     groups: list[list[Prompt]] = []

@@ -230,7 +230,7 @@ def test_the_adapter_of_the_benchmark_depends_on_the_names_of_layers_alone(monke
     assert [set_adapter(model) for model in models] == [16, 16]
     weights = [[p for n, p in model.named_parameters() if "lora" in n] for model in models]
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
-    assert not torch.equal(weights[0][0], weights[0][1])  # of two layers
+    assert not torch.equal(weights[0][0], weights[0][1])  # weights of two layers differ
     kept = dict(models[0].named_parameters())["model.layers.0.q_proj.base_layer.weight"]
     assert torch.equal(kept, parts["base_layer"].weight)
 

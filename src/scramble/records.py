@@ -117,7 +117,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise RecordError(f"a turn has the role {self.role}, which is none of {', '.join(ROLES)}")
+            raise RecordError(f"a turn has the role {self.role}, which is not one of {', '.join(ROLES)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def test_circular_scores_equal_vlmevalkits(tmp_path: Path) -> None:
     ],
 )
 def test_letters_equal_the_original_rules(parser: str, column: str) -> None:
-    """A recorded letter that is none of the options is unparsed here; it is wrong in both."""
+    """A recorded letter that is not one of the options is unparsed here; it is wrong in both."""
     rows, _ = golden("mcq_kits")
     letters = [parsers.LETTER[parser](row["reply"], row["options"]) for row in rows]
     assert letters == [row[column] if row[column] in row["options"] else None for row in rows]
@@ -295,7 +295,7 @@ def test_a_category_of_one_item_has_no_interval(tmp_path: Path) -> None:
         ({"image": base64.b64encode(b"plain text" * 20).decode()}, "index 1: the image cannot be decoded"),
         ({"image": "77"}, "the image cell '77' is neither an image nor the index of a row"),
         ({"image": "['a', 3]"}, "index 1: the image cell is not a list of images"),
-        ({"answer": "E"}, "index 1: the answer 'E' is none of A, B, C, D"),
+        ({"answer": "E"}, "index 1: the answer 'E' is not one of A, B, C, D"),
         ({"answer": ""}, "index 1 has no answer"),
         ({"question": " "}, "index 1 has no question"),
         ({"index": 0}, "index '0' appears twice"),

@@ -35,7 +35,7 @@ def test_a_mix_of_all_layouts_trains(tmp_path: Path, script: Run) -> None:
     done = script("train", "data=pairs", f"data.mix=[{mix}]", "data.val_fraction=0.1", f"run.dir={run}", *TWO_STEPS)
     splits = json.loads((run / "data" / "stage.json").read_text())["summary"]["splits"]
     assert sum(split["pairs"] for split in splits.values()) == 6 * len(LAYOUTS)
-    assert "the mix ends with the pairs of" in done.stdout and "format vlfeedback" in done.stdout
+    assert "the mix ends because" in done.stdout and "format vlfeedback" in done.stdout
     assert len(losses(run)) == 2 and all(loss == loss for loss in losses(run))
     assert not (run / "data" / "rejected_rows.jsonl").read_text()
     again = script("train", "data=pairs", f"data.mix=[{mix}]", "data.val_fraction=0.1", f"run.dir={run}", *TWO_STEPS)

@@ -147,7 +147,7 @@ def test_columns_are_renamed_and_formats_forced(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "x.jsonl", rows)
     columns = {"prompt": "q", "chosen": "good", "rejected": "bad", "image": "pic"}
     assert [p.chosen for p in pairs_of(path, columns=columns)] == [answers(n)[0] for n in range(6)]
-    with pytest.raises(SourceError, match=r"columns \(pic, q, good, bad\) are those of no known format; the nearest"):
+    with pytest.raises(SourceError, match=r"columns \(pic, q, good, bad\) match no known format; the nearest"):
         pairs_of(path)
     with pytest.raises(SourceError, match=r"data.columns.chosen=best: .* has no such column; it has pic, q, good, bad"):
         pairs_of(path, columns={"chosen": "best"})
@@ -242,7 +242,7 @@ def bad_rows() -> Iterator[tuple[str, Any]]:
     yield "the prompt ends with a turn by assistant, not by the user", {**good, "prompt": [user, reply]}
     yield "1 image placeholders for 2 images", {**good, "images": ["images/red.png"] * 2, "prompt": "<image>q"}
     yield (
-        "a turn has the role tool, which is none of system, user, assistant",
+        "a turn has the role tool, which is not one of system, user, assistant",
         {**good, "prompt": [{"role": "tool", "content": "x"}, user]},
     )
     yield "not a JSON object", ["a", "b"]

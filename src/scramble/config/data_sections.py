@@ -140,7 +140,7 @@ class CaptionNegatives(Negatives):
         yield from super().faults(at)
         if self.captions_per_image == "clip" and self.similarity is None:
             yield f"{at}.captions_per_image=clip needs {at}.similarity.path=<CLIP or SigLIP model>"
-        scores: Any = self.scores or {}  # a mapping, which is checked already
+        scores: Any = self.scores or {}  # a checked mapping
         if self.form != "caption" and any(scores.values()):
             yield f"{at}.form={self.form} must be caption if {at}.scores is set: a Yes or No has no grammar to score"
 
@@ -322,7 +322,7 @@ METHODS: dict[str, type[Section]] = {
 class MixMethod(Negatives):
     """Several methods, mixed with the given weights."""
 
-    has_columns: ClassVar[bool] = True  # those of the parts
+    has_columns: ClassVar[bool] = True  # the columns of the parts
 
     parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHODS)]], NOT_EMPTY] = field(default_factory=dict)
     weights: dict[Text, Positive] | None = None

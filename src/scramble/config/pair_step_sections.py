@@ -46,7 +46,7 @@ class Filter(Section):
     pipeline: Text = "en_core_web_sm"
 
     def faults(self, at: str) -> Iterator[str]:
-        """At least one bound must be set, and they must be in order."""
+        """At least one bound must be set, and ``min`` must not be above ``max``."""
         if self.min is None and self.max is None:
             yield f"{at}: the filter on {self.column} needs min or max"
         elif self.min is not None and self.max is not None and self.min > self.max:
@@ -62,7 +62,7 @@ class Balance(Section):
 
 @dataclass(frozen=True)
 class PairSteps(Section):
-    """Sections of the steps in :mod:`scramble.pairs.steps`, which every method can have."""
+    """Sections of the steps in :mod:`scramble.pairs.steps`, which work with every method."""
 
     has_columns: ClassVar[bool] = False  # whether the method's pairs have columns that the configuration does not name
 
@@ -74,7 +74,7 @@ class PairSteps(Section):
     def faults(self, at: str) -> Iterator[str]:
         """Benchmarks must have a path or be on the hub; filters and balance must name columns that the pairs have."""
         yield from self._benchmark_faults(f"{at}.exclude_benchmarks")
-        sections: dict[str, Any] = {"scores": self.scores or {}, "balance": self.balance or {}}  # mappings, checked
+        sections: dict[str, Any] = {"scores": self.scores or {}, "balance": self.balance or {}}  # checked mappings
         scores = [name for name, scorer in sections["scores"].items() if scorer is not None]
         columns = {*FREE_COLUMNS, *(f"{name}.{side}" for name in scores for side in ("chosen", "rejected", "gap"))}
         if getattr(self, "captions_per_image", None) == "clip":

@@ -64,8 +64,8 @@ class Root(Section):
     def data_faults(self) -> Iterator[str]:
         """Requirements of a data set that is not generated yet must be installed or set."""
         data, method = dict(self.data), dict(self.pairs)["method"]
-        if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":  # which has captions too
-            yield f"pairs.method={method}: the data has its pairs, and no captions to make others from: set pairs=given"
+        if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":  # scramble also has captions
+            yield f"pairs.method={method} needs captions, and this data has only pairs: set pairs=given"
         if not self.starts_elsewhere():
             yield from data_faults(Path(dict(self.run)["data"]), dict(self.pairs))  # type: ignore[call-overload]
 

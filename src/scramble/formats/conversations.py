@@ -66,7 +66,7 @@ def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
 
 
 def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
-    """As :func:`answer_of`, for one or several answers: a list of strings has several."""
+    """Like :func:`answer_of`, for one or several answers; a list of strings is several answers."""
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         return [], tuple(dict.fromkeys(text.strip() for text in value))
     before, text = answer_of(value, what)

@@ -62,13 +62,14 @@ class DataSetEntry:
             return [self._turns(one) for one in value]
         role, content = self.tags.get("role_tag", "from"), self.tags.get("content_tag", "value")
         if not isinstance(value, Mapping) or not {role, content} <= set(value):
-            return value  # the rows' reader reports it
+            return value  # the reader of the rows reports the error
         roles = {self.tags.get(tag, name): name for tag, name in ROLE_TAGS.items()}
         return {"from": roles.get(value[role], value[role]), "value": value[content]}
 
 
 def find_info(path: Path) -> Path | None:
-    """The ``dataset_info.json`` at a path or in a folder, if it is one of LLaMA-Factory; ``datasets`` has others."""
+    """The ``dataset_info.json`` at a path or in a folder, if it has LLaMA-Factory's layout; ``datasets`` also
+    writes files with this name."""
     file = path / INFO if path.is_dir() else path
     if file.name != INFO or not file.is_file():
         return None

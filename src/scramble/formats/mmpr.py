@@ -96,7 +96,7 @@ def find_meta(path: str | Path) -> Path | None:
     try:
         return meta if is_meta(read_json(meta)) else None
     except StoreError:
-        return None  # whoever reads the file reports it
+        return None  # the code that reads the rows reports the error
 
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

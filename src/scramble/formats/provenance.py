@@ -1,4 +1,4 @@
-"""Fields of a pair except its conversation, as one JSON value, so that the import of an export gives the same pair."""
+"""Fields of a pair except its conversation, as one JSON value, so that importing an exported pair restores it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Parse rows of other projects' preference data: pure functions from a row to texts, conversation and images.
 
 Layouts are those that the projects document: TRL's vision preference data, LLaMA-Factory's ranking data, ms-swift's
-RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID has too.
+RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID shares.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ParsedRow:
     details: dict[str, Any] = field(default_factory=dict)
 
     def check_images(self) -> None:
-        """Raise FormatError if the number of placeholders is not that of images. Nothing is opened."""
+        """Raise FormatError if the number of placeholders is not the number of images. No image is opened."""
         history_and_prompt(self.messages, len(self.images), check_images=True)
 
 
@@ -106,7 +106,7 @@ def from_answers(row: Row) -> ParsedRow:
 
 
 def from_trl(row: Row) -> ParsedRow:
-    """A row of TRL: as :func:`from_answers`, with a prompt."""
+    """A row of TRL: like :func:`from_answers`, but a prompt is required."""
     if missing := [name for name in ("chosen", "rejected") if name not in row]:
         raise FormatError(f"no {missing[0]}")
     parsed = from_answers(row)

@@ -54,7 +54,7 @@ def _has_prompt(row: Row) -> bool:
     return "prompt" in row or not all(isinstance(row[name], str) for name in ("chosen", "rejected"))
 
 
-# The first format that a row has is recognised.
+# The order matters: the first format that fits a row is used.
 READABLE: dict[str, RowFormat] = {
     "scramble": RowFormat((("conversations", "rejected_conversations"),), readers.from_scramble_release, _is_release),
     "povid": RowFormat((("conversations", "rejected_conversations"),), readers.from_scramble_release),
@@ -79,13 +79,14 @@ READABLE: dict[str, RowFormat] = {
 
 
 def recognise(row: Row) -> str:
-    """The name in :data:`READABLE` of a row's format. Raises FormatError with the nearest format if there is none."""
+    """The name in :data:`READABLE` of a row's format. Raises FormatError if no format fits; the message names the
+    nearest one."""
     if not isinstance(row, Mapping):
         raise FormatError("not a JSON object")
     for name, known in READABLE.items():
         if known.has_columns(row) and known.fits(row):
             return name
-    raise FormatError(f"its keys ({', '.join(row)}) are not those of a known format: {nearest(row)}")
+    raise FormatError(f"its keys ({', '.join(row)}) match no known format: {nearest(row)}")
 
 
 def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:

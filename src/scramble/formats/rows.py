@@ -7,8 +7,8 @@
 - MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` is a path, a list or missing.
 
 Image placeholders are ``<image>``, one per image, before the text; TRL's messages have typed parts instead. Several
-rejected answers are kept in the provenance, because these formats have one. :mod:`scramble.formats.readers` is the
-inverse.
+rejected answers are kept in the provenance, because a row of these formats has only one.
+:mod:`scramble.formats.readers` is the inverse.
 """
 
 from __future__ import annotations

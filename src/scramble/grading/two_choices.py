@@ -1,6 +1,6 @@
 """Read replies to the questions "which caption fits this image?" and "which image fits this caption?".
 
-A reader tells which of two labels a reply chooses: ``A`` or ``B`` for captions, ``First`` or ``Second`` for images. The
+A reader returns the labels that a reply chooses: ``A`` or ``B`` for captions, ``First`` or ``Second`` for images. The
 result is a list, because the original rule of VisMin can match both labels.
 """
 
@@ -28,7 +28,8 @@ def vismin(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
 
 
 def colorswap(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
-    """ColorSwap's rules: a label counts if one of a list of phrases names it, and neither does if both would."""
+    """ColorSwap's rules: a label counts if one of a list of phrases names it; if phrases name both labels, neither
+    counts."""
     if labels == IMAGE_LABELS:
         named = [label for label, other in (labels, labels[::-1]) if _names_image(text.lower(), label, other)]
     else:

@@ -15,7 +15,7 @@ def answer_spans(
 ) -> list[tuple[int, int]]:
     """First and last position (exclusive) of each answer of ``history``, its end of turn included.
 
-    An answer begins where the tokens of the conversation leave those of the prompt before it. A token that joins the
+    An answer begins at the first token where the conversation differs from the prompt before it. A token that joins the
     prompt's last characters with the answer's first ones belongs to the answer.
 
     Args:

@@ -175,7 +175,7 @@ class Family:
                 raise ModelError(f"the chat template of {self.name} leaves out the {turn.role} turn {turn.text[:60]!r}")
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""
-        if rendered.startswith(bos):  # also without a BOS; the test of the tokenizer costs more
+        if rendered.startswith(bos):  # or there is no BOS; calling the tokenizer is slower
             return rendered
         return bos + rendered if tokenizer("").input_ids[:1] == [tokenizer.bos_token_id] else rendered
 

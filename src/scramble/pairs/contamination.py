@@ -54,11 +54,12 @@ def coco_id(name: str) -> int | None:
 
 
 def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> BenchmarkImages:
-    """The images of benchmarks by name of the benchmark; for each, a file, a folder, or None to read it from the hub.
+    """Find the images of benchmarks. ``benchmarks`` maps names to a file, a folder, or None to read from the hub.
 
     JSON, JSONL and CSV files are searched for COCO file names (SugarCrepe's ``filename``, POPE's and ConMe's
-    ``image``), and for Visual Genome's (COLA), whose COCO ids are in ``image_data.json`` if that file is in the same
-    folder. Images in folders and in parquet files are hashed, and COCO file names among their names are used too.
+    ``image``), and for Visual Genome's file names (COLA). COCO ids of the latter are read from ``image_data.json`` if
+    it is in the same folder. Images in folders and in parquet files are hashed, and those whose file names are COCO's
+    are also found by COCO id.
 
     Raises:
         StoreError: a path is missing or has no image, or a benchmark is not on the hub or cannot be downloaded.

@@ -28,7 +28,7 @@ MANY_STEPS = 3  # images, captions and negatives; more are listed on a separate 
 # What to change if a step leaves no pair.
 STEPS = {
     "filtered": "relax pairs.filters (train/skipped.jsonl lists the dropped pairs)",
-    "balanced": "the gaps of all pairs are on one side; set pairs.balance=null to keep them",
+    "balanced": "the gaps of all pairs have the same sign; set pairs.balance=null to keep them",
 }
 
 

@@ -86,7 +86,7 @@ def _shapes(images: ImageInputs | None) -> dict[str, tuple[int, ...]]:
 
 
 def _words(ids: Sequence[int], vlm: VLM) -> str:
-    """Tokens as text in one line; runs of image placeholders are counted."""
+    """Tokens as text on one line; runs of image placeholders are counted."""
     parts, image_ids = [], vlm.family.feature_tokens(vlm.backbone.model.config)
     for is_image, run in groupby(ids, key=lambda token: token in image_ids):
         tokens = list(run)

@@ -30,7 +30,8 @@ HEADLINES = (
     ("accuracy_macro",),
     ("f1",),
 )
-"""Main scores of benchmarks: the first of these that a benchmark has, else its first score. The last one leads."""
+"""Main scores of benchmarks: the first of these groups that a benchmark has, else its first score. The last
+score of a group is the headline."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,10 +92,10 @@ def bundles(
 
 
 def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], names: Sequence[str]) -> Iterator[Bundle]:
-    """Mix streams: each share of pairs is that of its weight, to within one bundle, at any place of the mix.
+    """Mix streams in proportion to their weights; the proportion holds at every point of the mix, to within one bundle.
 
-    The mix ends where the first stream ends that the next pair should come from, so no pair is repeated. Rows are taken
-    in order: a file that is sorted must be shuffled before.
+    The mix ends when the stream that is next has no more pairs, so no pair is repeated. Rows are taken in order, so a
+    sorted file must be shuffled first.
     """
     total, taken = sum(weights), [0] * len(streams)
     while True:
@@ -104,7 +104,7 @@ def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], na
         bundle = next(streams[number], None)
         if bundle is None:
             listed = ", ".join(f"{count:,} of {name}" for name, count in zip(names, taken, strict=True))
-            log.info(f"data: the mix ends with the pairs of {names[number]}: {listed}")
+            log.info(f"data: the mix ends because {names[number]} has no more pairs: {listed}")
             return
         taken[number] += max(1, len(bundle.pairs))
         yield bundle
@@ -200,13 +200,13 @@ class _Reader:
         names: ImageNames,
         by_name: dict[Path, str],
     ) -> Iterator[Bundle]:
-        """The bundles of a row; a row that cannot be used is added to the bad ones."""
+        """The bundles of a row; a row that cannot be used is recorded as rejected."""
         try:
             source = f"{name}:{Path(one.path).stem}"
             found = []
             for parsed in parse(name, row, all_pairs=one.ratings == "all"):
                 if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
-                    raise _BadRow("no prompt", "its column can be named: data.columns.prompt=...")
+                    raise _BadRow("no prompt", "name its column: data.columns.prompt=<name>")
                 parsed.check_images()
                 own_ids = names.of_all(parsed.images)
                 if len(own_ids) != len(parsed.images):
@@ -238,12 +238,12 @@ class _Reader:
             raise _BadRow(kind, str(error) if data else "") from error
         folder = file.folder if one.images is None else Path(one.images).expanduser()
         if folder is None:
-            raise _BadRow("missing image", f"{path}: rows of the hub name a file; set its folder (data.images=...)")
+            raise _BadRow("missing image", f"{path}: the hub's rows contain only paths; set data.images=<folder>")
         found = find_image(folder, path)
         if not exists(found):
             flat = find_image(folder, Path(path.replace("\\", "/")).name)
             if exists(flat) and (other := by_name.setdefault(flat, path)) != path:
-                raise _BadRow("missing image", f"{path} is not in {folder}, and {flat.name} there is also {other}")
+                raise _BadRow("missing image", f"{path} is not in {folder}, and {flat.name} is used for {other}")
             found = flat if exists(flat) else found
         try:
             return self._loader.load(found)
@@ -262,7 +262,7 @@ class _Reader:
         return Bundle(ids[0] if ids else pair.pair_id, tuple(records.values()), (pair,))
 
     def _renamed(self, number: int, bundle: Bundle) -> Bundle:
-        """A bundle of an input with ids of its own, as part of a mix."""
+        """The bundle of an input that has its own ids, with ids that are unique in the mix."""
         ids = {one.image_id: self._image_id(number, one.image_id, one.image_id, one.image) for one in bundle.images}
         images = tuple(replace(one, image_id=ids[one.image_id]) for one in bundle.images)
         pairs = (replace(pair, image_ids=tuple(ids[name] for name in pair.image_ids)) for pair in bundle.pairs)
@@ -270,7 +270,7 @@ class _Reader:
         return Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
 
     def _image_id(self, number: int, own: str, wanted: str, image: ImageFile) -> str:
-        """The id of an image: the wanted one (of an export's provenance), or another if another image has it."""
+        """The id of an image: ``wanted`` (from an export's provenance) unless a different image has this id."""
         key = (number, own)
         if key not in self._image_ids:
             content = image.sha256
@@ -301,7 +301,7 @@ def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> It
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
-    """The pair with its source, and as kind the data set that the row names; an export of ours has its own."""
+    """The pair with its source, and as kind the data set that the row names; a pair that we exported keeps both."""
     if parsed.provenance:
         return pair
     kind = next((row[key] for key in ("origin_dataset", "ds_name") if isinstance(row.get(key), str)), pair.kind)
@@ -329,6 +329,6 @@ def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Ro
         if any(known.has_columns(row) and known.fits(row) for known in READABLE.values()):
             return recognise(row)
     raise SourceError(
-        f"{file}: its columns ({seen}) are those of no known format; {nearest(rows[0] if rows else ())}. Name the "
+        f"{file}: its columns ({seen}) match no known format; {nearest(rows[0] if rows else ())}. Name the "
         f"columns (data.columns.<needed>=<name>); formats: {', '.join(READABLE)}"
     )

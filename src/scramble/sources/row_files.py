@@ -76,7 +76,7 @@ def open_rows(path: str, *, name: str | None = None, split: str = "train", revis
         revision: the commit of a hub data set.
 
     Raises:
-        SourceError: nothing is there; the message names the key.
+        SourceError: no file or data set is found; the message names the key.
     """
     place = Path(path).expanduser()
     if exists(place):

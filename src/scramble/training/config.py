@@ -110,7 +110,7 @@ class PreferenceConfig(DPOConfig):
         default=False,
         metadata={
             "help": "In conversations, compute the loss on the assistant's earlier answers too. Both answers of a pair "
-            "share them, so that they change the sft loss and not the margins."
+            "share these earlier answers, so they change the sft loss but not the margins."
         },
     )
     caption_prompt: str = field(default="Describe the image.", metadata={"help": "Prompt of the table captions."})

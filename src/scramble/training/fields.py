@@ -226,7 +226,7 @@ def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bo
         has_adapter: whether the model already has one.
     """
     if train_vision is True and new_adapter:
-        return "trainer.train_vision=true needs peft=null: with LoRA the vision tower is frozen, or set it to lora"
+        return "trainer.train_vision=true needs peft=null, as with LoRA the vision tower is frozen; or set it to lora"
     if train_vision is True and has_adapter:
         return "trainer.train_vision=true: with LoRA the vision tower is frozen; merge the adapter or set it to false"
     if train_vision == "lora" and not new_adapter:

@@ -25,7 +25,7 @@ category; tags are ``l2:<l2-category>``, ``cycle:<cycle_category>`` and, if ther
 Compared with a reference implementation: VLMEvalKit's prompts, images and exact-matching scores on recorded vectors.
 Differences: texts such as ``NA`` and ``None`` stay options, and numbers stay as written (``cells=pandas`` reads them as
 VLMEvalKit does); a row's own image is used where two rows give the same ``image_path``; replies that no rule can read
-are never sent to a judge. lmms-eval reads four of these benchmarks by rules of their own: select them with
+are never sent to a judge. lmms-eval reads replies to four of these benchmarks by a separate rule each: select it with
 ``+protocol.letter_parser=lmms_vstar``, ``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa``.
 """
 
@@ -106,7 +106,7 @@ def read(
     partial: bool = False,
     scoring: str | None = None,
 ) -> Benchmark:
-    """Load a TSV file as the benchmark ``name``; ``scoring`` replaces the one that fits its kind. See :func:`load`."""
+    """Load a TSV file as the benchmark ``name``; ``scoring`` replaces the scoring of its kind. See :func:`load`."""
     for key, value, allowed in (("kind", kind, KINDS), ("metric", metric, METRICS), ("cells", cells, CELLS)):
         if value is not None and value not in allowed:
             raise EvaluationError(f"{name}: benchmark.{name}.{key}={value!r} is not one of {', '.join(allowed)}")
@@ -206,7 +206,7 @@ def _rotations(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def _items(row: Row, form: Form, group: str) -> list[Item]:
-    """The item of a row; of a yes/no row in several categories (``random,popular``), one item for each, as in POPE."""
+    """The items of a row: one, or one per category if a yes/no row has several (``random,popular``, as in POPE)."""
     cells, where = row.cells, f"index {row.index}"
     if not (question := cells["question"]).strip():
         raise EvaluationError(f"{where} has no question")
@@ -245,7 +245,7 @@ def _choice(row: Row, form: Form, group: str, category: str, details: dict[str, 
         raise EvaluationError(f"index {row.index} has no options")
     if form.has_answers and answer not in options:
         listed = ", ".join(options)
-        raise EvaluationError(f"index {row.index}: the answer {row.cells['answer']!r:.40} is none of {listed}")
+        raise EvaluationError(f"index {row.index}: the answer {row.cells['answer']!r:.40} is not one of {listed}")
     letters = "".join(options)
     if not LETTERS.startswith(letters):
         details["letters"] = letters

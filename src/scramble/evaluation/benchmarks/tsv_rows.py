@@ -57,7 +57,7 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
     """Read a file once, checking every image's encoding.
 
     Args:
-        folder: folder of the images that the file gives as paths.
+        folder: folder of the images, if the file contains paths.
         bad: receives the rows that cannot be used.
 
     Raises:
@@ -96,7 +96,7 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
 
 
 def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages, bad: RejectedRows) -> None:
-    """Give the rows whose image cell is an index the images of that row. Remove rows for which there is none."""
+    """Replace an image cell that is the index of another row by that row's images; reject rows where there is none."""
     ids = {row.index: row.image_ids for row in rows}
     for row, cell in pointers:
         if ids.get(cell):

@@ -72,7 +72,7 @@ def _chance(items: list[Item]) -> dict[str, float]:
 
 
 def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
-    """An item of A or B. Its group are the four images of one pair of objects, the first and last part of the name."""
+    """An item of A or B. Its group is the four images of one pair of objects (first and last part of the name)."""
     where = f"{kind} entry {number}"
     (image,) = ids("whatsup", row, where, "image_path")
     captions = row.get("caption_options")
@@ -85,7 +85,7 @@ def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Ite
     parts = name.split("_")
     preposition = next((known for known in PREPOSITIONS if f"_{known}_" in name), None)
     if preposition is None:
-        raise EvaluationError(f"whatsup: {where}: the image {image!r:.80} names none of {', '.join(PREPOSITIONS)}")
+        raise EvaluationError(f"whatsup: {where}: image name {image!r:.80} contains none of {', '.join(PREPOSITIONS)}")
     return Item(choice, "captions", group=f"{kind}/{parts[0]}/{parts[-1]}", tags=(f"{kind}/{preposition}",))
 
 

@@ -127,7 +127,7 @@ def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _bivlc(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """The 2x2 scores, and each direction of each half, which need the scores (not replies) of captions."""
+    """The 2x2 scores and BiVLC's four one-way comparisons; the latter need caption scores, not replies."""
     if not all("scores" in o.details for o in outcomes):
         return _plain(outcomes)
     return _plain([replace(o, values={**o.values, **metrics.one_way(o.details["scores"])}) for o in outcomes])

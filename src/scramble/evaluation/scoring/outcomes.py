@@ -64,8 +64,8 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
 
 
 def _chosen(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
-    """Text, image and group score from the replies to four questions: which caption for each image, and which image
-    for each caption. A reply that chooses neither is wrong."""
+    """Text, image and group score from the replies to four questions: which caption fits each image, and which image
+    fits each caption. A reply that chooses neither is wrong."""
     assert isinstance(item.record, TwoByTwoItem)
     read = two_choices.READERS[protocol.choice_reader]
     texts, right, unread = {}, [], 0

@@ -68,7 +68,7 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
 
 
 def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The scores that all results have: one from an earlier version lacks the scores that were added later."""
+    """The scores that all results have: results of an earlier version lack the scores that were added later."""
     return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 
 

@@ -196,7 +196,9 @@ class PaliGemma(AnyModel):
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """Placeholders and text; the processor adds BOS and a line break."""
         if history:
-            raise ModelError(f"{self.name} has no conversations: {len(history)} turns precede the prompt {text[:80]!r}")
+            raise ModelError(
+                f"{self.name} does not support conversations: {len(history)} turns precede the prompt {text[:80]!r}"
+            )
         if not num_images:
             raise ModelError(f"{self.name} answers only prompts with an image: {text[:80]!r} has none")
         return processor.image_token * num_images + text

@@ -91,7 +91,7 @@ class QwenVL(Family):
     """Common parts of all versions.
 
     Attributes:
-        counts_frames: whether the processor's limits of pixels count an image as ``temporal_patch_size`` frames.
+        counts_frames: whether the processor's pixel limits count an image as ``temporal_patch_size`` frames.
     """
 
     vision = ("model.visual",)

@@ -102,7 +102,7 @@ def save(folder: str | Path, model: Any, processor: Any, special: Mapping[str, A
         model: its generation config gets the ids of ``special`` (see :func:`special_ids`).
         processor: the model's processor.
         special: ids that ``generate`` starts, stops and pads with.
-        options: of ``model.save_pretrained``.
+        options: arguments of ``model.save_pretrained``.
     """
     for name, token in special.items():
         setattr(model.generation_config, name, token)

@@ -61,7 +61,7 @@ class StoredScorer(Generic[Item]):
 
     Args:
         store: the scores of a split.
-        model: what identifies the model: scorer, path, revision, data type.
+        model: the scorer, path, revision and data type, which identify the model.
         load: loads the scorer, a function from items to their scores.
         content: the part of the content key that identifies an item.
     """

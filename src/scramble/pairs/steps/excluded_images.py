@@ -24,7 +24,8 @@ def _benchmark_images(benchmarks: tuple[tuple[str, str | Path | None], ...]) -> 
 class ExcludedImages(PairStep):
     """The pairs of a method without those about images of benchmarks, by COCO id and by image hash.
 
-    The method makes no pairs of these images, so that no model is asked about them. Each is a :class:`Skip`.
+    The method makes no pairs of these images, so that no model is asked about them. Each excluded image is yielded as a
+    :class:`Skip`.
 
     Args:
         method: the method that makes the pairs.

@@ -33,7 +33,7 @@ class Filter:
 
 
 class FilteredPairs(PairStep):
-    """The pairs of a method that pass all filters. Each dropped pair is a :class:`Skip` with the first filter's column.
+    """The pairs of a method that pass all filters. A dropped pair is a :class:`Skip` naming the first filter.
 
     The columns that the filters compute are added to the pairs.
 

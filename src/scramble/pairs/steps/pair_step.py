@@ -19,7 +19,7 @@ Stream = Iterable[PreferencePair | Skip]
 class PairStep(PairMethod):
     """A step that processes the pairs of a method; skipped items pass through.
 
-    ``name`` is the step's key in the summary's ``steps``: the number of pairs after each step, in order.
+    ``name`` is the step's key in the summary's ``steps``, which contain the number of pairs after each step, in order.
     """
 
     name: ClassVar[str]
