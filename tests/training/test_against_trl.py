@@ -164,9 +164,9 @@ def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, 
 @pytest.mark.parametrize(
     "options",
     [
-        {"use_weighting": True},
         {"ld_alpha": 0.3},
-        {"f_divergence_type": "forward_kl"},
+        pytest.param({"use_weighting": True}, marks=SLOW),
+        pytest.param({"f_divergence_type": "forward_kl"}, marks=SLOW),
         pytest.param({"f_divergence_type": "js_divergence"}, marks=SLOW),
         pytest.param({"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3}, marks=SLOW),
         pytest.param(

@@ -46,7 +46,8 @@ def run(options: dict[str, Any], *, code: int = 0) -> str:
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("kind", ["adapter", pytest.param("model", marks=pytest.mark.full)])
+@pytest.mark.full  # killed scripts: tests/pipeline/test_world_run.py
+@pytest.mark.parametrize("kind", ["adapter", "model"])
 def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """MPO with its delta and LoRA dropout, killed at step 13 with the last checkpoint at 8 (off the logging grid)."""
     options = {
@@ -445,7 +446,8 @@ def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     assert row["id"] == "special" and reason in row["reason"]
 
 
-@pytest.mark.parametrize("limit", [pytest.param(100_000, marks=pytest.mark.full), 400_000])
+@pytest.mark.full
+@pytest.mark.parametrize("limit", [100_000, 400_000])
 def test_a_full_disk_is_named_and_earlier_work_stays(base: Path, data: Path, tmp_path: Path, limit: int) -> None:
     """With at most 100 kB per file the adapter cannot be written; with 400 kB the optimizer's state cannot."""
     options = {
