@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.console import show
-from scramble.storage.files import StoreError, read_json, write_json
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
 
 if TYPE_CHECKING:
@@ -109,3 +109,13 @@ def _check_owner(folder: Path, source: Path) -> None:
     owner = read_json(folder / "audit.json").get("file", "other pairs")
     if owner != str(source.resolve()):
         raise StoreError(f"{folder} contains the audit of {owner}: choose another folder (out=...)")
+
+
+def text_only_accuracy(data: Path) -> dict[str, float]:
+    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%).
+
+    These are the transfer accuracies if other splits have pairs, and otherwise the in-sample ones.
+    """
+    summary = read_json(data / STAGE_FILE)["summary"]
+    accuracies = summary.get("transfer") or summary.get("blind") or {}
+    return {f"data/text_only_accuracy/{name}": value for name, value in accuracies.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from scramble import interrupt
 from scramble.pipeline import is_main_process
+from scramble.pipeline.audit import text_only_accuracy
 from scramble.pipeline.new_model import make_model, rows
 from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
@@ -77,7 +78,7 @@ def train_arm(
         args = PreferenceConfig(**{**ours, **options, "peft": None if peft is None else dict(peft)})
         vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
         val = data / "val" if "pairs" in args.tables and _has_pairs(data / "val") else None
-        callbacks: list[Any] = [DataFacts(_text_only_accuracy(data))]
+        callbacks: list[Any] = [DataFacts(text_only_accuracy(data))]
         if watch:
             from scramble.evaluation.quick import scorer
 
@@ -188,13 +189,3 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
         train_vision=trainer.get("train_vision") is True,
         gradient_checkpointing=trainer["gradient_checkpointing"],
     )
-
-
-def _text_only_accuracy(data: Path) -> dict[str, float]:
-    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%).
-
-    These are the transfer accuracies if other splits have pairs, and otherwise the in-sample ones.
-    """
-    summary = read_json(data / STAGE_FILE)["summary"]
-    accuracies = summary.get("transfer") or summary.get("blind") or {}
-    return {f"data/text_only_accuracy/{name}": value for name, value in accuracies.items()}
