@@ -15,12 +15,11 @@ import torch
 from scramble.models.family import ModelError
 from scramble.models.hub import explain
 from scramble.models.loading import quiet
+from scramble.pairs.filters import TextScorer
 
 GRAMMAR_MODEL = "textattack/distilbert-base-uncased-CoLA"
 PLAUSIBILITY_MODEL = "liujch1998/vera"
 _VERA_WEIGHT, _VERA_BIAS, _VERA_TEMPERATURE = 32099, 32098, 32097  # rows of Vera's embedding that contain its head
-
-TextScorer = Callable[[Sequence[str]], list[float]]
 
 
 def load_grammar(
@@ -48,16 +47,12 @@ def load_grammar(
     if model.config.num_labels != 2:
         raise ModelError(f"{path} has {model.config.num_labels} classes: a CoLA classifier has 2")
 
-    @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float]:
-        values: list[float] = []
-        for start in range(0, len(texts), batch_size):
-            part = list(texts[start : start + batch_size])
-            inputs = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
-            values += model(**inputs).logits.float().softmax(-1)[:, 1].tolist()
+    def score(texts: list[str]) -> list[float]:
+        inputs = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
+        values: list[float] = model(**inputs).logits.float().softmax(-1)[:, 1].tolist()
         return values
 
-    return score
+    return _in_batches(score, batch_size)
 
 
 def load_plausibility(
@@ -84,20 +79,16 @@ def load_plausibility(
     weight, bias = rows[_VERA_WEIGHT].float(), rows[_VERA_BIAS, 0].float()
     temperature = rows[_VERA_TEMPERATURE, 0].float()
 
-    @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float]:
-        values: list[float] = []
-        for start in range(0, len(texts), batch_size):
-            part = list(texts[start : start + batch_size])
-            inputs = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
-            inputs.pop("token_type_ids", None)
-            hidden = model(**inputs).last_hidden_state.float()
-            last = inputs["attention_mask"].sum(-1) - 1
-            logits = hidden[torch.arange(len(part)), last] @ weight + bias
-            values += torch.sigmoid(logits / temperature).tolist()
+    def score(texts: list[str]) -> list[float]:
+        inputs = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
+        inputs.pop("token_type_ids", None)
+        hidden = model(**inputs).last_hidden_state.float()
+        last = inputs["attention_mask"].sum(-1) - 1
+        logits = hidden[torch.arange(len(texts)), last] @ weight + bias
+        values: list[float] = torch.sigmoid(logits / temperature).tolist()
         return values
 
-    return score
+    return _in_batches(score, batch_size)
 
 
 def load_likelihood(
@@ -121,22 +112,29 @@ def load_likelihood(
         tokenizer.pad_token = tokenizer.eos_token
     start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
-    @torch.inference_mode()
-    def score(texts: Sequence[str]) -> list[float]:
-        values: list[float] = []
-        for begin in range(0, len(texts), batch_size):
-            some = texts[begin : begin + batch_size]
-            part = [[start_id, *tokenizer(text, add_special_tokens=False).input_ids] for text in some]
-            inputs = tokenizer.pad({"input_ids": part}, return_tensors="pt").to(at)
-            logits = model(**inputs).logits[:, :-1].float().log_softmax(-1)
-            targets = inputs["input_ids"][:, 1:, None]
-            token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
-            values += token.sum(-1).tolist()
+    def score(texts: list[str]) -> list[float]:
+        ids = [[start_id, *tokenizer(text, add_special_tokens=False).input_ids] for text in texts]
+        inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(at)
+        logits = model(**inputs).logits[:, :-1].float().log_softmax(-1)
+        targets = inputs["input_ids"][:, 1:, None]
+        token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
+        values: list[float] = token.sum(-1).tolist()
         if not all(map(math.isfinite, values)):
             raise ModelError(f"{path} gave a log-likelihood that is not finite")
         return values
 
-    return score
+    return _in_batches(score, batch_size)
+
+
+def _in_batches(score: Callable[[list[str]], list[float]], batch_size: int) -> TextScorer:
+    """A scorer that passes at most ``batch_size`` texts at a time to ``score``."""
+
+    @torch.inference_mode()
+    def scorer(texts: Sequence[str]) -> list[float]:
+        starts = range(0, len(texts), batch_size)
+        return [value for start in starts for value in score(list(texts[start : start + batch_size]))]
+
+    return scorer
 
 
 def _text_model(path: str | Path, revision: str | None) -> Any:
