@@ -73,7 +73,8 @@ class PairSteps(Section):
 
     def faults(self, at: str) -> Iterator[str]:
         """Benchmarks must have a path or be on the hub; filters and balance must name columns that the pairs have."""
-        yield from self._benchmark_faults(f"{at}.exclude_benchmarks")
+        if self.exclude_benchmarks:
+            yield from self._benchmark_faults(f"{at}.exclude_benchmarks", self.exclude_benchmarks)
         sections: dict[str, Any] = {"scores": self.scores or {}, "balance": self.balance or {}}  # checked mappings
         scores = [name for name, scorer in sections["scores"].items() if scorer is not None]
         columns = {*FREE_COLUMNS, *(f"{name}.{side}" for name in scores for side in ("chosen", "rejected", "gap"))}
@@ -90,10 +91,9 @@ class PairSteps(Section):
             if not self.has_columns and name not in scores:
                 yield f"{at}.balance.gaps needs the score {name}: set {at}.scores.{name}.path"
 
-    def _benchmark_faults(self, at: str) -> Iterator[str]:
+    def _benchmark_faults(self, at: str, benchmarks: list[str] | dict[str, str | None]) -> Iterator[str]:
         from scramble.evaluation.benchmarks import BENCHMARKS, needs_files
 
-        benchmarks = self.exclude_benchmarks or {}
         for name, place in (benchmarks if isinstance(benchmarks, Mapping) else dict.fromkeys(benchmarks)).items():
             with_path = f"give its file or folder: {at}={{{name}: <path>}}"
             if place is None and name not in BENCHMARKS:
