@@ -112,6 +112,28 @@ class PairMethod(ABC):
         self._stack.__exit__(kind, error, trace)  # the error is passed on, so that no half-written table appears
 
 
+class DerivedMethod(PairMethod):
+    """The base class of methods that work on the pairs of another method, which this method opens and closes."""
+
+    def __init__(self, method: PairMethod) -> None:
+        super().__init__(seed=method.seed, shard=method.shard)
+        self._method = self._stack.enter_context(method)
+
+    @property
+    def asks_model(self) -> bool:
+        return self._method.asks_model
+
+    def prepare(self) -> None:
+        self._method.prepare()
+
+    def exclude(self, image_ids: AbstractSet[str]) -> None:
+        super().exclude(image_ids)
+        self._method.exclude(image_ids)
+
+    def store_replies(self, split: Path) -> int:
+        return self._method.store_replies(split)
+
+
 def collect(stream: Iterable[PreferencePair | Skip]) -> tuple[list[PreferencePair], list[Skip]]:
     """Collect the pairs and the skipped items of a stream in memory."""
     pairs: list[PreferencePair] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from typing import Any
 from scramble.pairs.audit.refine import EXPONENT, MAX_CANDIDATES, TextOnlyOdds, select
 from scramble.pairs.audit.text_only import group_of, position_of
 from scramble.pairs.base import CandidateSet, Skip
-from scramble.pairs.method import PairMethod
+from scramble.pairs.method import DerivedMethod, PairMethod
 from scramble.records import PreferencePair
 from scramble.storage.tables import open_table, read_table
 
 CHUNK = 2_000  # captions scored at once
 
 
-class RefinedPairs(PairMethod):
+class RefinedPairs(DerivedMethod):
     """The refined training pairs of a method; other splits are unchanged.
 
     The candidates are stored in a temporary file in the split's folder, so that memory is bounded: classifiers are
@@ -33,13 +32,9 @@ class RefinedPairs(PairMethod):
     """
 
     def __init__(self, method: PairMethod, *, exponent: float = EXPONENT) -> None:
-        super().__init__(seed=method.seed, shard=method.shard)
-        self._method, self._exponent = self._stack.enter_context(method), exponent
+        super().__init__(method)
+        self._exponent = exponent
         self._counts: dict[str, Any] = {}
-
-    @property
-    def asks_model(self) -> bool:
-        return self._method.asks_model
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if split.name != "train":
@@ -87,15 +82,6 @@ class RefinedPairs(PairMethod):
     def totals(self) -> dict[str, Any]:
         """The number of pairs before refinement, the kinds too small to refine separately, and the method's totals."""
         return self._counts | self._method.totals()
-
-    def prepare(self) -> None:
-        self._method.prepare()
-
-    def exclude(self, image_ids: AbstractSet[str]) -> None:
-        self._method.exclude(image_ids)
-
-    def store_replies(self, split: Path) -> int:
-        return self._method.store_replies(split)
 
 
 class _ImageSample:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, ClassVar
 
 from scramble.pairs.base import Skip
-from scramble.pairs.method import PairMethod
+from scramble.pairs.method import DerivedMethod, PairMethod
 from scramble.records import PreferencePair
 
 Stream = Iterable[PreferencePair | Skip]
 
 
-class PairStep(PairMethod):
+class PairStep(DerivedMethod):
     """A step that processes the pairs of a method; skipped items pass through.
 
     ``name`` is the step's key in the summary's ``steps``, which contain the number of pairs after each step, in order.
@@ -25,23 +24,8 @@ class PairStep(PairMethod):
     name: ClassVar[str]
 
     def __init__(self, method: PairMethod) -> None:
-        super().__init__(seed=method.seed, shard=method.shard)
-        self._method = self._stack.enter_context(method)
+        super().__init__(method)
         self._received = self._passed = 0
-
-    @property
-    def asks_model(self) -> bool:
-        return self._method.asks_model
-
-    def prepare(self) -> None:
-        self._method.prepare()
-
-    def exclude(self, image_ids: AbstractSet[str]) -> None:
-        super().exclude(image_ids)
-        self._method.exclude(image_ids)
-
-    def store_replies(self, split: Path) -> int:
-        return self._method.store_replies(split)
 
     @abstractmethod
     def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
