@@ -221,7 +221,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
         "chartqa": [{**question, "answer": "['3.5']", "split": s} for s in ("human", "augmented", "human")],
         "docvqa": [{**question, "answer": "['red', 'Red car']", "category": "[]"} for _ in range(3)],
         "pope": [{**question, "answer": "Yes", "category": "random,popular,adversarial"} for _ in range(3)],
-    }  # fmt: skip
+    }
     return [{"index": n, **row} for n, row in enumerate(schema[name])]
 
 

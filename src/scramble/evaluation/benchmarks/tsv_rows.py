@@ -25,10 +25,28 @@ from scramble.records import ImageFile, decoding_fault
 POINTER_LENGTH = 64  # VLMEvalKit's limit: a longer cell is an image
 _CELL_LIMIT = 1 << 30  # characters; csv's default of 131,072 is less than a small image in base64
 # The cells that pandas.read_csv, and so VLMEvalKit, takes as missing.
-_PANDAS_MISSING = frozenset({
-    "#N/A N/A", "#N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
-    "NaN", "None", "n/a", "nan", "null",
-})  # fmt: skip
+_PANDAS_MISSING = frozenset(
+    {
+        "#N/A N/A",
+        "#N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    }
+)
 
 
 @dataclass
