@@ -103,14 +103,6 @@ def test_the_quickstart_installs_what_it_needs_and_the_tests_the_rest(
     assert installs == [f"PYTHON=python3 VENV={tmp_path} {extra}sh scripts/install.sh" for extra in extras]
 
 
-def test_links_between_the_guides_lead_somewhere() -> None:
-    broken = []
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-        broken += [f"{page.relative_to(ROOT)}: {target}" for target in targets if not (page.parent / target).exists()]
-    assert not broken, "\n".join(broken)
-
-
 def test_paths_in_the_guides_exist() -> None:
     """Files, folders and modules of the project in backquotes exist; results pages may name paths of earlier versions.
 

@@ -120,26 +120,29 @@ def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
         group, _, place = key.partition("@")
         for name in choice if isinstance(choice, list) else [choice]:
             if name is not None and (CONFIGS / group).is_dir():
-                files += [(file, place or group) for file in _with_defaults(CONFIGS / group / f"{name}.yaml")]
+                files += [(file, place or group) for file in with_defaults(CONFIGS / group / f"{name}.yaml")]
     for file, place in files:
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         # A file that repeats a key without a comment keeps the comment of the file in its defaults.
-        sentences |= {join("" if "@package _global_" in text else place, key): words for key, words in _comments(text)}
+        sentences |= {
+            join("" if "@package _global_" in text else place, key): words for key, words in comments_of(text)
+        }
     return sentences
 
 
-def _with_defaults(file: Path) -> list[Path]:
+def with_defaults(file: Path) -> list[Path]:
     """The file of a choice, preceded by the files of the same group in its defaults list."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     block = re.search(r"^defaults:\n((?:[ ]*- .*\n)+)", text, re.M)
     names = re.findall(r"^[ ]*- (\w+)\s*$", block[1], re.M) if block else []
     return [
-        *(each for name in names if name != "_self_" for each in _with_defaults(file.with_name(f"{name}.yaml"))),
+        *(each for name in names if name != "_self_" for each in with_defaults(file.with_name(f"{name}.yaml"))),
         file,
     ]
 
 
-def _comments(text: str) -> Iterator[tuple[str, str]]:
+def comments_of(text: str) -> Iterator[tuple[str, str]]:
+    """Key of a YAML text -> the comment above it or behind it."""
     path: list[tuple[int, str]] = []  # indentation and name of the mappings that contain a line
     pending: list[str] = []
     above: dict[int, str] = {}  # indentation -> comment of the following keys

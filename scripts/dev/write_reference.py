@@ -1,0 +1,350 @@
+"""Write the generated pages of the documentation. A test compares the pages with the output of this script.
+
+    python scripts/dev/write_reference.py
+
+docs/configuration.md lists every key, from the dataclasses in src/scramble/config and the files in configs/;
+docs/benchmarks.md lists every benchmark, from src/scramble/evaluation/benchmarks/facts.yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from scramble.config.binding import MISSING, Bound, Section, Variants, hints, join, show
+from scramble.config.data_sections import METHODS, Engine, MixMethod, Negatives
+from scramble.config.evaluation_sections import Judge
+from scramble.config.help import comments_of, with_defaults
+from scramble.config.roots import ROOTS, Root
+from scramble.config.sections import Launcher, Model, Objective, Recommended, Run
+from scramble.config.source_sections import Data
+from scramble.config.trainer import Peft, Trainer
+from scramble.evaluation.benchmarks.facts import Facts, facts
+from scramble.evaluation.protocols import Protocol
+from scramble.project import CONFIGS, ROOT, choices_of
+
+NOTE = "<!-- Written by scripts/dev/write_reference.py. -->"
+INTRODUCTION = """\
+Every key can be set on the command line (`trainer.beta=0.05`). A group is selected by name (`data=coco`), and an
+experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script with the values that
+result from the other arguments, for example `python scripts/train.py data=coco --help`. A wrong key or value is refused
+in one line before any work starts.
+
+**required** means that a key has no default. `${...}` is the value of another key. A key whose default is in
+parentheses is not in the files; write it with a plus (`+model.quantization.load_in_4bit=true`), or give its section as
+a mapping."""
+TRAINER = """\
+All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
+(`trainer.adam_beta2=0.95`). The few that cannot work are refused with the reason."""
+PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`+peft.use_rslora=true`)."
+BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks; each has its own options."
+PROTOCOL = (
+    "`protocol=scramble` selects a protocol; each file in `configs/protocol/` lists the settings that it changes."
+)
+# Keys of mappings that no file in configs/ contains.
+SENTENCES = {
+    "path": "Hub id or folder of the model.",
+    "revision": "Branch, tag or commit of the hub id.",
+    "dtype": "Data type of the weights.",
+    "device": "null: the GPU if there is one.",
+    "batch_size": "Texts per forward pass.",
+    "new": "Sizes of a new random model that takes the place of the model; for tests.",
+    "load_in_4bit": "Quantise the decoder's weights to 4 bits.",
+    "load_in_8bit": "Quantise the decoder's weights to 8 bits.",
+    "column": "Column of the pairs: a score, or a computed column.",
+    "min": "Least value of a pair that is kept.",
+    "max": "Greatest value of a pair that is kept.",
+    "filters.pipeline": "spaCy pipeline for the column same_lemmas.",
+    "gaps": "Scores whose differences are balanced.",
+    "exponent": "A larger value keeps fewer pairs and lowers their text-only accuracy.",
+    "lora_dropout": "Dropout of the adapter's inputs. The tokens that two answers share have one dropout mask.",
+    "target_modules": "Layers with an adapter, as in PEFT; null: all linear layers of the language model.",
+    "init_lora_weights": "Initial weights of the adapter, as in PEFT.",
+    "watch.benchmarks": "Benchmarks of the validation split.",
+    "watch.limit": "Maximum number of items per benchmark.",
+    "engine": "Generates texts: openai, transformers or vllm, with the keys of that engine.",
+    "objective.name": "Name of the objective, and of the arm.",
+    "data.styles": "Weights of the captions' styles: relation, chain, list, scene, count; null: all alike.",
+    "mix.weight": "Share of this source among the pairs, relative to the other weights.",
+    "mix.path": "File or folder of this source.",
+    "scores.grammar": "The CoLA classifier.",
+    "scores.plausibility": "Vera, which estimates whether a statement is plausible.",
+    "scores.likelihood": "A causal language model, or a vision-language model without its image.",
+    "scores.similarity": "CLIP or SigLIP, with the image.",
+    "pairs.refine": "Options of the refinement, which keeps pairs that classifiers cannot predict; null: off.",
+    "pairs.captions_per_image": "Captions to use per image: all, one (drawn by the seed), or clip (most similar).",
+    "pairs.form": "caption (a caption and its negative), yes-no (a question about each of them), or both.",
+    "pairs.similarity": "The model for captions_per_image=clip.",
+    "pairs.surface": "Normalise spaces, capitals and final punctuation of both texts.",
+    "pairs.prompt": "The prompt that both texts answer.",
+    "options.check": "Drop negatives that the world's judge finds true of the image.",
+    "options.kinds": "Kinds to make; null: all.",
+    "options.lexicon": "Folder of word lists; null: the shipped lists.",
+    "options.seed": "Seed of sampling.",
+    "options.graphs": "Scene graphs: those of the data, parsed from captions, or written by the engine.",
+    "options.pipeline": "spaCy pipeline that parses captions.",
+    "options.generate_rationales": "Write a rationale from the scene graph for questions that have none.",
+    "options.temperature": "Temperature of sampling.",
+    "options.top_p": "Nucleus of sampling.",
+    "options.max_tokens": "Maximum number of new tokens.",
+    "pairs.options": "Options of the method.",
+    "engine.backoff": "Seconds before the second attempt; later pauses are longer.",
+    "engine.max_backoff": "Longest pause between attempts in seconds.",
+    "engine.give_up_after": "Stop after this many failed requests in a row.",
+    "engine.loading": "Options of `model` for loading the weights, such as max_tiles.",
+}
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+class Key(NamedTuple):
+    """A row of a table of keys."""
+
+    name: str
+    type: str
+    default: str
+    sentence: str
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """The values and comments of a configuration file (and of the files that it starts from), with full keys."""
+    values: dict[str, Any] = {}
+    sentences: dict[str, str] = {}
+    for path in with_defaults(CONFIGS / file):
+        text = path.read_text(encoding="utf-8")
+        place = "" if "@package _global_" in text else at
+        _merge(values, _nested(place, yaml.safe_load(text) or {}))
+        sentences |= {join(place, key): words for key, words in comments_of(text)}
+    return values, sentences
+
+
+def _nested(at: str, value: Any) -> Any:
+    for name in reversed(at.split(".") if at else []):
+        value = {name: value}
+    return value
+
+
+def _merge(values: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+# ----------------------------------------------------------------------------------------------------------------- keys
+
+
+def keys_of(cls: type, file: str, at: str = "", *, without: Sequence[str] = ()) -> Iterator[Key]:
+    """The keys of a settings class, with the values and sentences of a configuration file."""
+    values, sentences = values_and_sentences(file, file.rpartition("/")[0])
+    for name in at.split(".") if at else []:
+        values = values[name]
+    yield from _keys(cls, values, sentences, at, without)
+
+
+def _keys(
+    cls: type, values: Mapping[str, Any], sentences: Mapping[str, str], at: str, without: Sequence[str] = ()
+) -> Iterator[Key]:
+    defaults = {field.name: field for field in dataclasses.fields(cls)}
+    for name, kind in hints(cls).items():
+        key = join(at, name)
+        if name in without or (key == "name" and at):
+            continue
+        inner = section_in(kind)
+        if inner is not None:
+            value = values.get(name)
+            if key in sentences or not isinstance(value, Mapping):
+                yield Key(key, type_text(kind), shown(value), sentence_of(key, sentences))
+            yield from _keys(inner, value if isinstance(value, Mapping) else {}, sentences, key)
+        else:
+            default = shown(values[name]) if name in values else shown(default_of(defaults[name]), in_files=False)
+            yield Key(key, type_text(kind), default, sentence_of(key, sentences))
+
+
+def section_in(kind: Any) -> type[Section] | None:
+    """The settings class in an annotation; None if there is none, or if it depends on another key."""
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return kind
+    if any(isinstance(mark, Variants) for mark in getattr(kind, "__metadata__", ())):
+        return None
+    return next((cls for part in get_args(kind) if (cls := section_in(part))), None)
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field of a dataclass."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return MISSING if field.default is dataclasses.MISSING else field.default
+
+
+def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
+    """The comment of a key or, without one, the sentence of its last parts, or the comment of a key like it."""
+    names = key.split(".")
+    own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
+    return own or sentences.get(f"{names[0]}.{names[-1]}") or sentences.get(names[0], "")
+
+
+def shown(value: Any, *, in_files: bool = True) -> str:
+    """A default as it is written on the command line, in parentheses if no file contains it."""
+    if value == MISSING:
+        return "**required**"
+    text = '`""`' if value == "" else f"`{show(value)}`".replace("\n", "\\n")
+    return text if in_files else f"({text})"
+
+
+def type_text(kind: Any) -> str:
+    """An annotation in words."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        marks = [mark for mark in args[1:] if isinstance(mark, Bound) and mark.allowed != "must not be empty"]
+        if any(isinstance(mark, Variants) for mark in args[1:]):
+            return "mapping"
+        bounds = [mark.allowed.removeprefix("must be ").replace(f"{2**32 - 1:g}", "2^32 - 1") for mark in marks]
+        return ", ".join([type_text(args[0]), *bounds])
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(type_text(arg) for arg in args))
+    if origin is Literal:
+        return ", ".join(f"`{show(arg)}`" for arg in args)
+    if origin is list:
+        return f"list of {type_text(args[0])}"
+    if origin is tuple:
+        return f"{len(args)} values: {type_text(args[0])}"
+    if origin is dict or (isinstance(kind, type) and issubclass(kind, Section)):
+        return "mapping"
+    names = {bool: "true or false", int: "integer", float: "number", str: "text", NoneType: "null"}
+    return names.get(kind, "any value")
+
+
+# ---------------------------------------------------------------------------------------------------------------- pages
+
+
+def configuration() -> str:
+    """The page of all configuration keys."""
+    parts = [NOTE, "# Configuration keys", INTRODUCTION]
+    sections = [name for name, kind in hints(Root).items() if name == "run" or name not in PLAIN]
+    parts += ["## Keys of every script", table(keys_of(Root, "base.yaml", without=sections))]
+    parts += [table(keys_of(Run, "base.yaml", "run"))]
+    for root, cls in ROOTS.items():
+        others = [*hints(Root), "protocol", "benchmark", "judge"] if issubclass(cls, Root) else ["table"]
+        if keys := list(keys_of(cls, f"{root}.yaml", without=others)):
+            parts += [f"## Keys of scripts/{root}.py", table(keys)]
+    parts += ["## model", "`configs/model/` has a file for each released model."]
+    parts += [table(keys_of(Model, "model/_base.yaml", "model"))]
+    parts += [table(keys_of(Recommended, "model/_base.yaml", "recommended"))]
+    parts += ["## objective", table(keys_of(Objective, "objective/mpo.yaml", "objective"))]
+    parts += ["## trainer", TRAINER, table([*keys_of(Trainer, "trainer/default.yaml", "trainer"), *further_keys()])]
+    parts += ["## peft", PEFT, table(keys_of(Peft, "trainer/default.yaml", "peft"))]
+    parts += ["## data", *variants("data", Data)]
+    parts += ["## pairs", "### Steps of every method", table(keys_of(Negatives, "pairs/given.yaml", "pairs"))]
+    steps = [*hints(Negatives)]
+    parts += variants("pairs", Annotated[Any, Variants("method", {**METHODS, "mix": MixMethod})], without=steps)
+    parts += ["## engine", *variants("engine", Engine), "## launcher", *variants("launcher", Launcher)]
+    parts += ["## benchmark", BENCHMARK, table(benchmark_keys())]
+    parts += ["## protocol", PROTOCOL, table(keys_of(Protocol, "protocol/standard.yaml", "protocol"))]
+    parts += ["## judge", table(keys_of(Judge, "evaluate.yaml", "judge"))]
+    return "\n\n".join(parts) + "\n"
+
+
+PLAIN = ("name", "seed", "data_seed", "dry_run")
+
+
+def variants(group: str, kind: Any, *, without: Sequence[str] = ()) -> Iterator[str]:
+    """A heading and a table for each variant of a section (each kind of data, method of pairs, ...)."""
+    mark = next(mark for mark in kind.__metadata__ if isinstance(mark, Variants))
+    chosen: dict[str, list[str]] = {}
+    for choice in choices_of(group):
+        values, _ = values_and_sentences(f"{group}/{choice}.yaml", group)
+        if mark.key in values.get(group, {}):
+            chosen.setdefault(values[group][mark.key], []).append(choice)
+    for name, cls in mark.classes.items():
+        if name not in chosen:
+            continue
+        file = name if name in chosen[name] else chosen[name][0]
+        choices = ", ".join(f"`{group}={choice}`" for choice in chosen[name])
+        yield f"### {group}.{mark.key}={name}"
+        yield f"Selected by {choices}; the defaults are those of `{group}={file}`."
+        if keys := list(keys_of(cls, f"{group}/{file}.yaml", group, without=without)):
+            yield table(keys)
+
+
+def further_keys() -> Iterator[Key]:
+    """The trainer's own fields that no file in configs/ contains."""
+    from scramble.training import PreferenceConfig
+
+    kinds = get_type_hints(PreferenceConfig)
+    own = vars(PreferenceConfig)["__annotations__"].keys() - {*hints(Trainer), "peft"}
+    for field in dataclasses.fields(PreferenceConfig):
+        if field.name in own and (sentence := field.metadata.get("help")):
+            default = shown(default_of(field), in_files=False)
+            yield Key(f"trainer.{field.name}", type_text(kinds[field.name]), default, sentence)
+
+
+def benchmark_keys() -> Iterator[Key]:
+    """The options of all benchmarks, which are the parameters of their loading functions."""
+    for choice in choices_of("benchmark"):
+        at = f"benchmark.{choice}"
+        values, sentences = values_and_sentences(f"benchmark/{choice}.yaml", at)
+        for name, value in (values["benchmark"][choice] or {}).items():
+            kind = "true or false" if isinstance(value, bool) else "integer" if isinstance(value, int) else "text"
+            kind += " or null" if value is None else ""
+            yield Key(f"{at}.{name}", kind, shown(value), sentence_of(f"{at}.{name}", sentences))
+
+
+def benchmarks() -> str:
+    """The page of all benchmarks."""
+    parts = [NOTE, "# Benchmarks", BENCHMARKS_INTRODUCTION]
+    known = facts()
+    parts.append(markdown(("name", "measures", "items", "metric", "chance", "human"), map(_overview, known.items())))
+    for name, each in known.items():
+        paper = each.paper if each.paper.startswith("none") else f"{each.paper}"
+        protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
+        rows = [("paper", paper), ("data", each.data), ("licence of the data", each.licence)]
+        rows += [("protocols, own first", protocols), ("compared with", each.compared)]
+        parts += [f"## {name}", f"{each.title}.", markdown(("fact", "value"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+BENCHMARKS_INTRODUCTION = """\
+`python scripts/evaluate.py benchmark=[winoground,pope]` scores benchmarks by these names.
+[evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark) lists
+the options. Chance and human values are percent, for the scores in the order in which they are named. "Not published"
+and "not checked" mean that no source was found or looked up. Read the licence yourself before you use or publish data:
+the images often have others than the annotations."""
+
+
+def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:
+    name, each = named
+    return (f"[{name}](#{name})", each.measures, each.items, each.metric, each.chance, each.human)
+
+
+def table(keys: Iterator[Key] | Sequence[Key]) -> str:
+    """A table of keys."""
+    rows = ((f"`{key.name}`", key.type, key.default, escaped(key.sentence)) for key in keys)
+    return markdown(("key", "type", "default", "meaning"), rows)
+
+
+def escaped(text: str) -> str:
+    """A comment whose characters have no meaning in Markdown."""
+    return text.replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
+
+
+def markdown(head: Sequence[str], rows: Any) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+PAGES = {"configuration.md": configuration, "benchmarks.md": benchmarks}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (ROOT / "docs" / name).write_text(page(), encoding="utf-8")
+        print(f"written: docs/{name}")

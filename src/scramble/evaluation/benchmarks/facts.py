@@ -1,0 +1,36 @@
+"""What each benchmark measures, and where its data come from (``facts.yaml``); ``docs/benchmarks.md`` shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about one benchmark, as text. Chance and human values are percent.
+
+    The first protocol is the one that ``protocol=default`` selects.
+    """
+
+    title: str
+    measures: str
+    paper: str
+    metric: str
+    chance: str
+    data: str
+    compared: str
+    protocols: list[str]
+    items: str = "not checked"
+    human: str = "not published"
+    licence: str = "not checked"
+
+
+@cache
+def facts() -> dict[str, Facts]:
+    """Name of a benchmark -> its facts."""
+    text = resources.files("scramble.evaluation.benchmarks").joinpath("facts.yaml").read_text(encoding="utf-8")
+    return {name: Facts(**values) for name, values in yaml.safe_load(text)["benchmarks"].items()}
