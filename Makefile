@@ -1,14 +1,16 @@
 # Main targets, which also work on a fresh machine:
 #   make quickstart   create a virtual environment, install, run the whole pipeline (about 8 minutes on two cores)
 #   make test         install if needed, including the development tools, and run the tests
+#   make docs         install the tools for the documentation if needed, and build the website in site/
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
+DOCUMENTATION := $(VENV)/.installed-docs
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart quickstart-short test test-full lint dependency-audit install clean
+.PHONY: quickstart quickstart-short test test-full lint docs dependency-audit install clean
 
 quickstart: $(INSTALLED)
 	$(RUN) scripts/train.py -m +experiment=quickstart objective=sft,dpo,mpo
@@ -38,6 +40,10 @@ lint: $(DEVELOPMENT)
 	$(RUN) -m codespell_lib
 	$(VENV)/bin/shellcheck .ci/run scripts/*.sh benchmarks/*.sh
 
+# The website of the documentation. It needs no network after the installation, and warnings are errors.
+docs: $(DOCUMENTATION)
+	PYTHONPATH=scripts/dev $(VENV)/bin/zensical build --clean --strict --config-file mkdocs.yml
+
 dependency-audit: $(DEVELOPMENT)
 	$(RUN) -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
@@ -52,5 +58,9 @@ $(DEVELOPMENT): $(INSTALLED)
 	PYTHON=$(PYTHON) VENV=$(VENV) EXTRAS=dev sh scripts/install.sh
 	touch $(DEVELOPMENT)
 
+$(DOCUMENTATION): $(INSTALLED)
+	PYTHON=$(PYTHON) VENV=$(VENV) EXTRAS=docs sh scripts/install.sh
+	touch $(DOCUMENTATION)
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
