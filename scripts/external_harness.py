@@ -14,7 +14,19 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "model", "arms", "adapter", "harness", "tasks", "harness_model", "harness_args", "batch_size")
+SECTIONS = (
+    "run",
+    "model",
+    "arms",
+    "adapter",
+    "harness",
+    "tasks",
+    "harness_model",
+    "harness_args",
+    "harness_flags",
+    "harness_python",
+    "batch_size",
+)
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="external_harness")

@@ -30,6 +30,12 @@ def test_lmms_eval_command():
     assert words[words.index("--model_args") + 1] == "model=/m,tensor_parallel_size=2"
 
 
+def test_flags_and_python_of_the_harness():
+    options = {"harness_flags": ["--limit", "8"], "harness_python": "/kit/bin/python"}
+    words = external_harness.command("lmms-eval", ["mmstar"], "mpo", "/m", "out", harness_model="vllm", **options)
+    assert words[0] == "/kit/bin/python" and words[-2:] == ["--limit", "8"]
+
+
 def test_vlmevalkit_command(tmp_path):
     words = external_harness.command(
         "vlmevalkit", ["crpe", "AI2D_TEST:ImageMCQDataset"], "mpo", "/m", tmp_path / "out", harness_model="InternVLChat"
@@ -98,6 +104,8 @@ def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "2026
         "alias": "mmstar",
         "average,none": accuracy,
         "average_stderr,none": 0.02,
+        "average_stderr_clt,none": 0.03,
+        "average_stderr_clustered,none": "N/A",
         "judged,none": 63.2,
         "judged_stderr,none": "N/A",
     }
@@ -128,6 +136,7 @@ def test_lmms_eval_results_with_single_items(tmp_path):
         "raw": 0.75,
     }
     assert result.scores["judged"]["value"] == 63.2
+    assert result.scores.keys() == {"average", "judged"}
     assert [o.values for o in outcomes] == [{"average": value} for value in (1.0, 1.0, 0.0, 1.0)]
 
 

@@ -262,6 +262,8 @@ class ExternalHarness(Root):
     adapter: Text | list[Text] | None
     harness_model: Text | None
     harness_args: dict[str, Any]
+    harness_flags: list[Any]
+    harness_python: Text
     batch_size: Count
 
     def faults(self, at: str) -> Iterator[str]:

@@ -26,6 +26,8 @@ def external_harness(
     adapter: Sequence[str] | str | None = None,
     harness_model: str | None = None,
     harness_args: Mapping[str, Any] | None = None,
+    harness_flags: Sequence[str] = (),
+    harness_python: str = "python",
     batch_size: int = 1,
 ) -> dict[str, list[Path]]:
     """Write the command that runs the harness, and import its results if they exist.
@@ -35,7 +37,7 @@ def external_harness(
 
     Args:
         run, model, arms, adapter: as in :func:`scramble.pipeline.evaluate.evaluate`.
-        harness, tasks, harness_model, harness_args, batch_size: see
+        harness, tasks, harness_model, harness_args, harness_flags, harness_python, batch_size: see
             :func:`scramble.evaluation.external.external_harness.command`; ``harness_model=None`` selects the
             harness's class for the model's family.
 
@@ -56,7 +58,7 @@ def external_harness(
             f"harness_args={harness_args}: set each argument separately, as in +harness_args.max_tokens=512"
         )
     if harness == "lmms-eval" and harness_model is None:
-        harness_model = harnesses.LMMS_EVAL_MODELS.get(model.get("family") or "")
+        harness_model = harnesses.LMMS_EVAL_MODELS.get(model.get("family") or "", "huggingface")
     imported: dict[str, list[Path]] = {}
     for arm, paths in arms_of(Path(run), model, arms, adapter).items():
         folder = Path(run) / "external_harness" / arm
@@ -77,6 +79,8 @@ def external_harness(
             out,
             harness_model=harness_model,
             harness_args=harness_args,
+            harness_flags=harness_flags,
+            harness_python=harness_python,
             batch_size=batch_size,
         )
         script = folder / f"{harness}.sh"
@@ -94,7 +98,8 @@ def external_harness(
             results.write(imported[arm][-1], result, outcomes)
             log.info(f"{arm}: {result.benchmark['name']} imported from {harness}: {_first(result.scores)}")
         if not imported[arm]:
-            log.info(f"{arm}: run `sh {shlex.quote(str(script))}` in {harness}'s environment, then this command again")
+            where = f" in {harness}'s environment" if harness_python == "python" else ""
+            log.info(f"{arm}: run `sh {shlex.quote(str(script))}`{where}, then this command again")
     return imported
 
 

@@ -41,8 +41,24 @@ VLMEVALKIT: dict[str, tuple[str, str] | None] = {
     "m3cot": None,
     "mmhal": None,
 }
-# Family -> lmms-eval's model that loads transformers' own classes. There is none for Molmo v1.
-LMMS_EVAL_MODELS = {"internvl": "internvl_hf", "llava": "llava_hf", "smolvlm": "huggingface", "molmo2": "huggingface"}
+# Family -> lmms-eval's model that loads transformers' own classes. ``huggingface`` loads any model of
+# AutoModelForImageTextToText. There is none for Molmo v1.
+LMMS_EVAL_MODELS: dict[str, str | None] = {
+    "internvl": "internvl_hf",
+    "llava": "llava_hf",
+    "llava_next": "llava_hf",
+    "llava_onevision": "llava_hf",
+    "qwen2_vl": "qwen2_vl",
+    "qwen2_5_vl": "qwen2_5_vl",
+    "qwen3_vl": "qwen3_vl",
+    "qwen3_5": "qwen3_5",
+    "gemma3": "gemma3",
+    "gemma4": "gemma4",
+    "glm4v": "glm4v",
+    "glm4v_moe": "glm4v",
+    "mistral3": "mistral3_vl",
+    "molmo": None,
+}
 
 COUNTS = {"tot", "hit"}
 """Columns of VLMEvalKit's tables that are not scores."""
@@ -61,6 +77,8 @@ def command(
     *,
     harness_model: str | None,
     harness_args: Arguments | None = None,
+    harness_flags: Sequence[str] = (),
+    harness_python: str = "python",
     batch_size: int = 1,
 ) -> list[str]:
     """The command line that runs benchmarks in an external harness, in the harness's own environment.
@@ -74,6 +92,8 @@ def command(
         harness_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
         harness_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
             unless an argument contains ``{path}``, which is replaced by the folder.
+        harness_flags: further words of the command line: ``--include_path``, a folder, ``--limit``, ``100``.
+        harness_python: Python of the harness's environment.
 
     Raises:
         EvaluationError: the harness or benchmark is unknown, or a task name or model class is missing.
@@ -96,7 +116,7 @@ def command(
         joined = ",".join(f"{key}={value}" for key, value in arguments.items())
         names = ",".join(_known(harness, LMMS_EVAL, task) or task for task in tasks)
         return [
-            "python",
+            harness_python,
             "-m",
             "lmms_eval",
             "--model",
@@ -110,11 +130,12 @@ def command(
             "--output_path",
             str(out),
             "--log_samples",
+            *harness_flags,
         ]
     data = dict(_data_set(task) for task in tasks)
     config = Path(f"{out}.json")
     write_json(config, {"model": {name: {"class": harness_model, **arguments}}, "data": data})
-    return ["python", "run.py", "--config", str(config), "--work-dir", str(out), "--mode", "all"]
+    return [harness_python, "run.py", "--config", str(config), "--work-dir", str(out), "--mode", "all", *harness_flags]
 
 
 def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
@@ -174,7 +195,8 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
         scores = {}
         for key, value in table.items():
             metric, _, choice = key.partition(",")
-            if metric.endswith("_stderr") or not _is_number(value):
+            # Beside `<metric>_stderr` there are `_stderr_clt` and `_stderr_clustered`.
+            if "_stderr" in metric or not _is_number(value):
                 continue
             error = table.get(f"{metric}_stderr,{choice}")
             scores[metric] = _score(value, 100.0 if 0 <= value <= 1 else 1.0, error, count)
