@@ -181,6 +181,7 @@ def test_formats_by_name(predictions, tmp_path):
     written = {
         name: export_predictions.write(name, tmp_path, "m", "t", QUESTIONS, predictions)
         for name in export_predictions.FORMATS
+        if name != "every_eval_ever"
     }
     assert [path.name for path in written.values()] == ["m_t.tsv", "samples_t.jsonl", "evalai.json", "m_t.xlsx"]
     assert all(path.stat().st_size for path in written.values())

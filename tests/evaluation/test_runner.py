@@ -67,6 +67,35 @@ def test_yes_keeps_both_answers_without_the_end_token(world, vlm, model_id, tmp_
     assert all(row["candidates"] == ["Yes", "No"] for row in rows)
 
 
+def test_one_image_under_several_ids_is_encoded_once(world, vlm, model_id, tmp_path):
+    """The replies are those of a run in which the questions share one image id."""
+    benchmark = load_benchmark("world_vqa", world)
+    items = benchmark.items[:3]
+    first = items[0].record.image_ids[0]
+    ids = [f"copy{number}" for number in range(len(items))]
+    shared = [replace(item, record=replace(item.record, image_ids=(first,))) for item in items]
+    copies = [
+        replace(item, record=replace(item.record, image_ids=(image_id,)))
+        for item, image_id in zip(items, ids, strict=True)
+    ]
+    runs = {
+        "shared": replace(benchmark, items=tuple(shared)),
+        "copies": replace(benchmark, items=tuple(copies), images=dict.fromkeys(ids, benchmark.images[first])),
+    }
+    encoded, logprobs = Counter(), {}
+    for name, data in runs.items():
+
+        def count(module, inputs, output, name=name):
+            encoded[name] += output.last_hidden_state.shape[0]
+
+        hook = vlm.model.model.vision_tower.register_forward_hook(count)
+        evaluate(vlm, [data], "world", tmp_path / name, model_id=model_id, test_groups=0)
+        hook.remove()
+        logprobs[name] = [row["logprobs"] for row in read_jsonl(tmp_path / name / "world_vqa" / "responses.jsonl")]
+    assert logprobs["copies"] == logprobs["shared"]
+    assert encoded["copies"] == encoded["shared"] > 0
+
+
 def test_second_run_needs_no_model_and_changes_nothing(world, vlm, model_id, tmp_path):
     benchmarks = [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")]
     first = evaluate(vlm, benchmarks, "default", tmp_path, model_id=model_id)

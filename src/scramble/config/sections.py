@@ -62,7 +62,7 @@ AnswerRule = Literal["exact", "vqa", "choice", "relaxed", "anls", "numeric", "la
 AskStyle = Literal["steps", "boxed", "think", "background", "visual", "grounded", "rationale", "direct"]
 Intervention = Literal["swap", "replace", "shorten", "overthink"]
 Split = Literal["train", "val", "test"]
-PredictionFormat = Literal["vlmevalkit", "lmms-eval", "evalai", "mmbench"]
+PredictionFormat = Literal["vlmevalkit", "lmms-eval", "evalai", "mmbench", "every_eval_ever"]
 
 Seed = Annotated[int, between(0, 2**32 - 1)]
 Seeds = Annotated[list[Seed], NOT_EMPTY]  # a field of reproduce.yaml is called list

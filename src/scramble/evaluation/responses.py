@@ -8,11 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Query, Reply
+from scramble.records import ImageFile
 from scramble.storage.hashing import content_key
 from scramble.storage.jsonl import read_jsonl
 
 SCHEMA = 1
 PATTERN = "responses*.jsonl"
+
+
+class ImageHashes(dict[str, str]):
+    """Hashes of images' bytes by image id, computed on first access.
+
+    Raises EvaluationError for an id without an image.
+    """
+
+    def __init__(self, images: Mapping[str, ImageFile]) -> None:
+        super().__init__()
+        self._images = images
+
+    def __missing__(self, image_id: str) -> str:
+        if image_id not in self._images:
+            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing; download the data again")
+        self[image_id] = self._images[image_id].sha256
+        return self[image_id]
 
 
 def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> str:
@@ -46,11 +64,15 @@ def read(folder: str | Path) -> dict[str, Reply]:
     return replies
 
 
-def group_by_images(queries: Iterable[Query]) -> list[list[Query]]:
-    """Group queries of the same kind on the same images, in order of first appearance."""
+def group_by_images(queries: Iterable[Query], image_hashes: Mapping[str, str]) -> list[list[Query]]:
+    """Group queries of the same kind on the same images, in order of first appearance.
+
+    Images are the same if their bytes are: many files repeat an image under another id with every question.
+    """
     groups: dict[tuple[Any, ...], list[Query]] = {}
     for number, query in enumerate(queries):
         # Queries without an image have no forward pass of the image to share.
-        shared = (query.image_ids, query.image_px, bool(query.candidates)) if query.image_ids else (number,)
+        images = tuple(image_hashes[image_id] for image_id in query.image_ids)
+        shared = (images, query.image_px, bool(query.candidates)) if images else (number,)
         groups.setdefault(shared, []).append(query)
     return list(groups.values())

@@ -22,7 +22,6 @@ from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.evaluation.scoring.results import Result
-from scramble.records import ImageFile
 from scramble.storage.files import read_json
 from scramble.storage.hashing import content_key, file_key
 from scramble.storage.jsonl import JsonLines
@@ -144,7 +143,7 @@ def evaluate(
         items = limit_items(benchmark.items, limit)
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
-        hashes = _Hashes(benchmark.images)
+        hashes = responses.ImageHashes(benchmark.images)
         work = _answer(
             backend, items, benchmark, resolved, replies_folder, model_id, hashes, process, test_groups, report
         )
@@ -192,7 +191,7 @@ def rescore(
     resolved = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
     stored = responses.read(folder)
-    hashes = _Hashes(benchmark.images) if hashes is None else hashes
+    hashes = responses.ImageHashes(benchmark.images) if hashes is None else hashes
     outcomes = []
     for item in items:
         replies: dict[str, Reply] = {}
@@ -272,20 +271,6 @@ class _LazyBackend:
         return self._backend
 
 
-class _Hashes(dict[str, str]):
-    """Hashes of images' bytes, computed on first access."""
-
-    def __init__(self, images: Mapping[str, ImageFile]) -> None:
-        super().__init__()
-        self._images = images
-
-    def __missing__(self, image_id: str) -> str:
-        if image_id not in self._images:
-            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing; download the data again")
-        self[image_id] = self._images[image_id].sha256
-        return self[image_id]
-
-
 def _answer(
     backend: _LazyBackend,
     items: Sequence[Item],
@@ -304,7 +289,8 @@ def _answer(
     key_of = {query.query_id: key for query, key in zip(all_queries, keys, strict=True)}
     # Several items may contain the same question (POPE's splits share some); the model gets each question once.
     unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
-    groups = responses.group_by_images(query for query in all_queries if unique[key_of[query.query_id]] is query)
+    asked = (query for query in all_queries if unique[key_of[query.query_id]] is query)
+    groups = responses.group_by_images(asked, hashes)
     done = set(responses.read(folder))
     missing = [key for key in unique if key not in done]
     times = {"queries": len(all_queries), "scored_now": 0, "model_seconds": 0.0}

@@ -69,7 +69,8 @@ def evaluate(
             that it serves.
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
             paths of files.
-        export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in.
+        export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in;
+            ``every_eval_ever`` is written to ``<run>/every_eval_ever``.
         baselines: arms that the printed table compares the others with.
         folder: name of the results folder; use another one for a second protocol on the same benchmarks.
         shard: (index, count): only generate the replies of this share of the items, and score nothing. When all shards
@@ -120,7 +121,7 @@ def evaluate(
                 for benchmark, result in zip(loaded, results[arm], strict=True):
                     log.info(f"{arm}: {_headline(result)}")
                     _report_self_test(f"{arm}: {benchmark.name}", result.self_test)
-                    _export_predictions(export_predictions, benchmark, out / benchmark.name, limit, arm)
+                    _export_predictions(export_predictions, benchmark, out / benchmark.name, limit, arm, run)
     if shard is not None:
         log.info(f"shard {shard[0]}/{shard[1]}: replies are stored; run the same command without shard to score them")
     elif is_main_process():
@@ -280,15 +281,21 @@ def _report_self_test(what: str, test: Mapping[str, Any] | None) -> None:
 
 
 def _export_predictions(
-    formats: Sequence[str], benchmark: Benchmark, folder: Path, limit: int | None, arm: str
+    formats: Sequence[str], benchmark: Benchmark, folder: Path, limit: int | None, arm: str, run: Path
 ) -> None:
-    from scramble.evaluation.external import export_predictions
+    from scramble.evaluation.external import every_eval_ever, export_predictions
     from scramble.evaluation.items import limit_items
     from scramble.evaluation.scoring import results
 
+    items = limit_items(benchmark.items, limit)
     for name in formats:
-        items = limit_items(benchmark.items, limit)
-        path = export_predictions.write(name, folder, arm, benchmark.name, items, results.read_outcomes(folder))
+        outcomes = results.read_outcomes(folder)
+        if name == "every_eval_ever":
+            written = (folder / "result.json").stat().st_mtime
+            result = results.read(folder)
+            path: Path | None = every_eval_ever.write(run / name, result, items, outcomes, timestamp=written)
+        else:
+            path = export_predictions.write(name, folder, arm, benchmark.name, items, outcomes)
         log.info(f"{arm}: {benchmark.name} for {name}: {path or 'this format does not support such items'}")
 
 

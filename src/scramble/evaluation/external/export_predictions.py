@@ -22,7 +22,8 @@ from scramble.storage.files import atomic_path, write_json, write_text
 from scramble.storage.hashing import content_key
 
 CELL_LIMIT = 32767
-FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench")
+FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench", "every_eval_ever")
+"""``every_eval_ever`` also exports the scores: :mod:`scramble.evaluation.external.every_eval_ever` writes it."""
 
 
 def check_formats(names: Sequence[str]) -> None:

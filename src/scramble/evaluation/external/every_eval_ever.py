@@ -1,0 +1,180 @@
+"""Export results and items to the schema of Every Eval Ever 0.3.0 (https://github.com/evaleval/every_eval_ever).
+
+One result becomes ``data/<benchmark>/<developer>/<model>/<uuid>.json`` with one entry per score, and
+``<uuid>_samples.jsonl`` with one row per item and metric. The folder ``data`` can be uploaded to their data store as it
+is, or be merged with the folders of other runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.items import CaptionChoice, Item
+from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.evaluation.scoring.results import Result
+from scramble.records import Question
+from scramble.storage.files import write_json, write_text
+
+SCHEMA_VERSION = "0.3.0"
+LIBRARY = "scramble"
+
+
+def write(
+    root: str | Path, result: Result, items: Sequence[Item], outcomes: Sequence[Outcome], *, timestamp: float
+) -> Path:
+    """Write one result with its items below ``root``; the same result and time give the same files.
+
+    Args:
+        timestamp: when the result was written, in seconds since 1970.
+
+    Returns:
+        The path of the aggregate file.
+    """
+    benchmark, model_id = result.benchmark["name"], _model_id(result)
+    evaluation_id = f"{benchmark}/{model_id}/{timestamp:.0f}"
+    digest = hashlib.sha256(f"{evaluation_id}/{result.model.get('key')}".encode()).digest()
+    folder = Path("data", benchmark, *model_id.split("/"))
+    name = str(uuid.UUID(bytes=digest[:16], version=4))
+    rows = [
+        {"schema_version": SCHEMA_VERSION, "evaluation_id": evaluation_id, "model_id": model_id, **row}
+        for row in _rows(benchmark, result, items, outcomes)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    log: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "evaluation_id": evaluation_id,
+        "retrieved_timestamp": f"{timestamp:.0f}",
+        "source_metadata": {
+            "source_type": "evaluation_run",
+            "source_organization_name": "unknown",
+            "evaluator_relationship": "other",
+        },
+        "eval_library": {
+            "name": LIBRARY,
+            "version": version(LIBRARY),
+            "additional_details": _texts(result.environment),
+        },
+        "model_info": {
+            "name": result.name,
+            "id": model_id,
+            "additional_details": _texts(result.model)
+            | {"deployment_type": "self_deployed", "model_availability": "open_weights"},
+        },
+        "evaluation_results": [_score(benchmark, name, score, result) for name, score in result.scores.items()],
+    }
+    if rows:
+        samples = folder / f"{name}_samples.jsonl"
+        write_text(Path(root) / samples, text)
+        log["detailed_evaluation_results"] = {
+            "format": "jsonl",
+            "file_path": samples.as_posix(),
+            "hash_algorithm": "sha256",
+            "checksum": hashlib.sha256(text.encode()).hexdigest(),
+            "total_rows": len(rows),
+        }
+    path = Path(root) / folder / f"{name}.json"
+    write_json(path, log)
+    return path
+
+
+def _model_id(result: Result) -> str:
+    """``<developer>/<model>``: the hub id of an unchanged hub model, and ``local/<arm>`` for everything else."""
+    path = str(result.model.get("path"))
+    is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
+    return path if is_hub_id and not result.model.get("adapter") else f"local/{result.name.replace('/', '_')}"
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values as texts, because the schema allows no other type in additional details."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) -> dict[str, Any]:
+    uncertainty: dict[str, Any] = {}
+    if score.get("standard_error") is not None:
+        uncertainty["standard_error"] = {"value": score["standard_error"]}
+    if score.get("low") is not None:
+        interval = {"lower": score["low"], "upper": score["high"], "confidence_level": 0.95}
+        uncertainty["confidence_interval"] = interval
+    if score.get("n") is not None:
+        uncertainty["num_samples"] = score["n"]
+    return {
+        "evaluation_result_id": f"{benchmark}/{name}",
+        "evaluation_name": f"{benchmark}/{name}",
+        "source_data": {
+            "dataset_name": benchmark,
+            "source_type": "other",
+            "additional_details": _texts(result.benchmark),
+        },
+        "metric_config": {
+            "metric_id": f"{benchmark}.{name}",
+            "metric_unit": "percent",
+            "lower_is_better": False,
+            "score_type": "continuous",
+            "min_score": 0.0,
+            "max_score": 100.0,
+            "additional_details": _texts({key: score.get(key) for key in ("chance", "human")}),
+        },
+        "score_details": {"score": score["value"], "uncertainty": uncertainty},
+        "generation_config": {"additional_details": _texts(result.protocol)},
+    }
+
+
+def _rows(
+    benchmark: str, result: Result, items: Sequence[Item], outcomes: Sequence[Outcome]
+) -> Iterator[dict[str, Any]]:
+    """One row per item and metric. A metric that no score has (a part of another) is left out.
+
+    The reply to an item without an answer text is its scores, image by caption. The references of a 2x2 item are its
+    captions, in the order of its images.
+    """
+    for item, outcome in zip(items, outcomes, strict=True):
+        question, choices = _input(item)
+        reference = [outcome.target] if outcome.target else choices or []
+        scores = outcome.details.get("scores")
+        written = outcome.details.get("response", outcome.prediction)
+        reply = json.dumps(scores) if written is None else str(written)
+        for metric, value in outcome.values.items():
+            if metric not in result.scores:
+                continue
+            yield {
+                "evaluation_name": f"{benchmark}/{metric}",
+                "evaluation_result_id": f"{benchmark}/{metric}",
+                "sample_id": item.item_id,
+                "sample_hash": hashlib.sha256((question + "".join(reference)).encode()).hexdigest(),
+                "interaction_type": "single_turn",
+                "input": {"raw": question, "reference": reference, "choices": choices},
+                "output": {"raw": [reply]},
+                "answer_attribution": [] if outcome.prediction is None else [_extracted(outcome.prediction, result)],
+                "evaluation": {"score": value, "is_correct": value == 1},
+                "metadata": {"kind": item.kind, "group": item.group, "images": ",".join(item.image_ids)},
+            }
+
+
+def _extracted(prediction: str, result: Result) -> dict[str, Any]:
+    return {
+        "turn_idx": 0,
+        "source": "output.raw",
+        "extracted_value": prediction,
+        "extraction_method": str(result.protocol["name"]),
+        "is_terminal": True,
+    }
+
+
+def _input(item: Item) -> tuple[str, list[str] | None]:
+    """The question and the choices of an item. Items about captions have no question."""
+    record = item.record
+    if isinstance(record, Question):
+        return record.question, list(record.choices) or None
+    prompt = record.prompt if isinstance(record, CaptionChoice) else None
+    return prompt or "Which caption describes the image?", list(record.captions)
