@@ -31,8 +31,16 @@ def test_lmms_eval_command():
 
 
 def test_flags_and_python_of_the_harness():
-    options = {"harness_flags": ["--limit", "8"], "harness_python": "/kit/bin/python"}
-    words = external_harness.command("lmms-eval", ["mmstar"], "mpo", "/m", "out", harness_model="vllm", **options)
+    words = external_harness.command(
+        "lmms-eval",
+        ["mmstar"],
+        "mpo",
+        "/m",
+        "out",
+        harness_model="vllm",
+        harness_flags=["--limit", "8"],
+        harness_python="/kit/bin/python",
+    )
     assert words[0] == "/kit/bin/python" and words[-2:] == ["--limit", "8"]
 
 

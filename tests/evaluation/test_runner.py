@@ -22,7 +22,7 @@ from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.runner import evaluate, identify, rescore
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
-from scramble.records import ImageFile, RecordError
+from scramble.records import ImageFile, Question, RecordError
 from scramble.storage.jsonl import read_jsonl
 
 CHILD = Path(__file__).with_name("run_evaluation.py")
@@ -70,20 +70,15 @@ def test_yes_keeps_both_answers_without_the_end_token(world, vlm, model_id, tmp_
 def test_one_image_under_several_ids_is_encoded_once(world, vlm, model_id, tmp_path):
     """The replies are those of a run in which the questions share one image id."""
     benchmark = load_benchmark("world_vqa", world)
-    items = benchmark.items[:3]
-    first = items[0].record.image_ids[0]
-    ids = [f"copy{number}" for number in range(len(items))]
-    shared = [replace(item, record=replace(item.record, image_ids=(first,))) for item in items]
-    copies = [
-        replace(item, record=replace(item.record, image_ids=(image_id,)))
-        for item, image_id in zip(items, ids, strict=True)
-    ]
-    runs = {
-        "shared": replace(benchmark, items=tuple(shared)),
-        "copies": replace(benchmark, items=tuple(copies), images=dict.fromkeys(ids, benchmark.images[first])),
-    }
-    encoded, logprobs = Counter(), {}
-    for name, data in runs.items():
+    first = benchmark.items[0].image_ids[0]
+    runs = {"shared": [first] * 3, "copies": ["copy0", "copy1", "copy2"]}
+    encoded, logprobs = Counter[str](), {}
+    for name, ids in runs.items():
+        items = []
+        for item, image_id in zip(benchmark.items, ids, strict=False):
+            assert isinstance(item.record, Question)
+            items.append(replace(item, record=replace(item.record, image_ids=(image_id,))))
+        data = replace(benchmark, items=tuple(items), images=dict.fromkeys(ids, benchmark.images[first]))
 
         def count(module, inputs, output, name=name):
             encoded[name] += output.last_hidden_state.shape[0]

@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -47,7 +48,7 @@ def score(row, replies):
 
 def write_task(folder: Path, items: int) -> None:
     """A task in lmms-eval's format: questions about the colour of an object in the embedded world."""
-    generator, rows = random.Random(0), []
+    generator, rows = random.Random(0), list[dict[str, Any]]()
     while len(rows) < items:
         scene = draw_scene(generator)
         question = ask(scene, generator, "colour")
