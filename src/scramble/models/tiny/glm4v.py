@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.families.registry import family_named
+from scramble.models.families.glm4v import Glm4vImageProcessor
 from scramble.models.tiny.parts import (
     ids_of,
     make_tokenizer,
@@ -110,7 +110,7 @@ def save_tiny_glm4v(
         video_end_token_id=ids["<|end_of_video|>"],
     )
     model = random_model(classes[1], config, seed)
-    processor = family_named("glm4v").processor_class(
+    processor = Glm4vImageProcessor(
         image_processor=Glm4vImageProcessorPil(
             # The processor counts an image as two frames.
             size={"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * max_pixels},

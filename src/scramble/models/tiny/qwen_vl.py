@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.families.registry import family_named
+from scramble.models.families.qwen_vl import Qwen2VLImageProcessor, Qwen3VLImageProcessor, Qwen25VLImageProcessor
 from scramble.models.tiny.parts import (
     chatml_template,
     ids_of,
@@ -41,7 +41,7 @@ def save_tiny_qwen2_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, 
 
     tower = {**TOWER, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
     parts = Qwen2VLConfig, Qwen2VLForConditionalGeneration, tower, DECODER
-    return _save(folder, texts, seed, "qwen2_vl", max_pixels, *parts)
+    return _save(folder, texts, seed, Qwen2VLImageProcessor, max_pixels, *parts)
 
 
 def save_tiny_qwen2_5_vl(
@@ -62,7 +62,7 @@ def save_tiny_qwen2_5_vl(
         "fullatt_block_indexes": [1],
     }
     parts = Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, tower, DECODER
-    return _save(folder, texts, seed, "qwen2_5_vl", max_pixels, *parts, vocab_size=vocab_size)
+    return _save(folder, texts, seed, Qwen25VLImageProcessor, max_pixels, *parts, vocab_size=vocab_size)
 
 
 def save_tiny_qwen3_vl(
@@ -97,7 +97,7 @@ def save_tiny_qwen3_vl(
     else:
         decoder |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
         parts = Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, tower, decoder
-    return _save(folder, texts, seed, "qwen3_vl", max_pixels, *parts)
+    return _save(folder, texts, seed, Qwen3VLImageProcessor, max_pixels, *parts)
 
 
 def save_tiny_qwen3_5(
@@ -142,14 +142,14 @@ def save_tiny_qwen3_5(
             "shared_expert_intermediate_size": 32,
         }
         parts = Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, tower, decoder
-    return _save(folder, texts, seed, "qwen3_5", max_pixels, *parts, vocab_size=vocab_size)
+    return _save(folder, texts, seed, Qwen3VLImageProcessor, max_pixels, *parts, vocab_size=vocab_size)
 
 
 def _save(
     folder: str | Path,
     texts: Iterable[str],
     seed: int,
-    family: str,
+    processor_class: Any,
     max_pixels: int,
     config_class: Any,
     model_class: Any,
@@ -172,7 +172,7 @@ def _save(
         vision_end_token_id=ids["<|vision_end|>"],
     )
     model = random_model(model_class, config, seed)
-    processor = family_named(family).processor_class(
+    processor = processor_class(
         image_processor=Qwen2VLImageProcessorPil(
             size={"shortest_edge": 16 * 16, "longest_edge": max_pixels}, patch_size=PATCH, merge_size=2
         ),
