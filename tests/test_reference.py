@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -14,16 +15,20 @@ import pytest
 import yaml
 from peft import LoraConfig
 
+import scramble
+from scramble.config.binding import hints
+from scramble.config.roots import ROOTS
 from scramble.evaluation.benchmarks import BENCHMARKS
 from scramble.evaluation.benchmarks.facts import facts
 from scramble.evaluation.protocols import protocol_names
 from scramble.project import CONFIGS, choices_of
 from scramble.training import PreferenceConfig
+from scramble.training.losses import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("local", "accelerate"))
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "accelerate")
 # Names before an equals sign in inline code that are not keys of the configuration.
 OTHERS = {"enable_thinking"}  # an argument of chat templates
 
@@ -66,6 +71,21 @@ def test_every_benchmark_has_facts() -> None:
         assert all(isinstance(value, str) and value for key, value in vars(each).items() if key != "protocols"), name
 
 
+def test_every_loss_has_an_equation() -> None:
+    text = (DOCS / "losses.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    assert set(sections) == {"MPO", *LOSSES}
+    assert all(body.count("```math") == 1 for body in sections.values())
+
+
+def test_the_python_interface_is_in_the_reference() -> None:
+    names = re.findall(r"^::: (\S+)", (DOCS / "api.md").read_text(encoding="utf-8"), re.M)
+    assert set(scramble.__all__) <= {name.rpartition(".")[2] for name in names}
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
 def inline_settings() -> list[tuple[str, str, str]]:
     """(page, key, value) of the settings in inline code."""
     found = []
@@ -84,7 +104,8 @@ def is_key(name: str) -> bool:
     foreign = {"trainer": PreferenceConfig, "peft": LoraConfig}.get(section)
     heading = f"### {name}=" in (DOCS / "configuration.md").read_text(encoding="utf-8")
     is_entry = parent is not None and parent[0].startswith("mapping")
-    return name in keys() or is_entry or heading or (foreign is not None and hasattr(foreign, field))
+    is_section = any(name in hints(root) for root in ROOTS.values())
+    return name in keys() or is_section or is_entry or heading or (foreign is not None and hasattr(foreign, field))
 
 
 def test_keys_in_the_guides_exist() -> None:
@@ -95,7 +116,7 @@ def test_keys_in_the_guides_exist() -> None:
             continue
         if group in GROUPS:
             named = re.findall(r"^[\w.]+$", value.rstrip(".,;:"))
-            if named and named[0] not in (*choices_of(group), "null", "default"):
+            if named and group != "local" and named[0] not in (*choices_of(group), "null", "default"):
                 wrong.append(f"{page}: {key}={value}")
         else:
             wrong.append(f"{page}: {key}={value}")

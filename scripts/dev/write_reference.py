@@ -35,12 +35,11 @@ result from the other arguments, for example `python scripts/train.py data=coco 
 in one line before any work starts.
 
 **required** means that a key has no default. `${...}` is the value of another key. A key whose default is in
-parentheses is not in the files; write it with a plus (`+model.quantization.load_in_4bit=true`), or give its section as
-a mapping."""
+parentheses is not in the files; if a message asks for it, write it with a plus (`+pairs.refine.exponent=2`)."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
 (`trainer.adam_beta2=0.95`). The few that cannot work are refused with the reason."""
-PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`+peft.use_rslora=true`)."
+PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`peft.use_rslora=true`)."
 BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks; each has its own options."
 PROTOCOL = (
     "`protocol=scramble` selects a protocol; each file in `configs/protocol/` lists the settings that it changes."

@@ -60,7 +60,7 @@ def make_pairs(
         StoreError: the folder was made with other settings.
         ValueError: rows without ``image`` or ``caption``.
 
-    Example:
+    Examples:
         >>> import scramble
         >>> scenes = {"n_train": 16, "n_val": 4, "n_test": 4, "quads_val": 0, "quads_test": 2}
         >>> summary = scramble.make_pairs("pairs", "world", "world", data_settings=scenes)
@@ -113,7 +113,7 @@ def score(
         EvaluationError: more tokens than the model has positions.
         ModelError: a text holds a control token of the model.
 
-    Example:
+    Examples:
         >>> import scramble
         >>> vlm = scramble.load_vlm("data/tiny_internvl")
         >>> captions = ["a red circle is left of a blue square", "a blue square is left of a red circle"]
@@ -168,7 +168,7 @@ def evaluate(
     Raises:
         EvaluationError: an unknown benchmark, option or protocol, or data that is missing or damaged.
 
-    Example:
+    Examples:
         >>> import scramble
         >>> scenes = {"n_train": 16, "n_val": 4, "n_test": 4, "quads_val": 0, "quads_test": 2}
         >>> _ = scramble.make_pairs("pairs", "world", "world", data_settings=scenes)

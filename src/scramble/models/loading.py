@@ -65,12 +65,13 @@ def load_vlm(
         quantization: fields of :class:`transformers.BitsAndBytesConfig` (QLoRA; needs a GPU and bitsandbytes).
         max_tiles: maximum number of tiles per image, for families that tile images.
         max_pixels: maximum number of pixels per image, for families that keep the size of images (Qwen-VL).
-        square_padding, resize: see :class:`scramble.models.images.ImageOptions`.
+        square_padding: pad images to a square with the mean colour first.
+        resize: stretch images to a square with this side in pixels first.
 
     Raises:
         ModelError: if the model cannot be loaded; the message names the cause and says how to fix it.
 
-    Example:
+    Examples:
         >>> import scramble
         >>> vlm = scramble.load_vlm("data/tiny_internvl", device="cpu")
         >>> vlm.family.name, vlm.has_adapter

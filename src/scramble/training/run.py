@@ -86,7 +86,7 @@ def train(
         Stopped: if a signal requested it (see ``interrupt``); the last step is saved.
         ValueError: if settings contradict each other, or if the model was trained before and not loaded again.
 
-    Example:
+    Examples:
         >>> import scramble
         >>> scenes = {"n_train": 16, "n_val": 4, "n_test": 4, "quads_val": 0, "quads_test": 2}
         >>> _ = scramble.make_pairs("pairs", "world", "world", data_settings=scenes)
