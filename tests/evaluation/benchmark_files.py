@@ -29,6 +29,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -305,6 +306,135 @@ def tsv(folder: Path) -> BenchmarkFiles:
     return folder / "x.tsv", {}
 
 
+def tiny_pipeline(folder: Path) -> str:
+    """A spaCy pipeline in which every word is a noun, with the lemmas of a few words."""
+    import spacy
+
+    nlp = spacy.blank("en")
+    nlp.add_pipe("attribute_ruler", name="tagger").add(patterns=[[{"IS_ALPHA": True}]], attrs={"TAG": "NN"})
+    lemmas = nlp.add_pipe("attribute_ruler", name="lemmatizer")
+    for word, lemma in {"a": "a", "dog": "dog", "dogs": "dog", "hot": "hot", "cat": "cat", "tree": "tree"}.items():
+        lemmas.add(patterns=[[{"LOWER": word}]], attrs={"LEMMA": lemma})
+    lemmas.add(patterns=[[{"LOWER": "a"}]], attrs={"TAG": "DT"})
+    path = folder.with_name(f"{folder.name}-pipeline")
+    nlp.to_disk(path)
+    return str(path)
+
+
+def coco_annotations(folder: Path, *ids: int) -> None:
+    """The two files of annotations of COCO: a dog in every image, and a caption that mentions a cat."""
+    images = [{"id": n, "file_name": f"COCO_val2014_{n:012d}.jpg"} for n in ids]
+    notes = [{"image_id": n, "category_id": 18, "segmentation": [[1.0, 2.0]], "bbox": [1, 2, 3, 4]} for n in ids]
+    categories = [{"id": 18, "name": "dog", "supercategory": "animal"}]
+    instances = {"images": images, "annotations": notes, "categories": categories}
+    write_json(folder / "instances_val2014.json", instances)
+    captions = [{"image_id": n, "id": n, "caption": "A café with cats."} for n in ids]
+    write_json(folder / "captions_val2014.json", {"images": images, "annotations": captions})
+
+
+def chair(folder: Path) -> BenchmarkFiles:
+    coco_annotations(folder, *range(COUNT))
+    draw(folder, *(f"val2014/COCO_val2014_{n:012d}.jpg" for n in range(COUNT)))
+    return folder, {}
+
+
+def object_halbench(folder: Path) -> BenchmarkFiles:
+    coco_annotations(folder, *range(COUNT))
+    draw(folder, "a.png")
+    image = base64.b64encode((folder / "a.png").read_bytes()).decode()
+    rows = [{"org_idx": n, "image_id": n, "question": f"Describe café {n}.", "image": image} for n in range(COUNT)]
+    write_lines(folder / "obj_halbench_300_with_image.jsonl", rows)
+    return folder, {**PART, "extraction": "plain"}
+
+
+def amber(folder: Path) -> BenchmarkFiles:
+    types = ("generative", "discriminative-hallucination", "discriminative-attribute-state", "relation")
+    queries = ("Describe this image.", "Is there a café?", "Is the café red?", "Is there contact?")
+    rows = [{"id": n + 1, "image": "AMBER_1.jpg", "query": query} for n, query in enumerate(queries)]
+    notes: list[dict[str, Any]] = [{"id": n + 1, "type": kind, "truth": "no"} for n, kind in enumerate(types)]
+    notes[0] |= {"truth": ["dog"], "hallu": ["cat"]}
+    write_json(folder / "query" / "query_all.json", rows)
+    write_json(folder / "annotations.json", notes)
+    write_json(folder / "relation.json", {"dog": ["puppy"], "cat": [], "tree": ["bush"]})
+    (folder / "safe_words.txt").write_text("line\nsign", encoding="utf-8")
+    draw(folder, "image/AMBER_1.jpg")
+    return folder, {**PART, "pipeline": tiny_pipeline(folder)}
+
+
+def hallusionbench(folder: Path) -> BenchmarkFiles:
+    places = [(figure, question) for figure in "01" for question in "01"]
+    rows = [
+        {
+            "category": "VS",
+            "subcategory": "chart",
+            "visual_input": figure,
+            "set_id": "0",
+            "figure_id": figure,
+            "sample_note": "café",
+            "question_id": question,
+            "question": f"Is the café {question} higher?",
+            "gt_answer_details": "The café is higher.",
+            "gt_answer": question,
+            "filename": "./VS/chart/0_1.png" if figure == "1" else None,
+        }
+        for figure, question in places
+    ]
+    write_json(folder / "HallusionBench.json", rows)
+    draw(folder, "images/VS/chart/0_1.png")
+    return folder, PART
+
+
+def crpe(folder: Path) -> BenchmarkFiles:
+    options = ["café", "dog", "cat", "sky"]
+    for name, category in (("crpe_relation", "subject"), ("crpe_exist", "exist")):
+        rows = []
+        for n in range(4):
+            turned = options[n:] + options[:n]
+            lines = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", turned, strict=True))
+            text = f"What is on the table?\n{lines}\nPlease answer with the letter."
+            answer = "ABCD"[turned.index("café")]
+            image = "coco/val2017/000000000001.jpg" if n else "abnormal_images/1.jpg"
+            row = {"question_id": n, "image": image, "text": text, "category": category, "correct_option": answer}
+            rows.append(row)
+        write_lines(folder / f"{name}.jsonl", rows)
+    draw(folder, "coco/val2017/000000000001.jpg", "abnormal_images/1.jpg")
+    return folder, {}
+
+
+def mmhal(folder: Path) -> BenchmarkFiles:
+    rows = [
+        {
+            "question_type": ("attribute", "adversarial")[n % 2],
+            "question_topic": "outdoor",
+            "image_id": f"id{n}",
+            "image_src": f"https://images.example/8/72_{n}_o.jpg",
+            "image_content": ["Café", "Table"],
+            "question": f"What colour is café {n}?",
+            "gt_answer": "Red.",
+            "model_answer": "",
+        }
+        for n in range(COUNT)
+    ]
+    write_json(folder / "response_template.json", rows)
+    draw(folder, *(f"images/72_{n}_o.jpg" for n in range(COUNT)))
+    return folder, PART
+
+
+def llava_bench(folder: Path) -> BenchmarkFiles:
+    kinds = ("conv", "detail", "complex", "conv")
+    rows = [
+        {"question_id": n, "image": f"00{n // 2}.jpg", "text": f"What about café {n}?", "category": kind}
+        for n, kind in enumerate(kinds)
+    ]
+    write_lines(folder / "questions.jsonl", rows)
+    write_lines(folder / "context.jsonl", [{"image": f"00{n}.jpg", "caption": "A café."} for n in range(2)])
+    write_lines(
+        folder / "answers_gpt4.jsonl", [{"question_id": n, "answer_id": n, "text": "A café."} for n in range(4)]
+    )
+    draw(folder, "images/000.jpg", "images/001.jpg")
+    return folder, PART
+
+
 FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "winoground": winoground,
     "eqben_mini": eqben_mini,
@@ -327,6 +457,13 @@ FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "whatsup": whatsup,
     "vsr": vsr,
     "tsv": tsv,
+    "chair": chair,
+    "object_halbench": object_halbench,
+    "amber": amber,
+    "hallusionbench": hallusionbench,
+    "crpe": crpe,
+    "mmhal": mmhal,
+    "llava_bench": llava_bench,
 }
 """Benchmark -> function that writes its files. A name after a slash is another layout of the same benchmark."""
 

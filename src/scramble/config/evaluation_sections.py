@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +32,7 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
         for key, value in (options or {}).items():
             if key not in parameters:
                 yield f"{at}.{name}.{key}: there is no such key; {_full_hint(key, parameters, f'{at}.{name}')}"
-            elif key in ("partial", "human_filter"):
+            elif key in ("partial", "human_filter", "without_image"):
                 yield from check(value, bool, f"{at}.{name}.{key}")
             elif key == "max_new_tokens":
                 yield from check(value, Count, f"{at}.{name}.{key}")
@@ -86,12 +87,16 @@ class Judge(Section):
     grading_prompt: Text | None
     extraction_prompt: Text | None
     faithfulness_prompt: Text | None
+    mmhal_prompt: Text | None
+    llava_bench_prompt: Text | None
+    hallusionbench_prompt: Text | None
+    object_halbench_prompt: Text | None
 
     def faults(self, at: str) -> Iterator[str]:
         """Faithfulness needs a judge, and the prompts must be files."""
         if self.faithfulness and self.engine is None:
             yield f"{at}.faithfulness=true needs a judge: engine@{at}.engine=openai {at}.engine.model=..."
-        for name in ("grading_prompt", "extraction_prompt", "faithfulness_prompt"):
+        for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_prompt")):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
                 yield f"{at}.{name}={path} must be a file"

@@ -2,10 +2,11 @@
 
 Every reply is stored, so that an interrupted grading resumes.
 
-There are three tasks. MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper
+MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper
 repeats the grading five times and reports the mean with 1.96 standard errors over the repetitions. MathVista's answers
 are extracted from the response and compared by rule. The faithfulness of a chain of thought is the share of its
 statements that are true of the image according to the judge, which sees the image.
+:mod:`scramble.evaluation.judge_tasks` describes the other tasks.
 
 The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
 judge. A result's protocol records the judge and prompt as ``grading``.
@@ -24,6 +25,7 @@ import numpy as np
 
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
+from scramble.evaluation import judge_tasks
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring.outcomes import Outcome
@@ -58,6 +60,14 @@ Statement: {statement}
 Answer:"""
 
 
+PROMPTS = {
+    "grading_prompt": GRADING_PROMPT,
+    "extraction_prompt": EXTRACTION_PROMPT,
+    "faithfulness_prompt": FAITHFULNESS_PROMPT,
+} | {f"{name}_prompt": task.prompt for name, task in judge_tasks.TASKS.items()}
+"""Setting of a judge -> its default prompt."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """A language model that grades the runner's outcomes.
@@ -77,15 +87,15 @@ class Judge:
     grading_prompt: str = GRADING_PROMPT
     extraction_prompt: str = EXTRACTION_PROMPT
     faithfulness_prompt: str = FAITHFULNESS_PROMPT
+    mmhal_prompt: str = judge_tasks.MMHAL_PROMPT
+    llava_bench_prompt: str = judge_tasks.LLAVA_BENCH_PROMPT
+    hallusionbench_prompt: str = judge_tasks.HALLUSIONBENCH_PROMPT
+    object_halbench_prompt: str = judge_tasks.OBJECT_HALBENCH_PROMPT
 
     def __post_init__(self) -> None:
         if self.gradings < 1:
             raise EvaluationError(f"judge.gradings must be at least 1, not {self.gradings}")
-        for name, default in (
-            ("grading_prompt", GRADING_PROMPT),
-            ("extraction_prompt", EXTRACTION_PROMPT),
-            ("faithfulness_prompt", FAITHFULNESS_PROMPT),
-        ):
+        for name, default in PROMPTS.items():
             fields = re.findall(r"\{\w+\}", default)
             if missing := [field for field in fields if field not in getattr(self, name)]:
                 raise EvaluationError(f"judge.{name} has no {', '.join(missing)}")
@@ -95,7 +105,7 @@ class Judge:
     ) -> list[Outcome]:
         """Return the outcomes with the judge's verdicts.
 
-        Free answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
+        MM-Vet's answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
         answer with an unreadable grade becomes ``unparsed``. Answers that need extraction are extracted again. With
         ``faithfulness`` each response gets ``values["faithfulness"]``, which is 0 for a response without statements.
 
@@ -104,9 +114,14 @@ class Judge:
             EngineError: the judge cannot be reached.
         """
         by_id = {item.item_id: item for item in items}
-        judged = _grade(self, list(outcomes), by_id)
+        judged = self._tasks(outcomes, by_id)
+        judged = _grade(self, judged, by_id)
         judged = _extract(self, judged, by_id)
         return _faithfulness(self, judged, by_id, images) if self.faithfulness else judged
+
+    def _tasks(self, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
+        prompts = {name: getattr(self, f"{name}_prompt") for name in judge_tasks.TASKS}
+        return judge_tasks.judged(outcomes, items, self.ask, _fill, prompts, self.gradings, self.temperature)
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
         """The judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""
@@ -122,7 +137,11 @@ class Judge:
 def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> dict[str, str]:
     """The record of grading in a result's protocol, for benchmarks that need it: who graded the answers, and how."""
     record = {}
-    if any(item.style == "free" for item in items):
+    if task := next((item.details["judge"] for item in items if "judge" in item.details), None):
+        record["grading"] = "none yet (the answers need a judge)" if judge is None else _task_record(task, judge)
+    elif text := next((item.details["grading"] for item in items if "grading" in item.details), None):
+        record["grading"] = text
+    elif any(item.style == "free" and "rule" not in item.details for item in items):
         if protocol.free_grader == "contains":
             record["grading"] = "by rule (parts of the ground truth contained in the answer), no judge"
         elif judge is None:
@@ -139,6 +158,14 @@ def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> d
         how = _label(judge.faithfulness_prompt, FAITHFULNESS_PROMPT)
         record["faithfulness"] = f"statements judged by {judge.engine.model}, {how}"
     return record
+
+
+def _task_record(task: str, judge: Judge) -> str:
+    how = _label(getattr(judge, f"{task}_prompt"), PROMPTS[f"{task}_prompt"])
+    if not judge_tasks.TASKS[task].is_graded:
+        return f"by {judge.engine.model}, {how}"
+    gradings = f"{judge.gradings} grading{'s' * (judge.gradings > 1)}"
+    return f"{gradings} by {judge.engine.model}, temperature {judge.temperature:g}, {how}"
 
 
 def _label(prompt: str, own: str) -> str:

@@ -32,6 +32,11 @@ def exact(text: str) -> str | None:
     return stripped if stripped in ("yes", "no") else None
 
 
+def exact_case(text: str) -> str | None:
+    """AMBER's rule: the reply is ``Yes`` or ``No``, with nothing before or after it."""
+    return text.lower() if text in ("Yes", "No") else None
+
+
 def words(text: str) -> str | None:
     """VLMEvalKit's rule: exactly one of the words ``yes`` and ``no`` occurs."""
     from scramble.grading.vqa_accuracy import strip_punctuation
@@ -49,6 +54,7 @@ def first_match(text: str) -> str | None:
 YES_NO: dict[str, Callable[[str], str | None]] = {
     "pope_official": pope_official,
     "exact": exact,
+    "exact_case": exact_case,
     "words": words,
     "first_match": first_match,
 }

@@ -20,11 +20,12 @@ class PipelineError(RuntimeError):
 
 
 @cache
-def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str) -> Any:
+def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str, setting: str = "pairs.options.pipeline") -> Any:
     """Load a spaCy pipeline by name or folder, once per process.
 
     Args:
         needs: components that the caller needs, out of ``tagger``, ``parser`` and ``lemmatizer``.
+        setting: the configuration key of the pipeline, for error messages.
 
     Raises:
         PipelineError: the pipeline is not installed, or lacks a component.
@@ -37,7 +38,7 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str) -> Any:
     except OSError as error:
         raise PipelineError(
             f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}` "
-            "(offline: see docs/own_data.md), or set pairs.options.pipeline to an installed one or its folder"
+            f"(offline: see docs/own_data.md), or set {setting} to an installed one or its folder"
         ) from error
     if missing := [part for part in needs if not any(part in vlm for vlm in nlp.pipe_names)]:
         raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: use another one")

@@ -234,7 +234,7 @@ class TsvImages(Mapping[str, ImageFile]):
         parts = _parts(index, cell)
         ids = []
         for number, part in enumerate(parts):
-            data = _decoded(index, part)
+            data = decoded(f"index {index}", part)
             key = hashlib.sha256(data).digest()
             image_id = self._same.setdefault(key, index if len(parts) == 1 else f"{index}/{number}")
             self._places.setdefault(image_id, (span, number))
@@ -268,7 +268,7 @@ class TsvImages(Mapping[str, ImageFile]):
         with self._path.open("rb") as file:
             cells = _record(file, start, end)
         cell = cells[self._columns.index("image")].strip()
-        return ImageFile(bytes=_decoded(image_id, _parts(image_id, cell)[number]))
+        return ImageFile(bytes=decoded(f"index {image_id}", _parts(image_id, cell)[number]))
 
     def __iter__(self) -> Iterator[str]:
         yield from self._places
@@ -297,16 +297,16 @@ def _parts(index: str, cell: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _decoded(index: str, text: str) -> bytes:
-    """The encoded image. Only its header is decoded here, to distinguish an image from other base64 text."""
+def decoded(where: str, text: str) -> bytes:
+    """The encoded image in a base64 text. Its header is decoded, to distinguish images from other base64 text."""
     from PIL import Image
 
     try:
         data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError) as error:
-        raise EvaluationError(f"index {index}: the image is not valid base64 ({error})") from error
+        raise EvaluationError(f"{where}: the image is not valid base64 ({error})") from error
     try:
         with Image.open(io.BytesIO(data)):
             return data
     except Exception as error:  # Pillow raises exceptions of many types for broken files
-        raise EvaluationError(f"index {index}: the image cannot be decoded ({decoding_fault(error)})") from error
+        raise EvaluationError(f"{where}: the image cannot be decoded ({decoding_fault(error)})") from error

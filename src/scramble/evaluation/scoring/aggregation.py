@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scramble.evaluation.items import EvaluationError
-from scramble.evaluation.scoring import metrics, statistics
+from scramble.evaluation.scoring import hallucination, metrics, statistics
 from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.evaluation.scoring.ratio import Ratio, by_cluster, divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,6 @@ class Units:
     ids: tuple[str, ...]
     values: tuple[float, ...]
     clusters: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A score that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,) in [0, 1]."""
-
-    clusters: tuple[str, ...]
-    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 UNGRADED = ("judge", "unscored")
@@ -53,11 +46,9 @@ def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """The scores that are not means of items: POPE's precision, recall, F1, yes-ratio; macro averages over kinds."""
+    """The scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of mentions."""
     graded = [o for o in outcomes if o.status not in UNGRADED]
-    if not graded or scoring not in ("pope", "macro"):
-        return {}
-    return _confusion_ratios(graded) if scoring == "pope" else {"accuracy_macro": _macro(graded)}
+    return RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
 
 
 def scores(
@@ -71,14 +62,17 @@ def scores(
     n = sum(o.status not in UNGRADED for o in outcomes)
     for name, ratio in ratios(scoring, outcomes).items():
         e = statistics.bootstrap_ratio(ratio.value, len(ratio.clusters), resamples=bootstrap or 1000, seed=seed)
-        table[name] = _percent(e) | {"n": n}
+        table[name] = _percent(e) | {"n": n if ratio.n is None else ratio.n}
     return table
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Numbers and rates of tied items and of replies that were unparsed, refused to answer, or need a judge."""
+    """Numbers and rates of tied items, of replies that were unparsed, refused to answer or need a judge, and of items
+    whose judge was unread."""
     n = len(outcomes)
-    count = {status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", *UNGRADED)}
+    count = {
+        status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", "unread", *UNGRADED)
+    }
     return {
         "n": n,
         "tied_items": sum(o.ties > 0 for o in outcomes),
@@ -178,6 +172,17 @@ def _pope(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     return _plain(outcomes)
 
 
+def _amber(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """The share of descriptions with a hallucination, and the accuracy of the answers to questions."""
+    described = [o for o in outcomes if "hal" in o.values]
+    asked = [o for o in outcomes if "accuracy" in o.values]
+    return {name: u for part in (described, asked) if part for name, u in _plain(part).items()}
+
+
+def _only_ratios(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    return {}
+
+
 def _items(outcomes: Sequence[Outcome], metric: str) -> Units:
     return Units(
         tuple(o.item_id for o in outcomes),
@@ -203,32 +208,25 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
     "natural_bench": _natural_bench,
     "pope": _pope,
     "macro": _plain,
+    "crpe": _circular,
+    "chair": _plain,
+    "amber": _amber,
+    "object_halbench": _only_ratios,
+    "hallusionbench": _only_ratios,
+    "mmhal": _only_ratios,
+    "llava_bench": _only_ratios,
 }
 
 
 # ------------------------------------------------------------------------------------------ scores that are not means
 
 
-def _by_cluster(outcomes: Sequence[Outcome], columns_NK: NDArray[np.float64]) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Cluster names, and the sums (C, K) of columns (N, K) over each cluster's items."""
-    names = tuple(dict.fromkeys(o.cluster for o in outcomes))
-    place = {name: k for k, name in enumerate(names)}
-    sums_CK = np.zeros((len(names), columns_NK.shape[1]))
-    np.add.at(sums_CK, [place[o.cluster] for o in outcomes], columns_NK)
-    return names, sums_CK
-
-
-def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quotient that is 0 where the divisor is 0."""
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-
-
 # Functions of (true positives, false positives, false negatives, items), shape (R, 4).
 _CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "precision": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
-    "recall": lambda sums: _divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
-    "f1": lambda sums: _divide(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2]),
-    "yes_ratio": lambda sums: _divide(sums[:, 0] + sums[:, 1], sums[:, 3]),
+    "precision": lambda sums: divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
+    "recall": lambda sums: divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
+    "f1": lambda sums: divide(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2]),
+    "yes_ratio": lambda sums: divide(sums[:, 0] + sums[:, 1], sums[:, 3]),
 }
 
 
@@ -244,7 +242,7 @@ def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     table: dict[str, Ratio] = {}
     f1 = []
     for suffix, mask_N in parts.items():
-        names, sums_CK = _by_cluster(outcomes, counts_NK * mask_N[:, None])
+        names, sums_CK = by_cluster(outcomes, counts_NK * mask_N[:, None])
         for name, formula in _CONFUSION.items():
             table[name + suffix] = Ratio(names, lambda w, f=formula, s=sums_CK: f(w @ s))  # type: ignore[misc]
         f1.append(table[f"f1{suffix}"].value)
@@ -258,9 +256,22 @@ def _macro(outcomes: Sequence[Outcome]) -> Ratio:
     kinds = list(dict.fromkeys(o.kind for o in outcomes))
     member_NK = np.array([[float(o.kind == kind) for kind in kinds] for o in outcomes])
     right_N = np.array([o.values["accuracy"] for o in outcomes])
-    names, right_CK = _by_cluster(outcomes, member_NK * right_N[:, None])
-    _, count_CK = _by_cluster(outcomes, member_NK)
-    return Ratio(names, lambda w: _divide(w @ right_CK, w @ count_CK).mean(axis=1))
+    names, right_CK = by_cluster(outcomes, member_NK * right_N[:, None])
+    _, count_CK = by_cluster(outcomes, member_NK)
+    return Ratio(names, lambda w: divide(w @ right_CK, w @ count_CK).mean(axis=1))
+
+
+RATIOS: dict[str, Callable[[Sequence[Outcome]], dict[str, Ratio]]] = {
+    "pope": _confusion_ratios,
+    "macro": lambda outcomes: {"accuracy_macro": _macro(outcomes)},
+    "crpe": hallucination.crpe,
+    "chair": hallucination.chair,
+    "amber": hallucination.amber,
+    "object_halbench": hallucination.object_halbench,
+    "hallusionbench": hallucination.hallusionbench,
+    "mmhal": hallucination.mmhal,
+    "llava_bench": hallucination.llava_bench,
+}
 
 
 def _percent(e: statistics.Estimate) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 from scramble.evaluation import faithfulness
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import Protocol
-from scramble.evaluation.scoring import metrics
-from scramble.grading import final_answers, open_answers, parsers, two_choices, vqa_accuracy
+from scramble.evaluation.scoring import mentions, metrics
+from scramble.grading import crpe, final_answers, open_answers, parsers, two_choices, vqa_accuracy
 from scramble.records import Question, TwoByTwoItem
 
 
@@ -23,8 +23,8 @@ class Outcome:
     Attributes:
         cluster: label of the items that are statistically dependent on it: its group, or its first image.
         values: outcome by metric, in [0, 1].
-        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it) or ``unscored``
-            (the answer is not public).
+        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it), ``unread`` (the
+            judge's reply cannot be read: the item counts in no score) or ``unscored`` (the answer is not public).
         ties: tied comparisons.
     """
 
@@ -139,6 +139,11 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
             parsed = parsers.LETTER[protocol.letter_parser](text, item.options)
         if item.details.get("rule") == "unscored":
             return _outcome(item, {}, parsed, "", "unscored", details=details)
+        if crpe_rule := crpe.RULES.get(item.details.get("rule", "")):
+            right, parsed = crpe_rule(text, record.answer, item.options)
+            return _outcome(
+                item, {"accuracy": float(right)}, parsed, record.answer, _status(parsed, text), details=details
+            )
         value = float(parsed == record.answer)
         return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
     if item.details.get("rule") == "unscored":
@@ -155,7 +160,10 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
             details["extraction"] = item.details["extraction"]
         status = "ok" if prediction else "unparsed"
         return _outcome(item, {"accuracy": value}, prediction, record.answer, status, details=details)
-    if protocol.free_grader == "contains":
+    if describe := mentions.RULES.get(item.details.get("rule", "")):
+        values, found = describe(item, reply.text)
+        return _outcome(item, values, text.strip(), record.answer, details=details | found)
+    if protocol.free_grader == "contains" and "judge" not in item.details:
         value = open_answers.parts_contained(text, record.answer)
         return _outcome(item, {"score": value}, text.strip(), record.answer, details=details)
     return _outcome(item, {}, text.strip(), record.answer, "judge", details=details)

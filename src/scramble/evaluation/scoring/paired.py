@@ -15,7 +15,8 @@ import numpy as np
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import results, statistics
-from scramble.evaluation.scoring.aggregation import Ratio, Units, ratios, units
+from scramble.evaluation.scoring.aggregation import Units, ratios, units
+from scramble.evaluation.scoring.ratio import Ratio
 from scramble.evaluation.scoring.results import Result
 
 

@@ -10,7 +10,8 @@ protocol       every setting of the protocol, including name and version; ``grad
                ``faithfulness`` if a judge, or a rule instead of it, took part
 scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent, ``n`` units, ``chance``
                and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings
-rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unscored``, and rates in [0, 1]
+rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unread``, ``unscored``, and
+               rates in [0, 1]
 self_test      batch size 1 compared with n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``, or null
 environment    package versions, git commit, platform, hardware
 times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now`` (by this call; the rest was stored)

@@ -1,0 +1,152 @@
+"""AMBER: hallucinations in descriptions, and yes/no questions about existence, attributes and relations.
+
+Paper: Wang et al. 2023 (arXiv 2311.07397). Data: the repository's ``data`` folder (``query/query_all.json``,
+``annotations.json``, ``relation.json``, ``safe_words.txt``) and the images. Counts: 15,220: 1,004 descriptions and
+14,216 questions (existence 4,924, all "no"; attribute state 4,764, number 2,072, action 792; relation 1,664). Chance:
+accuracy 50. Human: not published.
+
+Scores of descriptions: ``chair`` (hallucinated nouns), ``hal`` (responses with one), ``cog`` (objects that models are
+likely to hallucinate), lower is better; ``cover`` (annotated objects that are mentioned). Nouns are found by a spaCy
+pipeline, by NLTK in the original. If the pipeline has word vectors, words with a similarity above 0.8 count as the same
+object (the original: en_core_web_lg); without vectors only equal words do, which changes CHAIR by one to three points.
+
+Scores of questions: ``accuracy``, and ``precision``, ``recall`` and ``f1`` of the answer "no". The authors compare the
+likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). For generated replies they count
+only the exact words ``Yes`` and ``No`` (``protocol.yes_no_form=generate``); VLMEvalKit asks to answer yes or no and
+searches for these words. ``accuracy_macro`` is VLMEvalKit's mean. ``amber_score`` is (100 - CHAIR + F1) / 2; the
+formula is in the paper's figure only and has not been checked.
+
+Compared with a reference implementation: all scores on recorded nouns and replies, with the recorded similarities.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    check_count,
+    find_file,
+    ids,
+    json_rows,
+    load_json,
+    one_of,
+    texts,
+)
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading.amber import Lexicon, has_vectors
+from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
+from scramble.records import Question
+from scramble.storage.files import StoreError, read_text
+
+log = logging.getLogger(__name__)
+
+PARTS = ("all", "generative", "discriminative")
+KNOWN = {15220: "amber-15220", 1004: "amber-generative-1004", 14216: "amber-discriminative-14216"}
+# Type of an annotation -> kind and tags of its item.
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "discriminative-hallucination": ("existence", ()),
+    "discriminative-attribute-state": ("attribute", ("state",)),
+    "discriminative-attribute-number": ("attribute", ("number",)),
+    "discriminative-attribute-action": ("attribute", ("action",)),
+    "discriminative-relation": ("relation", ()),
+    "relation": ("relation", ()),
+}
+
+
+def load(
+    root: str | Path,
+    *,
+    images: str | Path | None = None,
+    part: str = "all",
+    pipeline: str = DEFAULT_PIPELINE,
+    partial: bool = False,
+) -> Benchmark:
+    """Load descriptions, questions, or both.
+
+    Args:
+        root: the repository's ``data`` folder.
+        images: folder of the images (default: ``root``).
+        part: ``all``, ``generative`` (descriptions) or ``discriminative`` (questions).
+        pipeline: spaCy pipeline that finds the nouns of descriptions.
+        partial: accept a part of the data, and leave out rows that cannot be used.
+    """
+    one_of("amber", "options", "benchmark.amber.part", part, PARTS)
+    queries = find_file("amber", root, "query_all.json", "*query*.json")
+    notes = {
+        str(note.get("id")): note
+        for note in json_rows("amber", find_file("amber", root, "annotations.json", "*annotations.json"))
+    }
+    lexicon = Lexicon({}, frozenset()) if part == "discriminative" else _lexicon(root)
+    items, bad = [], RejectedRows("amber", queries)
+    for number, row in enumerate(json_rows("amber", queries)):
+        with bad.row(number):
+            item = _item(number, row, notes, lexicon, pipeline)
+            if part == "all" or (part == "generative") == (item.style == "free"):
+                items.append(item)
+    bad.finish(len(items), partial)
+    version = check_count("amber", len(items), KNOWN, partial)
+    if any(item.style == "free" for item in items):
+        version += f"-{_similarity(pipeline)}"
+    files = FolderImages("amber", Path(images or root), [item.image_ids[0] for item in items])
+    chance = {"accuracy": 50.0}
+    return Benchmark(
+        "amber", version, check_items("amber", items), files, "amber", chance=chance, default_protocol="amber"
+    )
+
+
+def _similarity(pipeline: str) -> str:
+    """The pipeline's name, for the data version. Says whether similar words count as the same object."""
+    try:
+        with_vectors = has_vectors(pipeline)
+    except PipelineError as error:
+        raise EvaluationError(f"amber: {error}") from error
+    if not with_vectors:
+        log.info(
+            f"amber: the pipeline {Path(pipeline).name} has no word vectors: only equal words count as the same "
+            "object; for the similarity of words set benchmark.amber.pipeline=en_core_web_lg"
+        )
+    return Path(pipeline).name + ("" if with_vectors else "-no-vectors")
+
+
+def _lexicon(root: str | Path) -> Lexicon:
+    path = find_file("amber", root, "relation.json", "*relation.json")
+    relation = load_json("amber", path)
+    if not isinstance(relation, dict) or not all(_are_words(words) for words in relation.values()):
+        raise EvaluationError(f"amber: {path} does not map each object to a list of words")
+    safe = find_file("amber", root, "safe_words.txt", "*safe_words.txt")
+    try:
+        return Lexicon(relation, frozenset(read_text(safe).split("\n")))
+    except StoreError as error:
+        raise EvaluationError(f"amber: {error}") from error
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _item(number: int, row: dict[str, Any], notes: dict[str, dict[str, Any]], lexicon: Lexicon, pipeline: str) -> Item:
+    where = f"row {number}"
+    key, image = ids("amber", row, where, "id", "image")
+    (query,) = texts("amber", row, where, "query")
+    if key not in notes:
+        raise EvaluationError(f"amber: {where}: id {key} has no annotation")
+    note, where = notes[key], f"annotation {key}"
+    kind = one_of("amber", where, "type", str(note.get("type")), ("generative", *KINDS))
+    truth = note.get("truth")
+    if kind != "generative":
+        answer = one_of("amber", where, "truth", str(truth), ("yes", "no"))
+        category, tags = KINDS[kind]
+        return Item(Question(key, (image,), query, answer, category), "yes_no", tags=tags)
+    likely = note.get("hallu")
+    if lexicon.associations:
+        for name, words in (("truth", truth), ("hallu", likely)):
+            if words is None or not _are_words(words):
+                raise EvaluationError(f"amber: {where}: {name} is {words!r:.60}, not a list of words")
+            if unknown := [word for word in words if word not in lexicon.associations]:
+                raise EvaluationError(f"amber: {where}: {name} has {unknown[0]!r}, which is not in relation.json")
+    details = {"rule": "amber", "truth": truth, "likely": likely, "lexicon": lexicon, "pipeline": pipeline}
+    return Item(Question(key, (image,), query, ""), "free", details=details)

@@ -1,0 +1,85 @@
+"""CHAIR: objects of COCO in captions that are not in the image.
+
+Paper: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Data: COCO's ``instances_*.json`` and ``captions_*.json`` with
+the images; ``selection`` names the images (often 500 of val2014, which differ from paper to paper). Counts: any.
+Chance: none. Human: not published. The prompt is that of lmms-eval; papers differ here too.
+
+Scores: ``chair_s``, the share of captions with a hallucinated object, and ``chair_i``, the share of object mentions
+that are hallucinated (lower is better for both); ``recall``, the share of the image's categories that are mentioned
+(not in the paper). An object is in the image if COCO annotates it or one of the reference captions mentions it.
+
+Compared with a reference implementation: words, both scores and recall on recorded captions, with the original's errors
+("bus" and "glass" are never counted in the singular). lmms-eval finds other words, with WordNet's lemmas.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.benchmarks import coco_objects
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, json_rows, load_json
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading import objects
+from scramble.records import Question
+from scramble.storage.hashing import content_key
+
+PROMPT = "Please describe this image in detail."
+
+
+def load(
+    root: str | Path,
+    *,
+    images: str | Path | None = None,
+    selection: str | Path | None = None,
+    prompt: str = PROMPT,
+    partial: bool = False,
+) -> Benchmark:
+    """Load the images of COCO to describe.
+
+    Args:
+        root: folder of the annotations.
+        images: folder of the images (default: ``root``).
+        selection: file that names the images: rows with ``image_id``, as a list, as JSON lines, or under
+            ``imgToEval`` as in caption files; None takes all annotated images.
+        prompt: the request for a caption.
+        partial: leave out images without ground truth.
+    """
+    if not prompt.strip():
+        raise EvaluationError("chair: benchmark.chair.prompt is empty")
+    selected = None if selection is None else _selected(Path(selection))
+    coco = coco_objects.read("chair", root, objects.chair(), None if selected is None else set(selected))
+    wheres = selected or dict.fromkeys(sorted(coco.files), "the annotations")
+    items = []
+    for image_id, where in wheres.items():
+        try:
+            truth = coco.truth("chair", where, image_id)
+        except EvaluationError:
+            if not partial:
+                raise
+            continue
+        record = Question(str(image_id), (coco.files[image_id],), prompt, "")
+        items.append(Item(record, "free", details={"rule": "chair", "truth": truth}))
+    files = FolderImages("chair", Path(images or root), [item.image_ids[0] for item in items])
+    key = content_key([item.item_id for item in items], prompt)[:8]
+    version = f"chair-{check_count('chair', len(items), {}, partial)}-{key}"
+    return Benchmark("chair", version, check_items("chair", items), files, "chair")
+
+
+def _selected(path: Path) -> dict[int, str]:
+    """Image id -> where the file names it."""
+    if not path.is_file():
+        raise EvaluationError(f"chair: no file {path}; check benchmark.chair.selection")
+    content = load_json("chair", find_file("chair", path))
+    if isinstance(content, dict) and "imgToEval" in content:
+        content = content["imgToEval"]
+    if isinstance(content, dict):
+        content = list(content.values())
+    rows = json_rows("chair", path, content)
+    selected = {}
+    for number, row in enumerate(rows):
+        where = f"row {number} of {path}"
+        image_id = row.get("image_id")
+        if isinstance(image_id, bool) or not str(image_id).isdecimal():
+            raise EvaluationError(f"chair: {where}: image_id is {image_id!r:.60}, not the number of an image of COCO")
+        selected[int(str(image_id))] = where
+    return selected

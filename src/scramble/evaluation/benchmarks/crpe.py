@@ -1,0 +1,86 @@
+"""CRPE: who, does what, with what? Multiple choice about relations, with four rotations of the options.
+
+Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
+``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images; a file that is absent is
+left out. Counts: relation 7,576 = 4 x 1,894; existence not published. The files have changed without a version, so the
+data version has a hash. Chance: 25 per row; 0.39 per question for independent guesses. Human: not published.
+
+Scores: ``circular_accuracy``, questions whose four rotations are all right, by category (existence, subject, predicate,
+object); ``overall``, the mean of subject, predicate and object, is the published number; ``accuracy`` counts rows.
+
+``rule`` reads the replies: ``official`` (the default) accepts only the letter; ``lmms_eval`` and ``vlmevalkit`` are
+those of the harnesses. VLMEvalKit's accepts almost every longer reply. lmms-eval reports ``accuracy`` and VLMEvalKit
+all categories together, each with its own rule. Compared with a reference implementation: all three rules and the
+official scores on recorded replies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading.crpe import RULES
+from scramble.records import LETTERS, Question
+from scramble.storage.hashing import file_key
+
+FILES = ("crpe_exist.jsonl", "crpe_relation.jsonl")
+CATEGORIES = ("exist", "subject", "predicate", "object")
+ROTATIONS = 4
+
+
+def load(
+    root: str | Path, *, images: str | Path | None = None, rule: str = "official", partial: bool = False
+) -> Benchmark:
+    """Load the questions.
+
+    Args:
+        root: folder of the two files.
+        images: folder of all images (default: ``root``).
+        rule: ``official``, ``vlmevalkit`` or ``lmms_eval``.
+        partial: leave out questions of which a rotation cannot be used.
+    """
+    one_of("crpe", "options", "benchmark.crpe.rule", rule, tuple(RULES))
+    items: list[Item] = []
+    paths = [find_file("crpe", root, name) for name in FILES if Path(root).is_dir() and any(Path(root).rglob(name))]
+    if not paths:
+        raise EvaluationError(f"crpe: neither {' nor '.join(FILES)} below {root}; check benchmark.crpe.root")
+    for path in paths:
+        bad, before, seen = RejectedRows("crpe", path), len(items), Counter[str]()
+        for number, row in enumerate(json_rows("crpe", path)):
+            with bad.row(number):
+                category = one_of("crpe", f"row {number}", "category", str(row.get("category")), CATEGORIES)
+                group = f"{category}/{seen[category] // ROTATIONS}"
+                seen[category] += 1
+                items.append(_item(number, row, group, rule))
+        bad.finish(len(items) - before, partial)
+    if partial:
+        sizes = Counter(item.group for item in items)
+        items = [item for item in items if sizes[item.group] == ROTATIONS]
+    files = FolderImages("crpe", Path(images or root), [item.image_ids[0] for item in items])
+    digest = "-".join(file_key(path)[:8] for path in paths)
+    return Benchmark(
+        "crpe",
+        f"crpe-{rule}-{check_count('crpe', len(items), {}, partial)}-{digest}",
+        check_items("crpe", items, ROTATIONS),
+        files,
+        "crpe",
+        chance={"accuracy": 25.0, "circular_accuracy": 100 / 4**ROTATIONS, "overall": 100 / 4**ROTATIONS},
+    )
+
+
+def _item(number: int, row: dict[str, Any], group: str, rule: str) -> Item:
+    where = f"row {number}"
+    key, image = ids("crpe", row, where, "question_id", "image")
+    text, answer = texts("crpe", row, where, "text", "correct_option")
+    options = dict(re.findall(r"^([A-Z])\.[ \t]*(.*\S)", text, re.MULTILINE))
+    if not options or not LETTERS.startswith("".join(options)):
+        raise EvaluationError(f"crpe: {where}: text has no lines with the options A., B., ...: {text!r:.80}")
+    one_of("crpe", where, "correct_option", answer, tuple(options))
+    kind = group.partition("/")[0]
+    record = Question(f"{group}/{key}", (image,), text, answer, kind, choices=tuple(options.values()))
+    return Item(record, "letter", group=group, details={"rule": rule, "options_in_question": True, "suffix": ""})

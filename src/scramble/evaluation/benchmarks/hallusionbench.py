@@ -1,0 +1,93 @@
+"""HallusionBench: yes/no questions about original and edited figures, and about no figure at all.
+
+Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``HallusionBench.json`` with its images.
+Counts: 1,129 questions, 951 of them with an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
+Human: not in the repository.
+
+Scores: ``a_acc`` of questions; ``q_acc``, questions that are right for every figure; ``f_acc``, figures with every
+question right; also by category (VD, VS) and subcategory. In the original GPT-4 compares a reply with the answer
+(``grading=judge``; an unclear reply is right for the 178 questions of VS without an image). The default
+``grading=rule`` looks for the words yes and no, as VLMEvalKit does; VLMEvalKit leaves out the questions without an
+image (``without_image=false`` here). The questions are asked as they are, without a request for yes or no.
+
+Compared with a reference implementation: the authors' scores on recorded labels, VLMEvalKit's on recorded replies. The
+authors' further scores (easy, hard, consistency, bias) are not computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import Question
+
+GRADINGS = ("rule", "judge")
+KNOWN = {1129: "hallusionbench-1129", 951: "hallusionbench-image-951"}
+
+
+def load(
+    root: str | Path,
+    *,
+    images: str | Path | None = None,
+    grading: str = "rule",
+    without_image: bool = True,
+    partial: bool = False,
+) -> Benchmark:
+    """Load the questions.
+
+    Args:
+        root: the JSON file, or its folder.
+        images: folder of the images (default: the file's folder).
+        grading: ``rule``, or ``judge``.
+        without_image: whether to ask the questions without an image too.
+        partial: accept a part of the data, and leave out rows that cannot be used.
+    """
+    one_of("hallusionbench", "options", "benchmark.hallusionbench.grading", grading, GRADINGS)
+    path = find_file("hallusionbench", root, "HallusionBench.json", "*hallusion*.json")
+    items, bad = [], RejectedRows("hallusionbench", path)
+    for number, row in enumerate(json_rows("hallusionbench", path)):
+        with bad.row(number):
+            item = _item(number, row, grading)
+            if without_image or item.image_ids:
+                items.append(item)
+    bad.finish(len(items), partial)
+    version = check_count("hallusionbench", len(items), KNOWN, partial)
+    names = [image for item in items for image in item.image_ids]
+    return Benchmark(
+        "hallusionbench",
+        f"{version}-{grading}",
+        check_items("hallusionbench", items),
+        FolderImages("hallusionbench", Path(images or path.parent), names),
+        "hallusionbench",
+        chance={"a_acc": 50.0},
+        default_protocol="vlmevalkit_prompts",
+    )
+
+
+def _item(number: int, row: dict[str, Any], grading: str) -> Item:
+    where = f"row {number}"
+    parts = ids("hallusionbench", row, where, "category", "subcategory", "set_id", "figure_id", "question_id")
+    category, subcategory, group = (
+        one_of("hallusionbench", where, "category", parts[0], ("VD", "VS")),
+        parts[1],
+        parts[2],
+    )
+    (question,) = texts("hallusionbench", row, where, "question")
+    answer, visual = ids("hallusionbench", row, where, "gt_answer", "visual_input")
+    answer = {"1": "yes", "0": "no"}[one_of("hallusionbench", where, "gt_answer", answer, ("0", "1"))]
+    one_of("hallusionbench", where, "visual_input", visual, ("0", "1", "2"))
+    images = () if visual == "0" else tuple(texts("hallusionbench", row, where, "filename"))
+    details: dict[str, Any] = {"grading": "by rule (yes or no), no judge"}
+    if grading == "judge":
+        (reference,) = texts("hallusionbench", row, where, "gt_answer_details")
+        details = {"judge": "hallusionbench", "fields": {"answer": reference}}
+    return Item(
+        Question("/".join(parts), images, question, answer, category),
+        "free" if grading == "judge" else "yes_no",
+        group=f"{category}/{subcategory}/{group}",
+        tags=(subcategory,),
+        details=details,
+    )

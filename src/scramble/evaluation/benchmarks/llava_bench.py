@@ -1,0 +1,68 @@
+"""LLaVA-Bench (in the wild): open questions; a judge compares the answers with those of a text-only GPT-4.
+
+Paper: Liu et al., NeurIPS 2023 (arXiv 2304.08485). Data: ``liuhaotian/llava-bench-in-the-wild`` (``questions.jsonl``,
+``context.jsonl``, ``answers_gpt4.jsonl``, images). Counts: 60 questions on 24 images: conversation (conv), detail,
+complex. Chance: none. Human: not published.
+
+A language model scores the reference answer and the model's answer from 1 to 10, given a description of the image (the
+authors: gpt-4-0314; MPO's: gpt-4-0613). ``score`` is the sum of the model's scores in percent of the references';
+``candidate`` and ``reference`` are the means in percent of 10 points. Pairs of scores that cannot be read are left out;
+``official_score`` counts them as -1 and -1, as the authors' script does. ``reader`` reads the judge's reply: ``llava``
+(also VLMEvalKit's rule) or ``lmms_eval``. Without a judge there is no score.
+
+Compared with a reference implementation: both rules and the official scores on recorded replies of a judge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading.judge_replies import LLAVA_PAIRS
+from scramble.records import Question
+
+CATEGORIES = ("conv", "detail", "complex")
+
+
+def load(
+    root: str | Path, *, images: str | Path | None = None, reader: str = "llava", partial: bool = False
+) -> Benchmark:
+    """Load the 60 questions.
+
+    Args:
+        root: folder of the three files.
+        images: folder of the images (default: ``root``).
+        reader: rule that reads the judge's scores, ``llava`` or ``lmms_eval``.
+        partial: accept a part of the data, and leave out rows that cannot be used.
+    """
+    one_of("llava_bench", "options", "benchmark.llava_bench.reader", reader, tuple(LLAVA_PAIRS))
+    contexts = _by_key(find_file("llava_bench", root, "context.jsonl"), "image", "caption")
+    references = _by_key(find_file("llava_bench", root, "answers_gpt4.jsonl"), "question_id", "text")
+    path = find_file("llava_bench", root, "questions.jsonl")
+    items, bad = [], RejectedRows("llava_bench", path)
+    for number, row in enumerate(json_rows("llava_bench", path)):
+        with bad.row(number):
+            where = f"row {number}"
+            key, image = ids("llava_bench", row, where, "question_id", "image")
+            question, category = texts("llava_bench", row, where, "text", "category")
+            one_of("llava_bench", where, "category", category, CATEGORIES)
+            for name, value, known in (("image", image, contexts), ("question_id", key, references)):
+                if value not in known:
+                    file = "context.jsonl" if known is contexts else "answers_gpt4.jsonl"
+                    raise EvaluationError(f"llava_bench: {where}: {name} {value!r} is not in {file}")
+            fields = {"context": contexts[image], "reference": references[key]}
+            details = {"judge": "llava_bench", "reader": reader, "fields": fields}
+            items.append(Item(Question(key, (image,), question, "", category), "free", details=details))
+    bad.finish(len(items), partial)
+    files = FolderImages("llava_bench", Path(images or root), [item.image_ids[0] for item in items])
+    version = f"{check_count('llava_bench', len(items), {60: 'llava_bench-60'}, partial)}-{reader}"
+    return Benchmark("llava_bench", version, check_items("llava_bench", items), files, "llava_bench")
+
+
+def _by_key(path: Path, key: str, value: str) -> dict[str, str]:
+    rows = json_rows("llava_bench", path)
+    keys = [ids("llava_bench", row, f"row {number} of {path}", key)[0] for number, row in enumerate(rows)]
+    values = [texts("llava_bench", row, f"row {number} of {path}", value)[0] for number, row in enumerate(rows)]
+    return dict(zip(keys, values, strict=True))

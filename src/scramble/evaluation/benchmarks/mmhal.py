@@ -1,0 +1,53 @@
+"""MMHal-Bench: open questions; a judge rates informativeness and hallucination.
+
+Paper: Sun et al., Findings of ACL 2024 (LLaVA-RLHF, arXiv 2309.14525). Data: ``response_template.json`` of
+``Shengcao1006/MMHal-Bench`` with its images (named as in ``image_src``), or ``mmhal-bench_with_image.jsonl`` of RLAIF-V
+with images in base64, which InternVL uses. Counts: 96, twelve of each of eight question types. Chance: none. Human: not
+published. The kind of an item is its question type; the authors' script takes the row number modulo 8 instead.
+
+A language model rates each answer from 0 to 6, given the objects in the image and a correct answer (the authors:
+gpt-4-0314; MPO's: GPT-4o). ``score`` is the mean rating in points from 0 to 6; ``hallucination_rate`` is the share of
+ratings below 3 in percent, lower is better. Ratings that cannot be read are left out; ``official_score`` and
+``official_hallucination_rate`` count them as 0, as the authors' script does. Without a judge there is no score.
+
+Compared with a reference implementation: reading of ratings and the official scores on recorded replies of a judge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, texts
+from scramble.evaluation.benchmarks.embedded import RowImages
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import Question
+
+
+def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load the 96 questions. ``images`` is the folder of the images (default: the file's folder)."""
+    path = find_file("mmhal", root, "response_template.json", "*mmhal*.jsonl")
+    items, bad, pictures = [], RejectedRows("mmhal", path), RowImages()
+    for number, row in enumerate(json_rows("mmhal", path)):
+        with bad.row(number):
+            items.append(_item(number, row, pictures))
+    bad.finish(len(items), partial)
+    files = pictures.find("mmhal", Path(images or path.parent))
+    version = check_count("mmhal", len(items), {96: "mmhal-96"}, partial)
+    return Benchmark("mmhal", version, check_items("mmhal", items), files, "mmhal")
+
+
+def _item(number: int, row: dict[str, Any], pictures: RowImages) -> Item:
+    where = f"row {number}"
+    question, answer, kind = texts("mmhal", row, where, "question", "gt_answer", "question_type")
+    contents = row.get("image_content")
+    if not isinstance(contents, list) or not all(isinstance(name, str) for name in contents):
+        raise EvaluationError(f"mmhal: {where}: image_content is {contents!r:.60}, not a list of objects")
+    image = row.get("image")
+    if image is None:
+        (source,) = texts("mmhal", row, where, "image_src")
+        image = source.rpartition("/")[2]
+    picture = pictures.add("mmhal", where, str(number), image)
+    details = {"judge": "mmhal", "fields": {"contents": ", ".join(contents)}}
+    return Item(Question(str(number), (picture,), question, answer, kind), "free", details=details)

@@ -1,0 +1,94 @@
+"""Object HalBench: objects in detailed descriptions that are not in the image.
+
+Paper: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849). Data: ``obj_halbench_300_with_image.jsonl`` of RLHF-V/RLAIF-V
+(image_id, question, image in base64), and COCO 2014's ``instances_*.json`` and ``captions_*.json`` for train and val.
+Counts: 300. Chance: none. Human: not published.
+
+A language model lists the objects that a response says are in the image (the original: gpt-3.5-turbo-0613; responses of
+up to three words have none). A spaCy pipeline reduces their names to lemmas (the original: en_core_web_trf). Each
+object counts once per response. ``extraction=plain`` needs no judge: it looks up the words of the response, each time
+that they occur, which is the original's rule without its judge.
+
+Scores, lower is better: ``response_rate``, hallucinating responses of those that mention an object of COCO (the
+original's CHAIRs_refine); ``mention_rate``, hallucinated mentions of all mentions (CHAIRi); ``chair_s``, of all
+responses. Higher is better: ``recall``. Compared with a reference implementation: all scores on recorded responses and
+object lists, without judge and spaCy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks import coco_objects
+from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.embedded import RowImages
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.grading import objects
+from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
+from scramble.records import Question
+
+EXTRACTIONS = ("judge", "plain")
+
+
+def load(
+    root: str | Path,
+    *,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+    extraction: str = "judge",
+    pipeline: str = DEFAULT_PIPELINE,
+    partial: bool = False,
+) -> Benchmark:
+    """Load the 300 questions.
+
+    Args:
+        root: the file, or its folder.
+        annotations: folder of COCO's annotations (default: the file's folder).
+        images: folder of images that the file names instead of containing them.
+        extraction: ``judge``, or ``plain`` (a rule).
+        pipeline: spaCy pipeline for the objects that a judge names.
+        partial: accept a part of the data, and leave out rows that cannot be used.
+    """
+    one_of("object_halbench", "options", "benchmark.object_halbench.extraction", extraction, EXTRACTIONS)
+    if extraction == "judge":
+        try:
+            objects.named_objects([], pipeline)
+        except PipelineError as error:
+            raise EvaluationError(f"object_halbench: {error}") from error
+    path = find_file("object_halbench", root, "obj_halbench_300*.jsonl", "*halbench*.jsonl")
+    rows, bad = json_rows("object_halbench", path), RejectedRows("object_halbench", path)
+    wanted = {int(row["image_id"]) for row in rows if str(row.get("image_id", "")).isdecimal()}
+    coco = coco_objects.read("object_halbench", annotations or path.parent, objects.object_halbench(), wanted)
+    items, pictures = [], RowImages()
+    for number, row in enumerate(rows):
+        with bad.row(number):
+            items.append(_item(number, row, coco, pictures, extraction, pipeline))
+    bad.finish(len(items), partial)
+    version = f"{check_count('object_halbench', len(items), {300: 'object_halbench-300'}, partial)}-{extraction}"
+    files = pictures.find("object_halbench", Path(images or path.parent))
+    return Benchmark("object_halbench", version, check_items("object_halbench", items), files, "object_halbench")
+
+
+def _item(
+    number: int,
+    row: dict[str, Any],
+    coco: coco_objects.CocoImages,
+    pictures: RowImages,
+    extraction: str,
+    pipeline: str,
+) -> Item:
+    where = f"row {number}"
+    image_id = row.get("image_id")
+    if isinstance(image_id, bool) or not str(image_id).isdecimal():
+        raise EvaluationError(f"object_halbench: {where}: image_id is {image_id!r:.60}, not a number")
+    (question,) = texts("object_halbench", row, where, "question")
+    truth = coco.truth("object_halbench", where, int(str(image_id)))
+    picture = pictures.add("object_halbench", where, str(image_id), row.get("image"))
+    details: dict[str, Any] = {"truth": truth}
+    if extraction == "plain":
+        details |= {"rule": "object_halbench_plain", "grading": "objects by rule (words of the response), no judge"}
+    else:
+        details |= {"judge": "object_halbench", "pipeline": pipeline}
+    return Item(Question(f"{image_id}/{number}", (picture,), question, ""), "free", details=details)

@@ -1,0 +1,50 @@
+"""Scores that are functions of sums over clusters of items: quotients, F1, means over categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scramble.evaluation.scoring.outcomes import Outcome
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A score that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,) in [0, 1];
+    ``n`` is the number of items that it counts, where this is not the number of all items."""
+
+    clusters: tuple[str, ...]
+    value: Callable[[Array], Array]
+    n: int | None = None
+
+
+def by_cluster(outcomes: Sequence[Outcome], columns_NK: Array) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Cluster names, and the sums (C, K) of columns (N, K) over each cluster's items."""
+    names = tuple(dict.fromkeys(o.cluster for o in outcomes))
+    place = {name: k for k, name in enumerate(names)}
+    sums_CK = np.zeros((len(names), columns_NK.shape[1]))
+    np.add.at(sums_CK, [place[o.cluster] for o in outcomes], columns_NK)
+    return names, sums_CK
+
+
+def divide(top: Array, bottom: Array) -> Array:
+    """Quotient that is 0 where the divisor is 0."""
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+
+
+def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formula: Callable[[Array], Array]) -> Ratio:
+    """A function of the sums (R, K) of ``rows``, which has K numbers per outcome. Outcomes of zeros do not count."""
+    columns_NK = np.array(rows, dtype=np.float64)
+    names, sums_CK = by_cluster(outcomes, columns_NK)
+    return Ratio(names, lambda w: formula(w @ sums_CK), int(columns_NK.any(axis=1).sum()))
+
+
+def share(outcomes: Sequence[Outcome], rows: Sequence[tuple[float, float]]) -> Ratio:
+    """Sum of the first numbers divided by the sum of the second ones."""
+    return of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1]))
