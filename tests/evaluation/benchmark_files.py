@@ -311,8 +311,9 @@ def tiny_pipeline(folder: Path) -> str:
     import spacy
 
     nlp = spacy.blank("en")
-    nlp.add_pipe("attribute_ruler", name="tagger").add(patterns=[[{"IS_ALPHA": True}]], attrs={"TAG": "NN"})
-    lemmas = nlp.add_pipe("attribute_ruler", name="lemmatizer")
+    tags: Any = nlp.add_pipe("attribute_ruler", name="tagger")
+    tags.add(patterns=[[{"IS_ALPHA": True}]], attrs={"TAG": "NN"})
+    lemmas: Any = nlp.add_pipe("attribute_ruler", name="lemmatizer")
     for word, lemma in {"a": "a", "dog": "dog", "dogs": "dog", "hot": "hot", "cat": "cat", "tree": "tree"}.items():
         lemmas.add(patterns=[[{"LOWER": word}]], attrs={"LEMMA": lemma})
     lemmas.add(patterns=[[{"LOWER": "a"}]], attrs={"TAG": "DT"})

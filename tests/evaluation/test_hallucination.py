@@ -198,7 +198,8 @@ def test_similarity_of_words_by_vectors(tmp_path: Path) -> None:
 
     nlp = spacy.load(tiny_pipeline(tmp_path / "x"))
     for word, vector in {"dog": (1, 0), "puppy": (1, 0.1), "cat": (0, 1)}.items():
-        nlp.vocab.set_vector(word, np.array(vector, dtype=np.float32))
+        values: Any = np.array(vector, dtype=np.float32)
+        nlp.vocab.set_vector(word, values)
     nlp.to_disk(tmp_path / "vectors")
     similar = amber.similar(str(tmp_path / "vectors"))
     assert similar is not None

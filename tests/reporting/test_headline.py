@@ -182,6 +182,7 @@ def test_formats_of_a_difference() -> None:
     assert comparison.points(test(-50, -185.3, 85.3)) == "-50.0 [-100.0, +85.3]"
     assert comparison.sign(test(-50, p=0.01) | {"n": 9}) == "" and not comparison.has_interval(test(1) | {"n": 9})
     assert comparison.sign(nothing) == "" and comparison.sign(test(-1, p=0.01)) == "bad"
+    assert comparison.sign(test(-1, p=0.01), "hallucination_rate/other") == "good"
     cell = dataclasses.replace(published.ScoreCell(1.0), tests={"base": nothing})
     text = published.as_latex(
         published.ScoreTable(

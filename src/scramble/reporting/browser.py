@@ -211,15 +211,15 @@ def _score_row(row: ScoreRow, baselines: Sequence[str]) -> dict[str, Any]:
         "low": round(interval[0], 2),
         "width": round(interval[1] - interval[0], 2),
         "chance": row.chance,
-        "differences": {name: _difference(row.differences.get(name)) for name in baselines},
+        "differences": {name: _difference(row.differences.get(name), row.score) for name in baselines},
         "comparable": not row.reason,
     }
 
 
-def _difference(test: Mapping[str, Any] | None) -> dict[str, str] | None:
+def _difference(test: Mapping[str, Any] | None, score: str) -> dict[str, str] | None:
     if test is None:
         return None
-    return {"text": comparison.shown(test), "sign": comparison.sign(test)}
+    return {"text": comparison.shown(test), "sign": comparison.sign(test, score)}
 
 
 # -------------------------------------------------------------------------------------------------------------- curves

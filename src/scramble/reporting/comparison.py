@@ -14,6 +14,7 @@ import numpy as np
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import results, statistics
 from scramble.evaluation.scoring.aggregation import units
+from scramble.evaluation.scoring.hallucination import LOWER_IS_BETTER
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
@@ -255,11 +256,16 @@ def has_interval(test: Mapping[str, Any]) -> bool:
     return _is_number(test["low"]) and _is_number(test["high"]) and not is_few(test.get("n"))
 
 
-def sign(test: Mapping[str, Any]) -> str:
-    """``good`` or ``bad`` if a difference is statistically significant, else empty."""
+def sign(test: Mapping[str, Any], score: str = "") -> str:
+    """``good`` or ``bad`` if a difference of a score is statistically significant, else empty."""
     if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")):
         return ""
-    return "good" if test["difference"] > 0 else "bad"
+    return "good" if (test["difference"] > 0) != lower_is_better(score) else "bad"
+
+
+def lower_is_better(score: str) -> bool:
+    """Whether a score counts errors."""
+    return score.partition("/")[0] in LOWER_IS_BETTER
 
 
 def _is_number(value: float | None) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting import published
-from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, points, sign
+from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, lower_is_better, points, sign
 from scramble.reporting.table import Column, Table, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
@@ -192,7 +192,7 @@ def _row(row: ScoreRow, baselines: Sequence[str]) -> HeadlineRow:
         return HeadlineRow(row.method, _role(row.method), value, f"not comparable: {row.reason}" if row.reason else "")
     test = row.differences[name]
     against = {"base": "the base model", CONTROL: "the control"}.get(name, name)
-    return HeadlineRow(row.method, _role(row.method), value, _difference(test, against), sign(test))
+    return HeadlineRow(row.method, _role(row.method), value, _difference(test, against), sign(test, row.score))
 
 
 def _difference(test: Mapping[str, Any], against: str) -> str:
@@ -206,7 +206,8 @@ def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tup
     some are omitted, because a note names their number."""
     if len(shown) <= max(count, 3):
         return list(shown), 0
-    best = sorted(shown, key=lambda row: (row.method not in baselines, -row.value))[: max(count - 1, 3)]
+    direction = 1 if lower_is_better(shown[0].score) else -1
+    best = sorted(shown, key=lambda row: (row.method not in baselines, direction * row.value))[: max(count - 1, 3)]
     return [row for row in shown if row in best], len(shown) - len(best)
 
 
@@ -226,7 +227,7 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
     against = "the base model" if tested[0][1] == "base" else tested[0][1]
     changes: dict[str, dict[str, list[tuple[float, str]]]] = {"bad": {}, "good": {}}
     for row, _, test in tested:
-        if direction := sign(test):
+        if direction := sign(test, row.score):
             changes[direction].setdefault(_name(row, lead), []).append((test["difference"], row.method))
     if not changes["bad"]:
         worse = f"No other score is significantly worse than {against} (p < {ALPHA}; {len(tested)} comparisons)."

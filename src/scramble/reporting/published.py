@@ -25,10 +25,17 @@ HEADLINES = (
     ("g_acc",),
     ("pair_accuracy", "set_accuracy", "accuracy"),
     ("pair_accuracy",),
+    ("overall",),
     ("circular_accuracy",),
     ("f1_mean",),
+    ("chair", "hal", "f1", "amber_score"),
+    ("chair", "cover", "cog", "hal"),
     ("accuracy_macro",),
     ("f1",),
+    ("q_acc", "f_acc", "a_acc"),
+    ("mention_rate", "response_rate"),
+    ("chair_i", "chair_s"),
+    ("hallucination_rate", "score"),
 )
 """Main scores of benchmarks: the first of these groups that a benchmark has, else its first score. The last
 score of a group is the headline."""
