@@ -14,7 +14,7 @@ import numpy as np
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import results, statistics
 from scramble.evaluation.scoring.aggregation import units
-from scramble.evaluation.scoring.hallucination import LOWER_IS_BETTER
+from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
@@ -261,11 +261,6 @@ def sign(test: Mapping[str, Any], score: str = "") -> str:
     if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")):
         return ""
     return "good" if (test["difference"] > 0) != lower_is_better(score) else "bad"
-
-
-def lower_is_better(score: str) -> bool:
-    """Whether a score counts errors."""
-    return score.partition("/")[0] in LOWER_IS_BETTER
 
 
 def _is_number(value: float | None) -> bool:

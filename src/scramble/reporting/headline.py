@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting import published
-from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, lower_is_better, points, sign
+from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, points, sign
 from scramble.reporting.table import Column, Table, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 

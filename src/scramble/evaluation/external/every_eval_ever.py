@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.items import CaptionChoice, Item
+from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.records import Question
@@ -119,7 +120,7 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
         "metric_config": {
             "metric_id": f"{benchmark}.{name}",
             "metric_unit": "percent",
-            "lower_is_better": False,
+            "lower_is_better": lower_is_better(name),
             "score_type": "continuous",
             "min_score": 0.0,
             "max_score": 100.0,

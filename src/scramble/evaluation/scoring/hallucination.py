@@ -28,6 +28,13 @@ LOWER_IS_BETTER = frozenset(
         "response_rate",
     )
 )
+
+
+def lower_is_better(score: str) -> bool:
+    """Whether a score (``hal``, ``hal/<kind>``) counts errors."""
+    return score.partition("/")[0] in LOWER_IS_BETTER
+
+
 """Names of scores that count errors."""
 
 
