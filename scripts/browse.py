@@ -1,7 +1,7 @@
-"""Write one self-contained HTML file for one or several runs: scores, training curves, items whose outcome changed.
+"""Write a static site for one or several runs: scores, all items and pairs, training curves, settings that differ.
 
 python scripts/browse.py +experiment=quickstart
-python scripts/browse.py 'runs=[runs/quickstart,runs/mine]' out=both.html
+python scripts/browse.py 'runs=[runs/quickstart,runs/mine]' publish=both
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "runs", "out", "benchmark", "baselines", "items", "pixels")
+SECTIONS = ("run", "runs", "publish", "benchmark", "baselines", "items", "pairs_per_split", "pixels")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="browse")
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     run = values.pop("run")
     browse(
         values.pop("runs"),
-        values.pop("out"),
+        values.pop("publish"),
         run=run["dir"],
         data=run["data"],
         benchmarks=values.pop("benchmark"),

@@ -263,7 +263,7 @@ def test_the_first_hour(material: Material, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{words[0]}: {done.stdout}\n{done.stderr}"
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
     assert steps == sorted(set(steps)) and steps[-1] == 40
-    assert (out / "report" / "report.md").exists() and (out / "report" / "browser.html").exists()
+    assert (out / "report" / "report.md").exists() and (out / "report" / "browser" / "index.html").exists()
     contact_sheet = out / "report" / "contact_sheet.png"
     if contact_sheet.exists():
         with Image.open(contact_sheet) as image:

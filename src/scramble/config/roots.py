@@ -201,9 +201,10 @@ class Browse(Root):
 
     benchmark: Benchmarks
     runs: Annotated[list[Text], NOT_EMPTY]
-    out: Text | None
+    publish: Text | None
     baselines: list[Text]
-    items: Whole
+    items: Whole | None
+    pairs_per_split: Whole | None
     pixels: Count
 
     def faults(self, at: str) -> Iterator[str]:

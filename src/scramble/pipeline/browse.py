@@ -19,32 +19,40 @@ log = logging.getLogger(__name__)
 
 def browse(
     runs: Sequence[str | Path],
-    out: str | Path | None = None,
+    publish: str | Path | None = None,
     *,
     run: str | Path | None = None,
     data: str | Path | None = None,
     benchmarks: Mapping[str, Mapping[str, Any]],
     baselines: Sequence[str] = ("base", "sft"),
-    items: int = 12,
-    pixels: int = 160,
+    items: int | None = None,
+    pairs_per_split: int | None = 5000,
+    pixels: int = 384,
 ) -> Path:
-    """Write one HTML file with scores, training curves and changed items of runs (:mod:`scramble.reporting.browser`).
+    """Write a static site with scores, items, preference pairs, training curves and settings of runs.
 
     Args:
         runs: run folders to show.
-        out: path of the page; None means ``report/browser.html`` in a single run.
+        publish: folder of the site, ready for a web server, a GitHub page or a Space of the hub; None means
+            ``report/browser`` in a single run.
         run, data: the run and the data set of the configuration; the data set may differ from ``<run>/data``.
             Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has them.
         benchmarks: name -> options, as for evaluation; only benchmarks with results are loaded.
         baselines: methods that the others are compared with. With several runs, a method is the baseline within its
             own run; ``<run>: <method>`` is a baseline for all runs.
-        items: maximum number of items per comparison and direction; 0 shows none and loads no benchmark.
-        pixels: size of the images on the page.
+        items: maximum number of items per benchmark; None shows all; 0 shows none and loads no benchmark.
+        pairs_per_split: maximum number of preference pairs per split; None shows all, 0 none.
+        pixels: longer side of the images.
+
+    Returns:
+        The page to open.
 
     Raises:
-        StageError: if a run has no results or is named twice, or if there are several runs and no ``out``.
+        StageError: if a run has no results or is named twice, or if there are several runs and no ``publish``.
+        StoreError: if the folder contains another page.
     """
-    from scramble.reporting.browser import gather, run_names, write_browser
+    from scramble.reporting.browser.site import SiteOptions, write_site
+    from scramble.reporting.browser.sources import gather, run_names
 
     folders = [Path(folder) for folder in runs]
     if not folders:
@@ -54,8 +62,8 @@ def browse(
             raise StageError(f"{folder}/evaluation has no results: run scripts/evaluate.py for this run first")
     if len({folder.resolve() for folder in folders}) != len(folders):
         raise StageError("a run is named twice: name each run once (runs=[...])")
-    if out is None and len(folders) > 1:
-        raise StageError("several runs need a file name for their page (out=both.html)")
+    if publish is None and len(folders) > 1:
+        raise StageError("several runs need a folder for their site (publish=both)")
     data_folders = {
         folder: Path(data)
         if run is not None and data is not None and Path(run).resolve() == folder.resolve()
@@ -63,23 +71,22 @@ def browse(
         for folder in folders
     }
     sources = gather(data_folders)
-    page = folders[0] / "report" / "browser.html" if out is None else Path(out)
+    site = folders[0] / "report" / "browser" if publish is None else Path(publish)
     relocated = {name: _relocate(options, data, list(data_folders.values())) for name, options in benchmarks.items()}
-    loaded, reasons = _load({k: v for k, v in relocated.items() if k in sources.folders} if items else {})
-    reasons = write_browser(
-        page,
+    loaded, reasons = _load({k: v for k, v in relocated.items() if k in sources.folders} if items != 0 else {})
+    reasons = write_site(
+        site,
         sources,
         loaded,
         title=f"Results of {' and '.join(run_names(folders).values())}",
-        baselines=baselines,
-        items=items,
-        pixels=pixels,
+        options=SiteOptions(baselines, items, pairs_per_split, pixels),
         reasons=reasons,
+        publish=publish is not None,
     )
-    for name, reason in reasons.items() if items else ():
-        log.info(f"browser: no items of {name}: {reason}")
-    log.info(f"browser (scores, training curves, changed items): {page}")
-    return page
+    for name, reason in reasons.items():
+        log.info(f"browser: items of {name} without texts and images: {reason}")
+    log.info(f"browser (scores, items, pairs, training curves): {site / 'index.html'}")
+    return site / "index.html"
 
 
 def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders: Sequence[Path]) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders:
 
 
 def _load(benchmarks: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Benchmark], dict[str, str]]:
-    """Load benchmarks by name, and collect why others cannot be read; the page then does not show their items."""
+    """Load benchmarks by name, and collect why others cannot be read; their items then have no texts and images."""
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.items import EvaluationError
 

@@ -111,7 +111,9 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         candidates = list(item.details["candidates"])
         value, tied = metrics.choice(reply.logprobs, candidates.index(record.answer), protocol.tie_policy)
         best = candidates[int(np.argmax(reply.logprobs))]
-        return _outcome(item, {"accuracy": value}, best, record.answer, ties=int(tied))
+        return _outcome(
+            item, {"accuracy": value}, best, record.answer, ties=int(tied), details={"scores": list(reply.logprobs)}
+        )
     if item.style == "rationale":
         judged = faithfulness.judge_reply(item, reply.text or "")
         details = {"response": reply.text, "steps": judged.steps}
@@ -196,7 +198,8 @@ def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) 
         raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}")
     value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
     best = names[int(np.argmax(reply.logprobs))]
-    return _outcome(item, {"accuracy": value}, best, answer, ties=int(tied))
+    details = {"scores": list(reply.logprobs)}
+    return _outcome(item, {"accuracy": value}, best, answer, ties=int(tied), details=details)
 
 
 def _status(parsed: str | None, text: str) -> str:

@@ -46,13 +46,18 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
 
 
 def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
-    """A ``data:`` URL of an image of at most ``pixels`` per side; "" without an image. Small images stay lossless."""
+    """A ``data:`` URL of an image of at most ``pixels`` per side; "" without an image."""
     if image is None:
         return ""
+    data, kind = encoded(image, pixels)
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
+
+
+def encoded(image: Image.Image, pixels: int) -> tuple[bytes, str]:
+    """An image of at most ``pixels`` per side as ``png`` or ``jpeg``. Images of at most 96 pixels stay lossless."""
     small = upright_rgb(image)
     lossless = max(small.size) <= 96
     small.thumbnail((pixels, pixels))
     buffer = io.BytesIO()
     small.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 80}))
-    kind = "png" if lossless else "jpeg"
-    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue(), "png" if lossless else "jpeg"

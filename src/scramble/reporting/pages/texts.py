@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:
-    """Split a text into (part, is marked) tuples; the template escapes each part."""
-    parts: list[tuple[str, bool]] = []
+def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """Split a text into parts that are alternately unchanged and marked; the first and the last are unchanged."""
+    parts: list[str] = []
     at = 0
     for start, end in sorted(spans):
         start, end = max(start, at), min(end, len(text))
-        if end <= start:
-            continue
-        parts += [(text[at:start], False), (text[start:end], True)]
-        at = end
-    return [part for part in [*parts, (text[at:], False)] if part[0]]
+        if end > start:
+            parts += [text[at:start], text[start:end]]
+            at = end
+    return [*parts, text[at:]]

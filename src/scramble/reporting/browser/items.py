@@ -1,0 +1,201 @@
+"""The items of a benchmark as rows for the browser: texts, images, and every arm's verdict, margin, scores and reply.
+
+A row leaves out what it does not have. Its keys:
+
+=========== ===========================================================================================================
+``id``      item id; ``kind`` and ``tags``
+``images``  file names in the site's folder ``images``
+``captions`` texts; a text is a list of parts that are alternately unchanged and changed, for example
+            ``["a ", "red", " cup"]``
+``targets`` numbers of the true captions; absent for a 2x2 item
+``question`` ``options``, ``answer``: texts of a question
+``candidates`` the answers that were scored, with ``targets``
+``results`` one entry per arm in the order of ``arms``: ``right`` (true, false or null if not graded), ``margin`` (see
+            :func:`margin_of`), ``scores`` (2x2 or per candidate), ``reply``, ``status``; null if not evaluated
+=========== ===========================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.items import Benchmark, CaptionChoice, Item
+from scramble.evaluation.scoring import results
+from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.formats.word_diff import word_edits
+from scramble.records import TwoByTwoItem
+from scramble.reporting.browser.images import SiteImages
+from scramble.reporting.browser.sampling import sample
+from scramble.reporting.comparison import RUN_SEPARATOR, split_run
+from scramble.reporting.pages.texts import marked
+
+MAIN_SCORES = ("group", "accuracy", "itt", "score")
+RIGHT = 0.5
+"""An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The rows of one benchmark.
+
+    Attributes:
+        arms: the columns of ``results``, as (name, method); an arm is a seed of a method.
+        total: number of items of the benchmark that were evaluated.
+        reason: why texts and images are missing; empty if they are shown.
+    """
+
+    benchmark: str
+    arms: list[tuple[str, str]]
+    rows: list[dict[str, Any]]
+    total: int
+    reason: str = ""
+
+
+def item_table(
+    name: str,
+    folders: Mapping[str, Sequence[Path]],
+    order: Sequence[str],
+    benchmark: Benchmark | None,
+    images: SiteImages,
+    *,
+    limit: int | None = None,
+    missing: str = "",
+) -> ItemTable:
+    """Rows of all evaluated items of a benchmark, in the benchmark's order.
+
+    Args:
+        name: the benchmark.
+        folders: result folders by method, one per seed.
+        order: methods in the order of the columns.
+        benchmark: the benchmark, for texts and images. Without it, or if its data version is not that of the results,
+            a row has the id, the kind and the outcomes.
+        images: receives the images.
+        limit: maximum number of items; more are sampled with a fixed seed.
+        missing: why there is no benchmark.
+    """
+    arms = {arm_name(method, folder, seeds): (method, folder) for method, folder, seeds in _arms(folders, order)}
+    outcomes = {arm: {o.item_id: o for o in results.read_outcomes(folder)} for arm, (_, folder) in arms.items()}
+    versions = {results.read(folder).benchmark["version"] for _, folder in arms.values()}
+    reason = ""
+    if benchmark is None:
+        reason = (
+            missing or "its data was not loaded; run browse.py with the same benchmark=[...] and root as evaluate.py"
+        )
+    elif versions != {benchmark.version}:
+        reason = (
+            f"the results have data version {', '.join(sorted(versions))}, but the data has version {benchmark.version}"
+        )
+    items = {item.item_id: item for item in benchmark.items} if benchmark is not None and not reason else {}
+    evaluated = dict.fromkeys(item_id for by_id in outcomes.values() for item_id in by_id)
+    ids = [item_id for item_id in items if item_id in evaluated] or list(evaluated)
+    rows = []
+    for item_id in sample(ids, limit):
+        row = {"id": item_id, **_common(outcomes, item_id)}
+        if benchmark is not None and item_id in items:
+            item = items[item_id]
+            names = [images.add(benchmark.images, image_id) for image_id in item.image_ids]
+            row |= {"images": names, **_texts(item)}
+        row["results"] = [_result(items.get(item_id), by_id.get(item_id)) for by_id in outcomes.values()]
+        rows.append({key: value for key, value in row.items() if value not in ("", [])})
+    return ItemTable(name, [(arm, method) for arm, (method, _) in arms.items()], rows, len(ids), reason)
+
+
+def _arms(folders: Mapping[str, Sequence[Path]], order: Sequence[str]) -> list[tuple[str, Path, int]]:
+    return [(m, folder, len(folders[m])) for m in order if m in folders for folder in folders[m]]
+
+
+def arm_name(method: str, folder: Path, seeds: int) -> str:
+    """The name of an arm: its method, with the seed if the method has several."""
+    run, _ = split_run(method)
+    prefix = f"{run}{RUN_SEPARATOR}" if run else ""
+    return method if seeds == 1 else prefix + folder.parent.name
+
+
+def _common(outcomes: Mapping[str, Mapping[str, Outcome]], item_id: str) -> dict[str, Any]:
+    """Kind and tags, which are the same for all arms."""
+    outcome = next(by_id[item_id] for by_id in outcomes.values() if item_id in by_id)
+    return {"kind": outcome.kind, "tags": list(outcome.tags)}
+
+
+def _texts(item: Item) -> dict[str, Any]:
+    """Captions with their differences marked, or a question with its options and answer."""
+    record = item.record
+    if isinstance(record, (TwoByTwoItem, CaptionChoice)):
+        true = 0 if isinstance(record, TwoByTwoItem) else record.target
+        other = record.captions[1 if true == 0 else 0]
+        captions = [
+            marked(text, [e.chosen for e in word_edits(text, other if place == true else record.captions[true])])
+            for place, text in enumerate(record.captions)
+        ]
+        return {"captions": captions} | ({} if isinstance(record, TwoByTwoItem) else {"targets": targets(item)})
+    texts: dict[str, Any] = {"question": record.question, "answer": record.answer}
+    texts["options"] = [f"{letter}. {text}" for letter, text in item.options.items()]
+    if candidates := scored_candidates(item):
+        texts |= {"candidates": candidates, "targets": targets(item)}
+    return texts
+
+
+def scored_candidates(item: Item) -> list[str]:
+    """The answers of a question whose likelihoods may have been compared; empty for a free answer."""
+    if item.style == "closed":
+        return list(item.details["candidates"])
+    if item.style == "yes_no":
+        return ["yes", "no"]
+    return list(item.options) if item.style == "letter" else []
+
+
+def targets(item: Item) -> list[int]:
+    """The places of the right captions or candidates of an item that is not 2x2."""
+    record = item.record
+    if isinstance(record, CaptionChoice):
+        return list(range(item.details["true_captions"])) if "true_captions" in item.details else [record.target]
+    if isinstance(record, TwoByTwoItem):
+        return []
+    answers = {record.answer, record.answer.lower()}
+    return [place for place, candidate in enumerate(scored_candidates(item)) if candidate in answers]
+
+
+def is_right(outcome: Outcome) -> bool | None:
+    """Whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded."""
+    value = next((outcome.values[name] for name in MAIN_SCORES if name in outcome.values), None)
+    return None if value is None else value >= RIGHT
+
+
+def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
+    """The score of what is right minus the highest score of what is wrong, in the unit of the scores.
+
+    For a 2x2 table (images, captions) it is the smallest of the four comparisons, so that an item with a positive
+    margin is right. Without a target, or without a wrong candidate, there is no margin.
+    """
+    if scores and isinstance(scores[0], Sequence):
+        (a, b), (c, d) = scores
+        return float(min(a, d) - max(b, c))
+    wrong = [score for place, score in enumerate(scores) if place not in true]
+    right = [scores[place] for place in true if place < len(scores)]
+    return float(min(right) - max(wrong)) if right and wrong else None
+
+
+def _result(item: Item | None, outcome: Outcome | None) -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    result: dict[str, Any] = {"right": is_right(outcome)}
+    if scores := outcome.details.get("scores"):
+        if isinstance(scores[0], list):
+            result["scores"] = [[round(score, 3) for score in row] for row in scores]
+            true: list[int] = []
+        else:
+            result["scores"] = [round(score, 3) for score in scores]
+            true = targets(item) if item is not None else []
+        if (margin := margin_of(scores, true)) is not None:
+            result["margin"] = round(margin, 3)
+    response = outcome.details.get("response")
+    if isinstance(response, Mapping):  # one reply per question of a 2x2 item
+        response = "\n".join(f"{part}: {text}" for part, text in response.items())
+    if reply := response or outcome.prediction:
+        result["reply"] = reply
+    if outcome.status != "ok":
+        result["status"] = outcome.status
+    return result

@@ -1,0 +1,111 @@
+"""The preference pairs of a data set as rows for the browser: both texts, image, kind, scores and text-only score.
+
+The keys of a row: ``id``, ``images`` (file names), ``prompt``, ``chosen`` and ``rejected`` (parts that are alternately
+unchanged and changed), ``kind``, ``rule``, ``scores`` (columns of the filters), ``text_only`` and ``others`` (further
+rejected texts). A row leaves out what it does not have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.formats.word_diff import word_edits
+from scramble.pairs.audit.text_only import (
+    CLASSIFIERS,
+    FOLDS,
+    cross_fit,
+    folds,
+    group_of,
+    judgeable,
+    other_images,
+    sampled,
+)
+from scramble.records import SPLITS, ImageRecord, PreferencePair
+from scramble.reporting.browser.images import SiteImages
+from scramble.reporting.browser.sampling import sample
+from scramble.reporting.pages.texts import marked
+from scramble.storage.image_table import ImageTable
+from scramble.storage.tables import read_table, table_path
+
+CLASSIFIER = "bigram"
+MAX_FITTED = 20_000
+"""Pairs that the classifier is fitted on; fitting takes about a second per 10,000 pairs."""
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """The rows of one split of one data set; ``total`` is the number of its pairs."""
+
+    data: str
+    split: str
+    rows: list[dict[str, Any]]
+    total: int
+    fitted_on: str
+
+
+def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) -> list[PairTable]:
+    """Rows of all splits of a data set that have pairs.
+
+    Args:
+        name: name of the data set on the page.
+        folder: the data set's folder.
+        images: receives the images.
+        limit: maximum number of pairs per split; more are sampled with a fixed seed.
+    """
+    splits = {split: folder / split for split in SPLITS if table_path(folder / split, PreferencePair).exists()}
+    pairs = {split: list(read_table(path, PreferencePair)) for split, path in splits.items()}
+    tables = []
+    for split, own in pairs.items():
+        if not own:
+            continue
+        shown = sample(own, limit)
+        others = other_images([pair for other, them in pairs.items() if other != split for pair in them], shown)
+        scores, fitted_on = text_only_scores(shown, others)
+        has_images = table_path(splits[split], ImageRecord).exists()
+        files = ImageTable(splits[split]) if has_images else {}
+        rows = [_row(pair, [images.add(files, image_id) for image_id in pair.image_ids]) for pair in shown]
+        for row, score in zip(rows, scores, strict=False):
+            row["text_only"] = round(score, 3)
+        tables.append(PairTable(name, split, rows, len(own), fitted_on))
+    return tables
+
+
+def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
+    """The log-odds with which a bigram classifier, which does not see the images, picks the chosen text.
+
+    It is fitted on pairs of other images (``others``), or out of fold on the pairs themselves if there are too few
+    others.
+
+    Returns:
+        A score per pair, and what the classifier was fitted on; without scores if there are too few pairs for both.
+    """
+    classifier = CLASSIFIERS[CLASSIFIER]
+    if judgeable(others):
+        fitted = sampled(others, 0, MAX_FITTED)
+        score = classifier.fit(classifier.features(fitted), None)
+        return score(classifier.features(pairs)).tolist(), f"{len(fitted):,} pairs of other images"
+    if not judgeable(pairs) or len(pairs) > MAX_FITTED:
+        return [], ""
+    fold = folds([group_of(pair) for pair in pairs], FOLDS, 0)
+    return cross_fit(classifier, classifier.features(pairs), fold).tolist(), "these pairs, out of fold"
+
+
+def _row(pair: PreferencePair, images: list[str]) -> dict[str, Any]:
+    edits = pair.edits or word_edits(pair.chosen, pair.rejected)
+    history = [f"{turn.role}: {turn.text}" for turn in pair.history]
+    row = {
+        "id": pair.pair_id,
+        "kind": pair.kind,
+        "rule": pair.rule,
+        "images": images,
+        "prompt": "\n".join([*history, pair.prompt]),
+        "chosen": marked(pair.chosen, [edit.chosen for edit in edits]),
+        "rejected": marked(pair.rejected, [edit.rejected for edit in edits]),
+        "others": list(pair.other_rejected),
+        "scores": {name: round(score, 4) for name, score in sorted(pair.scores.items()) if math.isfinite(score)},
+    }
+    return {key: value for key, value in row.items() if value not in ("", [], {})}

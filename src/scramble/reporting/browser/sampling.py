@@ -1,0 +1,16 @@
+"""Samples of rows for sites that do not show all of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def sample(values: Sequence[T], limit: int | None) -> list[T]:
+    """At most ``limit`` of the values (None: all), sampled with a fixed seed, in their order."""
+    if limit is None or len(values) <= limit:
+        return list(values)
+    return [values[place] for place in sorted(random.Random(0).sample(range(len(values)), limit))]

@@ -1,0 +1,191 @@
+"""Writes the site: pages, styles and scripts, the data that the page loads on demand, and images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.items import Benchmark
+from scramble.reporting import charts, comparison, headline, pages
+from scramble.reporting.browser import scores
+from scramble.reporting.browser.curves import curves
+from scramble.reporting.browser.images import SiteImages
+from scramble.reporting.browser.items import ItemTable, item_table
+from scramble.reporting.browser.pairs import PairTable, pair_tables
+from scramble.reporting.browser.runs import runs_page
+from scramble.reporting.browser.sources import Sources
+from scramble.storage.files import StoreError, write_text
+
+TEMPLATES = Path(__file__).parents[1] / "templates" / "browser"
+SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", "main")
+"""The scripts in ``templates/browser`` in the order in which the page loads them."""
+GENERATOR = "scramble results browser"
+"""Marks the ``index.html`` of a site, so that no other page is overwritten."""
+SPACE = """---
+title: {title}
+sdk: static
+pinned: false
+---
+
+Scores, items, preference pairs and training curves. Open `index.html`.
+"""
+"""``README.md`` of a published site. The hub reads the lines between the dashes as the settings of a static Space."""
+
+
+@dataclass(frozen=True)
+class SiteOptions:
+    """What the site shows.
+
+    Attributes:
+        baselines: methods that the others are compared with, within each run.
+        items: maximum number of items per benchmark; None: all; 0: none.
+        pairs: maximum number of preference pairs per split; None: all; 0: none.
+        pixels: longer side of the images.
+    """
+
+    baselines: Sequence[str] = ("base", "sft")
+    items: int | None = None
+    pairs: int | None = 5000
+    pixels: int = 384
+
+
+def write_site(
+    folder: Path,
+    sources: Sources,
+    benchmarks: Mapping[str, Benchmark],
+    *,
+    title: str,
+    options: SiteOptions,
+    reasons: Mapping[str, str] | None = None,
+    publish: bool = False,
+) -> dict[str, str]:
+    """Write the site into ``folder``.
+
+    Args:
+        folder: a new folder, or one with an earlier site.
+        sources: from :func:`~scramble.reporting.browser.sources.gather`.
+        benchmarks: benchmarks by name, for the items' texts and images. For a benchmark that is missing, or has another
+            data version than the results, items are shown without them.
+        title: title of the page.
+        options: what the site shows.
+        reasons: why benchmarks are missing, for the page.
+        publish: also write the files that the hub and GitHub need to serve the folder.
+
+    Returns:
+        The benchmarks whose items have no texts and images, with the reasons.
+
+    Raises:
+        StoreError: if the folder contains another page.
+    """
+    index = folder / "index.html"
+    if index.exists() and GENERATOR not in index.read_text(encoding="utf-8", errors="replace"):
+        raise StoreError(f"{index} is another page: choose another folder (publish=...)")
+    rows = comparison.compare(sources.folders, options.baselines)
+    heads = scores.headlines(rows, sources, options.baselines)
+    lead = next(iter(heads.values()), None)
+    if lead is not None:
+        rows = headline.lead_first(rows, lead)
+    methods = list(dict.fromkeys(row.method for row in rows))
+    methods += [name for name in map(charts.method_of, sources.arms) if name not in methods]
+    colours = charts.colour_numbers(methods)
+    arms = dict(sorted(sources.arms.items(), key=lambda arm: methods.index(charts.method_of(arm[0]))))
+    images = SiteImages(folder / "images", options.pixels)
+    tables = [
+        item_table(
+            name,
+            sources.folders[name],
+            methods,
+            benchmarks.get(name),
+            images,
+            limit=options.items,
+            missing=(reasons or {}).get(name, ""),
+        )
+        for name in dict.fromkeys(row.benchmark for row in rows)
+        if options.items != 0
+    ]
+    pairs = [
+        table
+        for name, data in sources.data.items()
+        if options.pairs != 0
+        for table in pair_tables(name, data, images, options.pairs)
+    ]
+    images.remove_unused()
+    _write_data(folder / "data", tables, pairs, colours)
+    _write_assets(folder / "assets")
+    pages.write_page(
+        index,
+        TEMPLATES,
+        "index.html.j2",
+        generator=GENERATOR,
+        title=title,
+        scripts=SCRIPTS,
+        headlines=heads,
+        baselines=[name for name in options.baselines if any(name in row.differences for row in rows)],
+        colours=colours,
+        scores=scores.tables(rows, options.baselines, lead),
+        charts=curves(arms, colours),
+        arms={name: colours[charts.method_of(name)] for name in arms},
+        num_items=sum(len(table.rows) for table in tables),
+        num_pairs=sum(len(table.rows) for table in pairs),
+        runs=runs_page(arms, sources.data, sources.folders),
+    )
+    if publish:
+        if not (folder / "README.md").exists():
+            write_text(folder / "README.md", SPACE.format(title=json.dumps(title)))
+        write_text(folder / ".nojekyll", "")  # otherwise GitHub runs the files through Jekyll
+    return {table.benchmark: table.reason for table in tables if table.reason}
+
+
+def _write_data(
+    folder: Path, items: Iterable[ItemTable], pairs: Iterable[PairTable], colours: Mapping[str, int]
+) -> None:
+    """Write a script per table, and ``site.js`` with what the page needs at the start.
+
+    The files are scripts that call a function with data, because a page that is opened from a disk may not fetch files.
+    """
+    for old in folder.glob("*.js"):
+        old.unlink()
+    site: dict[str, Any] = {"items": [], "pairs": []}
+    for number, table in enumerate(items):
+        file = f"items-{number}"
+        _write_script(folder / f"{file}.js", file, {"rows": table.rows})
+        arms = [{"name": name, "colour": colours[method]} for name, method in table.arms]
+        site["items"].append(
+            {
+                "name": table.benchmark,
+                "file": file,
+                "count": len(table.rows),
+                "total": table.total,
+                "note": table.reason,
+                "arms": arms,
+            }
+        )
+    for number, split in enumerate(pairs):
+        file = f"pairs-{number}"
+        _write_script(folder / f"{file}.js", file, {"rows": split.rows})
+        site["pairs"].append(
+            {
+                "name": f"{split.data} {split.split}",
+                "file": file,
+                "count": len(split.rows),
+                "total": split.total,
+                "fitted_on": split.fitted_on,
+            }
+        )
+    _write_script(folder / "site.js", "site", site)
+
+
+def _write_script(path: Path, name: str, value: Any) -> None:
+    # ASCII, so that the characters do not depend on the encoding that a server declares; the default of json.dumps
+    # escapes all others. NaN is not JSON and would be a JavaScript name.
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    write_text(path, f"Browser.receive({json.dumps(name)}, {text});\n")
+
+
+def _write_assets(folder: Path) -> None:
+    for name in SCRIPTS:
+        write_text(folder / f"{name}.js", (TEMPLATES / f"{name}.js").read_text(encoding="utf-8"))
+    pages.write_page(folder / "style.css", TEMPLATES, "style.css.j2", lines=charts.LINES)

@@ -1,0 +1,64 @@
+'use strict';
+// The only global object: each script adds its part. Texts enter the page through text nodes and attributes only, so
+// that nothing in them is executed.
+const Browser = {};
+
+(() => {
+  // Files in data/ are scripts that call Browser.receive, because a page opened from a disk may not fetch files.
+  const files = new Map();
+
+  function file(name) {
+    if (!files.has(name)) {
+      const entry = { requested: false };
+      entry.content = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
+      files.set(name, entry);
+    }
+    return files.get(name);
+  }
+
+  Browser.receive = (name, content) => file(name).resolve(content);
+
+  /** A promise of the content of data/<name>.js, which is loaded once. */
+  Browser.load = name => {
+    const entry = file(name);
+    if (!entry.requested) {
+      entry.requested = true;
+      const script = document.createElement('script');
+      script.src = `data/${name}.js`;
+      script.addEventListener('error', () => entry.reject(new Error(`data/${name}.js cannot be read`)));
+      document.head.append(script);
+    }
+    return entry.content;
+  };
+
+  /** An element with attributes and children; a child that is a string becomes a text node, null is left out. */
+  Browser.element = (tag, attributes = {}, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+      else if (value === true) element.setAttribute(name, '');
+      else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+    }
+    element.append(...children.flat().filter(child => child !== null && child !== undefined && child !== ''));
+    return element;
+  };
+
+  /** A text of alternately unchanged and changed parts, with the changed parts marked. */
+  Browser.marked = parts => parts.map((part, place) => (place % 2 ? Browser.element('mark', {}, part) : part));
+
+  Browser.number = value => (Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(2)).replace('-', '\u2212');
+
+  // The address: #items&q=cat&arm=mpo selects a page and its filters, #item=<benchmark>/<id> an item.
+  Browser.readAddress = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+
+  Browser.address = values =>
+    '#' +
+    Object.entries(values)
+      .filter(([, value]) => value !== undefined && value !== null)
+      .map(([key, value]) => (value === '' ? key : `${key}=${encode(value)}`))
+      .join('&');
+
+  function encode(value) {
+    return encodeURIComponent(value).replaceAll('%2F', '/').replaceAll('%3A', ':').replaceAll('%20', '+');
+  }
+})();
