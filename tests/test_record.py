@@ -41,7 +41,7 @@ def arm(run: Path, name: str, objective: str, status: str = "finished") -> None:
 
 
 @pytest.mark.parametrize(
-    "root", ["train", "evaluate", "report", "browse", "export", "share", "chat", "external_harness"]
+    "root", ["train", "evaluate", "report", "browse", "watch", "export", "share", "chat", "external_harness"]
 )
 def test_the_name_is_enough(run: Path, root: str) -> None:
     overrides = ["name=mine", f"run.dir={run}"]

@@ -36,7 +36,7 @@ Main = Callable[["DictConfig"], None]
 log = logging.getLogger(__name__)
 
 
-def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
+def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Main], Main]:
     """Decorate a script's main function.
 
     The whole configuration is checked before main runs. User errors become one line on standard error and exit
@@ -45,6 +45,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
     Args:
         root: the script's name, a key of :data:`scramble.config.roots.ROOTS`.
         sections: sections of the configuration that the script reads.
+        log_file: whether the run's ``log.txt`` records the command and its messages.
     """
 
     def decorate(main: Main) -> Main:
@@ -69,7 +70,7 @@ def stage_main(root: str, *sections: str) -> Callable[[Main], Main]:
                     log.info(line)
                 plan(root, shipped_values(_resolved(cfg)))
                 return
-            log_to_run(cfg.run.dir if "run" in cfg else cfg.get("dir"))
+            log_to_run((cfg.run.dir if "run" in cfg else cfg.get("dir")) if log_file else None)
             # Access tokens must not be written to any file.
             log.debug("%s", re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(sys.argv)))
             if line:

@@ -35,7 +35,7 @@ from scramble.config.sections import (
     Texts,
 )
 from scramble.config.source_sections import Data
-from scramble.config.trainer import Peft, Trainer
+from scramble.config.trainer import Peft, Positive, Trainer
 from scramble.training.fields import vision_fault
 
 
@@ -215,6 +215,20 @@ class Browse(Root):
         yield from baseline_faults(self.baselines, methods(runs))
 
 
+@dataclass(frozen=True)
+class Watch(Root):
+    """``watch.yaml``."""
+
+    once: bool
+    seconds: Positive
+
+    def faults(self, at: str) -> Iterator[str]:
+        """The run must exist."""
+        run = Path(self.run["dir"])  # type: ignore[index]
+        if not run.is_dir():
+            yield no_run(run)
+
+
 Repository = Annotated[str, Bound(lambda value: bool(re.fullmatch(r"[\w.-]+/[\w.-]+", value)), "must be owner/name")]
 
 
@@ -369,6 +383,7 @@ ROOTS: dict[str, type[Section]] = {
     "evaluate": Evaluate,
     "report": Report,
     "browse": Browse,
+    "watch": Watch,
     "share": ShareRoot,
     "export": Export,
     "chat": Chat,

@@ -29,13 +29,13 @@ class SiteImages:
             image = images[image_id]
             key = hashlib.sha256(image.read() + str(self.pixels).encode()).hexdigest()[:16]
             name = next((n for n in (f"{key}.{s}" for s in SUFFIXES) if (self.folder / n).exists()), "")
-            if not name:
-                data, kind = pages.encoded(image.open(), self.pixels)
-                name = f"{key}.{'jpg' if kind == 'jpeg' else kind}"
-                with atomic_path(self.folder / name) as temporary:
-                    temporary.write_bytes(data)
+            data, kind = (b"", "") if name else pages.encoded(image.open(), self.pixels)
         except (KeyError, RecordError, StoreError):  # the page shows an empty frame instead
             return ""
+        if not name:
+            name = f"{key}.{'jpg' if kind == 'jpeg' else kind}"
+            with atomic_path(self.folder / name) as temporary:
+                temporary.write_bytes(data)
         self._used.add(name)
         return name
 

@@ -46,7 +46,11 @@ const Browser = {};
   /** A text of alternately unchanged and changed parts, with the changed parts marked. */
   Browser.marked = parts => parts.map((part, place) => (place % 2 ? Browser.element('mark', {}, part) : part));
 
-  Browser.number = value => (Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(2)).replace('-', '\u2212');
+  /** A number with about three digits and a typographic minus. */
+  Browser.number = value => {
+    const size = Math.abs(value);
+    return value.toFixed(size >= 100 ? 1 : size >= 0.1 || size === 0 ? 2 : 3).replace('-', '\u2212');
+  };
 
   // The address: #items&q=cat&arm=mpo selects a page and its filters, #item=<benchmark>/<id> an item.
   Browser.readAddress = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));

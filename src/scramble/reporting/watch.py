@@ -1,0 +1,262 @@
+"""The progress of a run, read from the files of its folder: arms, jobs, warnings and the end of the log.
+
+Nothing is written and no process is asked, so that a run on another machine, or a finished one, can be shown too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from scramble.console import LOG_FILE
+from scramble.reporting.arms import arm_stages
+from scramble.storage.files import STAGE_FILE, StoreError, read_json
+from scramble.storage.jsonl import read_jsonl
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+RECENT = 20  # log rows for the estimate of the remaining time
+SILENT = 300.0  # seconds without a log row after which an unfinished arm is pointed out
+ABANDONED = 3600.0  # seconds without a log row after which an arm no longer counts as active
+BLOCKS = "▁▂▃▄▅▆▇█"
+LOG_LINES = 3
+WIDE = 120  # columns of a terminal in which the whole table fits
+
+
+@dataclass(frozen=True)
+class ArmProgress:
+    """One arm, or a job that has not started its arm.
+
+    Attributes:
+        status: ``running``, ``finished``, ``failed``, ``stopped``, ``killed``, ``submitted`` or ``new``.
+        rows: log rows of training batches; ``evaluation`` is the last row of held-out pairs.
+        total: number of steps of the run; None if unknown.
+        age: seconds since the last change of the arm's files.
+        warnings: lines of the training monitors.
+        error: why the job failed.
+    """
+
+    name: str
+    status: str
+    rows: Sequence[Mapping[str, Any]] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    total: int | None = None
+    age: float | None = None
+    warnings: Sequence[str] = ()
+    error: str = ""
+
+    @property
+    def step(self) -> int:
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the arm's files may still change."""
+        return self.status in ("running", "submitted", "new") and (self.age or 0) < ABANDONED
+
+    def seconds_left(self) -> float | None:
+        """Seconds for the remaining steps at the speed of the recent rows, without evaluations; None if unknown."""
+        recent = [row for row in self.rows if "seconds" in row][-RECENT:]
+        if not self.is_active or self.total is None or len(recent) < 2:
+            return None
+        steps = recent[-1]["step"] - recent[0]["step"]
+        seconds = sum(row["seconds"] for row in recent[1:])  # a row counts the steps since the row before it
+        return seconds / steps * (self.total - self.step) if steps > 0 else None
+
+    def last(self, key: str) -> float | None:
+        """The value of a metric in the last log row that has it."""
+        return next((row[key] for row in reversed(self.rows) if isinstance(row.get(key), (int, float))), None)
+
+    def values(self, key: str) -> list[float]:
+        """All values of a metric."""
+        return [row[key] for row in self.rows if isinstance(row.get(key), (int, float))]
+
+
+def read_progress(run: Path) -> list[ArmProgress]:
+    """The arms of a run, and jobs whose arm has not started, in the order of their names."""
+    jobs = _jobs(run)
+    stages = arm_stages(run)
+    arms = [_arm(run / "train" / name, stage, jobs.get(name, {})) for name, stage in stages.items()]
+    arms += [
+        ArmProgress(name, record["status"], error=str(record.get("error", "")))
+        for name, record in jobs.items()
+        if name not in stages
+    ]
+    return arms
+
+
+def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmProgress:
+    status = str(stage["status"])
+    if status == "running" and job:  # the job's record also knows whether it was stopped or killed
+        status = str(job["status"])
+    rows = list(read_jsonl(folder / "metrics.jsonl"))
+    training = [row for row in rows if "loss" in row]
+    files = [folder / name for name in ("metrics.jsonl", STAGE_FILE) if (folder / name).exists()]
+    return ArmProgress(
+        folder.name,
+        status,
+        training,
+        next((row for row in reversed(rows) if "eval_loss" in row), {}),
+        _total_steps(stage, training),
+        max(0.0, time.time() - max(file.stat().st_mtime for file in files)),
+        [f"step {row['step']}: {row['warning']}: {row['text']}" for row in read_jsonl(folder / "warnings.jsonl")],
+        str(job.get("error", "")) if status in ("failed", "killed") else "",
+    )
+
+
+def _total_steps(stage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int | None:
+    if "steps" in (stage.get("summary") or {}):
+        return int(stage["summary"]["steps"])
+    trainer = stage["config"].get("trainer", {})
+    if (trainer.get("max_steps") or -1) > 0:
+        return int(trainer["max_steps"])
+    epoch = rows[-1].get("epoch") if rows else None
+    return round(rows[-1]["step"] / epoch * trainer.get("num_train_epochs", 1)) if epoch else None
+
+
+def _jobs(run: Path) -> dict[str, dict[str, Any]]:
+    """The recorded status of the training jobs of a sweep, by arm."""
+    jobs = {}
+    for file in sorted(run.glob("jobs/*/config.yaml")):
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            status = file.with_name("status.json")
+            record = read_json(status) if status.exists() else {"status": "new"}
+        except (OSError, yaml.YAMLError, StoreError):  # it is being written
+            continue
+        if "show_batch" in config:  # a key of scripts/train.py alone
+            jobs[str(config["run"]["arm"])] = record
+    return jobs
+
+
+# ------------------------------------------------------------------------------------------------------------- display
+
+
+def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
+    """The display of a run: a table of its arms, the curves of a single arm, warnings, errors and recent log lines.
+
+    A terminal of less than :data:`WIDE` columns gets fewer columns.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    counts = {status: sum(arm.status == status for arm in arms) for status in dict.fromkeys(a.status for a in arms)}
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    parts: list[RenderableType] = [Text(f"{run}: {summary or 'nothing has been trained yet'}", style="bold")]
+    if arms:
+        parts.append(_table(arms, width))
+    if len(arms) == 1 and arms[0].rows:
+        parts += ["", _curves(arms[0])]
+    for arm in arms:
+        parts += [Text(f"warning, {arm.name}, {text}", style="yellow") for text in arm.warnings]
+        if arm.error:
+            parts.append(Text(f"error, {arm.name}: {arm.error}", style="red"))
+        elif arm.status == "running" and arm.age is not None and arm.age > SILENT:
+            text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the process ended, repeat its command"
+            parts.append(Text(text, style="yellow"))
+    lines = log_lines(run)
+    parts += ["", *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in lines)] if lines else []
+    return Group(*parts)
+
+
+def _table(arms: Iterable[ArmProgress], width: int) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    def memory(arm: ArmProgress) -> str:
+        used = arm.last("memory/gpu_gib") or arm.last("memory/resident_gib")
+        return "" if used is None else f"{used:.1f} GiB"
+
+    is_wide = width >= WIDE
+    columns: list[tuple[str, Literal["left", "right"], Callable[[ArmProgress], RenderableType]]] = [
+        ("arm", "left", lambda arm: arm.name),
+        ("status", "left", lambda arm: arm.status),
+        *([("", "left", lambda arm: ProgressBar(arm.total or 1, arm.step, width=12))] if is_wide else []),
+        ("step", "right", lambda arm: f"{arm.step:,}" + (f"/{arm.total:,}" if arm.total is not None else "")),
+        ("left", "right", lambda arm: duration(arm.seconds_left())),
+        ("loss", "right", lambda arm: shown(arm.last("loss"), 3)),
+        *([("", "left", lambda arm: sparkline(arm.values("loss"), 12))] if is_wide else []),
+        ("margin", "right", lambda arm: shown(arm.last("rewards/margins"), 2)),
+        ("logp chosen", "right", lambda arm: _with_change(arm.values("logps/chosen"))),
+        ("pairs/s", "right", lambda arm: shown(arm.last("pairs_per_second"), 1)),
+        *([("memory", "right", memory)] if is_wide else []),
+    ]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title, justify, _ in columns:
+        table.add_column(title, justify=justify, no_wrap=True)
+    for arm in arms:
+        table.add_row(*(cell(arm) for _, _, cell in columns))
+    return table
+
+
+def _curves(arm: ArmProgress) -> Table:
+    """One line per metric of a single arm, with its history and the last value on held-out pairs."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("", "start to now", "now", "held-out pairs"):
+        table.add_column(title, justify="left" if title in ("", "start to now") else "right", no_wrap=True)
+    for key, title in (
+        ("loss", "loss"),
+        ("rewards/margins", "reward margin"),
+        ("rewards/accuracies", "reward accuracy"),
+        ("logps/chosen", "log-probability of chosen"),
+        ("logps/rejected", "log-probability of rejected"),
+        ("pairs_per_second", "pairs per second"),
+        ("data_fraction", "share of time waiting for data"),
+    ):
+        if values := arm.values(key):
+            held_out = arm.evaluation.get(f"eval_{key}")
+            table.add_row(title, sparkline(values, 40), shown(values[-1], 3), shown(held_out, 3))
+    return table
+
+
+def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
+    """The last messages of ``log.txt``, without their time and logger."""
+    file = run / LOG_FILE
+    if not file.exists():
+        return []
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 20_000))  # a long log is not read as a whole
+        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    return [line.partition(" INFO ")[2].partition(": ")[2] for line in lines if " INFO " in line][-count:]
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The values as at most ``width`` block characters; each is the mean of a part of the values."""
+    finite = [value for value in values if value == value and abs(value) != float("inf")]
+    if not finite:
+        return ""
+    count = min(width, len(finite))
+    parts = [finite[len(finite) * n // count : len(finite) * (n + 1) // count] for n in range(count)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means), max(means)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
+
+
+def duration(seconds: float | None) -> str:
+    """``45 s``, ``12 min`` or ``3 h 05 min``; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shown(value: Any, digits: int) -> str:
+    """A number as text; empty for None."""
+    return f"{value:,.{digits}f}" if isinstance(value, (int, float)) else ""
+
+
+def _with_change(values: Sequence[float]) -> str:
+    """The last value and its change since the first one."""
+    return f"{values[-1]:.2f} ({values[-1] - values[0]:+.2f})" if values else ""
