@@ -28,7 +28,7 @@ from scramble.pipeline import StageError
 from scramble.pipeline.browse import browse
 from scramble.records import ImageRecord, PreferencePair, Question, TwoByTwoItem
 from scramble.reporting import charts, comparison
-from scramble.reporting.browser.items import margin_of, targets
+from scramble.reporting.browser.items import is_right, margin_of, targets
 from scramble.reporting.browser.pairs import text_only_scores
 from scramble.reporting.browser.runs import differing, flat
 from scramble.reporting.browser.site import SiteOptions, write_site
@@ -174,6 +174,20 @@ def test_every_item_is_shown_with_all_arms(run: Path, page: Path) -> None:
 )
 def test_margins(values: list[Any], true: list[int], margin: float | None) -> None:
     assert margin_of(values, true) == margin
+
+
+@pytest.mark.parametrize(
+    ("values", "right"),
+    [
+        ({"text": 1.0, "group": 0.0}, False),
+        ({"accuracy": 0.6}, True),
+        ({"score": 0.03, "hallucination_rate": 0.0}, True),
+        ({"hal": 1.0}, False),
+        ({}, None),
+    ],
+)
+def test_what_counts_as_right(values: dict[str, float], right: bool | None) -> None:
+    assert is_right(Outcome("i", "", "", (), "", values, None, "")) is right
 
 
 def test_right_candidates() -> None:

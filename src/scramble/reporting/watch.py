@@ -174,25 +174,26 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
         used = arm.last("memory/gpu_gib") or arm.last("memory/resident_gib")
         return "" if used is None else f"{used:.1f} GiB"
 
-    is_wide = width >= WIDE
-    columns: list[tuple[str, Literal["left", "right"], Callable[[ArmProgress], RenderableType]]] = [
-        ("arm", "left", lambda arm: arm.name),
-        ("status", "left", lambda arm: arm.status),
-        *([("", "left", lambda arm: ProgressBar(arm.total or 1, arm.step, width=12))] if is_wide else []),
-        ("step", "right", lambda arm: f"{arm.step:,}" + (f"/{arm.total:,}" if arm.total is not None else "")),
-        ("left", "right", lambda arm: duration(arm.seconds_left())),
-        ("loss", "right", lambda arm: shown(arm.last("loss"), 3)),
-        *([("", "left", lambda arm: sparkline(arm.values("loss"), 12))] if is_wide else []),
-        ("margin", "right", lambda arm: shown(arm.last("rewards/margins"), 2)),
-        ("logp chosen", "right", lambda arm: _with_change(arm.values("logps/chosen"))),
-        ("pairs/s", "right", lambda arm: shown(arm.last("pairs_per_second"), 1)),
-        *([("memory", "right", memory)] if is_wide else []),
+    # Title, alignment, whether a narrow terminal also gets it, and the content of a cell.
+    columns: list[tuple[str, Literal["left", "right"], bool, Callable[[ArmProgress], RenderableType]]] = [
+        ("arm", "left", True, lambda arm: arm.name),
+        ("status", "left", True, lambda arm: arm.status),
+        ("", "left", False, lambda arm: ProgressBar(arm.total or 1, arm.step, width=12)),
+        ("step", "right", True, lambda arm: f"{arm.step:,}" + (f"/{arm.total:,}" if arm.total is not None else "")),
+        ("left", "right", True, lambda arm: duration(arm.seconds_left())),
+        ("loss", "right", True, lambda arm: shown(arm.last("loss"), 3)),
+        ("", "left", False, lambda arm: sparkline(arm.values("loss"), 12)),
+        ("margin", "right", True, lambda arm: shown(arm.last("rewards/margins"), 2)),
+        ("logp chosen", "right", True, lambda arm: _with_change(arm.values("logps/chosen"))),
+        ("pairs/s", "right", True, lambda arm: shown(arm.last("pairs_per_second"), 1)),
+        ("memory", "right", False, memory),
     ]
+    columns = [column for column in columns if column[2] or width >= WIDE]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title, justify, _ in columns:
+    for title, justify, *_ in columns:
         table.add_column(title, justify=justify, no_wrap=True)
     for arm in arms:
-        table.add_row(*(cell(arm) for _, _, cell in columns))
+        table.add_row(*(cell(arm) for *_, cell in columns))
     return table
 
 

@@ -29,10 +29,11 @@ from scramble.formats.word_diff import word_edits
 from scramble.records import TwoByTwoItem
 from scramble.reporting.browser.images import SiteImages
 from scramble.reporting.browser.sampling import sample
-from scramble.reporting.comparison import RUN_SEPARATOR, split_run
+from scramble.reporting.comparison import RUN_SEPARATOR, lower_is_better, split_run
 from scramble.reporting.pages.texts import marked
 
-MAIN_SCORES = ("group", "accuracy", "itt", "score")
+MAIN_SCORES = ("group", "accuracy", "itt", "hallucination_rate", "hal", "chair_s", "score")
+"""The first of these that an outcome has says whether it is right."""
 RIGHT = 0.5
 """An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
 
@@ -159,9 +160,12 @@ def targets(item: Item) -> list[int]:
 
 
 def is_right(outcome: Outcome) -> bool | None:
-    """Whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded."""
-    value = next((outcome.values[name] for name in MAIN_SCORES if name in outcome.values), None)
-    return None if value is None else value >= RIGHT
+    """Whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded.
+
+    An answer with a hallucination is wrong.
+    """
+    name = next((name for name in MAIN_SCORES if name in outcome.values), None)
+    return None if name is None else (outcome.values[name] >= RIGHT) != lower_is_better(name)
 
 
 def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
