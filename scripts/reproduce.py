@@ -28,10 +28,10 @@ def fill_paths(cfg: DictConfig) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="reproduce")
-@stage_main("reproduce", "table", "dir", "size", "seeds", "more", "only", "list")
+@stage_main("reproduce", "table", "dir", "size", "seeds", "more", "judge", "only", "list")
 def main(cfg: DictConfig) -> None:
     fill_paths(cfg)
-    values = plain(cfg, "table", "dir", "size", "seeds", "more", "only", "list")
+    values = plain(cfg, "table", "dir", "size", "seeds", "more", "judge", "only", "list")
     from scramble.launch.reproduce import reproduce
 
     reproduce(values.pop("table"), values.pop("dir"), list_only=values.pop("list"), **values)

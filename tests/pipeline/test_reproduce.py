@@ -128,6 +128,20 @@ def test_runs_share_their_data_but_for_those_with_their_own() -> None:
     assert actual == {"a": "run.data=out/data", "b": "run.data=out/b/data"}
 
 
+def test_only_evaluations_get_the_judge() -> None:
+    run = {"objectives": ["mpo"], "tiny": {"config": [], "evaluations": {"evaluation": ["benchmark=[mmhal]"]}}}
+    steps = plan({"a": run}, "out", size="tiny", seeds=[0], judge=["judge.gradings=1"])
+    assert {step.script: "judge.gradings=1" in step.overrides for step in steps} == {"train": False, "evaluate": True}
+
+
+def test_published_rows_without_a_run() -> None:
+    """RLAIF-V: 7.3 percent, 11.1 points fewer than the base."""
+    place = Place("object_halbench", "response_rate", protocol="mpo")
+    methods = {"published/x": ("InternVL2-8B, RLAIF-V", "InternVL2-8B")}
+    (cell,) = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {}).rows["InternVL2-8B, RLAIF-V"]
+    assert (cell.ours, reproduced.published(cell)) == (None, "7.3 (-11.1)")
+
+
 def test_bad_input(tmp_path: Path) -> None:
     description = described("mpo_main")
     with pytest.raises(StageError, match="size=small: choose full or tiny"):

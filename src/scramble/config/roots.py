@@ -351,6 +351,7 @@ class Table(Section):
     columns: list[Any]
     notes: list[str] = field(default_factory=list)
     against: Text = "base"
+    published_only: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -363,6 +364,7 @@ class Reproduce(Section):
     dir: Text
     seeds: Seeds
     more: Texts
+    judge: Texts
     only: Texts | None
     paths: dict[str, Text]
 

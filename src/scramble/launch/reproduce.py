@@ -69,6 +69,7 @@ def plan(
     size: str,
     seeds: Sequence[int],
     more: Sequence[str] = (),
+    judge: Sequence[str] = (),
 ) -> list[Step]:
     """The steps of a table: for each run a training sweep over objectives and seeds, then its evaluations.
 
@@ -79,6 +80,7 @@ def plan(
         size: ``full`` or ``tiny``.
         seeds: training seeds.
         more: overrides to append to every command.
+        judge: overrides to append to the evaluations.
     """
     steps = []
     for name, run in runs.items():
@@ -96,7 +98,8 @@ def plan(
                 for arm in ("base", *arms)
                 for benchmark in _benchmarks(overrides)
             )
-            steps.append(Step(name, "evaluate", (*shared, *overrides, f"folder={evaluation}", *more), result_files))
+            values = (*shared, *overrides, f"folder={evaluation}", *more, *judge)
+            steps.append(Step(name, "evaluate", values, result_files))
     return steps
 
 
@@ -120,18 +123,21 @@ def reproduce(
     size: str,
     seeds: Sequence[int] = (0,),
     more: Sequence[str] = (),
+    judge: Sequence[str] = (),
     only: Sequence[str] | None = None,
     list_only: bool = False,
 ) -> Path | None:
     """Run the missing steps of a table and write ``table.md`` and ``table.json`` to ``folder``.
 
     Args:
-        table: ``name``, ``notes``, ``columns``, ``runs`` and ``against`` (the method that the others of a run are
-            tested against; by default the base), see ``configs/table``.
+        table: ``name``, ``notes``, ``columns``, ``runs``, ``against`` (the method that the others of a run are
+            tested against; by default the base) and ``published_only`` (published rows to show without a run), see
+            ``configs/table``.
         folder: folder of the table and its runs.
         size: ``full`` or ``tiny``.
         seeds: training seeds.
         more: overrides to append to every command.
+        judge: overrides to append to the evaluations, to select a judge.
         only: names of runs and objectives to select; None selects all.
         list_only: log which steps are finished, and run nothing.
 
@@ -144,7 +150,7 @@ def reproduce(
     if size not in SIZES:
         raise StageError(f"size={size}: choose {' or '.join(SIZES)}")
     runs = _selected(table["runs"], only)
-    steps = plan(runs, folder, size=size, seeds=seeds, more=more)
+    steps = plan(runs, folder, size=size, seeds=seeds, more=more, judge=judge)
     _list(steps)
     if list_only:
         return None
@@ -217,6 +223,8 @@ def _write(
     for name, run in runs.items():
         for method in ("base", *run["objectives"]):
             methods[f"{name}{KEY_SEPARATOR}{method}"] = (run["rows"][method], run["rows"]["base"])
+    base = next(iter(runs.values()))["rows"]["base"]
+    methods |= {f"published{KEY_SEPARATOR}{label}": (label, base) for label in table.get("published_only", ())}
     against = table.get("against", "base")
     measured = _measured(runs, folder, size, against, more)
     comparison = reproduced.compare_with_paper(columns, methods, measured, baseline=against)
