@@ -37,7 +37,8 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
             elif key == "max_new_tokens":
                 yield from check(value, Count, f"{at}.{name}.{key}")
             else:
-                yield from check(value, Text | None, f"{at}.{name}.{key}")
+                kind = Text if isinstance(parameters[key].default, str) else Text | None
+                yield from check(value, kind, f"{at}.{name}.{key}")
         root = parameters.get("root")
         if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
             yield f"{at}.{name}.root has no value: set the folder of its files, {at}.{name}.root=..."

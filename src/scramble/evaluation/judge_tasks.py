@@ -83,7 +83,7 @@ class Task:
 
 def _mmhal(ratings: Sequence[int], unread: int, item: Item) -> Measured:
     official = [*ratings, *[0] * unread]
-    values = {
+    values = {  # scores are shown times 100, so that ratings are shown in points from 0 to 6
         "official_score": fmean(official) / 100,
         "official_hallucination_rate": fmean(rating < 3 for rating in official),
     }

@@ -27,7 +27,7 @@ from scramble.records import Question
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load the 96 questions. ``images`` is the folder of the images (default: the file's folder)."""
-    path = find_file("mmhal", root, "response_template.json", "*mmhal*.jsonl")
+    path = find_file("mmhal", root, "response_template.json", "*mmhal*.json", "*mmhal*.jsonl")
     items, bad, pictures = [], RejectedRows("mmhal", path), RowImages()
     for number, row in enumerate(json_rows("mmhal", path)):
         with bad.row(number):

@@ -8,7 +8,8 @@ model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of t
                ``engine`` (its kind, where the model was served)
 protocol       every setting of the protocol, including name and version; ``grading`` (who graded the answers) and
                ``faithfulness`` if a judge, or a rule instead of it, took part
-scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent, ``n`` units, ``chance``
+scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent
+               (MMHal-Bench's score: points from 0 to 6), ``n`` units, ``chance``
                and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings
 rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unread``, ``unscored``, and
                rates in [0, 1]
