@@ -25,6 +25,7 @@ SECTIONS = (
     "protocol",
     "limit",
     "batch_tokens",
+    "token_logprobs",
     "engine",
     "judge",
     "export_predictions",

@@ -67,6 +67,25 @@ def test_yes_keeps_both_answers_without_the_end_token(world, vlm, model_id, tmp_
     assert all(row["candidates"] == ["Yes", "No"] for row in rows)
 
 
+def test_log_probabilities_of_tokens_are_stored_on_request(world, vlm, model_id, tmp_path):
+    """Their sum is that of the answer, their texts are the answer; the replies stored without them are repeated."""
+    benchmark = load_benchmark("world_winoground", world)
+    folder = tmp_path / "world_winoground"
+    evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=2)
+    assert not any("token_logprobs" in row for row in read_jsonl(folder / "responses.jsonl"))
+    assert not any("token_logprobs" in outcome.details for outcome in results.read_outcomes(folder))
+    evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=2, token_logprobs=True)
+    rows = list(read_jsonl(folder / "responses.jsonl"))
+    assert len(rows) == 8 and {row["key"] for row in rows[:4]} == {row["key"] for row in rows[4:]}
+    for row in rows[4:]:
+        for caption, logprob, tokens in zip(row["candidates"], row["logprobs"], row["token_logprobs"], strict=True):
+            assert "".join(text for text, _ in tokens).startswith(f" {caption}<|im_end|>")
+            assert sum(value for _, value in tokens) == pytest.approx(logprob, abs=1e-3)  # rounded to 1e-4
+    outcome = results.read_outcomes(folder)[0]
+    assert list(outcome.details["token_logprobs"]) == [f"{outcome.item_id}/0", f"{outcome.item_id}/1"]
+    evaluate(refuse, [benchmark], "world", tmp_path, model_id=model_id, limit=2, token_logprobs=True)
+
+
 def test_one_image_under_several_ids_is_encoded_once(world, vlm, model_id, tmp_path):
     """The replies are those of a run in which the questions share one image id."""
     benchmark = load_benchmark("world_vqa", world)

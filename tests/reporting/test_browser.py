@@ -49,10 +49,19 @@ def outcomes_of(benchmark: Benchmark, shift: int) -> list[Outcome]:
         right = number % 3 != shift
         if isinstance(item.record, TwoByTwoItem):
             values = dict.fromkeys(("text", "image", "group"), float(right))
+            tokens = {f"{item.item_id}/0": [[["a", -0.25], [SCRIPT, -6.0]], [["b", -3.0]]]} if shift else None
             table = [[-115.25, -118.5], [-116.75, -114.0]] if right else [[-118.5, -115.25], [-118.5, -115.25]]
             actual.append(
                 Outcome(
-                    item.item_id, item.kind, "", item.tags, item.item_id, values, None, "", details={"scores": table}
+                    item.item_id,
+                    item.kind,
+                    "",
+                    item.tags,
+                    item.item_id,
+                    values,
+                    None,
+                    "",
+                    details={"scores": table} | ({"token_logprobs": tokens} if tokens else {}),
                 )
             )
         else:
@@ -495,6 +504,22 @@ def test_filters_order_and_keys(run: Path, page: Path, tab: Tab) -> None:
     tab.open("about:blank", "html")
     tab.open(link, "#page-items .detail")  # the link opens the item with its filters
     assert tab.text("#page-items .id") == first and tab.text(count) == f"{lost} of {items}"
+
+
+def test_log_probabilities_of_tokens_on_demand(page: Path, tab: Tab) -> None:
+    """Two of the three arms stored them; the file is loaded when they are asked for."""
+    first = rows_of(page.parent, NAMES[0])[0]["id"]
+    tab.open(f"{page.as_uri()}#item={NAMES[0]}/{first}", "#page-items .detail")
+    requested: list[str] = []
+    tab.page.on("request", lambda request: requested.append(Path(request.url).name))
+    tab.page.click("text=Log-probabilities of tokens")
+    tab.page.wait_for_selector(".token")
+    assert requested == ["tokens-0-0.js"]
+    assert tab.text(".tokens h3") == "image 1"
+    assert tab.page.locator(".tokens p").count() == 4  # two candidates of two arms
+    assert tab.page.locator(".token").all_text_contents()[:2] == ["a", SCRIPT]
+    assert [tab.page.locator(".token").nth(n).get_attribute("class") for n in range(2)] == ["token t1", "token t5"]
+    assert "−6.25" in tab.text(".tokens p >> nth=0")
 
 
 def test_a_link_to_an_item_of_another_benchmark_and_a_wrong_link(page: Path, tab: Tab) -> None:

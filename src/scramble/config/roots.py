@@ -148,6 +148,7 @@ class Evaluate(Root):
     adapter: Text | list[Text] | None
     limit: Count | None
     batch_tokens: Count | None
+    token_logprobs: bool
     folder: Text
     shard: ShardText | None
     baselines: list[Text]

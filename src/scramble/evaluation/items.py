@@ -113,11 +113,12 @@ class Query:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The model's reply to a query: the log-probability (nats, summed over tokens) and token count of each candidate,
-    or the generated text."""
+    or the generated text. ``token_logprobs`` are (token, log-probability) of each candidate, if they were requested."""
 
     logprobs: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
     text: str | None = None
+    token_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
 
 
 @runtime_checkable

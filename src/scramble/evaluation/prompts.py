@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from PIL import Image
@@ -33,6 +34,13 @@ class QueryEncoder(PromptEncoder):
         if scored < 1:
             raise EvaluationError(f"the answer {text!r} has no tokens to score besides the end of turn")
         return ids, [k < scored for k in range(len(ids))]
+
+    def token_texts(self, text: str, count: int) -> list[str]:
+        """The texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces."""
+        ids, decode = self.completion(text)[:count], self.processor.tokenizer.decode
+        # Tokens are not decoded one by one, because many tokenizers then drop the space before a word.
+        ends = [decode(ids[:end], clean_up_tokenization_spaces=False) for end in range(len(ids) + 1)]
+        return [after[len(before) :] for before, after in pairwise(ends)]
 
     def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[Row]:
         """Prompt and answer of all candidates of all queries on one image set, in order."""

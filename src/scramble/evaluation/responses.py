@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,13 @@ def row(key: str, query: Query, reply: Reply) -> dict[str, Any]:
     """The stored row of one query."""
     common: dict[str, Any] = {"key": key, "id": query.query_id, "images": list(query.image_ids), "prompt": query.prompt}
     if query.candidates:
-        return {**common, "candidates": query.candidates, "logprobs": reply.logprobs, "tokens": reply.tokens}
+        tokens = {"token_logprobs": _rounded(reply.token_logprobs)} if reply.token_logprobs else {}
+        return {**common, "candidates": query.candidates, "logprobs": reply.logprobs, "tokens": reply.tokens, **tokens}
     return {**common, "text": reply.text}
+
+
+def _rounded(candidates: Sequence[Sequence[tuple[str, float]]]) -> list[list[tuple[str, float]]]:
+    return [[(text, round(logprob, 4)) for text, logprob in tokens] for tokens in candidates]
 
 
 def read(folder: str | Path) -> dict[str, Reply]:
@@ -56,7 +61,8 @@ def read(folder: str | Path) -> dict[str, Reply]:
                 if "text" in line:
                     replies[line["key"]] = Reply(text=line["text"])
                 else:
-                    replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]))
+                    texts = tuple(tuple((t, p) for t, p in tokens) for tokens in line.get("token_logprobs", ()))
+                    replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]), token_logprobs=texts)
             except KeyError as error:
                 raise EvaluationError(
                     f"{path}: a row without {error}; another version wrote it: move the file elsewhere"

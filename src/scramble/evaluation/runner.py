@@ -100,6 +100,7 @@ def evaluate(
     model_id: ModelId,
     limit: int | None = None,
     batch_tokens: int | None = None,
+    token_logprobs: bool = False,
     judge: Judge | None = None,
     process: tuple[int, int] = (0, 1),
     wait: Callable[[], None] = lambda: None,
@@ -120,6 +121,8 @@ def evaluate(
         limit: maximum number of items per benchmark, rounded up so that groups are complete.
         batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. The value may
             change scores by rounding.
+        token_logprobs: store the log-probability of each token of the candidates; replies that were stored without
+            them are computed again.
         judge: grades or extracts answers that rules cannot handle; without a judge, free answers are not graded, see
             :mod:`scramble.evaluation.judge`.
         process: rank, and number of processes that share the work; ``wait`` is their barrier.
@@ -134,7 +137,7 @@ def evaluate(
     Raises:
         EvaluationError, RecordError: the message names the item or image. Replies so far stay on disk.
     """
-    backend = _LazyBackend(model, batch_tokens)
+    backend = _LazyBackend(model, batch_tokens, token_logprobs)
     scored = []
     for benchmark in benchmarks:
         resolved = resolve(protocol, benchmark)
@@ -203,7 +206,7 @@ def rescore(
                     "run the model on it first"
                 )
             replies[query.query_id] = stored[key]
-        outcomes.append(outcome(item, replies, resolved))
+        outcomes.append(_with_tokens(outcome(item, replies, resolved), replies))
     if judge is not None:
         outcomes = judge(outcomes, items, benchmark.images)
     table = judged_scores(scores(benchmark.scoring, outcomes), outcomes)
@@ -221,6 +224,13 @@ def rescore(
     settings = as_dict(resolved) | grading(items, resolved, judge)
     model = dataclasses.asdict(model_id)
     return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes
+
+
+def _with_tokens(scored: Outcome, replies: Mapping[str, Reply]) -> Outcome:
+    """Add the stored log-probabilities of tokens to an outcome's details, by query id."""
+    tokens = {query_id: reply.token_logprobs for query_id, reply in replies.items() if reply.token_logprobs}
+    details = scored.details | ({"token_logprobs": tokens} if tokens else {})
+    return dataclasses.replace(scored, details=details)
 
 
 def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
@@ -255,8 +265,8 @@ class _Work:
 class _LazyBackend:
     """The model's backend, built at the first call, so that a run with only stored replies loads no model."""
 
-    def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None) -> None:
-        self._model, self._batch_tokens = model, batch_tokens
+    def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None, token_logprobs: bool) -> None:
+        self._model, self._batch_tokens, self.token_logprobs = model, batch_tokens, token_logprobs
         self._backend: ModelBackend | None = None
 
     def __call__(self) -> ModelBackend:
@@ -266,7 +276,7 @@ class _LazyBackend:
                 # torch and transformers take seconds to import
                 from scramble.evaluation.backends.local import LocalBackend
 
-                model = LocalBackend(model, self._batch_tokens)
+                model = LocalBackend(model, self._batch_tokens, token_logprobs=self.token_logprobs)
             self._backend = model
         return self._backend
 
@@ -291,7 +301,11 @@ def _answer(
     unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
     asked = (query for query in all_queries if unique[key_of[query.query_id]] is query)
     groups = responses.group_by_images(asked, hashes)
-    done = set(responses.read(folder))
+    done = {
+        key
+        for key, reply in responses.read(folder).items()
+        if reply.token_logprobs or not reply.logprobs or not backend.token_logprobs
+    }
     missing = [key for key in unique if key not in done]
     times = {"queries": len(all_queries), "scored_now": 0, "model_seconds": 0.0}
     if not missing:

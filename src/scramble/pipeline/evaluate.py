@@ -43,6 +43,7 @@ def evaluate(
     protocol: Mapping[str, Any],
     limit: int | None = None,
     batch_tokens: int | None = None,
+    token_logprobs: bool = False,
     engine: Mapping[str, Any] | None = None,
     judge: Mapping[str, Any] | None = None,
     export_predictions: Sequence[str] = (),
@@ -65,6 +66,7 @@ def evaluate(
         limit: maximum number of items per benchmark; groups are kept complete. The results go to
             ``<folder>-limit<limit>``; the replies are stored with those of the full evaluation.
         batch_tokens: positions per forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
+        token_logprobs: store the log-probability of each token of scored answers, for the results browser.
         engine: ``kind`` and options of an engine that generates instead of the model; ``arms`` then names the one arm
             that it serves.
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
@@ -91,6 +93,7 @@ def evaluate(
     options: dict[str, Any] = {
         "limit": limit,
         "batch_tokens": batch_tokens,
+        "token_logprobs": token_logprobs,
         "environment": environment(),
         "process": process,
         "wait": wait,

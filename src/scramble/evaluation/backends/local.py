@@ -19,11 +19,12 @@ class LocalBackend:
     """Answers queries with one loaded model.
 
     ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. All queries
-    use the same prompt encoder, because it determines only once where images are inserted.
+    use the same prompt encoder, because it determines only once where images are inserted. With ``token_logprobs``,
+    replies to queries with candidates have the log-probability of each token.
     """
 
-    def __init__(self, vlm: VLM, batch_tokens: int | None = None) -> None:
-        self.vlm = vlm
+    def __init__(self, vlm: VLM, batch_tokens: int | None = None, *, token_logprobs: bool = False) -> None:
+        self.vlm, self.token_logprobs = vlm, token_logprobs
         on_cpu = vlm.backbone.head.weight.device.type == "cpu"
         self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
         config = getattr(vlm.backbone.model, "config", None)
@@ -58,7 +59,13 @@ class LocalBackend:
             replies = []
             for query in group:
                 own = [next(parts) for _ in query.candidates]
-                replies.append(Reply(tuple(s.sum for s in own), tuple(len(s.tokens) for s in own)))
+                tokens = tuple(
+                    tuple(zip(self.encoder.token_texts(text, len(score.tokens)), score.tokens, strict=True))
+                    for text, score in zip(query.candidates, own if self.token_logprobs else (), strict=False)
+                )
+                replies.append(
+                    Reply(tuple(s.sum for s in own), tuple(len(s.tokens) for s in own), token_logprobs=tokens)
+                )
             yield replies
 
     def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:

@@ -45,6 +45,7 @@ class ItemTable:
     Attributes:
         arms: the columns of ``results``, as (name, method); an arm is a seed of a method.
         total: number of items of the benchmark that were evaluated.
+        tokens: log-probabilities of tokens by item id, for each arm by query id; empty if the runs did not store them.
         reason: why texts and images are missing; empty if they are shown.
     """
 
@@ -52,6 +53,7 @@ class ItemTable:
     arms: list[tuple[str, str]]
     rows: list[dict[str, Any]]
     total: int
+    tokens: dict[str, list[dict[str, Any] | None]]
     reason: str = ""
 
 
@@ -93,6 +95,7 @@ def item_table(
     evaluated = dict.fromkeys(item_id for by_id in outcomes.values() for item_id in by_id)
     ids = [item_id for item_id in items if item_id in evaluated] or list(evaluated)
     rows = []
+    tokens: dict[str, list[dict[str, Any] | None]] = {}
     for item_id in sample(ids, limit):
         row = {"id": item_id, **_common(outcomes, item_id)}
         if benchmark is not None and item_id in items:
@@ -100,8 +103,11 @@ def item_table(
             names = [images.add(benchmark.images, image_id) for image_id in item.image_ids]
             row |= {"images": names, **_texts(item)}
         row["results"] = [_result(items.get(item_id), by_id.get(item_id)) for by_id in outcomes.values()]
+        by_arm = [_tokens(by_id.get(item_id)) for by_id in outcomes.values()]
+        if any(by_arm):
+            tokens[item_id] = by_arm
         rows.append({key: value for key, value in row.items() if value not in ("", [])})
-    return ItemTable(name, [(arm, method) for arm, (method, _) in arms.items()], rows, len(ids), reason)
+    return ItemTable(name, [(arm, method) for arm, (method, _) in arms.items()], rows, len(ids), tokens, reason)
 
 
 def _arms(folders: Mapping[str, Sequence[Path]], order: Sequence[str]) -> list[tuple[str, Path, int]]:
@@ -180,6 +186,10 @@ def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
     wrong = [score for place, score in enumerate(scores) if place not in true]
     right = [scores[place] for place in true if place < len(scores)]
     return float(min(right) - max(wrong)) if right and wrong else None
+
+
+def _tokens(outcome: Outcome | None) -> dict[str, Any] | None:
+    return None if outcome is None else outcome.details.get("token_logprobs")
 
 
 def _result(item: Item | None, outcome: Outcome | None) -> dict[str, Any] | None:

@@ -22,6 +22,8 @@ from scramble.storage.files import StoreError, write_text
 TEMPLATES = Path(__file__).parents[1] / "templates" / "browser"
 SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", "main")
 """The scripts in ``templates/browser`` in the order in which the page loads them."""
+TOKEN_PART = 100
+"""Items per file of log-probabilities of tokens, about 0.5 MB."""
 GENERATOR = "scramble results browser"
 """Marks the ``index.html`` of a site, so that no other page is overwritten."""
 SPACE = """---
@@ -151,7 +153,8 @@ def _write_data(
     site: dict[str, Any] = {"items": [], "pairs": []}
     for number, table in enumerate(items):
         file = f"items-{number}"
-        _write_script(folder / f"{file}.js", file, {"rows": table.rows})
+        parts = _write_tokens(folder, number, table)
+        _write_script(folder / f"{file}.js", file, {"rows": table.rows, "tokens": parts})
         arms = [{"name": name, "colour": colours[method]} for name, method in table.arms]
         site["items"].append(
             {
@@ -176,6 +179,18 @@ def _write_data(
             }
         )
     _write_script(folder / "site.js", "site", site)
+
+
+def _write_tokens(folder: Path, number: int, table: ItemTable) -> dict[str, str]:
+    """Write the log-probabilities of tokens in parts, because they are large; returns item id -> part."""
+    ids = list(table.tokens)
+    places: dict[str, str] = {}
+    for part, start in enumerate(range(0, len(ids), TOKEN_PART)):
+        file = f"tokens-{number}-{part}"
+        members = ids[start : start + TOKEN_PART]
+        _write_script(folder / f"{file}.js", file, {item_id: table.tokens[item_id] for item_id in members})
+        places |= dict.fromkeys(members, file)
+    return places
 
 
 def _write_script(path: Path, name: str, value: Any) -> None:

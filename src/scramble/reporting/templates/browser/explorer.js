@@ -64,7 +64,8 @@ Browser.Explorer = class {
     this.used = used;
     this.count.textContent = 'loading \u2026';
     const contents = await Promise.all(used.map(async source => {
-      const { rows } = await Browser.load(source.file);
+      const { rows, tokens } = await Browser.load(source.file);
+      source.tokens = tokens ?? {};
       if (rows.length && !rows[0].source) {
         rows.forEach(row => Object.assign(row, { source, text: this.definition.searched(row).join('\n').toLowerCase() }));
       }

@@ -110,7 +110,8 @@
         .map(tag => element('span', { class: 'tag' }, tag))),
       Browser.pictures(row, row.captions && !row.targets ? row.captions.map(Browser.marked) : []),
       ...texts(row),
-      ...comparisons(row, explorer),
+      ...comparisons(row),
+      ...tokenButton(row),
     ],
   };
 
@@ -196,6 +197,41 @@
       arms.map(each => element('tr', {}, element('td', {}, nameOf(each)), verdictCell(each),
         cell('reply', { class: 'reply' }, each.reply ?? 'no reply', each.status ? element('span', { class: 'soft' }, ` (${each.status})`) : null))));
   }
+
+  /** A button that loads and shows the log-probabilities of the tokens, if the run stored them. */
+  function tokenButton(row) {
+    const file = row.source.tokens[row.id];
+    if (!file) return [];
+    const place = element('div', { class: 'tokens' });
+    const button = element('button', {
+      onclick: async () => {
+        const parts = (await Browser.load(file))[row.id];
+        place.replaceChildren(...queriesOf(parts).map(query => tokenTable(row, parts, query)));
+        button.remove();
+      },
+    }, 'Log-probabilities of tokens');
+    return [element('p', {}, button), place];
+  }
+
+  const queriesOf = parts => [...new Set(parts.flatMap(arm => Object.keys(arm ?? {})))];
+
+  /** The name of a query: its id without that of the item; a number is that of an image. */
+  function queryName(row, query) {
+    const rest = query.slice(row.id.length + 1);
+    return /^\d+$/.test(rest) ? `image ${Number(rest) + 1}` : rest === 'blind' ? 'without the image' : rest;
+  }
+
+  function tokenTable(row, parts, query) {
+    const arms = row.source.arms.map((arm, place) => [arm, parts[place]?.[query]]).filter(([, answers]) => answers);
+    const name = queryName(row, query);
+    return element('section', {}, name ? element('h3', {}, name) : null, arms[0][1].map((_, candidate) =>
+      element('div', { class: 'answers' }, arms.map(([arm, answers]) => element('p', {},
+        nameOf(arm), ' ', element('span', { class: 'soft' }, number(answers[candidate].reduce((sum, [, logp]) => sum + logp, 0))), ' ',
+        answers[candidate].map(([text, logp]) => element('span', { class: `token t${level(logp)}`, title: `${number(logp)} nats` }, text)))))));
+  }
+
+  /** How unlikely a token is, from 0 to 5, for its colour. */
+  const level = logp => [-0.1, -0.5, -1, -2, -4].filter(limit => logp < limit).length;
 
   Browser.itemsDefinition = definition;
 })();
