@@ -13,7 +13,20 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("run", "model", "what", "out", "card_name", "license", "dtype", "notes", "push_to_hub", "private")
+SECTIONS = (
+    "run",
+    "model",
+    "what",
+    "out",
+    "card_name",
+    "license",
+    "data_license",
+    "base_license",
+    "dtype",
+    "notes",
+    "push_to_hub",
+    "private",
+)
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="share")

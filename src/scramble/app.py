@@ -186,7 +186,9 @@ def start(main: Callable[..., None]) -> None:
         run_resolved(main, sys.argv[2])
         return
     from scramble.config.overrides import explained, split_options
+    from scramble.pipeline.provenance import remember_command
 
+    remember_command(sys.argv)
     options, overrides = split_options(sys.argv[1:])
     sys.argv[1:] = [*options, *map(addable, overrides)]
     root = Path(sys.argv[0]).stem

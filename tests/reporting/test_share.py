@@ -107,7 +107,34 @@ def test_the_data_opens_as_a_data_set_and_reads_back(run: Path, tmp_path: Path) 
     assert next(iter(read_pairs(folder / "pairs.parquet"))).chosen == pairs[0].chosen
     card = DatasetCard.load(folder / "README.md")
     assert card.data.license == "cc-by-4.0" and f"{len(pairs)} preference pairs" in card.text
-    assert "folds grouped by image" in card.text and "2601.05600" in card.text and "## Limitations" in card.text
+    assert "fitted on pairs of other images (transfer accuracy)" in card.text
+    assert "2601.05600" in card.text and "## Limitations" in card.text
+    assert "| world | 12 | Apache-2.0 |" in card.text and "No images of benchmarks were excluded" in card.text
+
+
+def test_cards_state_licences_benchmark_images_and_commands(run: Path, tmp_path: Path) -> None:
+    other, base = tmp_path / "run", tmp_path / "base"
+    shutil.copytree(run, other)
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: llama3.2\n---\n# Base\n")
+    stage = json.loads((other / "data" / "stage.json").read_text())
+    stage["config"]["data"]["kind"] = "image_folder"
+    stage["config"]["pairs"]["exclude_benchmarks"] = ["winoground", "pope"]
+    stage["summary"]["splits"]["train"]["excluded_images"] = {"winoground": 3}
+    write_json(other / "data" / "stage.json", stage)
+    (other / "data" / "command.txt").write_text("python scripts/generate.py name=mine\n")
+    (other / "train" / ARM / "command.txt").write_text("python scripts/train.py name=mine\n")
+    options: dict[str, Any] = {"name": "mine", "model": {"path": str(base)}, "data_license": "CC BY 4.0"}
+    adapter = share(other, ARM, other / "data", what="adapter", **options)
+    text = (adapter / "README.md").read_text()
+    assert "| llama3.2 |" in text and "| training data `image_folder` | CC BY 4.0 |" in text
+    assert "python scripts/generate.py name=mine\npython scripts/train.py name=mine\n" in text
+    assert "were excluded, by COCO id and by the hash of the file: winoground, pope (3 images)" in text
+    text = (share(other, ARM, other / "data", what="data", **options) / "README.md").read_text()
+    assert "winoground, pope (3 images)" in text and "python scripts/generate.py name=mine\n" in text
+    options |= {"base_license": "mine", "model": {"path": "me/base-model"}}
+    folder = share(other, ARM, other / "data", tmp_path / "again", what="adapter", **options)
+    assert "| base model `me/base-model` | mine |" in (folder / "README.md").read_text()
 
 
 def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_path: Path) -> None:

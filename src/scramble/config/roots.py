@@ -241,6 +241,8 @@ class ShareRoot(Root):
     out: Text | None
     card_name: Text | int
     license: Text
+    data_license: Text | None
+    base_license: Text | None
     dtype: Dtype
     notes: str
     push_to_hub: Repository | None

@@ -15,6 +15,7 @@ HOMEPAGE = "https://arxiv.org/abs/2504.04740"
 LICENCES = {
     "coco": "captions CC BY 4.0; images under their Flickr licences",
     "scramble_release": "captions CC BY 4.0 (COCO); images under their Flickr licences",
+    "visual_genome": "annotations CC BY 4.0",
     "world": "Apache-2.0",
 }
 UNKNOWN = "not stated: state it before publishing"
@@ -26,7 +27,11 @@ def dataset_card(
     pairs: Iterable[PreferencePair],
     *,
     licences: Mapping[str, str] | None = None,
+    own_licence: str | None = None,
     audit: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
+    is_transfer: bool = False,
+    stage: Mapping[str, Any] | None = None,
+    command: str | None = None,
     card_license: str = "other",
     language: str = "en",
     notes: str = "",
@@ -35,7 +40,11 @@ def dataset_card(
 
     Args:
         licences: licence by source, or by the part of a source before its colon; overrides :data:`LICENCES`.
+        own_licence: licence of sources that neither has.
         audit: column names and rows of the audit's table.
+        is_transfer: whether the audit's accuracies are those of classifiers fitted on pairs of other images.
+        stage: the record of the data set (its ``stage.json``), which names the excluded benchmarks.
+        command: the command that made the data set.
         card_license: the hub's licence identifier for the whole data set (``other`` if the sources' licences differ).
     """
     from huggingface_hub import DatasetCard, DatasetCardData
@@ -85,14 +94,38 @@ def dataset_card(
             {
                 "source": cell(s),
                 "count": n,
-                "licence": cell(licence_of.get(s) or licence_of.get(s.partition(":")[0]) or UNKNOWN),
+                "licence": cell(source_licence(s, own_licence, licence_of)),
             }
             for s, n in sources.most_common()
         ],
         rules=[{"rule": cell(rule), "count": count} for rule, count in rules.most_common()],
         audit=audit and {"columns": [cell(c) for c in audit[0]], "rows": [[cell(c) for c in row] for row in audit[1]]},
+        is_transfer=is_transfer,
+        contamination=contamination(stage or {}),
+        command=command,
     )
     return str(card)
+
+
+def source_licence(source: str, own_licence: str | None = None, licences: Mapping[str, str] = LICENCES) -> str:
+    """The licence of a source of images, for example of ``coco:train2017``; without one ``own_licence``."""
+    return licences.get(source) or licences.get(source.partition(":")[0]) or own_licence or UNKNOWN
+
+
+def contamination(stage: Mapping[str, Any]) -> str:
+    """A sentence about benchmark images in a data set, from the record in its ``stage.json``."""
+    excluded = stage.get("config", {}).get("pairs", {}).get("exclude_benchmarks")
+    if not excluded:
+        return (
+            "No images of benchmarks were excluded, and overlaps were not checked. Scores on benchmarks with images of "
+            "the same source can be too high."
+        )
+    splits = stage.get("summary", {}).get("splits", {}).values()
+    count = sum(sum((split.get("excluded_images") or {}).values()) for split in splits)
+    return (
+        f"Images of these benchmarks were excluded, by COCO id and by the hash of the file: {', '.join(excluded)} "
+        f"({count} images). Images that were encoded again are not recognised by their hash."
+    )
 
 
 def citations() -> str:

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scramble.project import ROOT
 
 log = logging.getLogger(__name__)
+
+COMMAND = "SCRAMBLE_COMMAND"
+"""Environment variable with the command that the user entered; the jobs of a launcher inherit it."""
+COMMAND_FILE = "command.txt"
+"""File in the folder of a finished stage, with the command that made it."""
+
+
+def command_of(folder: Path) -> str | None:
+    """The command that made the result of a stage; None if it was made from Python."""
+    file = folder / COMMAND_FILE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def remember_command(argv: Sequence[str]) -> None:
+    """Keep a script's command line, without access tokens, for the records of stages and for cards."""
+    words = ["python", f"scripts/{Path(argv[0]).name}", *argv[1:]]
+    os.environ[COMMAND] = re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(words))
 
 
 def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | None:

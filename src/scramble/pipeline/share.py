@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.pipeline import StageError, check_arm
+from scramble.pipeline.provenance import command_of
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_text
 from scramble.storage.hashing import file_key
@@ -33,6 +34,8 @@ def share(
     model: Mapping[str, Any],
     name: str,
     license: str = "other",
+    data_license: str | None = None,
+    base_license: str | None = None,
     dtype: str = "auto",
     notes: str = "",
     push_to_hub: str | None = None,
@@ -50,6 +53,9 @@ def share(
         model: the base model's ``path`` and ``revision``.
         name: title of the card.
         license: the hub's identifier of the licence.
+        data_license: licence of data whose source has no known licence, as text for the card.
+        base_license: licence of the base model, as text for the card; None reads it from the model's own card, if that
+            is in the folder or in the hub's cache.
         dtype: dtype of a merged model.
         notes: text to add to the card.
         push_to_hub: repository to create and upload to; None only writes the folder.
@@ -70,9 +76,10 @@ def share(
     with _temporary_folder(out) as temporary:
         folder = temporary / "shared"
         if what == "data":
-            card = _data(data, folder, name, license, notes)
+            card = _data(data, folder, name, license, data_license, notes)
         else:
-            card = _model(run, arm, data, folder, what == "adapter", model, name, license, dtype, notes)
+            licences = base_license or _licence_of(model["path"]), data_license
+            card = _model(run, arm, data, folder, what == "adapter", model, name, license, licences, dtype, notes)
         write_text(folder / "README.md", card)
         check_files(folder)
         if is_new := not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -111,6 +118,7 @@ def _model(
     model: Mapping[str, Any],
     name: str,
     license: str,
+    licences: tuple[str | None, str | None],
     dtype: str,
     notes: str,
 ) -> str:
@@ -138,23 +146,46 @@ def _model(
         _finished(data, "make it (scripts/generate.py)"),
         read_json(environment) if environment.exists() else {},
         as_adapter,
+        tuple(filter(None, (command_of(data), command_of(trained)))),
+        *licences,
     )
     rows = comparison.compare(results, ["base"]) if results else []
     return model_card(name, facts, rows, license=license, notes=notes)
 
 
-def _data(data: Path, folder: Path, name: str, license: str, notes: str) -> str:
+def _licence_of(model: str) -> str | None:
+    """The licence on the card of a model in a folder or in the hub's cache; None if there is no card."""
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    card: Any = Path(model) / "README.md"
+    if not card.is_file():
+        try:
+            card = try_to_load_from_cache(model, "README.md")
+        except HFValidationError:  # a folder
+            return None
+    if not isinstance(card, str | Path):
+        return None
+    licence = ModelCard.load(card).data.get("license")
+    return None if licence is None else str(licence)
+
+
+def _data(data: Path, folder: Path, name: str, license: str, data_license: str | None, notes: str) -> str:
     from scramble import formats
 
-    _finished(data, "make it (scripts/generate.py)")
+    stage = _finished(data, "make it (scripts/generate.py)")
     train = data / "train"
     formats.write("trl-parquet", read_table(train, ImageRecord), read_table(train, PreferencePair), folder)
-    audit = data / "audit.json"
+    audit = read_json(data / "audit.json") if (data / "audit.json").exists() else None
     return formats.dataset_card(
         name,
         read_table(train, ImageRecord),
         read_table(train, PreferencePair),
-        audit=_audit(read_json(audit)) if audit.exists() else None,
+        own_licence=data_license,
+        audit=None if audit is None else _audit(audit),
+        is_transfer=bool(audit and audit.get("held_out")),
+        stage=stage,
+        command=command_of(data),
         card_license=license,
         notes=notes,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import scramble
-from scramble.formats.card import HOMEPAGE, cell, citations
+from scramble.formats.card import HOMEPAGE, cell, citations, contamination, source_licence
 from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import listed_counts, objective_text
 
@@ -18,7 +18,14 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 @dataclass(frozen=True)
 class Trained:
     """The records of an arm: settings and summary of its ``stage.json``, its data's ``stage.json``, and
-    ``environment.json``. ``adapter`` says whether the shared folder contains an adapter or a whole model."""
+    ``environment.json``.
+
+    Attributes:
+        adapter: whether the shared folder contains an adapter; otherwise it contains a whole model.
+        commands: the commands that made the data and trained the arm, where scripts did.
+        base_licence: licence of the base model, if it is known.
+        own_licence: licence of data whose source has no known licence.
+    """
 
     arm: str
     config: Mapping[str, Any]
@@ -26,6 +33,9 @@ class Trained:
     data: Mapping[str, Any]
     environment: Mapping[str, Any]
     adapter: bool
+    commands: tuple[str, ...] = ()
+    base_licence: str | None = None
+    own_licence: str | None = None
 
 
 def model_card(
@@ -51,6 +61,7 @@ def model_card(
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     path = base or str(trained.config["model"]["path"])
+    source = str(trained.data["config"]["data"].get("kind", ""))
     method = trained.arm.rpartition("-seed")[0] or trained.arm
     overall = [row for row in rows if row.method == method and "/" not in row.score]
     data = ModelCardData(
@@ -88,6 +99,12 @@ def model_card(
         rows=[_score(row, rows) for row in overall],
         protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in overall}),
         environment=_environment(trained.environment),
+        commands=list(dict.fromkeys(trained.commands)),
+        licences=[
+            (f"base model `{cell(path)}`", cell(trained.base_licence or "not stated: see the model's page")),
+            (f"training data `{cell(source)}`", cell(source_licence(source, trained.own_licence))),
+        ],
+        contamination=contamination(trained.data),
         citations=citations(),
     )
     return str(card)
@@ -121,7 +138,8 @@ def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
         "source": cell(config["data"].get("kind", "")),
         "method": cell(config["pairs"].get("method", "")),
         "counts": listed_counts(train),
-        "blind": {cell(k): v for k, v in text_only.items() if isinstance(v, (int, float))},
+        "text_only": {cell(k): v for k, v in text_only.items() if isinstance(v, (int, float))},
+        "is_transfer": bool(summary.get("transfer")),
     }
 
 
