@@ -28,14 +28,12 @@ LOWER_IS_BETTER = frozenset(
         "response_rate",
     )
 )
+"""Names of scores that count errors."""
 
 
 def lower_is_better(score: str) -> bool:
     """Whether a score (``hal``, ``hal/<kind>``) counts errors."""
     return score.partition("/")[0] in LOWER_IS_BETTER
-
-
-"""Names of scores that count errors."""
 
 
 def parts(outcomes: Outcomes) -> dict[str, Callable[[Outcome], bool]]:
