@@ -66,6 +66,7 @@ def test_tokens_of_the_penn_treebank() -> None:
         *["A", "dog", "'s", "bowl", "(", "the", "``", "red", "''", "one", ")", ",", "at", "3:30", "p.m.", "It", "is"],
         *["n't", "here", "...", "Can", "not", "see", "1,000", "cats", "'", "toys", "."],
     ]
+    assert tokens.words("a 'stop' sign\u2014red") == ["a", "'", "stop", "'", "sign", "\u2014", "red"]
 
 
 def check_captions(rows: list[dict[str, Any]]) -> tuple[list[Outcome], list[Outcome]]:

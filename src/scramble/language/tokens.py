@@ -13,10 +13,11 @@ _CLITICS = r"n't|'(?:s|m|d|ll|re|ve)"
 _STEPS = [
     (re.compile(pattern, re.IGNORECASE), form)
     for pattern, form in (
-        (r"[«“‘„»”’]", r" \g<0> "),
+        (r"[«“‘„»”’\u2012-\u2015]|`+", r" \g<0> "),
         (r'(^|[\s(\[{<])(?:"|\'\')', r"\1 `` "),
         (r"\"|''", " '' "),
-        (r"'(?!re|ve|ll|m|t|s|d|n)(?=\w\b)", "' "),
+        # An opening quotation mark, unless it starts a clitic.
+        (r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", "' "),
         (r"\.{2,}|--|[;@#$%&?!*\[\](){}<>]", r" \g<0> "),
         (r"[:,](?!\d)", r" \g<0> "),
         (r"(?<!\.)\.(?=[\]\)}>\"'»”’ ]*$)", " . "),
