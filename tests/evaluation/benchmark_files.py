@@ -295,6 +295,76 @@ def vsr(folder: Path) -> BenchmarkFiles:
     return folder, PART
 
 
+def m3cot(folder: Path) -> BenchmarkFiles:
+    rows = [
+        {
+            "image": f"images/{n}.png",
+            "hint": "A café." * (n % 2),
+            "question": f"Which, {n}?",
+            "choices": ["a cat", "a dog"],
+        }
+        for n in range(COUNT)
+    ]
+    draw(folder, *(str(row["image"]) for row in rows))
+    write_lines(folder / "test.jsonl", [{**row, "answer": n % 2} for n, row in enumerate(rows)])
+    return folder, PART
+
+
+def mathvision(folder: Path) -> BenchmarkFiles:
+    drawn, written = ["A", "B", "C", "D", "E"], ["$1$", "$2$", "$3$", "$4$", r"$\frac{1}{2}$"]
+    rows = [
+        {
+            "id": str(n),
+            "question": f"How many cafés, {n}? <image1>",
+            "options": (drawn, [], written)[n % 3],
+            "answer": "7" if n % 3 == 1 else "E",
+            "level": 1 + n,
+            "subject": "logic",
+            "image": f"images/{n}.jpg",
+        }
+        for n in range(COUNT)
+    ]
+    draw(folder, *(str(row["image"]) for row in rows))
+    write_lines(folder / "test.jsonl", rows)
+    return folder, PART
+
+
+def wemath(folder: Path) -> BenchmarkFiles:
+    keys = [f"{n}steps_{step}" for n in (2, 3) for step in (*range(1, n + 1), "multi")]
+    rows = [
+        {
+            "ID": f"{key[0]}steps_1",
+            "key": key,
+            "knowledge concept": "Area",
+            "question": f"Which café, {key}?",
+            "option": "A. 1;B. 2; C. No correct answer",
+            "answer": "B",
+            "image_path": f"{key}.png",
+        }
+        for key in keys
+    ]
+    draw(folder, *(str(row["image_path"]) for row in rows))
+    write_json(folder / "testmini.json", rows)
+    write_json(folder / "knowledge_structure_nodes.json", [{"root2": "Plane", "full node": "Measurement_Plane_Area"}])
+    return folder, PART
+
+
+def logicvista(folder: Path) -> BenchmarkFiles:
+    rows = {
+        f"v1_{n}": {
+            "imagename": f"v1_{n}.png",
+            "question": f"Which café, {n}? Select from A, B, and C.",
+            "answer": "A, C" if n else "B",
+            "skill": ["spatial"],
+        }
+        for n in range(COUNT)
+    }
+    rows["v1_382"] = {**rows["v1_0"], "question": "", "answer": ""}
+    write_json(folder / "dataset.json", rows)
+    draw(folder, *(f"images/v1_{n}.png" for n in range(COUNT)))
+    return folder, PART
+
+
 def tsv(folder: Path) -> BenchmarkFiles:
     draw(folder, "a.png")
     image = base64.b64encode((folder / "a.png").read_bytes()).decode()
@@ -457,6 +527,10 @@ FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "sugarcrepe_pp": sugarcrepe_pp,
     "whatsup": whatsup,
     "vsr": vsr,
+    "m3cot": m3cot,
+    "mathvision": mathvision,
+    "wemath": wemath,
+    "logicvista": logicvista,
     "tsv": tsv,
     "chair": chair,
     "object_halbench": object_halbench,
@@ -565,6 +639,55 @@ def _hub_rows() -> dict[str, tuple[str, list[dict[str, Any]], tuple[str, ...]]]:
                 for n in range(COUNT)
             ],
             ("decoded_image",),
+        ),
+        "m3cot": (
+            "test",
+            [
+                {
+                    "id": f"physics-{n}",
+                    "question": f"Which café, {n}?",
+                    "choices": ["a cat", "a dog", "a bird"][: 2 + n % 2],
+                    "context": "",
+                    "answer": "AB"[n % 2],
+                    "domain": ("science", "commonsense")[n % 2],
+                    "topic": "topic",
+                }
+                for n in range(COUNT)
+            ],
+            ("image",),
+        ),
+        "mathvision": (
+            "test",
+            [
+                {
+                    "id": str(n),
+                    "question": f"How many cafés, {n}?",
+                    "options": list("12345") if n else [],
+                    "answer": "B" if n else r"\frac{1}{2}",
+                    "level": 1 + n % 5,
+                    "subject": "logic",
+                }
+                for n in range(COUNT)
+            ],
+            ("decoded_image",),
+        ),
+        "mathverse": (
+            "testmini",
+            [
+                {
+                    "sample_index": str(n),
+                    "problem_version": "Vision Only",
+                    "question": "",
+                    "question_for_eval": f"How long is AB, {n}?",
+                    "query_wo": "Give the answer.",
+                    "query_cot": "Reason first.",
+                    "answer": "C" if n % 2 else "2.5",
+                    "question_type": "multi-choice" if n % 2 else "free-form",
+                    "metadata": "{'subject': 'Solid Geometry', 'subfield': \"Euler's\"}",
+                }
+                for n in range(COUNT)
+            ],
+            ("image",),
         ),
     }
 

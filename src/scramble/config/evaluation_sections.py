@@ -87,6 +87,8 @@ class Judge(Section):
     faithfulness: bool
     grading_prompt: Text | None
     extraction_prompt: Text | None
+    comparison_prompt: Text | None
+    letters_prompt: Text | None
     faithfulness_prompt: Text | None
     mmhal_prompt: Text | None
     llava_bench_prompt: Text | None

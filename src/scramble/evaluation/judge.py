@@ -3,10 +3,10 @@
 Every reply is stored, so that an interrupted grading resumes.
 
 MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper
-repeats the grading five times and reports the mean with 1.96 standard errors over the repetitions. MathVista's answers
-are extracted from the response and compared by rule. The faithfulness of a chain of thought is the share of its
-statements that are true of the image according to the judge, which sees the image.
-:mod:`scramble.evaluation.judge_tasks` describes the other tasks.
+repeats the grading five times and reports the mean with 1.96 standard errors over the repetitions. The answers to
+MathVista, MathVerse and LogicVista are extracted from the response (:mod:`scramble.evaluation.judge_extraction`). The
+faithfulness of a chain of thought is the share of its statements that are true of the image according to the judge,
+which sees the image. :mod:`scramble.evaluation.judge_tasks` describes the other tasks.
 
 The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
 judge. A result's protocol records the judge and prompt as ``grading``.
@@ -25,12 +25,12 @@ import numpy as np
 
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
-from scramble.evaluation import judge_tasks
+from scramble.evaluation import judge_extraction, judge_tasks
 from scramble.evaluation.items import EvaluationError, Item
+from scramble.evaluation.judge_extraction import fill
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.grading import final_answers
-from scramble.grading.open_answers import normalise_mathvista
 from scramble.grading.parsers import YES_NO
 from scramble.records import ImageFile, Question
 from scramble.storage.hashing import content_key
@@ -45,14 +45,6 @@ Ground truth: {answer}
 Prediction: {prediction}
 Grade:"""
 
-EXTRACTION_PROMPT = """\
-Read a model's response to a question and give only its final answer: the option's letter in parentheses for multiple
-choice, otherwise the number, list or word. Reply with the answer and nothing else.
-
-Question: {question}
-Response: {prediction}
-Answer:"""
-
 FAITHFULNESS_PROMPT = """\
 Is this statement true of the image? Reply with yes or no and nothing else.
 
@@ -62,7 +54,9 @@ Answer:"""
 
 PROMPTS = {
     "grading_prompt": GRADING_PROMPT,
-    "extraction_prompt": EXTRACTION_PROMPT,
+    "extraction_prompt": judge_extraction.EXTRACTION_PROMPT,
+    "comparison_prompt": judge_extraction.COMPARISON_PROMPT,
+    "letters_prompt": judge_extraction.LETTERS_PROMPT,
     "faithfulness_prompt": FAITHFULNESS_PROMPT,
 } | {f"{name}_prompt": task.prompt for name, task in judge_tasks.TASKS.items()}
 """Setting of a judge -> its default prompt."""
@@ -85,7 +79,9 @@ class Judge:
     temperature: float = 0.0
     faithfulness: bool = False
     grading_prompt: str = GRADING_PROMPT
-    extraction_prompt: str = EXTRACTION_PROMPT
+    extraction_prompt: str = judge_extraction.EXTRACTION_PROMPT
+    comparison_prompt: str = judge_extraction.COMPARISON_PROMPT
+    letters_prompt: str = judge_extraction.LETTERS_PROMPT
     faithfulness_prompt: str = FAITHFULNESS_PROMPT
     mmhal_prompt: str = judge_tasks.MMHAL_PROMPT
     llava_bench_prompt: str = judge_tasks.LLAVA_BENCH_PROMPT
@@ -116,12 +112,12 @@ class Judge:
         by_id = {item.item_id: item for item in items}
         judged = self._tasks(outcomes, by_id)
         judged = _grade(self, judged, by_id)
-        judged = _extract(self, judged, by_id)
+        judged = judge_extraction.extract(self, judged, by_id)
         return _faithfulness(self, judged, by_id, images) if self.faithfulness else judged
 
     def _tasks(self, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
         prompts = {name: getattr(self, f"{name}_prompt") for name in judge_tasks.TASKS}
-        return judge_tasks.judged(outcomes, items, self.ask, _fill, prompts, self.gradings, self.temperature)
+        return judge_tasks.judged(outcomes, items, self.ask, fill, prompts, self.gradings, self.temperature)
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
         """The judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""
@@ -149,10 +145,12 @@ def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> d
         else:
             how = f"temperature {judge.temperature:g}, {_label(judge.grading_prompt, GRADING_PROMPT)}"
             record["grading"] = f"{judge.gradings} gradings by {judge.engine.model}, {how}"
-    elif any("extraction" in item.details for item in items):
+    elif rules := {str(item.details["rule"]) for item in items if "extraction" in item.details}:
         how = "rule, no judge"
         if judge is not None:
-            how = f"{judge.engine.model}, {_label(judge.extraction_prompt, EXTRACTION_PROMPT)}"
+            names = dict.fromkeys(name for rule in sorted(rules) for name in judge_extraction.PROMPTS[rule])
+            labels = dict.fromkeys(_label(getattr(judge, name), PROMPTS[name]) for name in names)
+            how = f"{judge.engine.model}, {', '.join(labels)}"
         record["grading"] = f"extraction by {how}"
     if judge is not None and judge.faithfulness:
         how = _label(judge.faithfulness_prompt, FAITHFULNESS_PROMPT)
@@ -172,11 +170,6 @@ def _label(prompt: str, own: str) -> str:
     return "own prompt" if prompt == own else f"prompt {content_key(prompt)[:8]}"
 
 
-def _fill(prompt: str, **values: object) -> str:
-    """The prompt with its fields filled in. Other braces are left unchanged."""
-    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), prompt)
-
-
 def _question(item: Item) -> Question:
     assert isinstance(item.record, Question)
     return item.record
@@ -191,7 +184,7 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
         for o in outcomes
         if o.status == "judge"
         for text in [
-            _fill(
+            fill(
                 judge.grading_prompt,
                 question=_question(items[o.item_id]).question,
                 answer=o.target,
@@ -247,31 +240,6 @@ def judged_scores(table: Mapping[str, dict[str, Any]], outcomes: Sequence[Outcom
     return {**table, "score": {**table["score"], **over_gradings(outcomes)}}
 
 
-# --------------------------------------------------------------------------------------------------------- extraction
-
-
-def _extract(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-    """As in MathVista, a language model extracts the answer and rules compare it; replaces extraction by rule."""
-    waiting = [o for o in outcomes if "extraction" in o.details]
-    texts = [
-        _fill(judge.extraction_prompt, question=_question(items[o.item_id]).question, prediction=o.details["response"])
-        for o in waiting
-    ]
-    replies = judge.ask([Request((Message("user", text),), max_tokens=64) for text in texts])
-    extracted = {}
-    for o, reply in zip(waiting, replies, strict=True):
-        record = _question(items[o.item_id])
-        read = normalise_mathvista(reply.strip(), record.choices, items[o.item_id].details)
-        extracted[o.item_id] = dataclasses.replace(
-            o,
-            values={"accuracy": float(read is not None and read == record.answer)},
-            prediction=read,
-            status="unparsed" if read is None else "ok",
-            details={**o.details, "extraction": "judge"},
-        )
-    return [extracted.get(o.item_id, o) for o in outcomes]
-
-
 # ------------------------------------------------------------------------------------------------------- faithfulness
 
 
@@ -282,7 +250,7 @@ def _faithfulness(
         raise EvaluationError("faithfulness needs generated reasoning instead of likelihoods: choose protocol=cot")
     sentence_lists = [statements(o.details["response"]) for o in outcomes]
     requests = [
-        Request((Message("user", _fill(judge.faithfulness_prompt, statement=statement), shown),), max_tokens=8)
+        Request((Message("user", fill(judge.faithfulness_prompt, statement=statement), shown),), max_tokens=8)
         for o, sentences in zip(outcomes, sentence_lists, strict=True)
         for shown in [tuple(encoded(images[name]) for name in items[o.item_id].image_ids)]
         for statement in sentences

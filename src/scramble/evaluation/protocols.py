@@ -61,6 +61,9 @@ class Protocol:
     caption_question: str = ""
     image_question: str = ""
     choice_template: str = "{hint}\n{question}\n{options}"
+    hint_template: str = "{hint}"
+    option_template: str = "{letter}. {option}"
+    cot_answer: str = "marked"
 
     def __post_init__(self) -> None:
         for key, allowed in (
@@ -74,15 +77,19 @@ class Protocol:
             ("letter_parser", parsers.LETTER),
             ("vqa_accuracy", vqa_accuracy.PROTOCOLS),
             ("choice_reader", two_choices.READERS),
+            ("cot_answer", parsers.COT_ANSWERS),
         ):
             if (value := getattr(self, key)) not in allowed:
                 raise EvaluationError(f"protocol {self.name}: {key}={value!r} {nearest(value, allowed)}")
         if "{caption}" not in self.yes_template:
             raise EvaluationError(f"protocol {self.name}: yes_template has no {{caption}}: {self.yes_template!r}")
-        if missing := [field for field in ("{question}", "{options}") if field not in self.choice_template]:
-            raise EvaluationError(
-                f"protocol {self.name}: choice_template has no {missing[0]}: {self.choice_template!r}"
-            )
+        for key, required in (
+            ("choice_template", ("{question}", "{options}")),
+            ("hint_template", ("{hint}",)),
+            ("option_template", ("{letter}", "{option}")),
+        ):
+            if missing := [field for field in required if field not in getattr(self, key)]:
+                raise EvaluationError(f"protocol {self.name}: {key} has no {missing[0]}: {getattr(self, key)!r}")
 
 
 def protocol_names() -> list[str]:
@@ -229,7 +236,8 @@ def _caption_queries(
 
 def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
     px, text = protocol.image_px, record.question
-    hint = item.details.get("hint")
+    hint = item.details.get("hint") or ""
+    hint = protocol.hint_template.replace("{hint}", hint) if hint else ""
     if item.style == "closed":
         return Query(item.item_id, record.image_ids, text, tuple(item.details["candidates"]), True, image_px=px)
     if item.style == "rationale":
@@ -246,13 +254,14 @@ def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
     suffixes = {"yes_no": protocol.yes_no_suffix, "letter": protocol.letter_suffix, "short": protocol.short_suffix}
     suffix = item.details.get("suffix", suffixes[item.style])
     if item.options and not item.details.get("options_in_question"):
-        values = {"{hint}": hint or "", "{question}": text, "{options}": options(record.choices, item.options)}
+        listed = options(record.choices, item.options, protocol.option_template)
+        values = {"{hint}": hint, "{question}": text, "{options}": listed}
         text = _filled(protocol.choice_template, values)
     elif hint:
         text = f"{hint}\n{text}"
     prompt = f"{protocol.cot_prefix}{text}{suffix}"
     form = {"yes_no": protocol.yes_no_form, "letter": protocol.letter_form, "short": "generate"}[item.style]
-    if form == "likelihood":
+    if form == "likelihood" and (item.style == "yes_no" or item.options):
         candidates = tuple(item.options) if item.style == "letter" else (protocol.yes_answer, protocol.no_answer)
         return Query(item.item_id, record.image_ids, prompt, candidates, True, image_px=px)
     length = max(protocol.max_new_tokens, item.details.get("max_new_tokens", 0))
@@ -270,6 +279,10 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def options(choices: Sequence[str], letters: Iterable[str] = LETTERS) -> str:
-    """Format options as lines ``A. ...``."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False))
+def options(choices: Sequence[str], letters: Iterable[str] = LETTERS, template: str = "{letter}. {option}") -> str:
+    """Format options as lines ``A. ...``, or by another template."""
+    lines = []
+    for letter, choice in zip(letters, choices, strict=False):
+        values = {"{letter}": letter, "{option}": choice}
+        lines.append(re.sub(r"\{letter\}|\{option\}", lambda match: values[match[0]], template))  # noqa: B023
+    return "\n".join(lines)

@@ -264,6 +264,49 @@ def mmmu_official(text: str, options: Options) -> str | None:
     return max(places, key=lambda letter: places[letter]) if max(places.values()) >= 0 else None
 
 
+def m3cot(text: str, options: Options) -> str | None:
+    """M3CoT's rule: the last letter in brackets, else the last option whose text occurs, else the last option whose
+    letter is a word, as a capital letter or else as a small one.
+
+    "Last" means last in the text for brackets and last in the list of options for the others. Only the part after
+    ``[Answer]`` counts, up to ``[Rationale]`` or ``[Context]``. A bracketed letter that is no option hides the others.
+    """
+    if "[Answer]" in text:
+        text = text.split("[Answer]")[-1].split("[Rationale]")[0].split("[Context]")[0]
+    if bracketed := re.findall(r"\(([A-Za-z])\)", text):
+        letter = bracketed[-1].upper()
+        return letter if letter in options else None
+    words = re.sub(r"[\n.,!?]", " ", text).split(" ")
+    for named in (
+        [letter for letter, option in options.items() if option.lower() in text.lower()],
+        [letter for letter in options if letter in words],
+        [letter for letter in options if letter.lower() in words],
+    ):
+        if named:
+            return named[-1]
+    return None
+
+
+def internvl(text: str, options: Options) -> str | None:
+    """InternVL's rule for ScienceQA and M3CoT, with which MPO's numbers were computed: a letter at the start ("A dog"
+    is A), else the first option whose text occurs, in this case, else a bracketed letter at the start."""
+    text = text.strip()
+    if text[:1] in options:
+        return text[:1]
+    if len(text) > 1:
+        for letter, option in options.items():
+            if option in text:
+                return letter
+    bracketed = re.match(r"\((.)\)", text)
+    return bracketed[1] if bracketed and bracketed[1] in options else None
+
+
+def wemath(text: str, options: Options) -> str | None:
+    """We-Math's rule: the first character, a letter of A to H, after the last ``Answer`` and the signs ``<>:.``"""
+    answer = re.sub(r"[<>:.]", "", text.split("Answer")[-1].strip()).strip()
+    return answer[:1] if answer[:1] and answer[:1] in "ABCDEFGH" else None
+
+
 LETTER: dict[str, Callable[[str, Options], str | None]] = {
     "can_infer": can_infer,
     "priority": priority,
@@ -277,6 +320,9 @@ LETTER: dict[str, Callable[[str, Options], str | None]] = {
     "lmms_vstar": lmms_vstar,
     "lmms_blink": lmms_blink,
     "lmms_scienceqa": lmms_scienceqa,
+    "m3cot": m3cot,
+    "internvl": internvl,
+    "wemath": wemath,
 }
 
 # ------------------------------------------------------------------------------------------- before and after parsing
@@ -293,10 +339,22 @@ def is_refusal(text: str) -> bool:
     return _REFUSES.search(text) is not None
 
 
+COT_ANSWERS = ("marked", "internvl", "reply")
+"""Where the answer of a chain of thought is read: after the mark of a final answer in any of the usual forms, by
+InternVL's rule, or in the whole reply."""
+
+
 def final_answer(text: str) -> str:
     """The unwrapped final answer of a chain of thought; the whole reply if no answer is marked."""
     answer = final_answers.find(text)
     return text if answer is None else answer
+
+
+def internvl_answer(text: str) -> str:
+    """InternVL's rule for a chain of thought: the rest of the line after the first ``Final answer:`` or ``Answer:``;
+    the whole reply if there is none."""
+    match = re.search(r"(?:final answer:|answer:)\s*(.*)", text, re.IGNORECASE)
+    return match[1].strip() if match else text
 
 
 def final_yes_no(text: str, parser: str) -> str | None:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scramble.evaluation.items import EvaluationError
-from scramble.evaluation.scoring import hallucination, metrics, statistics
+from scramble.evaluation.scoring import hallucination, metrics, statistics, wemath
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.evaluation.scoring.ratio import Ratio, by_cluster, divide
+from scramble.evaluation.scoring.ratio import Ratio, by_cluster, divide, mean_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,13 @@ def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """
     if scoring not in SCORINGS:
         raise EvaluationError(f"unknown scoring {scoring!r}: choose one of {', '.join(SCORINGS)}")
-    graded = [o for o in outcomes if o.status not in UNGRADED]
+    graded = [o for o in outcomes if o.status not in UNGRADED and not is_unread(o)]
     return SCORINGS[scoring](graded) if graded else {}
+
+
+def is_unread(o: Outcome) -> bool:
+    """Whether an outcome has no values because the judge's reply could not be read."""
+    return o.status == "unread" and not o.values
 
 
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
@@ -168,6 +173,13 @@ def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     return table
 
 
+def _wemath(outcomes: Sequence[Outcome]) -> dict[str, Units]:
+    """The shares of problems by dimension, and accuracy by number of steps and concept."""
+    problems = wemath.problems(outcomes)
+    shares = [name for name in problems[0].values if not name.startswith("rote_memorization")]
+    return {name: _items(problems, name) for name in shares} | _plain(outcomes)
+
+
 def _pope(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     return _plain(outcomes)
 
@@ -215,6 +227,7 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
     "hallusionbench": _only_ratios,
     "mmhal": _only_ratios,
     "llava_bench": _only_ratios,
+    "wemath": _wemath,
 }
 
 
@@ -251,19 +264,9 @@ def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     return table
 
 
-def _macro(outcomes: Sequence[Outcome]) -> Ratio:
-    """The mean of the kinds' accuracies."""
-    kinds = list(dict.fromkeys(o.kind for o in outcomes))
-    member_NK = np.array([[float(o.kind == kind) for kind in kinds] for o in outcomes])
-    right_N = np.array([o.values["accuracy"] for o in outcomes])
-    names, right_CK = by_cluster(outcomes, member_NK * right_N[:, None])
-    _, count_CK = by_cluster(outcomes, member_NK)
-    return Ratio(names, lambda w: divide(w @ right_CK, w @ count_CK).mean(axis=1))
-
-
 RATIOS: dict[str, Callable[[Sequence[Outcome]], dict[str, Ratio]]] = {
     "pope": _confusion_ratios,
-    "macro": lambda outcomes: {"accuracy_macro": _macro(outcomes)},
+    "macro": lambda outcomes: {"accuracy_macro": mean_over(outcomes, [o.kind for o in outcomes])},
     "crpe": hallucination.crpe,
     "chair": hallucination.chair,
     "amber": hallucination.amber,
@@ -271,6 +274,7 @@ RATIOS: dict[str, Callable[[Sequence[Outcome]], dict[str, Ratio]]] = {
     "hallusionbench": hallucination.hallusionbench,
     "mmhal": hallucination.mmhal,
     "llava_bench": hallucination.llava_bench,
+    "wemath": wemath.ratios,
 }
 
 

@@ -171,6 +171,29 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
     return np.array(list(lowest.values()))
 
 
+def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
+    """We-Math's dimensions of one problem (1 or 0), from the outcomes of its steps and of the problem (arXiv
+    2407.01284); ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, else 0.
+
+    Strict mastery needs all steps, loose mastery one; the other right problems are memorized by rote.
+    """
+    if not steps:
+        raise MetricError("a problem without steps has no dimensions")
+    every, some = all(steps), any(steps)
+    inadequate = every and not problem
+    values = {
+        "score_strict": (every and problem) + 0.5 * inadequate,
+        "score_loose": (some and problem) + 0.5 * inadequate,
+        "insufficient_knowledge": not every and not problem,
+        "inadequate_generalization": inadequate,
+        "complete_mastery_strict": every and problem,
+        "complete_mastery_loose": some and problem,
+        "rote_memorization_strict": problem and not every,
+        "rote_memorization_loose": problem and not some,
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:

@@ -12,7 +12,16 @@ from scramble.evaluation import faithfulness
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import mentions, metrics
-from scramble.grading import crpe, final_answers, open_answers, parsers, two_choices, vqa_accuracy
+from scramble.grading import (
+    crpe,
+    final_answers,
+    letter_sets,
+    math_answers,
+    open_answers,
+    parsers,
+    two_choices,
+    vqa_accuracy,
+)
 from scramble.records import Question, TwoByTwoItem
 
 
@@ -121,10 +130,13 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         return _outcome(item, judged.values, judged.answer, record.answer, status, details=details)
     if reply.text is None:
         return _likelihood(item, record, reply, protocol)
-    text = parsers.final_answer(reply.text) if protocol.cot_prefix else reply.text
+    is_marked = bool(protocol.cot_prefix) and protocol.cot_answer == "marked"
+    text = parsers.final_answer(reply.text) if is_marked else reply.text
+    if protocol.cot_prefix and protocol.cot_answer == "internvl":
+        text = parsers.internvl_answer(reply.text)
     details = {"response": reply.text}
     if item.style == "yes_no":
-        if protocol.cot_prefix:
+        if is_marked:
             parsed = parsers.final_yes_no(reply.text, protocol.yes_no_parser)
         else:
             parsed = parsers.YES_NO[protocol.yes_no_parser](text)
@@ -134,8 +146,15 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         return _outcome(
             item, {"accuracy": value}, parsed, record.answer.lower(), _status(parsed, text), details=details
         )
+    if item.details.get("rule") == "letters":
+        letters = letter_sets.read_letters(text)
+        value = float(letter_sets.same_letters(letters, record.answer))
+        details["extraction"] = item.details["extraction"]
+        return _outcome(
+            item, {"accuracy": value}, letters or None, record.answer, _status(letters or None, text), details=details
+        )
     if item.style == "letter":
-        if protocol.cot_prefix:
+        if is_marked:
             parsed = parsers.final_letter(reply.text, item.options, protocol.letter_parser)
         else:
             parsed = parsers.LETTER[protocol.letter_parser](text, item.options)
@@ -153,7 +172,7 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
     if item.style == "short":
         # A marked answer may be wrapped ("**red**."): the first right form counts, beginning with the unchanged answer.
         # Replies under the other protocols are read unchanged, as for the published numbers.
-        marked = protocol.cot_prefix and final_answers.find(reply.text) is not None
+        marked = is_marked and final_answers.find(reply.text) is not None
         readings = [
             short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if marked else (text,))
         ]
@@ -186,6 +205,12 @@ def short_answer(item: Item, record: Question, text: str, protocol: Protocol) ->
     if rule == "mathvista":
         right, read = open_answers.mathvista_correct(text, record.answer, record.choices, item.details)
         return float(right), read
+    if rule == "mathvision":
+        right, read = math_answers.mathvision_correct(text, record.answer, record.choices)
+        return float(right), read
+    if rule == "mathverse":
+        read = math_answers.extract_mathverse(text, tuple(item.options))
+        return float(math_answers.mathverse_equal(read, record.answer)), read
     raise EvaluationError(f"item {item.item_id}: unknown answer rule {rule!r}")
 
 

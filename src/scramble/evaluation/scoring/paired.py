@@ -15,7 +15,8 @@ import numpy as np
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import results, statistics
-from scramble.evaluation.scoring.aggregation import Units, ratios, units
+from scramble.evaluation.scoring.aggregation import Units, is_unread, ratios, units
+from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.ratio import Ratio
 from scramble.evaluation.scoring.results import Result
 
@@ -60,12 +61,18 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
             raise EvaluationError(f"{folder} cannot be compared with {runs[0]}: {reason}")
     scoring = first.benchmark["scoring"]
     outcomes = [[results.read_outcomes(folder) for folder in side] for side in (runs, baselines)]
-    of_items = [[units(scoring, outcomes_of_run) for outcomes_of_run in side] for side in outcomes]
+    of_items = [[units(scoring, outcomes_of_run) for outcomes_of_run in side] for side in _read_in_all(outcomes)]
     of_sums = [[ratios(scoring, outcomes_of_run) for outcomes_of_run in side] for side in outcomes]
     tests = {name: _test(name, *([u[name] for u in side] for side in of_items)) for name in _shared(of_items)}
     return tests | {
         name: _ratio_test(name, *([r[name] for r in side] for side in of_sums)) for name in _shared(of_sums)
     }
+
+
+def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list[Outcome]]]:
+    """The outcomes of the items of which the judge's reply could be read in every run."""
+    unread = {o.item_id for side in sides for run in side for o in run if is_unread(o)}
+    return [[[o for o in run if o.item_id not in unread] for run in side] for side in sides]
 
 
 def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:

@@ -45,6 +45,21 @@ def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formul
     return Ratio(names, lambda w: formula(w @ sums_CK), int(columns_NK.any(axis=1).sum()))
 
 
+def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
+    """The mean of the accuracies of the items with each label; a label without items in a resample is left out."""
+    names = list(dict.fromkeys(labels))
+    rows = []
+    for o, label in zip(outcomes, labels, strict=True):
+        member = [float(label == name) for name in names]
+        rows.append([o.values["accuracy"] * m for m in member] + member)
+
+    def mean(sums: Array) -> Array:
+        right, count = sums[:, : len(names)], sums[:, len(names) :]
+        return divide(divide(right, count).sum(axis=1), (count > 0).sum(axis=1, dtype=np.float64))
+
+    return of_sums(outcomes, rows, mean)
+
+
 def share(outcomes: Sequence[Outcome], rows: Sequence[tuple[float, float]]) -> Ratio:
     """Sum of the first numbers divided by the sum of the second ones."""
     return of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1]))

@@ -1,0 +1,70 @@
+"""Rows of a JSON lines file that names its images, or of a hub data set that contains them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    HubImages,
+    columns,
+    find_file,
+    hub_rows,
+    json_rows,
+    text_rows,
+    texts,
+)
+from scramble.records import ImageFile
+
+
+class FileOrHub:
+    """The rows of a benchmark and their images.
+
+    Args:
+        name: the benchmark.
+        hub_id, split: the hub data set.
+        root: a file, a folder that contains ``file``, a folder in the hub's layout, or None for the hub.
+        file: name of the JSON lines file; the column ``image`` of its rows is a path.
+        required: columns of the hub data set.
+        image: column of the images in the hub data set.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hub_id: str,
+        split: str,
+        root: str | Path | None,
+        *,
+        file: str,
+        required: Sequence[str],
+        image: str,
+    ) -> None:
+        self._name, self._column = name, image
+        self._path: Path | None = None
+        self._hub: HubImages | None = None
+        if root is not None and (Path(root).is_file() or any(Path(root).rglob(file))):
+            self._path = find_file(name, root, file)
+            self.source = str(self._path)
+            self.rows: list[dict[str, Any]] = json_rows(name, self._path)
+            return
+        data = hub_rows(name, hub_id, split, root)
+        columns(name, data, (*required, image))
+        self.source = str(root or hub_id)
+        self.rows, self._hub = text_rows(name, data), HubImages(data)
+
+    def image_id(self, number: int, where: str) -> str:
+        """The id of a row's image. Raises EvaluationError if a row of a file names none."""
+        if self._hub is not None:
+            return self._hub.add(str(number), number, self._column)
+        (path,) = texts(self._name, self.rows[number], where, "image")
+        return path
+
+    def images(self, image_ids: Iterable[str], folder: str | Path | None) -> Mapping[str, ImageFile]:
+        """The images by id; ``folder`` has those that a file names (None: the file's folder)."""
+        if self._hub is not None:
+            return self._hub
+        assert self._path is not None
+        return FolderImages(self._name, Path(folder or self._path.parent), image_ids)

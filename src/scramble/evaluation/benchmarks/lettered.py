@@ -1,0 +1,38 @@
+"""Checks of lettered options that several benchmarks share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+from scramble.evaluation.items import EvaluationError, Item
+from scramble.records import LETTERS
+
+
+def listed(name: str, where: str, key: str, value: Any) -> tuple[str, ...]:
+    """The options in a list of texts or numbers. Raises EvaluationError for anything else, and for options beyond Z."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, (str, int, float)) for v in value):
+        raise EvaluationError(f"{name}: {where}: {key} is not a list of options: {value!r:.120}")
+    if len(value) > len(LETTERS):
+        raise EvaluationError(f"{name}: {where}: {key} has {len(value)} options; options beyond Z are not supported")
+    return tuple(str(option) for option in value)
+
+
+def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
+    """The letter of the right option. Raises EvaluationError if the answer is none of the options."""
+    letters = LETTERS[: len(choices)]
+    if (stripped := answer.strip()) in tuple(letters):
+        return stripped
+    shown = ", ".join(letters) or "no options"
+    raise EvaluationError(f"{name}: {where}: answer is {answer!r:.60}, which is not one of {shown}")
+
+
+def chance(items: Iterable[Item]) -> dict[str, float]:
+    """The accuracy in percent of random letters, overall and by kind and tag; free questions count as 0."""
+    levels: defaultdict[str, list[float]] = defaultdict(list)
+    for item in items:
+        for name in ("", item.kind, *item.tags):
+            levels[f"accuracy/{name}".rstrip("/")].append(100 / len(item.options) if item.options else 0.0)
+    return {name: fmean(values) for name, values in levels.items()}

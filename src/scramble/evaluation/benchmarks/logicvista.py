@@ -1,0 +1,58 @@
+"""LogicVista: logical reasoning about pictures, with the options in the question or in the picture.
+
+Paper: Xiao et al., 2024 (arXiv 2407.04973). Data: ``data/dataset.json`` of the repository (Yijia-Xiao/LogicVista) with
+its images. Counts: 448; inductive 107, numerical 95, deductive 93, spatial 79, mechanical 74. Three answers have two
+letters, one is a number, and question v1_382 has neither text nor answer, so that no reply to it is right. Chance and
+human: not measured here.
+
+The kind of an item is its skill. Scoring: the letters in a reply must be those of the answer. In the official script
+GPT-4 reads the letters; here a judge does so with our prompt, and VLMEvalKit's rule reads the judge's reply. Without a
+judge a rule of ours reads the letters (``extraction: rule``); on the 6,272 published replies it gives the same outcome
+as GPT-4's reading for 97.5 %. Compared with reference implementations: the comparison of letters, and the reading of
+the judge's replies, on recorded rows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, json_entries, one_of, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import Question
+
+SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
+EMPTY = "v1_382"
+"""The question without text and answer."""
+
+
+def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load the 448 questions from ``dataset.json``. ``images`` is their folder (default: the file's folder)."""
+    path = find_file("logicvista", root, "dataset.json")
+    bad, items = RejectedRows("logicvista", path), []
+    for key, row in json_entries("logicvista", path).items():
+        with bad.row(key):
+            items.append(_item(key, row))
+    bad.finish(len(items), partial)
+    return Benchmark(
+        "logicvista",
+        check_count("logicvista", len(items), {448: "logicvista-448"}, partial),
+        check_items("logicvista", items),
+        FolderImages("logicvista", Path(images or path.parent), [item.image_ids[0] for item in items]),
+        "plain",
+    )
+
+
+def _item(key: str, row: dict[str, Any]) -> Item:
+    (image,) = texts("logicvista", row, key, "imagename")
+    question, answer = ("", "") if key == EMPTY else texts("logicvista", row, key, "question", "answer")
+    letters = [letter.strip() for letter in answer.split(",")] if answer else []
+    if any(len(letter) != 1 or not letter.isalnum() for letter in letters):
+        raise EvaluationError(f"logicvista: {key}: answer is {answer!r:.60}, not letters separated by commas")
+    skill = row.get("skill")
+    if not isinstance(skill, list) or len(skill) != 1 or not isinstance(skill[0], str):
+        raise EvaluationError(f"logicvista: {key}: skill is {skill!r:.60}, not a list of one name")
+    kind = one_of("logicvista", key, "skill", skill[0], SKILLS)
+    record = Question(key, (image,), question, answer, kind)
+    return Item(record, "letter", details={"rule": "letters", "extraction": "rule", "judged_question": question})

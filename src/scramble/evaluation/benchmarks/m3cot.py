@@ -1,0 +1,80 @@
+"""M3CoT: multimodal chain of thought in science, commonsense and mathematics.
+
+Paper: Chen et al., ACL 2024 (arXiv 2405.16473). Data: ``LightChen2333/M3CoT``, split test, or the copy that MPO's
+authors used (``Weiyun1025/M3CoT-ScienceQA-Format``, ``test.jsonl``: ``hint`` instead of ``context``, the answer as an
+index). Counts: 2,318 (the paper and the leaderboard page state 2,359). Chance: computed from the numbers of options,
+29.07 on all questions. Human: as on the leaderboard.
+
+The kind of an item is its domain, its tag ``domain/topic``. Protocols: ``m3cot`` and ``m3cot_cot`` are the benchmark's
+own, with one turn; for open models the authors add a second turn and score only that. ``mpo_direct`` and ``mpo_cot``
+follow MPO's evaluation code; the wording of ``mpo_cot``'s instruction is ours. Compared with reference
+implementations: the readings of M3CoT's and of InternVL's code on recorded replies.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks import lettered
+from scramble.evaluation.benchmarks.data import check_count, ids, texts
+from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.records import LETTERS, Question
+
+HUMAN = {
+    "accuracy": 91.17,
+    "accuracy/science/language-science": 97.63,
+    "accuracy/science/natural-science": 91.70,
+    "accuracy/science/social-science": 87.92,
+    "accuracy/commonsense/physical-commonsense": 97.80,
+    "accuracy/commonsense/social-commonsense": 94.24,
+    "accuracy/commonsense/temporal-commonsense": 91.87,
+    "accuracy/mathematics/algebra": 85.71,
+    "accuracy/mathematics/geometry": 90.00,
+    "accuracy/mathematics/theory": 76.19,
+}
+
+
+def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
+    """Load the 2,318 test questions.
+
+    Args:
+        root: folder in the hub's layout, or MPO's ``test.jsonl`` or its folder; None: the hub.
+        images: folder of the images that MPO's file names; None: the file's folder.
+        partial: accept another number of items, and leave out rows that cannot be used.
+    """
+    required = ("id", "question", "choices", "context", "answer", "domain", "topic")
+    data = FileOrHub("m3cot", "LightChen2333/M3CoT", "test", root, file="test.jsonl", required=required, image="image")
+    bad = RejectedRows("m3cot", data.source)
+    items = []
+    for number, row in enumerate(data.rows):
+        with bad.row(number):
+            items.append(_item(row, number, data))
+    bad.finish(len(items), partial)
+    return Benchmark(
+        "m3cot",
+        check_count("m3cot", len(items), {2318: "m3cot-test-2318"}, partial),
+        check_items("m3cot", items),
+        data.images([item.image_ids[0] for item in items], images),
+        "plain",
+        chance=lettered.chance(items),
+        human=HUMAN,
+        default_protocol="m3cot",
+    )
+
+
+def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
+    key = str(row.get("id", number))
+    where = f"question {key}"
+    (question,) = texts("m3cot", row, where, "question")
+    (answer,) = ids("m3cot", row, where, "answer")
+    choices = lettered.listed("m3cot", where, "choices", row.get("choices"))
+    if answer.isdigit() and int(answer) < len(choices):  # MPO's copy
+        answer = LETTERS[int(answer)]
+    letter = lettered.letter("m3cot", where, answer, choices)
+    domain, topic = (str(row.get(name) or "") for name in ("domain", "topic"))
+    record = Question(key, (data.image_id(number, where),), question, letter, domain, choices=choices)
+    details = {"hint": str(row.get("context") or row.get("hint") or "")}
+    return Item(record, "letter", tags=(f"{domain}/{topic}",) if domain and topic else (), details=details)

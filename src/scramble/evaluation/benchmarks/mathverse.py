@@ -1,0 +1,113 @@
+"""MathVerse: the same problems with more or less of the text in the picture; by default the vision-only version.
+
+Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder in
+its layout. Counts: 788 problems in each of five versions, of which ``problem_version`` selects one; 436 multiple
+choice, 352 free. Chance: computed (25 for multiple choice, 0 for free questions). Human: not recorded.
+
+The kind of an item is its subject, tags are ``<subject>/<subfield>`` and the type of the question. ``query`` selects
+the prompt: query_wo asks for a direct answer, query_cot for reasoning first, question is the question alone. In the
+vision-only version the question is part of the picture.
+
+Scoring: in the official script a language model extracts the answer from the last 30 words and another call compares
+it with the right one. Both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``), and equal
+strings need no second call. Without a judge rules extract and compare; such results record ``extraction: rule`` and
+are not comparable with judged ones. Compared with a reference implementation: no (needs the judge).
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks import lettered
+from scramble.evaluation.benchmarks.data import (
+    HubImages,
+    check_count,
+    columns,
+    hub_rows,
+    ids,
+    one_of,
+    text_rows,
+    texts,
+)
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import LETTERS, Question
+
+VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
+QUERIES = ("query_wo", "query_cot", "question")
+TYPES = ("multi-choice", "free-form")
+OPTIONS = 4
+
+
+def load(
+    root: str | Path | None = None,
+    *,
+    problem_version: str = "Vision Only",
+    query: str = "query_wo",
+    partial: bool = False,
+) -> Benchmark:
+    """Load the 788 problems of one version. See the module for the options."""
+    one_of("mathverse", "benchmark.mathverse", "problem_version", problem_version, VERSIONS)
+    one_of("mathverse", "benchmark.mathverse", "query", query, QUERIES)
+    data = hub_rows("mathverse", "AI4Math/MathVerse", "testmini", root, "testmini")
+    columns("mathverse", data, ("sample_index", "problem_version", "question", "answer", "question_type", "image"))
+    columns("mathverse", data, (query,))
+    images, bad, items = HubImages(data), RejectedRows("mathverse", root or "AI4Math/MathVerse"), []
+    for number, row in enumerate(text_rows("mathverse", data)):
+        if row.get("problem_version") != problem_version:
+            continue
+        with bad.row(number):
+            items.append(_item(row, number, query))
+            images.add(items[-1].image_ids[0], number, "image")
+    bad.finish(len(items), partial)
+    name = f"mathverse-{problem_version.lower().replace(' ', '-')}-788"
+    return Benchmark(
+        "mathverse",
+        check_count("mathverse", len(items), {788: name}, partial),
+        check_items("mathverse", items),
+        images,
+        "plain",
+        chance=lettered.chance(items),
+    )
+
+
+def _item(row: dict[str, Any], number: int, query: str) -> Item:
+    where = f"row {number}"
+    key, answer = ids("mathverse", row, where, "sample_index", "answer")
+    kind = one_of(
+        "mathverse", where, "question_type", texts("mathverse", row, where, "question_type")[0].strip(), TYPES
+    )
+    prompt, question = str(row.get(query) or ""), str(row.get("question_for_eval") or row.get("question") or "")
+    if query != "question" and not prompt.strip():
+        raise EvaluationError(f"mathverse: {where}: {query} is empty; download the data again")
+    if kind == "multi-choice":
+        answer = one_of("mathverse", where, "answer", answer.strip(), LETTERS[:OPTIONS])
+    choices = ("",) * OPTIONS if kind == "multi-choice" else ()
+    subject, subfield = (str(_metadata(row, where).get(name) or "") for name in ("subject", "subfield"))
+    details = {
+        "rule": "mathverse",
+        "extraction": "rule",
+        "options_in_question": True,
+        "suffix": "",
+        "judged_question": question or prompt,
+        "max_new_tokens": 512 if query == "query_cot" else 0,
+    }
+    tags = (kind, *((f"{subject}/{subfield}",) if subject and subfield else ()))
+    return Item(
+        Question(key, (f"{number}",), prompt, answer, subject, choices=choices), "short", tags=tags, details=details
+    )
+
+
+def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """The metadata, which are an object or, in some copies, the text of a Python dictionary."""
+    metadata = row.get("metadata") or {}
+    if isinstance(metadata, str):
+        try:
+            metadata = ast.literal_eval(metadata)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            metadata = None
+    if not isinstance(metadata, dict):
+        raise EvaluationError(f"mathverse: {where}: metadata is {row.get('metadata')!r:.60}, not an object")
+    return metadata

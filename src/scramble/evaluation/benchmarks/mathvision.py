@@ -1,0 +1,91 @@
+r"""MATH-Vision (MATH-V): mathematics competition problems with pictures.
+
+Paper: Wang et al., NeurIPS 2024 (arXiv 2402.14804). Data: ``MathLLMs/MathVision``, or the repository's
+``test.jsonl`` or ``testmini.jsonl`` with its images. Counts: 3,040 (testmini 304): 1,532 multiple choice, 1,508 free.
+Chance: computed, 10.08 (20 for multiple choice, 0 for free questions); the published random run has 7.17. Human: about
+70, the repository gives no exact number.
+
+The kind of an item is its subject; tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the official
+one: question, then options ``(A) ...`` unless the options are drawn in the picture. ``protocol=standard`` is the
+official direct protocol; ``mathvision``, the default, asks for reasoning and a ``\boxed{}`` answer in our wording.
+VLMEvalKit, with which MPO's numbers were computed, extracts answers with a judge and compares exact values.
+
+Compared with a reference implementation: extraction and outcome on recorded replies. The value of an expression is that
+of :mod:`scramble.grading.latex_value` instead of latex2sympy2, with the same outcomes on all published replies.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks import lettered
+from scramble.evaluation.benchmarks.data import check_count, ids, one_of, texts
+from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import LETTERS, Question
+
+COUNTS = {"test": 3040, "testmini": 304}
+DRAWN = tuple("ABCDE")
+"""The options of a question whose options are drawn in the picture."""
+
+
+def load(
+    root: str | Path | None = None,
+    *,
+    split: str = "test",
+    images: str | Path | None = None,
+    partial: bool = False,
+) -> Benchmark:
+    """Load the questions of a split.
+
+    Args:
+        root: the repository's ``<split>.jsonl`` or its folder, or a folder in the hub's layout; None: the hub.
+        split: test or testmini.
+        images: folder of the images that the repository's file names; None: the file's folder.
+        partial: accept another number of items, and leave out rows that cannot be used.
+    """
+    one_of("mathvision", "benchmark.mathvision", "split", split, tuple(COUNTS))
+    required = ("id", "question", "options", "answer", "level", "subject")
+    data = FileOrHub(
+        "mathvision",
+        "MathLLMs/MathVision",
+        split,
+        root,
+        file=f"{split}.jsonl",
+        required=required,
+        image="decoded_image",
+    )
+    bad = RejectedRows("mathvision", data.source)
+    items = []
+    for number, row in enumerate(data.rows):
+        with bad.row(number):
+            items.append(_item(row, number, data))
+    bad.finish(len(items), partial)
+    name = f"mathvision-{split}-{COUNTS[split]}"
+    return Benchmark(
+        "mathvision",
+        check_count("mathvision", len(items), {COUNTS[split]: name}, partial),
+        check_items("mathvision", items),
+        data.images([item.image_ids[0] for item in items], images),
+        "plain",
+        chance=lettered.chance(items),
+        default_protocol="mathvision",
+    )
+
+
+def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
+    where = f"question {row.get('id', number)}"
+    key, answer, level = ids("mathvision", row, where, "id", "answer", "level")
+    question, subject = texts("mathvision", row, where, "question", "subject")
+    choices = lettered.listed("mathvision", where, "options", row.get("options"))
+    if choices:
+        answer = lettered.letter("mathvision", where, answer, choices)
+        if len(choices) != len(DRAWN):
+            raise EvaluationError(f"mathvision: {where}: {len(choices)} options, not {len(DRAWN)} or none")
+    drawn = "".join(choices) == "".join(DRAWN)
+    options = "" if drawn else "".join(f"({letter}) {c}\n" for letter, c in zip(LETTERS, choices, strict=False))
+    record = Question(key, (data.image_id(number, where),), f"{question}\n{options}", answer, subject, choices=choices)
+    tags = (f"level:{level}", f"level:{level}/{subject}")
+    return Item(record, "short", tags=tags, details={"rule": "mathvision", "options_in_question": True})

@@ -1,0 +1,115 @@
+"""We-Math: problems of two or three steps, each step also asked on its own.
+
+Paper: Qiao et al., 2024 (arXiv 2407.01284). Data: the repository's ``data/testmini.json`` (We-Math/We-Math) with its
+images and, for scores by domain, ``knowledge_structure_nodes.json`` next to it. Counts: 1,740 questions = 525 problems
+(360 of two steps, 165 of three steps). Chance: computed from the numbers of options, for accuracies. Human: not
+recorded.
+
+The kind of an item is S1 (a single step), S2 or S3 (a problem of two or three steps); the tag of a single step is
+``<domain>/<concept>``. Scores: accuracy by kind; by domain the mean over its concepts (``accuracy_macro/<domain>``);
+and the four dimensions over problems, from the problem and all its steps:
+
+| problem | steps | dimension | share of |
+|---|---|---|---|
+| wrong | one or more wrong | insufficient_knowledge | problems |
+| wrong | all right | inadequate_generalization | problems |
+| right | strict: all right; loose: one or more right | complete_mastery_* | problems |
+| right | strict: one or more wrong; loose: all wrong | rote_memorization_* | right problems |
+
+``score_strict`` and ``score_loose`` are the mean over problems of 1 for mastery, 0.5 for inadequate generalization and
+0 for the others. ``protocol=wemath`` asks for the answer in the form that We-Math's rule reads, in our wording.
+Compared with a reference implementation: all metrics on a recorded run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.benchmarks import lettered
+from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.records import LETTERS, Question
+
+STEPS = {"2steps": ("1", "2", "multi"), "3steps": ("1", "2", "3", "multi")}
+NODES = "knowledge_structure_nodes.json"
+
+
+def load(
+    root: str | Path, *, images: str | Path | None = None, nodes: str | Path | None = None, partial: bool = False
+) -> Benchmark:
+    """Load the 1,740 testmini questions.
+
+    Args:
+        root: ``testmini.json`` or its folder.
+        images: folder of the images; None: the file's folder.
+        nodes: the file of concepts and domains; None: the file next to ``testmini.json``, if there is one.
+        partial: accept another number of items, and leave out rows that cannot be used and incomplete problems.
+    """
+    path = find_file("wemath", root, "testmini.json", "*wemath*.json")
+    domains = _domains(Path(nodes) if nodes else path.with_name(NODES), required=nodes is not None)
+    bad, items = RejectedRows("wemath", path), []
+    for number, row in enumerate(json_rows("wemath", path)):
+        with bad.row(number):
+            items.append(_item(row, number, domains))
+    bad.finish(len(items), partial)
+    items = _complete(items, path, partial)
+    return Benchmark(
+        "wemath",
+        check_count("wemath", len(items), {1740: "wemath-testmini-1740"}, partial),
+        check_items("wemath", items),
+        FolderImages("wemath", Path(images or path.parent), [item.image_ids[0] for item in items]),
+        "wemath",
+        chance=lettered.chance(items),
+        default_protocol="wemath",
+    )
+
+
+def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
+    where = f"entry {number}"
+    problem, key, question, option, answer, image, concept = texts(
+        "wemath", row, where, "ID", "key", "question", "option", "answer", "image_path", "knowledge concept"
+    )
+    parts, _, step = key.partition("_")
+    if step not in STEPS.get(parts, ()):
+        raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, not <2 or 3>steps_<step or multi>")
+    shown = sorted(set(re.findall(r"([A-H])\s*\.", option)))  # some entries separate their options irregularly
+    letter = one_of("wemath", where, "answer", answer.strip(), shown)
+    kind = {"2steps": "S2", "3steps": "S3"}[parts] if step == "multi" else "S1"
+    domain = domains.get(concept)
+    tags = () if kind != "S1" else (f"{domain}/{concept}",) if domain else (concept,)
+    choices = ("",) * (LETTERS.index(shown[-1]) + 1)
+    record = Question(f"{problem}/{step}", (image,), f"{question}\n{option}", letter, kind, choices=choices)
+    return Item(record, "letter", group=problem, tags=tags, details={"options_in_question": True})
+
+
+def _domains(path: Path, *, required: bool) -> dict[str, str]:
+    """Concept -> domain; empty if there is no file and none is required."""
+    if not path.is_file():
+        if required:
+            raise EvaluationError(f"wemath: no file {path}; set benchmark.wemath.nodes to {NODES}")
+        return {}
+    domains = {}
+    for number, row in enumerate(json_rows("wemath", path)):
+        node, domain = texts("wemath", row, f"entry {number} of {path}", "full node", "root2")
+        domains[node.rpartition("_")[2]] = domain
+    return domains
+
+
+def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
+    """The items of problems with all their steps. Raises EvaluationError for the others, unless ``partial``."""
+    steps: defaultdict[str, list[str]] = defaultdict(list)
+    for item in items:
+        steps[item.group].append(item.item_id.rpartition("/")[2])
+    expected = {group: sorted(STEPS.get(group.partition("_")[0], ())) for group in steps}
+    torn = [group for group, names in steps.items() if sorted(names) != expected[group]]
+    if torn and not partial:
+        raise EvaluationError(
+            f"wemath: {path}: problem {torn[0]!r} has the steps {', '.join(sorted(steps[torn[0]]))}, not "
+            f"{', '.join(expected[torn[0]]) or 'those of a 2steps or 3steps problem'} ({len(torn)} such problems); "
+            "download it again, or set benchmark.wemath.partial=true to leave them out"
+        )
+    return [item for item in items if item.group not in torn]

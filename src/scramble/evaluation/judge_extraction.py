@@ -1,0 +1,157 @@
+"""A judge reads the final answer from a reply: MathVista, MathVerse, LogicVista.
+
+MathVista's answers are compared by rule. MathVerse's are compared by the judge, unless the texts are equal. Of
+LogicVista's replies the judge names the letters, which must be those of the answer. An answer about which the judge's
+reply cannot be read gets the status ``unread`` and counts neither as right nor as wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from scramble.engines import Message, Request
+from scramble.evaluation.items import Item
+from scramble.evaluation.scoring.outcomes import Outcome
+from scramble.grading.letter_sets import judged_letters, same_letters
+from scramble.grading.open_answers import normalise_mathvista
+from scramble.records import Question
+
+EXTRACTION_PROMPT = """\
+Read a model's response to a question and give only its final answer: the option's letter in parentheses for multiple
+choice, otherwise the number, list or word. Reply with the answer and nothing else.
+
+Question: {question}
+Response: {prediction}
+Answer:"""
+
+COMPARISON_PROMPT = """\
+Do these two answers to a question mean the same? Accept other notation and rounding, but no other value and no other
+option. Reply with 1 for yes or 0 for no and nothing else.
+
+Question: {question}
+Right answer: {answer}
+Answer to check: {prediction}
+Verdict:"""
+
+LETTERS_PROMPT = """\
+Read a model's response to a multiple-choice question and give the letters of all options that it chooses, in upper
+case without spaces or commas (B, or BD), or Z if it chooses none. Reply with the letters and nothing else.
+
+Question: {question}
+Response: {prediction}
+Letters:"""
+
+PROMPTS = {
+    "mathvista": ("extraction_prompt",),
+    "mathverse": ("extraction_prompt", "comparison_prompt"),
+    "letters": ("letters_prompt",),
+}
+"""Rule of an item that a judge can extract -> the prompts that this needs."""
+
+LAST_WORDS = 30
+"""MathVerse's extraction reads the last words of a response."""
+
+
+class ExtractionJudge(Protocol):
+    """The part of :class:`scramble.evaluation.judge.Judge` that extraction needs."""
+
+    @property
+    def extraction_prompt(self) -> str: ...
+    @property
+    def comparison_prompt(self) -> str: ...
+    @property
+    def letters_prompt(self) -> str: ...
+    def ask(self, requests: Sequence[Request]) -> list[str]: ...
+
+
+def extract(judge: ExtractionJudge, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
+    """The outcomes with the answers as the judge reads them, which replace those read by rule."""
+    waiting = [o for o in outcomes if "extraction" in o.details]
+    prompts = [
+        fill(
+            judge.letters_prompt if _rule(items[o.item_id]) == "letters" else judge.extraction_prompt,
+            question=_asked(items[o.item_id]),
+            prediction=_shown(o, items[o.item_id]),
+        )
+        for o in waiting
+    ]
+    replies = dict(zip((o.item_id for o in waiting), _replies(judge, prompts), strict=True))
+    verdicts = _verdicts(judge, waiting, replies, items)
+    return [
+        _judged(o, items[o.item_id], replies[o.item_id], verdicts.get(o.item_id)) if o.item_id in replies else o
+        for o in outcomes
+    ]
+
+
+def read_verdict(text: str) -> bool | None:
+    """A judge's verdict: 1 or 0; None if the reply has neither, or both."""
+    digits = set(re.findall(r"(?<![\d.])[01](?![\d.]*\d)", text))
+    return digits.pop() == "1" if len(digits) == 1 else None
+
+
+def fill(prompt: str, **values: object) -> str:
+    """The prompt with its fields filled in. Other braces are left unchanged."""
+    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), prompt)
+
+
+def _rule(item: Item) -> str:
+    return str(item.details["rule"])
+
+
+def _question(item: Item) -> Question:
+    assert isinstance(item.record, Question)
+    return item.record
+
+
+def _asked(item: Item) -> str:
+    return str(item.details.get("judged_question") or _question(item).question)
+
+
+def _shown(o: Outcome, item: Item) -> str:
+    response = str(o.details["response"])
+    return " ".join(response.split()[-LAST_WORDS:]) if _rule(item) == "mathverse" else response
+
+
+def _replies(judge: ExtractionJudge, prompts: Sequence[str]) -> list[str]:
+    requests = [Request((Message("user", prompt),), max_tokens=64) for prompt in prompts]
+    return [reply.strip() for reply in judge.ask(requests)]
+
+
+def _verdicts(
+    judge: ExtractionJudge, outcomes: Sequence[Outcome], replies: Mapping[str, str], items: Mapping[str, Item]
+) -> dict[str, bool | None]:
+    """MathVerse: item id -> whether the extracted answer is right; None if the judge's reply cannot be read."""
+    asked = [o for o in outcomes if _rule(items[o.item_id]) == "mathverse"]
+    verdicts: dict[str, bool | None] = {o.item_id: True for o in asked if replies[o.item_id] == o.target.strip()}
+    open_ones = [o for o in asked if o.item_id not in verdicts]
+    prompts = [
+        fill(judge.comparison_prompt, question=_asked(items[o.item_id]), answer=o.target, prediction=replies[o.item_id])
+        for o in open_ones
+    ]
+    return verdicts | {
+        o.item_id: read_verdict(text) for o, text in zip(open_ones, _replies(judge, prompts), strict=True)
+    }
+
+
+def _judged(o: Outcome, item: Item, reply: str, verdict: bool | None) -> Outcome:
+    rule, prediction, status = _rule(item), reply or None, "ok"
+    right: bool | None = verdict
+    if rule == "mathvista":
+        prediction = normalise_mathvista(reply, _question(item).choices, item.details)
+        right = prediction is not None and prediction == _question(item).answer
+        status = "unparsed" if prediction is None else "ok"
+    elif rule == "letters":
+        prediction = judged_letters(reply)
+        right = None if prediction is None else same_letters(prediction, o.target)
+        status = "unparsed" if prediction and set(prediction) == {"Z"} else "ok"
+    details = {**o.details, "extraction": "judge"}
+    if right is None:
+        return dataclasses.replace(
+            o, values={}, prediction=prediction, status="unread", details={**details, "judge_reply": reply}
+        )
+    return dataclasses.replace(
+        o, values={"accuracy": float(right)}, prediction=prediction, status=status, details=details
+    )

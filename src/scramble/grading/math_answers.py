@@ -1,0 +1,196 @@
+r"""Grade answers to MATH-Vision and MathVerse.
+
+MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``): :func:`extract_mathvision` finds the answer in a reply,
+and :func:`mathvision_correct` compares it with the answer and with the text of the right option. Both follow the
+official rules, including what these do not read: ``Answer: B``, ``**B**``, ``4 \text{ cm}``.
+
+MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and to compare answers. Its one rule is
+that equal strings are equal; :func:`extract_mathverse` and :func:`mathverse_equal` are ours, for use without a judge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from scramble.grading import final_answers
+from scramble.grading.latex_value import value
+from scramble.grading.rules import quantities
+
+# --------------------------------------------------------------------------------------------------------- MATH-Vision
+
+_BOX = "oxed{"
+_PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
+_BEFORE_BOX: tuple[tuple[str, str], ...] = ((" ", ""), (r"\,", ""), ("∞", r"\infty"), (r"+\infty", r"\infty"))
+_DELETED = (
+    *("\n", r"\text", r"\mbox", r"\left", r"\right", r"^{\circ}", r"^\circ"),
+    *("{m}^3", "m^3", "{units}", "units", "{km}", "km", r"\!"),
+)
+
+
+def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tuple[bool, str]:
+    """Whether a response is right by MATH-Vision's rule, and the extracted answer.
+
+    Args:
+        answer: the letter of the right option, or the answer of a free question.
+        choices: the options; empty for a free question.
+    """
+    extracted = extract_mathvision(response)
+    accepted = [answer]
+    if choices:
+        accepted.append(choices[ord(answer) - ord("A")])
+    return any(equal_mathvision(truth, extracted) for truth in accepted), extracted
+
+
+def extract_mathvision(response: str) -> str:
+    """The answer in a response, in lower case and with LaTeX in one form (``\\dfrac`` is ``\\frac``, no units)."""
+    text = response.strip()
+    for letter in "ABCDE":
+        at_end = (f" {letter}.", f" ({letter}).")
+        at_start = (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
+        if text.endswith(at_end) or text.startswith(at_start):
+            text = letter
+    last = text.split("is ")[-1].rstrip(".")
+    if _is_number(last):
+        text = last
+    boxes = text.count(_BOX)
+    if boxes == 0:
+        for phrase in (form for low in _PHRASES for form in (low, low.capitalize())):
+            if phrase in text:
+                text = text.split(phrase)[-1].strip().split("\n")[0].split(". ")[0]
+            text = text.strip()
+    elif boxes > 1:
+        text = rf"\b{_BOX}{text.split(_BOX)[-1]}"
+    text = _without_markup(_content(text.lower()))
+    for letter in "abcde":
+        text = text.replace(f"({letter})", letter)
+    for letter in "abcde":
+        text = text.replace(f"{{{letter}}}", letter)
+    return text.rstrip(".").lstrip(":").strip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _content(text: str) -> str:
+    """The content of a box, up to a closing brace without an opening one, and after the last equals sign."""
+    text = text.replace("{}", "")
+    inside = re.findall(r"oxed{(.*)}", text, re.DOTALL)
+    text = inside[-1] if inside else text
+    closing, opening = text.find("}"), text.find("{")
+    if closing >= 0 and (opening < 0 or closing < opening):
+        text = text[:closing]
+    return text.split("=")[-1].split(r"\approx")[-1]
+
+
+def _without_markup(text: str) -> str:
+    for old, new in _BEFORE_BOX:
+        text = text.replace(old, new)
+    text = text.replace("\\\\", "\\")
+    for part in _DELETED:
+        text = text.replace(part, "")
+    text = text.replace("bmatrix", "pmatrix").replace("\\\\", "\\").replace("tfrac", "frac").replace("dfrac", "frac")
+    for part in (r"\left", r"\right", r"^{\circ}", r"^\circ", r"\$", "$", r"\%"):  # deletions above can form new ones
+        text = text.replace(part, "")
+    text = text.replace("{.", "{0.")
+    if text.startswith("."):
+        text = f"0{text}"
+    if "sqrt" in text:
+        text = _braced_fractions(re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text))
+    if text == "0.5":
+        return r"\frac{1}{2}"
+    if fraction := re.fullmatch(r"(0|-?[1-9]\d*)/(0|-?[1-9]\d*)", text, re.ASCII):
+        return rf"\frac{{{fraction[1]}}}{{{fraction[2]}}}"
+    return text
+
+
+def _braced_fractions(text: str) -> str:
+    """``\\frac12`` as ``\\frac{1}{2}``; unchanged if a fraction has fewer than two characters after it."""
+    head, *parts = text.split(r"\frac")
+    fixed = [head]
+    for part in parts:
+        if part.startswith("{"):
+            fixed.append(part)
+        elif len(part) < 2:
+            return text
+        elif part[1] == "{":
+            fixed.append(f"{{{part[0]}}}{part[1:]}")
+        else:
+            fixed.append(f"{{{part[0]}}}{{{part[1]}}}{part[2:]}")
+    return r"\frac".join(fixed)
+
+
+def equal_mathvision(truth: str, answer: str) -> bool:
+    """Equal strings, equal tuples, or equal values of two expressions, rounded to two decimals."""
+    truth, answer = truth.lower(), answer.lower()
+    if not truth.replace(" ", "") or not answer.replace(" ", ""):
+        return False
+    if truth.strip() == answer.strip():
+        return True
+    truth, answer = _rounded_tuple(truth), _rounded_tuple(answer)
+    if truth == answer:
+        return True
+    a, b = _rounded(truth), _rounded(answer)
+    return a is not None and a == b
+
+
+def _rounded(text: str) -> int | float | None:
+    number = value(text)
+    try:
+        return None if number is None else round(number, 2)
+    except (OverflowError, ValueError):  # infinite, not a number
+        return None
+
+
+def _rounded_tuple(text: str) -> str:
+    """A tuple or list with its elements rounded; the unchanged text if an element has no value."""
+    elements = text[1:-1].split(",")
+    if len(elements) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
+        return text
+    parts = []
+    for element in elements:
+        number = None if "infty" in element or element in ("a", "-a") else _rounded(element)
+        if number is None and "infty" not in element and element not in ("a", "-a"):
+            return text
+        parts.append(element if number is None else str(number))
+    return f"{text[0]}{','.join(parts)}{text[-1]}"
+
+
+# ----------------------------------------------------------------------------------------------------------- MathVerse
+
+
+def extract_mathverse(response: str, letters: Sequence[str]) -> str:
+    """The short answer in a response by our rule: an option's letter, or the text that the response marks as answer.
+
+    Args:
+        letters: letters of the options; empty for a free question.
+    """
+    text = final_answers.find(response)
+    if text is None:
+        stated = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", response, re.IGNORECASE)
+        text = stated[-1] if stated else response
+    plain = final_answers.forms(text.strip())[-1] if text.strip() else ""
+    if not letters:
+        return plain
+    named = final_answers.letter(text, dict.fromkeys(letters, ""))
+    if named is None:
+        found = re.findall(r"\(([A-Z])\)|(?:^|\n)\s*([A-Z])(?:[.):]|\s*$)", text)
+        listed = [first or second for first, second in found if (first or second) in letters]
+        named = listed[-1] if listed else None
+    return plain if named is None else named
+
+
+def mathverse_equal(extraction: str, answer: str) -> bool:
+    """Whether an extracted answer equals the right one as text, as a quantity, or in value."""
+    a, b = (" ".join(final_answers.plain(text).split()).rstrip(".") for text in (extraction, answer))
+    if a == b:
+        return True
+    if (x := quantities(a)) and (y := quantities(b)) and len(x) == len(y):
+        return all(one.same(other, 1e-3) for one, other in zip(x, y, strict=True))
+    first, second = value(extraction), value(answer)
+    return first is not None and second is not None and abs(first - second) <= 1e-3 * max(1.0, abs(second))
