@@ -2,7 +2,7 @@
 
 python scripts/reproduce.py table=scramble_main size=tiny   tiny models and the embedded world, on a CPU in minutes
 python scripts/reproduce.py table=mpo_main list=true        list the runs of the full size and their commands
-python scripts/reproduce.py table=mpo_main paths.mmpr=/data/MMPR-v1.2/meta.json paths.mmvet=/data/mm-vet
+python scripts/reproduce.py table=mpo_algorithms paths.mmpr=/data/MMPR-v1.2/meta.json
 """
 
 from __future__ import annotations

@@ -268,7 +268,8 @@ def _column(column: Mapping[str, Any], size: str) -> PaperColumn:
     from scramble.reporting.reproduced import PaperColumn, Place
 
     measured, published = column.get(size), column.get("published")
-    return PaperColumn(Place(**measured) if measured else None, Place(**published) if published else None)
+    places = [Place(**place) if place else None for place in (measured, published)]
+    return PaperColumn(places[0], places[1], column.get("deviation"))
 
 
 def _measured(

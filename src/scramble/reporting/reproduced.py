@@ -29,14 +29,19 @@ class Place:
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """A column: the measured score (None: not measured at this size) and the published score (None: not published)."""
+    """A column: the measured score (None: not measured at this size) and the published score (None: not published).
+
+    ``deviation`` says how the measured protocol differs from the paper's. "": it does not; None: the names of the
+    protocols decide.
+    """
 
     measured: Place | None
     published: Place | None
+    deviation: str | None = None
 
     @property
     def title(self) -> str:
-        place = self.measured or self.published
+        place = self.published or self.measured
         assert place is not None
         extra = place.protocol or ("" if place.folder == "evaluation" else place.folder.removeprefix("evaluation-"))
         return f"{place.benchmark} {place.score}" + (f" ({extra})" if extra else "")
@@ -110,7 +115,7 @@ def _cell(
     gain = entry["value"] - other["value"] if entry and other else None
     comparable = False
     if row is not None:
-        notes[f"{column.title}: measured with protocol {row.protocol}, n = {row.n}"] = None
+        notes[f"{column.title}: measured with protocol {row.protocol}{_as_in_paper(column)}, n = {row.n}"] = None
     if entry is not None:
         source = published_numbers()["sources"][entry["source"]]
         notes[f"published: {source['title']} {source['url']}".strip()] = None
@@ -155,7 +160,17 @@ def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> st
     assert column.measured is not None and column.published is not None
     if column.measured.benchmark != column.published.benchmark:
         return f"{column.measured.benchmark} is used instead of {column.published.benchmark}"
+    if column.deviation is not None:
+        return column.deviation or not_as_published(row, {**entry, "protocol": row.protocol})
     return not_as_published(row, entry)
+
+
+def _as_in_paper(column: PaperColumn) -> str:
+    """Whether a column's protocol is the paper's, if the table says so and measures the paper's benchmark."""
+    measured, published = column.measured, column.published
+    if column.deviation is None or not measured or not published or measured.benchmark != published.benchmark:
+        return ""
+    return f" (not the paper's: {column.deviation})" if column.deviation else " (the paper's)"
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
