@@ -19,6 +19,7 @@ import torch
 from scramble.evaluation import responses
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.prompts import QueryEncoder
 from scramble.evaluation.runner import evaluate, identify, rescore
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
@@ -84,6 +85,16 @@ def test_log_probabilities_of_tokens_are_stored_on_request(world, vlm, model_id,
     outcome = results.read_outcomes(folder)[0]
     assert list(outcome.details["token_logprobs"]) == [f"{outcome.item_id}/0", f"{outcome.item_id}/1"]
     evaluate(refuse, [benchmark], "world", tmp_path, model_id=model_id, limit=2, token_logprobs=True)
+
+
+def test_texts_of_tokens_keep_spaces_and_whole_characters(vlm):
+    encoder = QueryEncoder(vlm.family, vlm.processor)
+    answer = "A naïve 🙂 cat – 東京 ."
+    count = len(encoder.completion(answer))
+    texts = encoder.token_texts(answer, count)
+    assert len(texts) == count and "".join(texts).strip().startswith(f"{answer}<|im_end|>")
+    assert all("\N{REPLACEMENT CHARACTER}" not in text for text in texts) and "" in texts
+    assert encoder.token_texts(answer, 2) == texts[:2]
 
 
 def test_one_image_under_several_ids_is_encoded_once(world, vlm, model_id, tmp_path):

@@ -558,6 +558,9 @@ def test_several_runs_fit_the_window(run: Path, tmp_path: Path, chromium, width:
         tab.open(f"{page.as_uri()}#{view}", f"#page-{view}")
         assert tab.overflowing() == [], view
         assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+    arms = [f"select[aria-label='{label}']" for label in ("arm", "compared with")]
+    chosen = [tab.page.input_value(f"#page-items {arm}") for arm in arms]
+    assert chosen == [f"{second.name}: mpo", f"{second.name}: sft"]
     assert tab.messages == []
     tab.context.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from PIL import Image
@@ -36,11 +35,18 @@ class QueryEncoder(PromptEncoder):
         return ids, [k < scored for k in range(len(ids))]
 
     def token_texts(self, text: str, count: int) -> list[str]:
-        """The texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces."""
-        ids, decode = self.completion(text)[:count], self.processor.tokenizer.decode
-        # Tokens are not decoded one by one, because many tokenizers then drop the space before a word.
-        ends = [decode(ids[:end], clean_up_tokenization_spaces=False) for end in range(len(ids) + 1)]
-        return [after[len(before) :] for before, after in pairwise(ends)]
+        """The texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces.
+
+        A character of several tokens is the text of the last of them.
+        """
+        ids, texts, before = self.completion(text)[:count], [], ""
+        for end in range(1, len(ids) + 1):
+            # Tokens are not decoded one by one, because many tokenizers then drop the space before a word.
+            after = self.processor.tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False)
+            is_whole = not after.endswith("\N{REPLACEMENT CHARACTER}")
+            texts.append(after[len(before) :] if is_whole else "")
+            before = after if is_whole else before
+        return texts
 
     def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[Row]:
         """Prompt and answer of all candidates of all queries on one image set, in order."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scramble.console import track
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.outcomes import Outcome
@@ -96,7 +97,7 @@ def item_table(
     ids = [item_id for item_id in items if item_id in evaluated] or list(evaluated)
     rows = []
     tokens: dict[str, list[dict[str, Any] | None]] = {}
-    for item_id in sample(ids, limit):
+    for item_id in track(sample(ids, limit), f"{name}: items and images"):
         row = {"id": item_id, **_common(outcomes, item_id)}
         if benchmark is not None and item_id in items:
             item = items[item_id]

@@ -4,13 +4,17 @@
   const { element, number } = Browser;
   const MOST_COLUMNS = 6;
 
+  /** The run of an arm, if several runs are shown: the part before the last colon. */
+  const runOf = name => name.slice(0, Math.max(0, name.lastIndexOf(': ')));
+
   /** Set the arms of the page, before each update: `arm`, `against`, and their columns in each source. */
   function prepare(explorer) {
     const names = [...new Set(explorer.used.flatMap(({ arms }) => arms.map(({ name }) => name)))];
     // The last arm is not a baseline if there is another.
     const arm = names.includes(explorer.state.arm) ? explorer.state.arm : names.at(-1);
     const others = names.filter(name => name !== arm);
-    const control = others.find(name => /(^|: )sft/.test(name)) ?? others[0] ?? arm;
+    const own = others.filter(name => runOf(name) === runOf(arm));
+    const control = own.find(name => /(^|: )sft/.test(name)) ?? own[0] ?? others[0] ?? arm;
     const against = names.includes(explorer.state.against) ? explorer.state.against : control;
     Object.assign(explorer, { names, arm, against });
     for (const source of explorer.used) {
