@@ -28,7 +28,7 @@ from scramble.pairs.audit.text_only import CLASSIFIERS, Scorer, group_of, measur
 from scramble.pairs.base import CandidateSet, Skip, seeded
 from scramble.pairs.captions.assemble import caption_candidates, caption_pairs
 from scramble.pairs.captions.rules.generator import RuleGenerator
-from scramble.pairs.captions.rules.plausibility import MIN_LIFT
+from scramble.pairs.captions.rules.plausibility import MIN_LIFT, MIN_REPLACEMENT_LIFT
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 from scramble.storage.files import read_json
 from scramble.storage.jsonl import read_jsonl
@@ -219,6 +219,9 @@ def main() -> None:
     parser.add_argument("--pipeline", default="en_core_web_sm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--min-lift", type=float, default=MIN_LIFT, help="plausibility of swaps")
+    parser.add_argument(
+        "--min-replacement-lift", type=float, default=MIN_REPLACEMENT_LIFT, help="plausibility of replacements"
+    )
     parser.add_argument("--size", type=int, default=100, help="sample: pairs per family")
     parser.add_argument("--per-caption", type=int, default=2, help="sample, transfer: negatives per caption")
     parser.add_argument("--exponents", type=float, nargs="+", default=[0.0, 1.5], help="transfer: of the refinement")
@@ -226,7 +229,9 @@ def main() -> None:
     parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions of the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()
-    args.generator = RuleGenerator(args.pipeline, min_lift=args.min_lift)
+    args.generator = RuleGenerator(
+        args.pipeline, min_lift=args.min_lift, min_replacement_lift=args.min_replacement_lift
+    )
     COMMANDS[args.command](args)
 
 

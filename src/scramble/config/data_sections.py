@@ -168,7 +168,8 @@ class RulesOptions(Section):
     rules: Annotated[list[Literal["swap", "replace"]], NOT_EMPTY] = field(default_factory=lambda: ["swap", "replace"])
     processes: Count = 1
     lexicon: Text | None = None
-    min_lift: float = -1.0
+    min_lift: float = -2.0
+    min_replacement_lift: float = -0.5
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Plausibility of swaps: relations of captions, lifts by hand, and swaps that a generator drops after learning."""
+"""Plausibility: relations of captions, lifts by hand, and candidates that a generator drops after learning."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def test_lifts_follow_the_captions(sentences):
 
 
 def test_numbers_follow_the_captions(sentences):
-    """Of 30 dogs all are many and of 30 beds one each: exchanging the numbers has the odds (1 / 31) ** 2."""
+    """Of 30 dogs all are many and of 30 beds one each: exchanging the numbers has the odds (1 / 31) ** 2.
+
+    The odds over the relation are only 1 / 31: 30 captions have several things on one bed, none the reverse.
+    """
     tables = SelectionalTables(sentences(*["Two dogs on a bed."] * 30))
     (sentence,) = sentences("Two dogs on a bed.")
     assert tables.number_lift(sentence, *sentence.phrases) == pytest.approx(2 * math.log(1 / 31))
@@ -57,10 +60,57 @@ def test_numbers_follow_the_captions(sentences):
     assert tables.number_lift(sentence, *sentence.phrases) == 0
 
 
-def swaps(generator: RuleGenerator, text: str) -> set[str]:
+def test_a_man_does_not_ride_two_horses(sentences):
+    """Each number of men and of horses is equally frequent, but one man never rides several horses: log(1 / 21)."""
+    captions = ["A man riding a horse.", "Two men riding a horse.", "Two men riding horses.", "A man near horses."] * 20
+    tables = SelectionalTables(sentences(*captions))
+    (sentence,) = sentences("Two men riding a horse.")
+    assert tables.number_lift(sentence, *sentence.phrases) == pytest.approx(math.log(1 / 21))
+
+
+def test_lifts_of_new_nouns_and_verbs(sentences):
+    """10 of 40 captions have a book and 20 have "brush", never both: 5 are expected, and the lift is log(0.5 / 5.5).
+
+    All captions have a girl, so that her company says nothing about a bed: the lift is 0.
+    """
+    captions = ["A girl brushing her teeth with a toothbrush."] * 20 + [
+        "A girl reading a book.",
+        "A girl on a bed.",
+    ] * 10
+    tables, book = SelectionalTables(sentences(*captions)), load_lexicon().nouns["book"][0]
+    (sentence,) = sentences("A girl brushing her teeth with a toothbrush.")
+    phrase = sentence.phrases[-1]
+    assert tables.noun_lift(sentence, phrase, book) <= math.log(0.5 / 5.5)
+    (sentence,) = sentences("A girl on a bed.")
+    assert tables.noun_lift(sentence, sentence.phrases[-1], load_lexicon().nouns["bed"][0]) == 0
+    token = sentence.lower.index("on")
+    assert tables.relation_lift(sentence, {token: "under"}) <= tables.relation_lift(sentence, {token: "on"})
+
+
+def texts(generator: RuleGenerator, text: str, rule: str) -> set[str]:
     ((_, negatives),) = generator.negatives([Caption("1", 0, text)])
     assert all(isinstance(n, Negative) for n in negatives)
-    return {n.text for n in negatives if n.rule == "swap.phrases"}
+    return {n.text for n in negatives if n.rule == rule}
+
+
+def swaps(generator: RuleGenerator, text: str) -> set[str]:
+    return texts(generator, text, "swap.phrases")
+
+
+def test_a_generator_learns_which_replacements_are_absurd(pipeline: str):
+    """Cars are never on the beach, and horses are never pink in these captions; other things can have any colour."""
+    generator = RuleGenerator(pipeline)
+    assert "A bus on a beach." in texts(generator, "A car on a beach.", "replace.object")
+    training = [
+        "A bus on a street.",
+        "A brown horse on a beach.",
+        "A white horse in a field.",
+        "A pink bag on a bed.",
+    ] * 20
+    generator.learn(training)
+    assert "A bus on a beach." not in texts(generator, "A car on a beach.", "replace.object")
+    assert texts(generator, "A white horse in a field.", "replace.colour") == {"A brown horse in a field."}
+    assert "A red bag on a bed." in texts(generator, "A white bag on a bed.", "replace.colour")
 
 
 def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):

@@ -85,7 +85,7 @@ def test_never_writes_synonyms_or_what_is_there(candidates):
 
 
 def test_articles_numbers_and_case(candidates):
-    assert "An elephant stands in a field." in texts(candidates("A horse stands in a field.", "replace.object"))
+    assert "An elephant stands in a field." in texts(candidates("A zebra stands in a field.", "replace.object"))
     assert "Buses parked on the road." in texts(candidates("Trucks parked on the road.", "replace.object"))
     assert all(n.text[0].isupper() for n in candidates("Two dogs watching a bird on a fence."))
 
@@ -105,18 +105,18 @@ def test_articles_numbers_and_case(candidates):
         ),
         ("A dog on a bed. An orange cat on a bench.", "swap.move", "An orange dog on a bed. A cat on a bench."),
         ("A dog on a bed! Trucks parked on the road.", "replace.object", "A dog on a bed! Buses parked on the road."),
-        ("A dog on a bed... A horse in a field.", "replace.object", "A dog on a bed... An elephant in a field."),
+        ("A dog on a bed... A zebra in a field.", "replace.object", "A dog on a bed... An elephant in a field."),
         ('"Two dogs" are standing on a red horse.', "swap.phrases", '"A red horse" is standing on two dogs.'),
         ('"A dog" sits on a brown horse.', "swap.phrases", '"A brown horse" sits on a dog.'),
         ("'A dog' sits on a brown horse.", "swap.phrases", "'A brown horse' sits on a dog."),
         ("(A dog) sits on a brown horse.", "swap.phrases", "(A brown horse) sits on a dog."),
         ("... A dog sits on a brown horse.", "swap.phrases", "... A brown horse sits on a dog."),
-        ("1. A horse on a bed. 2. A cat in a box.", "replace.object", "1. An elephant on a bed. 2. A cat in a box."),
+        ("1. A zebra on a bed. 2. A cat in a box.", "replace.object", "1. An elephant on a bed. 2. A cat in a box."),
         ("Dog on a horse.", "swap.phrases", "A horse on a dog."),
         ("a dog chases a cat. two men watch.", "swap.phrases", "A cat chases a dog. two men watch."),
         ("A man holding a RED umbrella.", "replace.colour", "A man holding a BLUE umbrella."),
         ("A man with a Red umbrella.", "replace.colour", "A man with a Blue umbrella."),
-        ("A TV on a bed.", "replace.object", "A refrigerator on a bed."),
+        ("A TV on a bed.", "replace.object", "A clock on a bed."),
     ],
 )
 def test_capitals_stay_at_their_places(candidates, caption, rule, negative):

@@ -18,7 +18,7 @@ from scramble.language.lexicon import Lexicon, load_lexicon
 from scramble.language.parse import Sentence, parse
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Caption, Negative
-from scramble.pairs.captions.rules.plausibility import MIN_LIFT, SelectionalTables
+from scramble.pairs.captions.rules.plausibility import MIN_LIFT, MIN_REPLACEMENT_LIFT, SelectionalTables
 from scramble.pairs.captions.rules.replace import replacements
 from scramble.pairs.captions.rules.swap import swaps
 from scramble.pairs.captions.surface import normalise, problem
@@ -34,12 +34,13 @@ def candidates(
     rules: Sequence[str] = RULES,
     tables: SelectionalTables | None = None,
     min_lift: float = MIN_LIFT,
+    min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
 ) -> list[Negative]:
     """All distinct candidates of a parsed caption, in a fixed order."""
     negatives: dict[str, Negative] = {}
     for rule in rules:
-        of_rule = swaps(sentence, lexicon, tables, min_lift) if rule == "swap" else replacements(sentence, lexicon)
-        for negative in of_rule:
+        make, lift = (swaps, min_lift) if rule == "swap" else (replacements, min_replacement_lift)
+        for negative in make(sentence, lexicon, tables, lift):
             negatives.setdefault(negative.text, negative)
     return list(negatives.values())
 
@@ -51,11 +52,13 @@ class RuleGenerator:
     ``processes`` above 1 parses in this many worker processes, each with its own pipeline. Only captions and
     candidates are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is bounded.
 
-    :meth:`learn` makes swaps more plausible; without it only the categories of the nouns are compared.
+    :meth:`learn` makes candidates more plausible; without it only the categories of the nouns are compared.
 
     Args:
-        min_lift: lowest log-lift of a noun in its new place
+        min_lift: lowest log-lift of a swapped noun in its new place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
+        min_replacement_lift: lowest log-lift of a new word in its place
+            (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_lift`).
     """
 
     def __init__(
@@ -66,24 +69,24 @@ class RuleGenerator:
         lexicon: Path | None = None,
         processes: int = 1,
         min_lift: float = MIN_LIFT,
+        min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
             raise ValueError(f"pairs.kinds: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
         self.name = "+".join(rules)
-        self._worker = _Worker(pipeline, tuple(rules), lexicon, min_lift)
+        self._worker = _Worker(pipeline, tuple(rules), lexicon, (min_lift, min_replacement_lift))
         self._processes = processes
         if processes == 1:
             self._worker.start()  # a missing pipeline is an error here, not at the first caption
 
     def learn(self, captions: Iterable[str]) -> None:
-        """Learn which nouns are plausible in which places from true captions.
+        """Learn which words are plausible in which places from true captions.
 
         At most :data:`MAX_LEARNED` of them are parsed: those with the smallest hashes.
         """
-        if "swap" in self.name:
-            texts = (normalise(text) for text in captions if not problem(text))
-            self._worker.learn(nsmallest(MAX_LEARNED, texts, key=lambda text: sha256(text.encode()).digest()))
+        texts = (normalise(text) for text in captions if not problem(text))
+        self._worker.learn(nsmallest(MAX_LEARNED, texts, key=lambda text: sha256(text.encode()).digest()))
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
         """Yield each caption with its candidates, in input order."""
@@ -126,9 +129,11 @@ def _negatives(texts: list[str]) -> list[list[Negative]]:
 class _Worker:
     """Parses texts and lists their candidates. The pipeline is loaded at the first call in each process."""
 
-    def __init__(self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, min_lift: float) -> None:
+    def __init__(
+        self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, min_lifts: tuple[float, float]
+    ) -> None:
         self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon
-        self._min_lift = min_lift
+        self._min_lifts = min_lifts
         self._tables: SelectionalTables | None = None
 
     def learn(self, texts: list[str]) -> None:
@@ -145,4 +150,4 @@ class _Worker:
     def __call__(self, texts: list[str]) -> list[list[Negative]]:
         nlp, lexicon = self.start()
         sentences = parse(nlp, texts, lexicon)
-        return [candidates(s, lexicon, self._rules, self._tables, self._min_lift) for s in sentences]
+        return [candidates(s, lexicon, self._rules, self._tables, *self._min_lifts) for s in sentences]

@@ -1,9 +1,10 @@
-"""How plausible a noun is in a place of a caption, learned from the user's own captions.
+"""How plausible a word is in a place of a caption, learned from the user's own captions.
 
 "A woman holding a phone" can be swapped to "a phone holding a woman", which is false but absurd: a language model
 rejects it without the image. :class:`SelectionalTables` counts which nouns occur before and after each relation
-("holding", "sitting on", "with") and with each adjective. The lift of a noun in a place is its probability there
-divided by its probability anywhere (selectional association; Resnik 1996).
+("holding", "sitting on", "with"), with each adjective, and with each other word. The lift of a noun in a place is its
+probability there divided by its probability anywhere (selectional association; Resnik 1996). The counts include the
+caption itself, which never contains the changed words: this lowers a lift by at most log(6 / 5).
 """
 
 from __future__ import annotations
@@ -11,20 +12,33 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
-from scramble.language.lexicon import Noun
+from scramble.language.lexicon import Adjective, Noun
 from scramble.language.parse import Phrase, Sentence
 
 _SKIPPED = frozenset({"DT", "PRP$", "PDT", "RB", "RBR", "MD", "WDT", "WP", "EX", "CD", "JJ", "PRP", "POS"})
 _AUXILIARY = frozenset({"is", "are", "was", "were", "be", "been", "being", "has", "have", "'s", "that", "which", "who"})
+# Parts of prepositions, which taggers often call adverbs or adjectives.
+_RELATIONAL = frozenset(
+    {"next", "away", "out", "off", "above", "below", "behind", "inside", "outside", "front", "top", "under"}
+)
+_NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have colours of their own
 _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 _CLAUSES = frozenset({"acl", "relcl"})
-MIN_LIFT = -1.0  # log-lift below which a swap is dropped; docs/results/negatives.md has the curve
+# Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md has the curves. A caption has few
+# swaps and many replacements, so that more is asked of these.
+MIN_LIFT = -2.0
+MIN_REPLACEMENT_LIFT = -0.5
 # A distribution with fewer observations than this follows its back-off more than its own counts.
 _STRENGTH = 5.0
+_COMPANY = 0.5  # added to the observed and to the expected number of captions with two words
+_ATTESTED = 2  # captions in which a noun must have an adjective that fits few nouns
 
+Relation = tuple[Phrase | None, str, Phrase | None]
 Place = tuple[str, str]  # side of a relation ("left", "right") or "adjective", and the relation's or adjective's words
 
 
@@ -41,9 +55,12 @@ class SelectionalTables:
         self._places: Counter[Place] = Counter()
         self._frequency: Counter[str] = Counter()
         self._by_category: Counter[str] = Counter()
-        self._numbers: Counter[tuple[str, bool]] = Counter()
+        self._numbers: Counter[tuple[str, bool]] = Counter()  # of lemmas, and of places after relations
         self._triples: Counter[tuple[str, str, str]] = Counter()
         self._category_triples: Counter[tuple[str, str, str]] = Counter()
+        self._company: Counter[tuple[str, str]] = Counter()
+        self._words: Counter[str] = Counter()
+        self._captions = 0
         for sentence in sentences:
             self.add(sentence)
 
@@ -62,7 +79,7 @@ class SelectionalTables:
                 self._count(left.noun, ("left", words))
             if right is not None and right.noun is not None:
                 self._count(right.noun, ("right", words))
-                self._numbers[f"after {words}", right.plural] += 1
+                self._numbers[_number_place(left, words), right.plural] += 1
             if left is None or right is None or left.noun is None or right.noun is None:
                 continue
             self._triples[left.noun.lemma, words, right.noun.lemma] += 1
@@ -70,6 +87,28 @@ class SelectionalTables:
                 for first in ("", left.noun.category):
                     for last in ("", right.noun.category):
                         self._category_triples[first, relation, last] += 1
+
+        self._captions += 1
+        content = self._content(s)
+        self._words.update(content)
+        nouns = {phrase.noun.lemma for phrase in s.phrases if phrase.noun is not None}
+        self._company.update((noun, word) for noun in nouns for word in content if word != noun)
+
+    @staticmethod
+    def _content(s: Sentence, without: Phrase | None = None) -> set[str]:
+        """The nouns and the verbs of a caption, where a noun of the lexicon is its lemma."""
+        heads = {p.last: p.noun.lemma for p in s.phrases if p.noun is not None}
+        changed = range(without.nominal, without.last + 1) if without is not None else ()
+        return {
+            _verb(s, i, s.lower[i]) if tag[0] == "V" else heads.get(i, s.lower[i].removesuffix("s"))
+            for i, tag in enumerate(s.tag)
+            if tag[0] in "NV" and i not in changed and s.lower[i] not in _AUXILIARY
+        }
+
+    def _company_lift(self, noun: str, word: str) -> float:
+        """The log-ratio of the number of captions with a noun and another word to the number expected by chance."""
+        expected = self._words[noun] * self._words[word] / max(1, self._captions)
+        return math.log((self._company[noun, word] + _COMPANY) / (expected + _COMPANY))
 
     def _count(self, noun: Noun, place: Place) -> None:
         for known in {place, _nearest(place)}:
@@ -83,43 +122,89 @@ class SelectionalTables:
         Args:
             heads: the attributes stay in place, so that the nouns must also fit each other's adjectives.
         """
-        lowest = math.inf
-        swapped = {id(u): v, id(v): u}
-        for left, words, right in relations(s):
-            new_left, new_right = (swapped.get(id(p), p) for p in (left, right))
-            if new_left is left and new_right is right:
-                continue
-            if new_left and new_right and new_left.noun and new_right.noun:
-                if self._triples[new_left.noun.lemma, words, new_right.noun.lemma]:
-                    continue  # captions say this of other images
-                lowest = min(lowest, self._category_lift(new_left.noun.category, words, new_right.noun.category))
-            for old, new, side in ((left, new_left, "left"), (right, new_right, "right")):
-                if new is not old and new is not None:
-                    lowest = min(lowest, self._lift(new, (side, words)))
+        lowest = self._relations_lift(s, {id(u): v, id(v): u})
         if heads:
             for phrase, other in ((u, v), (v, u)):
                 for attribute in phrase.attributes:
                     lowest = min(lowest, self._lift(other, ("adjective", attribute.adjective.word)))
         return lowest
 
+    def noun_lift(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
+        """The lowest log-lift of a noun in the place of a phrase: in its relations, with its adjectives, and with the
+        other nouns and verbs of the caption ("a girl brushing her teeth with a book")."""
+        new = replace(phrase, noun=noun)
+        lowest = self._relations_lift(s, {id(phrase): new})
+        for attribute in phrase.attributes:
+            lowest = min(lowest, self._lift(new, ("adjective", attribute.adjective.word)))
+        for word in self._content(s, phrase):
+            lowest = min(lowest, self._company_lift(noun.lemma, word))
+        return lowest
+
+    def relation_lift(self, s: Sentence, words: Mapping[int, str]) -> float:
+        """The lowest log-lift of the nouns around a verb or preposition that replaces tokens of a caption, and of the
+        new verb with all nouns ("cooking an apple between her fingers").
+
+        Args:
+            words: the new words by token; "" removes a token.
+        """
+        verbs = [_verb(s, i, word) for i, word in words.items() if s.tag[i].startswith("V")]
+        nouns = {phrase.noun.lemma for phrase in s.phrases if phrase.noun is not None}
+        company = (self._company_lift(noun, verb) for noun in nouns for verb in verbs)
+        return min(self._relations_lift(s, {}, words), *company, math.inf)
+
+    def _relations_lift(
+        self, s: Sentence, phrases: Mapping[int, Phrase], words: Mapping[int, str] | None = None
+    ) -> float:
+        """The lowest log-lift of the relations that change if phrases (by identity) and words (by token) change."""
+        lowest = math.inf
+        for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words or {}), strict=True):
+            new_left, new_right = (phrases.get(id(p), p) for p in (left, right))
+            if new_left is left and new_right is right and new == old:
+                continue
+            if new_left and new_right and new_left.noun and new_right.noun:
+                if self._triples[new_left.noun.lemma, new, new_right.noun.lemma]:
+                    continue  # captions say this of other images
+                lowest = min(lowest, self._category_lift(new_left.noun.category, new, new_right.noun.category))
+            for before, after, side in ((left, new_left, "left"), (right, new_right, "right")):
+                if after is not None and (after is not before or new != old):
+                    lowest = min(lowest, self._lift(after, (side, new)))
+        return lowest
+
     def attribute_lift(self, adjective: str, phrase: Phrase) -> float:
         """The log-lift of a noun with an adjective: dogs are seldom green."""
         return self._lift(phrase, ("adjective", adjective))
 
+    def has_attribute(self, adjective: Adjective, noun: Noun) -> bool:
+        """Whether a noun can have an adjective.
+
+        Most things can have every colour and size. Animals, food and plants have colours of their own, and materials
+        and states fit few nouns: these must occur in the captions.
+        """
+        if adjective.cls in ("material", "state") or (
+            adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
+        ):
+            return self._nouns[("adjective", adjective.word), noun.lemma] >= _ATTESTED
+        return True
+
     def number_lift(self, s: Sentence, u: Phrase, v: Phrase) -> float:
         """The log-odds of the numbers that two nouns exchange ("some dogs" and "a cat"), relative to those they have.
 
-        Captions seldom speak of several skies, of one grape, or of riding several horses. The lower of two sums counts:
-        that over the nouns, and that over their places as objects of a relation.
+        Captions seldom speak of several skies, of one grape, or of a man who rides several horses. The lower of two
+        sums counts: that over the nouns, and that over the relations with their two sides.
         """
         if u.noun is None or v.noun is None or u.plural == v.plural:
             return 0.0
-        places = [(f"after {words}", p) for _, words, p in relations(s) if p is u or p is v]
-        nouns = [(p.noun.lemma, p) for p in (u, v) if p.noun is not None]
-        return min(sum(self._number_odds(key, p.plural) for key, p in keys) for keys in (nouns, places))
-
-    def _number_odds(self, key: str, plural: bool) -> float:
-        return math.log((self._numbers[key, not plural] + 1) / (self._numbers[key, plural] + 1))
+        other = {id(u): v, id(v): u}
+        odds = 0.0
+        for left, words, right in relations(s):
+            new_left, new_right = (other.get(id(p), p) for p in (left, right))
+            if right is not None and new_right is not None and (new_left is not left or new_right is not right):
+                old = self._numbers[_number_place(left, words), right.plural]
+                odds += math.log((self._numbers[_number_place(new_left, words), new_right.plural] + 1) / (old + 1))
+        nouns = [
+            (self._numbers[p.noun.lemma, not p.plural], self._numbers[p.noun.lemma, p.plural]) for p in (u, v) if p.noun
+        ]
+        return min(odds, sum(math.log((new + 1) / (old + 1)) for new, old in nouns))
 
     def _lift(self, phrase: Phrase, place: Place) -> float:
         if phrase.noun is None:
@@ -148,11 +233,20 @@ class SelectionalTables:
         return math.log(lift)
 
 
-def relations(s: Sentence) -> Iterator[tuple[Phrase | None, str, Phrase | None]]:
+def _number_place(left: Phrase | None, words: str) -> str:
+    """The place after a relation, by the number of the phrase before it."""
+    number = "" if left is None else "several " if left.plural else "one "
+    return f"{number}{words}"
+
+
+def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[Relation]:
     """The relations of a caption: the phrase before, the words (stems of verbs, prepositions), and the phrase after.
 
     The words are those between two phrases that follow each other. The phrase before is the one that the first of these
     words depends on, if it is one: in "a man in a hat riding a horse" the man rides. Coordinations are no relations.
+
+    Args:
+        new: words that replace tokens of the caption; "" removes one.
     """
     owner = {i: p for p in s.phrases for i in range(p.first, p.last + 1)}
     for index, phrase in enumerate(s.phrases):
@@ -160,19 +254,26 @@ def relations(s: Sentence) -> Iterator[tuple[Phrase | None, str, Phrase | None]]
         end = following.first if following is not None else len(s.tag)
         tokens = [i for i in range(phrase.last + 1, end) if i not in owner and _relates(s, i)]
         if tokens and s.tag[tokens[0]] != "CC":
-            words = " ".join(_stem(s, i) for i in tokens if s.tag[i] != "CC")
+            words = " ".join(filter(None, (_stem(s, i, new.get(i, s.lower[i])) for i in tokens if s.tag[i] != "CC")))
             yield _governor(s, tokens[0], phrase, owner), words, following
 
 
 def _relates(s: Sentence, i: int) -> bool:
+    if s.lower[i] in _RELATIONAL:
+        return True
     return s.tag[i][0].isalpha() and s.tag[i] not in _SKIPPED and s.lower[i] not in _AUXILIARY
 
 
-def _stem(s: Sentence, i: int) -> str:
+def _stem(s: Sentence, i: int, word: str) -> str:
     if not s.tag[i].startswith("V"):
-        return s.lower[i]
-    stem = _ENDING.sub("", s.lower[i]) or s.lower[i]
+        return word
+    stem = _ENDING.sub("", word) or word
     return stem[:-1] if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "sl" else stem
+
+
+def _verb(s: Sentence, i: int, word: str) -> str:
+    """The stem of a verb, marked as one: "herd" is also a noun."""
+    return f"to {_stem(s, i, word)}"
 
 
 def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]) -> Phrase:
@@ -197,4 +298,7 @@ def _nearest(place: Place) -> Place:
     side, words = place
     if side == "adjective":
         return place
-    return f"nearest {side}", words.split(" ")[0 if side == "left" else -1]
+    if side == "left":
+        return "nearest left", words.split(" ")[0]
+    last = words.split(" ")[-2:]
+    return "nearest right", " ".join(last if last[-1] in ("of", "to") else last[-1:])

@@ -48,12 +48,15 @@ _FIXED_NUMBER = word_set("""
     ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
     town lawn jungle desert
 """)
+_SORTS = frozenset({"type", "kind", "sort", "style"})
+_HAS = frozenset({"has", "have", "had", "having", "with"})
 _JOINERS = frozenset({"and", "or", ","})
 _SEPARATORS = _JOINERS | {"&", "+", "/", "plus", ".", "!", "?", ";", ":", "...", "…", "-", "–", "—"}
 _QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
 _MUTUAL = word_set("""
     playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
     dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
+    share shares sharing
 """)  # mutual before "with" or "to": the relation is symmetric
 _RIDING = word_set("""
     riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
@@ -89,12 +92,13 @@ def swaps(
         joints = _between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not _says_the_same(s, u, v, joints, words, lexicon)
-        likely = _Likely(tables, min_lift - _RARE_ATTRIBUTE)
-        negatives += _swap_attributes(s, u, v, linked, likely)
-        if not _JOINERS.issuperset(words):
-            negatives += _move_attribute(s, u, v, lexicon, likely)
+        likely = _Likely(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE)
+        if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
+            negatives += _swap_attributes(s, u, v, linked, likely)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
             continue
+        if not (_JOINERS.issuperset(words) or words == ["of"] or _mounted(s, u, v)):  # "the orange handles of scissors"
+            negatives += _move_attribute(s, u, v, lexicon, likely)
         if _bound(s, u, lexicon) or _bound(s, v, lexicon):
             continue
         if u.plural != v.plural and (_among(s, u) or _among(s, v)):
@@ -104,8 +108,9 @@ def swaps(
         weight = _plausibility(u.noun, v.noun)
         if weight and not _generic(u.noun, v.noun, lexicon):
             whole = _swap_phrases(s, u, v, linked, weight) if _alike(u.noun, v.noun) else []
-            heads = _swap_heads(s, u, v, linked, weight) if weight == 1.0 else []
             equal = u.noun.category == v.noun.category
+            part = equal and u.noun.category == "structure" and not _HAS.isdisjoint(words)  # "a building with a tower"
+            heads = _swap_heads(s, u, v, linked, weight) if weight == 1.0 and not part else []
             if whole and (tables is None or tables.swap_lift(s, u, v) >= (min_lift if equal else max(min_lift, 0.0))):
                 negatives += whole
             if heads and (tables is None or tables.swap_lift(s, u, v, heads=True) >= min_lift):
@@ -195,6 +200,11 @@ def _grounds(s: Sentence, phrase: Phrase) -> bool:
     return lemma in _GROUND or s.lower[phrase.last].removesuffix("s") in _GROUND
 
 
+def _mounted(s: Sentence, u: Phrase, v: Phrase) -> bool:
+    """Whether a phrase is a part of the next one, as in "a wall mounted golden clock"."""
+    return v.first == u.last + 2 and s.tag[u.last + 1] == "VBN" and not v.opener
+
+
 def _among(s: Sentence, phrase: Phrase) -> bool:
     """Whether a phrase must be plural: "in between two children"."""
     return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
@@ -267,21 +277,29 @@ def _alike(a: Noun, b: Noun) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Likely:
-    """Whether a noun is plausible with an adjective according to the user's captions."""
+    """Whether a noun is plausible with an adjective, also according to the user's captions."""
 
+    s: Sentence
+    children: frozenset[str]
     tables: SelectionalTables | None
     min_lift: float
 
     def __call__(self, phrase: Phrase, attribute: Attribute) -> bool:
+        if attribute.adjective.cls == "age" and self.s.lower[phrase.last] in self.children:
+            return False  # "an old puppy"
         if self.tables is None:
             return True
+        if phrase.noun is not None and not self.tables.has_attribute(attribute.adjective, phrase.noun):
+            return False
         return self.tables.attribute_lift(attribute.adjective.word, phrase) >= self.min_lift
 
 
 def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _Likely) -> list[Negative | None]:
     negatives: list[Negative | None] = []
-    if u.noun is None or v.noun is None or (u.noun.lemma == v.noun.lemma and not linked):
+    if u.noun is None or v.noun is None:
         return negatives
+    if u.noun.lemma == v.noun.lemma and (not linked or _JOINERS.issuperset(s.lower[u.last + 1 : v.first])):
+        return negatives  # "a small vase and a large vase of flowers"
     for a in u.attributes:
         for b in v.attributes:
             if a.adjective.word == b.adjective.word or s.lower[a.first] == s.lower[b.first]:
@@ -327,6 +345,8 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely:
         if giver.noun.category in ("person", "scene") or len(giver.attributes) != 1:
             continue
         a = giver.attributes[0]
+        if s.lower[a.last + 1] in _SORTS:
+            continue  # "orange type food"
         if taker.noun.category in _UNMOVED and not (taker.noun.category == "scene" and a.adjective.word in _RARE):
             continue
         if a.adjective.cls not in ("colour", "pattern") or not _takes(taker, a) or not likely(taker, a):
@@ -444,10 +464,12 @@ def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
 def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
     """ "two dogs and three cats" -> "three dogs and two cats"; "two men and a dog" -> "a man and two dogs"; "a group
     of men and a dog" -> "a man and a group of dogs"."""
-    if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport"}:
-        return []
+    if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport", "clothing"}:
+        return []  # clothing: "three people in a black shirt"
     if _generic(u.noun, v.noun, lexicon):
         return []
+    if "VB" in (s.tag[p.last + 1] for p in (u, v) if p.last + 1 < len(s.tag)):
+        return []  # a compound whose last word was tagged as a verb: "the light post"
     if u.number >= 0 and v.number >= 0 and not (u.partitive or v.partitive):
         if {s.lower[u.number], s.lower[v.number]} & QUANTIFIERS:
             return []  # "two people on many benches"
