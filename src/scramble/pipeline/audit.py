@@ -12,6 +12,9 @@ from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scramble.pairs.audit.text_only import ImageSample
     from scramble.records import PreferencePair
     from scramble.sources import BadRows
 
@@ -39,6 +42,7 @@ def audit(
     """
     from scramble.formats import FormatError
     from scramble.pairs.audit.audit import audit as examine
+    from scramble.pairs.audit.audit import sample_note
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
     from scramble.reporting.audit_page import audit_tables, write_page
 
@@ -48,20 +52,22 @@ def audit(
             raise FormatError(f"{path} does not exist: set {key}=... to the file of pairs or to its folder")
     folder = _folder(source) if out is None else Path(out)
     _check_owner(folder, source)
-    usable, bad = _read(source, folder / "rejected_rows.jsonl")
-    others = [] if held_out is None else _read(Path(held_out), folder / "rejected_rows_held_out.jsonl")[0]
-    result = examine(usable, held_out=others, seed=seed)
+    usable, bad = _read(source, folder / "rejected_rows.jsonl", seed)
+    others = [] if held_out is None else _read(Path(held_out), folder / "rejected_rows_held_out.jsonl", seed)[0].items
+    result = examine(usable.items, held_out=others, total=usable.total, seed=seed)
     write_json(folder / "audit.json", {"file": str(source.resolve()), "rejected_rows": bad.rejected, **result})
-    write_page(folder / "audit.html", result, usable, title=f"Audit of {source.name}", seed=seed)
+    write_page(folder / "audit.html", result, usable.items, title=f"Audit of {source.name}", seed=seed)
     for table in audit_tables(result):
         show(table.rich())
+    if note := sample_note(result):
+        log.info(note)
     if bad.rejected:
         counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
         total = bad.rejected + bad.used
         log.info(f"audit: {bad.rejected} of {total} rows cannot be used and are skipped ({counts}); see {bad.path}")
     if not result["kinds"]["all"]["blind"]:
         log.info(
-            f"audit: {len(usable)} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
+            f"audit: {usable.total} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
             f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
         )
     if others and not result["held_out"]:
@@ -73,18 +79,25 @@ def audit(
     return result
 
 
-def _read(source: Path, rejected: Path) -> tuple[list[PreferencePair], BadRows]:
-    """Read the usable pairs. The other rows are listed in ``rejected``, which exists only if there are such rows."""
+def _read(source: Path, rejected: Path, seed: int) -> tuple[ImageSample[PreferencePair], BadRows]:
+    """Read the usable pairs, or a sample of many.
+
+    The other rows are listed in ``rejected``, which exists only if there are such rows.
+    """
     from scramble.formats import read_pairs
+    from scramble.pairs.audit.text_only import sample_of_pairs
     from scramble.sources import BadRows
 
-    pairs: list[PreferencePair] = []
     with ExitStack() as stack:
         bad = stack.enter_context(BadRows(rejected, max_fraction=1.0))
         stack.callback(lambda: None if bad.rejected else _remove(rejected))
-        for pair in read_pairs(source, bad.reject):
-            pairs.extend(pair.singles())
-            bad.use()
+
+        def singles() -> Iterator[PreferencePair]:
+            for pair in read_pairs(source, bad.reject):
+                bad.use()
+                yield from pair.singles()
+
+        pairs = sample_of_pairs(singles(), seed)
         bad.check(source)
     return pairs, bad
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from scramble.storage.locks import wait_for
 from scramble.storage.tables import open_table, read_table, table_path
 
 if TYPE_CHECKING:
+    from scramble.pairs.audit.text_only import ImageSample
     from scramble.pairs.method import PairMethod
 
 log = logging.getLogger(__name__)
@@ -160,23 +161,23 @@ def _audit(folder: Path, seed: int) -> dict[str, dict[str, float]]:
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
     """
-    from scramble.pairs.audit.audit import audit
+    from scramble.pairs.audit.audit import audit, sample_note
+    from scramble.pairs.audit.text_only import sample_of_pairs
     from scramble.reporting.audit_page import write_page
     from scramble.storage.image_table import ImageTable
 
-    pairs = [single for pair in read_table(folder / "train", PreferencePair) for single in pair.singles()]
-    others = [split for split in _splits(folder) if split.name != "train"]
-    held_out = [
-        single
-        for split in others
-        if table_path(split, PreferencePair).exists()
-        for pair in read_table(split, PreferencePair)
-        for single in pair.singles()
-    ]
-    result = audit(pairs, held_out=held_out, seed=seed)
+    def sample(splits: Iterable[Path]) -> ImageSample[PreferencePair]:
+        tables = (read_table(split, PreferencePair) for split in splits if table_path(split, PreferencePair).exists())
+        return sample_of_pairs((single for table in tables for pair in table for single in pair.singles()), seed)
+
+    pairs = sample([folder / "train"])
+    held_out = sample(split for split in _splits(folder) if split.name != "train")
+    result = audit(pairs.items, held_out=held_out.items, total=pairs.total, seed=seed)
+    if note := sample_note(result):
+        log.info(note)
     images = ImageTable(folder / "train")
     write_json(folder / "audit.json", result)
-    write_page(folder / "audit.html", result, pairs, open_image=lambda name: images[name].open(), seed=seed)
+    write_page(folder / "audit.html", result, pairs.items, open_image=lambda name: images[name].open(), seed=seed)
     whole = result["kinds"]["all"]
     return {key: {name: row["accuracy"] for name, row in whole[key].items()} for key in ("blind", "transfer")}
 

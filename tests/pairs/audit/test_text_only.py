@@ -11,7 +11,7 @@ import pytest
 
 from scramble.formats import read_pairs
 from scramble.formats.word_diff import word_edits
-from scramble.pairs.audit.audit import audit
+from scramble.pairs.audit.audit import audit, sample_note
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.audit.language_model import TrigramModel
 from scramble.pairs.audit.refine import balance_gaps
@@ -21,6 +21,7 @@ from scramble.pairs.audit.text_only import (
     cross_fit,
     folds,
     measured,
+    sample_of_pairs,
     sampled,
     text_only_accuracy,
     transfer_accuracies,
@@ -132,6 +133,21 @@ def test_transfer_shows_what_selection_by_own_scores_hides():
     assert transfer_accuracies(kept, others)["trigram"].accuracy == pytest.approx(50, abs=4)
     assert len(sampled(pairs, seed=0, limit=500)) == pytest.approx(500, abs=60)
     assert len(sampled(pairs, seed=0, limit=1500)) == 1500
+
+
+def test_a_stream_is_sampled_by_image(monkeypatch):
+    """Of 1,500 images with two pairs each, the share is halved three times for a limit of 500, in any order."""
+    stream = [p for pair in leaky(1500, 0.7) for p in (pair, replace(pair, pair_id=f"{pair.pair_id}-b"))]
+    monkeypatch.setattr("scramble.pairs.audit.text_only.MAX_FITTED", 500)
+    sample, other = sample_of_pairs(stream, 0), sample_of_pairs(stream[::-1], 0)
+    assert sample.total == 3000 and sample.share == 1 / 8
+    assert {p.pair_id for p in sample.items} == {p.pair_id for p in other.items}
+    assert len(sample.items) == 2 * len({p.image_ids for p in sample.items}) == pytest.approx(375, abs=60)
+    result = audit(sample.items, total=sample.total)
+    assert (result["pairs"], result["measured"]) == (3000, len(sample.items))
+    assert result["kinds"]["all"]["n"] == len(sample.items) and result["images"] == len(sample.items) / 2
+    assert f"{len(sample.items)} of 3,000 pairs" in sample_note(result)
+    assert sample_note(audit(sample.items)) == ""
 
 
 def test_audit_reports_transfer_only_for_other_images():

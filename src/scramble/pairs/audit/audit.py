@@ -36,21 +36,24 @@ def audit(
     pairs: Sequence[PreferencePair],
     *,
     held_out: Sequence[PreferencePair] = (),
+    total: int | None = None,
     seed: int = 0,
     folds: int = FOLDS,
 ) -> dict[str, Any]:
     """Compute the statistics of a set of pairs, as plain JSON.
 
-    Text-only accuracies are measured on at most about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, those
-    of a random sample of the images.
+    They are those of at most about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, of a random sample of the
+    images.
 
     Args:
         held_out: pairs that took no part in the selection of ``pairs``, for the transfer accuracy. Those that share an
             image with ``pairs`` are ignored.
+        total: the number of pairs of which ``pairs`` are a sample
+            (:func:`~scramble.pairs.audit.text_only.sample_of_pairs`).
 
     Returns:
-        ``pairs`` and ``images``, the numbers of each; ``measured``, the number of pairs that text-only accuracies are
-        measured on; ``held_out``, the number of pairs that classifiers of the transfer accuracy are fitted on;
+        ``pairs``, the number of pairs; ``measured`` and ``images``, the numbers of pairs and images that the statistics
+        are computed from; ``held_out``, the number of pairs that classifiers of the transfer accuracy are fitted on;
         ``kinds``: for each kind and ``all``, counts, accuracies with standard errors and 95 % intervals over images in
         percent (key ``blind``: in-sample, key ``transfer``), share of pairs with the same bag of words, and
         length-ratio histogram; ``rules``: shares of faults (percent); ``vocabulary``: the words that differ most in
@@ -60,19 +63,27 @@ def audit(
     known = sampled(other_images(held_out, pairs), seed)
     if not judgeable(known):
         known = []
-    kinds = sorted({"all", *(pair.kind for pair in pairs)})
+    kinds = sorted({"all", *(pair.kind for pair in sample)})
     text_only = _text_only(sample, known, kinds, seed, folds)
     return {
-        "pairs": len(pairs),
-        "images": len({group_of(p) for p in pairs}),
+        "pairs": len(pairs) if total is None else total,
+        "images": len({group_of(p) for p in sample}),
         "measured": len(sample),
         "held_out": len(known),
         "seed": seed,
         "folds": folds,
-        "kinds": {kind: _kind(_of_kind(pairs, kind), text_only[kind]) for kind in kinds},
-        "rules": _rules(pairs),
-        "vocabulary": vocabulary_shift(pairs),
+        "kinds": {kind: _kind(_of_kind(sample, kind), text_only[kind]) for kind in kinds},
+        "rules": _rules(sample),
+        "vocabulary": vocabulary_shift(sample),
     }
+
+
+def sample_note(result: dict[str, Any]) -> str:
+    """A sentence that says that an audit read a sample; "" if it read all pairs."""
+    if result["measured"] == result["pairs"]:
+        return ""
+    numbers = f"{result['measured']:,} of {result['pairs']:,} pairs"
+    return f"audit: all figures are of {numbers}, those of a random sample of the images"
 
 
 def _of_kind(pairs: Sequence[PreferencePair], kind: str) -> Sequence[PreferencePair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.pairs.audit.refine import EXPONENT, MAX_CANDIDATES, TextOnlyOdds, select
-from scramble.pairs.audit.text_only import group_of, position_of
+from scramble.pairs.audit.text_only import ImageSample, group_of
 from scramble.pairs.base import CandidateSet, Skip
 from scramble.pairs.method import DerivedMethod, PairMethod
 from scramble.records import PreferencePair
@@ -40,8 +41,10 @@ class RefinedPairs(DerivedMethod):
         if split.name != "train":
             yield from self._method.pairs(split)
             return
-        sample = _ImageSample(MAX_CANDIDATES, self.seed)
-        shapes: list[tuple[int, int]] = []  # of each caption: numbers of candidates and of pairs to select
+        sample = ImageSample[CandidateSet](
+            MAX_CANDIDATES, self.seed + 1, group=lambda item: group_of(item.pairs[0]), size=lambda item: len(item.pairs)
+        )
+        shapes = array("I")  # of each caption: numbers of candidates and of pairs to select
         sizes: Counter[str] = Counter()  # drawn pairs by kind
         with tempfile.TemporaryDirectory(prefix=".candidates.", dir=split) as folder:
             with open_table(folder, PreferencePair) as table:
@@ -49,7 +52,7 @@ class RefinedPairs(DerivedMethod):
                     if isinstance(item, Skip):
                         yield item
                         continue
-                    shapes.append((len(item.pairs), item.count))
+                    shapes.extend((len(item.pairs), item.count))
                     sizes.update(pair.kind for pair in item.pairs[: item.count])
                     sample.add(item)
                     for pair in item.pairs:
@@ -68,8 +71,8 @@ class RefinedPairs(DerivedMethod):
             for selected in self._selected(Path(folder), shapes, odds):
                 yield from self._method.expand(selected)
 
-    def _selected(self, folder: Path, shapes: list[tuple[int, int]], odds: TextOnlyOdds) -> Iterator[PreferencePair]:
-        rows, captions = read_table(folder, PreferencePair), iter(shapes)
+    def _selected(self, folder: Path, shapes: array[int], odds: TextOnlyOdds) -> Iterator[PreferencePair]:
+        rows, captions = read_table(folder, PreferencePair), zip(shapes[::2], shapes[1::2], strict=True)
         while chunk := list(islice(captions, CHUNK)):
             pairs = list(islice(rows, sum(size for size, _ in chunk)))
             values, start = odds(pairs).tolist(), 0
@@ -82,29 +85,3 @@ class RefinedPairs(DerivedMethod):
     def totals(self) -> dict[str, Any]:
         """The number of pairs before refinement, the kinds too small to refine separately, and the method's totals."""
         return self._counts | self._method.totals()
-
-
-class _ImageSample:
-    """The candidates of a random sample of the images, at most ``limit`` of them.
-
-    An image belongs to the sample if its hash is below ``share``, which is halved whenever there are too many
-    candidates. The final sample therefore does not depend on the order of the images.
-    """
-
-    def __init__(self, limit: int, seed: int) -> None:
-        self.items: list[CandidateSet] = []
-        self.share = 1.0
-        self._limit, self._seed, self._size = limit, seed, 0
-
-    def add(self, item: CandidateSet) -> None:
-        if not self._contains(item):
-            return
-        self.items.append(item)
-        self._size += len(item.pairs)
-        while self._size > self._limit:
-            self.share /= 2
-            self.items = [item for item in self.items if self._contains(item)]
-            self._size = sum(len(item.pairs) for item in self.items)
-
-    def _contains(self, item: CandidateSet) -> bool:
-        return position_of(group_of(item.pairs[0]), self._seed + 1) < self.share

@@ -10,9 +10,9 @@ part in the selection; it tells what a model can learn from text alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from scramble.pairs.audit import text_features
 from scramble.pairs.audit.language_model import TrigramModel
@@ -20,6 +20,8 @@ from scramble.records import PreferencePair
 
 if TYPE_CHECKING:
     import numpy as np
+
+Item = TypeVar("Item")
 
 FOLDS = 5
 MIN_PAIRS = 20  # with fewer pairs, the accuracy's standard error is above 11 points, and no classifier is fitted
@@ -155,6 +157,51 @@ def sampled(pairs: Sequence[PreferencePair], seed: int, limit: int = MAX_FITTED)
     """At most about ``limit`` pairs: those of a random sample of the images. All pairs if there are not more."""
     share = limit / max(limit, len(pairs))
     return [pair for pair in pairs if position_of(group_of(pair), seed) < share]
+
+
+class ImageSample(Generic[Item]):
+    """The items of a random sample of the images of a stream, at most ``limit`` of them.
+
+    An image belongs to the sample if its position is below ``share``, which is halved whenever there are too many
+    items. The final sample therefore does not depend on the order of the images.
+
+    Args:
+        limit: maximum total size of the items.
+        seed: seed of the positions.
+        group: function from an item to its image.
+        size: function from an item to its size.
+    Attributes:
+        items: the items of the sample in the order of the stream.
+        total: the total size of all items of the stream.
+        share: the share of the images in the sample.
+    """
+
+    def __init__(self, limit: int, seed: int, *, group: Callable[[Item], str], size: Callable[[Item], int]) -> None:
+        self.items: list[Item] = []
+        self.total, self.share = 0, 1.0
+        self._limit, self._seed, self._group, self._size, self._held = limit, seed, group, size, 0
+
+    def add(self, item: Item) -> None:
+        self.total += self._size(item)
+        if not self._contains(item):
+            return
+        self.items.append(item)
+        self._held += self._size(item)
+        while self._held > self._limit:
+            self.share /= 2
+            self.items = [item for item in self.items if self._contains(item)]
+            self._held = sum(map(self._size, self.items))
+
+    def _contains(self, item: Item) -> bool:
+        return position_of(self._group(item), self._seed) < self.share
+
+
+def sample_of_pairs(pairs: Iterable[PreferencePair], seed: int) -> ImageSample[PreferencePair]:
+    """The pairs of a stream that an audit reads: at most :data:`MAX_FITTED`."""
+    sample = ImageSample[PreferencePair](MAX_FITTED, seed, group=group_of, size=lambda pair: 1)
+    for pair in pairs:
+        sample.add(pair)
+    return sample
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies
