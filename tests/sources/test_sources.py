@@ -236,6 +236,46 @@ def test_hf_bad_rows_and_unknown_hub_id(tmp_path: Path) -> None:
         list(read("hf", "nobody/nothing"))
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_hf_hub_data_is_streamed_up_to_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    """A hub repository with two parquet files of 40 rows each is opened by ``datasets`` from a local copy.
+
+    Three images are rows 1 to 3, so that a stream is read up to row 4, twice (captions, then images).
+    """
+    import datasets
+
+    rows = {
+        "image": [{"bytes": encoded("red", size=i + 1)} for i in range(80)],
+        "caption": [f"{i}." for i in range(80)],
+    }
+    features = datasets.Features(image=datasets.Image(), caption=datasets.Value("string"))
+    data = datasets.Dataset.from_dict(rows, features=features)
+    for part in range(2):
+        file = tmp_path / "data" / f"train-{part:05d}-of-00002.parquet"
+        file.parent.mkdir(exist_ok=True)
+        data.select(range(40 * part, 40 * part + 40)).to_parquet(str(file))
+    load, opened, read_rows = datasets.load_dataset, [], []
+
+    def load_local(path: str, name: str | None, **options: Any) -> Any:
+        opened.append((path, options["streaming"]))
+        files = sorted(map(str, tmp_path.glob("data/*.parquet")))
+        options["revision"] = None
+        rows = load("parquet", data_files={"train": files}, cache_dir=str(tmp_path / "cache"), **options)
+        if not streaming:
+            return rows
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+        return rows.map(lambda row: read_rows.append(1) or row, features=rows.features)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_local)
+    records = list(read("hf", "nobody/pictures", streaming=streaming, limit=3))
+    assert [(r.image_id, r.captions) for r in records] == [(f"{i:08d}", (f"{i - 1}.",)) for i in (1, 2, 3)]
+    assert [r.image.bytes for r in records] == [row["bytes"] for row in rows["image"][:3]]
+    assert opened == [("nobody/pictures", streaming)]
+    assert len(read_rows) == (4 + 3 if streaming else 0)
+
+
 def release_row(image: str, chosen: str, rejected: str, prompt: str = "<image>\ncaption:") -> dict[str, Any]:
     human = {"from": "human", "value": prompt}
     return {

@@ -77,6 +77,7 @@ class HuggingFace(Real):
     name: Text | None
     split: Text
     revision: Text | None
+    streaming: bool
     image_column: Text
     caption_column: Text
     id_column: Text | None

@@ -74,7 +74,7 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
                 counts[split.name] |= _make_pairs(method, split)
     _check_not_empty(folder, summary)
     if pairs.get("audit", True):
-        summary |= _audit(folder, seed)
+        summary |= audit_folder(folder, seed)
     return summary
 
 
@@ -153,7 +153,7 @@ def generate_shard(
     return num_items
 
 
-def _audit(folder: Path, seed: int) -> dict[str, dict[str, float]]:
+def audit_folder(folder: Path, seed: int) -> dict[str, dict[str, float]]:
     """Audit the training pairs, write ``audit.json`` and ``audit.html``.
 
     Classifiers of the transfer accuracy are fitted on the pairs of the other splits, which are never refined.

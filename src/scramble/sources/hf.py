@@ -1,6 +1,6 @@
 """Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
 
-Local files are read in place (:mod:`scramble.sources.tables`); hub ids are streamed by the ``datasets`` library.
+Local files are read in place (:mod:`scramble.sources.tables`); the ``datasets`` library streams or downloads hub ids.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def read(
     split: str = "train",
     name: str | None = None,
     revision: str | None = None,
+    streaming: bool = True,
     embed: bool = True,
     verify: bool = True,
     limit: int | None = None,
@@ -49,13 +50,15 @@ def read(
             names (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
         revision: the commit of a hub data set; with it the run is repeatable.
+        streaming: read the rows of a hub data set over the network, and with ``limit`` only the first ones; False
+            downloads the split to the ``datasets`` library's cache before it is read.
         limit: stop after this many images; rows after the first row of the next image are not read.
 
     Raises:
         SourceError: the data set cannot be opened, has no such split, or lacks a column.
     """
     columns = [image_column, caption_column] + ([id_column] if id_column else [])
-    data = _open(path, split, name, revision)
+    data = _open(path, split, name, revision, streaming)
     _require(path, columns, data.columns)
     images: dict[str, _Image] = {}
     for number, row in data.rows(columns):
@@ -120,14 +123,16 @@ def _say_what_is_shared(path: str | Path, images: dict[str, _Image]) -> None:
 
 
 class HubTable:
-    """A data set on the hub, streamed row by row with encoded images."""
+    """A data set on the hub, read row by row with encoded images."""
 
-    def __init__(self, path: str, split: str, name: str | None, revision: str | None) -> None:
+    def __init__(
+        self, path: str, split: str, name: str | None, revision: str | None, *, streaming: bool = True
+    ) -> None:
         import datasets
 
         self.path = path
         try:
-            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
+            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
             features = rows.features or {}
             for column, feature in features.items():
                 if isinstance(feature, datasets.Image):
@@ -150,7 +155,9 @@ class HubTable:
             ) from error
 
 
-def _open(path: str | Path, split: str, name: str | None, revision: str | None) -> LocalTable | HubTable:
+def _open(
+    path: str | Path, split: str, name: str | None, revision: str | None, streaming: bool
+) -> LocalTable | HubTable:
     if Path(path).exists():
         for key, value in (("name", name), ("revision", revision)):
             if value is not None:
@@ -159,7 +166,7 @@ def _open(path: str | Path, split: str, name: str | None, revision: str | None) 
                     "intended part (data.path=...)"
                 )
         return open_local(Path(path), split)
-    return HubTable(str(path), split, name, revision)
+    return HubTable(str(path), split, name, revision, streaming=streaming)
 
 
 def _require(path: str | Path, columns: list[str], names: list[str]) -> None:
