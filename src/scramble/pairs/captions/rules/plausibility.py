@@ -177,12 +177,11 @@ class SelectionalTables:
     def has_attribute(self, adjective: Adjective, noun: Noun) -> bool:
         """Whether a noun can have an adjective.
 
-        Most things can have every colour and size. Animals, food and plants have colours of their own, and materials
-        and states fit few nouns: these must occur in the captions.
+        Most things can have every colour and be large or small. Animals, food and plants have colours of their own,
+        and materials, states and lengths fit few nouns: these must occur in the captions.
         """
-        if adjective.cls in ("material", "state") or (
-            adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
-        ):
+        own = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
+        if own or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
             return self._nouns[("adjective", adjective.word), noun.lemma] >= _ATTESTED
         return True
 

@@ -403,6 +403,8 @@ def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) 
         return []
     if u.partitive or v.partitive or not _heads_trade(s, u, v):
         return []
+    if not v.opener and _JOINERS.issuperset(s.lower[u.last + 1 : v.first]) and not v.attributes:
+        return []  # "a white toilet and tub"
     if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
         return []  # "a man and a young girl": the man may also be young
     first, second = _form(s, v, u.plural), _form(s, u, v.plural)

@@ -1,0 +1,170 @@
+"""Measure time, memory and disk of rule-based pairs of a data set as large as COCO train2017.
+
+    python benchmarks/scale.py --captions captions_val2017.json --images 11829 59144 118287
+
+For each size the script writes tiny JPEGs and a COCO caption file (five captions per image, as many as are needed in
+total) to a temporary folder, and runs in processes of their own, one after another: the generate stage without
+refinement, with each number of worker processes (``--processes``); its repeat, which reuses the result; the audit;
+and the stage with refinement. Times are CPU seconds of all processes, which other work on the machine affects little,
+and wall-clock seconds. The peak memory is that of the main process and of its largest worker. The last lines are
+linear fits over the sizes.
+
+``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. Captions
+are repeated, with a number appended from the second time on, so that no two are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.generate import images_of
+from scramble.pipeline.generate import audit_folder, generate
+from scramble.storage.files import write_json
+
+PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
+
+
+def endless_captions(path: Path) -> Iterator[str]:
+    """The captions of a file again and again, each only once in the same words."""
+    captions = [text.strip().rstrip(".") for image in images_of(path) for text in image.captions]
+    for number in count():
+        yield from (text if not number else f"{text}, photo {number}" for text in captions)
+
+
+def write_coco(folder: Path, captions: Path, images: int) -> int:
+    """Write images and captions in COCO's layout; return the number of captions."""
+    (folder / "train2017").mkdir(parents=True)
+    for number in range(images):
+        Image.fromarray(_pixels(number)).save(folder / "train2017" / f"{number:012d}.jpg")
+    total = round(images * PER_IMAGE)
+    write_json(
+        folder / "annotations" / "captions_train2017.json",
+        {
+            "images": [{"id": number, "file_name": f"{number:012d}.jpg"} for number in range(images)],
+            "annotations": [
+                {"id": index, "image_id": index % images, "caption": text}
+                for index, text in enumerate(islice(endless_captions(captions), total))
+            ],
+        },
+    )
+    return total
+
+
+def _pixels(number: int) -> np.ndarray:
+    """A picture of 16 x 16 pixels that shows the bits of a number."""
+    bits = np.unpackbits(np.frombuffer(number.to_bytes(4, "big"), np.uint8)).reshape(4, 8)
+    return np.kron(bits, np.full((4, 2), 255, np.uint8))[..., None].repeat(3, -1)
+
+
+def measured(run: Callable[..., Any], *args: Any) -> dict[str, float]:
+    """Run a function in a new process: seconds of wall clock and CPU, and the peak memory in MiB of it and a worker."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_timed, args=(theirs, run, args))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise SystemExit(f"{run.__name__} failed") from None
+    finally:
+        process.join()
+
+
+def _timed(connection: Connection, run: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    start = time.perf_counter()
+    run(*args)
+    seconds = time.perf_counter() - start
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(one.ru_utime + one.ru_stime for one in usage)
+    peak, worker = (one.ru_maxrss / 1024 for one in usage)
+    connection.send({"seconds": seconds, "cpu": cpu, "peak": peak, "worker": worker})
+
+
+def make_pairs(coco: Path, out: Path, pipeline: str, processes: int, refine: bool) -> None:
+    """The generate stage with the rules."""
+    data = {
+        "kind": "coco",
+        "path": str(coco),
+        "split": "train2017",
+        "images": None,
+        "embed": False,
+        "verify": False,
+        "val_fraction": 0.02,
+        "test_fraction": 0.0,
+        "max_rejected": 0.0,
+    }
+    options = {"pipeline": pipeline, "processes": processes}
+    pairs = {"method": "rules", "options": options, "refine": {} if refine else None, "audit": False}
+    generate(out, data=data, pairs=pairs, seed=0)
+
+
+def disk(folder: Path) -> float:
+    """The size of a folder's files in MiB."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
+def line(points: list[tuple[float, float]]) -> str:
+    """A linear fit of y over x (in thousands), with the largest deviation relative to y."""
+    x, y = np.array(points).T
+    slope, start = np.polyfit(x, y, 1)
+    deviation = 100 * np.max(abs(slope * x + start - y) / y)
+    return f"{start:.1f} + {1000 * slope:.3f} per 1,000 captions (largest deviation {deviation:.0f} %)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=Path, required=True)
+    parser.add_argument("--pipeline", default="en_core_web_sm")
+    parser.add_argument("--images", type=int, nargs="+", default=[11_829, 59_144, 118_287])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--no-refine", action="store_true", help="leave out the refinement, the longest part")
+    args = parser.parse_args()
+    points: dict[str, list[tuple[float, float]]] = {}
+    for images in args.images:
+        with tempfile.TemporaryDirectory(prefix="scale.") as name:
+            folder = Path(name)
+            captions = write_coco(folder / "coco", args.captions, images)
+            print(f"{images:,} images, {captions:,} captions, {disk(folder / 'coco'):.0f} MiB", flush=True)
+
+            def report(what: str, run: Callable[..., Any], *settings: Any, captions: int = captions) -> None:
+                figures = measured(run, *settings)
+                cpu, peak = figures["cpu"], figures["peak"]
+                print(f"  {what}: {cpu:.1f} CPU seconds ({captions / cpu:.0f} captions per second), ", end="")
+                print(f"{figures['seconds']:.1f} s, peak memory {peak:.0f} MiB, ", end="")
+                print(f"of a worker {figures['worker']:.0f} MiB", flush=True)
+                points.setdefault(f"{what}, CPU seconds", []).append((captions, cpu))
+                points.setdefault(f"{what}, MiB", []).append((captions, peak))
+
+            common = (folder / "coco", folder / "data", args.pipeline)
+            for processes in args.processes:
+                shutil.rmtree(folder / "data", ignore_errors=True)
+                report(f"pairs, {processes} processes", make_pairs, *common, processes, False)
+            print(f"  data folder: {disk(folder / 'data'):.0f} MiB", flush=True)
+            report("repeat", make_pairs, *common, args.processes[-1], False)
+            report("audit", audit_folder, folder / "data", 0)
+            if not args.no_refine:
+                shutil.rmtree(folder / "data")
+                report(f"refined pairs, {args.processes[-1]} processes", make_pairs, *common, args.processes[-1], True)
+    for what, members in points.items():
+        if len(members) > 2:
+            print(f"{what}: {line(members)}")
+    print(f"cores: {os.cpu_count()}")
+
+
+if __name__ == "__main__":
+    main()
