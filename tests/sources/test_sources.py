@@ -246,17 +246,19 @@ def test_hf_hub_data_is_streamed_up_to_the_limit(
     """
     import datasets
 
-    rows = {
-        "image": [{"bytes": encoded("red", size=i + 1)} for i in range(80)],
-        "caption": [f"{i}." for i in range(80)],
-    }
+    pictures, read_rows = [encoded("red", size=i + 1) for i in range(80)], []
+    content = {"image": [{"bytes": picture} for picture in pictures], "caption": [f"{i}." for i in range(80)]}
     features = datasets.Features(image=datasets.Image(), caption=datasets.Value("string"))
-    data = datasets.Dataset.from_dict(rows, features=features)
+    data = datasets.Dataset.from_dict(content, features=features)
     for part in range(2):
         file = tmp_path / "data" / f"train-{part:05d}-of-00002.parquet"
         file.parent.mkdir(exist_ok=True)
         data.select(range(40 * part, 40 * part + 40)).to_parquet(str(file))
-    load, opened, read_rows = datasets.load_dataset, [], []
+    load, opened = datasets.load_dataset, []
+
+    def counted(row: dict[str, Any]) -> dict[str, Any]:
+        read_rows.append(row["caption"])
+        return row
 
     def load_local(path: str, name: str | None, **options: Any) -> Any:
         opened.append((path, options["streaming"]))
@@ -266,12 +268,12 @@ def test_hf_hub_data_is_streamed_up_to_the_limit(
         if not streaming:
             return rows
         rows = rows.cast_column("image", datasets.Image(decode=False))
-        return rows.map(lambda row: read_rows.append(1) or row, features=rows.features)
+        return rows.map(counted, features=rows.features)
 
     monkeypatch.setattr(datasets, "load_dataset", load_local)
     records = list(read("hf", "nobody/pictures", streaming=streaming, limit=3))
     assert [(r.image_id, r.captions) for r in records] == [(f"{i:08d}", (f"{i - 1}.",)) for i in (1, 2, 3)]
-    assert [r.image.bytes for r in records] == [row["bytes"] for row in rows["image"][:3]]
+    assert [r.image.bytes for r in records] == pictures[:3]
     assert opened == [("nobody/pictures", streaming)]
     assert len(read_rows) == (4 + 3 if streaming else 0)
 
