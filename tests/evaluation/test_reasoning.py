@@ -316,6 +316,18 @@ def test_a_judge_extracts_and_compares_and_an_unread_verdict_is_not_graded(serve
     assert scores("plain", judged)["accuracy"]["n"] == 3 and rates(judged)["unread"] == 1
 
 
+def test_extracted_letters_need_no_comparison(server: Any, tmp_path: Path) -> None:
+    server.answer = lambda text: text.split("Response: ")[1].split("\n")[0]
+    details = {"rule": "mathverse", "extraction": "rule", "options_in_question": True, "judged_question": "How long?"}
+    record = Question("0", ("i",), "Answer.", "C", choices=("",) * 4)
+    items = [Item(record, "short", details=details)]
+    for response, right in (("(C)", 1.0), ("D.", 0.0)):
+        with OpenAIServer("m", server.url) as engine, ReplyStore(tmp_path) as store:
+            (judged,) = Judge(engine, store)([answered(items[0], response, "standard")], items, {})
+        assert (judged.values, judged.status) == ({"accuracy": right}, "ok")
+    assert sum(server.asked.values()) == 2
+
+
 def test_a_judge_names_letters(server: Any, tmp_path: Path) -> None:
     server.answer = lambda text: text.split("Response: ")[1].split("\n")[0]
     items = [
@@ -390,6 +402,7 @@ def changed(name: str, folder: Path, file: str, change: Any) -> Path:
         ("logicvista", "dataset.json", {"answer": "none"}, "v1_1: answer is 'none', not letters separated by commas"),
         ("logicvista", "dataset.json", {"skill": ["moral"]}, "v1_1: skill is 'moral', which is not one of inductive"),
         ("logicvista", "dataset.json", {"answer": ""}, "v1_1: answer is empty"),
+        ("wemath", "testmini.json", {"answer": "AB"}, "entry 1: answer is 'AB', which is not one of A, B, C"),
     ],
 )
 def test_a_wrong_row_is_named(name: str, file: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -419,8 +432,8 @@ def test_counts_options_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"mathvision: benchmark.mathvision: split is 'train'"):
         load_benchmark("mathvision", tmp_path / "mathvision", split="train")
     split, rows, images = HUB["mathverse"]
-    root = write_hub(tmp_path / "hub", split, [{**row, "answer": "E"} for row in rows], images)
-    with pytest.raises(EvaluationError, match=r"2 of 4 rows .*row 1: answer is 'E', which is not one of A, B, C, D"):
+    root = write_hub(tmp_path / "hub", split, [{**row, "answer": "BC"} for row in rows], images)
+    with pytest.raises(EvaluationError, match=r"2 of 4 rows .*row 1: answer is 'BC', which is not one of A, B, C, D"):
         load_benchmark("mathverse", root)
     with pytest.raises(EvaluationError, match="problem_version is 'Text', which is not one of Text Dominant"):
         load_benchmark("mathverse", root, problem_version="Text")

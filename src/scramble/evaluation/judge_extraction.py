@@ -1,8 +1,8 @@
 """A judge reads the final answer from a reply: MathVista, MathVerse, LogicVista.
 
-MathVista's answers are compared by rule. MathVerse's are compared by the judge, unless the texts are equal. Of
-LogicVista's replies the judge names the letters, which must be those of the answer. An answer about which the judge's
-reply cannot be read gets the status ``unread`` and counts neither as right nor as wrong.
+MathVista's answers are compared by rule. MathVerse's are compared by the judge, unless they are letters or the texts are
+equal. Of LogicVista's replies the judge names the letters, which must be those of the answer. An answer about which the
+judge's reply cannot be read gets the status ``unread`` and counts neither as right nor as wrong.
 """
 
 from __future__ import annotations
@@ -125,7 +125,11 @@ def _verdicts(
 ) -> dict[str, bool | None]:
     """MathVerse: item id -> whether the extracted answer is right; None if the judge's reply cannot be read."""
     asked = [o for o in outcomes if _rule(items[o.item_id]) == "mathverse"]
-    verdicts: dict[str, bool | None] = {o.item_id: True for o in asked if replies[o.item_id] == o.target.strip()}
+    verdicts: dict[str, bool | None] = {}
+    for o in asked:
+        letter = re.fullmatch(r"\(?([A-Z])\)?\.?", replies[o.item_id]) if items[o.item_id].options else None
+        if letter or replies[o.item_id] == o.target.strip():
+            verdicts[o.item_id] = letter is None or letter[1] == o.target
     open_ones = [o for o in asked if o.item_id not in verdicts]
     prompts = [
         fill(judge.comparison_prompt, question=_asked(items[o.item_id]), answer=o.target, prediction=replies[o.item_id])

@@ -22,8 +22,8 @@ def listed(name: str, where: str, key: str, value: Any) -> tuple[str, ...]:
 
 def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
     """The letter of the right option. Raises EvaluationError if the answer is none of the options."""
-    letters = LETTERS[: len(choices)]
-    if (stripped := answer.strip()) in tuple(letters):
+    letters = tuple(LETTERS[: len(choices)])
+    if (stripped := answer.strip()) in letters:
         return stripped
     shown = ", ".join(letters) or "no options"
     raise EvaluationError(f"{name}: {where}: answer is {answer!r:.60}, which is not one of {shown}")
@@ -33,6 +33,6 @@ def chance(items: Iterable[Item]) -> dict[str, float]:
     """The accuracy in percent of random letters, overall and by kind and tag; free questions count as 0."""
     levels: defaultdict[str, list[float]] = defaultdict(list)
     for item in items:
-        for name in ("", item.kind, *item.tags):
-            levels[f"accuracy/{name}".rstrip("/")].append(100 / len(item.options) if item.options else 0.0)
+        for name in {"", item.kind, *item.tags}:
+            levels[f"accuracy/{name}" if name else "accuracy"].append(100 / len(item.options) if item.options else 0.0)
     return {name: fmean(values) for name, values in levels.items()}

@@ -27,7 +27,7 @@ from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_it
 from scramble.records import LETTERS, Question
 
 COUNTS = {"test": 3040, "testmini": 304}
-DRAWN = tuple("ABCDE")
+DRAWN = "ABCDE"
 """The options of a question whose options are drawn in the picture."""
 
 
@@ -84,7 +84,7 @@ def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
         answer = lettered.letter("mathvision", where, answer, choices)
         if len(choices) != len(DRAWN):
             raise EvaluationError(f"mathvision: {where}: {len(choices)} options, not {len(DRAWN)} or none")
-    drawn = "".join(choices) == "".join(DRAWN)
+    drawn = "".join(choices) == DRAWN
     options = "" if drawn else "".join(f"({letter}) {c}\n" for letter, c in zip(LETTERS, choices, strict=False))
     record = Question(key, (data.image_id(number, where),), f"{question}\n{options}", answer, subject, choices=choices)
     tags = (f"level:{level}", f"level:{level}/{subject}")
