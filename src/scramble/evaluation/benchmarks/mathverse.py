@@ -9,9 +9,10 @@ the prompt: query_wo asks for a direct answer, query_cot for reasoning first, qu
 vision-only version the question is part of the picture.
 
 Scoring: in the official script a language model extracts the answer from the last 30 words and another call compares
-it with the right one. Both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``), and letters
-and equal strings need no second call. Without a judge rules extract and compare; such results record ``extraction: rule`` and
-are not comparable with judged ones. Compared with a reference implementation: no (needs the judge).
+it with the right one. Both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``), and
+letters and equal strings need no second call. Without a judge rules extract and compare; such results record
+``extraction: rule`` and are not comparable with judged ones. Compared with a reference implementation: no (needs the
+judge).
 """
 
 from __future__ import annotations
