@@ -193,6 +193,7 @@ Browser.Explorer = class {
 
   async copyLink() {
     if (!this.open) return;
+    this.remember();
     const button = this.detail.querySelector('[data-copy]');
     try {
       await navigator.clipboard.writeText(location.href);

@@ -209,9 +209,13 @@
     const place = element('div', { class: 'tokens' });
     const button = element('button', {
       onclick: async () => {
-        const parts = (await Browser.load(file))[row.id];
-        place.replaceChildren(...queriesOf(parts).map(query => tokenTable(row, parts, query)));
-        button.remove();
+        try {
+          const parts = (await Browser.load(file))[row.id];
+          place.replaceChildren(...queriesOf(parts).map(query => tokenTable(row, parts, query)));
+          button.remove();
+        } catch (error) {
+          place.textContent = error.message;
+        }
       },
     }, 'Log-probabilities of tokens');
     return [element('p', {}, button), place];
