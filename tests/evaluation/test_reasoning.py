@@ -20,6 +20,7 @@ from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.runner import evaluate, identify
 from scramble.evaluation.scoring import metrics, paired, results
 from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.grading import letter_sets, math_answers, parsers
 from scramble.records import Question
@@ -169,6 +170,8 @@ def test_four_dimensions_by_hand() -> None:
     assert dimensions["rote_memorization_strict"] == dimensions["complete_mastery_loose"] == 1
     assert metrics.four_dimensions((True, True), False)["score_strict"] == 0.5
     assert metrics.four_dimensions((False, True), False)["insufficient_knowledge"] == 1
+    errors = {name for name in dimensions if lower_is_better(name)}
+    assert errors == {name for name in dimensions if name.startswith(("in", "rote"))}
     with pytest.raises(metrics.MetricError, match="without steps"):
         metrics.four_dimensions((), True)
 

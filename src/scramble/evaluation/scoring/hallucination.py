@@ -23,9 +23,13 @@ LOWER_IS_BETTER = frozenset(
         "cog",
         "hal",
         "hallucination_rate",
+        "inadequate_generalization",
+        "insufficient_knowledge",
         "mention_rate",
         "official_hallucination_rate",
         "response_rate",
+        "rote_memorization_loose",
+        "rote_memorization_strict",
     )
 )
 """Names of scores that count errors."""
