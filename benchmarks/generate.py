@@ -64,7 +64,9 @@ def measure_yield(args: argparse.Namespace) -> None:
     captions = sum(len(image.captions) for image in images_of(args.captions))
     args.generator.learn(text for image in images_of(args.captions) for text in image.captions)
     skipped: Counter[str] = Counter()
-    swapped, any_, kinds, rules = set(), set(), Counter(), Counter()
+    kinds: Counter[str] = Counter()
+    rules: Counter[str] = Counter()
+    swapped, any_ = set(), set()
     pairs = caption_pairs(
         images_of(args.captions),
         args.generator,

@@ -3,11 +3,11 @@
     python benchmarks/scale.py --captions captions_val2017.json --images 11829 59144 118287
 
 For each size the script writes tiny JPEGs and a COCO caption file (five captions per image, as many as are needed in
-total) to a temporary folder, and runs in processes of their own, one after another: the generate stage without
-refinement, with each number of worker processes (``--processes``); its repeat, which reuses the result; the audit;
-and the stage with refinement. Times are CPU seconds of all processes, which other work on the machine affects little,
-and wall-clock seconds. The peak memory is that of the main process and of its largest worker. The last lines are
-linear fits over the sizes.
+total) to a temporary folder, and runs these steps (``--steps``) in processes of their own, one after another: the
+import of the images; the generate stage without refinement, with each number of worker processes (``--processes``);
+its repeat, which reuses the result; the audit; and the stage with refinement. Times are CPU seconds of all processes,
+which other work on the machine affects little, and wall-clock seconds. The peak memory is that of the main process and
+of its largest worker. The last lines are linear fits over the sizes.
 
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. Captions
 are repeated, with a number appended from the second time on, so that no two are equal.
@@ -33,8 +33,10 @@ from PIL import Image
 
 from benchmarks.generate import images_of
 from scramble.pipeline.generate import audit_folder, generate
+from scramble.pipeline.images import make_images
 from scramble.storage.files import write_json
 
+STEPS = ("images", "pairs", "repeat", "audit", "refined")
 PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 
@@ -95,9 +97,9 @@ def _timed(connection: Connection, run: Callable[..., Any], args: tuple[Any, ...
     connection.send({"seconds": seconds, "cpu": cpu, "peak": peak, "worker": worker})
 
 
-def make_pairs(coco: Path, out: Path, pipeline: str, processes: int, refine: bool) -> None:
-    """The generate stage with the rules."""
-    data = {
+def data_of(coco: Path) -> dict[str, Any]:
+    """The configuration of the data."""
+    return {
         "kind": "coco",
         "path": str(coco),
         "split": "train2017",
@@ -108,9 +110,18 @@ def make_pairs(coco: Path, out: Path, pipeline: str, processes: int, refine: boo
         "test_fraction": 0.0,
         "max_rejected": 0.0,
     }
+
+
+def import_images(coco: Path, out: Path) -> None:
+    """The first part of the generate stage."""
+    make_images(out, data_of(coco), 0)
+
+
+def make_pairs(coco: Path, out: Path, pipeline: str, processes: int, refine: bool) -> None:
+    """The generate stage with the rules."""
     options = {"pipeline": pipeline, "processes": processes}
     pairs = {"method": "rules", "options": options, "refine": {} if refine else None, "audit": False}
-    generate(out, data=data, pairs=pairs, seed=0)
+    generate(out, data=data_of(coco), pairs=pairs, seed=0)
 
 
 def disk(folder: Path) -> float:
@@ -132,7 +143,7 @@ def main() -> None:
     parser.add_argument("--pipeline", default="en_core_web_sm")
     parser.add_argument("--images", type=int, nargs="+", default=[11_829, 59_144, 118_287])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--no-refine", action="store_true", help="leave out the refinement, the longest part")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     args = parser.parse_args()
     points: dict[str, list[tuple[float, float]]] = {}
     for images in args.images:
@@ -150,16 +161,20 @@ def main() -> None:
                 points.setdefault(f"{what}, CPU seconds", []).append((captions, cpu))
                 points.setdefault(f"{what}, MiB", []).append((captions, peak))
 
-            common = (folder / "coco", folder / "data", args.pipeline)
-            for processes in args.processes:
+            common, last = (folder / "coco", folder / "data", args.pipeline), args.processes[-1]
+            if "images" in args.steps:
+                report("images", import_images, folder / "coco", folder / "images")
+            for processes in args.processes if "pairs" in args.steps else ():
                 shutil.rmtree(folder / "data", ignore_errors=True)
                 report(f"pairs, {processes} processes", make_pairs, *common, processes, False)
-            print(f"  data folder: {disk(folder / 'data'):.0f} MiB", flush=True)
-            report("repeat", make_pairs, *common, args.processes[-1], False)
-            report("audit", audit_folder, folder / "data", 0)
-            if not args.no_refine:
-                shutil.rmtree(folder / "data")
-                report(f"refined pairs, {args.processes[-1]} processes", make_pairs, *common, args.processes[-1], True)
+                print(f"  data folder: {disk(folder / 'data'):.0f} MiB", flush=True)
+            if "repeat" in args.steps:
+                report("repeat", make_pairs, *common, last, False)
+            if "audit" in args.steps:
+                report("audit", audit_folder, folder / "data", 0)
+            if "refined" in args.steps:
+                shutil.rmtree(folder / "data", ignore_errors=True)
+                report(f"refined pairs, {last} processes", make_pairs, *common, last, True)
     for what, members in points.items():
         if len(members) > 2:
             print(f"{what}: {line(members)}")

@@ -257,3 +257,20 @@ def test_the_fastest_peer_is_that_with_the_least_time_on_the_given_clock(monkeyp
     assert by_cpu["peer"] == "swift" and by_cpu["warm_steps"] == 6 and by_cpu["warm_steps_cpu_time"] == 4
     assert by_cpu["one_epoch_with_fill"] == 3 and by_cpu["three_epochs_with_fill"] == 4.5
     assert compare(result, 2, "seconds_per_step")[name]["peer"] == "trl"
+
+
+def test_the_scale_benchmark_writes_distinct_images_and_captions(tmp_path: Path) -> None:
+    """Two captions serve 3 images, 15 captions in all: each is used seven or eight times, in different words."""
+    from benchmarks.scale import line, write_coco
+    from scramble.sources import read
+
+    captions = tmp_path / "captions.jsonl"
+    rows = [{"image": "1.jpg", "caption": text} for text in ("A dog.", "A cat on a bed.")]
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert write_coco(tmp_path / "coco", captions, 3) == 15
+    images = list(read("coco", tmp_path / "coco"))
+    texts = [text for image in images for text in image.captions]
+    assert [len(image.captions) for image in images] == [5, 5, 5] and len(set(texts)) == 15
+    assert {"A dog", "A cat on a bed", "A dog, photo 7"} <= set(texts)
+    assert len({image.image.bytes for image in images}) == 3
+    assert line([(1000, 3.0), (2000, 5.0), (3000, 7.0)]) == "1.0 + 2.000 per 1,000 captions (largest deviation 0 %)"

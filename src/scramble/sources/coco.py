@@ -36,10 +36,16 @@ def read(
     """
     file, folder = _layout(Path(path), split, images)
     content = _content(file)
+    captions = _captions(file, content, bad)
+    yield from _images(file, folder, content["images"], captions, bad, embed, verify)
+
+
+def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, list[str]]:
+    """The captions of each image. Removes the annotations from the content: they take more memory than the captions."""
     captions: dict[str, list[str]] = {}
     seen_annotations: set[str] = set()
     image_keys = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)} - {""}
-    for number, row in enumerate(content["annotations"], 1):
+    for number, row in enumerate(content.pop("annotations"), 1):
         if not isinstance(row, dict):
             bad.reject(file, f"annotation {number} of the list", "not a JSON object")
             continue
@@ -59,7 +65,7 @@ def read(
             continue
         texts = captions.setdefault(image_key, [])
         texts.extend(caption for caption in row_captions if caption not in texts)
-    yield from _images(file, folder, content["images"], captions, bad, embed, verify)
+    return captions
 
 
 def _images(

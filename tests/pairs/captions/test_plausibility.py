@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from scramble.language.lexicon import load_lexicon
-from scramble.language.parse import parse
+from scramble.language.parse import Sentence, parse
 from scramble.language.spacy_pipeline import load_pipeline
 from scramble.pairs.base import Caption, Negative
 from scramble.pairs.captions.rules.generator import RuleGenerator
@@ -124,6 +126,23 @@ def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):
     lenient = RuleGenerator(pipeline, min_lift=-99.0)
     lenient.learn(training)
     assert absurd in swaps(lenient, caption)
+
+
+def test_the_same_captions_are_learned_once(pipeline: str, monkeypatch: pytest.MonkeyPatch):
+    """A second generator has the tables of the first; other captions are parsed."""
+    parsed: list[list[str]] = []
+
+    def counted(nlp: Any, texts: list[str], lexicon: Any) -> Iterator[Sentence]:
+        parsed.append(texts)
+        return parse(nlp, texts, lexicon)
+
+    module = "scramble.pairs.captions.rules.generator"
+    monkeypatch.setattr(f"{module}.parse", counted)
+    monkeypatch.setattr(f"{module}._LEARNED", {})
+    one, two = RuleGenerator(pipeline), RuleGenerator(pipeline)
+    for generator, captions in ((one, ["A dog on a bed."]), (two, ["A dog on a bed."]), (one, ["A cat on a bed."])):
+        generator.learn(captions)
+    assert parsed == [["A dog on a bed."], ["A cat on a bed."]]
 
 
 def test_absurd_categories_are_never_swapped(pipeline: str):

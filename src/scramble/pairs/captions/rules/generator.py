@@ -114,6 +114,8 @@ class RuleGenerator:
 
 
 _LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # one pipeline per worker process
+# The tables of the last captions: the splits of a data set learn from the same ones, which takes longer than a split.
+_LEARNED: dict[tuple[str, Path | None, tuple[str, ...]], SelectionalTables] = {}
 _WORKER: list[_Worker] = []  # of a worker process, which receives it once instead of with each chunk
 
 
@@ -138,7 +140,11 @@ class _Worker:
 
     def learn(self, texts: list[str]) -> None:
         nlp, lexicon = self.start()
-        self._tables = SelectionalTables(parse(nlp, texts, lexicon))
+        key = (self._pipeline, self._lexicon, tuple(texts))
+        if key not in _LEARNED:
+            _LEARNED.clear()
+            _LEARNED[key] = SelectionalTables(parse(nlp, texts, lexicon))
+        self._tables = _LEARNED[key]
 
     def start(self) -> tuple[Any, Lexicon]:
         key = (self._pipeline, self._lexicon)
