@@ -30,12 +30,17 @@ def join_lines(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    """Return the ``python scripts/...`` and launcher commands in a text, without the explanations after them."""
+    """Return the ``python scripts/...`` and launcher commands in a text, without the explanations after them.
+
+    A command is at the start of a line or in inline code.
+    """
     found = []
     for line in join_lines(text):
         match = re.match(r"(?:accelerate launch .*?|torchrun .*?|python )(scripts/\w+\.py.*)", line)
         if match:
             found.append(re.split(r"\s+#\s|\s{2,}|`", match[1])[0].strip())
+        else:
+            found += re.findall(r"`python (scripts/\w+\.py [^`]+)`", line)
     return found
 
 

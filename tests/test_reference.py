@@ -86,6 +86,16 @@ def test_the_python_interface_is_in_the_reference() -> None:
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+def test_the_readme_is_short_and_its_python_uses_the_interface() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    code = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(code) == 1
+    compile(code[0], "README.md", "exec")
+    called = re.findall(r"\bscramble\.(\w+)\(", code[0])
+    assert len(called) >= 4 and set(called) <= set(scramble.__all__)
+
+
 def inline_settings() -> list[tuple[str, str, str]]:
     """(page, key, value) of the settings in inline code."""
     found = []
