@@ -21,7 +21,7 @@ from scramble.grading.rules import quantities
 
 _BOX = "oxed{"
 _PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
-_BEFORE_BOX: tuple[tuple[str, str], ...] = ((" ", ""), (r"\,", ""), ("∞", r"\infty"), (r"+\infty", r"\infty"))
+_REPLACED: tuple[tuple[str, str], ...] = ((" ", ""), (r"\,", ""), ("∞", r"\infty"), (r"+\infty", r"\infty"))
 _DELETED = (
     *("\n", r"\text", r"\mbox", r"\left", r"\right", r"^{\circ}", r"^\circ"),
     *("{m}^3", "m^3", "{units}", "units", "{km}", "km", r"\!"),
@@ -43,7 +43,7 @@ def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tu
 
 
 def extract_mathvision(response: str) -> str:
-    """The answer in a response, in lower case and with LaTeX in one form (``\\dfrac`` is ``\\frac``, no units)."""
+    r"""The answer in a response, in lower case and with LaTeX in one form (``\dfrac`` is ``\frac``, no degrees)."""
     text = response.strip()
     for letter in "ABCDE":
         at_end = (f" {letter}.", f" ({letter}).")
@@ -89,7 +89,7 @@ def _content(text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
-    for old, new in _BEFORE_BOX:
+    for old, new in _REPLACED:
         text = text.replace(old, new)
     text = text.replace("\\\\", "\\")
     for part in _DELETED:
