@@ -161,7 +161,7 @@ def test_bad_input(tmp_path: Path) -> None:
     )
     assert (
         asked.returncode == 1
-        and "these keys have no value: paths.logicvista, paths.mmpr, paths.mmvet, paths.wemath" in asked.stderr
+        and "these keys have no value: paths.crpe, paths.llava_bench, paths.logicvista, paths.mmhal, " in asked.stderr
     )
     assert [path.name for path in tmp_path.iterdir()] in ([], ["log.txt"])
 
