@@ -65,7 +65,11 @@ def test_the_installed_command_runs_the_stages_with_the_shipped_model(site: Path
         ("train", "-m", *short, "objective=dpo,sft", "launcher=local"),
         ("evaluate", "name=mine"),
         ("report", "name=mine"),
+        ("browse", "name=mine"),
+        ("watch", "name=mine"),
     ):
         done = scramble(site, tmp_path, *arguments)
         assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "runs" / "mine" / "report" / "report.md").is_file()
+    assert (tmp_path / "runs" / "mine" / "report" / "browser" / "assets" / "main.js").is_file()
+    assert "2 finished" in done.stdout and "dpo-seed0" in done.stdout
