@@ -248,9 +248,12 @@ def test_a_published_folder_is_ready_for_hub_and_github(run: Path, tmp_path: Pat
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "CNAME").write_text("example.org")
+    for file in ("images/logo.png", "data/mine.js"):
+        (folder / file).parent.mkdir()
+        (folder / file).write_text("of another page")
     browse([run], folder, benchmarks=options(run), items=1, pairs_per_split=0)
     assert (folder / "README.md").read_text().startswith(f'---\ntitle: "Results of {run.name}"\nsdk: static\n')
-    assert (folder / ".nojekyll").exists() and (folder / "CNAME").exists()
+    assert all((folder / name).exists() for name in (".nojekyll", "CNAME", "images/logo.png", "data/mine.js"))
     (folder / "README.md").write_text("mine")
     browse([run], folder, benchmarks=options(run), items=1, pairs_per_split=0)
     assert (folder / "README.md").read_text() == "mine"

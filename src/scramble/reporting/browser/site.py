@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", 
 """The scripts in ``templates/browser`` in the order in which the page loads them."""
 TOKEN_PART = 100
 """Items per file of log-probabilities of tokens, about 0.5 MB."""
+OWN_DATA = re.compile(r"site\.js|(items|pairs|tokens)-[\d-]+\.js")
+"""Names of the files in ``data/``, so that no other file is removed."""
 GENERATOR = "scramble results browser"
 """Marks the ``index.html`` of a site, so that no other page is overwritten."""
 SPACE = """---
@@ -149,7 +152,8 @@ def _write_data(
     The files are scripts that call a function with data, because a page that is opened from a disk may not fetch files.
     """
     for old in folder.glob("*.js"):
-        old.unlink()
+        if OWN_DATA.fullmatch(old.name):
+            old.unlink()
     site: dict[str, Any] = {"items": [], "pairs": []}
     for number, table in enumerate(items):
         file = f"items-{number}"
