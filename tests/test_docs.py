@@ -96,11 +96,15 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "extras"), [("quickstart", [""]), ("quickstart-short", [""]), ("test", ["", "EXTRAS=dev "])]
+    ("target", "extras"),
+    [
+        ("quickstart", [""]),
+        ("quickstart-short", [""]),
+        ("test", ["", "EXTRAS=dev "]),
+        ("docs", ["", "EXTRAS=docs "]),
+    ],
 )
-def test_the_quickstart_installs_what_it_needs_and_the_tests_the_rest(
-    target: str, extras: list[str], tmp_path: Path
-) -> None:
+def test_make_installs_what_a_target_needs(target: str, extras: list[str], tmp_path: Path) -> None:
     planned = subprocess.run(
         ["make", "--dry-run", target, f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=True
     )

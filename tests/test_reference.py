@@ -75,7 +75,8 @@ def test_every_loss_has_an_equation() -> None:
     text = (DOCS / "losses.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     assert set(sections) == {"MPO", *LOSSES}
-    assert all(body.count("```math") == 1 for body in sections.values())
+    assert all("```math" in body for body in sections.values())
+    assert "begin{" not in text, "latex2mathml does not know environments such as aligned"
 
 
 def test_the_python_interface_is_in_the_reference() -> None:
