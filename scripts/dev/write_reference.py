@@ -9,14 +9,14 @@ docs/benchmarks.md lists every benchmark, from src/scramble/evaluation/benchmark
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from scramble.config.binding import MISSING, Bound, Section, Variants, hints, join, show
-from scramble.config.data_sections import METHODS, Engine, MixMethod, Negatives
+from scramble.config.data_sections import Engine, Method, Negatives
 from scramble.config.evaluation_sections import Judge
 from scramble.config.help import comments_of, with_defaults
 from scramble.config.roots import ROOTS, Root
@@ -96,7 +96,6 @@ SENTENCES = {
     "engine.give_up_after": "Stop after this many failed requests in a row.",
     "engine.loading": "Options of `model` for loading the weights, such as max_tiles.",
 }
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 class Key(NamedTuple):
@@ -140,7 +139,7 @@ def _merge(values: dict[str, Any], other: Mapping[str, Any]) -> None:
 # ----------------------------------------------------------------------------------------------------------------- keys
 
 
-def keys_of(cls: type, file: str, at: str = "", *, without: Sequence[str] = ()) -> Iterator[Key]:
+def keys_of(cls: type, file: str, at: str = "", *, without: Collection[str] = ()) -> Iterator[Key]:
     """The keys of a settings class, with the values and sentences of a configuration file."""
     values, sentences = values_and_sentences(file, file.rpartition("/")[0])
     for name in at.split(".") if at else []:
@@ -149,7 +148,7 @@ def keys_of(cls: type, file: str, at: str = "", *, without: Sequence[str] = ()) 
 
 
 def _keys(
-    cls: type, values: Mapping[str, Any], sentences: Mapping[str, str], at: str, without: Sequence[str] = ()
+    cls: type, values: Mapping[str, Any], sentences: Mapping[str, str], at: str, without: Collection[str] = ()
 ) -> Iterator[Key]:
     defaults = {field.name: field for field in dataclasses.fields(cls)}
     for name, kind in hints(cls).items():
@@ -227,7 +226,7 @@ def type_text(kind: Any) -> str:
 def configuration() -> str:
     """The page of all configuration keys."""
     parts = [NOTE, "# Configuration keys", INTRODUCTION]
-    sections = [name for name, kind in hints(Root).items() if name == "run" or name not in PLAIN]
+    sections = set(hints(Root)) - {"name", "seed", "data_seed", "dry_run"}
     parts += ["## Keys of every script", table(keys_of(Root, "base.yaml", without=sections))]
     parts += [table(keys_of(Run, "base.yaml", "run"))]
     for root, cls in ROOTS.items():
@@ -242,8 +241,7 @@ def configuration() -> str:
     parts += ["## peft", PEFT, table(keys_of(Peft, "trainer/default.yaml", "peft"))]
     parts += ["## data", *variants("data", Data)]
     parts += ["## pairs", "### Steps of every method", table(keys_of(Negatives, "pairs/given.yaml", "pairs"))]
-    steps = [*hints(Negatives)]
-    parts += variants("pairs", Annotated[Any, Variants("method", {**METHODS, "mix": MixMethod})], without=steps)
+    parts += variants("pairs", Method, without=hints(Negatives))
     parts += ["## engine", *variants("engine", Engine), "## launcher", *variants("launcher", Launcher)]
     parts += ["## benchmark", BENCHMARK, table(benchmark_keys())]
     parts += ["## protocol", PROTOCOL, table(keys_of(Protocol, "protocol/standard.yaml", "protocol"))]
@@ -251,10 +249,7 @@ def configuration() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PLAIN = ("name", "seed", "data_seed", "dry_run")
-
-
-def variants(group: str, kind: Any, *, without: Sequence[str] = ()) -> Iterator[str]:
+def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterator[str]:
     """A heading and a table for each variant of a section (each kind of data, method of pairs, ...)."""
     mark = next(mark for mark in kind.__metadata__ if isinstance(mark, Variants))
     chosen: dict[str, list[str]] = {}
@@ -302,9 +297,8 @@ def benchmarks() -> str:
     known = facts()
     parts.append(markdown(("name", "measures", "items", "metric", "chance", "human"), map(_overview, known.items())))
     for name, each in known.items():
-        paper = each.paper if each.paper.startswith("none") else f"{each.paper}"
         protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
-        rows = [("paper", paper), ("data", each.data), ("licence of the data", each.licence)]
+        rows = [("paper", each.paper), ("data", each.data), ("licence of the data", each.licence)]
         rows += [("protocols, own first", protocols), ("compared with", each.compared)]
         parts += [f"## {name}", f"{each.title}.", markdown(("fact", "value"), rows)]
     return "\n\n".join(parts) + "\n"
