@@ -272,11 +272,24 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
     assert f"{run.name}: base" in sources.folders["world_vqa"] and "second: mpo" in sources.folders["world_vqa"]
     out = browse([run, tmp_path / "second"], tmp_path / "both", benchmarks=options(run))
     assert "second: mpo: different data versions" in out.read_text(encoding="utf-8")
-    notes = {entry["name"]: entry["note"] for entry in received(out.parent, "site")["items"]}
-    reason = r"the results have data version generated-\w+, other-\w+, but the data has version generated-"
-    assert re.match(reason, notes["world_vqa"]) and not notes["world_winoground"]
+    entries = {entry["name"]: entry for entry in received(out.parent, "site")["items"]}
+    others = ", ".join(f"second: {method}" for method in ("base", "sft", "mpo"))
+    assert entries["world_vqa"]["note"] == f"{others}: not shown, because they were evaluated on other data."
+    assert not entries["world_winoground"]["note"]
     rows = rows_of(out.parent, "world_vqa")
-    assert len(rows[0]["results"]) == 6 and "question" not in rows[0] and "images" not in rows[0]
+    assert len(rows[0]["results"]) == 3 and rows[0]["question"]
+    assert len(rows_of(out.parent, "world_winoground")[0]["results"]) == 6
+
+
+def test_other_data_than_all_results(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    for path in (tmp_path / "run").glob("evaluation/*/world_vqa/result.json"):
+        path.write_text(path.read_text().replace("generated-", "other-"))
+    out = browse([tmp_path / "run"], benchmarks=options(run))
+    reason = r"the results have data version other-\w+, but the data has version generated-"
+    assert re.search(f"items of world_vqa without texts and images: {reason}", capsys.readouterr().out)
+    rows = rows_of(out.parent, "world_vqa")
+    assert len(rows[0]["results"]) == 3 and "question" not in rows[0] and "images" not in rows[0]
 
 
 def test_bad_input(run: Path, tmp_path: Path) -> None:

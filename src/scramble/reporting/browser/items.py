@@ -48,6 +48,7 @@ class ItemTable:
         total: number of items of the benchmark that were evaluated.
         tokens: log-probabilities of tokens by item id, for each arm by query id; empty if the runs did not store them.
         reason: why texts and images are missing; empty if they are shown.
+        other_arms: arms that are left out, because they were evaluated on another version of the data.
     """
 
     benchmark: str
@@ -56,6 +57,15 @@ class ItemTable:
     total: int
     tokens: dict[str, list[dict[str, Any] | None]]
     reason: str = ""
+    other_arms: Sequence[str] = ()
+
+    @property
+    def note(self) -> str:
+        """What the page says about missing texts, images and arms."""
+        notes = [f"{self.benchmark} is shown without texts and images: {self.reason}."] if self.reason else []
+        if self.other_arms:
+            notes.append(f"{', '.join(self.other_arms)}: not shown, because they were evaluated on other data.")
+        return " ".join(notes)
 
 
 def item_table(
@@ -74,24 +84,29 @@ def item_table(
         name: the benchmark.
         folders: result folders by method, one per seed.
         order: methods in the order of the columns.
-        benchmark: the benchmark, for texts and images. Without it, or if its data version is not that of the results,
-            a row has the id, the kind and the outcomes.
+        benchmark: the benchmark, for texts and images. Without it, or if no arm was evaluated on its data version, a
+            row has the id, the kind and the outcomes.
         images: receives the images.
         limit: maximum number of items; more are sampled with a fixed seed.
         missing: why there is no benchmark.
     """
     arms = {arm_name(method, folder, seeds): (method, folder) for method, folder, seeds in _arms(folders, order)}
-    outcomes = {arm: {o.item_id: o for o in results.read_outcomes(folder)} for arm, (_, folder) in arms.items()}
-    versions = {results.read(folder).benchmark["version"] for _, folder in arms.values()}
+    versions = {arm: results.read(folder).benchmark["version"] for arm, (_, folder) in arms.items()}
     reason = ""
+    version = next(iter(versions.values()))
     if benchmark is None:
         reason = (
             missing or "its data was not loaded; run browse.py with the same benchmark=[...] and root as evaluate.py"
         )
-    elif versions != {benchmark.version}:
-        reason = (
-            f"the results have data version {', '.join(sorted(versions))}, but the data has version {benchmark.version}"
-        )
+    elif benchmark.version in versions.values():
+        version = benchmark.version
+    else:
+        listed = ", ".join(sorted(set(versions.values())))
+        reason = f"the results have data version {listed}, but the data has version {benchmark.version}"
+    # Items of other data may have the same ids, for example in two runs on drawn scenes.
+    others = [arm for arm in arms if versions[arm] != version]
+    arms = {arm: arms[arm] for arm in arms if arm not in others}
+    outcomes = {arm: {o.item_id: o for o in results.read_outcomes(folder)} for arm, (_, folder) in arms.items()}
     items = {item.item_id: item for item in benchmark.items} if benchmark is not None and not reason else {}
     evaluated = dict.fromkeys(item_id for by_id in outcomes.values() for item_id in by_id)
     ids = [item_id for item_id in items if item_id in evaluated] or list(evaluated)
@@ -108,7 +123,7 @@ def item_table(
         if any(by_arm):
             tokens[item_id] = by_arm
         rows.append({key: value for key, value in row.items() if value not in ("", [])})
-    return ItemTable(name, [(arm, method) for arm, (method, _) in arms.items()], rows, len(ids), tokens, reason)
+    return ItemTable(name, [(arm, method) for arm, (method, _) in arms.items()], rows, len(ids), tokens, reason, others)
 
 
 def _arms(folders: Mapping[str, Sequence[Path]], order: Sequence[str]) -> list[tuple[str, Path, int]]:

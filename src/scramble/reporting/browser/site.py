@@ -166,7 +166,7 @@ def _write_data(
                 "file": file,
                 "count": len(table.rows),
                 "total": table.total,
-                "note": table.reason,
+                "note": table.note,
                 "arms": arms,
             }
         )

@@ -95,11 +95,11 @@
       kinds: [...new Set(rows.flatMap(row => [row.kind, ...(row.tags ?? [])]))].filter(Boolean).sort(),
       hasMargins: rows.some(row => row.results.some(result => result?.margin !== undefined)),
     }),
-    note: source => (source.note ? `${source.name} is shown without texts and images: ${source.note}.` : ''),
+    note: ({ note }) => note,
     header: explorer => [
       element('span', { class: 'thumbs' }), element('span', { class: 'texts' }, 'item'),
       ...columns(explorer).map(name => element('span', { class: 'cell sign', title: name },
-        element('i', { class: `dot c${colourOf(explorer, name)}` }), element('span', {}, name))),
+        element('i', { class: `dot c${colourOf(explorer, name)}` }), element('span', {}, name.slice(runOf(name).length).replace(/^: /, '')))),
     ],
     summary: (row, explorer) => [
       Browser.thumbnails(row),
