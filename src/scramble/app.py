@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
-import shlex
 import sys
 import traceback
 import warnings
@@ -25,6 +23,7 @@ from scramble.config.binding import ConfigError
 from scramble.config.record import complete, remember
 from scramble.config.validation import check_root, validate
 from scramble.console import log_heading, log_to_run, log_to_terminal
+from scramble.pipeline.provenance import COMMAND, remember_command
 from scramble.project import shipped_values
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
                     run(cfg, [])
                     return
                 overrides = list(HydraConfig.get().overrides.task)
-                line = complete(cfg, root, overrides)
-                run(cfg, overrides, line)
+                run(cfg, overrides, complete(cfg, root, overrides))
 
         def run(cfg: DictConfig, overrides: Sequence[str], line: str | None = None) -> None:
             validate(cfg, root, sections)
@@ -71,8 +69,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
                 plan(root, shipped_values(_resolved(cfg)))
                 return
             log_to_run((cfg.run.dir if "run" in cfg else cfg.get("dir")) if log_file else None)
-            # Access tokens must not be written to any file.
-            log.debug("%s", re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(sys.argv)))
+            log.debug("%s", os.environ.get(COMMAND, ""))
             if line:
                 log_heading(line)
             remember(cfg, root, overrides)
@@ -104,7 +101,6 @@ def errors_as_messages() -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in log files, including the libraries' bars
-    # Silence third-party FutureWarnings.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
     log_to_terminal()
     interrupt.listen()
@@ -186,7 +182,6 @@ def start(main: Callable[..., None]) -> None:
         run_resolved(main, sys.argv[2])
         return
     from scramble.config.overrides import explained, split_options
-    from scramble.pipeline.provenance import remember_command
 
     remember_command(sys.argv)
     options, overrides = split_options(sys.argv[1:])

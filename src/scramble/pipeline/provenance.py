@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.project import ROOT
+from scramble.storage.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,16 @@ def command_of(folder: Path) -> str | None:
     """The command that made the result of a stage; None if it was made from Python."""
     file = folder / COMMAND_FILE
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def write_command(folder: Path) -> None:
+    """Write the command to a stage's folder, unless the stage was called from Python.
+
+    It is not in ``stage.json``, whose hash identifies a data set: other commands with the same settings make the same
+    data.
+    """
+    if COMMAND in os.environ:
+        write_text(folder / COMMAND_FILE, os.environ[COMMAND] + "\n")
 
 
 def remember_command(argv: Sequence[str]) -> None:

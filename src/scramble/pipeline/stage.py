@@ -7,7 +7,6 @@ record is reused.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.console import LOG_FILE
-from scramble.pipeline.provenance import COMMAND, COMMAND_FILE
-from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json, write_text
+from scramble.pipeline.provenance import write_command
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys, json_value
 from scramble.storage.locks import LOCK_FILE, locked
 from scramble.storage.tables import TABLES
@@ -123,8 +122,6 @@ def _do_stage(
         with suppress(OSError, StoreError):  # the work may have failed because the disk is full
             write_json(marker, {"status": "failed", "config": config})
         raise
-    if COMMAND in os.environ:  # not if it was called from Python
-        # Not in stage.json, whose hash identifies a data set: other commands with the same settings make the same data.
-        write_text(folder / COMMAND_FILE, os.environ[COMMAND] + "\n")
+    write_command(folder)
     write_json(marker, {"status": "finished", "config": config, "summary": summary})
     return summary, how
