@@ -6,8 +6,8 @@ For each size the script writes tiny JPEGs and a COCO caption file (five caption
 total) to a temporary folder, and runs these steps (``--steps``) in processes of their own, one after another: the
 import of the images; the generate stage without refinement, with each number of worker processes (``--processes``);
 its repeat, which reuses the result; the audit; and the stage with refinement. Times are CPU seconds of all processes,
-which other work on the machine affects little, and wall-clock seconds. The peak memory is that of the main process and
-of its largest worker. The last lines are linear fits over the sizes.
+which other work on the machine affects little, and wall-clock seconds. The peak memory is that of the main process,
+without workers. The last lines are linear fits over the sizes.
 
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. Captions
 are repeated, with a number appended from the second time on, so that no two are equal.
@@ -73,7 +73,7 @@ def _pixels(number: int) -> np.ndarray:
 
 
 def measured(run: Callable[..., Any], *args: Any) -> dict[str, float]:
-    """Run a function in a new process: seconds of wall clock and CPU, and the peak memory in MiB of it and a worker."""
+    """Run a function in a new process: seconds of wall clock and CPU, and the peak memory of the process in MiB."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_timed, args=(theirs, run, args))
@@ -93,8 +93,10 @@ def _timed(connection: Connection, run: Callable[..., Any], args: tuple[Any, ...
     seconds = time.perf_counter() - start
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(one.ru_utime + one.ru_stime for one in usage)
-    peak, worker = (one.ru_maxrss / 1024 for one in usage)
-    connection.send({"seconds": seconds, "cpu": cpu, "peak": peak, "worker": worker})
+    # Not ru_maxrss: that of a new process is at least the memory of the process that started it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+    connection.send({"seconds": seconds, "cpu": cpu, "peak": peak})
 
 
 def data_of(coco: Path) -> dict[str, Any]:
@@ -156,8 +158,7 @@ def main() -> None:
                 figures = measured(run, *settings)
                 cpu, peak = figures["cpu"], figures["peak"]
                 print(f"  {what}: {cpu:.1f} CPU seconds ({captions / cpu:.0f} captions per second), ", end="")
-                print(f"{figures['seconds']:.1f} s, peak memory {peak:.0f} MiB, ", end="")
-                print(f"of a worker {figures['worker']:.0f} MiB", flush=True)
+                print(f"{figures['seconds']:.1f} s, peak memory {peak:.0f} MiB", flush=True)
                 points.setdefault(f"{what}, CPU seconds", []).append((captions, cpu))
                 points.setdefault(f"{what}, MiB", []).append((captions, peak))
 

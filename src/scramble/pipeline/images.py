@@ -63,7 +63,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
                 for record in (*new.values(), *bundle.pairs, *bundle.questions):
                     writers[type(record)].write(record)
                     places[type(record)].append(group)
-                written |= new.keys()
+                written.update(new)  # "|=" with the keys of a mapping copies the set
         if duplicates := groups.duplicates():
             log.info(f"data: {duplicates:,} images have the same bytes as another; equal images are in the same split")
         split_of = groups.assign(fractions, seed)
