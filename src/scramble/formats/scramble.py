@@ -124,10 +124,10 @@ def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
 
 def _conversation(row: dict[str, Any], key: str) -> tuple[list[Message], str]:
     if not isinstance(row.get(key), list):
-        raise RecordError(f"{key} must be human and gpt turns")
+        raise RecordError(f"{key} must be a list of human and gpt turns")
     messages, answer = answer_of(row[key], key)
     if not messages:
-        raise RecordError(f"{key} must be human and gpt turns")
+        raise RecordError(f"{key} has no human turn before the answer")
     if not answer.strip():
         raise RecordError("empty caption")
     return messages, answer

@@ -229,10 +229,12 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
     if summary.get("blind"):
         transfer = summary.get("transfer")
         accuracies = transfer or summary["blind"]
-        fitted = "pairs of other images" if transfer else "these pairs; too few pairs of other images are held out"
+        fitted = (
+            "pairs of other images" if transfer else "these pairs, because too few pairs of other images are held out"
+        )
         log.info(
-            f"audit: a text-only classifier, fitted on {fitted}, picks the chosen text "
-            f"{max(accuracies.values()):.0f} % of the time (50 % = chance); see {folder / 'audit.html'}"
+            f"audit: a text-only classifier picks the chosen text {max(accuracies.values()):.0f} % of the time (50 % = "
+            f"chance). It was fitted on {fitted}; see {folder / 'audit.html'}"
         )
         listed = ", ".join(f"{name} {accuracy:.1f} %" for name, accuracy in accuracies.items())
         log.debug(f"audit: text-only accuracy by classifier: {listed}")
