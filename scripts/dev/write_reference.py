@@ -51,12 +51,12 @@ SENTENCES = {
     "dtype": "Data type of the weights.",
     "device": "null: the GPU if there is one.",
     "batch_size": "Texts per forward pass.",
-    "new": "Sizes of a new random model that takes the place of the model; for tests.",
+    "new": "Sizes of a new random model that replaces the model; for tests.",
     "load_in_4bit": "Quantise the decoder's weights to 4 bits.",
     "load_in_8bit": "Quantise the decoder's weights to 8 bits.",
     "column": "Column of the pairs: a score, or a computed column.",
-    "min": "Least value of a pair that is kept.",
-    "max": "Greatest value of a pair that is kept.",
+    "min": "Smallest value of a pair that is kept.",
+    "max": "Largest value of a pair that is kept.",
     "filters.pipeline": "spaCy pipeline for the column same_lemmas.",
     "gaps": "Scores whose differences are balanced.",
     "exponent": "A larger value keeps fewer pairs and lowers their text-only accuracy.",
@@ -67,7 +67,7 @@ SENTENCES = {
     "watch.limit": "Maximum number of items per benchmark.",
     "engine": "Generates texts: openai, transformers or vllm, with the keys of that engine.",
     "objective.name": "Name of the objective, and of the arm.",
-    "data.styles": "Weights of the captions' styles: relation, chain, list, scene, count; null: all alike.",
+    "data.styles": "Weights of the captions' styles: relation, chain, list, scene, count; null: equal weights.",
     "mix.weight": "Share of this source among the pairs, relative to the other weights.",
     "mix.path": "File or folder of this source.",
     "scores.grammar": "The CoLA classifier.",
@@ -83,12 +83,12 @@ SENTENCES = {
     "options.check": "Drop negatives that the world's judge finds true of the image.",
     "options.kinds": "Kinds to make; null: all.",
     "options.lexicon": "Folder of word lists; null: the shipped lists.",
-    "options.seed": "Seed of sampling.",
+    "options.seed": "Sampling seed.",
     "options.graphs": "Scene graphs: those of the data, parsed from captions, or written by the engine.",
     "options.pipeline": "spaCy pipeline that parses captions.",
     "options.generate_rationales": "Write a rationale from the scene graph for questions that have none.",
-    "options.temperature": "Temperature of sampling.",
-    "options.top_p": "Nucleus of sampling.",
+    "options.temperature": "Sampling temperature.",
+    "options.top_p": "Cumulative probability of nucleus sampling.",
     "options.max_tokens": "Maximum number of new tokens.",
     "pairs.options": "Options of the method.",
     "engine.backoff": "Seconds before the second attempt; later pauses are longer.",
@@ -299,7 +299,7 @@ def benchmarks() -> str:
     for name, each in known.items():
         protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
         rows = [("paper", each.paper), ("data", each.data), ("licence of the data", each.licence)]
-        rows += [("protocols, own first", protocols), ("compared with", each.compared)]
+        rows += [("protocols, its own first", protocols), ("compared with", each.compared)]
         parts += [f"## {name}", f"{each.title}.", markdown(("fact", "value"), rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -308,8 +308,8 @@ BENCHMARKS_INTRODUCTION = """\
 `python scripts/evaluate.py benchmark=[winoground,pope]` scores benchmarks by these names.
 [evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark) lists
 the options. Chance and human values are percent, for the scores in the order in which they are named. "Not published"
-and "not checked" mean that no source was found or looked up. Read the licence yourself before you use or publish data:
-the images often have others than the annotations."""
+means that no source was found, and "not checked" that no source was looked up. Read the licence yourself before you use
+or publish data: the images often have other licences than the annotations."""
 
 
 def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """A judge reads the final answer from a reply: MathVista, MathVerse, LogicVista.
 
 MathVista's answers are compared by rule. MathVerse's are compared by the judge, unless they are letters or the texts
-are equal. Of LogicVista's replies the judge names the letters, which must be those of the answer. An answer about which
-the judge's reply cannot be read gets the status ``unread`` and counts neither as right nor as wrong.
+are equal. For LogicVista the judge names the letters that a reply chooses, which must be those of the answer. If the
+judge's reply about an answer cannot be read, the answer gets the status ``unread`` and counts neither as right nor as
+wrong.
 """
 
 from __future__ import annotations

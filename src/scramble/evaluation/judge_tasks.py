@@ -1,7 +1,7 @@
-"""What a judge does for MMHal-Bench, LLaVA-Bench, HallusionBench and Object HalBench: prompts, and reading of replies.
+"""Judging of MMHal-Bench, LLaVA-Bench, HallusionBench and Object HalBench: prompts, and parsing of the replies.
 
-The prompts are this project's own. An item whose judge cannot be read gets the status ``unread`` and counts in no
-score; scores named ``official`` count it as the authors' scripts do.
+The prompts are this project's own. An item for which the judge's reply cannot be read gets the status ``unread`` and
+counts in no score; scores named ``official`` count it as the authors' scripts do.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def read(folder: str | Path) -> dict[str, Reply]:
 def group_by_images(queries: Iterable[Query], image_hashes: Mapping[str, str]) -> list[list[Query]]:
     """Group queries of the same kind on the same images, in order of first appearance.
 
-    Images are the same if their bytes are: many files repeat an image under another id with every question.
+    Images with equal bytes are the same image, because many files repeat an image under another id with every question.
     """
     groups: dict[tuple[Any, ...], list[Query]] = {}
     for number, query in enumerate(queries):

@@ -1,7 +1,7 @@
 """Objects of COCO that a caption mentions, by the word lists and rules of CHAIR and Object HalBench.
 
 CHAIR: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Object HalBench: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849).
-Neither rule knows negation or senses of words: an orange shirt mentions an orange.
+Neither rule handles negation or word senses: an orange shirt counts as an orange.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Vocabulary:
         return [self.base_form(token) for token in tokens.words(caption.lower())]
 
     def among(self, words: Sequence[str]) -> list[Mention]:
-        """The object words among words. "seat" is no chair if "toilet" occurs too."""
+        """The object words among words. "seat" is not a chair if "toilet" occurs too."""
         seats = "toilet" in words
         return [
             (word, self.category[word]) for word in words if word in self.category and not (seats and word == "seat")

@@ -269,7 +269,8 @@ def m3cot(text: str, options: Options) -> str | None:
     letter is a word, as a capital letter or else as a small one.
 
     "Last" means last in the text for brackets and last in the list of options for the others. Only the part after
-    ``[Answer]`` counts, up to ``[Rationale]`` or ``[Context]``. A bracketed letter that is no option hides the others.
+    ``[Answer]`` counts, up to ``[Rationale]`` or ``[Context]``. If the last bracketed letter is not an option, nothing
+    is read.
     """
     if "[Answer]" in text:
         text = text.split("[Answer]")[-1].split("[Rationale]")[0].split("[Context]")[0]

@@ -166,7 +166,7 @@ def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> st
 
 
 def _as_in_paper(column: PaperColumn) -> str:
-    """Whether a column's protocol is the paper's, if the table says so and measures the paper's benchmark."""
+    """Whether a column's protocol is the paper's, if the table states it and measures the paper's benchmark."""
     measured, published = column.measured, column.published
     if column.deviation is None or not measured or not published or measured.benchmark != published.benchmark:
         return ""

@@ -1,6 +1,6 @@
 """The progress of a run, read from the files of its folder: arms, jobs, warnings and the end of the log.
 
-Nothing is written and no process is asked, so that a run on another machine, or a finished one, can be shown too.
+Nothing is written and no process is contacted, so that a run on another machine, or a finished one, can be shown too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RECENT = 20  # log rows for the estimate of the remaining time
-SILENT = 300.0  # seconds without a log row after which an unfinished arm is pointed out
+SILENT = 300.0  # seconds without a log row after which an unfinished arm is reported
 ABANDONED = 3600.0  # seconds without a log row after which an arm no longer counts as active
 BLOCKS = "▁▂▃▄▅▆▇█"
 LOG_LINES = 3
@@ -94,7 +94,7 @@ def read_progress(run: Path) -> list[ArmProgress]:
 
 def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmProgress:
     status = str(stage["status"])
-    if status == "running" and job:  # the job's record also knows whether it was stopped or killed
+    if status == "running" and job:  # the job's record also states whether it was stopped or killed
         status = str(job["status"])
     rows = list(read_jsonl(folder / "metrics.jsonl"))
     training = [row for row in rows if "loss" in row]

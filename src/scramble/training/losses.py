@@ -238,7 +238,7 @@ def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
     ``sft_mean="answer"``: mean over the tokens of each answer (the paper); ``"batch"``: mean over all chosen tokens of
     the micro-batch, the same number for every pair (TRL).
 
-    By hand: log pi = (-2, -9) over (4, 3) tokens: (0.5, 3) with ``answer``, 11/7 twice with ``batch``.
+    By hand: log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
     """
     if sft_mean == "answer":
         return -logps.policy_chosen / logps.chosen_tokens

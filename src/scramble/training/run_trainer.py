@@ -1,7 +1,7 @@
 """The part of a trainer that does not depend on the loss: order of the batches, log rows, checkpoints, evaluation.
 
 Both backends derive from it: :mod:`scramble.training.trainer` trains on tries, and
-:mod:`scramble.training.trl_backend` puts TRL's trainers on top of it.
+:mod:`scramble.training.trl_backend` uses it as a base class of TRL's trainers.
 """
 
 from __future__ import annotations

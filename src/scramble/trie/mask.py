@@ -2,7 +2,7 @@
 
 The rule also separates the tries of a row, and padding sees only itself. For models with bidirectional image blocks the
 tokens of a block additionally see each other. In a layer with a sliding window, token k must also be less than
-``window`` tokens before q on the path, which the depths tell; this limits blocks, too (as in Gemma 3).
+``window`` tokens before q on the path, which follows from the depths; the window also limits blocks (as in Gemma 3).
 
 Shape suffixes: B rows, L tokens per row, N blocks per row.
 """

@@ -99,7 +99,7 @@ def load(
 
 
 def _similarity(pipeline: str) -> str:
-    """The pipeline's name, for the data version. Says whether similar words count as the same object."""
+    """The pipeline's name, for the data version. Logs a message if only equal words count as the same object."""
     try:
         with_vectors = has_vectors(pipeline)
     except PipelineError as error:

@@ -1,4 +1,4 @@
-"""The objects in images of COCO, as CHAIR and Object HalBench take them: annotated instances and the words of the
+"""The objects in images of COCO, as CHAIR and Object HalBench define them: annotated instances and the words of the
 reference captions."""
 
 from __future__ import annotations
@@ -92,6 +92,6 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
 
 
 def _without_outlines(entry: dict[str, Any]) -> Mapping[str, Any]:
-    """Drop the outlines of objects while the file is parsed: they are most of its memory."""
+    """Drop the outlines of objects while the file is parsed: they take most of the memory."""
     entry.pop("segmentation", None)
     return entry

@@ -1,4 +1,4 @@
-"""CRPE: who, does what, with what? Multiple choice about relations, with four rotations of the options.
+"""CRPE: multiple choice about subject, predicate and object of relations, with four rotations of the options.
 
 Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
 ``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images; a file that is absent is

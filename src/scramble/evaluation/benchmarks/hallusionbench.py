@@ -4,9 +4,9 @@ Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``Hallu
 Counts: 1,129 questions, 951 of them with an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
 Human: not in the repository.
 
-Scores: ``a_acc`` of questions; ``q_acc``, questions that are right for every figure; ``f_acc``, figures with every
-question right; also by category (VD, VS) and subcategory. In the original GPT-4 compares a reply with the answer
-(``grading=judge``; an unclear reply is right for the 178 questions of VS without an image). The default
+Scores: ``a_acc`` of questions; ``q_acc``, questions that are answered correctly for every figure; ``f_acc``, figures
+with all questions answered correctly; also by category (VD, VS) and subcategory. In the original GPT-4 compares a reply
+with the answer (``grading=judge``; an unclear reply is right for the 178 questions of VS without an image). The default
 ``grading=rule`` looks for the words yes and no, as VLMEvalKit does; VLMEvalKit leaves out the questions without an
 image (``without_image=false`` here). The questions are asked as they are, without a request for yes or no.
 

@@ -3,7 +3,7 @@ r"""MATH-Vision (MATH-V): mathematics competition problems with pictures.
 Paper: Wang et al., NeurIPS 2024 (arXiv 2402.14804). Data: ``MathLLMs/MathVision``, or the repository's
 ``test.jsonl`` or ``testmini.jsonl`` with its images. Counts: 3,040 (testmini 304): 1,532 multiple choice, 1,508 free.
 Chance: computed, 10.08 (20 for multiple choice, 0 for free questions); the published random run has 7.17. Human: about
-70, the repository gives no exact number.
+70 (the repository gives no exact number).
 
 The kind of an item is its subject; tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the official
 one: question, then options ``(A) ...`` unless the options are drawn in the picture. ``protocol=standard`` is the

@@ -6,13 +6,13 @@ Counts: 300. Chance: none. Human: not published.
 
 A language model lists the objects that a response says are in the image (the original: gpt-3.5-turbo-0613; responses of
 up to three words have none). A spaCy pipeline reduces their names to lemmas (the original: en_core_web_trf). Each
-object counts once per response. ``extraction=plain`` needs no judge: it looks up the words of the response, each time
-that they occur, which is the original's rule without its judge.
+object counts once per response. ``extraction=plain`` needs no judge: it looks up every occurrence of a word in the
+response, which is the original's rule without its judge.
 
-Scores, lower is better: ``response_rate``, hallucinating responses of those that mention an object of COCO (the
-original's CHAIRs_refine); ``mention_rate``, hallucinated mentions of all mentions (CHAIRi); ``chair_s``, of all
-responses. Higher is better: ``recall``. Compared with a reference implementation: all scores on recorded responses and
-object lists, without judge and spaCy.
+Scores, lower is better: ``response_rate``, the share of hallucinating responses among those that mention an object of
+COCO (the original's CHAIRs_refine); ``mention_rate``, the share of hallucinated mentions (CHAIRi); ``chair_s``, the
+share of hallucinating responses among all. Higher is better: ``recall``. Compared with a reference implementation: all
+scores on recorded responses and object lists, without judge and spaCy.
 """
 
 from __future__ import annotations

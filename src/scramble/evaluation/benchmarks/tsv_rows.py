@@ -128,8 +128,9 @@ def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages
 
 
 def as_pandas(rows: list[Row]) -> None:
-    """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's: ``NA``, ``None``, ``null`` and the
-    like become empty, and the numbers of a column with gaps or fractions become floats (``1`` becomes ``1.0``)."""
+    """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's: ``NA``, ``None``, ``null`` and
+    similar values become empty, and the numbers of a column with gaps or fractions become floats (``1`` becomes
+    ``1.0``)."""
     for column in rows[0].cells if rows else ():
         values = [row.cells[column] for row in rows]
         values = ["" if value in _PANDAS_MISSING else value for value in values]

@@ -5,8 +5,8 @@ of the repository's ``data/splits``, with COCO images. Counts: test of the rando
 1,222 (its README says 616). Chance: 50 (always true: 53.8 random, 51.5 zero-shot). Human: 95.4. The kind of an item is
 its relation, its tag the relation's category.
 
-The question around the statement is our choice. Compared with a reference implementation: accuracies by relation and
-category on recorded predictions; VLMEvalKit's reading of replies.
+VSR contains statements only; the question that asks about a statement is worded by this project. Compared with a
+reference implementation: accuracies by relation and category on recorded predictions; VLMEvalKit's reading of replies.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def command(
         harness_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
         harness_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
             unless an argument contains ``{path}``, which is replaced by the folder.
-        harness_flags: further words of the command line: ``--include_path``, a folder, ``--limit``, ``100``.
+        harness_flags: additional arguments of the command line: ``--include_path``, a folder, ``--limit``, ``100``.
         harness_python: Python of the harness's environment.
 
     Raises:
@@ -195,7 +195,7 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
         scores = {}
         for key, value in table.items():
             metric, _, choice = key.partition(",")
-            # Beside `<metric>_stderr` there are `_stderr_clt` and `_stderr_clustered`.
+            # Next to `<metric>_stderr` there are `_stderr_clt` and `_stderr_clustered`.
             if "_stderr" in metric or not _is_number(value):
                 continue
             error = table.get(f"{metric}_stderr,{choice}")

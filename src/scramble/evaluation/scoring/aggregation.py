@@ -73,7 +73,7 @@ def scores(
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Numbers and rates of tied items, of replies that were unparsed, refused to answer or need a judge, and of items
-    whose judge was unread."""
+    for which the judge's reply could not be read."""
     n = len(outcomes)
     count = {
         status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", "unread", *UNGRADED)

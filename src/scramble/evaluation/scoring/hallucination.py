@@ -74,8 +74,8 @@ def chair(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Object HalBench's rates: responses with a hallucination, of those that mention an object of COCO at all; and
-    hallucinated mentions of all mentions. ``chair_s`` is the share of all responses."""
+    """Object HalBench's rates: the share of responses with a hallucination among those that mention an object of COCO,
+    and the share of hallucinated mentions. ``chair_s`` is the share among all responses."""
     rows = _objects(outcomes)
     return {
         "response_rate": share(outcomes, [(float(row[1] > 0), float(row[0] > 0)) for row in rows]),
@@ -97,7 +97,7 @@ def _begun(top: Array, bottom: Array) -> Array:
 
 def amber(outcomes: Outcomes) -> dict[str, Ratio]:
     """CHAIR, Cover and Cog of the descriptions; precision, recall and F1 of the answer "no" to the questions, where an
-    answer that is not read is no answer "no"; the AMBER score (100 - CHAIR + F1) / 2."""
+    unreadable answer does not count as "no"; the AMBER score (100 - CHAIR + F1) / 2."""
     counts = [o.details.get("amber", (0,) * 6) for o in outcomes]
     described = any("amber" in o.details for o in outcomes)
     table: dict[str, Ratio] = {}
@@ -146,10 +146,10 @@ def _f1(sums: Array, offset: float) -> Array:
 
 
 def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """aAcc: questions; qAcc: questions that are right for every figure; fAcc: figures with every question right.
+    """aAcc: questions; qAcc: questions answered correctly for every figure; fAcc: figures with all answers correct.
 
     Item ids are ``category/subcategory/set/figure/question``. Figure 0 of the category VS is the question without an
-    image, which is no figure. A question or figure with an unread item counts in neither qAcc nor fAcc.
+    image and does not count as a figure. A question or figure with an unread item counts in neither qAcc nor fAcc.
     """
     table: dict[str, Ratio] = {}
     for suffix, where in parts(outcomes).items():
@@ -231,6 +231,6 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _rounded_quotient(sums: Array) -> Array:
-    """Mean of the model's scores by the mean of the references', both of 10 points with three digits."""
+    """Mean of the model's scores divided by the mean of the references', both out of 10 points with three digits."""
     means = np.round(10 * divide(sums[:, :2], np.repeat(sums[:, 2:], 2, axis=1)), 3)
     return divide(means[:, 0], means[:, 1])

@@ -175,7 +175,7 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     """We-Math's dimensions of one problem (1 or 0), from the outcomes of its steps and of the problem (arXiv
     2407.01284); ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, else 0.
 
-    Strict mastery needs all steps, loose mastery one; the other right problems are memorized by rote.
+    Strict mastery needs all steps, loose mastery one; the other correctly answered problems are rote memorization.
     """
     if not steps:
         raise MetricError("a problem without steps has no dimensions")

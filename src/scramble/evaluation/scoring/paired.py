@@ -70,7 +70,7 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
 
 
 def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list[Outcome]]]:
-    """The outcomes of the items of which the judge's reply could be read in every run."""
+    """The outcomes of the items for which the judge's reply could be read in every run."""
     unread = {o.item_id for side in sides for run in side for o in run if is_unread(o)}
     return [[[o for o in run if o.item_id not in unread] for run in side] for side in sides]
 

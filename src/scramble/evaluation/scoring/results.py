@@ -7,7 +7,7 @@ benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scorin
 model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of them), ``name`` shown in tables,
                ``engine`` (its kind, where the model was served)
 protocol       every setting of the protocol, including name and version; ``grading`` (who graded the answers) and
-               ``faithfulness`` if a judge, or a rule instead of it, took part
+               ``faithfulness`` if a judge, or a rule instead of a judge, was used
 scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent
                (MMHal-Bench's score: points from 0 to 6), ``n`` units, ``chance``
                and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings

@@ -46,8 +46,8 @@ def audit(
     images.
 
     Args:
-        held_out: pairs that took no part in the selection of ``pairs``, for the transfer accuracy. Those that share an
-            image with ``pairs`` are ignored.
+        held_out: pairs that were not used to select ``pairs``, for the transfer accuracy. Those that share an image
+            with ``pairs`` are ignored.
         total: the number of pairs of which ``pairs`` are a sample
             (:func:`~scramble.pairs.audit.text_only.sample_of_pairs`).
 

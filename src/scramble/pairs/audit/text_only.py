@@ -3,8 +3,8 @@
 There are two figures, and 50 % is chance in both (a tie counts half). The *in-sample accuracy* is measured out of fold
 on one set of pairs; the pairs of an image are never in training and test set at once. If the set was selected with
 text-only scores of its own pairs (refinement), it is too low: what the selection removed in the training folds is also
-missing in the test fold. The *transfer accuracy* is that of classifiers fitted on pairs of other images that took no
-part in the selection; it tells what a model can learn from text alone.
+missing in the test fold. The *transfer accuracy* is that of classifiers fitted on pairs of other images that were not
+used for the selection; it measures what a model can learn from text alone.
 """
 
 from __future__ import annotations

@@ -41,14 +41,14 @@ class SiteImages:
         return name
 
     def _has(self, name: str) -> bool:
-        """Whether the file exists and is not empty; an empty one is what a crash may leave."""
+        """Whether the file exists and is not empty; a crash can leave an empty file."""
         file = self.folder / name
         return file.exists() and file.stat().st_size > 0
 
     def _write(self, name: str, data: bytes) -> None:
-        """Write a file and rename it, without the wait for the disk of :func:`~scramble.storage.files.atomic_path`.
+        """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
 
-        That takes 6 ms per file, ten times as long as this; a file that is lost in a crash is written again.
+        Waiting takes 6 ms per file, ten times as long as writing; a file that is lost in a crash is written again.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

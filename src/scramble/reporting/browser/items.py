@@ -34,7 +34,7 @@ from scramble.reporting.comparison import RUN_SEPARATOR, lower_is_better, split_
 from scramble.reporting.pages.texts import marked
 
 MAIN_SCORES = ("group", "accuracy", "itt", "hallucination_rate", "hal", "chair_s", "score")
-"""The first of these that an outcome has says whether it is right."""
+"""The first of these that an outcome has determines whether it is right."""
 RIGHT = 0.5
 """An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
 

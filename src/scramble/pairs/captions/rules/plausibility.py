@@ -30,7 +30,7 @@ _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 _CLAUSES = frozenset({"acl", "relcl"})
 # Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md has the curves. A caption has few
-# swaps and many replacements, so that more is asked of these.
+# swaps and many replacements, so the threshold for replacements is higher.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
 # A distribution with fewer observations than this follows its back-off more than its own counts.
@@ -188,7 +188,7 @@ class SelectionalTables:
     def number_lift(self, s: Sentence, u: Phrase, v: Phrase) -> float:
         """The log-odds of the numbers that two nouns exchange ("some dogs" and "a cat"), relative to those they have.
 
-        Captions seldom speak of several skies, of one grape, or of a man who rides several horses. The lower of two
+        Captions seldom mention several skies, one grape, or a man who rides several horses. The lower of two
         sums counts: that over the nouns, and that over the relations with their two sides.
         """
         if u.noun is None or v.noun is None or u.plural == v.plural:
@@ -242,7 +242,7 @@ def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Ite
     """The relations of a caption: the phrase before, the words (stems of verbs, prepositions), and the phrase after.
 
     The words are those between two phrases that follow each other. The phrase before is the one that the first of these
-    words depends on, if it is one: in "a man in a hat riding a horse" the man rides. Coordinations are no relations.
+    words depends on, if it is one: in "a man in a hat riding a horse" the man rides. Coordinations are not relations.
 
     Args:
         new: words that replace tokens of the caption; "" removes one.
@@ -271,7 +271,7 @@ def _stem(s: Sentence, i: int, word: str) -> str:
 
 
 def _verb(s: Sentence, i: int, word: str) -> str:
-    """The stem of a verb, marked as one: "herd" is also a noun."""
+    """The stem of a verb, marked as a verb, because "herd" is also a noun."""
     return f"to {_stem(s, i, word)}"
 
 

@@ -1,5 +1,6 @@
 'use strict';
-// A list of rows of equal height of which only the visible ones are in the document, so that thousands stay fluid.
+// A list of rows of equal height of which only the visible ones are in the document, so that thousands of rows scroll
+// smoothly.
 Browser.VirtualList = class {
   /** `render(row, place)` returns the element of a row; the height of a row is the style variable --row. */
   constructor(element, render) {
