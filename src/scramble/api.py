@@ -212,7 +212,8 @@ def evaluate(
 
 
 def _shown(score: Mapping[str, Any]) -> dict[str, Any]:
-    """A score as tables show it: its interval within 0 to 100, no error and interval if there are few items."""
+    """A score as tables show it: the interval is limited to 0 to 100; error and interval are None if there are few
+    items."""
     from scramble.evaluation.scoring.statistics import is_few
 
     if is_few(score["n"]):

@@ -72,9 +72,9 @@ class Request:
 class Reply:
     """A model's answer, or the reason why there is none.
 
-    ``finish_reason`` is ``stop`` for a complete answer and ``length`` for one truncated at ``max_tokens``. ``error``
-    is empty or says in a few words why there is no answer; such a reply is not stored, so that the next run asks again.
-    Token counts are those of the engine, or 0.
+    ``finish_reason`` is ``stop`` for a complete answer and ``length`` for one truncated at ``max_tokens``. ``error`` is
+    empty or states briefly why there is no answer; such a reply is not stored, so that the next run asks again. Token
+    counts are those of the engine, or 0.
     """
 
     text: str

@@ -382,7 +382,8 @@ class Family:
 
 
 def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> None:
-    """Raise ModelError unless a processor marks images with a token that the model expects; None is no token."""
+    """Raise ModelError unless a processor marks images with a token that the model expects; None stands for no
+    token."""
     if token not in expected:
         marks = "has no image token" if token is None else f"marks images with token {token}"
         raise ModelError(

@@ -152,7 +152,7 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
 
 
 def padding_id(tokenizer: Any) -> int:
-    """The id that fills rows: that of padding, else EOS, else 0. It is not an image placeholder."""
+    """The id used as padding: the tokenizer's padding token, else EOS, else 0. It is not an image placeholder."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in ids if token is not None)
 

@@ -121,8 +121,8 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
     """How often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
 
-    The draws per kind follow exactly from the turns. Within a kind they are divided in proportion to the weights, which
-    is exact for a single draw and an approximation for several (they are without replacement).
+    The draws per kind follow exactly from the turns. Within a kind the draws are divided in proportion to the weights,
+    which is exact for a single draw and an approximation for several (drawn without replacement).
     """
     sizes: dict[str, int] = {}
     weights: dict[str, float] = {}

@@ -110,7 +110,8 @@ def _remove(file: Path) -> None:
 
 
 def _folder(source: Path) -> Path:
-    """A file's folder in :data:`AUDITS`. The name includes a hash of the path: many files are called pairs.jsonl."""
+    """The folder in :data:`AUDITS` for the audit of a file. The name includes a hash of the path: many files are called
+    pairs.jsonl."""
     resolved = source.resolve()
     return AUDITS / f"{resolved.stem}-{content_key(str(resolved))[:8]}"
 

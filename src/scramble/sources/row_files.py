@@ -41,7 +41,7 @@ class RowFile:
         return None if self.path is None else self.path.parent
 
     def rows(self, bad: BadRows) -> Iterator[tuple[int, Any]]:
-        """Number (from 1) and content of each row; ``bad`` gets the rows that cannot be read.
+        """Number (from 1) and content of each row; ``bad`` collects the rows that cannot be read.
 
         Raises SourceError if the file cannot be read.
         """

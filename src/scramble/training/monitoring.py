@@ -1,4 +1,4 @@
-"""Measures the machine while it trains: memory use, and the device's peak throughput."""
+"""Hardware measurements for the log: memory use, and the device's peak throughput."""
 
 from __future__ import annotations
 

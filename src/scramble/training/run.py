@@ -171,7 +171,7 @@ def train(
 
 
 def select_backend(args: PreferenceConfig, family: Family) -> str:
-    """``trie`` or ``trl``, as ``args.backend`` says or as the family allows; the main process logs the choice.
+    """``trie`` or ``trl``, as ``args.backend`` selects or as the family allows; the main process logs the choice.
 
     Raises:
         ValueError: if the family has no trie and the trie is requested, or if TRL does not have all settings.

@@ -182,7 +182,7 @@ class RunTrainer(Trainer):
         return {"last": self.last_log}
 
     def load_log_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`log_state` returned."""
+        """Restore what :meth:`log_state` returned."""
         self.last_log = state["last"]
 
     def save_loss_state(self, folder: Path) -> None:

@@ -42,7 +42,7 @@ def load(
         root: folder of the two files.
         images: folder of all images (default: ``root``).
         rule: ``official``, ``vlmevalkit`` or ``lmms_eval``.
-        partial: leave out questions of which a rotation cannot be used.
+        partial: leave out questions with a rotation that cannot be used.
     """
     one_of("crpe", "options", "benchmark.crpe.rule", rule, tuple(RULES))
     items: list[Item] = []

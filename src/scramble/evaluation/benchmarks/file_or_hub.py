@@ -56,7 +56,7 @@ class FileOrHub:
         self.rows, self._hub = text_rows(name, data), HubImages(data)
 
     def image_id(self, number: int, where: str) -> str:
-        """The id of a row's image. Raises EvaluationError if a row of a file names none."""
+        """The id of a row's image. Raises EvaluationError if a row of a file names no image."""
         if self._hub is not None:
             return self._hub.add(str(number), number, self._column)
         (path,) = texts(self._name, self.rows[number], where, "image")

@@ -19,7 +19,7 @@ class Mistral3(Family):
     """Mistral 3: an image in its own aspect ratio, one token per 28 px square, and a break token after each row.
 
     The prompt is BOS, ``[INST]``, images, text, ``[/INST]``; EOS follows the answer. The saved chat templates add a
-    long system message with the date of the day, so the same prompt would differ from one day to the next.
+    long system message with the current date, so the same prompt would differ from one day to the next.
     """
 
     name = "mistral3"

@@ -104,7 +104,7 @@ class AnswerMethod(PairMethod):
 class CorrectnessAnswers(AnswerMethod):
     """Correct answers preferred to incorrect ones, see :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
 
-    Its option ``format_pairs`` says what happens to pairs that differ only in form: ``apart`` (they get a separate
+    Its option ``format_pairs`` selects what happens to pairs that differ only in form: ``apart`` (they get a separate
     table, ``<split>/format/``), ``with`` (they are mixed with the others) or ``drop``.
     """
 
@@ -146,7 +146,7 @@ class DropoutAnswers(AnswerMethod):
     """Answers preferred to their continuation without the image, see
     :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`.
 
-    Its option ``ask`` says what the model is asked: ``questions`` (those of the split), ``images`` (the option
+    Its option ``ask`` selects what the model is asked: ``questions`` (those of the split), ``images`` (the option
     ``prompt`` about each image), or both.
     """
 

@@ -1,6 +1,6 @@
 """A trigram language model with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999, eq. 18).
 
-It is a text-only reader that needs no download: a caption that is improbable as text can be recognised without the
+It is a text-only classifier that needs no download: a caption that is improbable as text can be recognised without the
 image.
 """
 

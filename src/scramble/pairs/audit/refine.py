@@ -212,8 +212,8 @@ def select(
 ) -> list[PreferencePair]:
     """Keep each candidate in turn with probability min(1, exp(-exponent * log-odds)), until ``count`` are used.
 
-    A refused swap is replaced by the next candidate. A refused replacement is not: captions have many replacements, so
-    the next one would nearly always be kept, and the kept ones would be those that classifiers call false captions.
+    A rejected swap is replaced by the next candidate. A rejected replacement is not: captions have many replacements,
+    so the next one would nearly always be kept, and the kept ones would be those that classifiers call false captions.
 
     Args:
         odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on these, the seed and the

@@ -2,7 +2,7 @@
 
 The differences are all that preference training uses. Texts are compared in lower case without punctuation, except by
 ``surface`` and ``length``. N-grams are hashed into :data:`COLUMNS` columns, so that a classifier fitted on one set of
-pairs reads another one.
+pairs can be applied to another one.
 """
 
 from __future__ import annotations
