@@ -134,7 +134,7 @@ def lmms_vstar(text: str, options: Options) -> str | None:
 
 
 def lmms_blink(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for BLINK: the first letter of the reply, in any case ("The cat" is T, which is not an option)."""
+    """lmms-eval's rule for BLINK: the first letter of the reply, in any case ("The cat" is T, not an option)."""
     match = re.match(r"[(\s]*([A-Z])", text.strip(), re.IGNORECASE)
     return match.group(1).upper() if match and match.group(1).upper() in options else None
 
