@@ -29,8 +29,8 @@ _NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns hav
 _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 _CLAUSES = frozenset({"acl", "relcl"})
-# Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md has the curves. A caption has few
-# swaps and many replacements, so the threshold for replacements is higher.
+# Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md has the curves. The threshold of
+# replacements is higher, because a caption has many of them and few swaps.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
 # A distribution with fewer observations than this follows its back-off more than its own counts.
