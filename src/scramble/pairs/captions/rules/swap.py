@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from scramble.language.inflect import article, capitalised, plural, word_set
-from scramble.language.lexicon import Lexicon, Noun
+from scramble.language.lexicon import Lexicon
 from scramble.language.parse import NO_HEADLINE, QUANTIFIERS, Attribute, Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import (
@@ -21,28 +21,28 @@ from scramble.pairs.captions.rules.edit import (
     agreement_changes,
     article_change,
     build,
-    is_title,
     moved_text,
     span_change,
 )
 from scramble.pairs.captions.rules.plausibility import MIN_LIFT, SelectionalTables
+from scramble.pairs.captions.rules.swap_conditions import (
+    JOINERS,
+    SEPARATORS,
+    between,
+    have_equal_roles,
+    in_title,
+    is_bound,
+    is_generic,
+    is_mounted,
+    must_be_plural,
+    says_the_same,
+    swap_weight,
+)
 
-_ANIMATE = frozenset({"person", "animal"})
-_THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
 _UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
-_RARE_ATTRIBUTE = (
-    4.0  # a brown pole is rare in captions but not absurd: the lift with adjectives may be this much lower
-)
-_PLACES = word_set("""
-    on under underneath beneath in inside behind above over below atop onto into top front
-""")
-_STILL = word_set("""
-    sitting standing laying lying sits stands lies sit stand lay lays is are was were be being that which
-    parked perched sleeping resting hanging walking running going moving traveling driving posing seen shown
-    placed set located laid next
-""")
-_RELATION_TAGS = frozenset({"IN", "VBG", "VBZ", "VBP", "WDT", "WP"})
+# A brown pole is rare in captions but not absurd: the lift with adjectives may be this much lower.
+_RARE_ATTRIBUTE = 4.0
 _GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
 _FIXED_NUMBER = word_set("""
     ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
@@ -50,27 +50,6 @@ _FIXED_NUMBER = word_set("""
 """)
 _SORTS = frozenset({"type", "kind", "sort", "style"})
 _HAS = frozenset({"has", "have", "had", "having", "with"})
-_JOINERS = frozenset({"and", "or", ","})
-_SEPARATORS = _JOINERS | {"&", "+", "/", "plus", ".", "!", "?", ";", ":", "...", "…", "-", "–", "—"}
-_QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
-_MUTUAL = word_set("""
-    playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
-    dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
-    share shares sharing
-""")  # mutual before "with" or "to": the relation is symmetric
-_RIDING = word_set("""
-    riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
-""")
-_GROUND = word_set("""
-    wave ocean water sea surf river lake slope hill mountain snow ramp rail street road track trail path beach
-""")
-_MOUNTS = frozenset({"vehicle", "animal", "tool", "sport"})
-_ON = frozenset({"on", "in", "atop", "onto", "upon", "top", "of", "with", "using"})
-_AMONG = frozenset({"between", "among", "amongst", "amid", "amidst"})
-_FILLERS = word_set("""
-    a an the of to its then
-""")
-_OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
 
 
 def swaps(
@@ -84,30 +63,32 @@ def swaps(
             with lower log-odds. None drops none.
     """
     negatives: list[Negative | None] = []
-    phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not _in_title(s, p, lexicon)]
+    phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
     lemmas = Counter(p.noun.lemma for p in phrases if p.noun is not None)
     for u, v in combinations(phrases, 2):
         if u.noun is None or v.noun is None:
             continue
-        joints = _between(s, u, v)
+        joints = between(s, u, v)
         words = [s.lower[i] for i in joints]
-        linked = not _says_the_same(s, u, v, joints, words, lexicon)
+        linked = not says_the_same(s, u, v, joints, words, lexicon)
         likely = _Likely(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE)
         if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
             negatives += _swap_attributes(s, u, v, linked, likely)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
             continue
-        if not (_JOINERS.issuperset(words) or words == ["of"] or _mounted(s, u, v)):  # "the orange handles of scissors"
+        if not (
+            JOINERS.issuperset(words) or words == ["of"] or is_mounted(s, u, v)
+        ):  # "the orange handles of scissors"
             negatives += _move_attribute(s, u, v, lexicon, likely)
-        if _bound(s, u, lexicon) or _bound(s, v, lexicon):
+        if is_bound(s, u, lexicon) or is_bound(s, v, lexicon):
             continue
-        if u.plural != v.plural and (_among(s, u) or _among(s, v)):
+        if u.plural != v.plural and (must_be_plural(s, u) or must_be_plural(s, v)):
             continue  # "in between a child"
         if tables is None or tables.number_lift(s, u, v) >= min_lift:
             negatives += _swap_numbers(s, u, v, lexicon)
-        weight = _plausibility(u.noun, v.noun)
-        if weight and not _generic(u.noun, v.noun, lexicon):
-            whole = _swap_phrases(s, u, v, linked, weight) if _alike(u.noun, v.noun) else []
+        weight = swap_weight(u.noun, v.noun)
+        if weight and not is_generic(u.noun, v.noun, lexicon):
+            whole = _swap_phrases(s, u, v, linked, weight) if have_equal_roles(u.noun, v.noun) else []
             equal = u.noun.category == v.noun.category
             part = equal and u.noun.category == "structure" and not _HAS.isdisjoint(words)  # "a building with a tower"
             heads = _swap_heads(s, u, v, linked, weight) if weight == 1.0 and not part else []
@@ -116,160 +97,6 @@ def swaps(
             if heads and (tables is None or tables.swap_lift(s, u, v, heads=True) >= min_lift):
                 negatives += heads
     return [negative for negative in negatives if negative is not None]
-
-
-# -------------------------------------------------------------------------------------------- which swaps are valid
-
-
-def _in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether a common word of a phrase is capitalised, which would be wrong elsewhere: 'a sign with "The Cat"'."""
-    if s.headline != NO_HEADLINE:
-        return False
-    inner = (i for i in range(phrase.first, phrase.last + 1) if i not in s.opening and is_title(s, i))
-    return any(
-        s.tag[i] in ("DT", "CD") or s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives for i in inner
-    )
-
-
-def _between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
-    """The tokens between two phrases, without other noun phrases and negated words.
-
-    In "a bench with nobody on it next to a car" only "next to" relates bench and car.
-    """
-    inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)} | s.negated
-    return [i for i in range(u.last + 1, v.first) if i not in inside]
-
-
-def _says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
-    """Whether two noun phrases can change places without a change of meaning.
-
-    This holds for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
-    cat" is not false where "a cat sitting next to a dog" is true. It does not hold if either phrase has a separate
-    relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
-    """
-    words = [w for w in words if w not in _QUOTES]
-    if _SEPARATORS.issuperset(words) or _rides(s, u, v, words):
-        return True
-    joints = [i for i in joints if s.lower[i] not in _QUOTES]
-    after = v.last + 1
-    if words[-1] in _JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
-        return True  # "a sink in a bathroom and a towel": the conjuncts of "and" are ambiguous
-    symmetric = lexicon.phrases["symmetric"]
-    mutual = len(words) > 1 and words[-1] in ("with", "to") and words[-2] in _MUTUAL and _equals(u, v)
-    if not mutual and any(
-        s.tag[i].startswith("V") and w not in _STILL and w not in symmetric for i, w in zip(joints, words, strict=True)
-    ):
-        return False
-    if set(words) & _PLACES:
-        return False
-    if mutual or any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
-        before = s.lower[u.first - 1] if u.first else ""
-        free = before in symmetric or before == "of" or before in _STILL
-        governed = u.first > 0 and not free and (before in _PLACES or s.tag[u.first - 1].startswith("V"))
-        follower = s.lower[v.last + 1] if v.last + 1 < len(s.lower) else ""
-        tag = s.tag[v.last + 1] if follower else ""
-        owns = tag in ("VBG", "WDT", "WP") and follower not in _STILL
-        place = s.lower[v.last + 2] if v.last + 2 < len(s.lower) else ""
-        owns = owns or (words[-1] == "with" and follower in _PLACES and place in ("it", "them", "top", "the"))
-        return not (governed or owns) or bool(_JOINERS & set(words))
-    return not [w for w in words if w not in symmetric and w not in _FILLERS and w not in _STILL and w not in _JOINERS]
-
-
-def _equals(u: Phrase, v: Phrase) -> bool:
-    """Whether both objects can have the same role: both are animate, or both are inanimate."""
-    if u.noun is None or v.noun is None:
-        return False
-    return (u.noun.category in _ANIMATE) == (v.noun.category in _ANIMATE)
-
-
-def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
-    """Whether two phrases are a mount and its ground: "riding a wave on a board", "riding a board on a wave"."""
-    if u.noun is None or v.noun is None:
-        return False
-    first, second = (u, v) if _grounds(s, u) else (v, u)
-    if not _grounds(s, first) or _grounds(s, second) or second.noun is None or second.noun.category not in _MOUNTS:
-        return False
-    before = s.lower[u.first - 1] if u.first else ""
-    if _ON.issuperset(words):
-        return before in _RIDING
-    return before in _ON and any(w in _RIDING for w in words) and _RIDING.issuperset(words)
-
-
-def _grounds(s: Sentence, phrase: Phrase) -> bool:
-    lemma = phrase.noun.lemma if phrase.noun is not None else ""
-    return lemma in _GROUND or s.lower[phrase.last].removesuffix("s") in _GROUND
-
-
-def _mounted(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether a phrase is a part of the next one, as in "a wall mounted golden clock"."""
-    return v.first == u.last + 2 and s.tag[u.last + 1] == "VBN" and not v.opener
-
-
-def _among(s: Sentence, phrase: Phrase) -> bool:
-    """Whether a phrase must be plural: "in between two children"."""
-    return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
-
-
-def _bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether a phrase must not be swapped: "of" attaches it to a noun ("a statue of a horse"), or it belongs to an
-    idiom without an article ("in bed")."""
-    if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
-        return True
-    if phrase.first == 0:
-        return False
-    before = s.lower[phrase.first - 1]
-    if before == "of" and phrase.first > 1:
-        word = s.lower[phrase.first - 2]
-        names = lexicon.phrases["locators"] | lexicon.phrases["depictions"] | _OF_PLACE
-        return word not in names
-    if before == "-" or phrase.noun is None:
-        return True
-    if before in _QUOTES and s.end[phrase.first - 1] < s.start[phrase.first]:
-        return True  # '"Stop" sign'
-    tag = s.tag[phrase.first - 1]
-    if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
-        return True  # the phrase begins further left than it was parsed
-    if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
-        return True
-    bare = not phrase.opener and phrase.number < 0 and not phrase.plural
-    return bare and not phrase.noun.mass and s.tag[phrase.first - 1] in ("IN", "TO")
-
-
-def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
-    """The text of a phrase for the place of another one; with an article if only the other has one ("Dog on a
-    couch")."""
-    text = moved_text(s, phrase.first, phrase.last)
-    if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
-        return text
-    if phrase.number >= 0 or phrase.noun is None or phrase.noun.mass:
-        return text
-    return f"{s.styled(article(text))} {text}"
-
-
-def _generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
-    """Whether one noun can also name the other's object ("a man near a person"), so that a swap keeps the meaning."""
-    return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
-
-
-def _plausibility(a: Noun, b: Noun) -> float:
-    """How plausible a swap of two nouns is by their categories; 0 excludes it ("a hat wearing a man")."""
-    pair = {a.category, b.category}
-    if pair & {"part", "sport"}:
-        return 0.0
-    if a.category == b.category:
-        return 0.5 if a.category == "scene" else 1.0
-    if pair <= _ANIMATE:
-        return 1.0
-    return 0.5 if pair <= _THINGS else 0.0
-
-
-def _alike(a: Noun, b: Noun) -> bool:
-    """Whether two nouns can have each other's roles with most verbs and prepositions: people and animals.
-
-    Swaps of other phrases are mostly absurd, also of nouns of one category ("a clock tower that has a building"), and
-    counts of captions do not distinguish them well enough (docs/results/negatives.md).
-    """
-    return {a.category, b.category} <= _ANIMATE
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
@@ -298,7 +125,7 @@ def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _L
     negatives: list[Negative | None] = []
     if u.noun is None or v.noun is None:
         return negatives
-    if u.noun.lemma == v.noun.lemma and (not linked or _JOINERS.issuperset(s.lower[u.last + 1 : v.first])):
+    if u.noun.lemma == v.noun.lemma and (not linked or JOINERS.issuperset(s.lower[u.last + 1 : v.first])):
         return negatives  # "a small vase and a large vase of flowers"
     for a in u.attributes:
         for b in v.attributes:
@@ -378,6 +205,17 @@ def _known(s: Sentence, phrase: Phrase) -> bool:
     return all(i in in_lexicon or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
 
 
+def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
+    """The text of a phrase for the place of another one; with an article if only the other has one ("Dog on a
+    couch")."""
+    text = moved_text(s, phrase.first, phrase.last)
+    if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
+        return text
+    if phrase.number >= 0 or phrase.noun is None or phrase.noun.mass:
+        return text
+    return f"{s.styled(article(text))} {text}"
+
+
 def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
     """Swap whole phrases."""
     if not linked or (s.pronoun and not _same_reference(s, u, v)):
@@ -403,7 +241,7 @@ def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) 
         return []
     if u.partitive or v.partitive or not _heads_trade(s, u, v):
         return []
-    if not v.opener and _JOINERS.issuperset(s.lower[u.last + 1 : v.first]) and not v.attributes:
+    if not v.opener and JOINERS.issuperset(s.lower[u.last + 1 : v.first]) and not v.attributes:
         return []  # "a white toilet and tub"
     if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
         return []  # "a man and a young girl": the man may also be young
@@ -468,14 +306,14 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[N
     of men and a dog" -> "a man and a group of dogs"."""
     if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport", "clothing"}:
         return []  # clothing: "three people in a black shirt"
-    if _generic(u.noun, v.noun, lexicon):
+    if is_generic(u.noun, v.noun, lexicon):
         return []
     if "VB" in (s.tag[p.last + 1] for p in (u, v) if p.last + 1 < len(s.tag)):
         return []  # a compound whose last word was tagged as a verb: "the light post"
     if u.number >= 0 and v.number >= 0 and not (u.partitive or v.partitive):
         if {s.lower[u.number], s.lower[v.number]} & QUANTIFIERS:
             return []  # "two people on many benches"
-        if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural or s.lower[u.last + 1] in _SEPARATORS:
+        if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural or s.lower[u.last + 1] in SEPARATORS:
             return []  # "three people, two wearing hats": the second number is a part of the first
         changes = [
             span_change(s, u.number, u.number, moved_text(s, v.number, v.number)),

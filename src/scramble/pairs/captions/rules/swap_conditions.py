@@ -1,0 +1,181 @@
+"""Conditions for swaps: when two noun phrases can change places at all, and when the swap would keep the meaning."""
+
+from __future__ import annotations
+
+from scramble.language.inflect import word_set
+from scramble.language.lexicon import Lexicon, Noun
+from scramble.language.parse import NO_HEADLINE, Phrase, Sentence
+from scramble.pairs.captions.rules.edit import is_title
+
+_ANIMATE = frozenset({"person", "animal"})
+_THINGS = frozenset({"furniture", "container", "tool", "vehicle", "structure", "nature", "food"})
+_PLACES = word_set("""
+    on under underneath beneath in inside behind above over below atop onto into top front
+""")
+_STILL = word_set("""
+    sitting standing laying lying sits stands lies sit stand lay lays is are was were be being that which
+    parked perched sleeping resting hanging walking running going moving traveling driving posing seen shown
+    placed set located laid next
+""")
+_RELATION_TAGS = frozenset({"IN", "VBG", "VBZ", "VBP", "WDT", "WP"})
+JOINERS = frozenset({"and", "or", ","})
+SEPARATORS = JOINERS | {"&", "+", "/", "plus", ".", "!", "?", ";", ":", "...", "…", "-", "–", "—"}
+_QUOTES = frozenset({'"', "'", "`", "``", "''", "(", ")", "[", "]"})
+_MUTUAL = word_set("""
+    playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
+    dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
+    share shares sharing
+""")  # mutual before "with" or "to": the relation is symmetric
+_RIDING = word_set("""
+    riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
+""")
+_GROUND = word_set("""
+    wave ocean water sea surf river lake slope hill mountain snow ramp rail street road track trail path beach
+""")
+_MOUNTS = frozenset({"vehicle", "animal", "tool", "sport"})
+_ON = frozenset({"on", "in", "atop", "onto", "upon", "top", "of", "with", "using"})
+_AMONG = frozenset({"between", "among", "amongst", "amid", "amidst"})
+_FILLERS = word_set("""
+    a an the of to its then
+""")
+_OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
+
+
+def in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
+    """Whether a common word of a phrase is capitalised, which would be wrong elsewhere: 'a sign with "The Cat"'."""
+    if s.headline != NO_HEADLINE:
+        return False
+    inner = (i for i in range(phrase.first, phrase.last + 1) if i not in s.opening and is_title(s, i))
+    return any(
+        s.tag[i] in ("DT", "CD") or s.lower[i] in lexicon.nouns or s.lower[i] in lexicon.adjectives for i in inner
+    )
+
+
+def between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
+    """The tokens between two phrases, without other noun phrases and negated words.
+
+    In "a bench with nobody on it next to a car" only "next to" relates bench and car.
+    """
+    inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)} | s.negated
+    return [i for i in range(u.last + 1, v.first) if i not in inside]
+
+
+def says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
+    """Whether two noun phrases can change places without a change of meaning.
+
+    This holds for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
+    cat" is not false where "a cat sitting next to a dog" is true. It does not hold if either phrase has a separate
+    relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
+    """
+    words = [w for w in words if w not in _QUOTES]
+    if SEPARATORS.issuperset(words) or _rides(s, u, v, words):
+        return True
+    joints = [i for i in joints if s.lower[i] not in _QUOTES]
+    after = v.last + 1
+    if words[-1] in JOINERS and (after == len(s.tag) or s.tag[after] not in _RELATION_TAGS):
+        return True  # "a sink in a bathroom and a towel": the conjuncts of "and" are ambiguous
+    symmetric = lexicon.phrases["symmetric"]
+    mutual = len(words) > 1 and words[-1] in ("with", "to") and words[-2] in _MUTUAL and _equals(u, v)
+    if not mutual and any(
+        s.tag[i].startswith("V") and w not in _STILL and w not in symmetric for i, w in zip(joints, words, strict=True)
+    ):
+        return False
+    if set(words) & _PLACES:
+        return False
+    if mutual or any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
+        before = s.lower[u.first - 1] if u.first else ""
+        free = before in symmetric or before == "of" or before in _STILL
+        governed = u.first > 0 and not free and (before in _PLACES or s.tag[u.first - 1].startswith("V"))
+        follower = s.lower[v.last + 1] if v.last + 1 < len(s.lower) else ""
+        tag = s.tag[v.last + 1] if follower else ""
+        owns = tag in ("VBG", "WDT", "WP") and follower not in _STILL
+        place = s.lower[v.last + 2] if v.last + 2 < len(s.lower) else ""
+        owns = owns or (words[-1] == "with" and follower in _PLACES and place in ("it", "them", "top", "the"))
+        return not (governed or owns) or bool(JOINERS & set(words))
+    return not [w for w in words if w not in symmetric and w not in _FILLERS and w not in _STILL and w not in JOINERS]
+
+
+def _equals(u: Phrase, v: Phrase) -> bool:
+    """Whether both objects can have the same role: both are animate, or both are inanimate."""
+    if u.noun is None or v.noun is None:
+        return False
+    return (u.noun.category in _ANIMATE) == (v.noun.category in _ANIMATE)
+
+
+def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
+    """Whether two phrases are a mount and its ground: "riding a wave on a board", "riding a board on a wave"."""
+    if u.noun is None or v.noun is None:
+        return False
+    first, second = (u, v) if _grounds(s, u) else (v, u)
+    if not _grounds(s, first) or _grounds(s, second) or second.noun is None or second.noun.category not in _MOUNTS:
+        return False
+    before = s.lower[u.first - 1] if u.first else ""
+    if _ON.issuperset(words):
+        return before in _RIDING
+    return before in _ON and any(w in _RIDING for w in words) and _RIDING.issuperset(words)
+
+
+def _grounds(s: Sentence, phrase: Phrase) -> bool:
+    lemma = phrase.noun.lemma if phrase.noun is not None else ""
+    return lemma in _GROUND or s.lower[phrase.last].removesuffix("s") in _GROUND
+
+
+def is_mounted(s: Sentence, u: Phrase, v: Phrase) -> bool:
+    """Whether a phrase is a part of the next one, as in "a wall mounted golden clock"."""
+    return v.first == u.last + 2 and s.tag[u.last + 1] == "VBN" and not v.opener
+
+
+def must_be_plural(s: Sentence, phrase: Phrase) -> bool:
+    """Whether a phrase must be plural: "in between two children"."""
+    return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
+
+
+def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
+    """Whether a phrase must not be swapped: "of" attaches it to a noun ("a statue of a horse"), or it belongs to an
+    idiom without an article ("in bed")."""
+    if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
+        return True
+    if phrase.first == 0:
+        return False
+    before = s.lower[phrase.first - 1]
+    if before == "of" and phrase.first > 1:
+        word = s.lower[phrase.first - 2]
+        names = lexicon.phrases["locators"] | lexicon.phrases["depictions"] | _OF_PLACE
+        return word not in names
+    if before == "-" or phrase.noun is None:
+        return True
+    if before in _QUOTES and s.end[phrase.first - 1] < s.start[phrase.first]:
+        return True  # '"Stop" sign'
+    tag = s.tag[phrase.first - 1]
+    if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
+        return True  # the phrase begins further left than it was parsed
+    if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
+        return True
+    bare = not phrase.opener and phrase.number < 0 and not phrase.plural
+    return bare and not phrase.noun.mass and s.tag[phrase.first - 1] in ("IN", "TO")
+
+
+def is_generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
+    """Whether one noun can also name the other's object ("a man near a person"), so that a swap keeps the meaning."""
+    return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
+
+
+def swap_weight(a: Noun, b: Noun) -> float:
+    """How plausible a swap of two nouns is by their categories; 0 excludes it ("a hat wearing a man")."""
+    pair = {a.category, b.category}
+    if pair & {"part", "sport"}:
+        return 0.0
+    if a.category == b.category:
+        return 0.5 if a.category == "scene" else 1.0
+    if pair <= _ANIMATE:
+        return 1.0
+    return 0.5 if pair <= _THINGS else 0.0
+
+
+def have_equal_roles(a: Noun, b: Noun) -> bool:
+    """Whether two nouns can have each other's roles with most verbs and prepositions: people and animals.
+
+    Swaps of other phrases are mostly absurd, also of nouns of one category ("a clock tower that has a building"), and
+    counts of captions do not distinguish them well enough (docs/results/negatives.md).
+    """
+    return {a.category, b.category} <= _ANIMATE
