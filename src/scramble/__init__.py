@@ -1,6 +1,6 @@
 """SCRAMBLe: synthetic preference data and preference tuning for multimodal language models.
 
-The Python interface (docs/python.md) is imported when it is used: ``import scramble`` loads no torch.
+The Python interface (docs/python.md) is imported when it is used: ``import scramble`` does not import torch.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def bundles(
         options: fields of :class:`PairInput`.
 
     Raises:
-        SourceError: an input cannot be read, has columns of no known or of another format, or has too many bad rows.
+        SourceError: an input cannot be read, has the columns of an unknown or another format, or has too many bad rows.
     """
     inputs = [PairInput(**one) for one in mix] if mix else [PairInput(str(path), **options)]
     inputs = [one for one in inputs if one.weight > 0]

@@ -63,7 +63,7 @@ class FileOrHub:
         return path
 
     def images(self, image_ids: Iterable[str], folder: str | Path | None) -> Mapping[str, ImageFile]:
-        """The images by id; ``folder`` has those that a file names (None: the file's folder)."""
+        """The images by id; ``folder`` contains the images that a file names (None: the file's folder)."""
         if self._hub is not None:
             return self._hub
         assert self._path is not None
