@@ -315,7 +315,8 @@ def parse_reply(body: bytes) -> Reply:
     if text is not None and not isinstance(text, str):
         raise _Transient(f"malformed reply: content is {type(text).__name__}")
     prompt_tokens, completion_tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-    return Reply(text or "", reason, int(prompt_tokens), int(completion_tokens))
+    text = (text or "").encode(errors="replace").decode()  # a half of an emoji cannot be stored as UTF-8
+    return Reply(text, reason, int(prompt_tokens), int(completion_tokens))
 
 
 def _message(error: Any) -> str:

@@ -7,6 +7,7 @@ counts in no score; scores named ``official`` count it as the authors' scripts d
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -114,8 +115,9 @@ def _object_halbench(lists: Sequence[list[str]], unread: int, item: Item) -> Mea
 
 
 def _names(text: str, item: Item) -> list[str] | None:
+    """The names in a judge's reply, which may be fenced as Markdown code; None if it is no list of texts."""
     try:
-        names = objects.parse_object_list(text)
+        names = objects.parse_object_list(re.sub(r"^```\w*\s*\n|\n\s*```$", "", text.strip()))
     except ValueError:
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -36,9 +36,9 @@ def lmms_eval_pair(text: str) -> Pair | None:
 
 
 def _pair(pair: tuple[float, ...]) -> Pair | None:
-    """The pair; None for "nan", and for -1 -1, which the originals write for pairs that cannot be read."""
+    """The pair; None for "nan" and "inf", and for -1 -1, which the originals write for pairs that cannot be read."""
     first, second = pair
-    return None if math.isnan(first + second) or pair == (-1, -1) else (first, second)
+    return None if not math.isfinite(first + second) or pair == (-1, -1) else (first, second)
 
 
 LLAVA_PAIRS: dict[str, Callable[[str], Pair | None]] = {"llava": llava_pair, "lmms_eval": lmms_eval_pair}

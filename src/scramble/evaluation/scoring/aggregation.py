@@ -51,9 +51,14 @@ def is_unread(o: Outcome) -> bool:
 
 
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """The scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of mentions."""
+    """The scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of mentions.
+
+    A score without items is left out if a judge's reply could not be read: 0 would be the best rate of hallucinations.
+    """
     graded = [o for o in outcomes if o.status not in UNGRADED]
-    return RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
+    table = RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
+    unread = any(o.status == "unread" for o in graded)
+    return {name: ratio for name, ratio in table.items() if ratio.n != 0 or not unread}
 
 
 def scores(
