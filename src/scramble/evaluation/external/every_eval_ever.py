@@ -24,6 +24,8 @@ from scramble.storage.files import write_json, write_text
 
 SCHEMA_VERSION = "0.3.0"
 LIBRARY = "scramble"
+SCORE_NAMES = {("hallusionbench", "accuracy"): "a_acc"}
+"""Benchmark and value of an item -> the score that is the mean of these values, if its name differs."""
 
 
 def write(
@@ -109,6 +111,7 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
         uncertainty["confidence_interval"] = interval
     if score.get("n") is not None:
         uncertainty["num_samples"] = score["n"]
+    in_points = benchmark == "mmhal" and name.partition("/")[0] in ("score", "official_score")
     return {
         "evaluation_result_id": f"{benchmark}/{name}",
         "evaluation_name": f"{benchmark}/{name}",
@@ -119,11 +122,11 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
         },
         "metric_config": {
             "metric_id": f"{benchmark}.{name}",
-            "metric_unit": "percent",
+            "metric_unit": "points" if in_points else "percent",
             "lower_is_better": lower_is_better(name),
             "score_type": "continuous",
             "min_score": 0.0,
-            "max_score": 100.0,
+            "max_score": 6.0 if in_points else 100.0,
             "additional_details": _texts({key: score.get(key) for key in ("chance", "human")}),
         },
         "score_details": {"score": score["value"], "uncertainty": uncertainty},
@@ -145,7 +148,8 @@ def _rows(
         scores = outcome.details.get("scores")
         written = outcome.details.get("response", outcome.prediction)
         reply = json.dumps(scores) if written is None else str(written)
-        for metric, value in outcome.values.items():
+        for measured, value in outcome.values.items():
+            metric = SCORE_NAMES.get((benchmark, measured), measured)
             if metric not in result.scores:
                 continue
             yield {
