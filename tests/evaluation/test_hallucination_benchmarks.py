@@ -13,7 +13,7 @@ import pytest
 
 from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
-from scramble.evaluation import judge
+from scramble.evaluation import judge, judge_tasks
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError, Item, Reply
 from scramble.evaluation.protocols import named_protocol, queries
@@ -55,7 +55,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "chair": ("chair_s", "chair_i", "recall"),
     "object_halbench": ("response_rate", "mention_rate", "recall", "chair_s"),
     "amber": ("hal", "accuracy", "chair", "cover", "cog", "precision", "recall", "f1", "amber_score"),
-    "hallusionbench": ("a_acc", "q_acc", "f_acc", "a_acc/chart"),
+    "hallusionbench": ("a_acc", "q_acc", "a_acc/chart"),  # the only figure has an unread item
     "crpe": ("circular_accuracy", "overall", "accuracy"),
     "mmhal": ("score", "hallucination_rate", "official_score", "score/attribute"),
     "llava_bench": ("score", "candidate", "reference", "official_score", "score/conv"),
@@ -213,11 +213,16 @@ def test_a_judge_that_is_never_read_gives_no_score(tmp_path: Path) -> None:
         outcomes = graded(task, ["I like it."] * 3, ["a", "a", "b"], **details)
         assert rates(outcomes)["unread"] == 3 and all(o.status == "unread" for o in outcomes)
         counted = scores(task, outcomes)
-        assert all(s["n"] == 0 for name, s in counted.items() if not name.startswith("official"))
+        assert all(name.startswith("official") for name in counted)  # a rate of 0 would look perfect
+    some = scores("mmhal", graded("mmhal", ["I like it.", "Rating: 1"], ["a", "b"]))
+    assert "hallucination_rate/a" not in some and some["hallucination_rate/b"]["value"] == 100
     short = graded("object_halbench", [], ["a"], pipeline=tiny_pipeline(tmp_path / "x"), truth=frozenset())
     assert short[0].details["judged"] == [[]] and short[0].status == "ok"  # a reply of one word mentions nothing
     named = [judge_replies.hallusion_verdict(text) for text in ("Incorrect.", "correct or incorrect", "Unclear!", "")]
     assert named == [0, None, 2, None]
+    item = Item(Question("q", ("i",), "?", ""), "free")
+    assert judge_tasks.TASKS["object_halbench"].read('```json\n["dog", "cat"]\n```', item) == ["dog", "cat"]
+    assert judge_replies.llava_pair("1e400 5") is None
 
 
 # ------------------------------------------------------------------------------------------------- load at full count

@@ -29,11 +29,11 @@ from scramble.evaluation.benchmarks.data import (
     FolderImages,
     check_count,
     find_file,
-    ids,
     json_rows,
     load_json,
     one_of,
     texts,
+    whole_ids,
 )
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -76,10 +76,7 @@ def load(
     """
     one_of("amber", "options", "benchmark.amber.part", part, PARTS)
     queries = find_file("amber", root, "query_all.json", "*query*.json")
-    notes = {
-        str(note.get("id")): note
-        for note in json_rows("amber", find_file("amber", root, "annotations.json", "*annotations.json"))
-    }
+    notes = _annotations(find_file("amber", root, "annotations.json", "*annotations.json"))
     lexicon = Lexicon({}, frozenset()) if part == "discriminative" else _lexicon(root)
     items, bad = [], RejectedRows("amber", queries)
     for number, row in enumerate(json_rows("amber", queries)):
@@ -112,6 +109,18 @@ def _similarity(pipeline: str) -> str:
     return Path(pipeline).name + ("" if with_vectors else "-no-vectors")
 
 
+def _annotations(path: Path) -> dict[str, dict[str, Any]]:
+    """Annotation by id. Raises EvaluationError for an id with two annotations."""
+    notes: dict[str, dict[str, Any]] = {}
+    for number, note in enumerate(json_rows("amber", path)):
+        (key,) = whole_ids("amber", note, f"entry {number} of {path}", "id")
+        if notes.setdefault(key, note) != note:
+            raise EvaluationError(
+                f"amber: entry {number} of {path}: id {key} has another annotation in an earlier entry"
+            )
+    return notes
+
+
 def _lexicon(root: str | Path) -> Lexicon:
     path = find_file("amber", root, "relation.json", "*relation.json")
     relation = load_json("amber", path)
@@ -119,7 +128,7 @@ def _lexicon(root: str | Path) -> Lexicon:
         raise EvaluationError(f"amber: {path} does not map each object to a list of words")
     safe = find_file("amber", root, "safe_words.txt", "*safe_words.txt")
     try:
-        return Lexicon(relation, frozenset(read_text(safe).split("\n")))
+        return Lexicon(relation, frozenset(read_text(safe).splitlines()))
     except StoreError as error:
         raise EvaluationError(f"amber: {error}") from error
 
@@ -130,7 +139,7 @@ def _are_words(value: Any) -> bool:
 
 def _item(number: int, row: dict[str, Any], notes: dict[str, dict[str, Any]], lexicon: Lexicon, pipeline: str) -> Item:
     where = f"row {number}"
-    key, image = ids("amber", row, where, "id", "image")
+    key, image = whole_ids("amber", row, where, "id", "image")
     (query,) = texts("amber", row, where, "query")
     if key not in notes:
         raise EvaluationError(f"amber: {where}: id {key} has no annotation")

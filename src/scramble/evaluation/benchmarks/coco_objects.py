@@ -39,6 +39,16 @@ class CocoImages:
         )
 
 
+def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
+    """The image of COCO that a row names, as a number or its digits. Raises EvaluationError for any other value."""
+    value = row.get("image_id")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise EvaluationError(f"{name}: {where}: image_id is {value!r:.60}, not the number of an image of COCO")
+    return int(str(value))
+
+
 def read(name: str, folder: str | Path, vocabulary: Vocabulary, wanted: Collection[int] | None = None) -> CocoImages:
     """Read all ``instances_*.json`` and ``captions_*.json`` below a folder.
 
@@ -82,6 +92,8 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
         if unknown := sorted(set(names.values()) - set(vocabulary.category)):
             raise ValueError(f"unknown category {unknown[0]!r}")
         for note in content["annotations"]:
+            if isinstance(note["image_id"], str):  # it would match no image, and the object would be missing
+                raise ValueError(f"an annotation has the image_id {note['image_id']!r:.40}, which is text")
             if note["image_id"] in images.objects:
                 images.objects[note["image_id"]].add(vocabulary.category[names[note["category_id"]]])
         return

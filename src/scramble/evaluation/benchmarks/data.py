@@ -177,7 +177,7 @@ class FolderImages(Mapping[str, ImageFile]):
         if missing := [n for n, files in matches.items() if not files]:
             raise EvaluationError(
                 f"{name}: {len(missing)} of {len(unique)} images are missing below {folder} "
-                f"(first: {', '.join(missing[:3])}); finish the download, or {hint}"
+                f"(first: {', '.join(n[:100] for n in missing[:3])}); finish the download, or {hint}"
             )
         self._paths = {n: files[0] for n, files in matches.items()}
         _check_names(name, self._paths, hint)
@@ -383,7 +383,9 @@ def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
 def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
     """Values of required keys. Raises EvaluationError naming the row and its missing keys."""
     if missing := [key for key in keys if row.get(key) is None]:
-        raise EvaluationError(f"{name}: {where} has no {', '.join(missing)}; it has {', '.join(map(str, row))}")
+        raise EvaluationError(
+            f"{name}: {where} has no {', '.join(missing)}; it has {', '.join(map(str, row)) or 'nothing'}"
+        )
     return [row[key] for key in keys]
 
 
@@ -401,9 +403,19 @@ def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
     """Values of required keys that hold an id, an answer or a file name: non-blank text, or a number."""
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value or value == "":
+        if isinstance(value, str) and not value.strip():
+            raise EvaluationError(f"{name}: {where}: {key} is empty; download the data again")
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value:
             raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not a string or a number")
     return [str(value) for value in values]
+
+
+def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
+    """Like :func:`ids`, but a float without a fraction is written as an integer ("3" for 3.0): tools that write tables
+    turn a column of integers with gaps into floats."""
+    numbers = {key: row.get(key) for key in keys}
+    integers = {key: int(n) for key, n in numbers.items() if isinstance(n, float) and n.is_integer()}
+    return ids(name, {**row, **integers}, where, *keys)
 
 
 def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, ...]:

@@ -19,7 +19,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    check_count,
+    find_file,
+    json_rows,
+    one_of,
+    texts,
+    whole_ids,
+)
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import Question
@@ -69,14 +77,14 @@ def load(
 
 def _item(number: int, row: dict[str, Any], grading: str) -> Item:
     where = f"row {number}"
-    parts = ids("hallusionbench", row, where, "category", "subcategory", "set_id", "figure_id", "question_id")
+    parts = whole_ids("hallusionbench", row, where, "category", "subcategory", "set_id", "figure_id", "question_id")
     category, subcategory, group = (
         one_of("hallusionbench", where, "category", parts[0], ("VD", "VS")),
         parts[1],
         parts[2],
     )
     (question,) = texts("hallusionbench", row, where, "question")
-    answer, visual = ids("hallusionbench", row, where, "gt_answer", "visual_input")
+    answer, visual = whole_ids("hallusionbench", row, where, "gt_answer", "visual_input")
     answer = {"1": "yes", "0": "no"}[one_of("hallusionbench", where, "gt_answer", answer, ("0", "1"))]
     one_of("hallusionbench", where, "visual_input", visual, ("0", "1", "2"))
     images = () if visual == "0" else tuple(texts("hallusionbench", row, where, "filename"))

@@ -13,11 +13,18 @@ from scramble.records import LETTERS
 
 def listed(name: str, where: str, key: str, value: Any) -> tuple[str, ...]:
     """The options in a list of texts or numbers. Raises EvaluationError for anything else, and for options beyond Z."""
-    if not isinstance(value, (list, tuple)) or not all(isinstance(v, (str, int, float)) for v in value):
+    if not isinstance(value, (list, tuple)) or not all(map(_is_option, value)):
         raise EvaluationError(f"{name}: {where}: {key} is not a list of options: {value!r:.120}")
     if len(value) > len(LETTERS):
         raise EvaluationError(f"{name}: {where}: {key} has {len(value)} options; options beyond Z are not supported")
-    return tuple(str(option) for option in value)
+    options = tuple(str(option) for option in value)
+    if options and not any(option.strip() for option in options):
+        raise EvaluationError(f"{name}: {where}: all {len(options)} options of {key} are empty")
+    return options
+
+
+def _is_option(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value == value  # False for NaN
 
 
 def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:

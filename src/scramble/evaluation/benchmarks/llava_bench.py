@@ -17,7 +17,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.data import (
+    FolderImages,
+    check_count,
+    find_file,
+    json_rows,
+    one_of,
+    texts,
+    whole_ids,
+)
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading.judge_replies import LLAVA_PAIRS
@@ -45,7 +53,7 @@ def load(
     for number, row in enumerate(json_rows("llava_bench", path)):
         with bad.row(number):
             where = f"row {number}"
-            key, image = ids("llava_bench", row, where, "question_id", "image")
+            key, image = whole_ids("llava_bench", row, where, "question_id", "image")
             question, category = texts("llava_bench", row, where, "text", "category")
             one_of("llava_bench", where, "category", category, CATEGORIES)
             for name, value, known in (("image", image, contexts), ("question_id", key, references)):
@@ -63,6 +71,10 @@ def load(
 
 def _by_key(path: Path, key: str, value: str) -> dict[str, str]:
     rows = json_rows("llava_bench", path)
-    keys = [ids("llava_bench", row, f"row {number} of {path}", key)[0] for number, row in enumerate(rows)]
-    values = [texts("llava_bench", row, f"row {number} of {path}", value)[0] for number, row in enumerate(rows)]
-    return dict(zip(keys, values, strict=True))
+    values: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        where = f"row {number} of {path}"
+        (name,), (text,) = whole_ids("llava_bench", row, where, key), texts("llava_bench", row, where, value)
+        if values.setdefault(name, text) != text:
+            raise EvaluationError(f"llava_bench: {where}: {key} {name!r} has another {value} in an earlier row")
+    return values

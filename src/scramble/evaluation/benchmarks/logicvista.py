@@ -48,7 +48,7 @@ def _item(key: str, row: dict[str, Any]) -> Item:
     (image,) = texts("logicvista", row, key, "imagename")
     question, answer = ("", "") if key == EMPTY else texts("logicvista", row, key, "question", "answer")
     letters = [letter.strip() for letter in answer.split(",")] if answer else []
-    if any(len(letter) != 1 or not letter.isalnum() for letter in letters):
+    if any(len(letter) != 1 or not (letter.isascii() and letter.isalnum()) for letter in letters):
         raise EvaluationError(f"logicvista: {key}: answer is {answer!r:.60}, not letters separated by commas")
     skill = row.get("skill")
     if not isinstance(skill, list) or len(skill) != 1 or not isinstance(skill[0], str):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks import lettered
-from scramble.evaluation.benchmarks.data import check_count, ids, texts
+from scramble.evaluation.benchmarks.data import check_count, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, Item, check_items
@@ -66,12 +66,12 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
 
 
 def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
-    key = str(row.get("id", number))
-    where = f"question {key}"
+    where = f"row {number}"
+    key = whole_ids("m3cot", row, where, "id")[0] if "id" in row else str(number)
     (question,) = texts("m3cot", row, where, "question")
-    (answer,) = ids("m3cot", row, where, "answer")
+    (answer,) = whole_ids("m3cot", row, where, "answer")
     choices = lettered.listed("m3cot", where, "choices", row.get("choices"))
-    if answer.isdigit() and int(answer) < len(choices):  # MPO's copy
+    if answer.isascii() and answer.isdigit() and int(answer) < len(choices):  # MPO's copy
         answer = LETTERS[int(answer)]
     letter = lettered.letter("m3cot", where, answer, choices)
     domain, topic = (str(row.get(name) or "") for name in ("domain", "topic"))

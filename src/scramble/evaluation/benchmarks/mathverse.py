@@ -31,6 +31,7 @@ from scramble.evaluation.benchmarks.data import (
     one_of,
     text_rows,
     texts,
+    whole_ids,
 )
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -76,7 +77,7 @@ def load(
 
 def _item(row: dict[str, Any], number: int, query: str) -> Item:
     where = f"row {number}"
-    key, answer = ids("mathverse", row, where, "sample_index", "answer")
+    (key,), (answer,) = whole_ids("mathverse", row, where, "sample_index"), ids("mathverse", row, where, "answer")
     kind = one_of(
         "mathverse", where, "question_type", texts("mathverse", row, where, "question_type")[0].strip(), TYPES
     )

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks import lettered
-from scramble.evaluation.benchmarks.data import check_count, ids, one_of, texts
+from scramble.evaluation.benchmarks.data import check_count, ids, one_of, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question
 
 COUNTS = {"test": 3040, "testmini": 304}
+LEVELS = "12345"
 DRAWN = "ABCDE"
 """The options of a question whose options are drawn in the picture."""
 
@@ -76,8 +77,10 @@ def load(
 
 
 def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
-    where = f"question {row.get('id', number)}"
-    key, answer, level = ids("mathvision", row, where, "id", "answer", "level")
+    where = f"row {number}"
+    key, level = whole_ids("mathvision", row, where, "id", "level")
+    one_of("mathvision", where, "level", level, LEVELS)
+    (answer,) = ids("mathvision", row, where, "answer")
     question, subject = texts("mathvision", row, where, "question", "subject")
     choices = lettered.listed("mathvision", where, "options", row.get("options"))
     if choices:

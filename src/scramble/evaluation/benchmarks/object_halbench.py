@@ -17,6 +17,7 @@ scores on recorded responses and object lists, without judge and spaCy.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def load(
             raise EvaluationError(f"object_halbench: {error}") from error
     path = find_file("object_halbench", root, "obj_halbench_300*.jsonl", "*halbench*.jsonl")
     rows, bad = json_rows("object_halbench", path), RejectedRows("object_halbench", path)
-    wanted = {int(row["image_id"]) for row in rows if str(row.get("image_id", "")).isdecimal()}
+    wanted = set()
+    for row in rows:
+        with suppress(EvaluationError):  # raised again for its row below
+            wanted.add(coco_objects.image_number("object_halbench", "", row))
     coco = coco_objects.read("object_halbench", annotations or path.parent, objects.object_halbench(), wanted)
     items, pictures = [], RowImages()
     for number, row in enumerate(rows):
@@ -80,11 +84,9 @@ def _item(
     pipeline: str,
 ) -> Item:
     where = f"row {number}"
-    image_id = row.get("image_id")
-    if isinstance(image_id, bool) or not str(image_id).isdecimal():
-        raise EvaluationError(f"object_halbench: {where}: image_id is {image_id!r:.60}, not a number")
+    image_id = coco_objects.image_number("object_halbench", where, row)
     (question,) = texts("object_halbench", row, where, "question")
-    truth = coco.truth("object_halbench", where, int(str(image_id)))
+    truth = coco.truth("object_halbench", where, image_id)
     picture = pictures.add("object_halbench", where, str(image_id), row.get("image"))
     details: dict[str, Any] = {"truth": truth}
     if extraction == "plain":

@@ -77,6 +77,8 @@ def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
     if step not in STEPS.get(parts, ()):
         raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, not <2 or 3>steps_<step or multi>")
     shown = sorted(set(re.findall(r"([A-H])\s*\.", option)))  # some entries separate their options irregularly
+    if not shown:
+        raise EvaluationError(f"wemath: {where}: option has no options A., B., ...: {option!r:.80}")
     letter = one_of("wemath", where, "answer", answer.strip(), shown)
     kind = {"2steps": "S2", "3steps": "S3"}[parts] if step == "multi" else "S1"
     domain = domains.get(concept)
