@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.generate import images_of
 from scramble.pipeline.generate import audit_folder, generate
 from scramble.pipeline.images import make_images
-from scramble.storage.files import write_json
+from scramble.storage.files import read_json, write_json
+from scramble.storage.jsonl import read_jsonl
 
 STEPS = ("images", "pairs", "repeat", "audit", "refined")
 PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
@@ -42,7 +42,8 @@ PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 def endless_captions(path: Path) -> Iterator[str]:
     """The captions of a file again and again, each only once in the same words."""
-    captions = [text.strip().rstrip(".") for image in images_of(path) for text in image.captions]
+    rows = read_json(path)["annotations"] if path.suffix == ".json" else read_jsonl(path)
+    captions = [row["caption"].strip().rstrip(".") for row in rows]
     for number in count():
         yield from (text if not number else f"{text}, photo {number}" for text in captions)
 
