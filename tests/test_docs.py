@@ -69,6 +69,10 @@ def first_points(overrides: list[str]) -> list[str]:
     return points
 
 
+def has_sweep(overrides: list[str]) -> bool:
+    return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(overrides))
+
+
 def test_guides_and_headers_show_commands() -> None:
     assert len(everything()) > 60
 
@@ -88,6 +92,8 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
         if "<" in command:  # a placeholder
             continue
         try:
+            if has_sweep(overrides) and not {"-m", "--multirun"} & set(words):
+                raise ValueError("several values without -m: quote a value with a comma")
             with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
                 compose(script, overrides=first_points([addable(word) for word in overrides]))
         except Exception as error:  # Hydra raises exceptions of many types; each is a failure
