@@ -517,6 +517,8 @@ def test_filters_order_and_keys(run: Path, page: Path, tab: Tab) -> None:
     tab.page.keyboard.press("/")
     tab.page.keyboard.type("owned c")  # in every caption (SCRIPT); c is text here and not a key
     assert tab.text(count) == f"{lost} of {items}" and tab.page.input_value("#page-items input") == "owned c"
+    tab.page.keyboard.type("xyz")
+    assert tab.text("#page-items .note") == "No items match the search and the filters."
     tab.open("about:blank", "html")
     tab.open(link, "#page-items .detail")  # the link opens the item with its filters
     assert tab.text("#page-items .id") == first and tab.text(count) == f"{lost} of {items}"

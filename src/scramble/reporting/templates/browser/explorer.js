@@ -111,7 +111,8 @@ Browser.Explorer = class {
     const all = this.used.reduce((sum, { total }) => sum + total, 0);
     this.count.textContent = `${this.shown.length.toLocaleString('en')} of ${this.rows.length.toLocaleString('en')}`
       + (sampled.length ? ` (a random sample of ${all.toLocaleString('en')})` : '');
-    this.announce(this.used.map(this.definition.note).filter(Boolean).join(' '));
+    const none = this.rows.length && !this.shown.length ? `No ${this.definition.noun} match the search and the filters.` : '';
+    this.announce([...this.used.map(this.definition.note), none].filter(Boolean).join(' '));
     this.header.replaceChildren(...this.definition.header(this));
     this.list.show(this.shown);
     this.drawDetail();
