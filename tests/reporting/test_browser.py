@@ -28,7 +28,7 @@ from scramble.pipeline import StageError
 from scramble.pipeline.browse import browse
 from scramble.records import ImageRecord, PreferencePair, Question, TwoByTwoItem
 from scramble.reporting import charts, comparison
-from scramble.reporting.browser.items import is_right, margin_of, targets
+from scramble.reporting.browser.items import is_right, margin_of, marked_captions, targets
 from scramble.reporting.browser.pairs import text_only_scores
 from scramble.reporting.browser.runs import differing, flat
 from scramble.reporting.browser.site import SiteOptions, write_site
@@ -206,6 +206,15 @@ def test_right_candidates() -> None:
     assert targets(Item(record, "closed", details={"candidates": ["No", "Yes"]})) == [1]
     assert targets(Item(record, "free")) == []
     assert targets(Item(CaptionChoice("c", "i", ("a", "b", "c"), target=2), "captions")) == [2]
+
+
+def test_swapped_phrases_are_marked_alike() -> None:
+    """One phrase was moved: it is marked in both captions, without the spaces around it."""
+    captions = ("left of an orange star a blue ring", "left of a blue ring an orange star")
+    for true in (0, 1):
+        first, second = marked_captions(captions, true)
+        assert first[1::2] == second[1::2] and len(first[1::2]) == 1
+        assert first[1] == first[1].strip() and ["".join(parts) for parts in (first, second)] == list(captions)
 
 
 def test_pairs_have_marked_words_and_a_text_only_score(run: Path, page: Path) -> None:

@@ -148,17 +148,26 @@ def _texts(item: Item) -> dict[str, Any]:
     record = item.record
     if isinstance(record, (TwoByTwoItem, CaptionChoice)):
         true = 0 if isinstance(record, TwoByTwoItem) else record.target
-        other = record.captions[1 if true == 0 else 0]
-        captions = [
-            marked(text, [e.chosen for e in word_edits(text, other if place == true else record.captions[true])])
-            for place, text in enumerate(record.captions)
-        ]
+        captions = marked_captions(record.captions, true)
         return {"captions": captions} | ({} if isinstance(record, TwoByTwoItem) else {"targets": targets(item)})
     texts: dict[str, Any] = {"question": record.question, "answer": record.answer}
     texts["options"] = [f"{letter}. {text}" for letter, text in item.options.items()]
     if candidates := scored_candidates(item):
         texts |= {"candidates": candidates, "targets": targets(item)}
     return texts
+
+
+def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
+    """Captions with the words marked that differ from the true one; in the true one, from the first other one.
+
+    Every diff starts from the true caption, because the two directions can mark different parts of swapped phrases.
+    """
+    edits = [word_edits(captions[true], caption) for caption in captions]
+    other = edits[1 if true == 0 else 0]
+    return [
+        marked(caption, [e.chosen for e in other] if place == true else [e.rejected for e in edits[place]])
+        for place, caption in enumerate(captions)
+    ]
 
 
 def scored_candidates(item: Item) -> list[str]:

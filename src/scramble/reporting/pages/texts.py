@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 
 def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-    """Split a text into parts that are alternately unchanged and marked; the first and the last are unchanged."""
+    """Split a text into parts that are alternately unchanged and marked; the first and the last are unchanged.
+
+    Spaces at the ends of a span are not marked, unless the span has nothing else.
+    """
     parts: list[str] = []
     at = 0
     for start, end in sorted(spans):
         start, end = max(start, at), min(end, len(text))
+        if words := text[start:end].strip():
+            start = text.index(words, start)
+            end = start + len(words)
         if end > start:
             parts += [text[at:start], text[start:end]]
             at = end
