@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from scramble.pipeline.watch import watch
-from scramble.reporting.watch import duration, log_lines, read_progress, sparkline
+from scramble.reporting.watch import duration, frame, log_lines, read_progress, sparkline
 from scramble.storage.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,3 +162,47 @@ def test_sparklines() -> None:
     assert sparkline([0, 0, 7, 7], 2) == "▁█"  # means of two parts
     assert sparkline([3, 3, float("nan")], 12) == "▁▁"
     assert sparkline([float("inf")], 12) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "status", "error"),
+    [
+        (
+            "metrics.jsonl",
+            b'{"step": 1, "loss": 1}\n\xff{{\n{"step": 2, "loss": 1}\n',
+            "unreadable",
+            "line 2: not JSON",
+        ),
+        ("metrics.jsonl", b'[1]\n{"loss": 2}\n{"step": null, "loss": 3, "seconds": null}\n{"st', "running", ""),
+        ("metrics.jsonl", b'{"step": 1, "loss": NaN, "seconds": Infinity}\n', "running", ""),
+        ("stage.json", b'{"status": "run', "unreadable", "cannot read .*stage.json"),
+        ("stage.json", b'{"status": "running", "config": null}', "unreadable", "stage.json has unexpected contents"),
+        ("warnings.jsonl", b'{"step": 1}\n', "running", ""),
+    ],
+)
+def test_a_damaged_file_of_one_arm_does_not_hide_the_others(
+    file: str, content: bytes, status: str, error: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "train" / "mpo-seed0" / file).write_bytes(content)
+    for name, config in (("a", ""), ("b", "- 1"), ("c", "show_batch: 0"), ("d", "run: {arm: e}\nshow_batch: 0")):
+        write_json(run / "jobs" / name / "status.json", {})
+        (run / "jobs" / name / "config.yaml").write_text(config)
+    (run / "log.txt").write_bytes(b"\xff 1 INFO a: \x1b[2J[/bold]\n")
+    arms = {progress.name: progress for progress in read_progress(run)}
+    assert arms["mpo-seed0"].status == status and re.search(error, arms["mpo-seed0"].error)
+    assert (arms["dpo-seed0"].status, arms["e"].status) == ("finished", "new")
+    watch(run, once=True)
+    shown = capsys.readouterr().out
+    assert "dpo-seed0" in shown and "\x1b[2J" not in shown
+
+
+def test_a_narrow_terminal_and_one_that_is_not_utf_8(run: Path) -> None:
+    arm(run, "dpo-beta0.1-learning_rate5e-6-ä-seed1", "running", 6, {"max_steps": 40})
+    written = io.StringIO()
+    Console(width=40, file=written).print(frame(run, read_progress(run), 40))
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40 and any(line.split() == ["mpo-seed0", "running", "20/40"] for line in lines)
+    command = [sys.executable, "scripts/watch.py", f"run.dir={run}", "once=true"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60)
+    assert made.returncode == 0 and b"mpo-seed0" in made.stdout and not made.stderr

@@ -15,8 +15,12 @@ _TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the ar
 
 def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
     """Arm -> contents of its ``stage.json``, sorted by name with numbers in numerical order (seed2 before seed10)."""
-    markers = sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
-    return {marker.parent.name: dict(read_json(marker)) for marker in markers}
+    return {marker.parent.name: dict(read_json(marker)) for marker in arm_markers(run)}
+
+
+def arm_markers(run: str | Path) -> list[Path]:
+    """The files ``stage.json`` of the arms, in the order of :func:`arm_stages`."""
+    return sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
 
 
 def _order(marker: Path) -> list[tuple[int, str]]:

@@ -5,6 +5,7 @@ Nothing is written and no process is contacted, so that a run on another machine
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from scramble.console import LOG_FILE
-from scramble.reporting.arms import arm_stages
+from scramble.reporting.arms import arm_markers
 from scramble.storage.files import STAGE_FILE, StoreError, read_json
 from scramble.storage.jsonl import read_jsonl
 
@@ -35,12 +36,13 @@ class ArmProgress:
     """One arm, or a job that has not started its arm.
 
     Attributes:
-        status: ``running``, ``finished``, ``failed``, ``stopped``, ``killed``, ``submitted`` or ``new``.
+        status: ``running``, ``finished``, ``failed``, ``stopped``, ``killed``, ``submitted``, ``new`` or
+            ``unreadable`` (a file of the arm is damaged).
         rows: log rows of training batches; ``evaluation`` is the last row of held-out pairs.
         total: number of steps of the run; None if unknown.
         age: seconds since the last change of the arm's files.
         warnings: lines of the training monitors.
-        error: why the job failed.
+        error: why the job failed, or why its files cannot be read.
     """
 
     name: str
@@ -63,7 +65,7 @@ class ArmProgress:
 
     def seconds_left(self) -> float | None:
         """Seconds for the remaining steps at the speed of the recent rows, without evaluations; None if unknown."""
-        recent = [row for row in self.rows if "seconds" in row][-RECENT:]
+        recent = [row for row in self.rows if _is_finite(row.get("seconds"))][-RECENT:]
         if not self.is_active or self.total is None or len(recent) < 2:
             return None
         steps = recent[-1]["step"] - recent[0]["step"]
@@ -82,21 +84,33 @@ class ArmProgress:
 def read_progress(run: Path) -> list[ArmProgress]:
     """The arms of a run, and jobs whose arm has not started, in the order of their names."""
     jobs = _jobs(run)
-    stages = arm_stages(run)
-    arms = [_arm(run / "train" / name, stage, jobs.get(name, {})) for name, stage in stages.items()]
+    arms = [_read_arm(marker, jobs.get(marker.parent.name, {})) for marker in arm_markers(run)]
+    names = {arm.name for arm in arms}
     arms += [
-        ArmProgress(name, record["status"], error=str(record.get("error", "")))
+        ArmProgress(name, str(record["status"]), error=str(record.get("error", "")))
         for name, record in jobs.items()
-        if name not in stages
+        if name not in names
     ]
     return arms
+
+
+def _read_arm(marker: Path, job: Mapping[str, Any]) -> ArmProgress:
+    """An arm from its ``stage.json`` and the files next to it. Damaged files of one arm do not hide the others."""
+    try:
+        return _arm(marker.parent, read_json(marker), job)
+    except StoreError as error:
+        return ArmProgress(marker.parent.name, "unreadable", error=str(error))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return ArmProgress(marker.parent.name, "unreadable", error=f"{marker} has unexpected contents ({reason})")
 
 
 def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmProgress:
     status = str(stage["status"])
     if status == "running" and job:  # the job's record also states whether it was stopped or killed
         status = str(job["status"])
-    rows = list(read_jsonl(folder / "metrics.jsonl"))
+    logged: Iterable[Any] = read_jsonl(folder / "metrics.jsonl")
+    rows = [row for row in logged if isinstance(row, dict) and _is_finite(row.get("step"))]
     training = [row for row in rows if "loss" in row]
     files = [folder / name for name in ("metrics.jsonl", STAGE_FILE) if (folder / name).exists()]
     return ArmProgress(
@@ -106,7 +120,10 @@ def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmP
         next((row for row in reversed(rows) if "eval_loss" in row), {}),
         _total_steps(stage, training),
         max(0.0, time.time() - max(file.stat().st_mtime for file in files)),
-        [f"step {row['step']}: {row['warning']}: {row['text']}" for row in read_jsonl(folder / "warnings.jsonl")],
+        [
+            f"step {row.get('step')}: {row.get('warning')}: {row.get('text')}"
+            for row in read_jsonl(folder / "warnings.jsonl")
+        ],
         str(job.get("error", "")) if status in ("failed", "killed") else "",
     )
 
@@ -128,12 +145,16 @@ def _jobs(run: Path) -> dict[str, dict[str, Any]]:
         try:
             config = yaml.safe_load(file.read_text(encoding="utf-8"))
             status = file.with_name("status.json")
-            record = read_json(status) if status.exists() else {"status": "new"}
-        except (OSError, yaml.YAMLError, StoreError):  # it is being written
+            record = {"status": "new", **(read_json(status) if status.exists() else {})}
+            if "show_batch" in config:  # a key of scripts/train.py alone
+                jobs[str(config["run"]["arm"])] = record
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, StoreError):  # it is being written
             continue
-        if "show_batch" in config:  # a key of scripts/train.py alone
-            jobs[str(config["run"]["arm"])] = record
     return jobs
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 # ------------------------------------------------------------------------------------------------------------- display
@@ -142,7 +163,7 @@ def _jobs(run: Path) -> dict[str, dict[str, Any]]:
 def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
     """The display of a run: a table of its arms, the curves of a single arm, warnings, errors and recent log lines.
 
-    A terminal of less than :data:`WIDE` columns gets fewer columns.
+    A terminal of less than :data:`WIDE` columns gets fewer columns of the tables.
     """
     from rich.console import Group
     from rich.text import Text
@@ -153,7 +174,7 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
     if arms:
         parts.append(_table(arms, width))
     if len(arms) == 1 and arms[0].rows:
-        parts += ["", _curves(arms[0])]
+        parts += ["", _curves(arms[0], width)]
     for arm in arms:
         parts += [Text(f"warning, {arm.name}, {text}", style="yellow") for text in arm.warnings]
         if arm.error:
@@ -174,35 +195,46 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
         used = arm.last("memory/gpu_gib") or arm.last("memory/resident_gib")
         return "" if used is None else f"{used:.1f} GiB"
 
-    # Title, alignment, whether a narrow terminal also gets it, and the content of a cell.
-    columns: list[tuple[str, Literal["left", "right"], bool, Callable[[ArmProgress], RenderableType]]] = [
-        ("arm", "left", True, lambda arm: arm.name),
-        ("status", "left", True, lambda arm: arm.status),
-        ("", "left", False, lambda arm: ProgressBar(arm.total or 1, arm.step, width=12)),
-        ("step", "right", True, lambda arm: f"{arm.step:,}" + (f"/{arm.total:,}" if arm.total is not None else "")),
-        ("left", "right", True, lambda arm: duration(arm.seconds_left())),
-        ("loss", "right", True, lambda arm: shown(arm.last("loss"), 3)),
-        ("", "left", False, lambda arm: sparkline(arm.values("loss"), 12)),
-        ("margin", "right", True, lambda arm: shown(arm.last("rewards/margins"), 2)),
-        ("logp chosen", "right", True, lambda arm: _with_change(arm.values("logps/chosen"))),
-        ("pairs/s", "right", True, lambda arm: shown(arm.last("pairs_per_second"), 1)),
-        ("memory", "right", False, memory),
+    # Title, alignment, columns of the terminal from which it is shown, and the content of a cell.
+    columns: list[tuple[str, Literal["left", "right"], int, Callable[[ArmProgress], RenderableType]]] = [
+        ("arm", "left", 0, lambda arm: arm.name),
+        ("status", "left", 0, lambda arm: arm.status),
+        ("", "left", WIDE, lambda arm: ProgressBar(arm.total or 1, arm.step, width=12)),
+        ("step", "right", 0, lambda arm: f"{arm.step:,}" + (f"/{arm.total:,}" if arm.total is not None else "")),
+        ("left", "right", 60, lambda arm: duration(arm.seconds_left())),
+        ("loss", "right", 50, lambda arm: shown(arm.last("loss"), 3)),
+        ("", "left", WIDE, lambda arm: sparkline(arm.values("loss"), 12)),
+        ("margin", "right", 70, lambda arm: shown(arm.last("rewards/margins"), 2)),
+        ("logp chosen", "right", 100, lambda arm: _with_change(arm.values("logps/chosen"))),
+        ("pairs/s", "right", 80, lambda arm: shown(arm.last("pairs_per_second"), 1)),
+        ("memory", "right", WIDE, memory),
     ]
-    columns = [column for column in columns if column[2] or width >= WIDE]
+    columns = [column for column in columns if width >= column[2]]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title, justify, *_ in columns:
-        table.add_column(title, justify=justify, no_wrap=True)
+        is_name = title == "arm"  # a long name continues in the next line, because its end differs
+        table.add_column(
+            title,
+            justify=justify,
+            no_wrap=not is_name,
+            overflow="fold" if is_name else "ellipsis",
+            max_width=max(12, width // 3) if is_name else None,
+        )
     for arm in arms:
         table.add_row(*(cell(arm) for *_, cell in columns))
     return table
 
 
-def _curves(arm: ArmProgress) -> Table:
-    """One line per metric of a single arm, with its history and the last value on held-out pairs."""
+def _curves(arm: ArmProgress, width: int) -> Table:
+    """One line per metric of a single arm, with its history and the last value on held-out pairs.
+
+    A narrow terminal gets a shorter history, or only the last values.
+    """
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("", "start to now", "now", "held-out pairs"):
+    blocks = min(40, width - 60)  # the rest is for the other columns
+    for title in ("", "start to now", "now", "held-out pairs") if blocks >= 12 else ("", "now"):
         table.add_column(title, justify="left" if title in ("", "start to now") else "right", no_wrap=True)
     for key, title in (
         ("loss", "loss"),
@@ -215,19 +247,23 @@ def _curves(arm: ArmProgress) -> Table:
     ):
         if values := arm.values(key):
             held_out = arm.evaluation.get(f"eval_{key}")
-            table.add_row(title, sparkline(values, 40), shown(values[-1], 3), shown(held_out, 3))
+            now = shown(values[-1], 3)
+            table.add_row(
+                *((title, sparkline(values, blocks), now, shown(held_out, 3)) if blocks >= 12 else (title, now))
+            )
     return table
 
 
 def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
-    """The last messages of ``log.txt``, without their time and logger."""
+    """The last messages of ``log.txt``, without their time, their logger and control characters."""
     file = run / LOG_FILE
-    if not file.exists():
+    if not file.is_file():
         return []
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - 20_000))  # a long log is not read as a whole
         lines = stream.read().decode("utf-8", errors="replace").splitlines()
-    return [line.partition(" INFO ")[2].partition(": ")[2] for line in lines if " INFO " in line][-count:]
+    messages = [line.partition(" INFO ")[2].partition(": ")[2] for line in lines if " INFO " in line][-count:]
+    return ["".join(c if c.isprintable() else " " for c in message) for message in messages]
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
