@@ -309,6 +309,11 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "second" / "evaluation")
     with pytest.raises(StageError, match=r"several runs need a folder for their site \(publish=both\)"):
         browse([run, tmp_path / "second"], benchmarks={})
+    with pytest.raises(StageError, match=r"publish is empty: name a folder"):
+        browse([run], "", benchmarks={})
+    (tmp_path / "page" / "index.html").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"index.html is another page: choose another folder \(publish="):
+        browse([run], tmp_path / "page", benchmarks={})
     with pytest.raises(StageError, match=r"runs=\[\] names no run"):
         browse([], benchmarks={})
 

@@ -62,6 +62,8 @@ def browse(
             raise StageError(f"{folder}/evaluation has no results: run scripts/evaluate.py for this run first")
     if len({folder.resolve() for folder in folders}) != len(folders):
         raise StageError("a run is named twice: name each run once (runs=[...])")
+    if publish is not None and not str(publish).strip():  # it would be the current folder
+        raise StageError("publish is empty: name a folder (publish=site), or null for report/browser in the run")
     if publish is None and len(folders) > 1:
         raise StageError("several runs need a folder for their site (publish=both)")
     data_folders = {

@@ -109,8 +109,7 @@ def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmP
     status = str(stage["status"])
     if status == "running" and job:  # the job's record also states whether it was stopped or killed
         status = str(job["status"])
-    logged: Iterable[Any] = read_jsonl(folder / "metrics.jsonl")
-    rows = [row for row in logged if isinstance(row, dict) and _is_finite(row.get("step"))]
+    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if _is_finite(row.get("step"))]
     training = [row for row in rows if "loss" in row]
     files = [folder / name for name in ("metrics.jsonl", STAGE_FILE) if (folder / name).exists()]
     return ArmProgress(

@@ -62,18 +62,21 @@ class JsonLines:
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
 
-    Raises StoreError naming the line that is not valid JSON.
+    Raises StoreError naming the line that is not a JSON object.
     """
     path = Path(path)
     if not path.exists():
         return
     for number, line in json_lines(path):
         try:
-            yield from json_values(line)
+            values = json_values(line)
         except ValueError as error:
             if not line.endswith(b"\n"):
                 return
             raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
+        if not all(isinstance(value, dict) for value in values):
+            raise StoreError(f"{path}, line {number}: not an object with named fields: {line[:60]!r}")
+        yield from values
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:

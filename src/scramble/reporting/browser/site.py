@@ -86,7 +86,7 @@ def write_site(
         StoreError: if the folder contains another page.
     """
     index = folder / "index.html"
-    if index.exists() and GENERATOR not in index.read_text(encoding="utf-8", errors="replace"):
+    if index.is_dir() or (index.exists() and GENERATOR not in index.read_text(encoding="utf-8", errors="replace")):
         raise StoreError(f"{index} is another page: choose another folder (publish=...)")
     rows = comparison.compare(sources.folders, options.baselines)
     heads = scores.headlines(rows, sources, options.baselines)
