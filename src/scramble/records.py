@@ -34,7 +34,7 @@ def decoding_fault(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or in a format that Pillow does not read"
+        return "not an image, or in a format that Pillow does not read: convert it to JPEG or PNG"
     return " ".join(str(error).split()) or type(error).__name__
 
 

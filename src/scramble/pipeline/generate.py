@@ -210,6 +210,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool) -> None:
+    from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
     from scramble.reporting.table import listed_counts
 
     for split, counts in summary["splits"].items():
@@ -220,7 +221,8 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
             log.info(f"data, {split}: {_listed(counts['steps'])}")
         if reused:  # otherwise a sweep would repeat all lines for each arm
             return
-    _report_few_test_pairs(summary["splits"].get("test", {}), "n_test" if kind == "world" else "test_fraction")
+    advice = "raise data.n_test" if kind == "world" else "raise data.test_fraction, or add images"
+    _report_few_test_pairs(summary["splits"].get("test", {}), advice)
     _report_small_kinds(summary["splits"].get("train", {}))
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
@@ -238,6 +240,11 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
         )
         listed = ", ".join(f"{name} {accuracy:.1f} %" for name, accuracy in accuracies.items())
         log.debug(f"audit: text-only accuracy by classifier: {listed}")
+    elif "blind" in summary:
+        log.info(
+            f"audit: the training pairs are too few for text-only accuracies ({MIN_PAIRS} pairs of {FOLDS} images are "
+            f"needed); see {folder / 'audit.html'}"
+        )
     if summary["rejected_rows"]:
         log.info(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
 
@@ -246,13 +253,13 @@ def _listed(steps: Mapping[str, int]) -> str:
     return "steps: " + ", ".join(f"{count:,} {name}" for name, count in steps.items())
 
 
-def _report_few_test_pairs(counts: Mapping[str, Any], key: str) -> None:
-    """Log a note if the test split has too few pairs to compare models, with the key that adds pairs."""
+def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
+    """Log a note if the test split has too few pairs to compare models, with the advice that adds pairs."""
     from scramble.reporting.headline import FEW_ITEMS
 
     pairs = counts.get("pairs")
     if pairs is not None and counts.get("images") and pairs < FEW_ITEMS:
-        log.info(f"data, test: {pairs} pairs; comparing models needs at least {FEW_ITEMS}: raise data.{key}")
+        log.info(f"data, test: {pairs} pairs; comparing models needs at least {FEW_ITEMS}: {advice}")
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:
