@@ -92,9 +92,11 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     except OmegaConfBaseException:
         return None  # validation reports the missing value later
     if refused:
+        # A group on the command line (data=coco) also sets its defaults, which nobody typed.
+        sections = " and ".join(dict.fromkeys(difference.split()[0].split(".")[0] for difference in refused))
         raise ConfigError(
-            f"{run} was made with other settings: {', '.join(refused)}. Leave them out, or choose another run folder "
-            "(name=... or run.dir=...) or remove this one"
+            f"{run} was made with other settings: {', '.join(refused)}. Leave out all arguments of {sections}, which "
+            "the folder records, or choose another run folder (name=... or run.dir=...) or remove this one"
         )
     if not restored:
         return None
