@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,10 +39,16 @@ def test_flags_and_python_of_the_harness():
         "/m",
         "out",
         harness_model="vllm",
-        harness_flags=["--limit", "8"],
+        harness_flags=["--limit", 8, "--verbose", True],  # as the configuration reads [--limit,8,--verbose,true]
         harness_python="/kit/bin/python",
     )
-    assert words[0] == "/kit/bin/python" and words[-2:] == ["--limit", "8"]
+    assert words[0] == "/kit/bin/python" and words[-4:] == ["--limit", "8", "--verbose", "true"]
+
+
+@pytest.mark.parametrize("flag", [None, "", ["a"]])
+def test_flags_that_are_no_arguments(flag: Any) -> None:
+    with pytest.raises(EvaluationError, match=r"harness_flags contains .*; it must be a list of texts or numbers"):
+        external_harness.command("lmms-eval", ["x"], "m", "/m", "out", harness_model="vllm", harness_flags=[flag])
 
 
 def test_vlmevalkit_command(tmp_path):

@@ -282,6 +282,8 @@ def test_answers_of_mathverse_by_rule() -> None:
         ("So the length is 5.\nAnswer: 2.5", "2.5", "", True),
         ("Final answer: $45^\\circ$", "45^\\circ ", "", True),
         (r"The answer is \frac{1}{2}.", "0.5", "", True),
+        ("Therefore AB = 12.", "12", "", True),
+        ("x = 4", "x = 5", "", False),
         ("no idea", "2", "", False),
         ("", "2", "", False),
     ):

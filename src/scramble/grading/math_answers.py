@@ -186,7 +186,12 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
 
 
 def mathverse_equal(extraction: str, answer: str) -> bool:
-    """Whether an extracted answer equals the right one as text, as a quantity, or in value."""
+    """Whether an extracted answer equals the right one as text, as a quantity, or in value.
+
+    Of an equation ("AB = 12") the right side counts, unless the right answer is an equation itself.
+    """
+    if "=" in extraction and "=" not in answer:
+        extraction = extraction.rpartition("=")[2]
     a, b = (" ".join(final_answers.plain(text).split()).rstrip(".") for text in (extraction, answer))
     if a == b:
         return True

@@ -26,7 +26,7 @@ def external_harness(
     adapter: Sequence[str] | str | None = None,
     harness_model: str | None = None,
     harness_args: Mapping[str, Any] | None = None,
-    harness_flags: Sequence[str] = (),
+    harness_flags: Sequence[str | int | float] = (),
     harness_python: str = "python",
     batch_size: int = 1,
 ) -> dict[str, list[Path]]:

@@ -77,7 +77,7 @@ def command(
     *,
     harness_model: str | None,
     harness_args: Arguments | None = None,
-    harness_flags: Sequence[str] = (),
+    harness_flags: Sequence[str | int | float] = (),
     harness_python: str = "python",
     batch_size: int = 1,
 ) -> list[str]:
@@ -92,7 +92,8 @@ def command(
         harness_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
         harness_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
             unless an argument contains ``{path}``, which is replaced by the folder.
-        harness_flags: additional arguments of the command line: ``--include_path``, a folder, ``--limit``, ``100``.
+        harness_flags: additional arguments of the command line, texts or numbers: ``--include_path``, a folder,
+            ``--limit``, 100.
         harness_python: Python of the harness's environment.
 
     Raises:
@@ -104,6 +105,7 @@ def command(
         raise EvaluationError(
             f"{harness}: no model class is known for this model; set harness_model to the harness's class"
         )
+    flags = [_flag(flag) for flag in harness_flags]
     default = "pretrained" if harness == "lmms-eval" else "model_path"
     arguments = {
         k: v.replace("{path}", str(model)) if isinstance(v, str) else v for k, v in (harness_args or {}).items()
@@ -130,12 +132,21 @@ def command(
             "--output_path",
             str(out),
             "--log_samples",
-            *harness_flags,
+            *flags,
         ]
     data = dict(_data_set(task) for task in tasks)
     config = Path(f"{out}.json")
     write_json(config, {"model": {name: {"class": harness_model, **arguments}}, "data": data})
-    return [harness_python, "run.py", "--config", str(config), "--work-dir", str(out), "--mode", "all", *harness_flags]
+    return [harness_python, "run.py", "--config", str(config), "--work-dir", str(out), "--mode", "all", *flags]
+
+
+def _flag(value: Any) -> str:
+    """An argument of the command line. The configuration reads ``100`` as a number, and ``true`` as a truth value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, (str, int, float)) or value == "":
+        raise EvaluationError(f"harness_flags contains {value!r}; it must be a list of texts or numbers: [--limit,100]")
+    return str(value)
 
 
 def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
