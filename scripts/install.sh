@@ -34,6 +34,6 @@ else
     echo "Installing the default build of torch $version ($torch, $(uname -s))."
     "$venv/bin/pip" install --quiet "torch==$version"
 fi
-echo "Installing SCRAMBLe and its libraries ..."
+echo "Installing SCRAMBLe and its libraries; this takes some minutes ..."
 "$venv/bin/pip" install --quiet --constraint constraints.txt --editable ".${extras:+[$extras]}"
 echo "Installed into $venv."
