@@ -66,6 +66,24 @@ def test_scores_and_items_are_valid(tmp_path: Path, kind: str) -> None:
         assert 100 * row["evaluation"]["score"] == by_id[row["evaluation_result_id"]]["score_details"]["score"]
 
 
+def test_hallusionbench_and_mmhal(tmp_path: Path) -> None:
+    """The score of HallusionBench's items has another name, and MMHal-Bench's is in points."""
+    item = Item(Question("VD/ocr/0/1/0", ("x",), "Is it red?", "yes", "VD"), "yes_no")
+    outcomes = [outcome(item, {item.item_id: Reply(text="Yes.")}, named_protocol("standard"))]
+    for name, table, metric in (
+        ("hallusionbench", scores("hallusionbench", outcomes), "a_acc"),
+        ("mmhal", {"score": {"value": 3.5}}, "score"),
+    ):
+        result, _ = result_of("question")
+        result.benchmark["name"], result.scores = name, table
+        log = json.loads(every_eval_ever.write(tmp_path, result, [item], outcomes, timestamp=1.0).read_text())
+        check("eval", log)
+        configs = {each["evaluation_name"]: each["metric_config"] for each in log["evaluation_results"]}
+        unit = ("points", 6.0) if name == "mmhal" else ("percent", 100.0)
+        assert (configs[f"{name}/{metric}"]["metric_unit"], configs[f"{name}/{metric}"]["max_score"]) == unit
+        assert log.get("detailed_evaluation_results", {}).get("total_rows") == (None if name == "mmhal" else 1)
+
+
 def test_the_same_result_gives_the_same_files_and_hub_models_keep_their_id(tmp_path: Path) -> None:
     result, outcomes = result_of("question", path="org/model", adapter=None)
     first = every_eval_ever.write(tmp_path, result, [ITEMS["question"]], outcomes, timestamp=1.0)
@@ -73,6 +91,9 @@ def test_the_same_result_gives_the_same_files_and_hub_models_keep_their_id(tmp_p
     assert first.parent == tmp_path / "data" / "question" / "org" / "model"
     assert every_eval_ever.write(tmp_path, result, [ITEMS["question"]], outcomes, timestamp=1.0) == first
     assert first.read_bytes() == content
+    assert every_eval_ever.write(tmp_path, result, [ITEMS["question"]], outcomes, timestamp=9.0) == first
+    result.protocol["name"] = "another"
+    assert every_eval_ever.write(tmp_path, result, [ITEMS["question"]], outcomes, timestamp=9.0) != first
     rows = [json.loads(line) for line in first.with_name(f"{first.stem}_samples.jsonl").read_text().splitlines()]
     assert rows[0]["output"]["raw"] == ["Yes, it is."]
     assert rows[0]["answer_attribution"][0]["extracted_value"] == "yes"

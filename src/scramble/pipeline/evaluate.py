@@ -72,7 +72,8 @@ def evaluate(
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
             paths of files.
         export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in;
-            ``every_eval_ever`` is written to ``<run>/every_eval_ever``.
+            ``every_eval_ever`` is written to ``<run>/every_eval_ever``, with a limit to
+            ``<run>/every_eval_ever-limit<limit>``.
         baselines: arms that the printed table compares the others with.
         folder: name of the results folder; use another one for a second protocol on the same benchmarks.
         shard: (index, count): only generate the replies of this share of the items, and score nothing. When all shards
@@ -296,7 +297,9 @@ def _export_predictions(
         if name == "every_eval_ever":
             written = (folder / "result.json").stat().st_mtime
             result = results.read(folder)
-            path: Path | None = every_eval_ever.write(run / name, result, items, outcomes, timestamp=written)
+            path: Path | None = every_eval_ever.write(
+                run / results_folder(name, limit), result, items, outcomes, timestamp=written
+            )
         else:
             path = export_predictions.write(name, folder, arm, benchmark.name, items, outcomes)
         log.info(f"{arm}: {benchmark.name} for {name}: {path or 'this format does not support such items'}")

@@ -31,7 +31,10 @@ SCORE_NAMES = {("hallusionbench", "accuracy"): "a_acc"}
 def write(
     root: str | Path, result: Result, items: Sequence[Item], outcomes: Sequence[Outcome], *, timestamp: float
 ) -> Path:
-    """Write one result with its items below ``root``; the same result and time give the same files.
+    """Write one result with its items below ``root``.
+
+    A later result of the same model, benchmark and protocol replaces its files, so that a repeated evaluation does not
+    count twice in an upload.
 
     Args:
         timestamp: when the result was written, in seconds since 1970.
@@ -41,7 +44,8 @@ def write(
     """
     benchmark, model_id = result.benchmark["name"], _model_id(result)
     evaluation_id = f"{benchmark}/{model_id}/{timestamp:.0f}"
-    digest = hashlib.sha256(f"{evaluation_id}/{result.model.get('key')}".encode()).digest()
+    described = [model_id, result.name, result.model.get("key"), benchmark, result.protocol["name"]]
+    digest = hashlib.sha256(json.dumps([*described, result.benchmark.get("limit")]).encode()).digest()
     folder = Path("data", benchmark, *model_id.split("/"))
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     rows = [
