@@ -24,6 +24,7 @@ from scramble.formats import read_pairs
 from scramble.pipeline import StageError, check_arm
 from scramble.pipeline.generate import generate
 from scramble.pipeline.share import share
+from scramble.project import ROOT
 from scramble.records import PreferencePair
 from scramble.storage.files import StoreError, write_json
 from scramble.storage.tables import read_table
@@ -135,6 +136,9 @@ def test_cards_state_licences_benchmark_images_and_commands(run: Path, tmp_path:
     options |= {"base_license": "mine", "model": {"path": "me/base-model"}}
     folder = share(other, ARM, other / "data", tmp_path / "again", what="adapter", **options)
     assert "| base model `me/base-model` | mine |" in (folder / "README.md").read_text()
+    options |= {"base_license": None, "model": {"path": str(ROOT / "data" / "tiny_internvl")}}
+    folder = share(other, ARM, other / "data", tmp_path / "shipped", what="adapter", **options)
+    assert "| base model `me/base-model` | apache-2.0 |" in (folder / "README.md").read_text()
 
 
 def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_path: Path) -> None:
