@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -80,6 +81,19 @@ def test_two_different_rows_of_one_id_are_named(
     rewrite(root / file, lambda rows: [*rows[:-1], {**rows[-1], **change}])
     with pytest.raises(EvaluationError, match=message):
         load_benchmark(name, root, **options)
+
+
+def test_two_images_of_one_id(tmp_path: Path) -> None:
+    root, options = FILES["object_halbench"](tmp_path)
+    Picture.new("RGB", (12, 8), (1, 2, 3)).save(root / "b.png")
+    other = base64.b64encode((root / "b.png").read_bytes()).decode()
+    file = root / "obj_halbench_300_with_image.jsonl"
+    rewrite(file, lambda rows: [rows[0], rows[0], {**rows[0], "image": other}])
+    with pytest.raises(
+        EvaluationError, match=r"1 of 3 rows of .*: row 2: image 0 is another one than in an earlier row"
+    ):
+        load_benchmark("object_halbench", root, **{**options, "partial": False})
+    assert len(load_benchmark("object_halbench", root, **options).items) == 2
 
 
 def test_annotations_whose_image_ids_are_texts(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class RowImages:
         """The id of a row's image: ``key`` for base64 text, the path for a path.
 
         Raises:
-            EvaluationError: ``value`` is neither.
+            EvaluationError: ``value`` is neither, or another image has the same key.
         """
         if not isinstance(value, str) or not value.strip():
             raise EvaluationError(f"{name}: {where}: image is {value!r:.60}, neither base64 text nor a path")
@@ -34,9 +34,11 @@ class RowImages:
             self._paths.append(value)
             return value
         try:
-            self._encoded[key] = ImageFile(bytes=decoded(where, value))
+            image = ImageFile(bytes=decoded(where, value))
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from error
+        if self._encoded.setdefault(key, image) != image:
+            raise EvaluationError(f"{name}: {where}: image {key} is another one than in an earlier row")
         return key
 
     def find(self, name: str, folder: Path) -> Mapping[str, ImageFile]:
