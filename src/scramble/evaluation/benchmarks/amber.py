@@ -25,16 +25,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import (
-    FolderImages,
-    check_count,
-    find_file,
-    json_rows,
-    load_json,
-    one_of,
-    texts,
-    whole_ids,
-)
+from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, load_json, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading.amber import Lexicon, has_vectors

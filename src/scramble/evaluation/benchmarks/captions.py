@@ -17,17 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import (
-    CroppedImages,
-    FolderImages,
-    check_count,
-    fields,
-    find_file,
-    ids,
-    json_entries,
-    json_rows,
-    texts,
-)
+from scramble.evaluation.benchmarks.data import check_count, fields, find_file, ids, json_entries, json_rows, texts
+from scramble.evaluation.benchmarks.image_files import CroppedImages, FolderImages
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import ImageFile
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks import coco_objects
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, json_rows, load_json
+from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, load_json
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading import objects
 from scramble.records import Question

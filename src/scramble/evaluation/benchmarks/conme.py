@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
-    FolderImages,
     check_count,
     csv_rows,
     download,
@@ -29,6 +28,7 @@ from scramble.evaluation.benchmarks.data import (
     one_of,
     texts,
 )
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import FolderImages
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.tsv_rows import decoded
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile

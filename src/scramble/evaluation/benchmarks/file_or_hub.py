@@ -6,16 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import (
-    FolderImages,
-    HubImages,
-    columns,
-    find_file,
-    hub_rows,
-    json_rows,
-    text_rows,
-    texts,
-)
+from scramble.evaluation.benchmarks.data import HubImages, columns, find_file, hub_rows, json_rows, text_rows, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.records import ImageFile
 
 

@@ -19,15 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import (
-    FolderImages,
-    check_count,
-    find_file,
-    json_rows,
-    one_of,
-    texts,
-    whole_ids,
-)
+from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import Question

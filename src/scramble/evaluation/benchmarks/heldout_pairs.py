@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import table_images
+from scramble.evaluation.benchmarks.image_files import table_images
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.hashing import file_key

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_entries, texts
+from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_entries, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question

@@ -15,7 +15,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, csv_rows, download, find_file, ids, texts
+from scramble.evaluation.benchmarks.data import check_count, csv_rows, download, find_file, ids, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 

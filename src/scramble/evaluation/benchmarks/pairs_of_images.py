@@ -21,16 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from scramble.evaluation.benchmarks.data import (
-    FolderImages,
-    check_count,
-    find_file,
-    ids,
-    json_entries,
-    json_rows,
-    load_json,
-    texts,
-)
+from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_entries, json_rows, load_json, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import TwoByTwoItem

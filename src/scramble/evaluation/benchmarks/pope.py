@@ -15,14 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import (
-    FolderImages,
-    check_count,
-    hub_rows_and_images,
-    ids,
-    json_rows,
-    texts,
-)
+from scramble.evaluation.benchmarks.data import check_count, hub_rows_and_images, ids, json_rows, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
-    FolderImages,
     check_count,
     fields,
     hub_rows_and_images,
@@ -24,6 +23,7 @@ from scramble.evaluation.benchmarks.data import (
     one_of,
     texts,
 )
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, ImageFile, Question

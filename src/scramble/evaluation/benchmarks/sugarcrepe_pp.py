@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, texts
+from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item, check_items
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from scramble.evaluation.benchmarks.data import IMAGE_SUFFIXES, FolderImages
+from scramble.evaluation.benchmarks.image_files import IMAGE_SUFFIXES, FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile, decoding_fault

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, csv_rows, find_file, ids, texts
+from scramble.evaluation.benchmarks.data import check_count, csv_rows, find_file, ids, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
-    FolderImages,
     HubImages,
     check_count,
     columns,
@@ -34,6 +33,7 @@ from scramble.evaluation.benchmarks.data import (
     text_rows,
     texts,
 )
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question
 

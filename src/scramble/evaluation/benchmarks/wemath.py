@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks import lettered
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question

@@ -19,7 +19,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import FolderImages, check_count, find_file, ids, json_rows, load_json
+from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, load_json
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 

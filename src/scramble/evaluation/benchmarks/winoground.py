@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
-    FolderImages,
     HubImages,
     check_count,
     columns,
@@ -25,6 +24,7 @@ from scramble.evaluation.benchmarks.data import (
     text_rows,
     texts,
 )
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import ImageFile, TwoByTwoItem

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import table_images
+from scramble.evaluation.benchmarks.image_files import table_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import YES_NO_PROMPT, ImageRecord, Question, TwoByTwoItem

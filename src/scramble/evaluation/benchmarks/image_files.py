@@ -1,0 +1,147 @@
+"""Images of benchmarks: files below a folder by the names in a benchmark's file, crops, images of a data set folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from scramble.evaluation.items import EvaluationError, Item
+from scramble.pixels import png_bytes
+from scramble.records import ImageFile
+from scramble.storage.image_table import ImageTable
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class FolderImages(Mapping[str, ImageFile]):
+    """Images below a folder by the paths that a benchmark gives them. A name without a suffix matches any suffix.
+
+    The file at exactly that path is used if there is one. Otherwise it is the one file whose path ends with the name
+    ("val2017/1.jpg" for "1.jpg") or, where ``folder`` is a sub-folder, the file whose path is the end of the name
+    ("1.jpg" for "val2017/1.jpg"). A file of the same base name in a different folder is never used.
+
+    Args:
+        name: the benchmark.
+        folder: folder with the images.
+        names: paths or base names, as written in the benchmark's file.
+        setting: the benchmark's configuration key of the folder, for error messages.
+
+    Raises:
+        EvaluationError: the folder or an image is missing, a name matches several files, or a file several names.
+    """
+
+    def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:
+        if not folder.is_dir():
+            raise EvaluationError(f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to their folder")
+        self._files = _Files(folder)
+        unique = dict.fromkeys(names)
+        matches = {n: self._files.find(n) for n in unique}
+        hint = f"set benchmark.{name}.{setting} to the folder that the names are relative to"
+        for n, files in matches.items():
+            if len(files) > 1:
+                listed = ", ".join(str(file.relative_to(folder)) for file in sorted(files)[:3])
+                raise EvaluationError(
+                    f"{name}: image {n!r} could be {len(files)} files below {folder} ({listed}); {hint}"
+                )
+        if missing := [n for n, files in matches.items() if not files]:
+            raise EvaluationError(
+                f"{name}: {len(missing)} of {len(unique)} images are missing below {folder} "
+                f"(first: {', '.join(n[:100] for n in missing[:3])}); finish the download, or {hint}"
+            )
+        self._paths = {n: files[0] for n, files in matches.items()}
+        _check_names(name, self._paths, hint)
+
+    def __getitem__(self, image_id: str) -> ImageFile:
+        return ImageFile(path=str(self._paths[image_id]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+class _Files:
+    """The image files below a folder, indexed by every trailing part of their paths, with and without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._by_end: dict[tuple[str, ...], list[Path]] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                parts = path.relative_to(folder).parts
+                for start in range(len(parts)):
+                    for last in (path.name, path.stem):
+                        self._by_end.setdefault((*parts[start:-1], last), []).append(path)
+
+    def find(self, name: str) -> list[Path]:
+        """The files that match a name."""
+        parts = _parts(name)
+        files = self._by_end.get(parts, [])
+        if named := [file for file in files if file.name == parts[-1]]:
+            files = named  # "1.jpg" must not match "1.jpg.png", whose stem is also "1.jpg"
+        if exact := [file for file in files if len(file.relative_to(self._folder).parts) == len(parts)]:
+            return exact
+        if files:
+            return files
+        for start in range(1, len(parts)):
+            inner = [
+                file
+                for file in self._by_end.get(parts[start:], [])
+                if len(file.relative_to(self._folder).parts) == len(parts) - start
+            ]
+            if inner:
+                return inner
+        return []
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The parts of a path as benchmarks write it: with slashes or backslashes; "./" is dropped."""
+    return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "/"))
+
+
+def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
+    """Raise EvaluationError if two names with different folders ("a/1.jpg", "b/1.jpg") match the same file."""
+    first: dict[Path, str] = {}
+    for image_id, path in paths.items():
+        other = first.setdefault(path, image_id)
+        a, b = sorted(((*_parts(n)[:-1], Path(n).stem) for n in (other, image_id)), key=len)
+        if b[len(b) - len(a) :] != a:
+            raise EvaluationError(f"{name}: images {other!r} and {image_id!r} both match {path}; {hint}")
+
+
+def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageTable:
+    """The images of a data set folder. Raises EvaluationError if an item's image is missing."""
+    images = ImageTable(folder)
+    if missing := [image for item in items for image in item.image_ids if image not in images]:
+        raise EvaluationError(
+            f"{name}: {len(missing)} images are missing from {folder} (first: {missing[0]!r}); generate the data again"
+        )
+    return images
+
+
+class CroppedImages(Mapping[str, ImageFile]):
+    """Images, and crops of them: crop id -> (image id, (x, y, width, height) in pixels)."""
+
+    def __init__(
+        self, images: Mapping[str, ImageFile], crops: Mapping[str, tuple[str, tuple[int, int, int, int]]]
+    ) -> None:
+        self._images, self._crops = images, dict(crops)
+
+    def __getitem__(self, image_id: str) -> ImageFile:
+        if image_id not in self._crops:
+            return self._images[image_id]
+        source, (x, y, width, height) = self._crops[image_id]
+        image = self._images[source].open()
+        inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
+        if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may cross the edge slightly
+            raise EvaluationError(
+                f"image {source!r}: box {(x, y, width, height)} is outside its {image.width} x {image.height} pixels"
+            )
+        return ImageFile(bytes=png_bytes(image.crop((x, y, x + width, y + height))))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self._images), **self._crops})
+
+    def __len__(self) -> int:
+        return len(self._images) + len(self._crops)
