@@ -273,6 +273,16 @@ def test_a_split_without_answers_has_predictions_only(tmp_path: Path) -> None:
     assert outcome(first, {first.item_id: likely}, named_protocol("standard")).prediction == "C"
 
 
+def test_images_may_be_data_urls(tmp_path: Path) -> None:
+    rows = rows_of("mmstar")
+    plain = load_benchmark("mmstar", write(tmp_path / "a" / "MMStar.tsv", rows))
+    urls = [{**row, "image": f"data:image/png;base64,{row['image']}"} for row in rows]
+    loaded = load_benchmark("mmstar", write(tmp_path / "b" / "MMStar.tsv", urls))
+    for item in plain.items:
+        (image,) = item.image_ids
+        assert loaded.images[image].bytes == plain.images[image].bytes
+
+
 def test_large_indices_alone_are_not_rotations(tmp_path: Path) -> None:
     rows = [{**row, "question": f"Which, {n}?"} for n, row in enumerate(rows_of("mmbench"))]
     assert load_benchmark("mmbench", write(tmp_path / "x.tsv", rows)).scoring == "plain"

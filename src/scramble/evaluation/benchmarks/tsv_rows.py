@@ -299,9 +299,11 @@ def _parts(index: str, cell: str) -> list[str]:
 
 
 def decoded(where: str, text: str) -> bytes:
-    """The encoded image in a base64 text. Its header is decoded, to distinguish images from other base64 text."""
+    """The encoded image in a base64 text or data URL. Its header is decoded, to distinguish images from other text."""
     from PIL import Image
 
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
     try:
         data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError) as error:
