@@ -7,6 +7,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,22 @@ def test_the_scale_benchmark_writes_distinct_images_and_captions(tmp_path: Path)
     assert {"A dog", "A cat on a bed", "A dog, photo 7"} <= set(texts)
     assert len({image.image.bytes for image in images}) == 3
     assert line([(1000, 3.0), (2000, 5.0), (3000, 7.0)]) == "1.0 + 2.000 per 1,000 captions (largest deviation 0 %)"
+
+
+def test_the_biased_set_of_the_refinement_benchmark_has_the_cue_in_known_proportion() -> None:
+    """Read by hand: which captions the cue predicts. A share of 0.25 of the others is kept."""
+    from benchmarks.refinement_effect import biased, predicted
+    from scramble.pairs.captions.world_swaps import candidates
+    from scramble.records import PreferencePair
+
+    def pairs(caption: str) -> dict[str, PreferencePair]:
+        wanted = [n for n in candidates(caption) if n.kind in ("swap-object", "replace-relation")]
+        return {n.kind: PreferencePair(n.text, ("i",), "", caption, n.text, n.kind, n.rule) for n in wanted}
+
+    first, second = pairs("a blue star to the left of a red ring"), pairs("a red ring to the right of a blue star")
+    assert [predicted(pair[kind]) for pair in (first, second) for kind in first] == [True, True, False, False]
+    assert predicted(pairs("a red ring below a red star")["swap-object"]) is None
+    many = [replace(first["swap-object"], pair_id=f"a{i}") for i in range(100)]
+    many += [replace(second["swap-object"], pair_id=f"b{i}") for i in range(400)]
+    kept = biased(many, 0.25, seed=0)
+    assert kept[:100] == many[:100] and 80 <= len(kept[100:]) <= 120
