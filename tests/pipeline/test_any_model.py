@@ -14,7 +14,7 @@ IMAGE = str(ROOT / "data" / "example" / "01.png")
 BENCHMARKS = "benchmark=[world_winoground,world_vqa]"
 
 
-@pytest.fixture(scope="module", params=["mllama", "paligemma"])
+@pytest.fixture(scope="module", params=[pytest.param("mllama", marks=pytest.mark.full), "paligemma"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return MAKERS[request.param](
         tmp_path_factory.mktemp("models") / request.param, ["a red circle is left of a blue square", "Yes", "No"]

@@ -61,6 +61,7 @@ def test_settings_that_trl_lacks_are_refused_before_any_work(script: Run, arms: 
     )
 
 
+@pytest.mark.full
 def test_a_model_without_trie(script: Run, tmp_path: Path) -> None:
     """PaliGemma with its own processor: trained by TRL with the default backend, and evaluated with its adapter."""
     model = MAKERS["paligemma"](tmp_path / "model", ["a red circle is left of a blue square", "Describe the image."])

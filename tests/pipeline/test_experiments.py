@@ -11,7 +11,7 @@ import pytest
 from tests.pipeline.conftest import ROOT, Run
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
-FAST = {"internvl_mpo", "molmo2_dpo", "molmo_dpo", "qwen2_5_vl_dpo", "scenealign_dpo"}
+FAST = {"internvl_mpo", "molmo_dpo", "qwen2_5_vl_dpo", "scenealign_dpo"}
 
 
 @pytest.mark.parametrize(

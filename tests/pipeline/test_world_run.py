@@ -213,6 +213,7 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Pa
     assert "data.n_train (24 -> 30)" in other.stderr
 
 
+@pytest.mark.full
 def test_an_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path, script: Run) -> None:
     shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "new_model")
@@ -221,6 +222,7 @@ def test_an_adapter_of_another_base_is_refused(finished: Path, tmp_path: Path, s
     assert "was trained on" in refused.stderr and "Traceback" not in refused.stderr
 
 
+@pytest.mark.full
 def test_same_seed_same_bytes_and_same_losses(finished: Path, tmp_path: Path, script: Run) -> None:
     script("train", *TINY, f"run.dir={tmp_path}", "objective=mpo")
     for table in ("images", "pairs", "questions"):
@@ -286,6 +288,7 @@ def interrupted(overrides: tuple[str, ...], when: Any, number: signal.Signals) -
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+@pytest.mark.full
 def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cut(
     finished: Path, tmp_path: Path, script: Run
 ) -> None:

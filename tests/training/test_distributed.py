@@ -41,7 +41,7 @@ def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> 
     assert (result.returncode != 0) == killed, result.stderr[-3000:]
 
 
-@pytest.mark.parametrize("kind", ["adapter", "model"])
+@pytest.mark.parametrize("kind", ["adapter", pytest.param("model", marks=pytest.mark.full)])
 def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """MPO with its delta and micro-batches of 2: one process accumulates two, and two processes get one each."""
     options: dict[str, Any] = {

@@ -201,7 +201,7 @@ def test_models_without_a_trie(family: str, data: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- run folder
 
 
-@pytest.mark.parametrize("objective", ["dpo", "sft"])
+@pytest.mark.parametrize("objective", ["dpo", pytest.param("sft", marks=pytest.mark.full)])
 def test_a_killed_run_resumes_to_the_same_adapter(llava: Path, data: Path, tmp_path: Path, objective: str) -> None:
     """Killed at step 6 with the last checkpoint at 4, and LoRA dropout, whose masks depend on the random state."""
     options = OPTIONS | {
