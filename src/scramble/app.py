@@ -8,7 +8,6 @@ its traceback.
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import os
 import sys
@@ -177,11 +176,6 @@ def start(main: Callable[..., None]) -> None:
 
     With ``--resolved FILE`` main runs with the configuration in the file, without Hydra. Launchers start jobs this way.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a terminal or a file that is not UTF-8 shows "?" for other characters
-            stream.reconfigure(errors="replace")
     if sys.argv[1:2] == ["--resolved"]:
         from scramble.launch.job import run_resolved
 

@@ -5,6 +5,7 @@ Library code calls ``logging.getLogger(__name__)``; scripts call :func:`log_to_t
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -78,6 +79,9 @@ class RunFile(logging.Handler):
 
 def log_to_terminal() -> None:
     """Configure the package's logger. In a job with several processes only the first one prints more than warnings."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what is not UTF-8 shows "?" for other characters
     PACKAGE.setLevel(logging.DEBUG)
     for handler in PACKAGE.handlers[:]:
         PACKAGE.removeHandler(handler)
