@@ -14,7 +14,6 @@ from PIL import Image as Picture
 from scramble.engines.openai_server import parse_reply
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError
-from scramble.evaluation.responses import ImageHashes
 from scramble.evaluation.runner import ModelId, evaluate
 from scramble.records import RecordError
 from tests.evaluation.benchmark_files import FILES, write_json, write_lines
@@ -131,9 +130,9 @@ def test_unusual_images_are_images(tmp_path: Path) -> None:
         stream = io.BytesIO()
         made.save(stream, form, **({"save_all": True, "append_images": [made]} if form in ("GIF", "WEBP") else {}))
         (root / "images" / f"{number}.png").write_bytes(stream.getvalue())
-    images = load_benchmark("m3cot", root, **options).images
-    for image_id in images:
-        assert len(ImageHashes(images)[image_id]) == 64 and images[image_id].open().mode == "RGB"
+    benchmark = load_benchmark("m3cot", root, **options)
+    for image_id, image in benchmark.images.items():
+        assert len(benchmark.image_hashes[image_id]) == 64 and image.open().mode == "RGB"
 
 
 def test_half_an_emoji_in_a_judges_reply_can_be_stored() -> None:

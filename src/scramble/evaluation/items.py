@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from scramble.records import LETTERS, ImageFile, Question, TwoByTwoItem
+from scramble.records import LETTERS, ImageFile, Question, RecordError, TwoByTwoItem
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,26 @@ class Item:
         return dict(zip(self.details.get("letters", LETTERS), choices, strict=False))
 
 
+class _ImageHashes(dict[str, str]):
+    """See :attr:`Benchmark.image_hashes`."""
+
+    def __init__(self, images: Mapping[str, ImageFile]) -> None:
+        super().__init__()
+        self._images = images
+
+    def __missing__(self, image_id: str) -> str:
+        if image_id not in self._images:
+            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing; download the data again")
+        file = self._images[image_id]
+        try:
+            file = replace(file, bytes=file.read())
+            file.check()  # before the model is loaded
+        except RecordError as error:
+            raise RecordError(f"image {image_id!r}: {error}; download it again") from error
+        self[image_id] = file.sha256
+        return self[image_id]
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark ready to run.
@@ -91,6 +112,14 @@ class Benchmark:
     default_protocol: str = "standard"
     caption_prompt: str | None = None
     yes_template: str | None = None
+
+    @cached_property
+    def image_hashes(self) -> Mapping[str, str]:
+        """Hashes of the images' bytes by image id, each computed once, on first access.
+
+        Raises EvaluationError for an id without an image, and RecordError for a file that is no image.
+        """
+        return _ImageHashes(self.images)
 
 
 @dataclass(frozen=True, slots=True)

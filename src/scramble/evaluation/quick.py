@@ -9,7 +9,7 @@ from scramble.evaluation.backends.local import LocalBackend
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import Benchmark, limit_items
 from scramble.evaluation.protocols import queries, resolve
-from scramble.evaluation.responses import ImageHashes, group_by_images
+from scramble.evaluation.responses import group_by_images
 from scramble.evaluation.scoring.aggregation import units
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.models import VLM
@@ -27,7 +27,7 @@ def quick_scores(
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
     asked = (query for item_queries in queries_of.values() for query in item_queries)
-    groups = group_by_images(asked, ImageHashes(benchmark.images))
+    groups = group_by_images(asked, benchmark.image_hashes)
     backend = LocalBackend(vlm, batch_tokens)
     backend.check(query for group in groups for query in group)
     replies = {

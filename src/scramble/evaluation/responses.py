@@ -8,35 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.items import EvaluationError, Query, Reply
-from scramble.records import ImageFile, RecordError
 from scramble.storage.hashing import content_key
 from scramble.storage.jsonl import read_jsonl
 
 SCHEMA = 1
 PATTERN = "responses*.jsonl"
-
-
-class ImageHashes(dict[str, str]):
-    """Hashes of images' bytes by image id, computed on first access.
-
-    Raises EvaluationError for an id without an image, and RecordError for a file that is no image.
-    """
-
-    def __init__(self, images: Mapping[str, ImageFile]) -> None:
-        super().__init__()
-        self._images = images
-
-    def __missing__(self, image_id: str) -> str:
-        if image_id not in self._images:
-            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing; download the data again")
-        file = self._images[image_id]
-        try:
-            file = dataclasses.replace(file, bytes=file.read())
-            file.check()  # before the model is loaded
-        except RecordError as error:
-            raise RecordError(f"image {image_id!r}: {error}; download it again") from error
-        self[image_id] = file.sha256
-        return self[image_id]
 
 
 def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> str:

@@ -146,10 +146,7 @@ def evaluate(
         items = limit_items(benchmark.items, limit)
         report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
-        hashes = responses.ImageHashes(benchmark.images)
-        work = _answer(
-            backend, items, benchmark, resolved, replies_folder, model_id, hashes, process, test_groups, report
-        )
+        work = _answer(backend, items, benchmark, resolved, replies_folder, model_id, process, test_groups, report)
         wait()
         if not score:
             continue
@@ -161,7 +158,6 @@ def evaluate(
             limit=limit,
             judge=judge if process[0] == 0 else None,
             environment=environment,
-            hashes=hashes,
         )
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
@@ -183,23 +179,19 @@ def rescore(
     limit: int | None = None,
     judge: Judge | None = None,
     environment: Mapping[str, Any] | None = None,
-    hashes: Mapping[str, str] | None = None,
 ) -> tuple[Result, list[Outcome]]:
     """Score stored replies without the model: with another parser, normaliser, tie policy or score of the same prompts.
-
-    ``hashes`` are the images' content hashes, if they were already computed.
 
     Raises EvaluationError if a reply is missing (the protocol has other prompts).
     """
     resolved = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
     stored = responses.read(folder)
-    hashes = responses.ImageHashes(benchmark.images) if hashes is None else hashes
     outcomes = []
     for item in items:
         replies: dict[str, Reply] = {}
         for query in queries(item, resolved, benchmark):
-            key = responses.query_key(model_id.key, query, hashes)
+            key = responses.query_key(model_id.key, query, benchmark.image_hashes)
             if key not in stored:
                 raise EvaluationError(
                     f"{benchmark.name}: no reply to {query.query_id} under protocol {resolved.name} in {folder}; "
@@ -288,19 +280,18 @@ def _answer(
     protocol: Protocol,
     folder: Path,
     model_id: ModelId,
-    hashes: Mapping[str, str],
     process: tuple[int, int],
     test_groups: int,
     report: Progress | None,
 ) -> _Work:
     """Ask the model the queries without a stored reply, and append its replies."""
     all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
-    keys = [responses.query_key(model_id.key, query, hashes) for query in all_queries]
+    keys = [responses.query_key(model_id.key, query, benchmark.image_hashes) for query in all_queries]
     key_of = {query.query_id: key for query, key in zip(all_queries, keys, strict=True)}
     # Several items may contain the same question (POPE's splits share some); the model gets each question once.
     unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
     asked = (query for query in all_queries if unique[key_of[query.query_id]] is query)
-    groups = responses.group_by_images(asked, hashes)
+    groups = responses.group_by_images(asked, benchmark.image_hashes)
     done = {
         key
         for key, reply in responses.read(folder).items()

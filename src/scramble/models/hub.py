@@ -59,11 +59,16 @@ def native_id(path: str) -> str:
     return path
 
 
+def is_hub_id(path: str) -> bool:
+    """Whether a path that does not exist can be a model on the hub: ``owner/name``."""
+    return path.count("/") == 1 and not path.startswith(("/", ".", "~", "data/", "runs/"))
+
+
 def is_folder(path: str, key: str = "model.path") -> bool:
     """Whether ``path``, the value of ``key``, is a local folder. Raises ModelError for a missing folder."""
     if Path(path).expanduser().is_dir():
         return True
-    if path.startswith(("/", ".", "~", "data/", "runs/")) or path.count("/") != 1:
+    if not is_hub_id(path):
         raise ModelError(f"{key}={path}: there is no such folder, and hub ids have the form owner/name")
     return False
 

@@ -19,6 +19,7 @@ from scramble.evaluation.items import CaptionChoice, Item
 from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
+from scramble.models.hub import is_hub_id
 from scramble.records import Question
 from scramble.storage.files import write_json, write_text
 
@@ -93,8 +94,8 @@ def write(
 def _model_id(result: Result) -> str:
     """``<developer>/<model>``: the hub id of an unchanged hub model, and ``local/<arm>`` for everything else."""
     path = str(result.model.get("path"))
-    is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
-    return path if is_hub_id and not result.model.get("adapter") else f"local/{result.name.replace('/', '_')}"
+    on_hub = is_hub_id(path) and not Path(path).exists()
+    return path if on_hub and not result.model.get("adapter") else f"local/{result.name.replace('/', '_')}"
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
