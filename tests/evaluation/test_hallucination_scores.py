@@ -318,7 +318,6 @@ def graded(task: str, texts: list[str], kinds: list[str], **details: Any) -> lis
         waiting,
         {item.item_id: item for item in items},
         lambda requests: texts,
-        lambda prompt, **fields: prompt,
         {name: entry.prompt for name, entry in judge_tasks.TASKS.items()},
         1,
         0.0,

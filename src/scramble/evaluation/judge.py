@@ -117,7 +117,7 @@ class Judge:
 
     def _tasks(self, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
         prompts = {name: getattr(self, f"{name}_prompt") for name in judge_tasks.TASKS}
-        return judge_tasks.judged(outcomes, items, self.ask, fill, prompts, self.gradings, self.temperature)
+        return judge_tasks.judged(outcomes, items, self.ask, prompts, self.gradings, self.temperature)
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
         """The judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""

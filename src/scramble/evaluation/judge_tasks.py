@@ -16,6 +16,7 @@ from typing import Any
 
 from scramble.engines import Message, Request
 from scramble.evaluation.items import Item
+from scramble.evaluation.judge_extraction import fill
 from scramble.evaluation.scoring.mentions import Measured, of_mentions
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.grading import judge_replies, objects
@@ -144,7 +145,6 @@ def judged(
     outcomes: Sequence[Outcome],
     items: Mapping[str, Item],
     ask: Callable[[Sequence[Request]], list[str]],
-    fill: Callable[..., str],
     prompts: Mapping[str, str],
     gradings: int,
     temperature: float,
@@ -155,12 +155,11 @@ def judged(
         outcomes: outcomes of status ``judge`` are judged; others are returned unchanged.
         items: item id -> item.
         ask: sends requests to the judge and returns its replies.
-        fill: fills in a prompt's fields.
         prompts: task -> prompt.
         gradings: number of gradings of a graded answer.
         temperature: of the graded tasks; the others are greedy.
     """
-    plans = {o.item_id: _requests(o, items[o.item_id], fill, prompts, gradings, temperature) for o in outcomes}
+    plans = {o.item_id: _requests(o, items[o.item_id], prompts, gradings, temperature) for o in outcomes}
     replies = iter(ask([request for requests in plans.values() for request in requests]))
     return [_result(o, items[o.item_id], list(islice(replies, len(plans[o.item_id])))) for o in outcomes]
 
@@ -169,9 +168,7 @@ def _task(o: Outcome, item: Item) -> Task | None:
     return TASKS.get(item.details.get("judge", "")) if o.status == "judge" else None
 
 
-def _requests(
-    o: Outcome, item: Item, fill: Callable[..., str], prompts: Mapping[str, str], gradings: int, temperature: float
-) -> list[Request]:
+def _requests(o: Outcome, item: Item, prompts: Mapping[str, str], gradings: int, temperature: float) -> list[Request]:
     task = _task(o, item)
     answer = o.prediction or ""
     if task is None or (task.short and len(answer.split()) <= task.short):
