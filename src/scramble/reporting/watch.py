@@ -267,7 +267,7 @@ def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """The values as at most ``width`` block characters; each is the mean of a part of the values."""
-    finite = [value for value in values if value == value and abs(value) != float("inf")]
+    finite = [value for value in values if _is_finite(value)]
     if not finite:
         return ""
     count = min(width, len(finite))
