@@ -81,7 +81,7 @@ def log_to_terminal() -> None:
     """Configure the package's logger. In a job with several processes only the first one prints more than warnings."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what is not UTF-8 shows "?" for other characters
+            stream.reconfigure(errors="replace")  # a stream in another encoding shows "?"
     PACKAGE.setLevel(logging.DEBUG)
     for handler in PACKAGE.handlers[:]:
         PACKAGE.removeHandler(handler)

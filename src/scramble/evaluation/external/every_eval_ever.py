@@ -1,8 +1,8 @@
 """Export results and items to the schema of Every Eval Ever 0.3.0 (https://github.com/evaleval/every_eval_ever).
 
 One result becomes ``data/<benchmark>/<developer>/<model>/<uuid>.json`` with one entry per score, and
-``<uuid>_samples.jsonl`` with one row per item and metric. The folder ``data`` can be uploaded to their data store as it
-is, or be merged with the folders of other runs.
+``<uuid>_samples.jsonl`` with one row per item and metric. The folder ``data`` can be uploaded to that project's data
+store, or merged with the folders of other runs.
 """
 
 from __future__ import annotations
