@@ -128,7 +128,7 @@ def show(value: Any) -> str:
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
     """The valid names that are most similar to ``name``, best first, or those whose words have ``name`` as initials.
 
-    Upper and lower case count as the same.
+    The comparison ignores upper and lower case.
     """
     valid = sorted(set(valid))
     initials = [v for v in valid if "_" in v and "".join(word[:1] for word in v.split("_")) == name]

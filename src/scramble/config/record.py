@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RECORD_FILE = "run.json"
 ARM_KEYS = {"run.arm", "objective", "objective.name", "seed", "experiment", "adapter"}  # any of them names the arm
 DATA = ("data", "pairs", "data_seed")
-# Keys that identify the model. The other keys say how it is loaded, which may differ between stages.
+# Keys that identify the model. The other keys determine how it is loaded, which may differ between stages.
 MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
 BINDING = (*DATA, "model")  # must agree in all stages; the objective may differ between arms
 MAKERS = ("generate", "train", "study")
@@ -92,7 +92,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     except OmegaConfBaseException:
         return None  # validation reports the missing value later
     if refused:
-        # A group on the command line (data=coco) also sets its defaults, which nobody typed.
+        # A group on the command line (data=coco) also sets its defaults, which are not on the command line.
         sections = " and ".join(dict.fromkeys(difference.split()[0].split(".")[0] for difference in refused))
         raise ConfigError(
             f"{run} was made with other settings: {', '.join(refused)}. Leave out all arguments of {sections}, which "

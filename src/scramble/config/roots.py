@@ -97,12 +97,18 @@ class Train(Root):
                 "other adapter does not restore the starting model: set it to true"
             )
         if peft is not None and model["adapter"]:
-            yield f"peft must be null to continue training model.adapter={model['adapter']}; or merge it first"
+            yield (
+                f"peft must be null to continue training model.adapter={model['adapter']}: set peft=null, or merge the "
+                "adapter first with scripts/export.py"
+            )
         adapters = {"new_adapter": peft is not None, "has_adapter": bool(model["adapter"])}
         if fault := vision_fault(trainer["train_vision"], **adapters):
             yield fault
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
-            yield "model.attn_implementation=flash_attention_2 must be sdpa: it supports no masks (chat only)"
+            yield (
+                "model.attn_implementation=flash_attention_2 must be sdpa: FlashAttention 2 has no attention masks "
+                "and works only in scripts/chat.py"
+            )
         yield from _shared_batch(dict(self.launcher), trainer)
         if not self.starts_elsewhere():
             yield from wandb_faults(trainer["report_to"])
@@ -305,7 +311,7 @@ class Search(Section):
             setting = f"{at}.space.{key}={show(choice)}"
             if isinstance(choice, list):
                 if not choice:
-                    yield f"{setting} must contain a choice"
+                    yield f"{setting} must contain at least one choice"
                 continue
             if not isinstance(choice, Mapping) or not {"low", "high"} <= set(choice) <= {"low", "high", "log", "int"}:
                 yield f"{setting}: write a list, or low and high (and log, int)"

@@ -18,9 +18,9 @@ class EvaluationError(ValueError):
 
 
 Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
-"""How an item is answered: a 2x2 of captions and images; one caption of several; yes or no; an option's letter; a word
-or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge; or steps and an answer,
-which are judged against the scene graph in ``details["graph"]``."""
+"""How an item is answered: a 2x2 set of captions and images; one caption of several; yes or no; an option's letter; a
+word or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge; or steps and an
+answer, which are judged against the scene graph in ``details["graph"]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Benchmark:
     def image_hashes(self) -> Mapping[str, str]:
         """Hashes of the images' bytes by image id, each computed once, on first access.
 
-        Raises EvaluationError for an id without an image, and RecordError for a file that is no image.
+        Raises EvaluationError for an id without an image, and RecordError for a file that is not an image.
         """
         return _ImageHashes(self.images)
 
@@ -126,7 +126,7 @@ class Benchmark:
 class Query:
     """One question to the model about some images: score ``candidates`` as answers; without candidates, generate.
 
-    ``score_end`` says whether the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
+    ``score_end`` is true if the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
     square to which images are resized first (None: they are not resized).
     """
 

@@ -2,11 +2,11 @@
 
 Every reply is stored, so that an interrupted grading resumes.
 
-MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper
-repeats the grading five times and reports the mean with 1.96 standard errors over the repetitions. The answers to
-MathVista, MathVerse and LogicVista are extracted from the response (:mod:`scramble.evaluation.judge_extraction`). The
-faithfulness of a chain of thought is the share of its statements that are true of the image according to the judge,
-which sees the image. :mod:`scramble.evaluation.judge_tasks` describes the other tasks.
+MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper repeats the grading five
+times and reports the mean with 1.96 standard errors over the repetitions. The answers to MathVista, MathVerse and
+LogicVista are extracted from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a chain of
+thought is the share of its statements that are true of the image according to the judge, which sees the image.
+:mod:`scramble.evaluation.judge_tasks` describes the other tasks.
 
 The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
 judge. A result's protocol records the judge and prompt as ``grading``.

@@ -1,7 +1,7 @@
 """Judging of MMHal-Bench, LLaVA-Bench, HallusionBench and Object HalBench: prompts, and parsing of the replies.
 
-The prompts are this project's own. An item for which the judge's reply cannot be read gets the status ``unread`` and
-counts in no score; scores named ``official`` count it as the authors' scripts do.
+The prompts are this project's own. An item for which the judge's reply cannot be read gets the status ``unread`` and is
+excluded from the scores, except from those named ``official``, which count it as the authors' scripts do.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Task:
         read: a reply and its item -> what was read; None: it cannot be read.
         measure: what was read in each readable reply, the number of unreadable replies, and the item -> values and
             details of the outcome.
-        short: number of words up to which an answer is not sent to the judge but counts as read without content.
+        short: answers of up to this many words are not sent to the judge; they count as read, without content.
     """
 
     prompt: str
@@ -103,7 +103,7 @@ def _llava_bench(pairs: Sequence[judge_replies.Pair], unread: int, item: Item) -
 
 
 def _hallusionbench(verdicts: Sequence[int], unread: int, item: Item) -> Measured:
-    """An unclear answer is right for the questions of category VS without an image only."""
+    """An unclear answer is right only for the questions of category VS without an image."""
     right = (1, 2) if item.kind == "VS" and not item.image_ids else (1,)
     return ({"accuracy": float(verdicts[0] in right)} if verdicts else {}), {}
 

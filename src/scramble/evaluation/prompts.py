@@ -37,7 +37,7 @@ class QueryEncoder(PromptEncoder):
     def token_texts(self, text: str, count: int) -> list[str]:
         """The texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces.
 
-        If a character consists of several tokens, the last of them gets its text.
+        If a character consists of several tokens, the last token gets its text.
         """
         ids, texts, before = self.completion(text)[:count], [], ""
         for end in range(1, len(ids) + 1):

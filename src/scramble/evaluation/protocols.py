@@ -98,7 +98,8 @@ def protocol_names() -> list[str]:
 
 
 def named_protocol(name: str, **overrides: Any) -> Protocol:
-    """The named protocol. ``overrides`` change settings; they mark the name, to distinguish it from the original."""
+    """The named protocol. ``overrides`` change settings and are added to the name, to distinguish it from the
+    original."""
     if name not in protocol_names():
         raise EvaluationError(f"unknown protocol {name!r} {nearest(name, tuple(protocol_names()))}")
     base = _read(name)
@@ -269,7 +270,7 @@ def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    """Fill in the template line by line. A line with one field is left out if the field is empty."""
+    """Fill in the template line by line. A line with one field is omitted if the field is empty."""
     lines = []
     for line in template.split("\n"):
         names = [name for name in values if name in line]

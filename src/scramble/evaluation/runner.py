@@ -128,14 +128,14 @@ def evaluate(
         process: rank, and number of processes that share the work; ``wait`` is their barrier.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: versions and hardware, recorded in the result.
-        progress: called with a benchmark's name, returns its progress callback.
+        progress: function that is called with a benchmark's name and returns its progress callback.
         score: if False, only generate and store replies; compute scores when all shares of the work are finished.
         replies: folder of the stored replies, with a sub-folder ``<benchmark>/``; by default the results' folder.
 
     Returns:
         One result per benchmark, in order. Only rank 0 writes them.
     Raises:
-        EvaluationError, RecordError: the message names the item or image. Replies so far stay on disk.
+        EvaluationError, RecordError: the message names the item or image. The replies so far remain on disk.
     """
     backend = _LazyBackend(model, batch_tokens, token_logprobs)
     scored = []
@@ -180,7 +180,8 @@ def rescore(
     judge: Judge | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> tuple[Result, list[Outcome]]:
-    """Score stored replies without the model: with another parser, normaliser, tie policy or score of the same prompts.
+    """Score stored replies without the model, for example with another parser, normaliser, tie policy or score for the
+    same prompts.
 
     Raises EvaluationError if a reply is missing (the protocol has other prompts).
     """

@@ -30,7 +30,7 @@ class Lexicon:
         return frozenset(self.associations).union(*self.associations.values())
 
     def listed(self, objects: Sequence[str]) -> list[tuple[str, int]]:
-        """Words with the place of the object that they stand for: associated words first, then the objects."""
+        """Words with the index of the object that they stand for: associated words first, then the objects."""
         associated = [(word, place) for place, name in enumerate(objects) for word in self.associations[name]]
         return associated + [(name, place) for place, name in enumerate(objects)]
 
@@ -58,8 +58,8 @@ def count(
 ) -> Counts:
     """Compare the nouns of a response with the annotation of its image.
 
-    A noun counts for the first object that it stands for. A likely hallucination is not hallucinated if it is similar
-    to a true object.
+    A noun counts for the first object that it stands for. A noun listed as a likely hallucination does not count as
+    hallucinated if it is similar to a true object.
 
     Args:
         nouns: lemmas in the order of the response.

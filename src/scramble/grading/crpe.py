@@ -1,4 +1,5 @@
-"""Rules for replies to CRPE's questions. They need the right letter, because one of them accepts almost any text."""
+"""Rules for replies to CRPE's questions. They take the right letter as argument, because one of them accepts almost any
+text."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def official(text: str, answer: str, options: Mapping[str, str]) -> Reading:
 
 def vlmevalkit(text: str, answer: str, options: Mapping[str, str]) -> Reading:
     """VLMEvalKit's rule: the first character, if it is one of A to D or the whole reply. Any other reply is right if it
-    contains the answer without its first four characters: with ``B`` as answer, every such reply is right."""
+    contains the answer without its first four characters: if the answer is ``B``, every such reply is right."""
     letter = text[:1]
     if len(text) == 1 or letter in ("A", "B", "C", "D"):
         return letter == answer[:1], letter if letter in options else None

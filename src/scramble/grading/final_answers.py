@@ -77,15 +77,15 @@ def stated(text: str) -> Stated | None:
         rest = text[mark.end() : end]
         if rest.strip(_NOTHING):
             return Stated(unwrap(rest), lead, mark.start(), len(strict))
-    # Only signs follow: they are the answer to a question about a sign ("+").
+    # If only signs follow, they are the answer to a question about a sign ("+").
     return Stated(unwrap(text[marks[-1].end() :]), lead, marks[-1].start(), len(strict))
 
 
 def find(text: str) -> str | None:
     """The unwrapped final answer of a reply; None if no answer is marked.
 
-    It is, in this order, that of :func:`stated`, of any other mention of a "final answer", of ``<answer>`` tags, or of
-    ``\\boxed{}``, each after the end of a thought between tags.
+    The final answer is searched for in this order: :func:`stated`, any other mention of a "final answer", ``<answer>``
+    tags, ``\\boxed{}``. A thought between tags is skipped.
     """
     text = after_thought(text)
     if marked := stated(text):
@@ -136,7 +136,7 @@ def _closing(text: str, begin: int) -> int | None:
 
 # ------------------------------------------------------------------------------------------------------- unwrapping
 
-# Longest first: "**" before "*". A wrapping counts only if its signs do not occur inside.
+# Longest first: "**" before "*". A wrapping is removed only if its signs do not occur inside.
 _PAIRS = (
     ("```", "```"),
     ("***", "***"),

@@ -7,8 +7,8 @@ covers the arithmetic that the two evaluate, with their conventions: an implicit
 neither has any expression with a letter or a unit.
 
 Three differences are deliberate: a quotient by a fraction is always right here (``eval`` reads ``7/1/2``, the printed
-form of ``7/0.5``, as 3.5), an expression with a prime or a subscript has no value, and neither has one with huge powers
-or factorials.
+form of ``7/0.5``, as 3.5), an expression with a prime or a subscript has no value, and an expression with huge powers
+or factorials has no value.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ _ALONE = re.compile(r"(?<![\w'’-])([B-H]|A(?!\s+[a-z])|I(?!['’]|\s+[a-z]))(?
 def read_letters(text: str) -> str:
     """The letters that a reply names as its answer, sorted and in upper case ("BD"); "" if none can be read.
 
-    This rule is our own, because LogicVista uses a language model to read the letters. The first of these that a reply
-    contains is used: a marked final answer, a reply that consists of letters, letters after "answer" or a similar word,
-    letters in brackets, a letter at the start, single capital letters. If several options are named without a mark,
-    none is read.
+    This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that a
+    reply contains is used: a marked final answer, a reply that consists of letters, letters after "answer" or a similar
+    word, letters in brackets, a letter at the start, single capital letters. If several options are named without a
+    mark, none is read.
     """
     marked = final_answers.find(text)
     tail = re.split(r"\banswers?\s*:", text if marked is None else marked, flags=re.IGNORECASE)[-1]

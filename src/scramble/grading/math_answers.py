@@ -4,8 +4,9 @@ MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``): :func:`extract_mat
 and :func:`mathvision_correct` compares it with the answer and with the text of the right option. Both follow the
 official rules, including what these do not read: ``Answer: B``, ``**B**``, ``4 \text{ cm}``.
 
-MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and to compare answers. Its one rule is
-that equal strings are equal; :func:`extract_mathverse` and :func:`mathverse_equal` are ours, for use without a judge.
+MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and to compare answers. Its only rule is
+that equal strings are equal answers; :func:`extract_mathverse` and :func:`mathverse_equal` are our rules for use
+without a judge.
 """
 
 from __future__ import annotations
@@ -188,7 +189,8 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
 def mathverse_equal(extraction: str, answer: str) -> bool:
     """Whether an extracted answer equals the right one as text, as a quantity, or in value.
 
-    Of an equation ("AB = 12") the right side counts, unless the right answer is an equation itself.
+    If the answer is an equation ("AB = 12"), only its right side is compared, unless the correct answer is also an
+    equation.
     """
     if "=" in extraction and "=" not in answer:
         extraction = extraction.rpartition("=")[2]

@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 def joined(words: Sequence[str], pairs: Mapping[str, str], only_pairs: bool = False) -> list[str]:
-    """The words with each known pair replaced by the word that it counts as; ``only_pairs`` leaves the others out."""
+    """The words with each known pair replaced by the word that it counts as; ``only_pairs`` drops all other words."""
     result, place = [], 0
     while place < len(words):
         pair = " ".join(words[place : place + 2])
@@ -131,7 +131,7 @@ def parse_object_list(text: str) -> Any:
     """The JSON value in a judge's reply: the whole reply, or its last line if the reply contains ``["``.
 
     Raises:
-        ValueError: there is no such value. The original repeats the request then.
+        ValueError: there is no such value. In this case the original repeats the request.
     """
     try:
         return json.loads(text)

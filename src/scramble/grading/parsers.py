@@ -18,9 +18,9 @@ Options = Mapping[str, str]
 
 
 def pope_official(text: str) -> str | None:
-    """POPE's own rule: no if ``No``, ``not`` or ``no`` is a word of the first sentence, else yes.
+    """POPE's own rule: ``no`` if ``No``, ``not`` or ``no`` is a word of the first sentence, else ``yes``.
 
-    No reply is unparsed: an empty reply, ``Maybe`` and ``NO`` are all yes.
+    Every reply is parsed: an empty reply, ``Maybe`` and ``NO`` are all read as yes.
     """
     words = text.partition(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
@@ -268,9 +268,9 @@ def m3cot(text: str, options: Options) -> str | None:
     """M3CoT's rule: the last letter in brackets, else the last option whose text occurs, else the last option whose
     letter is a word, as a capital letter or else as a small one.
 
-    "Last" means last in the text for brackets and last in the list of options for the others. Only the part after
-    ``[Answer]`` counts, up to ``[Rationale]`` or ``[Context]``. If the last bracketed letter is not an option, nothing
-    is read.
+    "Last" means last in the text for brackets and last in the list of options for the other forms. Only the part after
+    ``[Answer]`` counts, up to ``[Rationale]`` or ``[Context]``. If the last bracketed letter is not an option, the
+    reply is unparsed.
     """
     if "[Answer]" in text:
         text = text.split("[Answer]")[-1].split("[Rationale]")[0].split("[Context]")[0]
@@ -290,7 +290,7 @@ def m3cot(text: str, options: Options) -> str | None:
 
 def internvl(text: str, options: Options) -> str | None:
     """InternVL's rule for ScienceQA and M3CoT, with which MPO's numbers were computed: a letter at the start ("A dog"
-    is A), else the first option whose text occurs, in this case, else a bracketed letter at the start."""
+    is A), else the first option whose text occurs (case-sensitive), else a bracketed letter at the start."""
     text = text.strip()
     if text[:1] in options:
         return text[:1]

@@ -1,6 +1,6 @@
 """Write and parse rationales: one step per line, then ``Final answer:`` and the answer on the last line.
 
-Training data, replies and judges use the same form, so that a model that has learned it can be scored.
+Training data, replies and judges use the same form, so that a model that was trained on it can be scored.
 """
 
 from __future__ import annotations

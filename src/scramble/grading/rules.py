@@ -33,11 +33,11 @@ class RuleError(ValueError):
 
 
 class NoTruth(ValueError):
-    """A question with a ground truth that its rule cannot use. The message is a reason to count."""
+    """A question with a ground truth that its rule cannot use. Skipped questions are counted by this message."""
 
 
 def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
-    """The rule for a question: that of its kind, or ``rule``; ``auto`` selects it by options and answers.
+    """The rule for a question: the rule of its kind, or ``rule``; ``auto`` selects a rule by options and answers.
 
     If a question's kind is the name of a rule, that rule is used.
 

@@ -17,7 +17,7 @@ IMAGE_LABELS: Labels = ("First", "Second")
 def vismin(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
     """VisMin's rule: a label counts if it is a word of the normalised reply, so that "A dog" is A.
 
-    The normalised reply is the first line, without punctuation; if there are parentheses, only what they contain.
+    The normalised reply is the first line without punctuation. If it has parentheses, only the text in them is used.
     """
     if inside := re.search(r"\((.*?)\)", text):
         text = inside.group(1)
@@ -71,8 +71,8 @@ def _names_caption(text: str, labels: Labels, captions: tuple[str, str]) -> bool
 
 
 def _without_little_words(text: str) -> str:
-    """The text in lower case without articles, "with" and "and". Only the lower-case words are dropped, in this order:
-    each pass sees the result of the one before."""
+    """The text in lower case without articles, "with" and "and". Only lower-case words are dropped, in this order; each
+    pass works on the result of the previous one."""
     for word in ("a", "an", "the", "with", "and"):
         text = text.replace(f" {word} ", " ")
     for word in ("a ", "an ", "the "):

@@ -25,7 +25,8 @@ NUMBERS = {
     "ten": "10",
 }
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
-# The official code intends "no digit before", but its look-behind has a typo: only a digit after the stop counts.
+# The official code intends "no digit before", but its look-behind has a typo, so only a digit after the full stop
+# counts.
 _STOP_NO_DIGIT_AFTER = re.compile(r"\.(?!\d)")
 _STOP_NO_DIGIT_AROUND = re.compile(r"(?<!\d)\.(?!\d)")
 _MOST_STOPS = 32  # the official call passes re.UNICODE (32) as the maximum number of substitutions

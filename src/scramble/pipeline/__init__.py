@@ -1,4 +1,4 @@
-"""The stages that the scripts call. A stage takes plain values and writes a folder; it reuses finished work.
+"""The stages that the scripts call. A stage takes plain values, writes a folder and reuses finished work.
 
 A run folder contains ``data/`` (tables in ``train/``, ``val/`` and ``test/``), ``train/<arm>/``, ``evaluation/<arm>/``
 and ``report/``.
@@ -76,7 +76,7 @@ def is_main_process() -> bool:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Parse ``"i/n"``, with i from 0 to n - 1, into two numbers. None means the whole job."""
+    """Parse ``"i/n"``, with i from 0 to n - 1, into two numbers; None selects the whole job."""
     if text is None:
         return None
     index, _, count = str(text).partition("/")

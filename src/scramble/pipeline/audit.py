@@ -33,7 +33,8 @@ def audit(
     Args:
         pairs: a file of pairs, or a data set folder.
         out: output folder; by default a folder in :data:`AUDITS` that is unique to this file.
-        held_out: pairs of other images, which classifiers of the transfer accuracy are fitted on: a file or folder.
+        held_out: file or folder with pairs of other images; the classifiers of the transfer accuracy are fitted on
+            them.
         seed: seed of the classifiers' folds.
 
     Raises:

@@ -33,12 +33,12 @@ def browse(
 
     Args:
         runs: run folders to show.
-        publish: folder of the site, ready for a web server, a GitHub page or a Space of the hub; None means
+        publish: folder of the website, which a web server, GitHub Pages or a Space of the hub can serve; None means
             ``report/browser`` in a single run.
         run, data: the run and the data set of the configuration; the data set may differ from ``<run>/data``.
             Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has them.
         benchmarks: name -> options, as for evaluation; only benchmarks with results are loaded.
-        baselines: methods that the others are compared with. With several runs, a method is the baseline within its
+        baselines: methods with which the others are compared. With several runs, a method is a baseline only within its
             own run; ``<run>: <method>`` is a baseline for all runs.
         items: maximum number of items per benchmark; None shows all; 0 shows none and loads no benchmark.
         pairs_per_split: maximum number of preference pairs per split; None shows all, 0 none.

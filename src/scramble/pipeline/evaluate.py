@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_TOLERANCE = 1e-2
-"""Differences between batch sizes above this limit are reported (nats). Float32 stays below 1e-4, bfloat16 may not."""
+"""Differences between batch sizes above this limit are reported (nats). Differences in float32 stay below 1e-4; those
+in bfloat16 may be larger."""
 
 
 def results_folder(folder: str, limit: int | None) -> str:
-    """Folder for results of ``limit`` items. It is separate, so that partial results never replace full results."""
+    """Folder for results of ``limit`` items. It is a separate folder, so that partial results never replace full
+    results."""
     return folder if limit is None else f"{folder}-limit{limit}"
 
 

@@ -39,7 +39,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
     """Import images into splits. Records that share an image go to the same split; see
     :class:`scramble.sources.splits.Groups`.
 
-    All records are first written to one folder, because the groups are only known when everything has been read.
+    All records are first written to one folder, because the groups are known only after everything has been read.
     """
     from scramble import sources
     from scramble.sources.splits import Groups

@@ -56,7 +56,7 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         _check_pair_paths(data)
         return
     path = Path(data.get("path") or "")
-    # The path of data=hf may also be the name of a data set on the hub.
+    # The path of data=hf may also be a hub id.
     if data["kind"] == "hf" and not path.is_absolute() and not path.suffix:
         return
     for key in ("path", "images", "root", "graphs", "questions"):

@@ -1,4 +1,5 @@
-"""Runs a stage: work in a folder that is done once, reused if its inputs are the same, and resumed after a kill.
+"""Runs a stage: work in a folder that is done once, reused if its inputs are the same, and resumed after an
+interruption.
 
 A stage records the settings and the content keys of its inputs in ``stage.json``. A finished folder with the same
 record is reused.

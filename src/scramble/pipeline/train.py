@@ -158,7 +158,7 @@ def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_defaults() -> dict[str, Any]:
-    """The values of those options of trainer and adapter that a configuration leaves out, as JSON values."""
+    """The defaults of the options of trainer and adapter that a configuration omits, as JSON values."""
     from peft import LoraConfig
 
     from scramble.training import PreferenceConfig

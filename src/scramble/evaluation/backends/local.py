@@ -19,8 +19,8 @@ class LocalBackend:
     """Answers queries with one loaded model.
 
     ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. All queries
-    use the same prompt encoder, because it determines only once where images are inserted. With ``token_logprobs``,
-    replies to queries with candidates have the log-probability of each token.
+    use the same prompt encoder, so that the place of the images in a prompt is determined only once. With
+    ``token_logprobs``, replies to queries with candidates contain the log-probability of each token.
     """
 
     def __init__(self, vlm: VLM, batch_tokens: int | None = None, *, token_logprobs: bool = False) -> None:

@@ -13,10 +13,11 @@ from scramble.records import ImageFile
 
 
 class EngineBackend:
-    """Answers queries through an engine. Every reply is stored at once, so that an interrupted run loses none.
+    """Answers queries through an engine. Every reply is stored as soon as it arrives, so that an interrupted run loses
+    no replies.
 
-    The server applies its own chat template and image preprocessing. Its results are comparable with those of a model
-    in this process only as far as both agree on these.
+    The server applies its own chat template and image preprocessing. The results are comparable with those of a model
+    in this process only if both use the same template and preprocessing.
     """
 
     def __init__(self, engine: Engine, store: ReplyStore) -> None:

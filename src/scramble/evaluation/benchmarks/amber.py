@@ -5,16 +5,17 @@ Paper: Wang et al. 2023 (arXiv 2311.07397). Data: the repository's ``data`` fold
 14,216 questions (existence 4,924, all "no"; attribute state 4,764, number 2,072, action 792; relation 1,664). Chance:
 accuracy 50. Human: not published.
 
-Scores of descriptions: ``chair`` (hallucinated nouns), ``hal`` (responses with one), ``cog`` (objects that models are
-likely to hallucinate), lower is better; ``cover`` (annotated objects that are mentioned). Nouns are found by a spaCy
-pipeline, by NLTK in the original. If the pipeline has word vectors, words with a similarity above 0.8 count as the same
-object (the original: en_core_web_lg); without vectors only equal words do, which changes CHAIR by one to three points.
+Scores of descriptions: ``chair`` (hallucinated nouns), ``hal`` (responses with a hallucinated noun) and ``cog``
+(objects that models are likely to hallucinate), for which lower is better; ``cover`` (annotated objects that are
+mentioned). A spaCy pipeline finds the nouns; the original uses NLTK. If the pipeline has word vectors, words with a
+similarity above 0.8 count as the same object (the original: en_core_web_lg); without vectors only equal words count as
+the same object, which changes CHAIR by one to three points.
 
 Scores of questions: ``accuracy``, and ``precision``, ``recall`` and ``f1`` of the answer "no". The authors compare the
 likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). For generated replies they count
 only the exact words ``Yes`` and ``No`` (``protocol.yes_no_form=generate``); VLMEvalKit asks to answer yes or no and
 searches for these words. ``accuracy_macro`` is VLMEvalKit's mean. ``amber_score`` is (100 - CHAIR + F1) / 2; the
-formula is in the paper's figure only and has not been checked.
+formula is only in a figure of the paper and has not been checked.
 
 Compared with a reference implementation: all scores on recorded nouns and replies, with the recorded similarities.
 """
@@ -64,7 +65,7 @@ def load(
         images: folder of the images (default: ``root``).
         part: ``all``, ``generative`` (descriptions) or ``discriminative`` (questions).
         pipeline: spaCy pipeline that finds the nouns of descriptions.
-        partial: accept a part of the data, and leave out rows that cannot be used.
+        partial: accept a part of the data, and skip rows that cannot be used.
     """
     one_of("amber", "options", "benchmark.amber.part", part, PARTS)
     queries = find_file("amber", root, "query_all.json", "*query*.json")

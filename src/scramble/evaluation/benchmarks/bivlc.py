@@ -2,8 +2,8 @@
 
 Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC``, split test. Counts: 2,933 (replace
 obj 1,200, rel 462, att 437; add obj 399, att 76; swap att 278, obj 81). Chance: 25 / 25 / 16.67, group matching 50,
-each direction of each half 50. Human: published as a figure only. The kind of an item is its type with subtype, its tag
-the type. ``text`` is the paper's I2T, ``image`` is its T2I.
+each direction of each half 50. Human: published as a figure only. The kind of an item is its type with subtype, and its
+tag is the type. ``text`` is the paper's I2T, ``image`` is its T2I.
 
 Compared with a reference implementation: all seven outcomes of the original code on recorded scores.
 """

@@ -2,14 +2,14 @@
 
 Paper: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Data: COCO's ``instances_*.json`` and ``captions_*.json`` with
 the images; ``selection`` names the images (often 500 of val2014, which differ from paper to paper). Counts: any.
-Chance: none. Human: not published. The prompt is that of lmms-eval; papers differ here too.
+Chance: none. Human: not published. The prompt is that of lmms-eval; it also differs from paper to paper.
 
 Scores: ``chair_s``, the share of captions with a hallucinated object, and ``chair_i``, the share of object mentions
 that are hallucinated (lower is better for both); ``recall``, the share of the image's categories that are mentioned
 (not in the paper). An object is in the image if COCO annotates it or one of the reference captions mentions it.
 
 Compared with a reference implementation: words, both scores and recall on recorded captions, with the original's errors
-("bus" and "glass" are never counted in the singular). lmms-eval finds other words, with WordNet's lemmas.
+("bus" and "glass" are never counted in the singular). lmms-eval finds other words, because it uses WordNet's lemmas.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load(
         selection: file that names the images: rows with ``image_id``, as a list, as JSON lines, or under
             ``imgToEval`` as in caption files; None takes all annotated images.
         prompt: the request for a caption.
-        partial: leave out images without ground truth.
+        partial: skip images without ground truth.
     """
     if not prompt.strip():
         raise EvaluationError("chair: benchmark.chair.prompt is empty")

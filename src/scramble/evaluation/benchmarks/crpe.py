@@ -1,17 +1,17 @@
 """CRPE: multiple choice about subject, predicate and object of relations, with four rotations of the options.
 
 Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
-``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images; a file that is absent is
-left out. Counts: relation 7,576 = 4 x 1,894; existence not published. The files have changed without a version, so the
+``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images; a missing file is
+skipped. Counts: relation 7,576 = 4 x 1,894; existence not published. The files have changed without a version, so the
 data version has a hash. Chance: 25 per row; 0.39 per question for independent guesses. Human: not published.
 
 Scores: ``circular_accuracy``, questions whose four rotations are all right, by category (existence, subject, predicate,
 object); ``overall``, the mean of subject, predicate and object, is the published number; ``accuracy`` counts rows.
 
-``rule`` reads the replies: ``official`` (the default) accepts only the letter; ``lmms_eval`` and ``vlmevalkit`` are
-those of the harnesses. VLMEvalKit's accepts almost every longer reply. lmms-eval reports ``accuracy`` and VLMEvalKit
-all categories together, each with its own rule. Compared with a reference implementation: all three rules and the
-official scores on recorded replies.
+``rule`` reads the replies: ``official`` (the default) accepts only the letter; ``lmms_eval`` and ``vlmevalkit`` are the
+rules of these harnesses. VLMEvalKit's rule accepts almost every longer reply. lmms-eval reports ``accuracy``, and
+VLMEvalKit the circular accuracy of all categories together, each with its own rule. Compared with a reference
+implementation: all three rules and the official scores on recorded replies.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load(
         root: folder of the two files.
         images: folder of all images (default: ``root``).
         rule: ``official``, ``vlmevalkit`` or ``lmms_eval``.
-        partial: leave out questions with a rotation that cannot be used.
+        partial: skip questions with a rotation that cannot be used.
     """
     one_of("crpe", "options", "benchmark.crpe.rule", rule, tuple(RULES))
     items: list[Item] = []

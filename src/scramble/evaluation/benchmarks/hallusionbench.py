@@ -4,11 +4,12 @@ Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``Hallu
 Counts: 1,129 questions, 951 of them with an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
 Human: not in the repository.
 
-Scores: ``a_acc`` of questions; ``q_acc``, questions that are answered correctly for every figure; ``f_acc``, figures
-with all questions answered correctly; also by category (VD, VS) and subcategory. In the original GPT-4 compares a reply
-with the answer (``grading=judge``; an unclear reply is right for the 178 questions of VS without an image). The default
-``grading=rule`` looks for the words yes and no, as VLMEvalKit does; VLMEvalKit leaves out the questions without an
-image (``without_image=false`` here). The questions are asked as they are, without a request for yes or no.
+Scores: ``a_acc``, the accuracy of questions; ``q_acc``, the share of questions that are answered correctly for every
+figure; ``f_acc``, the share of figures with all questions answered correctly. Each is also computed by category (VD,
+VS) and subcategory. In the original GPT-4 compares a reply with the answer (``grading=judge``; an unclear reply is
+right for the 178 questions of VS without an image). The default ``grading=rule`` looks for the words yes and no, as
+VLMEvalKit does; VLMEvalKit omits the questions without an image (``without_image=false`` here). The questions are asked
+unchanged, without a request to answer yes or no.
 
 Compared with a reference implementation: the authors' scores on recorded labels, VLMEvalKit's on recorded replies. The
 authors' further scores (easy, hard, consistency, bias) are not computed.
@@ -44,7 +45,7 @@ def load(
         images: folder of the images (default: the file's folder).
         grading: ``rule``, or ``judge``.
         without_image: whether to ask the questions without an image too.
-        partial: accept a part of the data, and leave out rows that cannot be used.
+        partial: accept a part of the data, and skip rows that cannot be used.
     """
     one_of("hallusionbench", "options", "benchmark.hallusionbench.grading", grading, GRADINGS)
     path = find_file("hallusionbench", root, "HallusionBench.json", "*hallusion*.json")

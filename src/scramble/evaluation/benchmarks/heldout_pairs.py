@@ -1,7 +1,7 @@
 """Held-out preference pairs of the training data set: is the caption more likely than its hard negative?
 
-Paper: none; the benchmark is this project's: SugarCrepe's task on the held-out part of the training data set. Data
-version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. Compared with a reference
+Paper: none; the benchmark is this project's own. It is SugarCrepe's task on the held-out part of the training data set.
+Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. Compared with a reference
 implementation: none exists.
 """
 
@@ -19,7 +19,7 @@ from scramble.storage.tables import read_table, table_path
 def load(root: str | Path) -> Benchmark:
     """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompts.
 
-    Pairs in conversations and pairs about several images are left out.
+    Pairs in conversations and pairs about several images are skipped.
     """
     is_empty = table_path(root, ImageRecord).exists() and not table_path(root, PreferencePair).exists()
     pairs = [] if is_empty else [single for pair in read_table(root, PreferencePair) for single in pair.singles()]

@@ -16,8 +16,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class FolderImages(Mapping[str, ImageFile]):
     """Images below a folder by the paths that a benchmark gives them. A name without a suffix matches any suffix.
 
-    The file at exactly that path is used if there is one. Otherwise it is the one file whose path ends with the name
-    ("val2017/1.jpg" for "1.jpg") or, where ``folder`` is a sub-folder, the file whose path is the end of the name
+    The file at exactly that path is used if there is one. Otherwise the only file whose path ends with the name is used
+    ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name
     ("1.jpg" for "val2017/1.jpg"). A file of the same base name in a different folder is never used.
 
     Args:

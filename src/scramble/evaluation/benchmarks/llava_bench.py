@@ -6,7 +6,7 @@ complex. Chance: none. Human: not published.
 
 A language model scores the reference answer and the model's answer from 1 to 10, given a description of the image (the
 authors: gpt-4-0314; MPO's: gpt-4-0613). ``score`` is the sum of the model's scores in percent of the references';
-``candidate`` and ``reference`` are the means in percent of 10 points. Pairs of scores that cannot be read are left out;
+``candidate`` and ``reference`` are the means in percent of 10 points. Pairs of scores that cannot be read are excluded;
 ``official_score`` counts them as -1 and -1, as the authors' script does. ``reader`` reads the judge's reply: ``llava``
 (also VLMEvalKit's rule) or ``lmms_eval``. Without a judge there is no score.
 
@@ -36,7 +36,7 @@ def load(
         root: folder of the three files.
         images: folder of the images (default: ``root``).
         reader: rule that reads the judge's scores, ``llava`` or ``lmms_eval``.
-        partial: accept a part of the data, and leave out rows that cannot be used.
+        partial: accept a part of the data, and skip rows that cannot be used.
     """
     one_of("llava_bench", "options", "benchmark.llava_bench.reader", reader, tuple(LLAVA_PAIRS))
     contexts = _by_key(find_file("llava_bench", root, "context.jsonl"), "image", "caption")

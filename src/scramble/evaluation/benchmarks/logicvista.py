@@ -2,7 +2,7 @@
 
 Paper: Xiao et al., 2024 (arXiv 2407.04973). Data: ``data/dataset.json`` of the repository (Yijia-Xiao/LogicVista) with
 its images. Counts: 448; inductive 107, numerical 95, deductive 93, spatial 79, mechanical 74. Three answers have two
-letters, one is a number, and question v1_382 has neither text nor answer, so that no reply to it is right. Chance and
+letters, one is a number, and question v1_382 has neither text nor answer, so no reply to it is right. Chance and
 human: not measured here.
 
 The kind of an item is its skill. Scoring: the letters in a reply must be those of the answer. In the official script

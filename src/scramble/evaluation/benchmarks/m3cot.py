@@ -5,9 +5,9 @@ authors used (``Weiyun1025/M3CoT-ScienceQA-Format``, ``test.jsonl``: ``hint`` in
 index). Counts: 2,318 (the paper and the leaderboard page state 2,359). Chance: computed from the numbers of options,
 29.07 on all questions. Human: as on the leaderboard.
 
-The kind of an item is its domain, its tag ``domain/topic``. Protocols: ``m3cot`` and ``m3cot_cot`` are the benchmark's
-own, with one turn; for open models the authors add a second turn and score only that. ``mpo_direct`` and ``mpo_cot``
-follow MPO's evaluation code; the wording of ``mpo_cot``'s instruction is ours. Compared with reference
+The kind of an item is its domain, and its tag is ``domain/topic``. Protocols: ``m3cot`` and ``m3cot_cot`` are the
+benchmark's own, with one turn; for open models the authors add a second turn and score only its reply. ``mpo_direct``
+and ``mpo_cot`` follow MPO's evaluation code; the wording of ``mpo_cot``'s instruction is ours. Compared with reference
 implementations: the readings of M3CoT's and of InternVL's code on recorded replies.
 """
 
@@ -43,7 +43,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     Args:
         root: folder in the hub's layout, or MPO's ``test.jsonl`` or its folder; None: the hub.
         images: folder of the images that MPO's file names; None: the file's folder.
-        partial: accept another number of items, and leave out rows that cannot be used.
+        partial: accept another number of items, and skip rows that cannot be used.
     """
     required = ("id", "question", "choices", "context", "answer", "domain", "topic")
     data = FileOrHub("m3cot", "LightChen2333/M3CoT", "test", root, file="test.jsonl", required=required, image="image")

@@ -1,15 +1,16 @@
-"""MathVerse: the same problems with more or less of the text in the picture; by default the vision-only version.
+"""MathVerse: the same problems in versions with more or less of the text in the picture; by default the vision-only
+version.
 
 Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder in
-its layout. Counts: 788 problems in each of five versions, of which ``problem_version`` selects one; 436 multiple
+its layout. Counts: 788 problems in each of five versions, one of which ``problem_version`` selects; 436 multiple
 choice, 352 free. Chance: computed (25 for multiple choice, 0 for free questions). Human: not recorded.
 
-The kind of an item is its subject, tags are ``<subject>/<subfield>`` and the type of the question. ``query`` selects
-the prompt: query_wo asks for a direct answer, query_cot for reasoning first, question is the question alone. In the
-vision-only version the question is part of the picture.
+The kind of an item is its subject; its tags are ``<subject>/<subfield>`` and the type of the question. ``query``
+selects the prompt: query_wo asks for a direct answer, query_cot for reasoning first, question is the question alone. In
+the vision-only version the question is part of the picture.
 
 Scoring: in the official script a language model extracts the answer from the last 30 words and another call compares
-it with the right one. Both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``), and
+it with the right one. Here both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``);
 letters and equal strings need no second call. Without a judge rules extract and compare; such results record
 ``extraction: rule`` and are not comparable with judged ones. Compared with a reference implementation: no (needs the
 judge).

@@ -8,10 +8,11 @@ Chance: computed, 10.08 (20 for multiple choice, 0 for free questions); the publ
 The kind of an item is its subject; tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the official
 one: question, then options ``(A) ...`` unless the options are drawn in the picture. ``protocol=standard`` is the
 official direct protocol; ``mathvision``, the default, asks for reasoning and a ``\boxed{}`` answer in our wording.
-VLMEvalKit, with which MPO's numbers were computed, extracts answers with a judge and compares exact values.
+MPO's numbers were computed with VLMEvalKit, which extracts answers with a judge and compares exact values.
 
-Compared with a reference implementation: extraction and outcome on recorded replies. The value of an expression is that
-of :mod:`scramble.grading.latex_value` instead of latex2sympy2, with the same outcomes on all published replies.
+Compared with a reference implementation: extraction and outcome on recorded replies.
+:mod:`scramble.grading.latex_value` computes the value of an expression instead of latex2sympy2, with the same outcomes
+on all published replies.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def load(
         root: the repository's ``<split>.jsonl`` or its folder, or a folder in the hub's layout; None: the hub.
         split: test or testmini.
         images: folder of the images that the repository's file names; None: the file's folder.
-        partial: accept another number of items, and leave out rows that cannot be used.
+        partial: accept another number of items, and skip rows that cannot be used.
     """
     one_of("mathvision", "benchmark.mathvision", "split", split, tuple(COUNTS))
     required = ("id", "question", "options", "answer", "level", "subject")

@@ -7,7 +7,7 @@ published. The kind of an item is its question type; the authors' script takes t
 
 A language model rates each answer from 0 to 6, given the objects in the image and a correct answer (the authors:
 gpt-4-0314; MPO's: GPT-4o). ``score`` is the mean rating in points from 0 to 6; ``hallucination_rate`` is the share of
-ratings below 3 in percent, lower is better. Ratings that cannot be read are left out; ``official_score`` and
+ratings below 3 in percent, lower is better. Ratings that cannot be read are excluded; ``official_score`` and
 ``official_hallucination_rate`` count them as 0, as the authors' script does. Without a judge there is no score.
 
 Compared with a reference implementation: reading of ratings and the official scores on recorded replies of a judge.

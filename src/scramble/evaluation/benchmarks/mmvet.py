@@ -20,7 +20,7 @@ from scramble.records import Question
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the 218 questions from ``mm-vet.json``. Tags are the capabilities, in a TSV file the categories."""
+    """Load the 218 questions from ``mm-vet.json``. Tags are the capabilities; in a TSV file they are the categories."""
     if root is not None and is_tsv(root):
         return read("mmvet", root, images=images, kind="free", partial=partial)
     path = find_file("mmvet", root, "mm-vet.json")

@@ -5,14 +5,14 @@ Paper: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849). Data: ``obj_halbench_300
 Counts: 300. Chance: none. Human: not published.
 
 A language model lists the objects that a response says are in the image (the original: gpt-3.5-turbo-0613; responses of
-up to three words have none). A spaCy pipeline reduces their names to lemmas (the original: en_core_web_trf). Each
-object counts once per response. ``extraction=plain`` needs no judge: it looks up every occurrence of a word in the
-response, which is the original's rule without its judge.
+up to three words count as having no objects). A spaCy pipeline reduces their names to lemmas (the original:
+en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no judge: it counts every occurrence
+of an object word in the response, which is the original's rule without its judge.
 
-Scores, lower is better: ``response_rate``, the share of hallucinating responses among those that mention an object of
-COCO (the original's CHAIRs_refine); ``mention_rate``, the share of hallucinated mentions (CHAIRi); ``chair_s``, the
-share of hallucinating responses among all. Higher is better: ``recall``. Compared with a reference implementation: all
-scores on recorded responses and object lists, without judge and spaCy.
+Scores for which lower is better: ``response_rate``, the share of hallucinating responses among those that mention an
+object of COCO (the original's CHAIRs_refine); ``mention_rate``, the share of hallucinated mentions (CHAIRi);
+``chair_s``, the share of hallucinating responses among all. Higher is better: ``recall``. Compared with a reference
+implementation: all scores on recorded responses and object lists, without judge and spaCy.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load(
         images: folder of images that the file names instead of containing them.
         extraction: ``judge``, or ``plain`` (a rule).
         pipeline: spaCy pipeline for the objects that a judge names.
-        partial: accept a part of the data, and leave out rows that cannot be used.
+        partial: accept a part of the data, and skip rows that cannot be used.
     """
     one_of("object_halbench", "options", "benchmark.object_halbench.extraction", extraction, EXTRACTIONS)
     if extraction == "judge":

@@ -11,7 +11,8 @@ official accuracy is the image score). Human: 83.9 (third-party report).
 NaturalBench-Retrieval. Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``metadata.json`` and images. Counts:
 not published. Chance: 25 / 25 / 16.67.
 
-Compared with a reference implementation: same definition as EqBen's and t2v_metrics' scorers; examples worked by hand.
+Compared with a reference implementation: same definition as EqBen's and t2v_metrics' scorers; examples computed by
+hand.
 """
 
 from __future__ import annotations

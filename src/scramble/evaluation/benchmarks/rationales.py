@@ -1,9 +1,9 @@
-"""Questions answered with a rationale. Each of its steps is judged against the image's scene graph.
+"""Questions that are answered with a rationale. Each step of the rationale is judged against the image's scene graph.
 
-Paper: none; the benchmark is this project's (SceneAlign's metrics are not public); see
-:mod:`scramble.evaluation.faithfulness`. Data
-version: content key of the tables. Counts: as generated. Chance: none, answers are free text. Human: not measured.
-Compared with a reference implementation: none exists; in the embedded world the judge is exact.
+Paper: none; the benchmark is this project's own (SceneAlign's metrics are not public); see
+:mod:`scramble.evaluation.faithfulness`. Data version: content key of the tables. Counts: as generated. Chance: none,
+answers are free text. Human: not measured. Compared with a reference implementation: none exists; in the embedded world
+the judge is exact.
 """
 
 from __future__ import annotations

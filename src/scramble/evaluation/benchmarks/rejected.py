@@ -1,5 +1,5 @@
-"""Rows of a benchmark's file that cannot be used: all are collected, and the error or warning states how many there are
-and the first reasons."""
+"""Collects the rows of a benchmark's file that cannot be used. The error or warning states their number and the first
+reasons."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ Paper: Dumpala et al., NeurIPS 2024 (arXiv 2406.11171). Data: ``Aman-J/SugarCrep
 replace_rel 1406. Chance: 33.33 for both captions, 50 for each. Human: not published.
 
 ``itt`` (image-to-text) is 1 if both true captions score above the false one; ``first_caption`` and ``second_caption``
-compare one of them. The paper's text-only task compares sentence embeddings, which a generative model does not have; it
-is not computed. Compared with a reference implementation: the three outcomes on recorded scores.
+compare one of them with it. The paper's text-only task is not computed, because it compares sentence embeddings, which
+a generative model does not have. Compared with a reference implementation: the three outcomes on recorded scores.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Benchmarks in VLMEvalKit's TSV format, by file: multiple choice, yes/no, open answers.
 
 ``tsv`` reads any such file. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge);
-without it, a file with the columns A and B is multiple choice, one whose answers are all yes or no is yes/no, and any
-other is open. The following have their own names, so that published numbers can be compared:
+without it, a file with the columns A and B is multiple choice, a file whose answers are all yes or no is yes/no, and
+any other file is open. The following files have their own names, so that published numbers can be compared:
 
 | name | Paper | file | scores |
 |---|---|---|---|
@@ -17,16 +17,16 @@ other is open. The following have their own names, so that published numbers can
 | chartqa | Masry et al., ACL Findings 2022 (2203.10244) | ChartQA_TEST.tsv | relaxed accuracy |
 | docvqa | Mathew et al., WACV 2021 (2007.00398) | DocVQA_VAL.tsv | ANLS |
 
-``seed``, ``mmvet`` and ``pope`` read their TSV files too (``benchmark.seed.root=SEEDBench_IMG.tsv``). Counts: not
+``seed``, ``mmvet`` and ``pope`` can also read their TSV files (``benchmark.seed.root=SEEDBench_IMG.tsv``). Counts: not
 checked; the data version names file, number of items and a hash of the bytes. Chance: computed from the numbers of
-options; the circular accuracy's is that of independent guesses. Human: not recorded. The kind of an item is its
+options; for the circular accuracy it is that of independent guesses. Human: not recorded. The kind of an item is its
 category; tags are ``l2:<l2-category>``, ``cycle:<cycle_category>`` and, if there are several, ``split:<split>``.
 
 Compared with a reference implementation: VLMEvalKit's prompts, images and exact-matching scores on recorded vectors.
-Differences: texts such as ``NA`` and ``None`` stay options, and numbers stay as written (``cells=pandas`` reads them as
-VLMEvalKit does); a row's own image is used where two rows give the same ``image_path``; replies that no rule can read
-are never sent to a judge. lmms-eval reads replies to four of these benchmarks by a separate rule each: select it with
-``+protocol.letter_parser=lmms_vstar``, ``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa``.
+Differences: texts such as ``NA`` and ``None`` remain options, and numbers remain as written (``cells=pandas`` reads
+them as VLMEvalKit does); if two rows have the same ``image_path``, each row's own image is used; replies that no rule
+can read are never sent to a judge. For four of these benchmarks lmms-eval has a separate rule for replies: select it
+with ``+protocol.letter_parser=lmms_vstar``, ``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa``.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ CELLS = ("text", "pandas")
 ROTATION = 10**6
 """VLMEvalKit numbers the rotations of a question index, index + 10^6, index + 2 * 10^6, ..."""
 ANNOTATORS = 4
-"""From this many answers per row on, they are annotators' answers (the metric ``vqa``), not accepted spellings."""
+"""With at least this many answers per row, they are annotators' answers (the metric ``vqa``), not accepted
+spellings."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How the rows of a file become items. ``letters`` are the option columns of the header; ``by_split`` says whether
-    the file has several splits, for which there are separate scores."""
+    """How the rows of a file become items. ``letters`` are the option columns of the header; ``by_split`` is true if
+    the file has several splits, which are then scored separately."""
 
     kind: Kind
     metric: str
@@ -87,10 +88,10 @@ def load(
         root: the file, or a folder with one TSV file.
         images: folder of images that are given as paths (default: the file's folder).
         kind: choice, yes_no, open or free; None: by columns and answers.
-        metric: of open answers: vqa (accuracy against annotators), relaxed (numbers within 5 %), anls, accuracy (equal
-            text); None: vqa if each row has four answers or more, else accuracy.
+        metric: metric of open answers: vqa (accuracy against annotators), relaxed (numbers within 5 %), anls, accuracy
+            (equal text); None: vqa if each row has four answers or more, else accuracy.
         cells: text, or pandas to read cells as VLMEvalKit does.
-        partial: leave out rows that cannot be used.
+        partial: skip rows that cannot be used.
     """
     return read("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
 

@@ -60,8 +60,8 @@ class Row:
 
 @dataclass(frozen=True)
 class TsvFile:
-    """The usable rows of a file. ``digest`` is the SHA-256 of its bytes; ``without_image`` counts the rows that have no
-    image, which are left out."""
+    """The usable rows of a file. ``digest`` is the SHA-256 of its bytes; ``without_image`` counts the rows that are
+    skipped because they have no image."""
 
     path: Path
     columns: tuple[str, ...]

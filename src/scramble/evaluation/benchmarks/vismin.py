@@ -7,7 +7,7 @@ page). The kind of an item is its split.
 
 Compared with a reference implementation: the three scores on recorded matrices; ``protocol=vismin`` asks the paper's
 questions for multimodal language models and reads the replies by its rule, on recorded replies. The original reads "not
-first but second" as both, and so does this protocol.
+first but second" as both images, and so does this protocol.
 """
 
 from __future__ import annotations

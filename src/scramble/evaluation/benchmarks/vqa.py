@@ -1,7 +1,7 @@
 """Open questions scored by VQA accuracy or exact match: VQAv2, OK-VQA, TextVQA, GQA.
 
 VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official questions
-and annotations JSON with COCO images. Counts: val 214,354. The answers of test are not public: no scores,
+and annotations JSON with COCO images. Counts: val 214,354. The answers of test are not public, so there are no scores,
 only predictions for EvalAI (``export_predictions=[evalai]``).
 OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or official JSON.
 TextVQA. Paper: Singh et al., CVPR 2019 (arXiv 1904.08920). Data: ``lmms-lab-encoder/textvqa``, or official JSON.

@@ -3,9 +3,9 @@
 Paper: Liu et al., TACL 2023 (arXiv 2205.00363). Data: ``cambridgeltl/vsr_zeroshot`` or ``vsr_random`` as ``test.jsonl``
 of the repository's ``data/splits``, with COCO images. Counts: test of the random split 2,195, of the zero-shot split
 1,222 (its README says 616). Chance: 50 (always true: 53.8 random, 51.5 zero-shot). Human: 95.4. The kind of an item is
-its relation, its tag the relation's category.
+its relation, and its tag is the relation's category.
 
-VSR contains statements only; the question that asks about a statement is worded by this project. Compared with a
+VSR contains only statements; the question that asks about a statement is worded by this project. Compared with a
 reference implementation: accuracies by relation and category on recorded predictions; VLMEvalKit's reading of replies.
 """
 

@@ -1,9 +1,9 @@
 """We-Math: problems of two or three steps, each step also asked on its own.
 
 Paper: Qiao et al., 2024 (arXiv 2407.01284). Data: the repository's ``data/testmini.json`` (We-Math/We-Math) with its
-images and, for scores by domain, ``knowledge_structure_nodes.json`` next to it. Counts: 1,740 questions = 525 problems
-(360 of two steps, 165 of three steps). Chance: computed from the numbers of options, for accuracies. Human: not
-recorded.
+images and, for scores by domain, ``knowledge_structure_nodes.json`` next to it. Counts: 1,740 questions, which form 525
+problems (360 of two steps, 165 of three steps). Chance: computed from the numbers of options, for accuracies. Human:
+not recorded.
 
 The kind of an item is S1 (a single step), S2 or S3 (a problem of two or three steps); the tag of a single step is
 ``<domain>/<concept>``. Scores: accuracy by kind; by domain the mean over its concepts (``accuracy_macro/<domain>``);
@@ -48,7 +48,7 @@ def load(
         root: ``testmini.json`` or its folder.
         images: folder of the images; None: the file's folder.
         nodes: the file of concepts and domains; None: the file next to ``testmini.json``, if there is one.
-        partial: accept another number of items, and leave out rows that cannot be used and incomplete problems.
+        partial: accept another number of items, and skip rows that cannot be used and incomplete problems.
     """
     path = find_file("wemath", root, "testmini.json", "*wemath*.json")
     domains = _domains(Path(nodes) if nodes else path.with_name(NODES), required=nodes is not None)

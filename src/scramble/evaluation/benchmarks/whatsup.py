@@ -1,16 +1,17 @@
-"""What'sUp: one caption of several differs from the others in a spatial preposition only.
+"""What'sUp: captions that differ only in a spatial preposition, one of which is true.
 
 Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_dataset.json`` (A),
 ``controlled_clevr_dataset.json`` (B) with their images; ``coco_qa_{one,two}_obj.json`` with COCO val2017 and
-``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets whose file is absent are left out. Counts: not
-published in the repository; the version records them. Chance: 25 in A and B (pairs 6.25, sets of four 0.39), 50 in the
-others. Human: not published. Labels: the images of pillow_left_of_chair and pillow_right_of_chair are swapped (issue 4
-of the repository); ``labels=corrected`` corrects them, ``labels=original`` keeps them.
+``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets with a missing file are skipped. Counts: not
+published in the repository; the data version records them. Chance: 25 in A and B (pairs 6.25, sets of four 0.39), 50 in
+the others. Human: not published. Labels: the images of pillow_left_of_chair and pillow_right_of_chair are swapped
+(issue 4 of the repository); ``labels=corrected`` corrects them, ``labels=original`` keeps them.
 
-The kind of an item is its set, the tag set and preposition. In A and B ``pair_accuracy`` needs two opposite
-prepositions right (left and right; on and under, or in front and behind) and ``set_accuracy`` all four. Compared with a
-reference implementation: all scores on recorded matrices under ``protocol=whatsup``, which counts a tie with the first
-caption, the true one, as right; the other protocols count it as wrong.
+The kind of an item is its set, and its tag is set and preposition. In A and B, ``pair_accuracy`` is the share of pairs
+of opposite prepositions (left and right; on and under, or in front and behind) with both items right, and
+``set_accuracy`` the share of sets with all four items right. Compared with a reference implementation: all scores on
+recorded matrices under ``protocol=whatsup``, which counts a tie with the first caption, the true one, as right; the
+other protocols count it as wrong.
 """
 
 from __future__ import annotations

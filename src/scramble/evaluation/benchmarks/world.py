@@ -1,7 +1,7 @@
 """Winoground-style 2x2 items and questions of the embedded world.
 
-Paper: none; the benchmark is this project's. Data version: content key of the tables. Counts: as generated. Chance: 25
-/ 25 / 16.67 and 50 (group matching) for the 2x2 sets, 1 / number of candidate answers for a question. Human: not
+Paper: none; the benchmark is this project's own. Data version: content key of the tables. Counts: as generated. Chance:
+25 / 25 / 16.67 and 50 (group matching) for the 2x2 sets, 1 / number of candidate answers for a question. Human: not
 measured. Compared with a reference implementation: the 2x2 score is Winoground's; the world's own judge decides what is
 true.
 """

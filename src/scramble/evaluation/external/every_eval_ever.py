@@ -142,10 +142,10 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
 def _rows(
     benchmark: str, result: Result, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Iterator[dict[str, Any]]:
-    """One row per item and metric. A metric that no score has (a part of another) is left out.
+    """One row per item and metric. A metric that is only a part of another and has no score of its own is omitted.
 
-    The reply to an item without an answer text is its scores, image by caption. The references of a 2x2 item are its
-    captions, in the order of its images.
+    If an item has no answer text, its reply is the matrix of scores, image by caption. The references of a 2x2 item are
+    its captions, in the order of its images.
     """
     for item, outcome in zip(items, outcomes, strict=True):
         question, choices = _input(item)

@@ -1,6 +1,7 @@
 """Export predictions for evaluation harnesses and servers: VLMEvalKit, lmms-eval, EvalAI (VQAv2), MMBench.
 
-Cells of an xlsx file hold at most 32,767 characters. Longer predictions are an error there; they are never truncated.
+Cells of an xlsx file hold at most 32,767 characters. Longer predictions are an error in this format; they are never
+truncated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """External evaluation harnesses: build the command line of lmms-eval or VLMEvalKit, and read their result files.
 
 A result that is read back is a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name
-the harness, so that tables show it next to ours and never subtract the two.
+the harness, so that tables show it next to our results and never subtract one from the other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VLMEVALKIT: dict[str, tuple[str, str] | None] = {
     "mmhal": None,
 }
 # Family -> lmms-eval's model that loads transformers' own classes. ``huggingface`` loads any model of
-# AutoModelForImageTextToText. There is none for Molmo v1.
+# AutoModelForImageTextToText. No model class exists for Molmo v1.
 LMMS_EVAL_MODELS: dict[str, str | None] = {
     "internvl": "internvl_hf",
     "llava": "llava_hf",

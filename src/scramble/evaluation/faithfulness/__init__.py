@@ -2,8 +2,8 @@
 
 In the embedded world each step is parsed by the world's grammar and judged exactly. For real images the steps are
 parsed into small graphs (:mod:`scramble.scenegraphs.captions`) and matched with the image's graph, or a language model
-judges them (:class:`scramble.evaluation.judge.Judge`). Source: SceneAlign's metrics are not public; these are this
-project's.
+judges them (:class:`scramble.evaluation.judge.Judge`). Source: SceneAlign's metrics are not public; these metrics are
+this project's own.
 
 Scores per reply, each in [0, 1]:
 

@@ -31,7 +31,7 @@ class Units:
 
 
 UNGRADED = ("judge", "unscored")
-"""Statuses of outcomes that no score counts: they need a judge, or their answers are not public."""
+"""Statuses of outcomes that are excluded from all scores, because they need a judge or their answers are not public."""
 
 
 def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
@@ -53,7 +53,8 @@ def is_unread(o: Outcome) -> bool:
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     """The scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of mentions.
 
-    A score without items is left out if a judge's reply could not be read: 0 would be the best rate of hallucinations.
+    If a judge's reply could not be read, a score without items is omitted, because 0 would be the best rate of
+    hallucinations.
     """
     graded = [o for o in outcomes if o.status not in UNGRADED]
     table = RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
@@ -142,7 +143,7 @@ _PREPOSITION_PAIRS = ("left_of", "right_of")
 
 def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """Accuracy of items; of pairs of opposite prepositions, and of sets of four, where the data has groups. Pairs and
-    sets with missing members are left out."""
+    sets with missing members are skipped."""
     table = _plain(outcomes)
     pairs: dict[str, list[Outcome]] = {}
     sets: dict[str, list[Outcome]] = {}

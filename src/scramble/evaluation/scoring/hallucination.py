@@ -1,7 +1,8 @@
 """Scores of the hallucination and judged benchmarks.
 
 The scores are functions of sums, so that runs in which a judge's reply could not be read for different items are
-compared on the same clusters. Such items (status ``unread``) count in no score, except in those named ``official``.
+compared on the same clusters. Such items (status ``unread``) are excluded from all scores except those named
+``official``.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def _objects(outcomes: Outcomes) -> list[list[float]]:
 
 
 def chair(outcomes: Outcomes) -> dict[str, Ratio]:
-    """CHAIRi: hallucinated mentions of all mentions; recall: mentioned categories of those in the image."""
+    """CHAIRi: share of hallucinated mentions among all mentions; recall: share of the image's categories that are
+    mentioned."""
     rows = _objects(outcomes)
     return {
         "chair_i": share(outcomes, [(row[1], row[0]) for row in rows]),
@@ -146,7 +148,8 @@ def _f1(sums: Array, offset: float) -> Array:
 
 
 def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """aAcc: questions; qAcc: questions answered correctly for every figure; fAcc: figures with all answers correct.
+    """aAcc: share of correct answers; qAcc: share of questions answered correctly for every figure; fAcc: share of
+    figures with all answers correct.
 
     Item ids are ``category/subcategory/set/figure/question``. Figure 0 of the category VS is the question without an
     image and does not count as a figure. A question or figure with an unread item counts in neither qAcc nor fAcc.
@@ -160,7 +163,8 @@ def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _all_right(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> Ratio:
-    """The share of groups in which all items are right. A group has equal ids, without the part ``left_out``."""
+    """The share of groups in which all items are right. The ids of a group are equal except for the part
+    ``left_out``."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, o in enumerate(outcomes):
         key = o.item_id.split("/")

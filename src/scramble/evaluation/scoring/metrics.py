@@ -53,7 +53,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
             takes the lower index, as in CLIP_benchmark.
 
     Returns:
-        Outcomes in {0, 1} (fractions under ``half``). Group is 1 if both text and image are.
+        Outcomes in {0, 1} (fractions under ``half``). Group is 1 if both text and image are 1.
     Raises:
         MetricError: the shape is wrong, a score is not a number, or the policy is unknown.
     """
@@ -76,7 +76,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
         ]
     elif tie_policy == "half":
         halves = [np.where(true == false, 0.5, true > false) for true, false in comparisons]
-        # The two comparisons of the text (and of the image) score share no value, so they break independently.
+        # The two comparisons of the text (and of the image) score share no value, so their ties break independently.
         group = _group_at_random(np.stack([c0_i0, c1_i1]), np.stack([c1_i0, c0_i1]))
         return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, match, ties)
     else:
@@ -175,7 +175,8 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     """We-Math's dimensions of one problem (1 or 0), from the outcomes of its steps and of the problem (arXiv
     2407.01284); ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, else 0.
 
-    Strict mastery needs all steps, loose mastery one; the other correctly answered problems are rote memorization.
+    Strict mastery needs all steps to be right, loose mastery one; other problems with a right answer are rote
+    memorization.
     """
     if not steps:
         raise MetricError("a problem without steps has no dimensions")

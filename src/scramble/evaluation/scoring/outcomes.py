@@ -33,7 +33,8 @@ class Outcome:
         cluster: label of the items that are statistically dependent on it: its group, or its first image.
         values: outcome by metric, in [0, 1].
         status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it), ``unread`` (the
-            judge's reply cannot be read: the item counts in no score) or ``unscored`` (the answer is not public).
+            judge's reply cannot be read: the item is excluded from the scores) or ``unscored`` (the answer is not
+            public).
         ties: tied comparisons.
     """
 

@@ -29,7 +29,7 @@ def not_comparable(a: Result, b: Result) -> str | None:
         return f"different data versions ({a.benchmark['version']}, {b.benchmark['version']})"
     if a.benchmark["items"] != b.benchmark["items"]:
         return f"different items ({a.benchmark['items']}, {b.benchmark['items']})"
-    # A result from before a setting existed was computed with the setting's present default.
+    # Results that are older than a setting were computed with the setting's present default.
     defaults = {f.name: f.default for f in dataclasses.fields(Protocol) if f.default is not dataclasses.MISSING}
     ours, theirs = (defaults | result.protocol for result in (a, b))
     changed = sorted(k for k in {*ours, *theirs} - {"name"} if ours.get(k) != theirs.get(k))
@@ -46,7 +46,7 @@ def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
         score -> ``difference``, ``standard_error``, ``low``, ``high`` in points, ``p_value``, ``test``, ``won``,
         ``lost``, ``n``.
     Raises:
-        EvaluationError: the results are not comparable; the message says why.
+        EvaluationError: the results are not comparable; the message gives the reason.
     """
     return compare_seeds([run], [baseline])
 
@@ -70,7 +70,7 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
 
 
 def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list[Outcome]]]:
-    """The outcomes of the items for which the judge's reply could be read in every run."""
+    """The outcomes of the items for which the judge's replies could be read in all runs."""
     unread = {o.item_id for side in sides for run in side for o in run if is_unread(o)}
     return [[[o for o in run if o.item_id not in unread] for run in side] for side in sides]
 

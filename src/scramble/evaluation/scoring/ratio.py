@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Ratio:
     """A score that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,) in [0, 1];
-    ``n`` is the number of items that it counts, where this is not the number of all items."""
+    ``n`` is the number of items that it counts, if this is not the number of all items."""
 
     clusters: tuple[str, ...]
     value: Callable[[Array], Array]
@@ -46,7 +46,7 @@ def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formul
 
 
 def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
-    """The mean of the accuracies of the items with each label; a label without items in a resample is left out."""
+    """The mean of the accuracies of the items with each label; a label without items in a resample is skipped."""
     names = list(dict.fromkeys(labels))
     rows = []
     for o, label in zip(outcomes, labels, strict=True):

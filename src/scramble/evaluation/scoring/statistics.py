@@ -57,7 +57,7 @@ def is_few(n: int | None) -> bool:
 
 
 def standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
-    """Standard error of the mean; with ``clusters`` the cluster-robust one (Miller 2024, section 2.2).
+    """Standard error of the mean; with ``clusters`` it is cluster-robust (Miller 2024, section 2.2).
 
     The formula is sqrt(C / (C - 1) * sum over clusters of (sum of deviations)^2) / n. Without clusters every item is
     its own cluster, which gives the usual s / sqrt(n). The result is NaN for fewer than two clusters.
@@ -174,7 +174,8 @@ def pooled_over_seeds(
 
     With d[s, n] the per-item difference of seed s, the variance of the grand mean of a crossed design is
     item / N + seed / S + residual / (S N), estimated by moments as s2_items / N + s2_seeds / S - s2_residual / (S N)
-    where s2_items is the variance of the item means, s2_seeds of the seed means; degrees of freedom by Satterthwaite.
+    where s2_items is the variance of the item means and s2_seeds that of the seed means. Degrees of freedom are by
+    Satterthwaite.
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
