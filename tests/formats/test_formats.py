@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.formats import FORMATS, FormatError, dataset_card, read, read_pairs, write
+from scramble.formats import FORMATS, FormatError, dataset_card, read_pairs, write
 from scramble.formats.bad_rows import BadRows
 from scramble.formats.images import file_name
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair
-from scramble.sources import scramble_release
+from scramble.sources import BUNDLES, SourceError, scramble_release
 from scramble.storage.tables import write_table
 
 
@@ -48,6 +48,13 @@ PAIRS = [
 ]
 
 
+def read(path: Path) -> tuple[dict[str, bytes], list[PreferencePair]]:
+    """The images by id and the pairs of a file, as ``data=pairs`` reads them."""
+    bundles = list(BUNDLES["pairs"].read(str(path), BadRows(None, 0.0)))
+    images = {image.image_id: image.image.read() for bundle in bundles for image in bundle.images}
+    return images, [pair for bundle in bundles for pair in bundle.pairs]
+
+
 def without(pair: PreferencePair) -> tuple[Any, ...]:
     return (pair.prompt, pair.chosen, pair.rejected, pair.image_ids)
 
@@ -56,11 +63,9 @@ def without(pair: PreferencePair) -> tuple[Any, ...]:
 def test_round_trip(tmp_path: Path, name: str) -> None:
     path, count = write(name, IMAGES, PAIRS, tmp_path / "out")
     assert count == 3
-    images, pairs = read(name, tmp_path / "out")
+    images, pairs = read(path)
     assert pairs == PAIRS
-    assert {image.image_id: image.image.bytes for image in images} == {
-        image.image_id: image.image.bytes for image in IMAGES[:2]
-    }
+    assert images == {image.image_id: image.image.bytes for image in IMAGES[:2]}
     assert list(read_pairs(path)) == PAIRS
 
 
@@ -77,12 +82,10 @@ def test_rows_without_our_provenance_are_read(tmp_path: Path, name: str) -> None
         rows = json.loads(text) if name in ("scramble", "llama-factory") else [json.loads(text)]
         rows[0].pop("provenance")
         path.write_text(json.dumps(rows) if path.suffix == ".json" else json.dumps(rows[0]) + "\n")
-    images, (pair,) = read(name, path)
-    (image,) = images
-    assert (pair.prompt, pair.chosen, pair.rejected) == (PAIRS[0].prompt, PAIRS[0].chosen, PAIRS[0].rejected)
-    assert pair.kind == "unknown" and pair.image_ids == (image.image_id,)
-    assert image.image.bytes == IMAGES[0].image.bytes
-    assert name == "trl-parquet" or image.image_id == "000000000009"
+    images, (pair,) = read(path)
+    assert without(pair) == without(PAIRS[0])
+    assert pair.kind == ("swap-object" if name == "scramble" else "unknown")
+    assert images == {"000000000009": IMAGES[0].image.bytes}
 
 
 def test_rows_are_as_the_other_projects_document_them(tmp_path: Path) -> None:
@@ -146,8 +149,8 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     two = PreferencePair("p8", ("000000000009", "odd/name: 7"), "caption:", "a", "b", "x")
     with pytest.raises(FormatError, match="p8 has 2 images"):
         write("scramble", IMAGES, [two], tmp_path)
-    _, count = write("ms-swift", IMAGES, [two], tmp_path)
-    assert count == 1 and read("ms-swift", tmp_path)[1] == [two]
+    path, count = write("ms-swift", IMAGES, [two], tmp_path)
+    assert count == 1 and read(path)[1] == [two]
     with pytest.raises(FormatError, match="unknown format 'csv': choose one of trl"):
         write("csv", IMAGES, PAIRS, tmp_path)
 
@@ -157,10 +160,9 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     [
         ("trl", {"prompt": "p", "chosen": "c"}, "rejected"),
         ("trl", {"prompt": "p", "chosen": "c", "rejected": "c", "images": []}, "the same text"),
-        ("trl", {"prompt": "p", "chosen": "c", "rejected": "r", "images": ["gone.png"]}, "image gone.png is not in"),
         ("ms-swift", {"messages": [], "rejected_response": "r"}, "messages is not a string"),
         ("llama-factory", {"conversations": [1, 2], "chosen": {}, "rejected": {}}, "conversations is not a string"),
-        ("scramble", [1], "row 1"),
+        ("scramble", [1], "rows are not JSON objects"),
         (
             "trl",
             {
@@ -194,9 +196,9 @@ def test_broken_rows_are_named(tmp_path: Path, name: str, row: Any, message: str
     file = FORMATS[name][0]
     text = json.dumps([row]) if file.endswith(".json") else json.dumps(row)
     (tmp_path / file).write_text(text + "\n")
-    with pytest.raises(FormatError, match=message) as error:
-        read(name, tmp_path)
-    assert f"{file}, row 1" in str(error.value)
+    with pytest.raises(SourceError, match=message) as error:
+        read(tmp_path / file)
+    assert file in str(error.value)
 
 
 def test_file_names_are_safe_and_distinct() -> None:

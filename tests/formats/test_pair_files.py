@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scramble.formats import FormatError, read, read_pairs
+from scramble.formats import FormatError, read_pairs
 from scramble.records import Turn
 
 TEXTS = [
@@ -164,7 +164,6 @@ def test_turns_before_the_prompt_are_its_history(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
     (pair,) = read_pairs(tmp_path / "pairs.jsonl")
     assert pair.prompt == "Describe." and pair.history == (Turn("system", "Be brief."),)
-    assert read("trl", tmp_path)[1] == [pair]
 
 
 # ---------------------------------------------------------------------------------------------------------- image ids
@@ -207,25 +206,6 @@ def test_mmpr_sets_with_images_of_one_name_keep_them_apart(tmp_path: Path) -> No
         row = {"image": "1.png", "question": "q", "chosen": f"c{name}", "rejected": "r"}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     assert len({pair.image_ids for pair in read_pairs(tmp_path)}) == 2
-
-
-def test_an_import_takes_no_other_image_of_the_same_name(tmp_path: Path) -> None:
-    from PIL import Image
-
-    for name in ("a.png", "a.jpg", "x/a.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
-    rows = [
-        {"images": [name], "prompt": "p", "chosen": name, "rejected": "r"} for name in ("a.png", "a.jpg", "x/a.png")
-    ]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    images, pairs = read("trl", tmp_path, embed=False)
-    files = {image.image_id: Path(image.image.path or "") for image in images}
-    assert [files[pair.image_ids[0]] for pair in pairs] == [tmp_path / pair.chosen for pair in pairs]
-    rows = [{"images": [f"{n}/a.png"], "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(2)]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(FormatError, match=r"row 2: images 0/a\.png and 1/a\.png are not in .* both match a\.png there"):
-        read("trl", tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- bad rows

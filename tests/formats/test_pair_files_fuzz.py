@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
-from scramble.formats import FORMATS, read, read_pairs
+from scramble.formats import FORMATS, read_pairs
 from scramble.formats import write as write_export
 from scramble.pairs.audit.audit import audit
 from scramble.records import PreferencePair
 from scramble.reporting.audit_page import write_page
 from scramble.storage.tables import write_table
-from tests.formats.test_formats import IMAGES, PAIRS
+from tests.formats.test_formats import IMAGES, PAIRS, read
 from tests.formats.test_pair_files import FORMS, as_csv
 
 TEXTS = [
@@ -281,7 +281,7 @@ def check_import(name: str, folder: Path, rng: random.Random) -> None:
         if name == "own table":
             list(read_pairs(folder))
         else:
-            list(read(name, folder)[0])
+            read(path)
     except (ValueError, RuntimeError) as error:
         assert type(error).__module__.startswith("scramble.") and "\n" not in str(error), repr(error)
         assert str(folder) in str(error)

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from scramble import sources
-from scramble.formats import read as read_export
 from scramble.records import ImageRecord
 from scramble.sources import BadRows, SourceError
 
@@ -92,14 +91,6 @@ def test_names_of_other_systems_are_found(kind: str, on_disk: str, written: str,
     path, options = MAKERS[kind](tmp_path, written)
     (record,) = images(kind, path, BadRows(), options)
     assert record.image.open().getpixel((0, 0)) == (255, 0, 0)
-
-
-def test_an_export_with_names_of_other_systems_is_read(tmp_path: Path) -> None:
-    Image.new("RGB", (12, 8), "red").save(tmp_path / "a.png")
-    row = {"images": ["images\\a.png"], "prompt": "What?", **ANSWERS}
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
-    records, (pair,) = read_export("trl", tmp_path)
-    assert [record.image.open().size for record in records] == [(12, 8)] and pair.chosen == "A dog."
 
 
 @pytest.mark.parametrize(

@@ -277,3 +277,10 @@ def test_all_images_missing_names_the_key_of_their_folder(tmp_path: Path) -> Non
         pairs_of(path)
     assert len(pairs_of(path, images=str(tmp_path / "a"))) == 6
     assert len(pairs_of(path, images=str(tmp_path / "a" / "images"))) == 6  # found by their names
+
+
+def test_two_paths_do_not_share_the_file_of_their_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("red"))
+    rows = [{"images": [f"{n}/a.png"], "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(2)]
+    with pytest.raises(SourceError, match=r"1/a\.png is not in .*, and a\.png is used for 0/a\.png"):
+        pairs_of(write_lines(tmp_path / "x.jsonl", rows))

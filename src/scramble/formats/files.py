@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scramble.formats import mmpr, readers, rows
-from scramble.formats.images import files_of, read_images, write_images
+from scramble.formats import mmpr, rows
+from scramble.formats.images import names_of, write_images
 from scramble.formats.provenance import COLUMN, FormatError
-from scramble.records import ImageRecord, PreferencePair, RecordError
+from scramble.formats.readers import ANSWERS
+from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import StoreError, atomic_path, read_json, write_json
 from scramble.storage.jsonl import json_lines, json_values
 from scramble.storage.tables import ROW_GROUP
 
-# name -> file, function that writes a row, function that parses a row
-FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]], Callable[..., readers.ParsedRow]]] = {
-    "trl": ("pairs.jsonl", rows.to_trl, readers.from_trl),
-    "trl-parquet": ("pairs.parquet", rows.to_trl, readers.from_trl),
-    "scramble": ("scramble.json", rows.to_scramble_release, readers.from_scramble_release),
-    "llama-factory": ("llama_factory.json", rows.to_llama_factory, readers.from_llama_factory),
-    "ms-swift": ("ms_swift.jsonl", rows.to_ms_swift, readers.from_ms_swift),
-    "mmpr": ("mmpr.jsonl", rows.to_mmpr, readers.from_mmpr),
+# name -> file, function that writes a row
+FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
+    "trl": ("pairs.jsonl", rows.to_trl),
+    "trl-parquet": ("pairs.parquet", rows.to_trl),
+    "scramble": ("scramble.json", rows.to_scramble_release),
+    "llama-factory": ("llama_factory.json", rows.to_llama_factory),
+    "ms-swift": ("ms_swift.jsonl", rows.to_ms_swift),
+    "mmpr": ("mmpr.jsonl", rows.to_mmpr),
 }
 
 
@@ -40,10 +40,13 @@ def write(
     Raises:
         FormatError: the format is unknown, a pair's image is missing, or the format cannot represent a pair.
     """
-    file, to_row, _ = _format(name)
+    if name not in FORMATS:
+        raise FormatError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
+    file, to_row = FORMATS[name]
     folder = Path(folder)
     files = write_images(images, folder / "images")
-    stream = (to_row(pair, _names(files_of(pair.image_ids, files, pair.pair_id), folder)) for pair in pairs)
+    names = {image_id: path.relative_to(folder).as_posix() for image_id, path in files.items()}
+    stream = (to_row(pair, names_of(pair, names)) for pair in pairs)
     if name == "trl-parquet":
         count = _write_parquet(folder / file, stream, folder)
         for path in files.values():
@@ -56,57 +59,6 @@ def write(
     if name == "mmpr":
         mmpr.write_meta(folder / mmpr.META, [mmpr.MmprSet("scramble", ".", file, length=count)])
     return folder / file, count
-
-
-def read(
-    name: str, path: str | Path, images: str | Path | None = None, embed: bool = True
-) -> tuple[Iterator[ImageRecord], list[PreferencePair]]:
-    """Read the images and pairs of a data set of another project. Image files are streamed; embedded images are held in
-    memory.
-
-    Args:
-        name: one of :data:`FORMATS`.
-        path: the file of rows, or a folder written by :func:`write`.
-        images: the folder that image paths are relative to; by default the file's folder.
-        embed: return images as bytes instead of paths.
-
-    Raises:
-        FormatError: a row does not have this format; the message names file and row.
-    """
-    file, _, from_row = _format(name)
-    path = Path(path) / file if Path(path).is_dir() else Path(path)
-    base = path.parent if images is None else Path(images)
-    pairs: list[PreferencePair] = []
-    files: dict[str, Path] = {}
-    embedded: dict[str, bytes] = {}
-    by_name: dict[Path, str] = {}
-    for number, row in read_rows(path):
-        try:
-            parsed = from_row(row)
-            parsed.check_images()
-            ids = tuple(_identify(image, base, files, embedded, by_name) for image in parsed.images)
-            pair = readers.parsed_pair(parsed, ids)
-            if len(pair.image_ids) != len(ids):
-                raise FormatError(f"its provenance names {len(pair.image_ids)} images, but the row has {len(ids)}")
-        except (FormatError, RecordError) as error:
-            raise FormatError(f"{path}, row {number}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise FormatError(f"{path}, row {number}: not a row of the format {name} ({what})") from error
-        for image_id, own_id in zip(pair.image_ids, ids, strict=True):
-            _rename(own_id, image_id, files, embedded)
-        pairs.append(pair)
-    return _images(files, embedded, embed), pairs
-
-
-def _format(name: str) -> tuple[str, Callable[..., dict[str, Any]], Callable[..., readers.ParsedRow]]:
-    if name not in FORMATS:
-        raise FormatError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
-    return FORMATS[name]
-
-
-def _names(files: Sequence[Path], folder: Path) -> list[str]:
-    return [file.relative_to(folder).as_posix() for file in files]
 
 
 def _write_lines(path: Path, stream: Iterable[dict[str, Any]], array: bool) -> int:
@@ -248,67 +200,11 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
     try:
         names = csv_names(path)
-        answers = next((pair for pair in readers.ANSWERS if set(pair) <= names), None)
+        answers = next((pair for pair in ANSWERS if set(pair) <= names), None)
         if answers is None:
-            pairs_of_columns = " nor ".join(" and ".join(pair) for pair in readers.ANSWERS)
+            pairs_of_columns = " nor ".join(" and ".join(pair) for pair in ANSWERS)
             raise FormatError(f"{path}: its header names neither {pairs_of_columns}")
         image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
         yield from csv_rows(path, [*image, *answers], Rows())
     except SourceError as error:
         raise FormatError(str(error)) from error
-
-
-def _identify(
-    image: Any, base: Path, files: dict[str, Path], embedded: dict[str, bytes], by_name: dict[Path, str]
-) -> str:
-    """An id for an image of a row: the stem of its path, or more of the path if the stem is taken, or its hash."""
-    if isinstance(image, bytes):
-        image = {"bytes": image}
-    if isinstance(image, dict) and image.get("bytes"):
-        key = hashlib.sha256(image["bytes"]).hexdigest()[:16]
-        embedded[key] = image["bytes"]
-        return key
-    name = image.get("path") if isinstance(image, dict) else image
-    if not isinstance(name, str) or not name:
-        raise FormatError("an image is neither a path nor bytes")
-    file = _find(name, base, by_name)
-    for key in (Path(name).stem, Path(name).with_suffix("").as_posix(), Path(name).as_posix()):
-        if files.setdefault(key, file) == file:
-            return key
-    raise FormatError(f"the name of image {name} is the id of another image")
-
-
-def _find(name: str, base: Path, by_name: dict[Path, str]) -> Path:
-    """The file of an image: by its path below ``base``, or only by its name if the folder is flat.
-
-    Raises FormatError if there is no such file, or if two paths match the file of that name (recorded in ``by_name``).
-    """
-    from scramble.formats.checks import exists, find_image
-
-    file = find_image(base, name)
-    if exists(file) and file.is_file():
-        return file
-    file = find_image(base, Path(name.replace("\\", "/")).name)
-    if not (exists(file) and file.is_file()):
-        raise FormatError(f"image {name} is not in {base}")
-    if (other := by_name.setdefault(file, name)) != name:
-        raise FormatError(f"images {other} and {name} are not in {base}, and both match {file.name} there")
-    return file
-
-
-def _rename(own_id: str, image_id: str, files: dict[str, Path], embedded: dict[str, bytes]) -> None:
-    """Change an image's id to the one in its pair's provenance."""
-    if own_id == image_id:
-        return
-    if own_id in files:
-        files[image_id] = files.pop(own_id)
-    elif own_id in embedded:
-        embedded[image_id] = embedded.pop(own_id)
-
-
-def _images(files: dict[str, Path], embedded: dict[str, bytes], embed: bool) -> Iterator[ImageRecord]:
-    from scramble.records import ImageFile
-
-    yield from read_images(files, embed)
-    for image_id, data in embedded.items():
-        yield ImageRecord(image_id, ImageFile(data), source="import")

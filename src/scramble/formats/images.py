@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from scramble.formats.provenance import FormatError
-from scramble.records import ImageFile, ImageRecord
+from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import atomic_path
 
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
@@ -39,16 +39,9 @@ def file_name(image_id: str, data: bytes) -> str:
     return safe + suffix
 
 
-def files_of(image_ids: Sequence[str], files: dict[str, Path], pair_id: str) -> list[Path]:
-    """The files of a pair's images. The FormatError for a missing image names it and the pair."""
-    missing = [image_id for image_id in image_ids if image_id not in files]
+def names_of(pair: PreferencePair, names: Mapping[str, str]) -> list[str]:
+    """The file names of a pair's images. The FormatError for a missing image names it and the pair."""
+    missing = [image_id for image_id in pair.image_ids if image_id not in names]
     if missing:
-        raise FormatError(f"pair {pair_id}: its image {missing[0]} is not in the data set's images")
-    return [files[image_id] for image_id in image_ids]
-
-
-def read_images(files: dict[str, Path], embed: bool = True) -> Iterator[ImageRecord]:
-    """The images of an imported data set, from their files by id."""
-    for image_id, file in files.items():
-        image = ImageFile(path=str(file))
-        yield ImageRecord(image_id, ImageFile(image.read(), file.name) if embed else image, source="import")
+        raise FormatError(f"pair {pair.pair_id}: its image {missing[0]} is not in the data set's images")
+    return [names[image_id] for image_id in pair.image_ids]
