@@ -23,6 +23,7 @@ import torch
 from timing import in_turn
 from torch import Tensor, nn
 
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.families.registry import family_named
 from scramble.trie import TrieBatch, TrieItem, logprobs, pack
 from scramble.trie.recurrent import Paths
@@ -77,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = make_model(args.width, args.device, getattr(torch, args.dtype))
-    backbone = family_named("qwen3_5").backbone(model)
+    backbone = FamilyBackbone(family_named("qwen3_5"), model)
     for name, (count, length) in CASES.items():
         compare(name, model, backbone, args, count, length)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from scramble.models import VLM, Prompt
-from scramble.models.backbone import unwrap
+from scramble.models.backbone import FamilyBackbone, unwrap
 from scramble.models.family import Family
 from scramble.models.generation import generate_ids, stop_tokens
 from scramble.trie import TrieItem, logprobs, pack, score
@@ -162,7 +162,7 @@ def _compare(
     gradient_rtol: float,
     smallest_weight: float,
 ) -> None:
-    backbone = family.backbone(model)
+    backbone = FamilyBackbone(family, model)
     items = make_items(family, processor, case, images)
     batch = pack(
         items,

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load_vlm
+from scramble.models.backbone import FamilyBackbone
 from tests.exactness import CASES, SELECTED, assert_exact, continuation
 
 # Families of which this file is the only test of tries, and those of them whose processor needs torchvision.
@@ -131,7 +132,7 @@ def test_gradient_checkpointing_changes_no_gradient(
 ) -> None:
     vlm = load_vlm(tiny(name))
     model = with_lora(vlm.model, vlm.family.lora_targets).train()
-    backbone = vlm.family.backbone(model)
+    backbone = FamilyBackbone(vlm.family, model)
     ids = torch.tensor([vlm.family.encode_completion(vlm.processor, "a red circle above a square")])
     length = ids.shape[1]
     mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from scramble.models import ModelError, load_vlm
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.families.registry import FAMILIES
 from scramble.models.family import Family
 from scramble.models.generation import generate_ids
@@ -105,4 +106,4 @@ def test_decoder_without_generation_is_refused(tiny: Callable[[str], Path]) -> N
     vlm = load_vlm(tiny("gemma4"))
     vlm.model.config.text_config.use_bidirectional_attention = "all"
     with pytest.raises(ModelError, match="use_bidirectional_attention=all"):
-        vlm.family.backbone(vlm.model)
+        FamilyBackbone(vlm.family, vlm.model)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from scramble.models import VLM, ModelError, load_vlm
+from scramble.models.backbone import as_model_mask
 from scramble.models.family import attention_windows
 from scramble.models.tiny import save_tiny_internvl
 from scramble.storage.hashing import file_key
@@ -123,7 +124,7 @@ def test_flash_attention_cannot_follow_a_trie(vlm: VLM) -> None:
 
     language_model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
     with pytest.raises(ModelError, match="does not support masks"):
-        vlm.family.as_model_mask(language_model, None, torch.float32)
+        as_model_mask(language_model, None, torch.float32)
 
 
 QWEN_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "model_type": "qwen3_moe"}

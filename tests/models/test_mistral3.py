@@ -11,6 +11,7 @@ from transformers import Mistral3ForConditionalGeneration, PixtralImageProcessor
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.families.mistral3 import Mistral3
 from scramble.models.family import Prompt
 from scramble.models.tiny import save_tiny
@@ -61,7 +62,7 @@ def test_features_do_not_depend_on_the_batch(images: list[Image.Image]) -> None:
     family = HandMade()
     inputs: list[Any] = [family.encode_prompt(processor, "", group).images for group in (images[:2], images[2:3])]
     assert len({tuple(i["pixel_values"].shape[-2:]) for i in inputs}) == 2
-    together = family.backbone(model).encode_images(inputs)
+    together = FamilyBackbone(family, model).encode_images(inputs)
     for one, features in zip(inputs, together, strict=True):
         alone = model.get_image_features(**one, return_dict=True).pooler_output
         torch.testing.assert_close(features, torch.cat(alone), atol=1e-5, rtol=0)

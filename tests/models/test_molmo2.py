@@ -12,6 +12,7 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from scramble.models import ModelError, load_vlm
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.families.molmo2 import Molmo2
 from scramble.models.family import Prompt
 from scramble.models.tiny import save_tiny
@@ -147,7 +148,7 @@ def test_image_ids_are_never_targets(model: Any, images: list[Image.Image]) -> N
     from scramble.trie import TrieError, TrieItem, pack
 
     family = HandMade()
-    backbone = family.backbone(model)
+    backbone = FamilyBackbone(family, model)
     prompt = family.encode_prompt(None, "", images[:1])
     ids = [*prompt.input_ids, VOCAB + 2]
     item = TrieItem([ids], [[False] * (len(ids) - 1) + [True]], prompt.images, "a")

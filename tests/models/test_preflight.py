@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scramble.models import ModelError, load_vlm
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.preflight import GIB, preflight
 
 
@@ -54,7 +55,7 @@ def test_activations_are_within_a_quarter(
 
     make: Any = save_tiny_internvl if name == "internvl" else save_tiny_molmo
     vlm = load_vlm(make(tmp_path, ["a circle"], 0, width=512, heads=8))
-    backbone = vlm.family.backbone(with_lora(vlm.model, vlm.family.lora_targets))
+    backbone = FamilyBackbone(vlm.family, with_lora(vlm.model, vlm.family.lora_targets))
     if checkpointing:
         decoder: Any = backbone.decoder
         decoder.gradient_checkpointing_enable({"use_reentrant": False})

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from scramble.models import load_vlm
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.generation import generate_ids
 from scramble.trie import enable_gradient_checkpointing, logprobs, pack
 from tests.exactness import CASES, continuation, make_items
@@ -24,7 +25,7 @@ def test_gradient_checkpointing_changes_no_gradient(
 ) -> None:
     vlm = load_vlm(tiny(name), dtype="float32")
     model = with_lora(vlm.model, vlm.family.lora_targets).train()
-    backbone = vlm.family.backbone(model)
+    backbone = FamilyBackbone(vlm.family, model)
     batch = pack(make_items(vlm.family, vlm.processor, CASES["five captions"], images), backbone.token_rules)
     trained = [p for p in model.parameters() if p.requires_grad]
     modules = [m for n, m in backbone.decoder.named_modules() if n.endswith("linear_attn")]

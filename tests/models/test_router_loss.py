@@ -13,6 +13,7 @@ from PIL import Image
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from scramble.models import ModelError, load_vlm
+from scramble.models.backbone import FamilyBackbone
 from scramble.training.policy import router_coefficient
 from scramble.trie import enable_gradient_checkpointing, logprobs, pack
 from tests.exactness import CASES, make_items
@@ -29,7 +30,7 @@ def test_shared_tokens_count_once_per_sequence(
     vlm = load_vlm(tiny(name), dtype="float32")
     vlm.model.set_experts_implementation("eager")  # grouped matrix products do not support float64
     model = with_lora(vlm.model, vlm.family.lora_targets).double().train()
-    backbone = vlm.family.backbone(model)
+    backbone = FamilyBackbone(vlm.family, model)
     trained = [p for n, p in model.named_parameters() if p.requires_grad]
     items = make_items(vlm.family, vlm.processor, CASES[case], images)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from scramble.models.family import Family, ModelError
 from scramble.trie.backbone import DeepFeatures, ImageInputs, TokenRules
 from scramble.trie.recurrent import run_along_paths
-
-if TYPE_CHECKING:
-    from scramble.models.family import Family
 
 
 def unwrap(model: Any) -> Any:
@@ -28,12 +27,12 @@ def unwrap(model: Any) -> Any:
 
 
 class FamilyBackbone:
-    """An unwrapped model as the trie engine sees it; see the protocol for the attributes."""
+    """A model (any wrappers allowed) as the trie engine sees it; see the protocol for the attributes."""
 
     def __init__(self, family: Family, model: nn.Module) -> None:
         self.family = family
-        self.model = model
-        config: Any = model.config
+        self.model: nn.Module = unwrap(model)
+        config: Any = self.model.config
         self.token_rules = TokenRules(
             features=family.feature_tokens(config),
             block=family.block_tokens(config),
@@ -77,9 +76,24 @@ class FamilyBackbone:
         input_ids: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states (B, L, D), after the final norm and before the head."""
-        return self.family.hidden(
-            self.model, inputs_embeds, attention_masks, position_ids, cache, deep_features, input_ids
+        decoder: Any = self.decoder
+        masks = {kind: as_model_mask(decoder, mask, inputs_embeds.dtype) for kind, mask in attention_masks.items()}
+        extra = self.family.decoder_inputs(self.model, input_ids)
+        if deep_features is not None:
+            extra |= {
+                "visual_pos_masks": deep_features.mask_BL,
+                "deepstack_visual_embeds": deep_features.features,
+            }
+        output = decoder(
+            inputs_embeds=inputs_embeds,
+            # Decoders with layers of several types take a mask for each type.
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **extra,
         )
+        return output.last_hidden_state
 
     @property
     def head(self) -> nn.Linear:
@@ -95,3 +109,21 @@ class FamilyBackbone:
     def vision(self) -> Sequence[nn.Module]:
         """Tower and projector."""
         return [self.model.get_submodule(path) for path in self.family.vision]
+
+
+def as_model_mask(decoder: Any, attention_mask: object, dtype: torch.dtype) -> object:
+    """Convert a mask for the attention implementation: eager attention adds the mask to the scores, others need a
+    Boolean mask or a BlockMask.
+
+    Raises:
+        ModelError: for FlashAttention 2, which does not support masks.
+    """
+    if decoder.config._attn_implementation.startswith("flash_attention"):
+        raise ModelError(
+            "FlashAttention does not support masks, which a trie needs: set model.attn_implementation to sdpa, or "
+            "to flex_attention on a GPU"
+        )
+    if decoder.config._attn_implementation == "eager" and isinstance(attention_mask, Tensor):
+        forbidden = torch.finfo(dtype).min
+        return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)
+    return attention_mask

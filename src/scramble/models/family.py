@@ -20,11 +20,10 @@ from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor, nn
 
-from scramble.models.backbone import FamilyBackbone, unwrap
 from scramble.models.control_tokens import find_control_token
 from scramble.models.images import ImageOptions
 from scramble.records import Turn
-from scramble.trie.backbone import DeepFeatures, ImageInputs, Positions
+from scramble.trie.backbone import ImageInputs, Positions
 
 
 class ModelError(ValueError):
@@ -317,56 +316,6 @@ class Family:
         """Further inputs of the decoder that depend on the token ids (B, L)."""
         return {}
 
-    def hidden(
-        self,
-        model: Any,
-        inputs_embeds: Tensor,
-        attention_masks: Mapping[str, object],
-        position_ids: Tensor,
-        cache: object = None,
-        deep_features: DeepFeatures | None = None,
-        input_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Last hidden states (B, L, D) of the decoder; see :meth:`scramble.trie.backbone.Backbone.decode`."""
-        language_model = model.get_submodule(self.language_model)
-        masks = {
-            kind: self.as_model_mask(language_model, mask, inputs_embeds.dtype)
-            for kind, mask in attention_masks.items()
-        }
-        extra = self.decoder_inputs(model, input_ids)
-        if deep_features is not None:
-            extra |= {
-                "visual_pos_masks": deep_features.mask_BL,
-                "deepstack_visual_embeds": deep_features.features,
-            }
-        output = language_model(
-            inputs_embeds=inputs_embeds,
-            # Decoders with layers of several types take a mask for each type.
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
-            position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **extra,
-        )
-        return output.last_hidden_state
-
-    def as_model_mask(self, language_model: Any, attention_mask: object, dtype: torch.dtype) -> object:
-        """Convert a mask for the attention implementation: eager attention adds the mask to the scores, others need a
-        Boolean mask or a BlockMask.
-
-        Raises:
-            ModelError: for FlashAttention 2, which does not support masks.
-        """
-        if language_model.config._attn_implementation.startswith("flash_attention"):
-            raise ModelError(
-                "FlashAttention does not support masks, which a trie needs: set model.attn_implementation to sdpa, or "
-                "to flex_attention on a GPU"
-            )
-        if language_model.config._attn_implementation == "eager" and isinstance(attention_mask, Tensor):
-            forbidden = torch.finfo(dtype).min
-            return torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, forbidden)
-        return attention_mask
-
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
         """The arguments of ``model.generate`` for one prompt, on the model's device."""
         ids = torch.tensor([prompt.input_ids])
@@ -375,10 +324,6 @@ class Family:
             marked = self.feature_tokens(model.config) | self.block_tokens(model.config)
             inputs[self.token_types] = torch.isin(ids, torch.tensor(sorted(marked))).long()
         return {name: tensor.to(model.device) for name, tensor in inputs.items()}
-
-    def backbone(self, model: nn.Module) -> FamilyBackbone:
-        """The model (any wrappers allowed) as the trie engine sees it."""
-        return FamilyBackbone(self, unwrap(model))
 
 
 def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> None:

@@ -35,4 +35,4 @@ class VLM:
     @property
     def backbone(self) -> FamilyBackbone:
         """The unwrapped model as the trie engine sees it; adapters are inside its layers."""
-        return self.family.backbone(self.model)
+        return FamilyBackbone(self.family, self.model)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.molmo import MolmoConfig, MolmoForCausalLM, MolmoImageProcessor, MolmoProcessor
 from scramble.models.molmo.family import Molmo
 from scramble.models.molmo.modeling_molmo_vision import MolmoVisionBackbone
@@ -132,7 +133,7 @@ def test_tokens_and_order_are_the_original_ones(
 def test_lengths_from_sizes_alone_are_those_of_the_processor(odd: Path, images: list[Image.Image]) -> None:
     family, processor = Molmo(), MolmoProcessor.from_pretrained(odd)
     model = MolmoForCausalLM.from_pretrained(odd).eval()
-    backbone = family.backbone(model)
+    backbone = FamilyBackbone(family, model)
     for image in images:
         prompt = family.encode_prompt(processor, TEXTS[0], [image])
         assert prompt.images is not None

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scramble.models.backbone import FamilyBackbone
 from scramble.models.molmo import MolmoForCausalLM, MolmoProcessor
 from scramble.models.molmo.family import Molmo
 from scramble.models.molmo.tiny import save_tiny_molmo
@@ -53,7 +54,7 @@ def test_tower_and_projector_can_be_trained_through_the_trie(
 def test_features_of_a_batch_are_those_of_each_alone(
     lively: MolmoForCausalLM, processor: MolmoProcessor, images: list[Image.Image]
 ) -> None:
-    backbone = Molmo().backbone(lively)
+    backbone = FamilyBackbone(Molmo(), lively)
     prompts = [Molmo().encode_prompt(processor, "x", [image]) for image in images]
     with torch.no_grad():
         together = backbone.encode_images([prompt.images for prompt in prompts if prompt.images])

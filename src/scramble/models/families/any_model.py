@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from scramble.models.family import Family, ModelError, Prompt, check_image_token
 from scramble.records import Turn
-from scramble.trie.backbone import ImageInputs
 
 NOT_INPUTS = ("input_ids", "attention_mask", "labels")  # PaliGemma's processor also returns labels
 
@@ -144,10 +143,6 @@ class AnyModel(Family):
         images = [Image.new("RGB", (width, height)) for height, width in sizes]
         return len(self.encode_prompt(processor, text, images, history).input_ids)
 
-    def image_keys(self, processor: Any) -> NoReturn:
-        """Not defined: all outputs of the processor are inputs of the model."""
-        raise ModelError(self._no_trie())
-
     # -------------------------------------------------------------------------------------------- parts of the model
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
@@ -156,17 +151,17 @@ class AnyModel(Family):
         token = getattr(config, "image_token_index", None) if token is None else token
         return frozenset() if token is None else frozenset({int(token)})
 
-    def features(self, model: Any, images: Sequence[ImageInputs]) -> NoReturn:
-        """Raise ModelError: the trie engine does not support this model."""
-        raise ModelError(self._no_trie())
-
     def attention_windows(self, config: Any) -> dict[str, int | None]:
         """No windows, because only the model's own forward makes masks."""
         return {}
 
-    def hidden(self, *args: object, **kwargs: object) -> NoReturn:
+    def features(self, *args: object) -> NoReturn:
         """Raise ModelError: the trie engine does not support this model."""
-        raise ModelError(self._no_trie())
+        raise ModelError(f"{self.name} has no description for token tries: train it with trainer.backend=trl")
+
+    def embed_tokens(self, *args: object) -> NoReturn:
+        """Raise ModelError, see :meth:`features`."""
+        self.features()
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
         """The arguments of ``model.generate`` for one prompt: pixels in the model's dtype, all on its device."""
@@ -174,9 +169,6 @@ class AnyModel(Family):
         return {
             name: value.to(model.dtype) if torch.is_floating_point(value) else value for name, value in inputs.items()
         }
-
-    def _no_trie(self) -> str:
-        return f"{self.name} has no description for token tries: train it with trainer.backend=trl"
 
 
 class PaliGemma(AnyModel):
