@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
-from scramble.storage.files import StoreError
+from scramble.storage.files import writing
 
 
 class SourceError(ValueError):
@@ -29,11 +29,9 @@ class BadRows:
         self.first = ""
         self._file = None
         if self.path is not None:
-            try:
+            with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
-            except OSError as error:
-                raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     @property
     def rejected(self) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from scramble.models.family import ModelError
 from scramble.models.hub import explain, is_folder
 from scramble.models.loading import load_vlm, quiet
-from scramble.storage.files import StoreError, write_json
+from scramble.storage.files import StoreError, atomic_folder, write_json
 
 # Files of a released model other than its weights. Any other file in a model's folder is not copied.
 SHIPPED = (
@@ -61,23 +60,13 @@ def export_model(
     vlm = load_vlm(path, revision=revision, dtype=dtype, adapter=adapter)
     model = vlm.model.merge_and_unload() if adapter is not None else vlm.model
     base = base_folder(path, revision)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-            folder = Path(name) / "model"
-            with quiet():
-                model.save_pretrained(folder, max_shard_size=max_shard_size)
-            if dtype == "auto":
-                copy_shipped(base, folder)
-            else:  # keep the saved config, because the base's config has the base's dtype
-                copy_shipped(base, folder, leave=("config.json",))
-            record = {"base": path, "revision": revision, "adapter": None if adapter is None else str(adapter)}
-            write_json(folder / "export.json", record)
-            if out.exists():
-                out.rmdir()
-            folder.rename(out)
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
+    with atomic_folder(out) as folder:
+        with quiet():
+            model.save_pretrained(folder, max_shard_size=max_shard_size)
+        # The config of the base has its dtype: with another dtype the saved config is kept.
+        copy_shipped(base, folder, leave=() if dtype == "auto" else ("config.json",))
+        record = {"base": path, "revision": revision, "adapter": None if adapter is None else str(adapter)}
+        write_json(folder / "export.json", record)
     return out
 
 

@@ -20,29 +20,51 @@ class StoreError(RuntimeError):
 
 
 @contextmanager
+def writing(what: str | Path) -> Iterator[None]:
+    """Within the block, an error of the operating system becomes a StoreError: ``what`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {what}: {error.strerror or error}") from error
+
+
+@contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, which replaces ``path`` when the block ends without an error.
 
     Raises StoreError if the folder cannot be written or the disk is full; ``path`` then keeps its old content.
     """
     path = Path(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        with writing(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield the path of a new folder, which is renamed to ``folder`` when the block ends without an error.
+
+    ``folder`` does not exist or is empty. Raises StoreError if it cannot be written.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+            yield Path(name) / folder.name
+            if folder.exists():
+                folder.rmdir()
+            (Path(name) / folder.name).rename(folder)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -54,6 +76,12 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def stage_status(folder: str | Path) -> str | None:
+    """``running``, ``failed`` or ``finished``, from the record in a stage's folder; None without a record."""
+    file = Path(folder) / STAGE_FILE
+    return str(read_json(file)["status"]) if file.is_file() else None
 
 
 # The little-endian mark of UTF-32 begins with that of UTF-16, so it must be checked first.

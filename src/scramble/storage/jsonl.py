@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_text
+from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_text, writing
 
 
 class JsonLines:
@@ -21,12 +21,10 @@ class JsonLines:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._remove_incomplete_line()
             self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _remove_incomplete_line(self) -> None:
         if not self.path.exists():
@@ -42,12 +40,10 @@ class JsonLines:
 
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write several rows to disk. Raises StoreError, for example if the disk is full; earlier rows are kept."""
-        try:
+        with writing(self.path):
             self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def close(self) -> None:
         self._file.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scramble.storage.files import StoreError
+from scramble.storage.files import StoreError, writing
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +24,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     and a warning is logged.
     """
     folder = Path(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / LOCK_FILE).open("w")
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -139,13 +139,18 @@ def write_table(folder: str | Path, record_type: type[Record], records: Iterable
         return table.count
 
 
-def read_table(folder: str | Path, record_type: type[Record]) -> Iterator[Record]:
-    """Iterate over the records of ``folder/<table>.parquet``. Raises StoreError if it is missing or damaged."""
+def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: bool = False) -> Iterator[Record]:
+    """Iterate over the records of ``folder/<table>.parquet``; a missing table has none with ``missing_ok``.
+
+    Raises StoreError if it is missing or damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = table_path(folder, record_type)
     if not path.exists():
+        if missing_ok:
+            return
         raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
     try:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):

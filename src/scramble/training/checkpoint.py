@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scramble.storage.files import StoreError, read_json, write_json
+from scramble.storage.files import StoreError, read_json, write_json, writing
 from scramble.storage.hashing import file_key
 from scramble.training.checkpoint_paths import checkpoint_path, working_path
 
@@ -24,7 +24,7 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
     Raises StoreError if the disk is full or the folder cannot be written; earlier checkpoints are kept.
     """
     working, final = working_path(folder, step), checkpoint_path(folder, step)
-    try:
+    with writing(f"checkpoint {final}"):
         files = {str(p.relative_to(working)): file_key(p) for p in sorted(working.rglob("*")) if p.is_file()}
         write_json(working / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
         for name in files:  # the rename must not reach the disk before the contents do
@@ -33,8 +33,6 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
         if final.exists():
             shutil.rmtree(final)
         os.replace(working, final)
-    except OSError as error:
-        raise StoreError(f"cannot write checkpoint {final}: {error.strerror or error}") from error
     return final
 
 

@@ -19,7 +19,7 @@ from transformers.trainer_callback import TrainerCallback
 from scramble import interrupt
 from scramble.models import VLM
 from scramble.models.family import Family
-from scramble.storage.files import StoreError
+from scramble.storage.files import writing
 from scramble.training.callbacks import (
     LogLastStep,
     MetricsFile,
@@ -96,7 +96,11 @@ def train(
         (2, 'tuned/adapter')
     """
     started = time.perf_counter()
-    out, args = _make_folder(Path(out)), copy.copy(args)
+    out, args = Path(out), copy.copy(args)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink(missing_ok=True)  # another process may have removed it
     args.output_dir = str(out / "checkpoints")
     _quiet()
     backend = select_backend(args, vlm.family)
@@ -317,16 +321,6 @@ def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
             "trainer.watch: one process scores the benchmarks, and under FSDP and ZeRO-3 it holds only a shard of the "
             "weights: set trainer.watch=null (the held-out pairs are still scored), or launcher.strategy=ddp or zero2"
         )
-
-
-def _make_folder(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink(missing_ok=True)  # another process may have removed it
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
-    return out
 
 
 def _quiet() -> None:

@@ -6,7 +6,6 @@ With them every experiment runs on a CPU in seconds (``+debug=tiny``). The tiny 
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from scramble.models.family import ModelError
 from scramble.models.tiny.internvl import save_tiny_internvl
+from scramble.storage.files import atomic_folder
 
 __all__ = ["save_tiny", "save_tiny_internvl"]
 
@@ -80,9 +80,6 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty: choose another folder, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        with quiet():
-            model = makers[family](Path(name) / "model", texts, seed, **sizes)
-        model.replace(folder)  # so that a killed run leaves no incomplete model
+    with atomic_folder(folder) as temporary, quiet():
+        makers[family](temporary, texts, seed, **sizes)
     return folder

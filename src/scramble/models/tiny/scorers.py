@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from scramble.models.family import ModelError
 from scramble.models.tiny.parts import make_tokenizer, random_model, wrap_tokenizer
+from scramble.storage.files import atomic_folder
 
 _SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
 
@@ -34,10 +34,8 @@ def save_tiny_scorer(kind: str, folder: str | Path, seed: int = 0) -> Path:
         raise ModelError(f"there is no tiny scorer {kind!r}: choose one of {', '.join(makers)}")
     folder = Path(folder)
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as name, quiet():
-            makers[kind](Path(name) / kind, seed)
-            (Path(name) / kind).replace(folder)
+        with atomic_folder(folder) as temporary, quiet():
+            makers[kind](temporary, seed)
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scramble.records import ImageFile, RecordError
 from scramble.reporting import pages
-from scramble.storage.files import StoreError
+from scramble.storage.files import StoreError, writing
 
 SUFFIXES = ("png", "jpg")
 OWN_NAME = re.compile(r"[0-9a-f]{16}\.(png|jpg)(\.part)?")
@@ -50,13 +50,11 @@ class SiteImages:
 
         Waiting takes 6 ms per file, ten times as long as writing; a file that is lost in a crash is written again.
         """
-        try:
+        with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / f"{name}.part"
             temporary.write_bytes(data)
             temporary.replace(self.folder / name)
-        except OSError as error:
-            raise StoreError(f"cannot write {self.folder / name}: {error.strerror or error}") from error
 
     def remove_unused(self) -> None:
         """Remove files of an earlier call that the site no longer uses. Other files in the folder stay."""
