@@ -20,11 +20,10 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command, the log file for its output (None: this terminal), and variables to add to its environment."""
+    """A command, and the log file for its output (None: this terminal)."""
 
     command: Sequence[str]
     log: Path | None
-    environment: Mapping[str, str]
 
 
 def run_pool(
@@ -91,7 +90,7 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
             stderr=log,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, **task.environment, **environment},
+            env={**os.environ, **environment},
         )
 
 

@@ -18,7 +18,7 @@ from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import results_folder
 from scramble.pipeline.provenance import environment
 from scramble.project import SCRIPTS
-from scramble.storage.files import STAGE_FILE, read_json, write_json, write_text
+from scramble.storage.files import STAGE_FILE, read_json, stage_status, write_json, write_text
 
 if TYPE_CHECKING:
     from scramble.reporting.comparison import ScoreRow
@@ -55,11 +55,11 @@ class Step:
 
     def missing(self) -> list[Path]:
         """The files that do not exist or are not finished."""
-        return [path for path in self.makes if not _finished(path)]
-
-
-def _finished(path: Path) -> bool:
-    return path.exists() and (path.name != STAGE_FILE or read_json(path)["status"] == "finished")
+        return [
+            path
+            for path in self.makes
+            if not path.exists() or (path.name == STAGE_FILE and stage_status(path.parent) != "finished")
+        ]
 
 
 def plan(
@@ -196,7 +196,7 @@ def _run(step: Step) -> None:
     started = time.monotonic()
     codes: list[int] = []
     # run_pool lets the command save after a Ctrl-C; subprocess.run would kill it.
-    run_pool([Task(step.command, None, {})], 1, None, lambda _, code: codes.append(code))
+    run_pool([Task(step.command, None)], 1, None, lambda _, code: codes.append(code))
     if codes[0] or step.missing():
         missing = ", ".join(map(str, step.missing()[:3]))
         reason = f"exited with status {codes[0]}" if codes[0] else f"did not write {missing}"

@@ -80,7 +80,7 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
     jobs, devices = launcher.get("jobs") or 1, _shares(launcher)
     if devices is not None:
         jobs = min(jobs, len(devices))
-    tasks = [Task(job_command(point, launcher), None if alone else point.folder / LOG_FILE, {}) for point in points]
+    tasks = [Task(job_command(point, launcher), None if alone else point.folder / LOG_FILE) for point in points]
     if not alone:
         log.info(
             f"{len(tasks)} jobs, {min(jobs, len(tasks))} at a time; logs in {points[0].folder.parent}/*/{LOG_FILE}"

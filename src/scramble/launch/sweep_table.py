@@ -71,13 +71,11 @@ def _values(row: dict[str, Any], titles: Sequence[str]) -> list[Any]:
 
 def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:
     """Plot the metric against the varied key if there is one numeric key, else one dot per point."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     plotted = [row for row in rows if number in row["numbers"]]
     keys = _varied(rows)
     figure = Figure(figsize=(6, 3.2 if len(keys) == 1 else 1.2 + 0.3 * len(plotted)))
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     places = _numeric(plotted, keys)
     values = [row["numbers"][number] for row in plotted]

@@ -14,7 +14,7 @@ from scramble.pipeline.images import make_images
 from scramble.pipeline.inputs import input_keys, model_keys
 from scramble.pipeline.stage import run_stage
 from scramble.records import SPLITS, ImageRecord, PreferencePair
-from scramble.storage.files import STAGE_FILE, read_json, write_json
+from scramble.storage.files import STAGE_FILE, stage_status, write_json
 from scramble.storage.jsonl import JsonLines
 from scramble.storage.locks import wait_for
 from scramble.storage.tables import open_table, read_table, table_path
@@ -52,8 +52,7 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str,
         "inputs": input_keys(data) | model_keys(pairs),
     }
     if not is_main_process():
-        marker = Path(folder) / STAGE_FILE
-        wait_for(marker, lambda: marker.exists() and read_json(marker)["status"] == "finished")
+        wait_for(Path(folder) / STAGE_FILE, lambda: stage_status(folder) == "finished")
     summary, how = run_stage(folder, config, partial(_make_data_set, data=data, pairs=pairs, seed=seed))
     if is_main_process():
         _report(Path(folder), summary, data["kind"], reused=how == "reused")
@@ -167,7 +166,7 @@ def audit_folder(folder: Path, seed: int) -> dict[str, dict[str, float]]:
     from scramble.storage.image_table import ImageTable
 
     def sample(splits: Iterable[Path]) -> ImageSample[PreferencePair]:
-        tables = (read_table(split, PreferencePair) for split in splits if table_path(split, PreferencePair).exists())
+        tables = (read_table(split, PreferencePair, missing_ok=True) for split in splits)
         return sample_of_pairs((single for table in tables for pair in table for single in pair.singles()), seed)
 
     pairs = sample([folder / "train"])

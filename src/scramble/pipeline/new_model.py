@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scramble.pipeline import is_main_process
 from scramble.records import ImageRecord, PreferencePair, Question
+from scramble.storage.files import atomic_folder
 from scramble.storage.locks import locked, wait_for
-from scramble.storage.tables import read_table, table_path
+from scramble.storage.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,8 @@ def _make_model(path: Path, data: Path, family: str, sizes: dict[str, Any], seed
     if lessons is None:
         save_tiny(family, path, texts, seed, **sizes)
         return
-    with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        _teach(save_tiny(family, Path(name) / "model", texts, seed, **sizes), lessons, seed)
-        (Path(name) / "model").replace(path)
+    with atomic_folder(path) as folder:
+        _teach(save_tiny(family, folder, texts, seed, **sizes), lessons, seed)
 
 
 def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
@@ -56,14 +55,9 @@ def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
 
 
 def _texts(folder: Path) -> Iterator[str]:
-    for image in rows(folder, ImageRecord):
+    for image in read_table(folder, ImageRecord, missing_ok=True):
         yield from image.captions
-    for pair in rows(folder, PreferencePair):
+    for pair in read_table(folder, PreferencePair, missing_ok=True):
         yield from (*(turn.text for turn in pair.conversation), pair.chosen, pair.rejected, *pair.other_rejected)
-    for question in rows(folder, Question):
+    for question in read_table(folder, Question, missing_ok=True):
         yield from (question.question, question.answer, *question.rationale)
-
-
-def rows(folder: Path, record_type: type[Any]) -> Iterator[Any]:
-    """The rows of a table of a split's folder; none if the folder has no such table."""
-    return read_table(folder, record_type) if table_path(folder, record_type).exists() else iter(())

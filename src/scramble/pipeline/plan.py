@@ -10,7 +10,7 @@ from typing import Any
 from scramble.pipeline import StageError
 from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
 from scramble.pipeline.train import needs, option_defaults, trainer_content
-from scramble.storage.files import STAGE_FILE, read_json
+from scramble.storage.files import STAGE_FILE, read_json, stage_status
 from scramble.storage.hashing import differing_keys
 from scramble.training.checkpoint_paths import newest_step
 
@@ -110,15 +110,15 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
 
 
 def _steps(values: Mapping[str, Any]) -> str:
-    trainer, stage = values["trainer"], Path(values["run"]["data"]) / STAGE_FILE
+    trainer, data = values["trainer"], Path(values["run"]["data"])
     batch, epochs = trainer["global_batch_size"], trainer["num_train_epochs"]
     if batch is None:
         batch = (trainer["per_device_train_batch_size"] or 8) * (trainer["gradient_accumulation_steps"] or 1)
     if trainer["max_steps"] > 0:
         return f"{trainer['max_steps']:,} steps of {batch} pairs"
-    if not stage.is_file() or read_json(stage)["status"] != "finished" or trainer["tables"] != ["pairs"]:
+    if stage_status(data) != "finished" or trainer["tables"] != ["pairs"]:
         return f"{epochs:g} epochs, in steps of {batch} pairs"
-    pairs = _pairs(read_json(stage))
+    pairs = _pairs(read_json(data / STAGE_FILE))
     from scramble.training.sampler import num_steps
 
     steps = num_steps(pairs, batch, epochs, trainer["group_by_image"])

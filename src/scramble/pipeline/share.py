@@ -13,7 +13,7 @@ from typing import Any
 from scramble.pipeline import StageError, check_arm
 from scramble.pipeline.provenance import command_of
 from scramble.records import ImageRecord, PreferencePair
-from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_text
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, stage_status, write_text
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table
 
@@ -103,10 +103,9 @@ def check_files(folder: str | Path) -> None:
 
 
 def _finished(folder: Path, how: str) -> dict[str, Any]:
-    marker = folder / STAGE_FILE
-    if not marker.exists() or read_json(marker)["status"] != "finished":
+    if stage_status(folder) != "finished":
         raise StageError(f"{folder} is not finished: {how} first")
-    return read_json(marker)
+    return read_json(folder / STAGE_FILE)
 
 
 def _model(

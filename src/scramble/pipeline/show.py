@@ -128,7 +128,6 @@ def _print_item(item: TrieItem, vlm: VLM) -> None:
 
 
 def _draw(batch: PairBatch, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from scramble.trie.mask import dense_mask
@@ -140,7 +139,6 @@ def _draw(batch: PairBatch, path: Path) -> Path:
             tiles += list(pixels[:4].float().permute(0, 2, 3, 1).numpy())
     columns = 1 + len(tiles)
     figure = Figure(figsize=(5 + 1.6 * len(tiles), 5))
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, columns, squeeze=False, width_ratios=[5] + [1.6] * len(tiles)).flat)
     axes[0].imshow(dense_mask(batch.tries.end_BL, batch.tries.block_BL)[0, 0].numpy(), cmap="Greys", aspect="auto")
     axes[0].set_title("row 0: queries (rows) attend to keys (columns)", fontsize=8)

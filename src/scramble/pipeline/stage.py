@@ -16,7 +16,7 @@ from typing import Any
 
 from scramble.console import LOG_FILE
 from scramble.pipeline.provenance import write_command
-from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, stage_status, write_json
 from scramble.storage.hashing import differing_keys, json_value
 from scramble.storage.locks import LOCK_FILE, locked
 from scramble.storage.tables import TABLES
@@ -57,9 +57,8 @@ def run_stage(
         StoreError: if the folder belongs to another configuration; the message names the keys that differ.
     """
     folder = Path(folder)
-    marker = folder / STAGE_FILE
     # No lock for a finished stage, so that read-only folders can be reused.
-    if not main or (marker.exists() and read_json(marker)["status"] == "finished"):
+    if not main or stage_status(folder) == "finished":
         return _do_stage(folder, config, work, main=main, instead=instead, defaults=defaults)
     with locked(folder):
         return _do_stage(folder, config, work, main=True, instead=instead, defaults=defaults)

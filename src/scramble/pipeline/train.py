@@ -12,12 +12,13 @@ from typing import Any
 from scramble import interrupt
 from scramble.pipeline import is_main_process
 from scramble.pipeline.audit import text_only_accuracy
-from scramble.pipeline.new_model import make_model, rows
+from scramble.pipeline.new_model import make_model
 from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
 from scramble.records import PreferencePair
-from scramble.storage.files import STAGE_FILE, read_json, write_json
+from scramble.storage.files import STAGE_FILE, stage_status, write_json
 from scramble.storage.hashing import file_key
+from scramble.storage.tables import read_table
 from scramble.training.checkpoint_paths import newest_step
 from scramble.training.fields import default_of, operation_fields
 
@@ -77,7 +78,8 @@ def train_arm(
         ours = {"reference_cache_dir": str(Path(run) / "reference"), "run_name": f"{Path(run).name}/{arm}"}
         args = PreferenceConfig(**{**ours, **options, "peft": None if peft is None else dict(peft)})
         vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
-        val = data / "val" if "pairs" in args.tables and _has_pairs(data / "val") else None
+        held_out = read_table(data / "val", PreferencePair, missing_ok=True)
+        val = data / "val" if "pairs" in args.tables and next(held_out, None) is not None else None
         callbacks: list[Any] = [DataFacts(text_only_accuracy(data))]
         if watch:
             from scramble.evaluation.quick import scorer
@@ -100,7 +102,7 @@ def train_arm(
         return summary
 
     folder = Path(run) / "train" / arm
-    state = read_json(folder / STAGE_FILE)["status"] if (folder / STAGE_FILE).exists() else None
+    state = stage_status(folder)
 
     def resumes() -> str:
         step = newest_step(folder / "checkpoints")
@@ -126,9 +128,7 @@ def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> No
         ModelError: if the model's configuration, the weights in a local folder, or the configuration of its adapter
             cannot be read.
     """
-    marker = Path(run) / "train" / arm / STAGE_FILE
-    finished = marker.exists() and read_json(marker)["status"] == "finished"  # a finished arm is reused
-    if finished or model.get("new") is not None:
+    if stage_status(Path(run) / "train" / arm) == "finished" or model.get("new") is not None:
         return
     from scramble.models.hub import check_adapter_config, check_weights, is_folder, read_config
 
@@ -145,10 +145,6 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
     return content
-
-
-def _has_pairs(folder: Path) -> bool:
-    return next(rows(folder, PreferencePair), None) is not None
 
 
 def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,14 +89,12 @@ def _is_watched(key: str) -> bool:
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A grid of axes. Margins are set in inches, so that titles and legend fit with any number of rows."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = max(1, -(-count // columns))
     gap, top, bottom = 0.95, 0.5, 0.85
     total = height * rows + gap * (rows - 1) + top + bottom
     figure = Figure(figsize=(width * columns, total))
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_axis_off()
