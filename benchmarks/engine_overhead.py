@@ -1,10 +1,10 @@
-"""Measure the engine's overhead over the plain client library: CPU time of this process for the same requests.
+"""Measure the engine's overhead over the plain client library, as CPU time of this process for the same requests.
 
     python benchmarks/engine_overhead.py --requests 1000 --concurrency 64
 
 The server runs in a separate process, so only the client's CPU time counts. "bare" is ``openai.AsyncOpenAI`` with a
-semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. The two alternate, and
-the median over rounds is reported, because other work on a shared machine disturbs single rounds.
+semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. The two are measured
+alternately, and the median over rounds is reported, because other work on a shared machine affects single rounds.
 """
 
 from __future__ import annotations

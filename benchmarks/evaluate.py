@@ -1,12 +1,12 @@
 """Measure evaluation throughput: complete runs of the runner, compared with one sequence per row.
 
 The shapes are a 2x2 benchmark by log P(Yes) (2 captions per image), SugarCrepe (10 captions per image: 7,511 pairs on
-1,560 images), POPE by likelihood (18 questions per image), and 6 short questions per image by generation. The
-comparison ("alone") gives each question a separate row with its own image, at the best of several batch sizes; the
-answers "Yes" and "No" are read from the same row. For generation it is transformers' ``generate`` in batches. Rates
-count items, because the slow method runs on fewer images.
+1,560 images), POPE by likelihood (18 questions per image), and 6 short questions per image by generation. The baseline
+("alone") gives each question a separate row with its own image, at the best of several batch sizes; the answers "Yes"
+and "No" are read from the same row. For generation the baseline is transformers' ``generate`` in batches. Rates count
+items, because the slow method runs on fewer images.
 
-The runner's time includes everything: image files, prompts, stored replies, scores. ``other`` is the time outside
+The runner's time includes everything: image files, prompts, stored replies and scores. ``other`` is the time outside
 tower, decoder and head; it includes the batching of generation.
 
     python benchmarks/evaluate.py --json evaluate.json
@@ -137,7 +137,8 @@ def _score_alone(vlm: Any, queries: Iterable[Any], benchmark: Any, rows: int) ->
     from scramble.evaluation.responses import group_by_images
 
     encoder = QueryEncoder(vlm.family, vlm.processor)
-    # "No" needs no row: it is read at the position of "Yes". Images and prompts are prepared once per image here, too.
+    # "No" needs no row of its own, because it is read at the position of "Yes". Images and prompts are prepared once
+    # per image here, too.
     groups = group_by_images(replace(query, candidates=query.candidates[:1]) for query in queries)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Compute the floor of a training step: the time of the matrix multiplications that it requires.
+"""Compute a lower bound of the time of a training step: the time of the matrix multiplications that it requires.
 
 The products are counted by :mod:`scramble.training.flops` and timed separately.
 """

@@ -8,8 +8,8 @@
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per
 caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 
-``transfer`` divides the images into two halves. Each half is refined alone, and text-only classifiers that are fitted
-on the other half, before and after its refinement, read it.
+``transfer`` divides the images into two halves. Each half is refined separately. Text-only classifiers that are fitted
+on the other half, before and after its refinement, are tested on it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def _captions(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def candidates_of(args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> list[CandidateSet]:
-    """The candidates of all captions of some images, whose own captions the plausibility of swaps is learned from."""
+    """The candidates of all captions of some images. The plausibility of swaps is learned from the captions of the same
+    images."""
     args.generator.learn(text for image in images for text in image.captions)
     stream = caption_candidates(images, args.generator, per_caption=args.per_caption, seed=seed)
     return [item for item in stream if isinstance(item, CandidateSet)]
@@ -167,10 +168,10 @@ def measure_transfer(args: argparse.Namespace) -> None:
 
 
 def measure_speed(args: argparse.Namespace) -> None:
-    """Print captions per second of the parse alone and of the whole generator, and the memory at two data sizes.
+    """Print captions per second of the parser alone and of the whole generator, and the memory at two data sizes.
 
-    Parse and generator alternate three times, and the fastest run of each counts. The times are CPU seconds, so that
-    other work on the machine hardly affects their ratio.
+    Parser and generator run alternately three times, and the fastest run of each counts. The times are CPU seconds, so
+    that other work on the machine hardly affects their ratio.
     """
     from scramble.language.spacy_pipeline import load_pipeline
     from scramble.pairs.captions.rules.generator import CHUNK

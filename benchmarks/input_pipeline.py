@@ -8,7 +8,7 @@ with one pair, in batches of two. These steps are measured alternately in one pr
 
 - decode: Pillow's decoder and the conversion to upright RGB;
 - resize: decode, and the resizing that the processor requires (Molmo only);
-- processor: decode, and transformers' or our image processor on the image alone, which is the floor;
+- processor: decode, and transformers' or our image processor on the image alone, which is the lower bound ("floor");
 - 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
 Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader`` they

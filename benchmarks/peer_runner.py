@@ -20,8 +20,8 @@ JSON lines that start with "@@". It takes one step per line of input. To run it 
     yes step | swift/bin/python benchmarks/peer_runner.py swift --model MODEL --data DATA --family internvl --steps 2
 
 The settings are those of the other sides: LoRA on all linear layers of the decoder, frozen tower, reference by
-switching the adapter off, float32, no gradient checkpointing. Where a project can run the output head at answer
-positions only, it does.
+switching the adapter off, float32, no gradient checkpointing. If a project can run the output head only at answer
+positions, this option is used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Any
 import torch
 
 # The chat template of each project for each of the families. All render the same text, because the default system
-# message and Qwen3.5's empty thinking block are switched off.
+# message and Qwen3.5's empty thinking block are disabled.
 TEMPLATES = {
     "swift": {"internvl": "internvl_hf", "qwen2_5_vl": "qwen2_5_vl", "qwen3_5": "qwen3_5"},
     "llamafactory": {"internvl": "intern_vl", "qwen2_5_vl": "qwen2_vl", "qwen3_5": "qwen3_5_nothink"},
@@ -49,8 +49,9 @@ TEMPLATES = {
 def stub_compiled_parts() -> None:
     """Let torchvision's Python code run without its compiled operators, and torchaudio be imported.
 
-    Neither has a build for the CPU build of torch. Torchvision's image transforms are Python code over torch; on import
-    only the registration of two operators' shape functions fails. LLaMA-Factory uses torchaudio only for audio data.
+    Neither has a build for the CPU build of torch. Torchvision's image transforms are Python code that uses torch. On
+    import only the registration of two operators' shape functions fails. LLaMA-Factory uses torchaudio only for audio
+    data.
     """
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):

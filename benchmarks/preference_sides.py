@@ -2,8 +2,8 @@
 
 ``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, ``trl-answers`` is the same with an output head
 that runs only at answer positions, and ``rows`` is a plain loop with one sequence per row, for families that TRL cannot
-train. The process loads the model, reports this, takes one optimizer step for each line that it reads, and reports its
-seconds. A step includes everything from reading the images to the updated weights.
+train. The process loads the model and reports this. For each line that it reads, it takes one optimizer step and
+reports the seconds. A step includes everything from reading the images to the updated weights.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def load(args: argparse.Namespace) -> Any:
 
 
 def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
-    """Run TRL's DPOTrainer at its fastest: no length limit, fused head (always on), LoRA on the language model."""
+    """Run TRL's DPOTrainer with its fastest settings: no length limit, fused head (always on), LoRA on the language
+    model."""
     from datasets import Dataset, Features, Image, Value
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -108,7 +109,8 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 
 def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
-    """Run a plain loop: each answer has a separate row with its own image, and the reference repeats all of it."""
+    """Run a plain loop: each answer has a separate row with its own image, and the reference repeats the whole
+    computation."""
     from scramble.training.encoder import Encoder
     from scramble.training.policy import Policy
     from scramble.training.trainable import add_lora

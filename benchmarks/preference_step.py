@@ -39,7 +39,7 @@ from step_clock import MARK, PROMPT
 from step_report import common_facts, compare, figures, loss_difference, table
 
 HERE = Path(__file__).parent
-# Other projects, by side: the families whose models they can train here. They run in separate environments.
+# Side of another project -> the families whose models it can train here. These projects run in separate environments.
 PROJECTS = {"swift": ("internvl", "qwen2_5_vl", "qwen3_5"), "llamafactory": ("internvl", "qwen2_5_vl", "qwen3_5")}
 CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
@@ -124,7 +124,8 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """Return, by side, the Python of each other project that is measured, and why the others are skipped."""
+    """Return, by side, the Python of each other project that is measured, and the reasons why other sides are
+    skipped."""
     pythons: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for name, families in PROJECTS.items():

@@ -4,10 +4,10 @@
     python benchmarks/recurrent.py --device cuda --dtype bfloat16 --width 1024 --prompt 1200
 
 The model has four layers with the proportions of Qwen3.5-0.8B (width 1024), three of them recurrent. "shared
-projections" is what the trie engine does: only convolution and recurrence run along the paths. "whole modules" runs the
-recurrent modules with their projections along the paths. "rows" is one sequence per row without a trie. A pass is
-forward and backward to the embeddings, as with frozen weights. The three alternate, and the median over rounds is
-printed: on a CPU of its CPU time, on a GPU of its duration.
+projections" is the method of the trie engine: only convolution and recurrence run along the paths. "whole modules" runs
+the recurrent modules with their projections along the paths. "rows" is one sequence per row without a trie. A pass is
+forward and backward to the embeddings, as with frozen weights. The three are measured alternately, and the median over
+rounds is printed: CPU time on a CPU, duration on a GPU.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def whole_modules(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if name.endswith("linear_attn"):
-                # Before the engine's own hooks, which then see no paths.
+                # These hooks run before the engine's own hooks, which then receive no paths.
                 stack.callback(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True).remove)
                 stack.callback(module.register_forward_hook(after).remove)
         return run()

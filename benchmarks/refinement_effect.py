@@ -1,15 +1,15 @@
-"""Make pair sets of the embedded world with a planted text-only cue, and remove the cue with both refinements.
+"""Make pair sets of the embedded world with a planted text-only cue, and remove the cue with two refinement methods.
 
     python scripts/generate.py +experiment=quickstart name=refinement_effect
     python benchmarks/refinement_effect.py --data runs/refinement_effect/data --out runs/refinement_effect/sets
 
-The biased set keeps every pair that the cue predicts and a share (``--share``) of the other pairs. The cue of a swapped
-pair is that the chosen caption names the colour first that comes first in the alphabet; the cue of a replaced relation
-is that the chosen caption says "left of" or "above". The images are divided into two halves, which are refined
+The biased set contains every pair that the cue predicts and a share (``--share``) of the other pairs. The cue of a
+swapped pair is that the chosen caption first names the colour that comes first in the alphabet; the cue of a replaced
+relation is that the chosen caption says "left of" or "above". The images are divided into two halves, which are refined
 separately (``refined``: :func:`~scramble.pairs.audit.refine.refine`; ``balanced``:
 :func:`~scramble.pairs.audit.refine.balance_gaps` on the probability at which the same classifiers recognise the chosen
-caption). ``unbiased`` is a random sample of all pairs of the size of the biased set. Text-only classifiers that are
-fitted on one half read the other half. docs/results/negatives.md describes the training on these sets.
+caption). ``unbiased`` is a random sample of all pairs, as large as the biased set. Text-only classifiers that are
+fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these sets.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
     python benchmarks/scale.py --captions captions_val2017.json --images 11829 59144 118287
 
-For each size the script writes tiny JPEGs and a COCO caption file (five captions per image, as many as are needed in
-total) to a temporary folder, and runs these steps (``--steps``) in processes of their own, one after another: the
-import of the images; the generate stage without refinement, with each number of worker processes (``--processes``);
-its repeat, which reuses the result; the audit; and the stage with refinement. Times are CPU seconds of all processes,
-which other work on the machine affects little, and wall-clock seconds. The peak memory is that of the main process,
-without workers. The last lines are linear fits over the sizes.
+For each size the script writes tiny JPEGs and a COCO caption file with five captions per image to a temporary folder.
+It then runs these steps (``--steps``) one after the other, each in a separate process: the import of the images; the
+generate stage without refinement, with each number of worker processes (``--processes``); its repeat, which reuses the
+result; the audit; and the stage with refinement. Times are reported in CPU seconds of all processes, which other work
+on the machine affects little, and in wall-clock seconds. The peak memory is that of the main process, without workers.
+The last lines are linear fits over the sizes.
 
-``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. Captions
-are repeated, with a number appended from the second time on, so that no two are equal.
+``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. If captions
+are repeated, a number is appended from the second time on, so that no two are equal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 
 def endless_captions(path: Path) -> Iterator[str]:
-    """The captions of a file again and again, each only once in the same words."""
+    """The captions of a file, repeated without end; a number makes each repetition different."""
     rows = read_json(path)["annotations"] if path.suffix == ".json" else read_jsonl(path)
     captions = [row["caption"].strip().rstrip(".") for row in rows]
     for number in count():
@@ -68,7 +68,7 @@ def write_coco(folder: Path, captions: Path, images: int) -> int:
 
 
 def _pixels(number: int) -> np.ndarray:
-    """A picture of 16 x 16 pixels that shows the bits of a number."""
+    """An image of 16 x 16 pixels that encodes the bits of a number."""
     bits = np.unpackbits(np.frombuffer(number.to_bytes(4, "big"), np.uint8)).reshape(4, 8)
     return np.kron(bits, np.full((4, 2), 255, np.uint8))[..., None].repeat(3, -1)
 
@@ -94,7 +94,7 @@ def _timed(connection: Connection, run: Callable[..., Any], args: tuple[Any, ...
     seconds = time.perf_counter() - start
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(one.ru_utime + one.ru_stime for one in usage)
-    # Not ru_maxrss: that of a new process is at least the memory of the process that started it.
+    # ru_maxrss is not used, because for a new process it is at least the memory of the process that started it.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     connection.send({"seconds": seconds, "cpu": cpu, "peak": peak})

@@ -1,4 +1,4 @@
-"""Judge all of SceneAlign's pairs in the embedded world, and measure their text-only accuracy.
+"""Check all of SceneAlign's pairs in the embedded world with the world's judge, and measure their text-only accuracy.
 
 python benchmarks/scenealign.py --scenes 500                        pairs with balanced lengths
 python benchmarks/scenealign.py --scenes 500 --balance none         pairs without balancing

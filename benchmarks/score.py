@@ -4,7 +4,7 @@ The shapes are 2 sequences per image (Winoground: the captions of a quadruple), 
 letters) and 18 (POPE: nine questions per image, "yes" and "no" for each). The method with one sequence per row runs in
 batches without gradients, with the head only at scored positions. It pads to the longest sequence of a batch and
 encodes an image for each sequence; its "shared image" variant encodes each image once and repeats the features. The
-methods alternate in one process.
+methods are measured alternately in one process.
 
     python benchmarks/score.py --json score.json
 """

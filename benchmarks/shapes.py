@@ -177,7 +177,7 @@ def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float3
     save_tiny(shape.family, folder, texts, vocab_size=min(shape.vocab_size, 8192))
     processor = family_named(shape.family).load_processor(str(folder))
     processor.image_processor.patch_size = 14
-    # Pixels of an image. A square image is enlarged or reduced to image_size.
+    # Number of pixels of an image. A square image is enlarged or reduced to image_size.
     processor.image_processor.size = dict.fromkeys(("shortest_edge", "longest_edge"), shape.image_size**2)
     processor.save_pretrained(folder)
     config = AutoConfig.from_pretrained(folder)
@@ -222,7 +222,8 @@ def _qwen_tower(shape: Shape) -> dict[str, Any]:
     }
     if shape.family == "qwen3_5":
         return tower | {"num_position_embeddings": 48**2}
-    # As in the released models every eighth layer sees the whole image, in a smaller tower only the last one.
+    # As in the released models, every eighth layer attends to the whole image; in a smaller tower only the last layer
+    # does.
     whole = range(7, shape.vision_layers, 8) or [shape.vision_layers - 1]
     return tower | {"window_size": 112, "fullatt_block_indexes": list(whole)}
 

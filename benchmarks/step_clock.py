@@ -55,7 +55,7 @@ def reset_peak() -> None:
 def set_adapter(model: torch.nn.Module) -> int:
     """Fill the LoRA weights with noise that depends only on each weight's name; return the number of weights.
 
-    All implementations thus start from the same policy, which is not the reference, so that their losses can be
+    All implementations therefore start from the same policy, which differs from the reference, and their losses can be
     compared.
     """
     count = 0
@@ -72,7 +72,7 @@ class Clock:
     """Waits for a line before each step and reports the seconds from that line to the end of the step.
 
     It reports wall time, the CPU time of all threads of this process (which is more stable on a busy machine), and the
-    peaks of memory in bytes.
+    peak memory in bytes.
     """
 
     def __init__(self, steps: int) -> None:

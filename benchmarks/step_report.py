@@ -84,7 +84,7 @@ def loss_difference(result: dict[str, Any]) -> dict[str, float]:
 
 
 def compare(result: dict[str, Any], pairs: int, clock: str) -> dict[str, Any]:
-    """Return ratios to the faster setting of each peer and to the fastest peer measured here.
+    """Return the ratios to the faster setting of each peer and to the fastest measured peer.
 
     They are ratios of warm steps, and of 1 and 3 epochs with the time to build the caches. ``clock`` is the measurement
     that decides which is faster: "cpu_seconds_per_step" on a CPU, because other work hardly changes it.

@@ -13,8 +13,8 @@ class AnswersDPOTrainer(DPOTrainer):
     """TRL's ``DPOTrainer``, which selects the answer positions before the output head also without Triton.
 
     TRL 1.16 selects them only on devices with Triton (``_use_triton`` in ``trl.trainer.utils``); elsewhere its fused
-    head computes the logits of all positions and masks the results. This class takes the former branch for the policy
-    and for the reference. The kernel of the head looks up the device by itself and is not changed.
+    head computes the logits of all positions and masks the results. This class selects the answer positions for the
+    policy and for the reference. The kernel of the head checks the device by itself and is not changed.
     """
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path.cwd()
-# Metrics that are never compared, because they depend on the machine's load.
+# Metrics that are not compared, because they depend on the machine's load.
 TIMES = ("second", "tokens_per", "pairs_per", "flop", "mfu", "memory", "utilisation", "data_fraction", "rss", "runtime")
 Command = Callable[..., None]
 

@@ -8,8 +8,8 @@ training step enters the first function of ``losses.py``, the program stops and 
 
 1. the number of this project's files between the command line and the loss, including both. These are the files of all
    functions on the call stack, and the files that define the classes (and base classes) of the objects in the local
-   variables of these functions, also in tuples, lists and mappings. Files that only prepare something and leave no
-   object are not counted. For comparison, the number is also printed without the objects, and with their attributes.
+   variables of these functions, also in tuples, lists and mappings. Files whose functions have returned without leaving
+   an object are not counted. For comparison, the number is also printed without the objects, and with their attributes.
 2. the number of lines of these files, including comments and blank lines.
 3. the number of parameters of the function ``train`` that notebooks call.
 """
@@ -34,7 +34,7 @@ STEP = "training_step"  # of transformers' Trainer
 
 
 class Reached(BaseException):
-    """Raised when the loss is reached; a BaseException, so that no error handler of the project catches it."""
+    """Raised when the loss is reached. It is a BaseException, so that no error handler of the project catches it."""
 
 
 def own_file(name: str) -> str | None:

@@ -183,7 +183,8 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """The comment of a key or, without one, the sentence of its last parts, or the comment of a key like it."""
+    """The comment of a key; else the sentence in SENTENCES for the last parts of its name; else the comment of a
+    similar key."""
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
     return own or sentences.get(f"{names[0]}.{names[-1]}") or sentences.get(names[0], "")

@@ -1,4 +1,4 @@
-"""Content keys of the files and models that a data set is made from, to detect changed inputs."""
+"""Content keys of the files and models from which a data set is made, to detect changed inputs."""
 
 from __future__ import annotations
 

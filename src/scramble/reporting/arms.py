@@ -1,4 +1,4 @@
-"""The arms of a run folder: which are finished, and notes about the others for readers of the scores."""
+"""The arms of a run folder: their status, and notes for readers of the scores about arms that are not finished."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def incomplete_notes(run: str | Path) -> list[str]:
 def arm_notes(results: Iterable[Path]) -> list[str]:
     """Notes on a run's arms for readers of its result folders ``<run>/evaluation/<arm>/<benchmark>``.
 
-    They name arms without scores, and point out different numbers of training steps, because longer training is not a
-    better method.
+    They name arms without scores and report different numbers of training steps, because a score from longer training
+    does not show that a method is better.
     """
     folders = list(results)
     if not folders:

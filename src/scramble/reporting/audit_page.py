@@ -1,6 +1,6 @@
 """The audit as tables for the terminal and as a self-contained HTML page with numbers and marked-up example pairs.
 
-The texts are untrusted, so the template escapes all of them; the page loads nothing from the network.
+The texts are untrusted, so the template escapes all of them. The page loads nothing from the network.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from scramble.evaluation.benchmarks import BENCHMARKS
 
 WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
-MOST_POINTS = 240  # per line; a plot of 340 units cannot show more
+MOST_POINTS = 240  # per line; a plot that is 340 units wide cannot show more
 
 
 LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
@@ -58,7 +58,8 @@ def watched_label(key: str) -> str:
 
 
 def is_benchmark_score(key: str) -> bool:
-    """Whether a logged metric is a benchmark score (``eval_<benchmark>/<score>``) and not one of held-out pairs."""
+    """Whether a logged metric is a benchmark score (``eval_<benchmark>/<score>``) and not a metric of held-out
+    pairs."""
     start, slash, _ = key.partition("/")
     return bool(slash) and start.startswith("eval_") and start.removeprefix("eval_") in BENCHMARKS
 

@@ -36,7 +36,7 @@ def contact_sheet(
 ) -> Path:
     """Draw each pair's first image with its captions, ``columns`` in a row, as a PNG file at ``path``.
 
-    Images keep their aspect ratio; small images are enlarged. Captions are wrapped. Of a caption with more than
+    Images keep their aspect ratio; small images are enlarged. Captions are wrapped. If a caption has more than
     :data:`MAX_LINES` lines, the part around the first difference is shown.
     """
     cells = [_cell(images[pair.image_ids[0]].open(), pair.chosen, pair.rejected) for pair in pairs]
@@ -152,8 +152,8 @@ def _open(file: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_file(text: str) -> str:
-    """The first font with all characters of a text, or else the font with the most: first matplotlib's own font, then
-    the system's fonts."""
+    """The first font that has all characters of a text, else the font that has most of them. matplotlib's own font is
+    tried first, then the system's fonts."""
     best = _shipped()
     missing = len(_missing(text, best))
     if missing == 0:

@@ -24,7 +24,7 @@ MAX_CHANGES = 4
 MAX_METHODS = 2
 """Maximum number of methods to list per changed score."""
 FEW_ITEMS = 30
-"""With fewer test items the headline warns against conclusions."""
+"""With fewer test items the headline warns that conclusions are not possible."""
 CONTROL = "sft"
 """The method that is trained only on the chosen captions."""
 
@@ -73,7 +73,8 @@ def build(
     Args:
         rows: at least one row of :func:`scramble.reporting.comparison.compare`.
         baselines: baselines in the order of :func:`scramble.reporting.comparison.compare`. On the main score, a method
-            is compared with the last baseline that it has a difference to; other changes are relative to the first.
+            is compared with the last baseline for which it has a difference; other changes are relative to the first
+            baseline.
         trained: kinds of negatives that the arms were trained on; empty if all or unknown. If a 2x2 benchmark also
             scores other kinds, the main score is that of the first trained kind.
         arm_notes: notes about the run's arms, see :func:`scramble.reporting.arms.arm_notes`.
@@ -143,7 +144,7 @@ def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]
 
 
 def _main_scores(rows: Sequence[ScoreRow]) -> dict[str, str]:
-    """Benchmark -> its main score (of text, image and group the group score)."""
+    """Benchmark -> its main score (the group score if there are text, image and group scores)."""
     return {column.benchmark: column.score for column in published.headlines(rows)}
 
 
@@ -203,8 +204,8 @@ def _difference(test: Mapping[str, Any], against: str) -> str:
 
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
-    """Select the baselines and the best other methods: at most ``count`` rows (but at least 3), and one row less if
-    some are omitted, because a note names their number."""
+    """Select the baselines and the best other methods: at most ``count`` rows (but at least 3). If some are omitted,
+    there is one row less, because a note reports their number."""
     if len(shown) <= max(count, 3):
         return list(shown), 0
     direction = 1 if lower_is_better(shown[0].score) else -1

@@ -165,7 +165,7 @@ def _published_rows(
         reason = not_as_published(first[column], entry)
         row = rows.setdefault((entry["model"], entry["source"]), ModelRow(entry["model"], {}, entry["source"]))
         if (cell := row.cells.get(column)) is not None and (cell.comparable or reason):
-            continue  # a source with several protocols: ours, else the first
+            continue  # if a source has several protocols, use ours, else the first
         row.cells[column] = ScoreCell(entry["value"], None, None, entry["protocol"], not reason, reason)
         notes[f"[{entry['source']}] {source['title']} {source['url']}".strip()] = None
         note = entry.get("note", "") or ("" if source["status"] == "primary" else source["status"])

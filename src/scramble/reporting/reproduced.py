@@ -31,8 +31,8 @@ class Place:
 class PaperColumn:
     """A column: the measured score (None: not measured at this size) and the published score (None: not published).
 
-    ``deviation`` says how the measured protocol differs from the paper's. "": it does not; None: the names of the
-    protocols decide.
+    ``deviation`` states how the measured protocol differs from the paper's. "": it does not differ; None: the names of
+    the protocols are compared.
     """
 
     measured: Place | None
@@ -82,7 +82,7 @@ def compare_with_paper(
     Args:
         columns: columns of the table.
         methods: key of a measured method -> (its label, which is also the published model's name; the label of the
-            published row that it is compared with). The row with that label has no differences.
+            published row that it is compared with). The row that is compared with itself has no differences.
         measured: evaluation folder -> rows whose ``method`` is such a key, with differences to ``baseline``.
         baseline: name of the baseline in the rows' differences.
 
@@ -197,7 +197,7 @@ def as_markdown(table: PaperTable, title: str) -> str:
 
 
 def by_column(table: PaperTable, title: str) -> list[Table]:
-    """One table per column, for the terminal, which is too narrow for all columns."""
+    """One table per column, because the terminal is too narrow for all columns."""
     columns = [Column("model"), Column("measured", ours), Column("published", published)]
     return [
         Table(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NOT_COMPARABLE = "≁"
 """Marks a number that is not comparable with the other numbers in its column."""
 
-# Special characters of LaTeX, and characters in our texts that its default fonts lack.
+# Special characters of LaTeX, and characters in our texts that LaTeX's default fonts lack.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

@@ -1,6 +1,6 @@
 """The progress of a run, read from the files of its folder: arms, jobs, warnings and the end of the log.
 
-Nothing is written and no process is contacted, so that a run on another machine, or a finished one, can be shown too.
+Nothing is written and no process is contacted, so runs on other machines and finished runs can be shown too.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _jobs(run: Path) -> dict[str, dict[str, Any]]:
             config = yaml.safe_load(file.read_text(encoding="utf-8"))
             status = file.with_name("status.json")
             record = {"status": "new", **(read_json(status) if status.exists() else {})}
-            if "show_batch" in config:  # a key of scripts/train.py alone
+            if "show_batch" in config:  # only scripts/train.py has this key
                 jobs[str(config["run"]["arm"])] = record
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, StoreError):  # it is being written
             continue
@@ -162,7 +162,7 @@ def _is_finite(value: Any) -> bool:
 def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
     """The display of a run: a table of its arms, the curves of a single arm, warnings, errors and recent log lines.
 
-    A terminal of less than :data:`WIDE` columns gets fewer columns of the tables.
+    On a terminal with fewer than :data:`WIDE` columns the tables have fewer columns.
     """
     from rich.console import Group
     from rich.text import Text
@@ -227,7 +227,7 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
 def _curves(arm: ArmProgress, width: int) -> Table:
     """One line per metric of a single arm, with its history and the last value on held-out pairs.
 
-    A narrow terminal gets a shorter history, or only the last values.
+    On a narrow terminal the history is shorter, or only the last values are shown.
     """
     from rich.table import Table
 

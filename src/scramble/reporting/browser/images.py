@@ -48,7 +48,8 @@ class SiteImages:
     def _write(self, name: str, data: bytes) -> None:
         """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
 
-        Waiting takes 6 ms per file, ten times as long as writing; a file that is lost in a crash is written again.
+        Waiting takes 6 ms per file, ten times as long as writing; a file that is lost in a crash is written again by
+        the next call.
         """
         with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ class SiteImages:
             temporary.replace(self.folder / name)
 
     def remove_unused(self) -> None:
-        """Remove files of an earlier call that the site no longer uses. Other files in the folder stay."""
+        """Remove files of an earlier call that the site no longer uses. Other files in the folder are kept."""
         for path in self.folder.glob("*"):
             if OWN_NAME.fullmatch(path.name) and path.name not in self._used:
                 path.unlink()

@@ -1,6 +1,6 @@
 """The items of a benchmark as rows for the browser: texts, images, and every arm's verdict, margin, scores and reply.
 
-A row leaves out what it does not have. Its keys:
+A row has only the keys for which it has values:
 
 =========== ===========================================================================================================
 ``id``      item id; ``kind`` and ``tags``
@@ -34,7 +34,7 @@ from scramble.reporting.comparison import RUN_SEPARATOR, lower_is_better, split_
 from scramble.reporting.pages.texts import marked
 
 MAIN_SCORES = ("group", "accuracy", "itt", "hallucination_rate", "hal", "chair_s", "score")
-"""The first of these that an outcome has determines whether it is right."""
+"""An outcome is right or wrong according to the first of these values that it has."""
 RIGHT = 0.5
 """An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
 
@@ -48,7 +48,7 @@ class ItemTable:
         total: number of items of the benchmark that were evaluated.
         tokens: log-probabilities of tokens by item id, for each arm by query id; empty if the runs did not store them.
         reason: why texts and images are missing; empty if they are shown.
-        other_arms: arms that are left out, because they were evaluated on another version of the data.
+        other_arms: arms that are not shown, because they were evaluated on another version of the data.
     """
 
     benchmark: str
@@ -158,7 +158,8 @@ def _texts(item: Item) -> dict[str, Any]:
 
 
 def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
-    """Captions with the words marked that differ from the true one; in the true one, from the first other one.
+    """Captions with the words marked that differ from the true caption; in the true caption, those that differ from the
+    first other caption.
 
     Every diff starts from the true caption, because the two directions can mark different parts of swapped phrases.
     """
@@ -180,7 +181,7 @@ def scored_candidates(item: Item) -> list[str]:
 
 
 def targets(item: Item) -> list[int]:
-    """The places of the right captions or candidates of an item that is not 2x2."""
+    """The indices of the right captions or candidates of an item that is not 2x2."""
     record = item.record
     if isinstance(record, CaptionChoice):
         return list(range(item.details["true_captions"])) if "true_captions" in item.details else [record.target]
@@ -200,10 +201,10 @@ def is_right(outcome: Outcome) -> bool | None:
 
 
 def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
-    """The score of what is right minus the highest score of what is wrong, in the unit of the scores.
+    """The score of the right answer minus the highest score of a wrong answer, in the unit of the scores.
 
-    For a 2x2 table (images, captions) it is the smallest of the four comparisons, so that an item with a positive
-    margin is right. Without a target, or without a wrong candidate, there is no margin.
+    For a 2x2 table (images, captions) it is the smallest margin of the four comparisons, so that an item with a
+    positive margin is right. Without a target, or without a wrong candidate, there is no margin.
     """
     if scores and isinstance(scores[0], Sequence):
         (a, b), (c, d) = scores

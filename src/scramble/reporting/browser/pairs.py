@@ -2,7 +2,7 @@
 
 The keys of a row: ``id``, ``images`` (file names), ``prompt``, ``chosen`` and ``rejected`` (parts that are alternately
 unchanged and changed), ``kind``, ``rule``, ``scores`` (columns of the filters), ``text_only`` and ``others`` (further
-rejected texts). A row leaves out what it does not have.
+rejected texts). Keys without a value are omitted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scramble.storage.tables import read_table, table_path
 
 CLASSIFIER = "bigram"
 MAX_FITTED = 20_000
-"""Pairs that the classifier is fitted on; fitting takes about a second per 10,000 pairs."""
+"""Maximum number of pairs on which the classifier is fitted; fitting takes about a second per 10,000 pairs."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,14 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
 
 
 def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
-    """The log-odds with which a bigram classifier, which does not see the images, picks the chosen text.
+    """The log-odds with which a bigram classifier that does not see the images picks the chosen text.
 
     It is fitted on pairs of other images (``others``), or out of fold on the pairs themselves if there are too few
     others.
 
     Returns:
-        A score per pair, and what the classifier was fitted on; without scores if there are too few pairs for both.
+        One score per pair, and a description of the pairs on which the classifier was fitted. There are no scores if
+        there are too few pairs for both ways of fitting.
     """
     classifier = CLASSIFIERS[CLASSIFIER]
     if judgeable(others):

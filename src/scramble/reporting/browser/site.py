@@ -28,7 +28,7 @@ TOKEN_PART = 100
 OWN_DATA = re.compile(r"site\.js|(items|pairs|tokens)-[\d-]+\.js")
 """Names of the files in ``data/``, so that no other file is removed."""
 GENERATOR = "scramble results browser"
-"""Marks the ``index.html`` of a site, so that no other page is overwritten."""
+"""Identifies the ``index.html`` of an earlier site, so that no other page is overwritten."""
 SPACE = """---
 title: {title}
 sdk: static
@@ -45,7 +45,7 @@ class SiteOptions:
     """What the site shows.
 
     Attributes:
-        baselines: methods that the others are compared with, within each run.
+        baselines: methods with which the others are compared, within each run.
         items: maximum number of items per benchmark; None: all; 0: none.
         pairs: maximum number of preference pairs per split; None: all; 0: none.
         pixels: longer side of the images.
@@ -147,7 +147,7 @@ def write_site(
 def _write_data(
     folder: Path, items: Iterable[ItemTable], pairs: Iterable[PairTable], colours: Mapping[str, int]
 ) -> None:
-    """Write a script per table, and ``site.js`` with what the page needs at the start.
+    """Write one script per table, and ``site.js`` with the data that the page needs at the start.
 
     The files are scripts that call a function with data, because a page that is opened from a disk may not fetch files.
     """
