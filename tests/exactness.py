@@ -55,8 +55,8 @@ CASES = {
     "two images": Case((("which image shows a circle", 2, ("first", "second", "both")),)),
 }
 
-# One family runs all cases in the fast suite (tests/trie/test_engine.py); the others run those that test the most, and
-# the rest in make test-full.
+# One family runs all cases in the fast suite (tests/trie/test_engine.py). The other families run the most important
+# cases there, and the rest in make test-full.
 MOST = ("five captions", "several images in a row", "prefix", "with and without image", "two images")
 SELECTED = [name if name in MOST else pytest.param(name, marks=pytest.mark.full) for name in CASES]
 

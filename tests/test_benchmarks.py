@@ -176,7 +176,8 @@ def test_the_step_benchmark_runs(shape: str, sides: set[str], tmp_path: Path) ->
     peers = {name: side["cpu_seconds_per_step"] for name, side in result.items() if name.startswith(("trl", "rows"))}
     assert fastest["peer"] == min(peers, key=lambda name: peers[name])
     assert fastest == {"peer": fastest["peer"], **result["ratios"][f"scramble to {fastest['peer']}"]}
-    # All implementations start from the same adapter and see the same pairs; the second loss is that after an update.
+    # All implementations start from the same adapter and use the same pairs; the second loss is the one after an
+    # update.
     assert result["loss_difference"].keys() >= sides - {"scramble"}
     assert result["skipped"].keys() == {"swift", "llamafactory"}
     assert max(result["loss_difference"].values()) < 1e-4
@@ -261,7 +262,8 @@ def test_the_fastest_peer_is_that_with_the_least_time_on_the_given_clock(monkeyp
 
 
 def test_the_scale_benchmark_writes_distinct_images_and_captions(tmp_path: Path) -> None:
-    """Two captions serve 3 images, 15 captions in all: each is used seven or eight times, in different words."""
+    """Two captions are used for 3 images with 15 captions in total: each is repeated seven or eight times, with
+    different words."""
     from benchmarks.scale import line, write_coco
     from scramble.sources import read
 
@@ -278,7 +280,7 @@ def test_the_scale_benchmark_writes_distinct_images_and_captions(tmp_path: Path)
 
 
 def test_the_biased_set_of_the_refinement_benchmark_has_the_cue_in_known_proportion() -> None:
-    """Read by hand: which captions the cue predicts. A share of 0.25 of the others is kept."""
+    """The captions that the cue predicts were determined by hand. A share of 0.25 of the others is kept."""
     from benchmarks.refinement_effect import biased, predicted
     from scramble.pairs.captions.world_swaps import candidates
     from scramble.records import PreferencePair

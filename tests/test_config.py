@@ -283,7 +283,7 @@ def test_options_may_follow_overrides() -> None:
     ],
 )
 def test_a_value_in_place_of_a_section_is_one_line(root: str, argument: str, clause: str) -> None:
-    """Through the command line: the error leaves no traceback."""
+    """An error on the command line has no traceback."""
     script = Path(__file__).resolve().parents[1] / "scripts" / f"{root}.py"
     done = subprocess.run([sys.executable, str(script), argument, "dry_run=true"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr

@@ -219,7 +219,7 @@ def test_scores_are_in_the_order_of_the_answers(vlm: VLM) -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "CMYK", "P"])
 def test_images_of_every_mode_are_scored(vlm: VLM, mode: str) -> None:
-    """A grey image is the same in every mode; a palette of 256 colours is not exact."""
+    """A grey image has the same scores in every mode; a palette of 256 colours is not exact."""
     grey = Image.open(EXAMPLE / "01.png").convert("L")
     expected = scramble.score(vlm, grey.convert("RGB"), PROMPT, CAPTIONS)
     converted = grey.convert("RGB").convert(mode) if mode != "L" else grey

@@ -165,7 +165,7 @@ def test_the_record_holds_what_was_given(tmp_path: Path) -> None:
 
 
 def test_a_new_run_is_announced_with_similar_names(tmp_path: Path) -> None:
-    """``name=`` may be misspelt: a new run would then start instead of the existing one."""
+    """If ``name=`` is misspelt, a new run would start instead of the existing one."""
     (tmp_path / "photos" / "data").mkdir(parents=True)
 
     def line(root: str, name: str) -> str | None:
@@ -179,7 +179,8 @@ def test_a_new_run_is_announced_with_similar_names(tmp_path: Path) -> None:
 
 
 def test_another_runs_data_folder_is_remembered(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A run that trained on the data of another run needs only its own name later; a named folder still counts."""
+    """A run that was trained on the data of another run later needs only its own name; a folder on the command line
+    takes precedence."""
     second = tmp_path_factory.mktemp("second")
     overrides = ["name=second", f"run.dir={second}", f"run.data={run / 'data'}"]
     cfg = composed("train", *overrides)

@@ -1,4 +1,4 @@
-"""Every engine's configuration binds to its class, and the shipped command line composes."""
+"""Every engine's configuration fits its class, and the command line in its file composes."""
 
 from __future__ import annotations
 

@@ -275,8 +275,8 @@ print("done", engine.totals.num_requests, flush=True)
 
 
 def test_a_kill_at_any_moment_loses_at_most_what_is_in_flight(server: Loopback, tmp_path: Path) -> None:
-    """A job that is killed several times is completed by the next run. A message is answered twice only if it was in
-    flight at a kill."""
+    """A job that is killed several times is completed by the next run. A message is answered twice only if its request
+    was in flight when the job was killed."""
     for new in (17, 40, 3, 29, 60):
         before = sum(server.asked.values())
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A small embedded world and a tiny random model whose tokenizer has its words."""
+"""A small embedded world and a tiny random model whose tokenizer has the world's words."""
 
 from __future__ import annotations
 

@@ -385,7 +385,7 @@ RED, BLUE, LIME, WHITE = (255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)
 
 @pytest.mark.parametrize("images", ["images", "images/eqbenag", "."])
 def test_images_are_found_by_their_relative_paths(tmp_path, images):
-    """EqBen-mini has thousands of files named frame_0.png; each row gets the right one."""
+    """EqBen-mini has thousands of files named frame_0.png; each row gets its own file."""
     paint(tmp_path / "images" / "eqbenag", red="A/0.png", blue="A/1.png", lime="B/0.png", white="B/1.png")
     rows = [
         {"image0": f"eqbenag/{part}/0.png", "image1": f"eqbenag/{part}/1.png", "caption0": "one", "caption1": "two"}

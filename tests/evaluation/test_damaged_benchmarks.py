@@ -1,4 +1,5 @@
-"""Damaged benchmark files give the complete benchmark, another count recorded in the version, or a one-line error."""
+"""Loading a damaged benchmark file gives the complete benchmark, another count that the version records, or a one-line
+error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare generation on a shared prefix with transformers' own ``generate`` on each prompt alone."""
+"""Compare generation on a shared prefix with transformers' own ``generate`` on each prompt separately."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_same_tokens_as_each_prompt_alone(sharp_vlm):
 
 
 def test_a_stop_token_ends_one_branch_only(sharp_vlm):
-    """Declare a token of one prompt's reply a stop token: that reply ends there, and the others do not change."""
+    """A token of one prompt's reply becomes a stop token: that reply ends there, and the others do not change."""
     encoder = PromptEncoder(sharp_vlm.family, sharp_vlm.processor)
     prompts = encoder.prompts(QUESTIONS[:3], draw_images(1))
     unlimited = generate_ids(sharp_vlm, [prompts], [[8, 8, 8]])[0]
@@ -133,7 +133,8 @@ def test_several_images_and_no_image(sharp_vlm, model_folder, tmp_path):
 
 
 def test_items_with_control_tokens_are_named_before_any_work(sharp_vlm, model_folder, tmp_path):
-    """Both in a prompt that is not the first on its image and in a candidate, before any query is asked."""
+    """The error is raised before any query is answered, for a prompt that is not the first on its image and for a
+    candidate."""
     import dataclasses
 
     from scramble.evaluation.items import EvaluationError

@@ -35,7 +35,7 @@ NEW = ("chair", "object_halbench", "amber", "hallusionbench", "crpe", "mmhal", "
 
 
 def judging(text: str) -> str:
-    """A judge of all four benchmarks. It gives no readable reply about item 1."""
+    """A judge of all four benchmarks. Its replies about item 1 cannot be read."""
     if "café 1" in text:
         return "I cannot say."
     if "Rating: n" in text:

@@ -70,7 +70,8 @@ def test_tokens_of_the_penn_treebank() -> None:
 
 
 def check_captions(rows: list[dict[str, Any]]) -> tuple[list[Outcome], list[Outcome]]:
-    """Compare the words of captions with the recorded ones; the outcomes of CHAIR and of Object HalBench's rule."""
+    """Compare the words of captions, and the outcomes of CHAIR and of Object HalBench's rule, with the recorded
+    ones."""
     outcomes: tuple[list[Outcome], list[Outcome]] = ([], [])
     for number, row in enumerate(rows):
         for place, (vocabulary, name) in enumerate(

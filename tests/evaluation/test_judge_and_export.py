@@ -82,8 +82,8 @@ def test_grades_are_read():
 
 
 def test_mathvista_by_rule_and_by_judge(server, tmp_path):
-    """The rule takes the last number, the judge the intended one. In both cases the result records how the answer was
-    extracted."""
+    """The rule reads the last number, and the judge the intended one. In both cases the result records how the answer
+    was extracted."""
     details = {"rule": "mathvista", "answer_type": "integer", "question_type": "free_form", "extraction": "rule"}
     item = Item(Question("1", ("i",), "How many?", "4"), "short", details=details)
     outcomes = answered("There are 4 of the 9 left", items=[item])

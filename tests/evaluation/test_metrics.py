@@ -1,4 +1,4 @@
-"""Compare metrics with hand-worked examples, chance levels, and an enumeration of orders."""
+"""Compare metrics with examples computed by hand, chance levels, and an enumeration of orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Benchmark files as other tools write them, and images that are none: equal items, or one line before the model."""
+"""Benchmark files as other tools write them, and files that are not images: the items are equal, or there is a one-line
+error before the model is loaded."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def recorded(name: str, shared: Path | None) -> list[dict[str, Any]]:
-    """The recorded rows: those made for the purpose, which are part of the tests, or all."""
+    """The recorded rows: those that were written for the tests and are part of them, or all rows."""
     if shared is None:
         return lines(GOLDEN / f"{name}_made.jsonl")
     return lines(shared / "golden" / "scorers_2026" / f"{name}.jsonl")
@@ -164,7 +164,8 @@ def test_wemath_metrics_equal_the_original(shared: Path) -> None:
 
 
 def test_four_dimensions_by_hand() -> None:
-    """Of a right problem with one of two steps right, strict scoring says rote memorization, loose scoring mastery."""
+    """A right problem with one of two steps right is rote memorization under strict scoring, and mastery under loose
+    scoring."""
     dimensions = metrics.four_dimensions((True, False), True)
     assert (dimensions["score_strict"], dimensions["score_loose"]) == (0, 1)
     assert dimensions["rote_memorization_strict"] == dimensions["complete_mastery_loose"] == 1

@@ -69,7 +69,8 @@ def test_yes_keeps_both_answers_without_the_end_token(world, vlm, model_id, tmp_
 
 
 def test_log_probabilities_of_tokens_are_stored_on_request(world, vlm, model_id, tmp_path):
-    """Their sum is that of the answer, their texts are the answer; the replies stored without them are repeated."""
+    """The sum of the tokens' log-probabilities is that of the answer, and their texts are the answer. Replies that were
+    stored without them are computed again."""
     benchmark = load_benchmark("world_winoground", world)
     folder = tmp_path / "world_winoground"
     evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=2)

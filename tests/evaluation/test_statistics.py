@@ -21,7 +21,8 @@ def test_standard_error_is_the_usual_one_without_clusters():
 
 
 def test_clusters_of_copies_carry_no_more_information():
-    """Each value is copied five times: the clustered error equals that of the 80 originals, the naive is smaller."""
+    """Each value is copied five times: the clustered error equals that of the 80 originals, and the unclustered error
+    is smaller."""
     original = rng(1).integers(0, 2, 80).astype(float)
     copied, clusters = np.repeat(original, 5), np.repeat(np.arange(80), 5).tolist()
     assert statistics.standard_error(copied, clusters) == pytest.approx(stats.sem(original))

@@ -1,4 +1,5 @@
-"""Pairs are unchanged after export and import in other projects' formats; files from others are read or rejected."""
+"""Pairs are unchanged after export and import in other projects' formats; files from other projects are read or
+rejected."""
 
 from __future__ import annotations
 

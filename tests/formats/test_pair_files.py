@@ -1,4 +1,4 @@
-"""Pair files from others in every supported form give the same pairs, or an error of one line."""
+"""Pair files of other projects in every supported format give the same pairs, or a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Damaged pair files: the audit's readers return complete texts, a list of bad rows, or a one-line error, no traceback.
+"""Damaged pair files: the audit's readers return complete texts, a list of bad rows, or a one-line error, but never a
+traceback.
 
 A valid file of each form is damaged once, by seed. The valid outcomes depend on the damage:
 

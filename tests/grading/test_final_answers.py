@@ -152,7 +152,8 @@ def test_evaluation_scores_what_the_reply_says(text: str, answer: str, choices: 
         assert outcome(item, {"q": Reply(text=text)}, named_protocol("cot")).values == {"accuracy": value}
 
 
-# In the data engine an answer on several lines is a fault of form, and so is a mark other than the requested one.
+# In the data engine an answer on several lines has the wrong form, and so does an answer with another mark than the
+# requested one.
 ONE_LINE = [
     case
     for case in CASES
@@ -235,7 +236,8 @@ def test_a_reply_without_a_mark_is_left_to_the_parser() -> None:
 
 
 def test_other_protocols_read_replies_as_published() -> None:
-    """Only a chain of thought has a final answer; the parsers of published numbers are not relaxed."""
+    """Final answers are unwrapped only under chain-of-thought protocols; the parsers of published numbers are
+    unchanged."""
     item = Item(Question("q", ("i",), "?", "B", choices=ANIMALS), "letter")
     reply = {"q": Reply(text="Final answer: B, since A is a cat.")}
     assert outcome(item, reply, named_protocol("standard")).prediction is None

@@ -15,7 +15,7 @@ from scramble.models import ModelError, load_vlm
 from scramble.models.backbone import FamilyBackbone
 from tests.exactness import CASES, SELECTED, assert_exact, continuation
 
-# Families of which this file is the only test of tries, and those of them whose processor needs torchvision.
+# Families whose tries are tested only in this file, and those among them whose processor needs torchvision.
 TESTED = ("llava", "llava_next", "llava_onevision", "ovis2", "aya_vision", "smolvlm")
 TORCHVISION = ("mistral3", "cohere2_vision") if is_torchvision_available() else ()
 # Tiny models whose processor can be built here: Molmo2's needs torchvision.

@@ -76,7 +76,7 @@ def test_sampling_uses_the_bounded_logits(tiny: Callable[[str], Path], images: l
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_family_ignores_a_bound_or_scale_of_its_logits(family: type[Family]) -> None:
-    """The engine applies the head itself. What a class does to the head's logits, its family must declare."""
+    """The engine applies the head itself, so a family must declare what its class does to the head's logits."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 

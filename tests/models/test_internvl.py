@@ -190,7 +190,7 @@ def test_layers_without_a_mask_are_refused() -> None:
 
 
 def test_generation_beyond_a_sliding_window(folder: Path) -> None:
-    """Tokens that share a prompt see as far back as with transformers' own ``generate``."""
+    """Tokens that share a prompt attend as far back as with transformers' own ``generate``."""
     from scramble.models.generation import generate_ids, stop_tokens
 
     vlm = load_vlm(folder)
@@ -211,4 +211,4 @@ def test_generation_beyond_a_sliding_window(folder: Path) -> None:
 
     assert generate_ids(vlm, [prompts], [[12, 12]], never_stops) == [wanted]
     config.layer_types = ["full_attention"] * 4
-    assert generate_ids(vlm, [prompts], [[12, 12]], never_stops) != [wanted]  # so the window matters here
+    assert generate_ids(vlm, [prompts], [[12, 12]], never_stops) != [wanted]  # so the window has an effect here

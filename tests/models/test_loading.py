@@ -44,7 +44,7 @@ def test_unknown_id_without_connection() -> None:
 
 
 def test_no_connection_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a server, there is one request and not half a minute of retries."""
+    """Without a server, there is a single request instead of retries for half a minute."""
     import time
 
     from huggingface_hub import constants

@@ -1,7 +1,7 @@
 """A user's first hour: the README's commands on real photographs, in all common layouts.
 
-The photographs are in the reference data folder; without it a dozen drawn images take their place, with negatives that
-need no English pipeline. No command may end in a trace, and each message of a failure is one line.
+The photographs are in the reference data folder; without it a dozen drawn images are used, with negatives that need no
+English pipeline. No command may end with a traceback, and each error message is one line.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ DATA = (
     "data.quads_val=1",
     "data.quads_test=1",
 )
-HANGS = 3600  # seconds; after this time a job hangs, even on a busy machine
+HANGS = 3600  # seconds; a job that takes longer hangs, even on a busy machine
 TRAIN = ("+debug=tiny", "trainer.max_steps=12", "trainer.save_steps=4", "trainer.logging_steps=4", "objective=dpo")
 
 

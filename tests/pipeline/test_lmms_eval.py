@@ -1,7 +1,7 @@
 """lmms-eval itself scores a model on a small task and its results are imported.
 
-It runs only if LMMS_EVAL_PYTHON is the Python of an environment with lmms-eval; docs/evaluation.md says how to make
-one.
+It runs only if LMMS_EVAL_PYTHON is the Python of an environment with lmms-eval; docs/evaluation.md describes how to
+make one.
 """
 
 from __future__ import annotations

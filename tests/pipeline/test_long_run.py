@@ -1,4 +1,4 @@
-"""A long run in miniature: memory, open files and logs do not grow."""
+"""A run of many tiny steps: memory, open files and logs do not grow more than expected."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_every_row_and_column_finds_its_published_number(name: str) -> None:
         place = Place(**column["published"])
         labels = [label for run in description["runs"].values() for label in run["rows"].values()]
         actual = {label for label in labels if reproduced._entry(place, label) is not None}
-        # The published table of algorithms does not include its base, and MPO's main table no SFT.
+        # The published table of algorithms does not include its base, and MPO's main table does not include SFT.
         unpublished = {"InternVL2-8B"} if place.protocol != "mpo" else {"InternVL2-8B + SFT on chosen"}
         assert set(labels) - actual <= unpublished, f"{place}: {set(labels) - actual}"
 

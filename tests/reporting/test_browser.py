@@ -351,7 +351,7 @@ def test_runs_of_one_name_get_as_much_of_their_paths_as_it_takes(tmp_path: Path)
 def test_items_are_read_from_the_data_of_the_shown_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And not from the data of the configuration's run."""
+    """They are not read from the data of the configuration's run."""
     other = tmp_path / "elsewhere"
     roots = {name: {"root": str(other / "data" / "test")} for name in NAMES}
     out = browse([run], tmp_path / "site", run=other, data=other / "data", benchmarks=roots)
@@ -539,7 +539,7 @@ def test_filters_order_and_keys(run: Path, page: Path, tab: Tab) -> None:
 
 
 def test_log_probabilities_of_tokens_on_demand(page: Path, tab: Tab) -> None:
-    """Two of the three arms stored them; the file is loaded when they are asked for."""
+    """Two of the three arms stored them; the page loads the file when it shows them."""
     first = rows_of(page.parent, NAMES[0])[0]["id"]
     tab.open(f"{page.as_uri()}#item={NAMES[0]}/{first}", "#page-items .detail")
     requested: list[str] = []

@@ -145,7 +145,8 @@ def test_only_the_base() -> None:
 def test_a_report_of_few_items_holds_no_nan(
     tmp_path: Path, name: str, n: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With fewer than ten items texts show the count and no error of 0.0; JSON has null where one item is too few."""
+    """With fewer than ten items texts show the count instead of an error of 0.0; JSON has null where one item is not
+    enough."""
     for method in ("base", "sft-seed0", "mpo-seed0"):
         actual = [Outcome(str(k), "", "", (), str(k), {"accuracy": 1.0}, "a", "a") for k in range(n)]
         benchmark = {"name": name, "version": "v", "scoring": "plain", "items": n, "limit": None}

@@ -1,4 +1,4 @@
-"""The live view: what it reads from a run folder, and its display with and without a terminal."""
+"""The live view: the files that it reads from a run folder, and its display with and without a terminal."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def rlaif_v_formatted(folder: Path) -> Path:
 
 
 def rlaif_v(folder: Path) -> Path:
-    """openbmb/RLAIF-V-Dataset: an image struct, and columns that say where a row is from."""
+    """openbmb/RLAIF-V-Dataset: an image struct, and columns that give the origin of a row."""
     from datasets import Image as ImageFeature
 
     numbers = range(len(COLORS))

@@ -1,4 +1,5 @@
-"""No image is in two splits, whatever its ids and paths, and no requested split is empty if there are images."""
+"""No image is in two splits, even with different ids or paths, and no requested split is empty if there are enough
+images."""
 
 from __future__ import annotations
 
@@ -152,7 +153,7 @@ def test_no_content_is_in_two_splits_for_any_source(
 
 
 def test_the_split_of_an_image_of_its_own_follows_from_id_and_seed() -> None:
-    """The assignment is the same as in all earlier versions, with which the expected values were computed."""
+    """The assignment is the same as in earlier versions; the expected values were computed with such a version."""
     groups = Groups()
     for number in range(400):
         groups.add(f"{number}.png", {f"{number}.png": ImageFile(encoded(number))})

@@ -130,7 +130,8 @@ def test_sigmoid_gives_trls_losses_over_50_steps(base: Path, data: Path, tmp_pat
     ],
 )
 def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, tmp_path: Path) -> None:
-    """Tiles in rows (LLaVA-OneVision), masked tiles (SmolVLM), positions on three axes (Qwen-VL), windows (Gemma 3)."""
+    """The families have tiles in rows (LLaVA-OneVision), masked tiles (SmolVLM), positions on three axes (Qwen-VL) and
+    sliding windows (Gemma 3)."""
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
     base = save_tiny(family, tmp_path / "model", texts, 0)
     ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 30)
@@ -156,7 +157,8 @@ def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, 
     ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 5, **option)
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 5, **option)
     assert largest_difference(ours, theirs) < 1e-4
-    # At the start the loss is log 2 and that of balanced experts is their number per token, two.
+    # At the start the DPO loss is log 2, and the load-balancing loss of balanced experts is their number per token,
+    # two.
     first = {None: 0.6931 + 2 * 0.001, 0.0: 0.6931, 1.0: 2.6931}[coefficient]
     assert abs(ours[0] - first) < max(1e-4, 0.5 * (coefficient or 0.001))
 
@@ -181,7 +183,7 @@ def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Pa
     pairs = list(read_table(data, PreferencePair))
     write_table(tmp_path / "data", ImageRecord, read_table(data, ImageRecord))
     write_table(tmp_path / "data", PreferencePair, (replace(p, rejected=f"{p.rejected} indeed indeed") for p in pairs))
-    data = tmp_path / "data"  # LD-DPO only matters for pairs with answers of different lengths
+    data = tmp_path / "data"  # LD-DPO has an effect only on pairs with answers of different lengths
     in_step = {"precompute_ref_log_probs": False} if "ld_alpha" in options else {}
     ours = our_losses(base, data, tmp_path / "ours", ["sigmoid"], [1.0], 10, **options, **in_step)
     theirs = trl_losses(base, data, tmp_path / "trl", ["sigmoid"], [1.0], 10, **options)

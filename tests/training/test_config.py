@@ -134,7 +134,7 @@ def test_every_field_reaches_the_arguments(name: str) -> None:
 
 @pytest.mark.parametrize("field", ["run_name", "reference_cache_dir"])
 def test_fields_that_a_stage_fills_in_may_be_given(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through the stage that trains an arm, up to the model, which is not there."""
+    """Runs the stage that trains an arm up to the loading of the model, which does not exist."""
     from scramble.models import ModelError
     from scramble.pipeline import train as stage
 

@@ -21,7 +21,7 @@ from tests.training.settings import fit
 
 ROOT = Path(__file__).parents[2]
 RUN = "tests.training.run_training"
-HANGS = 3600  # seconds; after this time processes wait for each other and not for a busy machine
+HANGS = 3600  # seconds; if it takes longer, the processes wait for each other and not for a busy machine
 
 
 def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> None:
@@ -43,7 +43,8 @@ def launch(options: dict[str, Any], processes: int, *, killed: bool = False) -> 
 
 @pytest.mark.parametrize("kind", ["adapter", pytest.param("model", marks=pytest.mark.full)])
 def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
-    """MPO with its delta and micro-batches of 2: one process accumulates two, and two processes get one each."""
+    """MPO with the reward shift and micro-batches of 2: one process accumulates two of them, and two processes get one
+    each."""
     options: dict[str, Any] = {
         "objective": "mpo",
         "max_steps": 12,
@@ -101,7 +102,7 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
 
 @pytest.mark.full
 def test_unused_layers_of_an_adapted_tower(data: Path, tmp_path: Path) -> None:
-    """LLaVA reads CLIP's last layer but one. The adapter of the last layer gets no gradient from the loss, for which
+    """LLaVA reads CLIP's second-to-last layer. The adapter of the last layer gets no gradient from the loss, for which
     DistributedDataParallel would end the run at the second step."""
     from scramble.models.tiny import save_tiny
 

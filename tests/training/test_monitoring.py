@@ -53,7 +53,7 @@ def test_falling_chosen_answers_and_saturated_margins_are_said_once(
     path = tmp_path / "warnings.jsonl"
     feed(Warnings(path, beta=0.1), [row(0.05, 0.2)] * 6)
     assert not path.exists()
-    # rewards of -0.3 at beta 0.1 are 3 nats; one row is noise, five rows are a fall
+    # rewards of -0.3 at beta 0.1 are 3 nats; a single low row is noise, five low rows are a decrease
     feed(Warnings(path, beta=0.1), [row(-0.3, 0.5), *[row(0.0, 0.5)] * 4, *[row(-0.3, 0.5)] * 9])
     (fall,) = read_jsonl(path)
     assert fall["warning"] == "likelihood displacement" and fall["step"] == 7  # 2 of 5 rows: 1.2 nats

@@ -1,4 +1,5 @@
-"""Options of transformers and PEFT whose numbers no other trainer gives here: they work, and change what they say."""
+"""Options of transformers and PEFT for which no reference trainer is compared here: they work and have the documented
+effect."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def test_a_resumed_run_logs_and_saves_at_its_own_steps(base: Path, data: Path, t
 def test_the_reference_is_without_a_fresh_adapter_that_does_not_start_at_zero(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Random LoRA weights: cached and in-step reference agree, and a rank of its own reads the same cache."""
+    """Random LoRA weights: the cached and the in-step reference agree, and an adapter with another rank uses the same
+    cache."""
     peft = {**LORA, "init_lora_weights": False}
     options: dict[str, Any] = {"peft": peft, "reference_cache_dir": str(tmp_path / "cache")}
     cached = losses(base, data, tmp_path / "cached", **options)

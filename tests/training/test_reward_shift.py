@@ -11,7 +11,8 @@ from scramble.training.reward_shift import RewardShift
 
 
 def test_earlier_is_the_mean_over_earlier_steps() -> None:
-    """Step 1 has rewards 1, 3 and 5 in two micro-batches, step 2 has 7: delta is 0, 0, then 9/3 = 3, then 16/4 = 4."""
+    """Step 1 has rewards 1, 3 and 5 in two micro-batches, step 2 has 7: the shift is 0, 0, then 9/3 = 3, then 16/4 =
+    4."""
     shift = RewardShift("earlier")
     shift.observe(torch.tensor([1.0, 3.0]))
     assert shift.value == 0

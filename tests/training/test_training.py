@@ -49,7 +49,8 @@ def run(options: dict[str, Any], *, code: int = 0) -> str:
 @pytest.mark.full  # killed scripts: tests/pipeline/test_world_run.py
 @pytest.mark.parametrize("kind", ["adapter", "model"])
 def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
-    """MPO with its delta and LoRA dropout, killed at step 13 with the last checkpoint at 8 (off the logging grid)."""
+    """MPO with the reward shift and LoRA dropout, killed at step 13 with the last checkpoint at 8 (off the logging
+    grid)."""
     options = {
         "model": str(base),
         "data": str(data),
@@ -171,7 +172,7 @@ def test_gradient_checkpointing_and_reference_in_the_step_change_nothing(
 
 
 def test_micro_batches_add_up(base: Path, data: Path, tmp_path: Path) -> None:
-    """Training with the same batch in one, two or four micro-batches is equal, including delta."""
+    """Training with the same batch in one, two or four micro-batches is equal, including the reward shift."""
     losses = []
     for micro in (4, 2, 1):
         fit(
@@ -322,7 +323,8 @@ def test_sft_on_captions_trains_the_tower_too(tiny: Path, data: Path, tmp_path: 
 
 @pytest.mark.parametrize("reference", ["step", pytest.param("cache", marks=pytest.mark.full)])
 def test_lora_on_the_tower(base: Path, data: Path, tmp_path: Path, reference: str) -> None:
-    """The adapter also changes the tower. The reference is the base: the first loss is log 2, and both ways agree."""
+    """The adapter also changes the tower. The reference is the base: the first loss is log 2, with and without a
+    cache."""
     options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 3e-3, "logging_steps": 1}
     summary = fit(
         load_vlm(base),
@@ -351,14 +353,15 @@ def test_lora_on_the_tower(base: Path, data: Path, tmp_path: Path, reference: st
     )
     difference = [abs(a["loss"] - b["loss"]) for a, b in zip(logged, rows(tmp_path / "other"), strict=True)]
     assert max(difference) < 1e-5 and min(row["loss"] for row in logged) < 0.69
-    # Its features are not those of the base, so a run that continues it refuses a cache of features.
+    # The features of this adapter's tower are not those of the base, so a run that continues it refuses a cache of
+    # features.
     with pytest.raises(ValueError, match="the adapter has weights in the tower"):
         continued = load_vlm(base, adapter=other["adapter"])
         fit(continued, data, tmp_path / "more", feature_cache_dir=str(tmp_path), **options)
 
 
 def test_the_adapter_loads_and_training_continues(base: Path, data: Path, tmp_path: Path) -> None:
-    """A DPO run that starts from an SFT adapter has it as reference, so that its first loss is log 2."""
+    """A DPO run that starts from an SFT adapter has this adapter as reference, so its first loss is log 2."""
     options: dict[str, Any] = {"max_steps": 6, "global_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
     first = fit(load_vlm(base), data, tmp_path / "sft", objective="sft", peft=LORA, **options)
     fit(load_vlm(base, adapter=first["adapter"]), data, tmp_path / "dpo", objective="dpo", **options)
@@ -589,7 +592,8 @@ def test_experts_are_not_linear_layers(tmp_path: Path, targets: str | list[str])
 
 
 def test_lora_on_experts(tmp_path: Path) -> None:
-    """The line that the error above suggests works, alone and with the linear layers; a misspelt name is refused."""
+    """The setting that the error in the previous test suggests works, alone and with the linear layers; a misspelt name
+    is refused."""
     from scramble.models.tiny import save_tiny
 
     base = save_tiny("qwen3_vl", tmp_path / "model", ["a circle"], 0, experts=4)

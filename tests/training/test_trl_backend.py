@@ -1,4 +1,4 @@
-"""TRL's trainers as the other backend: the same numbers as on tries, the same run folder, and what is refused."""
+"""TRL's trainers as the other backend: the same numbers as with tries, the same run folder, and refused settings."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def assert_same_run(trl: Path, trie: Path, names: list[str], tolerance: float = 
         assert pair[0], name
     ours, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (trie, trl))
     assert ours.keys() == theirs.keys()
-    # Adam divides by the size of the gradient, so that a difference of rounding in a tiny gradient is enlarged.
+    # Adam divides by the size of the gradient, which enlarges rounding differences in tiny gradients.
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
 
 
@@ -232,7 +232,7 @@ def test_a_killed_run_resumes_to_the_same_adapter(llava: Path, data: Path, tmp_p
 def test_a_checkpoint_belongs_to_one_backend(llava: Path, data: Path, tmp_path: Path) -> None:
     options = OPTIONS | {"max_steps": 2}
     fit(load_vlm(llava), data, tmp_path, objective="dpo", **options)
-    fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trie", **options)  # auto took it
+    fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trie", **options)  # auto selected this backend
     with pytest.raises(StoreError, match="backend: None there, 'trl' here"):
         fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trl", **options)
 
@@ -258,7 +258,7 @@ def test_benchmarks_are_scored_while_training(llava: Path, data: Path, tmp_path:
 
 
 def test_options_that_only_trl_has(llava: Path, data: Path, tmp_path: Path) -> None:
-    """The reference follows the policy: with a mixture of 1 at every step, it is the policy of the step before."""
+    """The reference follows the policy: with a mixture of 1 at every step, it is the policy of the previous step."""
     options = OPTIONS | {
         "peft": None,
         "precompute_ref_log_probs": False,
@@ -296,7 +296,8 @@ def test_settings_that_a_backend_lacks(fields: dict[str, Any], message: str) -> 
 
 
 def test_a_family_without_trie(llava: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """``auto`` takes TRL and says so, ``trie`` is refused, and settings that TRL lacks are refused then."""
+    """``auto`` selects TRL and logs this, ``trie`` is refused, and settings that TRL does not have are refused with
+    TRL."""
     family = load_vlm(llava).family
     family.has_trie = False
     caplog.set_level("INFO")

@@ -41,7 +41,7 @@ def test_branches_do_not_see_each_other() -> None:
 
 
 def read_back(trie: TokenTrie, n: int) -> list[tuple[list[int], int]]:
-    """For each scored token of a sequence: the tokens that its predictor sees, in order, and the token."""
+    """For each scored token of a sequence: the tokens to which its predictor attends, in order, and the token."""
     row_of = np.repeat(np.arange(len(trie.rows)), np.diff(trie.row_starts))
     result = []
     for target in trie.targets[n]:

@@ -17,7 +17,7 @@ def item(*sequences: list[int]) -> TrieItem:
 
 
 def test_paths_to_leaves() -> None:
-    """Sequences 1 2 3 | 1 2 4 5 | 1 2 have the nodes 1 2 (path 0: 1 2; path 1: 1 2 4): the last token is no node.
+    """Sequences 1 2 3 | 1 2 4 5 | 1 2 have the nodes 1 2 (path 0: 1 2; path 1: 1 2 4): the last token is not a node.
 
     The second item has the single node 7, in a row of its own with two positions of padding.
     """
@@ -25,7 +25,7 @@ def test_paths_to_leaves() -> None:
     assert batch.input_ids_BL.tolist() == [[1, 2, 4], [7, 0, 0]]
     assert batch.paths is not None
     assert batch.paths.mask_PN is None
-    assert batch.paths.tokens_PN[0].tolist() == [0, 1, 2]  # 1 2 is a prefix of it and needs no path of its own
+    assert batch.paths.tokens_PN[0].tolist() == [0, 1, 2]  # 1 2 is a prefix and needs no path
     assert batch.paths.tokens_PN[1, 0] == 3
     assert len(batch.paths.tokens_PN) == 2
     assert batch.paths.places_BL.tolist() == [[0, 1, 2], [3, 0, 0]]

@@ -1,4 +1,4 @@
-"""The model against recorded values, and against itself where two computations must agree."""
+"""Compares the model with recorded values, and two computations of the model that must agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refinement: which pairs are kept, on which grounds, and that small sets, seeds and orders give a usable result."""
+"""Refinement: which pairs are kept and why; results for small sets, different seeds and different orders."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ def test_readers_find_what_they_are_made_for():
 
 
 def test_transfer_shows_what_selection_by_own_scores_hides():
-    """Pairs that a classifier of the same pairs recognises are removed until it is at chance. Out of fold this looks
-    like success, or even better than chance; a classifier of other images still finds the cue."""
+    """Pairs that a classifier of the same pairs recognises are removed until it is at chance. The out-of-fold accuracy
+    then seems to be at chance or even below it, but a classifier of other images still finds the cue."""
     pairs, others = leaky(1500, 0.7), [replace(p, image_ids=(f"x{p.pair_id}",)) for p in leaky(1500, 0.7, seed=1)]
     assert transfer_accuracies(pairs, others)["trigram"].accuracy == pytest.approx(70, abs=4)
     rng = random.Random(0)

@@ -1,4 +1,4 @@
-"""The language-model generator with a server that answers like a model: well, badly, or not at all."""
+"""The language-model generator with a server that gives good replies, bad replies, or no reply."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_every_prompt_reads_well_formed() -> None:
 
 
 def test_worked_examples_pass_their_own_check(server: Loopback, tmp_path: Path, pipeline: Path) -> None:
-    """The validation must accept the examples that the prompt shows as right."""
+    """The validation must accept the examples that the prompt presents as correct."""
     with OpenAIServer("m", server.url) as engine, ReplyStore(tmp_path) as store:
         for name in PROMPTS:
             generator = CotGenerator(engine, store, prompt=name, pipeline=pipeline)

@@ -40,7 +40,7 @@ def test_relations_name_their_subjects(sentences, caption, expected):
 
 
 def test_lifts_follow_the_captions(sentences):
-    """ "on" has beds and tables at its right and never cats, so that a cat has a low lift there."""
+    """Beds and tables occur to the right of "on" and cats never do, so a cat has a low lift there."""
     tables = SelectionalTables(sentences(*["A cat sits on a bed.", "A dog sits on a table."] * 30))
     (sentence,) = sentences("A cat sits on a table.")
     cat, table = sentence.phrases
@@ -51,7 +51,7 @@ def test_lifts_follow_the_captions(sentences):
 
 
 def test_numbers_follow_the_captions(sentences):
-    """Of 30 dogs all are many and of 30 beds one each: exchanging the numbers has the odds (1 / 31) ** 2.
+    """In all 30 captions there are several dogs and one bed: exchanging the numbers has the odds (1 / 31) ** 2.
 
     The odds over the relation are only 1 / 31: 30 captions have several things on one bed, none the reverse.
     """
@@ -73,7 +73,7 @@ def test_a_man_does_not_ride_two_horses(sentences):
 def test_lifts_of_new_nouns_and_verbs(sentences):
     """10 of 40 captions have a book and 20 have "brush", never both: 5 are expected, and the lift is log(0.5 / 5.5).
 
-    All captions have a girl, so that her company says nothing about a bed: the lift is 0.
+    All captions contain a girl, so she is no evidence for or against a bed: the lift is 0.
     """
     captions = ["A girl brushing her teeth with a toothbrush."] * 20 + [
         "A girl reading a book.",
@@ -116,7 +116,8 @@ def test_a_generator_learns_which_replacements_are_absurd(pipeline: str):
 
 
 def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):
-    """The same caption has the swap as long as the captions do not speak against it, with one and two processes."""
+    """The caption has the swap as long as the training captions do not make it implausible, with one and two
+    processes."""
     absurd, caption = "A sheep herding a dog.", "A dog herding a sheep."
     training = ["A dog herding a cow.", "A dog herding a horse.", "A sheep near a dog."] * 20
     generator = RuleGenerator(pipeline)
@@ -146,7 +147,8 @@ def test_the_same_captions_are_learned_once(pipeline: str, monkeypatch: pytest.M
 
 
 def test_absurd_categories_are_never_swapped(pipeline: str):
-    """Only people, animals and places have each other's roles; no captions are needed to drop other swaps."""
+    """Only people, animals and places can exchange their roles; other swaps are dropped without statistics from
+    captions."""
     for caption in ("A woman holding a phone.", "A dog sits on a couch.", "A man wearing a hat.", "A pan on a stove."):
         assert swaps(RuleGenerator(pipeline), caption) == set()
 

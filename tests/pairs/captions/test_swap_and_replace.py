@@ -1,4 +1,4 @@
-"""Swap and replace rules: what they change, what they leave unchanged, and the failure modes of earlier generators."""
+"""Swap and replace rules: what they change, what they do not change, and the failure modes of earlier generators."""
 
 from __future__ import annotations
 

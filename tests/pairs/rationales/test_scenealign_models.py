@@ -1,4 +1,4 @@
-"""Graphs and rewritten rationales from models: good replies of a scripted server, and replies of a random model."""
+"""Graphs and rewritten rationales from models, with good replies of a scripted server and replies of a random model."""
 
 from __future__ import annotations
 
