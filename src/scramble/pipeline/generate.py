@@ -104,7 +104,7 @@ def _make_pairs(method: PairMethod, split: Path) -> dict[str, Any]:
 
     skipped: Counter[str] = Counter()
     (split / "skipped.jsonl").unlink(missing_ok=True)  # a killed run may have left it; all items are processed again
-    with JsonLines(split / "skipped.jsonl") as rows, open_table(split, PreferencePair) as table:
+    with JsonLines(split / "skipped.jsonl", sync=False) as rows, open_table(split, PreferencePair) as table:
         for pair_or_skip in method.pairs(split):
             if isinstance(pair_or_skip, Skip):
                 skipped[pair_or_skip.reason] += 1

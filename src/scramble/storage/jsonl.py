@@ -14,13 +14,19 @@ from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_t
 
 
 class JsonLines:
-    """An append-only JSONL file. Each row is flushed to disk when it is written. Use it as a context manager.
+    """An append-only JSONL file. Each row is written to disk at once. Use it as a context manager.
 
     Opening the file removes an incomplete last line, which a killed process may have left.
+
+    Args:
+        path: the file; its folder is created.
+        sync: wait until the disk has the rows, so that a crash of the machine does not lose them. This takes
+            milliseconds per call: set it to False for rows that are written again after an interruption.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, sync: bool = True) -> None:
         self.path = Path(path)
+        self._sync = sync
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._remove_incomplete_line()
@@ -43,7 +49,8 @@ class JsonLines:
         with writing(self.path):
             self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if self._sync:
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

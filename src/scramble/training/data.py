@@ -128,8 +128,7 @@ def report_rejected(
         return
     if write:
         with JsonLines(path) as file:
-            for row in rejected_rows:
-                file.append(row)
+            file.extend(rejected_rows)
     count, total = len(rejected_rows), usable + len(rejected_rows)
     message = f"{count} of {total} rows were rejected, listed in {path}; the first: {rejected_rows[0]}"
     if (count > 1 and count / total > max_rejected) or not usable:

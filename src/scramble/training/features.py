@@ -195,8 +195,7 @@ def _fill(
                 rows.append(row)
                 file.write(tensor.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
             file.flush()  # features before the index rows that point to them, in case the run is killed in between
-            for row in rows:
-                index.append(row)
+            index.extend(rows)
 
 
 def _check_complete(folder: Path) -> None:
