@@ -289,6 +289,8 @@ def _report_self_test(what: str, test: Mapping[str, Any] | None) -> None:
 def _export_predictions(
     formats: Sequence[str], benchmark: Benchmark, folder: Path, limit: int | None, arm: str, run: Path
 ) -> None:
+    if not formats:
+        return
     from scramble.evaluation.external import every_eval_ever, export_predictions
     from scramble.evaluation.items import limit_items
     from scramble.evaluation.scoring import results

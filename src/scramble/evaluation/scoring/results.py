@@ -28,6 +28,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Result:
 
 def write(folder: str | Path, result: Result, outcomes: Sequence[Outcome]) -> None:
     """Write ``items.jsonl``, then ``result.json``, both atomically."""
-    lines = [json.dumps(dataclasses.asdict(o), ensure_ascii=False) for o in outcomes]
+    lines = [json.dumps(vars(o), ensure_ascii=False) for o in outcomes]
     write_text(Path(folder) / "items.jsonl", "\n".join(lines) + "\n")
     write_json(Path(folder) / "result.json", dataclasses.asdict(result))
 
@@ -88,8 +89,13 @@ def read(folder: str | Path) -> Result:
 
 def read_outcomes(folder: str | Path) -> list[Outcome]:
     """The outcomes of a result in the same folder, in the benchmark's order."""
-    rows = read_jsonl(Path(folder) / "items.jsonl")
-    return [Outcome(**{**row, "tags": tuple(row["tags"])}) for row in rows]
+    path = Path(folder) / "items.jsonl"
+    return list(_outcomes(path, path.stat().st_mtime_ns)) if path.exists() else []
+
+
+@lru_cache(maxsize=64)  # a method is read once for itself, and once for each method that is compared with it
+def _outcomes(path: Path, modified: int) -> tuple[Outcome, ...]:
+    return tuple(Outcome(**{**row, "tags": tuple(row["tags"])}) for row in read_jsonl(path))
 
 
 def find(root: str | Path) -> list[Path]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special  # not scipy.stats, which takes a second to import
 
 from scramble.evaluation.scoring.metrics import MetricError
 
@@ -78,15 +79,13 @@ def estimate(
     seed: int = 0,
 ) -> Estimate:
     """Mean with its interval: t quantiles over clusters, or percentile bootstrap over clusters if ``bootstrap`` > 0."""
-    from scipy import stats
-
     values_N = _values(values)
     count = len(values_N) if clusters is None else len(set(clusters))
     error = standard_error(values_N, clusters)
     if bootstrap and count > 1:
         low, high = bootstrap_interval(values_N, clusters, level=level, resamples=bootstrap, seed=seed)
     else:
-        margin = error * stats.t.ppf((1 + level) / 2, count - 1) if count > 1 else float("nan")
+        margin = error * special.stdtrit(count - 1, (1 + level) / 2) if count > 1 else float("nan")
         low, high = values_N.mean() - margin, values_N.mean() + margin
     return Estimate(float(values_N.mean()), error, float(low), float(high), len(values_N), count)
 
@@ -120,13 +119,11 @@ def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]
         The number of items that only ``run`` got right, the number that only ``baseline`` got right, and the two-sided
         binomial p-value (1 if both numbers are 0).
     """
-    from scipy import stats
-
     run_N, baseline_N = _paired(run, baseline)
     if not np.isin(run_N, (0, 1)).all() or not np.isin(baseline_N, (0, 1)).all():
         raise MetricError("McNemar's test needs outcomes of 0 or 1")
     won, lost = int(((run_N == 1) & (baseline_N == 0)).sum()), int(((run_N == 0) & (baseline_N == 1)).sum())
-    return won, lost, float(stats.binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+    return won, lost, min(1.0, 2 * float(special.bdtr(min(won, lost), won + lost, 0.5)))
 
 
 def paired_test(
@@ -136,8 +133,6 @@ def paired_test(
 
     The interval comes from the (clustered) standard error of the per-item differences with t quantiles.
     """
-    from scipy import stats
-
     run_N, baseline_N = _paired(run, baseline)
     differences_N = run_N - baseline_N
     summary = estimate(differences_N, clusters, level=level)
@@ -151,7 +146,7 @@ def paired_test(
             p_value = 1.0
         elif summary.standard_error > 0:
             ratio = abs(summary.mean) / summary.standard_error
-            p_value = float(2 * stats.t.sf(ratio, summary.clusters - 1))
+            p_value = float(2 * special.stdtr(summary.clusters - 1, -ratio))
         else:
             p_value = float("nan")  # one cluster, or the same difference everywhere: there is no variance to test with
     return PairedTest(
@@ -181,8 +176,6 @@ def pooled_over_seeds(
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
         clusters: labels of the N items; clusters then replace items.
     """
-    from scipy import stats
-
     run_SN = np.atleast_2d(np.asarray(run, dtype=np.float64))
     baseline_SN = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
     if baseline_SN.shape != run_SN.shape and baseline_SN.shape != (1, run_SN.shape[1]):
@@ -210,8 +203,8 @@ def pooled_over_seeds(
     parts = by_seed**2 / (seeds - 1) + by_item**2 / (items - 1)
     freedom = (by_seed + by_item) ** 2 / parts
     error = float(np.sqrt(variance))
-    margin = error * float(stats.t.ppf((1 + level) / 2, freedom))
-    p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    margin = error * float(special.stdtrit(freedom, (1 + level) / 2))
+    p_value = float(2 * special.stdtr(freedom, -abs(mean) / error))
     return PairedTest(mean, error, mean - margin, mean + margin, p_value, "t over seeds and items", won, lost, n)
 
 
@@ -270,11 +263,9 @@ def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[f
 
 def unpaired(difference: float, standard_error: float) -> float:
     """Two-sided p-value of a difference of two independent scores, by the normal approximation."""
-    from scipy import stats
-
     if not standard_error > 0:
         return 1.0 if difference == 0 else float("nan")
-    return float(2 * stats.norm.sf(abs(difference) / standard_error))
+    return float(2 * special.ndtr(-abs(difference) / standard_error))
 
 
 def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | None) -> NDArray[np.float64]:

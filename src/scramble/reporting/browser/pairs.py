@@ -67,7 +67,9 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
         scores, fitted_on = text_only_scores(shown, others)
         has_images = table_path(splits[split], ImageRecord).exists()
         files = ImageTable(splits[split]) if has_images else {}
-        rows = [_row(pair, [images.add(files, image_id) for image_id in pair.image_ids]) for pair in shown]
+        image_ids = dict.fromkeys(image_id for pair in shown for image_id in pair.image_ids)
+        names = {image_id: images.add(files, image_id) for image_id in image_ids}
+        rows = [_row(pair, [names[image_id] for image_id in pair.image_ids]) for pair in shown]
         for row, score in zip(rows, scores, strict=False):
             row["text_only"] = round(score, 3)
         tables.append(PairTable(name, split, rows, len(own), fitted_on))
