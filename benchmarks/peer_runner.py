@@ -19,8 +19,8 @@ JSON lines that start with "@@". It takes one step per line of input. To run it 
 
     yes step | swift/bin/python benchmarks/peer_runner.py swift --model MODEL --data DATA --family internvl --steps 2
 
-The settings are those of the other sides: LoRA on all linear layers of the decoder, frozen tower, reference by
-switching the adapter off, float32, no gradient checkpointing. If a project can run the output head only at answer
+The settings are those of the other sides: LoRA on all linear layers of the decoder, frozen tower, reference computed
+with the adapter disabled, float32, no gradient checkpointing. If a project can run the output head only at answer
 positions, this option is used.
 """
 
@@ -47,11 +47,11 @@ TEMPLATES = {
 
 
 def stub_compiled_parts() -> None:
-    """Let torchvision's Python code run without its compiled operators, and torchaudio be imported.
+    """Make it possible to use torchvision's Python code without its compiled operators, and to import torchaudio.
 
-    Neither has a build for the CPU build of torch. Torchvision's image transforms are Python code that uses torch. On
-    import only the registration of two operators' shape functions fails. LLaMA-Factory uses torchaudio only for audio
-    data.
+    Neither library has a build for the CPU build of torch. Torchvision's image transforms are Python code that uses
+    torch. On import only the registration of two operators' shape functions fails. LLaMA-Factory uses torchaudio only
+    for audio data.
     """
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):

@@ -65,7 +65,7 @@ MOLMO_SHAPES = {
     "molmo-7b-d": Shape(23, 1024, 16, 28, 3584, 28, 4, 18944, 152064, False, 336, 12, "molmo"),
 }
 
-# Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of the first one's tower.
+# Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of Qwen2.5-VL's tower.
 QWEN_SHAPES = {
     # Parameters as in the shape "40m": tower 14 M (without the merger, 3 M), decoder 17 M, embeddings 8 M. The decoder
     # of qwen35-40m is narrower and deeper, so that three of four layers are recurrent and the last is one of eight.
@@ -190,7 +190,7 @@ def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float3
 
 
 def _with_released_template(folder: Path, image: str) -> Path:
-    """Give a folder the line breaks of the released models' chat template and pre-tokenizer.
+    """Give the model in a folder a chat template and a pre-tokenizer with the line breaks of the released models.
 
     Other projects render and tokenize conversations with their own code, and the token ids should be the same.
     """

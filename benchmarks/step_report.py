@@ -87,7 +87,7 @@ def compare(result: dict[str, Any], pairs: int, clock: str) -> dict[str, Any]:
     """Return the ratios to the faster setting of each peer and to the fastest measured peer.
 
     They are ratios of warm steps, and of 1 and 3 epochs with the time to build the caches. ``clock`` is the measurement
-    that decides which is faster: "cpu_seconds_per_step" on a CPU, because other work hardly changes it.
+    that determines which setting is faster: "cpu_seconds_per_step" on a CPU, because other work hardly changes it.
     """
     measured = {name: side for name, side in result.items() if isinstance(side, dict) and "seconds_per_step" in side}
     ours = {name: side for name, side in measured.items() if name.startswith("scramble")}

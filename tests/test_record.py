@@ -106,7 +106,7 @@ def test_a_model_binds_once_an_arm_was_trained_and_how_it_is_loaded_never(run: P
     [
         ([], ["heldout_pairs"]),
         (["benchmark=[world_vqa]"], ["world_vqa"]),
-        (["+benchmark.world_vqa.rot=x"], ["world_winoground", "world_vqa"]),  # unchanged: validation reports the fault
+        (["+benchmark.world_vqa.rot=x"], ["world_winoground", "world_vqa"]),  # unchanged: validation reports the error
     ],
 )
 def test_data_of_one_s_own_are_scored_on_their_own_pairs(run: Path, overrides: list[str], names: list[str]) -> None:

@@ -75,7 +75,8 @@ def defining_file(cls: type) -> str:
 
 
 def reading_lists(innermost: FrameType) -> list[dict[str, str]]:
-    """Map files to the reason why they are listed: for the call stack, with its objects, with their attributes."""
+    """Return three mappings from files to the reasons why they are listed: for the call stack, with its objects, and
+    with the attributes of these objects."""
     frames = [frame for frame in callers(innermost) if own_file(frame.f_code.co_filename)]
     stack: dict[str, str] = {}
     for frame in frames:

@@ -476,7 +476,7 @@ def test_textvqa_ids_that_are_all_digits_are_file_names(tmp_path):
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u0085", "\ufeff"])
 def test_signs_in_json_lines(tmp_path, sign):
-    """Line separators within a text, and a byte-order mark before the first row."""
+    """A text may contain line separators, and a byte-order mark may precede the first row."""
     draw(tmp_path, "1.jpg")
     row = {"question_id": 0, "image": "1.jpg", "text": f"Is there{sign} a dog?", "label": "yes"}
     mark = sign if sign == "\ufeff" else ""

@@ -156,7 +156,8 @@ def test_lmms_eval_results_with_single_items(tmp_path):
 
 
 def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
-    """Next to the world's scores, in columns that name the harness; with single items the difference is paired."""
+    """Imported scores are next to the world's scores, in columns that name the harness. With results per item the
+    difference is paired."""
     for arm, right in (("base", [0, 0, 0, 0, 0, 0, 1, 1]), ("mpo", [1] * 7 + [0])):
         write_lmms_eval(tmp_path / "harness" / arm, arm, right)
         ((result, outcomes),) = external_harness.read_results(

@@ -111,7 +111,7 @@ def refused(message: str, name: str, root: Path, **options: Any) -> None:
 
 
 def test_captions_without_ground_truth(tmp_path: Path) -> None:
-    """Images that a caption file names, but that the annotations do not contain."""
+    """A caption file names images that the annotations do not contain."""
     root, _ = FILES["chair"](tmp_path)
     caption_file = {"overall": {}, "imgToEval": {"1": {"image_id": 1, "caption": "a"}, "99": {"image_id": 99}}}
     write_json(tmp_path / "captions.json", caption_file)
@@ -194,7 +194,7 @@ def test_a_question_with_a_missing_rotation(tmp_path: Path) -> None:
 
 
 def test_answers_outside_the_options_and_single_items() -> None:
-    """Unread answers are wrong where a rule reads them; a category of one item has a score without an interval."""
+    """Replies that a rule cannot read are wrong; a category of one item has a score without an interval."""
     details = {"rule": "official", "options_in_question": True, "suffix": ""}
     item = Item(Question("q", ("i",), "?", "A", "subject", choices=("x", "y")), "letter", group="g", details=details)
     odd = outcome(item, {"q": Reply(text="E")}, named_protocol("standard"))

@@ -123,7 +123,7 @@ def test_a_file_that_is_no_image_is_named_before_the_model_is_loaded(content: by
 
 
 def test_unusual_images_are_images(tmp_path: Path) -> None:
-    """CMYK, 16 bits and animation, under names with another suffix."""
+    """Images with CMYK colours, with 16 bits and with animation, whose names have the suffix of another format."""
     root, options = FILES["m3cot"](tmp_path)
     picture = Picture.new("RGB", (12, 8), (200, 10, 10))
     for number, (mode, form) in enumerate((("CMYK", "JPEG"), ("I;16", "PNG"), ("P", "GIF"), ("RGBA", "WEBP"))):

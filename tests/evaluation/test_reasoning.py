@@ -186,7 +186,7 @@ def test_logicvista_equals_the_originals(rows_of: Any) -> None:
     real = [row for row in rows if row["kind"] == "real"]
     for row in real:
         assert letter_sets.same_letters("".join(row["gpt4_extracted"]), row["answer"]) == row["official_match"], row
-    if shared is not None:  # without a judge, our rule takes the place of GPT-4
+    if shared is not None:  # without a judge, our rule replaces GPT-4
         by_rule = [letter_sets.same_letters(letter_sets.read_letters(row["reply"]), row["answer"]) for row in real]
         agreeing = sum(own == row["official_match"] for own, row in zip(by_rule, real, strict=True))
         print(f"LogicVista by rule: {agreeing} of {len(real)} outcomes as with GPT-4's reading")

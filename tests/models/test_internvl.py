@@ -155,7 +155,8 @@ WINDOWS: dict[str, tuple[dict[str, Any], int | None]] = {
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows_are_those_of_the_decoder(name: str) -> None:
-    """With our masks the decoder gives its own results, below and above its window."""
+    """With our masks the decoder gives the same results as with its own, for sequences shorter and longer than its
+    window."""
     from transformers import AutoModel, InternVLConfig
 
     from scramble.models.families.internvl import InternVL

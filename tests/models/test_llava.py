@@ -70,7 +70,7 @@ ONEVISION = (
 def test_prompts_of_released_templates(
     name: str, template: str | None, prompt: str, completion: str, tiny: Callable[[str], Path]
 ) -> None:
-    """BOS once, the end of turn, and an answer that follows the generation prompt."""
+    """A prompt has BOS once. The answer follows the generation prompt and ends with the end of turn."""
     vlm = load_vlm(tiny(name))
     vlm.processor.chat_template = template or vlm.processor.chat_template
     assert vlm.family.render_prompt(vlm.processor, "what is it", 1) == prompt
@@ -158,7 +158,8 @@ def test_prompts_with_different_numbers_of_tiles_in_one_pass(name: str, tiny: Ca
 
 
 def test_images_of_a_prompt_with_several_have_one_view(tiny: Callable[[str], Path]) -> None:
-    """As transformers prepares them, one view of 16 tokens and the vector that ends a row; alone there are tiles."""
+    """As in transformers, each of several images has one view of 16 tokens and the vector that ends a row; a single
+    image has tiles."""
     vlm = load_vlm(tiny("llava_onevision"))
     image = Image.new("RGB", (60, 60), "red")
     one, two = (vlm.family.encode_prompt(vlm.processor, "compare", [image] * n) for n in (1, 2))

@@ -39,7 +39,7 @@ def make_images(folder: Path, count: int = 8) -> Path:
 
 
 def language_model(prompt: str) -> str:
-    """Corrects typos, abstains on pink dogs, and swaps the two animals."""
+    """A server that corrects typos, abstains on pink dogs, and swaps the two animals."""
     if prompt.startswith("Correct the spelling"):
         return json.dumps({"caption": prompt.rpartition("Caption: ")[2].strip().replace("chase a", "chases a")})
     caption = prompt.rpartition("Input Caption: ")[2].partition("\n")[0]

@@ -469,7 +469,8 @@ def tab(chromium) -> Iterator[Tab]:
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_pages_in_a_browser(page: Path, chromium, width: int, scheme: str) -> None:
-    """No console message, no request, images loaded, nothing wider than the window, colours readable."""
+    """There is no console message and no request, images are loaded, nothing is wider than the window, and colours are
+    readable."""
     tab = Tab(chromium, width, scheme)
     for view in ("scores", "items", "pairs", "training", "runs"):
         tab.open(f"{page.as_uri()}#{view}", f"#page-{view}")
@@ -495,7 +496,8 @@ def test_all_pages_in_a_browser(page: Path, chromium, width: int, scheme: str) -
 
 
 def test_filters_order_and_keys(run: Path, page: Path, tab: Tab) -> None:
-    """The task of the guide: the item that MPO loses against the control with the largest margin, and its link."""
+    """The task of the guide: find the item that is right with the control and wrong with MPO with the largest change of
+    the margin, and its link."""
     items = len(load_benchmark(NAMES[0], run / "data" / "test").items)
     tab.open(f"{page.as_uri()}#items", "a.row")
     count = "#page-items .count"

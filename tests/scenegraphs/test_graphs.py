@@ -27,7 +27,7 @@ def test_a_graph_is_read_and_written_back() -> None:
     graph = read_graph(value)
     assert [node.label for node in graph.nodes] == ["brown dog", "park bench"]
     assert read_graph(graph.to_json()) == graph
-    # With a cycle, distances terminate, and both ends are neighbours once.
+    # In a graph with a cycle, the search for distances ends, and both ends are neighbours once.
     assert graph.distances(["1"]) == {"1": 0, "2": 1} and graph.neighbours["1"] == ("2",)
     assert graph.without("2").links == () and graph.degree("1") == 2
 

@@ -102,7 +102,7 @@ def test_mpo_adds_up() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"discopop"}))
 def test_every_loss_raises_the_margin_of_a_level_pair(name: str) -> None:
-    """Except for DiscoPOP, which is not convex and has the opposite slope at margin 0."""
+    """DiscoPOP is the exception: it is not convex and has the opposite slope at margin 0."""
     function, keys = LOSSES[name]
     h = torch.zeros(3, requires_grad=True)
     minus = torch.full((3,), -5.0)

@@ -118,7 +118,7 @@ def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind
 
 def test_visible_pairs_by_hand() -> None:
     """A prompt of 2 tokens and two answers of 2 tokens, whose last tokens are not inputs: 1 + 2 + 3 + 3 pairs; with a
-    two-way prompt one more; and the same in a row with padding."""
+    bidirectional prompt one more; and the same in a row with padding."""
     sequences, scored = [[1, 2, 3, 6], [1, 2, 4, 5]], [[False, False, True, True]] * 2
     item, longer = TrieItem(sequences, scored), TrieItem([[1] * 9], [[False] * 8 + [True]])
     assert visible_pairs(pack([item])) == 9

@@ -52,7 +52,7 @@ def test_full_determinism_changes_no_loss(base: Path, data: Path, tmp_path: Path
 
 @pytest.mark.full
 def test_compilation_changes_no_loss(base: Path, data: Path, tmp_path: Path) -> None:
-    """Traced and not compiled to machine code, which takes minutes on a CPU."""
+    """The model is traced but not compiled to machine code, which takes minutes on a CPU."""
     compiled = losses(base, data, tmp_path / "other", torch_compile=True, torch_compile_backend="eager")
     assert compiled == pytest.approx(losses(base, data, tmp_path / "plain"), abs=1e-5)
 
@@ -75,7 +75,8 @@ def test_epochs_are_counted_in_steps(base: Path, data: Path, tmp_path: Path) -> 
 
 
 def test_a_resumed_run_logs_and_saves_at_its_own_steps(base: Path, data: Path, tmp_path: Path) -> None:
-    """Stopped after step 4 with rows and checkpoints at every fourth step; resumed with every second."""
+    """The run is stopped after step 4, with rows and checkpoints every four steps, and resumed with both every two
+    steps."""
     losses(base, data, tmp_path, max_steps=12, logging_steps=4, save_steps=4, callbacks=[Stop(4)])
     losses(base, data, tmp_path, max_steps=12, logging_steps=2, save_steps=2, save_total_limit=None)
     rows = [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl") if "loss" in row]

@@ -58,7 +58,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 images with 1 pair each; their ids are those of training images, which are other images."""
+    """8 images with 1 pair each. Their ids are also ids of training images, but the images differ."""
     folder = tmp_path_factory.mktemp("held_out")
     pairs = make_pairs(8, 1)
     write_table(folder, ImageRecord, (ImageRecord(f"i{n}", drawing(n + 5), (p.chosen,)) for n, p in enumerate(pairs)))
@@ -203,7 +203,8 @@ def test_models_without_a_trie(family: str, data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["dpo", pytest.param("sft", marks=pytest.mark.full)])
 def test_a_killed_run_resumes_to_the_same_adapter(llava: Path, data: Path, tmp_path: Path, objective: str) -> None:
-    """Killed at step 6 with the last checkpoint at 4, and LoRA dropout, whose masks depend on the random state."""
+    """A run with LoRA dropout, whose masks depend on the random state, is killed at step 6; its last checkpoint is at
+    step 4."""
     options = OPTIONS | {
         "model": str(llava),
         "data": str(data),

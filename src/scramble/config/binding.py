@@ -285,7 +285,7 @@ def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, message
     except (AttributeError, KeyError, TypeError, ValueError):
         if not messages:
             raise
-        return []  # an invalid value made the method fail; ``messages`` already names this value
+        return []  # an invalid value made the method fail; ``messages`` already reports this value
 
 
 def _default(cls: type[Section], name: str) -> Any:

@@ -115,7 +115,7 @@ class Negatives(PairSteps):
 
 @dataclass(frozen=True)
 class Given(Negatives):
-    """The pairs come with the data. The two keys are accepted because experiments set them; they have no effect."""
+    """The pairs come with the data. ``prompt`` and ``captions_per_image`` have no effect, but experiments set them."""
 
     has_columns: ClassVar[bool] = True
 

@@ -61,7 +61,8 @@ def is_run(folder: Path) -> bool:
 
 
 def new_run(folder: Path) -> str:
-    """The line that announces a new run folder, with existing runs of a similar name: the name may be misspelt."""
+    """The message that announces a new run folder. It lists existing runs with similar names, because the name may be
+    misspelt."""
     close = near(folder.name, _run_names(folder.parent))
     similar = f" (there is also {', '.join(f'name={name}' for name in close)})" if close else ""
     return f"new run {folder}{similar}"

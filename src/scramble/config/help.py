@@ -142,7 +142,7 @@ def with_defaults(file: Path) -> list[Path]:
 
 
 def comments_of(text: str) -> Iterator[tuple[str, str]]:
-    """Key of a YAML text -> the comment above it or behind it."""
+    """Key of a YAML text -> the comment above it or on its line."""
     path: list[tuple[int, str]] = []  # indentation and name of the mappings that contain a line
     pending: list[str] = []
     above: dict[int, str] = {}  # indentation -> comment of the following keys

@@ -43,7 +43,8 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
-    """Whether an error is about the command line: not raised in a stage, and a ValueError only in Hydra's own code."""
+    """Whether an error is about the command line. Errors raised in a stage are not; a ValueError is only if Hydra
+    raised it."""
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(name.startswith(("scramble.pipeline", "scramble.launch")) for name in names):
         return False

@@ -101,7 +101,8 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     if not restored:
         return None
     with open_dict(cfg):
-        # These may be interpolations of settings that change below; fix them, so that the folder stays the same.
+        # These may be interpolations of settings that change below. Resolve them now, so that the folder does not
+        # change.
         cfg.name, cfg.run.dir, cfg.run.data = name, str(run), str(data)
         for section, value in restored.items():
             if section == "run.data":

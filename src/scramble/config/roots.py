@@ -128,8 +128,8 @@ def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> It
 def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
     """Error messages of the trainer's own class.
 
-    Loading it takes seconds, so this is skipped unless the configuration sets a field that configs/ does not list, or a
-    schedule whose options only transformers knows.
+    Loading this class takes seconds, so the check is skipped unless the configuration sets a field that configs/ does
+    not list, or a schedule whose options only transformers knows.
     """
     if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
         return

@@ -165,7 +165,8 @@ class ModelBackend(Protocol):
         """Number of groups to process between two writes, estimated from one group."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Compare batch size 1 with batch size n on a few groups; None if the backend does not control batches."""
+        """Compare batch size 1 with batch size n on a few groups. Returns None if the backend does not control
+        batches."""
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:

@@ -116,7 +116,7 @@ def _object_halbench(lists: Sequence[list[str]], unread: int, item: Item) -> Mea
 
 
 def _names(text: str, item: Item) -> list[str] | None:
-    """The names in a judge's reply, which may be fenced as Markdown code; None if it is no list of texts."""
+    """The names in a judge's reply, which may be fenced as Markdown code; None if it is not a list of texts."""
     try:
         names = objects.parse_object_list(re.sub(r"^```\w*\s*\n|\n\s*```$", "", text.strip()))
     except ValueError:

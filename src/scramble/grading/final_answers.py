@@ -125,7 +125,7 @@ def boxed(text: str) -> Stated | None:
 
 
 def _closing(text: str, begin: int) -> int | None:
-    """The index of the brace that closes the one before ``begin``."""
+    """The index of the brace that closes the brace before ``begin``."""
     depth = 1
     for place in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)

@@ -111,8 +111,8 @@ def _remove(file: Path) -> None:
 
 
 def _folder(source: Path) -> Path:
-    """The folder in :data:`AUDITS` for the audit of a file. The name includes a hash of the path: many files are called
-    pairs.jsonl."""
+    """The folder in :data:`AUDITS` for the audit of a file. The name includes a hash of the path, because many files
+    are called pairs.jsonl."""
     resolved = source.resolve()
     return AUDITS / f"{resolved.stem}-{content_key(str(resolved))[:8]}"
 
@@ -127,7 +127,7 @@ def _check_owner(folder: Path, source: Path) -> None:
 
 
 def text_only_accuracy(data: Path) -> dict[str, float]:
-    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (%).
+    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (percent).
 
     These are the transfer accuracies if other splits have pairs, and otherwise the in-sample ones.
     """

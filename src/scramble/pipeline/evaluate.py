@@ -76,7 +76,7 @@ def evaluate(
         export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in;
             ``every_eval_ever`` is written to ``<run>/every_eval_ever``, with a limit to
             ``<run>/every_eval_ever-limit<limit>``.
-        baselines: arms that the printed table compares the others with.
+        baselines: arms with which the printed table compares the others.
         folder: name of the results folder; use another one for a second protocol on the same benchmarks.
         shard: (index, count): only generate the replies of this share of the items, and score nothing. When all shards
             are done, a run without ``shard`` finds every reply on disk.
@@ -143,7 +143,8 @@ def evaluate(
 
 
 def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None) -> Any:
-    """For each arm a function that loads its model, which is called only if a reply is missing, and its identity."""
+    """For each arm a function that loads its model, and the model's identity. The function is called only if a reply is
+    missing."""
     from scramble.evaluation import runner
 
     settings = {k: v for k, v in model.items() if k not in ("name", "path", "revision", "dtype", "new", "device")}

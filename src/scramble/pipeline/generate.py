@@ -253,7 +253,7 @@ def _listed(steps: Mapping[str, int]) -> str:
 
 
 def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
-    """Log a note if the test split has too few pairs to compare models, with the advice that adds pairs."""
+    """Log a note if the test split has too few pairs to compare models; ``advice`` explains how to get more pairs."""
     from scramble.reporting.headline import FEW_ITEMS
 
     pairs = counts.get("pairs")

@@ -10,7 +10,7 @@ from scramble.storage.hashing import content_key, file_key
 
 
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Content keys of the source files. Images in folders count by name and size, text files by content."""
+    """Content keys of the source files. Images in folders are identified by name and size, text files by content."""
     if data.get("kind") == "pairs":
         return _pair_keys(data)
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}

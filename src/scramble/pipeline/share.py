@@ -236,7 +236,8 @@ def push(
 ) -> None:
     """Create a repository of the hub, if it does not exist, and upload a folder.
 
-    Raises StageError if it fails, with ``again``: how to repeat the upload. The folder is kept.
+    Raises StageError if the upload fails; the message ends with ``again``, which explains how to repeat the upload. The
+    folder is kept.
     """
     from huggingface_hub import HfApi
 

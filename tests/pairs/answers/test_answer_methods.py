@@ -25,7 +25,7 @@ def train(tmp_path: Path, images: dict[str, ImageFile]) -> Path:
 
 
 def answer(payload: dict[str, Any]) -> str:
-    """A reply by the seed: right in the requested form, wrong, or right in another form."""
+    """The seed determines the reply: right in the requested form, wrong, or right in another form."""
     number = payload["seed"]
     return [f"Step {number}.\nNext.\nFinal answer: 5", "Well.\nYes.\nFinal answer: 7", f"{number}. Final answer: 5"][
         number % 3

@@ -48,7 +48,7 @@ def refined(pairs: list[PreferencePair], seed: int = 0) -> list[PreferencePair]:
 
 def test_the_kept_share_follows_from_the_odds() -> None:
     """90 % of the chosen texts start with "A", so their log-odds are near log 9, and exp(-1.5 log 9) = 3.7 % of them
-    are kept; of the others all."""
+    are kept. All other texts are kept."""
     rng = random.Random(0)
     pairs = [make(n, "swap-attribute", rng, 1000, share=0.9) for n in range(1000)]
     odds = TextOnlyOdds(pairs, [1.0] * len(pairs))(pairs)
@@ -62,7 +62,8 @@ def test_the_kept_share_follows_from_the_odds() -> None:
 
 
 def test_refinement_of_one_set_holds_against_classifiers_of_other_images() -> None:
-    """Two cues of different strength; exponent 1 keeps equal shares of both sides, as calibrated odds promise."""
+    """With two cues of different strength, exponent 1 keeps equal shares of both sides, as expected for calibrated
+    odds."""
     rng = random.Random(1)
     pairs = [make(n, "swap-attribute", rng, 1500, share=0.75) for n in range(1500)]
     others = [replace(make(n, "swap-attribute", rng, 1500, share=0.75), image_ids=(f"x{n}",)) for n in range(1500)]

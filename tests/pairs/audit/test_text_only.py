@@ -35,7 +35,7 @@ def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", ima
 
 
 def leaky(count: int, share: float, seed: int = 0) -> list[PreferencePair]:
-    """Pairs of which the share ``share`` is recognisable by the word order "cat ... dog"."""
+    """Pairs, a share ``share`` of which can be recognised by the word order "cat ... dog"."""
     rng = random.Random(seed)
     pairs = []
     for i in range(count):

@@ -293,7 +293,7 @@ def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, .
 
 def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) -> str:
     """Return ``value`` if it is one of ``allowed``, else raise EvaluationError naming row and key."""
-    if value not in tuple(allowed):  # of a string of letters, single letters
+    if value not in tuple(allowed):  # tuple() splits a string into letters
         raise EvaluationError(f"{name}: {where}: {key} is {value!r:.60}, which is not one of {', '.join(allowed)}")
     return value
 

@@ -27,7 +27,8 @@ class FolderImages(Mapping[str, ImageFile]):
         setting: the benchmark's configuration key of the folder, for error messages.
 
     Raises:
-        EvaluationError: the folder or an image is missing, a name matches several files, or a file several names.
+        EvaluationError: the folder or an image is missing, a name matches several files, or a file matches several
+            names.
     """
 
     def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:

@@ -28,7 +28,7 @@ def _is_option(value: Any) -> bool:
 
 
 def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
-    """The letter of the right option. Raises EvaluationError if the answer is none of the options."""
+    """The letter of the right option. Raises EvaluationError if the answer is not one of the options."""
     letters = tuple(LETTERS[: len(choices)])
     if (stripped := answer.strip()) in letters:
         return stripped

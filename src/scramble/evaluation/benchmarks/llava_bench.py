@@ -5,10 +5,10 @@ Paper: Liu et al., NeurIPS 2023 (arXiv 2304.08485). Data: ``liuhaotian/llava-ben
 complex. Chance: none. Human: not published.
 
 A language model scores the reference answer and the model's answer from 1 to 10, given a description of the image (the
-authors: gpt-4-0314; MPO's: gpt-4-0613). ``score`` is the sum of the model's scores in percent of the references';
-``candidate`` and ``reference`` are the means in percent of 10 points. Pairs of scores that cannot be read are excluded;
-``official_score`` counts them as -1 and -1, as the authors' script does. ``reader`` reads the judge's reply: ``llava``
-(also VLMEvalKit's rule) or ``lmms_eval``. Without a judge there is no score.
+authors: gpt-4-0314; MPO's: gpt-4-0613). ``score`` is the sum of the model's scores as a percentage of the sum of the
+references' scores; ``candidate`` and ``reference`` are the mean scores as percentages of 10 points. Pairs of scores
+that cannot be read are excluded; ``official_score`` counts them as -1 and -1, as the authors' script does. ``reader``
+reads the judge's reply: ``llava`` (also VLMEvalKit's rule) or ``lmms_eval``. Without a judge there is no score.
 
 Compared with a reference implementation: both rules and the official scores on recorded replies of a judge.
 """

@@ -3,8 +3,9 @@
 Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``BaiqiL/NaturalBench``, split train. Counts: 1,900 groups of
 two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not published.
 
-Compared with a reference implementation: extraction on recorded test vectors; metrics by hand. Evaluation harnesses
-join question and suffix with a space, and so does this module; the official example joins them without a space.
+Compared with a reference implementation: extraction on recorded test vectors; metrics computed by hand. Evaluation
+harnesses join question and suffix with a space, and so does this module; the official example joins them without a
+space.
 """
 
 from __future__ import annotations

@@ -257,7 +257,8 @@ def _choice(row: Row, form: Form, group: str, category: str, details: dict[str, 
 
 
 def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
-    """Labels of a row besides its category. A split is combined with the others, as VLMEvalKit reports by split."""
+    """Labels of a row besides its category. The split is also combined with each other label, because VLMEvalKit
+    reports scores by split."""
     values = {
         key: cells.get(column, "").strip() for key, column in (("l2", "l2-category"), ("cycle", "cycle_category"))
     }

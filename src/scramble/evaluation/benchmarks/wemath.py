@@ -1,4 +1,4 @@
-"""We-Math: problems of two or three steps, each step also asked on its own.
+"""We-Math: problems of two or three steps; each step is also a separate question.
 
 Paper: Qiao et al., 2024 (arXiv 2407.01284). Data: the repository's ``data/testmini.json`` (We-Math/We-Math) with its
 images and, for scores by domain, ``knowledge_structure_nodes.json`` next to it. Counts: 1,740 questions, which form 525

@@ -86,7 +86,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
 
 
 def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability that both true scores beat both false ones when equal values are put in random order."""
+    """Probability that both true scores exceed both false scores if ties are broken at random."""
     low, high = true_2N.min(axis=0), false_2N.max(axis=0)
     tied_true, tied_false = (true_2N == low).sum(axis=0), (false_2N == high).sum(axis=0)
     orders = np.where((tied_true == 2) & (tied_false == 2), 6, np.where(tied_true + tied_false == 3, 3, 2))
