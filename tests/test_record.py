@@ -179,8 +179,8 @@ def test_a_new_run_is_announced_with_similar_names(tmp_path: Path) -> None:
 
 
 def test_another_runs_data_folder_is_remembered(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A run that was trained on the data of another run later needs only its own name; a folder on the command line
-    takes precedence."""
+    """For a run that was trained on the data of another run, later commands need only the run's name; a folder on the
+    command line takes precedence."""
     second = tmp_path_factory.mktemp("second")
     overrides = ["name=second", f"run.dir={second}", f"run.data={run / 'data'}"]
     cfg = composed("train", *overrides)

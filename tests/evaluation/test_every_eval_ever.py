@@ -1,4 +1,4 @@
-"""Exports to Every Eval Ever: valid under the schemas of its package 0.3.0 (tests/golden/every_eval_ever, MIT)."""
+"""Exports to Every Eval Ever are valid under the schemas of its package 0.3.0 (tests/golden/every_eval_ever, MIT)."""
 
 from __future__ import annotations
 

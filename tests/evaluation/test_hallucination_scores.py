@@ -1,4 +1,4 @@
-"""Rules and scores of the hallucination and judged benchmarks against recorded outcomes of the original code."""
+"""Compare rules and scores of the hallucination and judged benchmarks with recorded outcomes of the original code."""
 
 from __future__ import annotations
 

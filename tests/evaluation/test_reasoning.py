@@ -73,7 +73,7 @@ def test_m3cot_equals_the_originals(rows_of: Any) -> None:
         for protocol, outcomes in by_protocol.items():
             read = answered(item, row["reply"], protocol)
             assert read.values["accuracy"] == bool(row[f"{names[protocol]}correct"]), row
-            prediction = row[f"{names[protocol]}pred"]  # the originals keep a letter or text that is no option
+            prediction = row[f"{names[protocol]}pred"]  # the originals keep a letter or text that is not an option
             assert read.prediction == (prediction if prediction in item.options else None), row
             outcomes.append(read)
     if shared is not None:

@@ -20,7 +20,7 @@ from scramble.models.families.registry import family_named
 
 IMAGES = "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
 TEXTS = "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-# Chat templates of released checkpoints, as transformers' own tests and the conversion scripts have them.
+# Chat templates of released checkpoints, copied from transformers' own tests and the conversion scripts.
 VICUNA = (
     "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }}{% else %}"
     "{{ message['role'].upper() + ': '}}{% endif %}"

@@ -1,4 +1,4 @@
-"""The preflight's estimates against a model's actual allocations, and its errors."""
+"""Compares the preflight's estimates with a model's actual allocations, and checks its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load-balancing loss of tries against transformers' on one sequence per row."""
+"""Compares the load-balancing loss of tries with transformers' loss on one sequence per row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = ("internvl_moe", "qwen3_vl_moe", "qwen3_5_moe", "glm4v_moe")
 def test_shared_tokens_count_once_per_sequence(
     name: str, case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
-    """The loss to 1e-6 and its gradient; last tokens count although no score depends on them."""
+    """The loss agrees to 1e-6, and so does its gradient. Last tokens count although no score depends on them."""
     vlm = load_vlm(tiny(name), dtype="float32")
     vlm.model.set_experts_implementation("eager")  # grouped matrix products do not support float64
     model = with_lora(vlm.model, vlm.family.lora_targets).double().train()

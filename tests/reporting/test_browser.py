@@ -158,7 +158,7 @@ def test_every_item_is_shown_with_all_arms(run: Path, page: Path) -> None:
         benchmark = load_benchmark(name, run / "data" / "test")
         rows = rows_of(page.parent, name)
         assert [row["id"] for row in rows] == [item.item_id for item in benchmark.items]
-        for number, row in enumerate(rows):  # see outcomes_of: the method at place s is wrong where n % 3 == s
+        for number, row in enumerate(rows):  # see outcomes_of: the method at index s is wrong where n % 3 == s
             assert [result["right"] for result in row["results"]] == [number % 3 != place for place in range(3)]
             assert all((page.parent / "images" / image).stat().st_size for image in row["images"])
     site = received(page.parent, "site")
@@ -426,7 +426,7 @@ OVERFLOWING = """() => [...document.querySelectorAll('body *')].filter(e => {
 
 
 class Tab:
-    """A page in Chromium that collects console messages and requests to other places."""
+    """A page in Chromium that collects console messages and requests to other hosts."""
 
     def __init__(self, chromium, width: int = 1400, scheme: str = "light") -> None:
         self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)

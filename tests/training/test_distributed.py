@@ -67,7 +67,7 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
         values = [[row[key] for row in rows if key in row] for rows in (one, two)]
         assert values[0] and values[0][-1] != values[0][0]
         torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
-    # Each process filled its share of the reference cache.
+    # Each process computed its share of the reference cache.
     assert len(list((tmp_path / "two" / "reference").rglob("part-*.jsonl"))) == 2
 
 
@@ -102,8 +102,8 @@ def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path
 
 @pytest.mark.full
 def test_unused_layers_of_an_adapted_tower(data: Path, tmp_path: Path) -> None:
-    """LLaVA reads CLIP's second-to-last layer. The adapter of the last layer gets no gradient from the loss, for which
-    DistributedDataParallel would end the run at the second step."""
+    """LLaVA reads CLIP's second-to-last layer. The adapter of the last layer therefore gets no gradient from the loss,
+    which would make DistributedDataParallel end the run at the second step."""
     from scramble.models.tiny import save_tiny
 
     options: dict[str, Any] = {"peft": {"r": 4}, "train_vision": "lora", "max_steps": 4, "global_batch_size": 4}

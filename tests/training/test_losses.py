@@ -1,4 +1,4 @@
-"""Losses against values derived by hand. test_against_trl.py compares them with TRL's trainer."""
+"""Compares losses with values derived by hand. test_against_trl.py compares them with TRL's trainer."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def reference_losses(beta: float) -> dict[str, Any]:
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_and_gradients_are_right_however_large_the_margin(name: str, beta: float) -> None:
-    """In float32, for margins of the log-ratios from -10^4 to 10^4, against 60-digit arithmetic.
+    """Losses in float32 agree with 60-digit arithmetic for margins of the log-ratios from -10^4 to 10^4.
 
     The reference's log-probabilities are -10 (chosen) and -20; log-ratios are powers of two where they are large, so
     that the sums are exact.

@@ -89,7 +89,7 @@ def test_the_best_checkpoint_is_kept_and_becomes_the_result(base: Path, data: Pa
 
 @pytest.mark.parametrize("kind", ["adapter", "decoder", "all"])
 def test_the_operations_are_those_that_torch_counts(base: Path, data: Path, kind: str) -> None:
-    """The exact number of operations in linear layers and convolutions, against torch's counter on real forward and
+    """The number of operations in linear layers and convolutions equals that of torch's counter on real forward and
     backward passes. Attention is excluded, because torch counts all pairs of a row, including masked ones."""
     vlm = load_vlm(base)
     if kind == "adapter":

@@ -1,4 +1,4 @@
-"""The reward shift of BCO against means computed by hand."""
+"""Compares the reward shift of BCO with means computed by hand."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def test_validation_leaves_training_as_it_is(base: Path, data: Path, tmp_path: P
     "family", ["molmo", *(pytest.param(f, marks=pytest.mark.full) for f in ("llava", "llava_onevision", "smolvlm"))]
 )
 def test_other_families_train_alike(data: Path, tmp_path: Path, family: str) -> None:
-    """A cached reference, a reference computed in the step, cached features and checkpointing have the same losses."""
+    """A cached reference, a reference computed in the step, cached features and checkpointing give the same losses."""
     from scramble.models.tiny import save_tiny
 
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
@@ -435,7 +435,8 @@ def test_rows_that_cannot_be_used_are_listed(
 def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     answer: str, reason: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Molmo's image tokens and later added words have no row in the head: such rows are refused, the run continues."""
+    """Molmo's image tokens and words that were added later have no row in the head: examples with them are refused, and
+    the run continues."""
     from scramble.models.tiny import save_tiny
 
     model = save_tiny("molmo", tmp_path / "model", ["Describe the image.", "a red", "a blue"], 0)

@@ -1,10 +1,10 @@
 r"""The value of an arithmetic expression in LaTeX (``\frac{1}{2}``, ``3\sqrt{2}``, ``2^{10}``, ``4\pi``).
 
 MATH-Vision compares two answers by the values that latex2sympy2 1.9.1 and Python's ``eval`` give them. That library
-needs a version of ANTLR that conflicts with Hydra's, and ``eval`` must not see a model's reply. :func:`value` therefore
-covers the arithmetic that the two evaluate, with their conventions: an implicit product binds tighter than ``/``,
-``:`` divides, ``-3^2`` is -9, and ``14\frac{4}{7}`` is a product, not a mixed number. ``\frac12`` has no value, and
-neither has any expression with a letter or a unit.
+needs a version of ANTLR that conflicts with Hydra's, and a model's reply must not be passed to ``eval``. :func:`value`
+therefore covers the arithmetic that the two evaluate, with their conventions: an implicit product binds tighter than
+``/``, ``:`` divides, ``-3^2`` is -9, and ``14\frac{4}{7}`` is a product, not a mixed number. ``\frac12`` has no value,
+and neither has any expression with a letter or a unit.
 
 Three differences are deliberate: a quotient by a fraction is always right here (``eval`` reads ``7/1/2``, the printed
 form of ``7/0.5``, as 3.5), an expression with a prime or a subscript has no value, and an expression with huge powers

@@ -2,7 +2,7 @@ r"""Grade answers to MATH-Vision and MathVerse.
 
 MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``): :func:`extract_mathvision` finds the answer in a reply,
 and :func:`mathvision_correct` compares it with the answer and with the text of the right option. Both follow the
-official rules, including what these do not read: ``Answer: B``, ``**B**``, ``4 \text{ cm}``.
+official rules, including the forms that these do not read: ``Answer: B``, ``**B**``, ``4 \text{ cm}``.
 
 MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and to compare answers. Its only rule is
 that equal strings are equal answers; :func:`extract_mathverse` and :func:`mathverse_equal` are our rules for use

@@ -41,7 +41,7 @@ def golden() -> Callable[..., Any]:
 
 @pytest.fixture
 def inputs() -> dict[str, torch.Tensor]:
-    """The recorded batch of two: three crops and two, the second text padded on the right."""
+    """The recorded batch of two prompts, with three and two crops; the second text is padded on the right."""
     names = ("input_ids", "images", "image_masks", "image_input_idx", "attention_mask")
     recorded = load_file(GOLDEN / "molmo_model" / "io.safetensors")
     return {name: recorded[name] for name in names}

@@ -33,7 +33,7 @@ TEXT = " User: describe the image Assistant:"
 def release(tmp_path: Path, golden_folder: Path, tiny: Callable[[str], Path]) -> Path:
     """The released configuration files with their remote code's ``auto_map``, tiny sizes, weights in shards.
 
-    As on the hub there is no chat template, and no word of the processor in the tokenizer's settings.
+    As on the hub there is no chat template, and the tokenizer's settings do not mention the processor.
     """
     folder = save_tiny_molmo(tmp_path / "release", ["describe the image"], seed=3, max_shard_size="1MB")
     assert len(list(folder.glob("model-*.safetensors"))) > 2 and (folder / "model.safetensors.index.json").exists()

@@ -117,7 +117,8 @@ def test_padding_on_either_side_and_finished_masks_change_nothing(golden: Golden
 
 
 def test_positions_can_be_given(golden: Golden, inputs: Inputs) -> None:
-    """Rotary positions are relative: shifting all by 7 changes nothing, increasing their distances does."""
+    """Rotary positions are relative: shifting all of them by 7 changes nothing, but increasing their distances changes
+    the result."""
     model, ids = golden().eval(), inputs["input_ids"][:1, 12:24]
     with torch.no_grad():
         expected = model(input_ids=ids).logits

@@ -1,4 +1,4 @@
-"""Tries in one pass against one sequence per row."""
+"""Compares tries in one pass with one sequence per row."""
 
 from __future__ import annotations
 
