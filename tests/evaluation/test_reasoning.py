@@ -200,15 +200,52 @@ def test_logicvista_equals_the_originals(rows_of: Any) -> None:
         ("The answer is (C). BECAUSE:.", "C"),
         ("A, C", "AC"),
         ("b and d.", "BD"),
-        ("(A) is wrong, (B) is right", ""),
         ("A cat sits there.", ""),
         ("3", "3"),
         ("T", ""),
         ("", ""),
+        # rejected options
+        ("A is correct, B is wrong.", "A"),
+        ("(A) is wrong, (B) is right", "B"),
+        ("A is wrong, B is wrong, C is right.", "C"),
+        ("Not A, but B.", "B"),
+        ("It is not A.", ""),
+        ("The answer cannot be C.", ""),
+        ("The answer is C, not B.", "C"),
+        ("I would rule out A and B.", ""),
+        ("(C) Neither set A nor set B", "C"),
+        # several letters, and alternatives
+        ("The answer is A and B.", "AB"),
+        ("The correct options are B, C, and D.", "BCD"),
+        ("The answers are B) False and C) Unknown.", ""),
+        ("The answer could be A or B.", ""),
+        ("B or C", ""),
+        ("B/C", ""),
+        # letters that answer nothing
+        ("A, B, C, D", ""),
+        ("A) 29% B) 220% C) 45% D) 69%", ""),
+        ("A. No musicians are scholars\nB. No scholars are musicians", ""),
+        ("Gear A is three times as large as Gear B.", ""),
+        ("Grade A and C headphones cost 540.", ""),
+        ("The R&D spend is 2 million.", ""),
+        # other forms of a statement
+        ("The answer is b.", "B"),
+        ("the correct answer is (d)", "D"),
+        ("<think>A looks right, but B fits.</think> C", "C"),
+        ("First I thought A. The answer is B.", "B"),
+        ("We compare A, B and C. Only C fits. The answer is C.", "C"),
     ],
 )
 def test_letters_are_read_by_rule(reply: str, letters: str) -> None:
     assert letter_sets.read_letters(reply) == letters
+
+
+@pytest.mark.parametrize("part", ["(", " ", ". ", "A\n", "A, ", "A and ", "answer:", "B"])
+def test_letters_of_endless_replies_take_linear_time(part: str) -> None:
+    """A model that repeats itself fills its token limit with one sign. (A quadratic rule takes minutes for these.)"""
+    start = time.process_time()
+    letter_sets.read_letters("The answer is" + part * 20_000 + "x")
+    assert time.process_time() - start < 5
 
 
 # --------------------------------------------------------------------------------------------------------- whole files

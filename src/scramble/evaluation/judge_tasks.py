@@ -119,7 +119,7 @@ def _names(text: str, item: Item) -> list[str] | None:
     """The names in a judge's reply, which may be fenced as Markdown code; None if it is not a list of texts."""
     try:
         names = objects.parse_object_list(re.sub(r"^```\w*\s*\n|\n\s*```$", "", text.strip()))
-    except ValueError:
+    except (ValueError, RecursionError):  # a reply of a thousand opening brackets is nested too deeply for json
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 

@@ -32,7 +32,7 @@ _MARKUP = r"[\s*_`~\"“”]*"
 _MARK = re.compile(
     rf"final[\s*_]+answers?\b(?:\s*\((?!\s*(?:yes|no|[A-Z])\s*\))[^()\n]{{0,40}}\))?{_MARKUP}"
     rf"(?:(?:is|was|would be|will be|must be|should be)\b{_MARKUP}[:：]?|[:：=]|[-–—=]+>?\s)"
-    rf"|^[#>\s*_`]*final[\s*_]+answers?[*_`\s]*$",
+    rf"|^[#>*_` \t]*final[\s*_]+answers?[*_`\s]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _BEFORE_MARK = re.compile(

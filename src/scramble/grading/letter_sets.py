@@ -6,16 +6,32 @@ import re
 
 from scramble.grading import final_answers
 
-_LISTED = re.compile(
-    r"\W*(?:option|choice|figure|set)?s?\W*([A-I](?:\W+(?:and\W+|or\W+|&\W*)?[A-I])*)\W*", re.IGNORECASE
-)
+# "A" at the start of a sentence is the article if a lower-case word follows that can stand after one ("A cat", not "A
+# is"). "I" before a lower-case word is the pronoun.
+_NO_NOUN = r"(?:is|are|was|and|or|nor|but|has|have|because|since|as|to|than|with|does|do|can|cannot|could|must)\b"
+_LETTER = rf"(?<![\w'’&-])(?:[B-H]|A(?:(?<=[a-z,] A)|(?!\s+(?!{_NO_NOUN})[a-z]))|I(?!['’]|\s+[a-z]))(?![\w'’&-])"
+# A comma joins two letters only within a list: not in "The answer is B, A is too small".
+_COMMA = rf",(?=\s*[(\[]?{_LETTER}[)\]]?\s*(?:$|[.,&\n]|and\b|or\b))"
+_LETTERS = rf"{_LETTER}(?:[)\]]?\s*(?:(?:,\s*)?\b(?:and|or)\b|&|{_COMMA})\s*[(\[]?{_LETTER})*"
+
+# No two neighbouring repetitions match the same characters, so that replies of many equal signs take linear time.
+_LISTED = re.compile(r"\W*(?:(?:option|choice|figure|set)s?\W+)?([A-I](?:[^\w/|]+(?:and\W+)?[A-I])*)\W*", re.IGNORECASE)
 _STATED = re.compile(
-    r"\b(?:answer|choice|option)s?\b(?:\s+(?:is|are|would be|should be)|\s*:|\s+\w+\s+is)?"
-    r"\s*:?\s*\W*([A-I])\b(?!\s+[a-z])"
+    r"\b(?:answer|choice|option)(s?)\b(?:\s+(?:\w+\s+)?(?:is|are|would be|should be)\b)?"
+    rf"\W*({_LETTERS}|(?<=\()[a-h](?=\))|[b-h](?=\W*$|[.,;\n]))"
 )
 _BRACKETED = re.compile(r"[(\[]\s*([A-I])\s*[)\]]")
 _LEADING = re.compile(r"\W*([A-I])(?:\s*[.):\]]|\s*$|\n)")
-_ALONE = re.compile(r"(?<![\w'’-])([B-H]|A(?!\s+[a-z])|I(?!['’]|\s+[a-z]))(?![\w'’-])")
+_LABEL = re.compile(r"(?<![A-Z'’])([A-I])(?:\s*[.):](?=\s*[^\s*_)\]])|\n)")
+_CLAUSE_END = re.compile(
+    r"([.,;:)\]\n]+(?!\s*(?:is|are|was|were|does|do|did|cannot be (?:right|correct)|and|or)\b)"
+    r"|\b(?:but|so|because|since|as|while|whereas)\b)"
+)
+_REJECTION = re.compile(
+    r"\b(?:(?:can)?not|neither|nor|never|except|instead|rather|wrong|incorrect|impossible|eliminated?|excluded?"
+    r"|ruled? out)\b|n['’]t\b",
+    re.IGNORECASE,
+)
 
 
 def read_letters(text: str) -> str:
@@ -23,22 +39,38 @@ def read_letters(text: str) -> str:
 
     This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that a
     reply contains is used: a marked final answer, a reply that consists of letters, letters after "answer" or a similar
-    word, letters in brackets, a letter at the start, single capital letters. If several options are named without a
-    mark, none is read.
+    word, letters in brackets, a letter at the start, single capital letters. For the last four, clauses that reject
+    something ("B is wrong", "not C") are left out first. The rule does not guess: it reads nothing if the reply names
+    different letters, only lists the options, or joins letters by "or".
     """
+    text = final_answers.after_thought(text)
     marked = final_answers.find(text)
     tail = re.split(r"\banswers?\s*:", text if marked is None else marked, flags=re.IGNORECASE)[-1]
     if digit := re.fullmatch(r"\W*([1-9])\W*", tail):  # one question has numbered options
         return digit[1]
     if listed := _LISTED.fullmatch(tail.strip()):
-        return _sorted(re.findall(r"\b[A-I]\b", listed[1].upper()))
-    for pattern in (_STATED, _BRACKETED):
-        if found := set(pattern.findall(text)):
-            return found.pop() if len(found) == 1 else ""
+        return _letters(listed[1])
+    text = "".join(part for part in _CLAUSE_END.split(text) if not _REJECTION.search(part))
+    if stated := _STATED.findall(text):
+        return _agreed({_stated(letters, bool(plural)) for plural, letters in stated})
+    if bracketed := _BRACKETED.findall(text):
+        return _agreed(set(bracketed))
     if leading := _LEADING.match(text):
-        return leading[1]
-    found = set(_ALONE.findall(text))
-    return found.pop() if len(found) == 1 else ""
+        return _agreed({leading[1], *_LABEL.findall(text)})
+    return _agreed(set(re.findall(_LETTER, text)))
+
+
+def _stated(letters: str, is_plural: bool) -> str:
+    """The letters of a statement; "" if they are alternatives, or only the first of several could be found."""
+    if re.search(r"\bor\b", letters):
+        return ""
+    found = _letters(letters)
+    return "" if is_plural and len(found) < 2 else found
+
+
+def _agreed(readings: set[str]) -> str:
+    """The only reading; "" if there are several or none."""
+    return readings.pop() if len(readings) == 1 else ""
 
 
 def judged_letters(text: str) -> str | None:
@@ -52,5 +84,7 @@ def same_letters(letters: str, answer: str) -> bool:
     return bool(truth) and sorted(letters.lower()) == truth
 
 
-def _sorted(letters: list[str]) -> str:
-    return "".join(sorted(set(letters)))
+def _letters(text: str) -> str:
+    """The letters in a list, sorted; "" if they are all options from A on (three or more)."""
+    found = "".join(sorted(set(re.findall(r"\b[A-I]\b", text.upper()))))
+    return "" if len(found) > 2 and "ABCDEFGHI".startswith(found) else found

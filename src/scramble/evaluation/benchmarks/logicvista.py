@@ -8,7 +8,7 @@ human: not measured here.
 The kind of an item is its skill. Scoring: the letters in a reply must be those of the answer. In the official script
 GPT-4 reads the letters; here a judge does so with our prompt, and VLMEvalKit's rule reads the judge's reply. Without a
 judge our own rule reads the letters (``extraction: rule``); on the 6,272 published replies it gives the same outcome as
-GPT-4's reading for 97.5 %. Compared with reference implementations: the comparison of letters, and the reading of the
+GPT-4's reading for 97.7 %. Compared with reference implementations: the comparison of letters, and the reading of the
 judge's replies, on recorded rows.
 """
 
