@@ -329,7 +329,7 @@ def test_bad_rows_are_collected_with_their_reason(change: dict[str, Any], messag
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n", "line 1 is not UTF-8 text; is it a TSV file?"),
+        (b"\x89PNG\r\n\x1a\n", "line 1 is not UTF-8 text; set benchmark.tsv.root to a TSV file"),
         (b"index,question,A,B,answer,image\n1,?,a,b,A,x\n", "no column index, question, image or image_path; .*commas"),
         (b"index\tquestion\tA\tB\n1\t?\ta\tb\n", "has no column image or image_path; it has index, question, A, B"),
         (b"index\tquestion\tquestion\timage\n", "two columns have the same name"),
@@ -350,7 +350,7 @@ def test_wrong_options_and_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"benchmark.tsv.kind='mcq' is not one of choice, yes_no, open, free"):
         load_benchmark("tsv", file, kind="mcq")
     with pytest.raises(
-        EvaluationError, match=r"has no column A, B, which multiple choice needs.*is benchmark.tsv.kind"
+        EvaluationError, match=r"has no column A, B, which multiple choice needs.*check benchmark.tsv.kind"
     ):
         load_benchmark("tsv", file, kind="choice")
     with pytest.raises(EvaluationError, match=r"neither yes nor no"):

@@ -307,7 +307,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="a run is named twice"):
         browse([run, run], tmp_path / "site", benchmarks={})
     shutil.copytree(run / "evaluation", tmp_path / "second" / "evaluation")
-    with pytest.raises(StageError, match=r"several runs need a folder for their site \(publish=both\)"):
+    with pytest.raises(StageError, match="several runs need a folder for their website: set publish=<folder>"):
         browse([run, tmp_path / "second"], benchmarks={})
     with pytest.raises(StageError, match=r"publish is empty: name a folder"):
         browse([run], "", benchmarks={})

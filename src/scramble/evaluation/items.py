@@ -173,7 +173,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
     """Check that ids are unique and groups complete. The message of an EvaluationError names the first faulty items."""
     items = tuple(items)
     if not items:
-        raise EvaluationError(f"{name}: no items; check the path and the split")
+        raise EvaluationError(f"{name}: no items; check benchmark.{name}.root and the split")
     seen: set[str] = set()
     for item in items:
         if item.item_id in seen:

@@ -94,7 +94,7 @@ class Judge:
         for name, default in PROMPTS.items():
             fields = re.findall(r"\{\w+\}", default)
             if missing := [field for field in fields if field not in getattr(self, name)]:
-                raise EvaluationError(f"judge.{name} has no {', '.join(missing)}")
+                raise EvaluationError(f"judge.{name} has no {', '.join(missing)}: add it to the prompt")
 
     def __call__(
         self, outcomes: Sequence[Outcome], items: Sequence[Item], images: Mapping[str, ImageFile]

@@ -83,12 +83,12 @@ def _content(path: str | Path, revision: str | None) -> str:
     except Exception as error:  # huggingface_hub raises CacheNotFound and several others for a broken cache
         raise EvaluationError(f"no model at {path}, and the hub cache cannot be read ({error})") from error
     if str(path) not in cached:
-        raise EvaluationError(f"no model at {path}: it is neither a folder nor a hub id that has been downloaded")
+        raise EvaluationError(f"no model at {path}: it is neither a folder nor a downloaded hub id; check model.path")
     name = revision or "main"
     for commit in cached[str(path)].revisions:
         if commit.commit_hash == name or name in commit.refs:
             return commit.commit_hash
-    raise EvaluationError(f"model {path}: revision {name!r} has not been downloaded")
+    raise EvaluationError(f"model {path}: revision {name!r} has not been downloaded; check model.revision")
 
 
 def evaluate(

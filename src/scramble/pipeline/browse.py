@@ -65,7 +65,7 @@ def browse(
     if publish is not None and not str(publish).strip():  # it would be the current folder
         raise StageError("publish is empty: name a folder (publish=site), or null for report/browser in the run")
     if publish is None and len(folders) > 1:
-        raise StageError("several runs need a folder for their site (publish=both)")
+        raise StageError("several runs need a folder for their website: set publish=<folder>")
     data_folders = {
         folder: Path(data)
         if run is not None and data is not None and Path(run).resolve() == folder.resolve()

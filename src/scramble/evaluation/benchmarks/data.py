@@ -186,7 +186,9 @@ def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
     if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()):
         rows = [rows]  # JSON lines with one line
     if not isinstance(rows, list):
-        raise EvaluationError(f"{name}: {path} contains {_kind(rows)}, not a list of entries; is it the right file?")
+        raise EvaluationError(
+            f"{name}: {path} contains {_kind(rows)}, not a list of entries; check benchmark.{name}.root"
+        )
     return [_object(name, row, f"entry {number} of {path}") for number, row in enumerate(rows)]
 
 
@@ -194,7 +196,9 @@ def json_entries(name: str, path: Path) -> dict[str, dict[str, Any]]:
     """The objects of a JSON object by key. Raises EvaluationError for a file with any other content."""
     entries = load_json(name, path)
     if not isinstance(entries, dict):
-        raise EvaluationError(f"{name}: {path} contains {_kind(entries)}, not entries by key; is it the right file?")
+        raise EvaluationError(
+            f"{name}: {path} contains {_kind(entries)}, not entries by key; check benchmark.{name}.root"
+        )
     return {key: _object(name, entry, f"entry {key} of {path}") for key, entry in entries.items()}
 
 

@@ -26,7 +26,7 @@ CORRECTIONS = {99: "B", 100: "A", 279: "B", 280: "A"}
 def load(root: str | Path | None = None, *, labels: str = "corrected", partial: bool = False) -> Benchmark:
     """Load the 300 questions in pairs. ``labels`` is ``corrected`` or ``original``."""
     if labels not in ("corrected", "original"):
-        raise EvaluationError(f"mmvp: labels must be corrected or original, not {labels!r}")
+        raise EvaluationError(f"benchmark.mmvp.labels must be corrected or original, not {labels!r}")
     root = download("mmvp", "MMVP/MMVP") if root is None else root
     path = find_file("mmvp", root, "Questions.csv")
     items = [_item(row, labels, f"row {number}") for number, row in enumerate(csv_rows("mmvp", path), 1)]

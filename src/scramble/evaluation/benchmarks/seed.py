@@ -40,7 +40,9 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     if listing:
         content = load_json("seed", listing[0])
         if not isinstance(content, dict) or "questions" not in content:
-            raise EvaluationError(f"seed: {listing[0]} has no questions; is it SEED-Bench.json?")
+            raise EvaluationError(
+                f"seed: {listing[0]} has no questions; set benchmark.seed.root to SEED-Bench.json or its folder"
+            )
         rows = json_rows("seed", listing[0], content["questions"])
         rows = [row for row in rows if fields("seed", row, _where(row), "data_type") == ["image"]]
         rows = [{**row, "image_name": ids("seed", row, _where(row), "data_id")[0]} for row in rows]

@@ -167,7 +167,7 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
     if kind == "choice" and (missing := {"A", "B"} - set(letters)):
         raise EvaluationError(
             f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple choice needs; it has "
-            f"{', '.join(file.columns)[:200]}; is benchmark.{name}.kind right?"
+            f"{', '.join(file.columns)[:200]}; check benchmark.{name}.kind"
         )
     if not has_answers:
         log.warning(f"{name}: {file.path} has no answers: predictions are written, without a score")

@@ -172,7 +172,8 @@ class _Lines:
                         yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                     except UnicodeDecodeError as error:
                         raise EvaluationError(
-                            f"{self.name}: {self.path}, line {number} is not UTF-8 text; is it a TSV file?"
+                            f"{self.name}: {self.path}, line {number} is not UTF-8 text; "
+                            f"set benchmark.{self.name}.root to a TSV file"
                         ) from error
         except OSError as error:
             raise EvaluationError(f"{self.name}: cannot read {self.path}: {error.strerror or error}") from error

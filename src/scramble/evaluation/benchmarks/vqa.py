@@ -51,7 +51,7 @@ def load_vqav2(
 ) -> Benchmark:
     """Load VQAv2. ``split`` is ``validation``, or ``test`` for predictions only; ``images`` holds COCO images."""
     if split not in ("validation", "test"):
-        raise EvaluationError(f"vqav2: split must be validation or test, not {split!r}")
+        raise EvaluationError(f"benchmark.vqav2.split must be validation or test, not {split!r}")
     versions = {214354: "vqav2-val-214354"} if split == "validation" else {}
     return _annotated("vqav2", "lmms-lab-encoder/VQAv2", split, root, images, versions, partial)
 

@@ -38,7 +38,7 @@ def load(
 ) -> Benchmark:
     """Load the sets whose files are below ``root``. ``images`` is the folder of all images (default: ``root``)."""
     if labels not in ("corrected", "original"):
-        raise EvaluationError(f"whatsup: labels must be corrected or original, not {labels!r}")
+        raise EvaluationError(f"benchmark.whatsup.labels must be corrected or original, not {labels!r}")
     items: list[Item] = []
     for kind, file in (CONTROLLED | QUESTIONS).items():
         if not Path(root).is_dir() or not any(Path(root).rglob(file)):
