@@ -66,22 +66,31 @@ def test_scores_and_items_are_valid(tmp_path: Path, kind: str) -> None:
         assert 100 * row["evaluation"]["score"] == by_id[row["evaluation_result_id"]]["score_details"]["score"]
 
 
-def test_hallusionbench_and_mmhal(tmp_path: Path) -> None:
-    """The score of HallusionBench's items has another name, and MMHal-Bench's is in points."""
+@pytest.mark.parametrize(
+    ("name", "score", "unit", "least", "highest"),
+    [
+        ("hallusionbench", "a_acc", "percent", 0.0, 100.0),
+        ("hallusionbench", "yes_difference", "percent", -100.0, 100.0),
+        ("mmhal", "score", "points", 0.0, 6.0),
+        ("mmhal", "hallucination_rate", "percent", 0.0, 100.0),
+        ("llava_bench", "score/conv", "percent", 0.0, "Infinity"),
+        ("llava_bench", "official_score", "percent", "-Infinity", "Infinity"),
+    ],
+)
+def test_units_and_ranges(tmp_path: Path, name: str, score: str, unit: str, least: Any, highest: Any) -> None:
+    """MMHal-Bench's score is in points, and LLaVA-Bench's can exceed 100 percent (8 points against the reference's 5).
+    The score of HallusionBench's items has another name than their values."""
     item = Item(Question("VD/ocr/0/1/0", ("x",), "Is it red?", "yes", "VD"), "yes_no")
     outcomes = [outcome(item, {item.item_id: Reply(text="Yes.")}, named_protocol("standard"))]
-    for name, table, metric in (
-        ("hallusionbench", scores("hallusionbench", outcomes), "a_acc"),
-        ("mmhal", {"score": {"value": 3.5}}, "score"),
-    ):
-        result, _ = result_of("question")
-        result.benchmark["name"], result.scores = name, table
-        log = json.loads(every_eval_ever.write(tmp_path, result, [item], outcomes, timestamp=1.0).read_text())
-        check("eval", log)
-        configs = {each["evaluation_name"]: each["metric_config"] for each in log["evaluation_results"]}
-        unit = ("points", 6.0) if name == "mmhal" else ("percent", 100.0)
-        assert (configs[f"{name}/{metric}"]["metric_unit"], configs[f"{name}/{metric}"]["max_score"]) == unit
-        assert log.get("detailed_evaluation_results", {}).get("total_rows") == (None if name == "mmhal" else 1)
+    result, _ = result_of("question")
+    table = scores("hallusionbench", outcomes) if name == "hallusionbench" else {score: {"value": 160.0}}
+    result.benchmark["name"], result.scores = name, table
+    log = json.loads(every_eval_ever.write(tmp_path, result, [item], outcomes, timestamp=1.0).read_text())
+    check("eval", log)
+    config = {each["evaluation_name"]: each["metric_config"] for each in log["evaluation_results"]}[f"{name}/{score}"]
+    assert (config["metric_unit"], config["min_score"], config["max_score"]) == (unit, least, highest)
+    rows = log.get("detailed_evaluation_results", {}).get("total_rows")
+    assert rows == (1 if name == "hallusionbench" else None)
 
 
 def test_the_same_result_gives_the_same_files_and_hub_models_keep_their_id(tmp_path: Path) -> None:

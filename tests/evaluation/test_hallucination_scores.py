@@ -16,6 +16,7 @@ from scramble.evaluation.items import EvaluationError, Item, Reply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring import mentions
 from scramble.evaluation.scoring.aggregation import rates, ratios, scores
+from scramble.evaluation.scoring.hallucination import CAUSES, cause_of_error
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.grading import amber, crpe, judge_replies, objects
 from scramble.language import tokens
@@ -234,7 +235,14 @@ def hallusion(rows: list[dict[str, Any]], values: list[float]) -> dict[str, floa
         group = "/".join(parts[:3])
         outcomes.append(
             result(
-                "/".join(parts), {"accuracy": value}, parts[0], tags=(row["subcategory"],), group=group, cluster=group
+                "/".join(parts),
+                {"accuracy": value},
+                parts[0],
+                tags=(row["subcategory"], "hard" if row.get("visual_input") == "2" else "easy"),
+                group=group,
+                cluster=group,
+                target=("no", "yes")[int(row.get("gt_answer", 1))],
+                prediction=row.get("prediction"),
             )
         )
     return table("hallusionbench", outcomes)
@@ -256,6 +264,14 @@ def test_hallusionbench_equals_the_originals(shared: Path) -> None:
             if theirs in expected:
                 top, bottom = expected[theirs]
                 assert measured[f"{ours}{suffix}"] == pytest.approx(100 * top / bottom)
+    whole = aggregate["official_from_judge_labels"]["all"]
+    for part in ("easy", "hard"):  # the authors' "easy aAcc" is an accuracy of pairs of questions
+        assert measured[f"q_acc/{part}"] == pytest.approx(100 * whole[part][0] / whole[part][1])
+    for part in ("inconsistent", "wrong"):
+        assert measured[f"f_{part}"] == pytest.approx(100 * whole["figure"][part] / whole["fAcc"][1])
+    bias = aggregate["official_from_judge_labels"]["yes_no_bias"]
+    assert measured["yes_difference"] == pytest.approx(100 * bias["pct_diff"])
+    assert measured["false_positive_ratio"] == pytest.approx(100 * bias["fp_ratio"])
     shown = [row for row in rows if row["visual_input"] != "0"]
     by_rule = []
     for row in shown:
@@ -271,6 +287,38 @@ def test_hallusionbench_equals_the_originals(shared: Path) -> None:
         suffix = "" if expected["split"] == "Overall" else f"/{expected['split']}"
         for ours, theirs in (("a_acc", "aAcc"), ("q_acc", "qAcc"), ("f_acc", "fAcc")):
             assert measured[f"{ours}{suffix}"] == pytest.approx(expected[theirs]), (suffix, theirs)
+
+
+def hallusion_key(row: dict[str, Any], figure: str | None = None) -> str:
+    return "/".join(
+        (row["category"], row["subcategory"], row["set_id"], figure or row["figure_id"], row["question_id"])
+    )
+
+
+def test_causes_of_hallusionbench_errors_equal_the_originals(shared: Path) -> None:
+    """With the recorded labels, and with the authors' code on yes/no replies (labels and agreement read from these)."""
+    rows, aggregate = recorded(shared, "hallusionbench")
+    label = {hallusion_key(row): int(row["judge_label"]) for row in rows}
+    for part, expected in aggregate["official_from_judge_labels"].items():
+        if part == "yes_no_bias":
+            continue
+        causes = [
+            cause_of_error(
+                row["category"],
+                row["figure_id"] == "0",
+                row["visual_input"] == "2",
+                label[hallusion_key(row)],
+                label[hallusion_key(row, "0")],
+                row["same"] == "1",
+            )
+            for row in rows
+            if part in ("all", row["category"])
+        ]
+        assert [causes.count(name) for name in CAUSES] == [expected["LH"], expected["VI"], expected["Mix"]], part
+    read = [{"Yes": "yes", "No": "no"}.get(row["vlmevalkit_extracted"]) for row in rows]
+    right = [float(word == ("no", "yes")[int(row["gt_answer"])]) for word, row in zip(read, rows, strict=True)]
+    measured = hallusion([{**row, "prediction": word} for row, word in zip(rows, read, strict=True)], right)
+    assert [measured[name] for name in CAUSES] == pytest.approx([100 * n / 182 for n in (7, 162, 13)])
 
 
 # --------------------------------------------------------------------------------------- CRPE, MMHal-Bench, LLaVA-Bench

@@ -14,7 +14,7 @@ import numpy as np
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import results, statistics
 from scramble.evaluation.scoring.aggregation import units
-from scramble.evaluation.scoring.hallucination import lower_is_better
+from scramble.evaluation.scoring.hallucination import has_direction, lower_is_better
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
@@ -257,8 +257,8 @@ def has_interval(test: Mapping[str, Any]) -> bool:
 
 
 def sign(test: Mapping[str, Any], score: str = "") -> str:
-    """``good`` or ``bad`` if a difference of a score is statistically significant, else empty."""
-    if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")):
+    """``good`` or ``bad`` if a difference is statistically significant and the score has a direction, else empty."""
+    if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")) or not has_direction(score):
         return ""
     return "good" if (test["difference"] > 0) != lower_is_better(score) else "bad"
 

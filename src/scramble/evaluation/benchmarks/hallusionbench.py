@@ -6,13 +6,16 @@ Human: not in the repository.
 
 Scores: ``a_acc``, the accuracy of questions; ``q_acc``, the share of questions that are answered correctly for every
 figure; ``f_acc``, the share of figures with all questions answered correctly. Each is also computed by category (VD,
-VS) and subcategory. In the original GPT-4 compares a reply with the answer (``grading=judge``; an unclear reply is
+VS), by subcategory, and for figures edited against common knowledge (hard) and the others (easy; the authors' "easy
+aAcc" is ``q_acc/easy``). The authors' further scores: figures with some (``f_inconsistent``) or only (``f_wrong``)
+wrong answers, the bias towards yes (``yes_difference``, ``false_positive_ratio``), and the causes of the errors
+(``language_hallucination``, ``visual_illusion``, ``mixed_cause``; not with a judge, which would have to compare two
+replies for them). In the original GPT-4 compares a reply with the answer (``grading=judge``; an unclear reply is
 right for the 178 questions of VS without an image). The default ``grading=rule`` looks for the words yes and no, as
 VLMEvalKit does; VLMEvalKit omits the questions without an image (``without_image=false`` here). The questions are asked
 unchanged, without a request to answer yes or no.
 
-Compared with a reference implementation: the authors' scores on recorded labels, VLMEvalKit's on recorded replies. The
-authors' further scores (easy, hard, consistency, bias) are not computed.
+Compared with a reference implementation: the authors' scores on recorded labels, VLMEvalKit's on recorded replies.
 """
 
 from __future__ import annotations
@@ -90,6 +93,6 @@ def _item(number: int, row: dict[str, Any], grading: str) -> Item:
         Question("/".join(parts), images, question, answer, category),
         "free" if grading == "judge" else "yes_no",
         group=f"{category}/{subcategory}/{group}",
-        tags=(subcategory,),
+        tags=(subcategory, "hard" if visual == "2" else "easy"),
         details=details,
     )

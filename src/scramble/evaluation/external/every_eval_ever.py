@@ -27,6 +27,17 @@ SCHEMA_VERSION = "0.3.0"
 LIBRARY = "scramble"
 SCORE_NAMES = {("hallusionbench", "accuracy"): "a_acc"}
 """Benchmark and value of an item -> the score that is the mean of these values, if its name differs."""
+POINTS = 6.0
+"""The highest rating of MMHal-Bench."""
+RANGES: dict[tuple[str, str], tuple[float | str, float | str]] = {
+    ("hallusionbench", "yes_difference"): (-100.0, 100.0),
+    ("llava_bench", "score"): (0.0, "Infinity"),
+    ("llava_bench", "official_score"): ("-Infinity", "Infinity"),
+    ("mmhal", "score"): (0.0, POINTS),
+    ("mmhal", "official_score"): (0.0, POINTS),
+}
+"""The least and the highest value of the scores that are not between 0 and 100. LLaVA-Bench's score is relative to the
+scores of a reference answer, and its official variant counts unread judgements as -1."""
 
 
 def write(
@@ -116,7 +127,7 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
         uncertainty["confidence_interval"] = interval
     if score.get("n") is not None:
         uncertainty["num_samples"] = score["n"]
-    in_points = benchmark == "mmhal" and name.partition("/")[0] in ("score", "official_score")
+    low, high = RANGES.get((benchmark, name.partition("/")[0]), (0.0, 100.0))
     return {
         "evaluation_result_id": f"{benchmark}/{name}",
         "evaluation_name": f"{benchmark}/{name}",
@@ -127,11 +138,11 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
         },
         "metric_config": {
             "metric_id": f"{benchmark}.{name}",
-            "metric_unit": "points" if in_points else "percent",
+            "metric_unit": "points" if high == POINTS else "percent",
             "lower_is_better": lower_is_better(name),
             "score_type": "continuous",
-            "min_score": 0.0,
-            "max_score": 6.0 if in_points else 100.0,
+            "min_score": low,
+            "max_score": high,
             "additional_details": _texts({key: score.get(key) for key in ("chance", "human")}),
         },
         "score_details": {"score": score["value"], "uncertainty": uncertainty},

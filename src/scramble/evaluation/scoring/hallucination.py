@@ -22,6 +22,7 @@ LOWER_IS_BETTER = frozenset(
         "chair_i",
         "chair_s",
         "cog",
+        "f_wrong",
         "hal",
         "hallucination_rate",
         "inadequate_generalization",
@@ -35,10 +36,28 @@ LOWER_IS_BETTER = frozenset(
 )
 """Names of scores that count errors."""
 
+WITHOUT_DIRECTION = frozenset(
+    (
+        "f_inconsistent",
+        "false_positive_ratio",
+        "language_hallucination",
+        "mixed_cause",
+        "visual_illusion",
+        "yes_difference",
+        "yes_ratio",
+    )
+)
+"""Names of scores that describe replies or errors: neither a higher nor a lower value is better."""
+
 
 def lower_is_better(score: str) -> bool:
     """Whether a score (``hal``, ``hal/<kind>``) counts errors."""
     return score.partition("/")[0] in LOWER_IS_BETTER
+
+
+def has_direction(score: str) -> bool:
+    """Whether a higher or a lower value of a score is better."""
+    return score.partition("/")[0] not in WITHOUT_DIRECTION
 
 
 def parts(outcomes: Outcomes) -> dict[str, Callable[[Outcome], bool]]:
@@ -148,33 +167,119 @@ def _f1(sums: Array, offset: float) -> Array:
 
 
 def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """aAcc: share of correct answers; qAcc: share of questions answered correctly for every figure; fAcc: share of
-    figures with all answers correct.
+    """aAcc: questions; qAcc: questions answered correctly for every figure; fAcc: figures with all answers correct.
 
     Item ids are ``category/subcategory/set/figure/question``. Figure 0 of the category VS is the question without an
     image and does not count as a figure. A question or figure with an unread item counts in neither qAcc nor fAcc.
+
+    Further scores of the authors: figures with some (``f_inconsistent``) or only wrong answers (``f_wrong``), two
+    measures of bias towards yes, and for replies graded by rule the causes of the errors.
     """
     table: dict[str, Ratio] = {}
     for suffix, where in parts(outcomes).items():
         table[f"a_acc{suffix}"] = mean_of(outcomes, "accuracy", where)
         table[f"q_acc{suffix}"] = _all_right(outcomes, where, 3)
         table[f"f_acc{suffix}"] = _all_right(outcomes, where, 4)
-    return table
+    figures = _groups(outcomes, lambda _: True, 4)
+    table["f_inconsistent"] = _share_of_groups(outcomes, figures, lambda values: 0 < sum(values) < len(values))
+    table["f_wrong"] = _share_of_groups(outcomes, figures, lambda values: not any(values))
+    return table | _yes_bias(outcomes) | _causes(outcomes)
+
+
+def _yes_bias(outcomes: Outcomes) -> dict[str, Ratio]:
+    """The share of answers "yes" minus that of correct answers "yes", and the share of the wrong answers whose correct
+    answer is "no" (half of them without bias). A wrong answer to a question with the answer "no" counts as "yes"."""
+    rows = []
+    for o in outcomes:
+        right, yes = o.values.get("accuracy"), o.target == "yes"
+        rows.append(
+            (0.0,) * 4 if right is None else (float((right == 1) == yes) - yes, 1.0, (1 - right) * (not yes), 1 - right)
+        )
+    return {
+        "yes_difference": of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1])),
+        "false_positive_ratio": of_sums(
+            outcomes, [row[2:] for row in rows], lambda sums: divide(sums[:, 0], sums[:, 1])
+        ),
+    }
+
+
+CAUSES = ("language_hallucination", "visual_illusion", "mixed_cause")
+
+
+def _causes(outcomes: Outcomes) -> dict[str, Ratio]:
+    """The share of each cause among the errors. The authors ask GPT-4 whether the replies for a figure and for the
+    original figure agree; here they agree if both are read as the same word. Errors without a reply for the original
+    figure do not count, nor do judged replies, which need not contain such a word."""
+    by_rule = {o.item_id: o for o in outcomes if "accuracy" in o.values and "judged" not in o.details}
+    rows = []
+    for o in outcomes:
+        cause = None
+        if o.item_id in by_rule:
+            *group, figure, question = o.item_id.split("/")
+            if original := by_rule.get("/".join((*group, "0", question))):
+                agree = o.prediction == original.prediction
+                cause = cause_of_error(group[0], figure == "0", "hard" in o.tags, _label(o), _label(original), agree)
+        rows.append([float(cause == name) for name in CAUSES])
+    return {
+        name: of_sums(outcomes, rows, lambda sums, k=k: divide(sums[:, k], sums.sum(axis=1)))  # type: ignore[misc]
+        for k, name in enumerate(CAUSES)
+    }
+
+
+def _label(o: Outcome) -> int:
+    """The authors' labels: 0 wrong, 1 right, 2 unclear."""
+    return 1 if o.values["accuracy"] == 1 else 2 if o.prediction is None else 0
+
+
+def cause_of_error(
+    category: str, is_original: bool, is_edited: bool, label: int, original: int, agree: bool
+) -> str | None:
+    """The cause of one error by the authors' decision tree (``get_eval_pair_all``); None if there is no error.
+
+    Args:
+        category: ``VD``, whose original figure is an image, or ``VS``, whose original question has no image.
+        is_original: whether this is the question about the original figure.
+        is_edited: whether the figure is edited so that it contradicts common knowledge.
+        label: 0 wrong, 1 right, 2 unclear.
+        original: the label of the same question about the original figure.
+        agree: whether the two replies agree.
+    """
+    language, vision, mixed = CAUSES
+    if label == 1:
+        return None
+    if category == "VD":
+        return mixed if not is_original and (original, label) == (1, 0) and agree else vision
+    if is_original:
+        return language if label == 0 else None  # without an image, "I do not know" is right
+    if original == 0:
+        return language if label == 0 and agree else mixed
+    return language if (original, label) == (1, 0) and is_edited and agree else vision
 
 
 def _all_right(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> Ratio:
-    """The share of groups in which all items are right. The ids of a group are equal except for the part
-    ``left_out``."""
+    """The share of groups in which all items are right."""
+    return _share_of_groups(outcomes, _groups(outcomes, where, left_out), all)
+
+
+def _groups(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> list[list[int]]:
+    """The places of the items whose ids are equal without the part ``left_out``."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, o in enumerate(outcomes):
         key = o.item_id.split("/")
         if where(o) and not (left_out == 4 and key[0] == "VS" and key[3] == "0"):
             groups.setdefault((*key[:left_out], *key[left_out + 1 :]), []).append(place)
+    return list(groups.values())
+
+
+def _share_of_groups(
+    outcomes: Outcomes, groups: Sequence[Sequence[int]], counts: Callable[[list[float]], bool]
+) -> Ratio:
+    """The share of groups whose accuracies satisfy a condition; groups with an unread item are left out."""
     rows = [(0.0, 0.0)] * len(outcomes)
-    for places in groups.values():
-        values = [outcomes[place].values.get("accuracy") for place in places]
-        if None not in values:
-            rows[places[0]] = (float(all(values)), 1.0)
+    for places in groups:
+        values = [outcomes[place].values["accuracy"] for place in places if "accuracy" in outcomes[place].values]
+        if len(values) == len(places):
+            rows[places[0]] = (float(counts(values)), 1.0)
     return share(outcomes, rows)
 
 
