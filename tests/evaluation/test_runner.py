@@ -20,6 +20,7 @@ from scramble.evaluation import responses
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.prompts import QueryEncoder
+from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.runner import evaluate, identify, rescore
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
@@ -243,18 +244,26 @@ def test_runs_under_different_protocols_are_not_compared(world, vlm, model_id, t
         compare(tmp_path / "world" / "world_winoground", tmp_path / "world_yes" / "world_winoground")
 
 
-def test_broken_image_is_named_and_finished_work_stays(world, vlm, model_id, tmp_path):
+def test_broken_images_are_named_and_all_other_replies_stay(world, vlm, model_id, tmp_path, caplog):
+    """Headers are valid, so that the images fail only when they are decoded: the first, and one in the last chunk."""
     benchmark = load_benchmark("world_winoground", world)
-    bad = benchmark.items[-1].image_ids[1]
-    images = dict(benchmark.images)
-    images[bad] = ImageFile(bytes=images[bad].bytes[:100])
+    bad = [benchmark.items[0].image_ids[0], benchmark.items[-1].image_ids[1]]
+    images = dict(benchmark.images) | {k: ImageFile(bytes=benchmark.images[k].bytes[:100]) for k in bad}
+    for image_id in bad:
+        images[image_id].check()
     broken = replace(benchmark, images=images)
-    options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64, "test_groups": 0}
-    with pytest.raises(RecordError, match=f"image '{bad}'.*cannot be decoded.*download it again"):
+    options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64}
+    with pytest.raises(RecordError, match=rf"2 of \d+ images cannot .*'{bad[0]}': .*cannot be decoded.*download them"):
         evaluate(vlm, [broken], "world", tmp_path, **options)
-    assert len(responses.read(tmp_path / "world_winoground")) > 30
-    missing = replace(benchmark, images={k: v for k, v in images.items() if k != bad})
-    with pytest.raises(EvaluationError, match=f"image '{bad}' belongs to an item but is missing"):
+    for image_id in bad:
+        assert sum(f"image '{image_id}': " in message for message in caplog.messages) == 1
+    stored = responses.read(tmp_path / "world_winoground")
+    asked = [query for item in benchmark.items for query in queries(item, named_protocol("world"), benchmark)]
+    rest = {query.query_id for query in asked if not set(bad) & set(query.image_ids)}
+    rows = list(read_jsonl(tmp_path / "world_winoground" / "responses.jsonl"))
+    assert len(rest) == len(stored) == len(rows)
+    missing = replace(benchmark, images={k: v for k, v in benchmark.images.items() if k != bad[1]})
+    with pytest.raises(EvaluationError, match=f"image '{bad[1]}' belongs to an item but is missing"):
         evaluate(vlm, [missing], "world", tmp_path, **options)
 
 

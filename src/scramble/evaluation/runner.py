@@ -7,27 +7,32 @@ any number of processes.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scramble.engines import Engine
 from scramble.evaluation import responses
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, ModelBackend, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, ModelBackend, Query, Reply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.evaluation.scoring.results import Result
+from scramble.records import ImageFile, RecordError
 from scramble.storage.files import read_json
 from scramble.storage.hashing import content_key, file_key
 from scramble.storage.jsonl import JsonLines
 
 if TYPE_CHECKING:
     from scramble.models import VLM
+
+log = logging.getLogger(__name__)
 
 Model: TypeAlias = "VLM | ModelBackend"
 Progress = Callable[[int, int, float], None]
@@ -305,21 +310,25 @@ def _answer(
 
     answering = backend()
     answering.check(query for query, key in zip(all_queries, keys, strict=True) if key not in done)
-    size = answering.chunk_size(groups[0], benchmark.images)
+    first = list(
+        islice((group for group in groups if not _broken_images([group], benchmark.images)), max(1, test_groups))
+    )
+    size = answering.chunk_size(first[0], benchmark.images) if first else len(groups)
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
-    tested = answering.self_test(groups[:test_groups], benchmark.images) if test_groups and process[0] == 0 else None
+    tested = answering.self_test(first, benchmark.images) if first and test_groups and process[0] == 0 else None
     name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
     started, finished = time.perf_counter(), len(unique) - len(missing)
+    broken: dict[str, str] = {}
     with JsonLines(folder / name) as file:
         for chunk in chunks[process[0] :: process[1]]:
             if all(key_of[query.query_id] in done for group in chunk for query in group):
                 continue
             clock = time.perf_counter()
-            answered = list(answering.reply(chunk, benchmark.images))
+            readable, answered = _replies(answering, chunk, benchmark.images, broken)
             times["model_seconds"] += time.perf_counter() - clock
             rows = [
                 responses.row(key_of[query.query_id], query, reply)
-                for group, replies in zip(chunk, answered, strict=True)
+                for group, replies in zip(readable, answered, strict=True)
                 for query, reply in zip(group, replies, strict=True)
                 if key_of[query.query_id] not in done
             ]
@@ -328,4 +337,45 @@ def _answer(
             finished += len(rows)
             if report:
                 report(finished, len(unique), time.perf_counter() - started)
+    if broken:
+        image, fault = next(iter(broken.items()))
+        raise RecordError(
+            f"{benchmark.name}: {len(broken)} of {len(benchmark.image_hashes)} images cannot be used (the first: "
+            f"{image!r}: {fault}); download {'it' if len(broken) == 1 else 'them'} again and repeat the command. All "
+            "other replies are stored"
+        )
     return _Work(times, tested)
+
+
+def _replies(
+    backend: ModelBackend,
+    chunk: Sequence[Sequence[Query]],
+    images: Mapping[str, ImageFile],
+    broken: dict[str, str],
+) -> tuple[Sequence[Sequence[Query]], list[list[Reply]]]:
+    """The groups of a chunk whose images can be decoded, and their replies. Images that cannot are added to ``broken``.
+
+    Images are decoded again only after an error, because that takes a noticeable share of the time on a fast GPU.
+    """
+    try:
+        return chunk, list(backend.reply(chunk, images))
+    except (EvaluationError, RecordError):
+        faults = _broken_images(chunk, images)
+        if not faults:
+            raise
+    for image_id, fault in faults.items():
+        log.warning(f"image {image_id!r}: {fault}; its questions are not asked")
+    broken |= faults
+    readable = [group for group in chunk if faults.keys().isdisjoint(group[0].image_ids)]
+    return readable, list(backend.reply(readable, images)) if readable else []
+
+
+def _broken_images(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, str]:
+    """The images of some groups that cannot be decoded, by id, and the reasons."""
+    faults = {}
+    for image_id in dict.fromkeys(image_id for group in groups for image_id in group[0].image_ids):
+        try:
+            images[image_id].open()
+        except (EvaluationError, RecordError) as error:  # an EvaluationError for a crop outside its image
+            faults[image_id] = str(error)
+    return faults
