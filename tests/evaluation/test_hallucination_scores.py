@@ -390,7 +390,7 @@ def test_mmhal_equals_the_original() -> None:
         assert by_type == expected["average_per_type"]
         assert rates(outcomes)["unread"] == expected["unreadable"]
         read = [row["score"] for row in part if row["readable"]]
-        assert measured["score"] == pytest.approx(np.mean(read))  # unread ratings are left out
+        assert measured["score"] == pytest.approx(np.mean(read))  # unread ratings are excluded
         assert scores("mmhal", outcomes)["score"]["n"] == len(read)
 
 

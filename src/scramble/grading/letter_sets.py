@@ -40,8 +40,8 @@ def read_letters(text: str) -> str:
     This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that a
     reply contains is used: a marked final answer, a reply that consists of letters, letters after "answer" or a similar
     word, letters in brackets, a letter at the start, single capital letters. For the last four, clauses that reject
-    something ("B is wrong", "not C") are left out first. The rule does not guess: it reads nothing if the reply names
-    different letters, only lists the options, or joins letters by "or".
+    something ("B is wrong", "not C") are removed first. The rule does not guess: it returns no letter if the reply
+    names different letters, only lists the options, or joins letters by "or".
     """
     text = final_answers.after_thought(text)
     marked = final_answers.find(text)

@@ -100,7 +100,7 @@ def _exact(answer: str, question: Question) -> float:
 
 
 def _vqa(answer: str, question: Question) -> float:
-    if len(question.answers) < ANNOTATORS:  # these are accepted spellings, so there is no annotator to leave out
+    if len(question.answers) < ANNOTATORS:  # these are accepted spellings, so there is no annotator to exclude
         return _exact(answer, question)
     return vqa_accuracy(answer, question.answers) / 100
 

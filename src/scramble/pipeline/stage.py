@@ -47,7 +47,7 @@ def run_stage(
         work: does the work in the folder and returns a summary.
         main: whether this process writes ``stage.json``; only one of several processes of a job does.
         instead: what the error message suggests to choose for another configuration.
-        defaults: returns the values of settings that a configuration leaves out; called only if the folder's
+        defaults: returns the values of settings that a configuration omits; called only if the folder's
             configuration is not literally the same.
 
     Returns:

@@ -39,4 +39,4 @@ class RejectedRows(BadRows):
         if not partial or not usable:
             fix = "" if partial else f", or set benchmark.{self.name}.partial=true to leave them out"
             raise EvaluationError(f"{summary}; correct the file{fix}")
-        log.warning(f"{summary}; they are left out")
+        log.warning(f"{summary}; they are skipped")

@@ -124,7 +124,7 @@ def read(
             items.extend(_items(row, form, groups.get(row.index, "")))
     bad.finish(len(items), partial)
     if file.without_image:
-        log.warning(f"{name}: {file.without_image} rows of {path} have no image and are left out, as in VLMEvalKit")
+        log.warning(f"{name}: {file.without_image} rows of {path} have no image and are skipped, as in VLMEvalKit")
     scorings = {"choice": "circular" if groups else "plain", "yes_no": "pope"}
     mark = "partial-" if bad.rejected else ""
     return Benchmark(

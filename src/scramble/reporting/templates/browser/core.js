@@ -31,7 +31,7 @@ const Browser = {};
     return entry.content;
   };
 
-  /** An element with attributes and children; a child that is a string becomes a text node, null is left out. */
+  /** An element with attributes and children; a child that is a string becomes a text node, null is skipped. */
   Browser.element = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
