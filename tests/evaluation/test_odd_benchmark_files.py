@@ -90,7 +90,7 @@ def test_two_images_of_one_id(tmp_path: Path) -> None:
     file = root / "obj_halbench_300_with_image.jsonl"
     rewrite(file, lambda rows: [rows[0], rows[0], {**rows[0], "image": other}])
     with pytest.raises(
-        EvaluationError, match=r"1 of 3 rows of .*: row 2: image 0 is another one than in an earlier row"
+        EvaluationError, match=r"1 of 3 rows of .*: row 2: image 0 differs from image 0 in an earlier row"
     ):
         load_benchmark("object_halbench", root, **{**options, "partial": False})
     assert len(load_benchmark("object_halbench", root, **options).items) == 2

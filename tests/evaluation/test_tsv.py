@@ -320,7 +320,7 @@ def test_bad_rows_are_collected_with_their_reason(change: dict[str, Any], messag
     with pytest.raises(EvaluationError) as caught:
         load_benchmark("mmstar", file)
     assert f"mmstar: 1 of 3 rows of {file} cannot be used: " in str(caught.value) and message in str(caught.value)
-    assert str(caught.value).endswith("correct the file, or set benchmark.mmstar.partial=true to leave them out")
+    assert str(caught.value).endswith("correct the file, or set benchmark.mmstar.partial=true to skip them")
     loaded = load_benchmark("mmstar", file, partial=True)
     assert [item.item_id for item in loaded.items] == ["0", "2"] and "-partial-2-" in loaded.version
 

@@ -124,7 +124,7 @@ class Judge:
         replies = list(self.engine.generate(requests, self.store))
         if failed := [reply.error for reply in replies if reply.error]:
             raise EvaluationError(
-                f"the judge {self.engine.model} left {len(failed)} requests unanswered (first: {failed[0]}); "
+                f"the judge {self.engine.model} did not answer {len(failed)} requests (first: {failed[0]}); "
                 "repeat the command"
             )
         return [reply.text for reply in replies]

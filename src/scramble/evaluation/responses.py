@@ -50,7 +50,7 @@ def read(folder: str | Path) -> dict[str, Reply]:
                     replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]), token_logprobs=texts)
             except KeyError as error:
                 raise EvaluationError(
-                    f"{path}: a row without {error}; another version wrote it: move the file elsewhere"
+                    f"{path}: a row has no {error}, because another version wrote it; move the file elsewhere"
                 ) from None
     return replies
 

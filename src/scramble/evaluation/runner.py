@@ -364,7 +364,7 @@ def _replies(
         if not faults:
             raise
     for image_id, fault in faults.items():
-        log.warning(f"image {image_id!r}: {fault}; its questions are not asked")
+        log.warning(f"image {image_id!r}: {fault}; its questions are skipped")
     broken |= faults
     readable = [group for group in chunk if faults.keys().isdisjoint(group[0].image_ids)]
     return readable, list(backend.reply(readable, images)) if readable else []

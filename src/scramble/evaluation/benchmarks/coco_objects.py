@@ -93,7 +93,7 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
             raise ValueError(f"unknown category {unknown[0]!r}")
         for note in content["annotations"]:
             if isinstance(note["image_id"], str):  # it would match no image, and the object would be missing
-                raise ValueError(f"an annotation has the image_id {note['image_id']!r:.40}, which is text")
+                raise ValueError(f"an annotation has the image_id {note['image_id']!r:.40}, which is not a number")
             if note["image_id"] in images.objects:
                 images.objects[note["image_id"]].add(vocabulary.category[names[note["category_id"]]])
         return

@@ -38,7 +38,7 @@ class RowImages:
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from error
         if self._encoded.setdefault(key, image) != image:
-            raise EvaluationError(f"{name}: {where}: image {key} is another one than in an earlier row")
+            raise EvaluationError(f"{name}: {where}: image {key} differs from image {key} in an earlier row")
         return key
 
     def find(self, name: str, folder: Path) -> Mapping[str, ImageFile]:

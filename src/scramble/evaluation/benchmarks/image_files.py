@@ -33,7 +33,9 @@ class FolderImages(Mapping[str, ImageFile]):
 
     def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:
         if not folder.is_dir():
-            raise EvaluationError(f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to their folder")
+            raise EvaluationError(
+                f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to the folder of the images"
+            )
         self._files = _Files(folder)
         unique = dict.fromkeys(names)
         matches = {n: self._files.find(n) for n in unique}

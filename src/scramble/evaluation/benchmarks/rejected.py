@@ -37,6 +37,6 @@ class RejectedRows(BadRows):
         total = usable + self.rejected
         summary = f"{self.name}: {self.rejected} of {total} rows of {self.source} cannot be used: {'; '.join(reasons)}"
         if not partial or not usable:
-            fix = "" if partial else f", or set benchmark.{self.name}.partial=true to leave them out"
+            fix = "" if partial else f", or set benchmark.{self.name}.partial=true to skip them"
             raise EvaluationError(f"{summary}; correct the file{fix}")
         log.warning(f"{summary}; they are skipped")

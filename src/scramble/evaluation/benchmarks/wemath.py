@@ -113,6 +113,6 @@ def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
         raise EvaluationError(
             f"wemath: {path}: problem {torn[0]!r} has the steps {', '.join(sorted(steps[torn[0]]))}, not "
             f"{', '.join(expected[torn[0]]) or 'those of a 2steps or 3steps problem'} ({len(torn)} such problems); "
-            "download it again, or set benchmark.wemath.partial=true to leave them out"
+            "download it again, or set benchmark.wemath.partial=true to skip them"
         )
     return [item for item in items if item.group not in torn]

@@ -112,7 +112,7 @@ def write_evalai(path: str | Path, items: Sequence[Item], outcomes: Sequence[Out
     answers = []
     for item, outcome in zip(items, outcomes, strict=True):
         if not item.item_id.isdigit():
-            raise EvaluationError(f"item {item.item_id!r}: EvalAI's question ids are numbers")
+            raise EvaluationError(f"item id {item.item_id!r} is not a number, but EvalAI requires numbers")
         answers.append({"question_id": int(item.item_id), "answer": outcome.prediction or ""})
     write_json(path, answers)
 
