@@ -14,33 +14,26 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny text model with the tiny tokenizer and a chat template."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from scramble.models.tiny.parts import (
-        chatml_template,
-        make_tokenizer,
-        random_model,
-        save,
-        special_ids,
-        wrap_tokenizer,
-    )
+    from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save
 
     folder = tmp_path_factory.mktemp("models") / "llama"
-    backend = make_tokenizer(TEXTS, 400, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = TinyTokenizer(TEXTS, specials, eos="<|im_end|>", pad="<|endoftext|>", vocab_size=400)
     config = LlamaConfig(
-        vocab_size=backend.get_vocab_size(),
+        vocab_size=tokens.size,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
         intermediate_size=64,
         max_position_embeddings=256,
-        **special,
+        **tokens.special,
     )
     model = random_model(LlamaForCausalLM, config, 0)
     model.generation_config.do_sample = True  # `transformers serve` samples only if the generation config enables it
-    tokenizer = wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>")
+    tokenizer = tokens.wrapped()
     tokenizer.chat_template = chatml_template("")
-    return save(folder, model, tokenizer, special)
+    return save(folder, model, tokenizer, tokens.special)
 
 
 @pytest.fixture(scope="session")

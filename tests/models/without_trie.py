@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scramble.models.tiny.parts import ids_of, make_tokenizer, random_model, save, special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save
 
 MLLAMA_SPECIALS = [
     "<|begin_of_text|>",
@@ -47,14 +47,12 @@ def save_tiny_paligemma(folder: Path, texts: Iterable[str], seed: int = 0) -> Pa
     )
 
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>"]
-    backend = make_tokenizer(texts, 1024, specials, prefix_space=False)
-    ids = ids_of(backend, specials)
-    special = special_ids(backend, bos="<bos>", eos="<eos>", pad="<pad>")
+    tokens = TinyTokenizer(texts, specials, bos="<bos>", eos="<eos>", pad="<pad>", prefix_space=False)
     image_processor: Any = SiglipImageProcessorPil(size={"height": 28, "width": 28})
     image_processor.image_seq_length = 16
     processor = PaliGemmaProcessor(
         image_processor=image_processor,
-        tokenizer=wrap_tokenizer(backend, bos="<bos>", eos="<eos>", pad="<pad>", image_token="<image>"),
+        tokenizer=tokens.wrapped(image_token="<image>"),
     )
     config = PaliGemmaConfig(
         vision_config={
@@ -77,14 +75,14 @@ def save_tiny_paligemma(folder: Path, texts: Iterable[str], seed: int = 0) -> Pa
             "num_key_value_heads": 1,
             "head_dim": 16,
             "max_position_embeddings": 1024,
-            **special,
+            **tokens.special,
         },
-        image_token_index=ids["<image>"],
+        image_token_index=tokens.ids["<image>"],
         projection_dim=32,
         hidden_size=32,
     )
     model = lively(random_model(PaliGemmaForConditionalGeneration, config, seed))
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)
 
 
 def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
@@ -96,10 +94,8 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
         MllamaProcessor,
     )
 
-    backend = make_tokenizer(texts, 1024, MLLAMA_SPECIALS, prefix_space=False)
-    ids = ids_of(backend, MLLAMA_SPECIALS)
-    tokens = {"bos": "<|begin_of_text|>", "eos": "<|eot_id|>", "pad": "<|finetune_right_pad_id|>"}
-    special = special_ids(backend, **tokens)
+    named: dict[str, Any] = {"bos": "<|begin_of_text|>", "eos": "<|eot_id|>", "pad": "<|finetune_right_pad_id|>"}
+    tokens = TinyTokenizer(texts, MLLAMA_SPECIALS, **named, prefix_space=False)
     config = MllamaConfig(
         vision_config={
             "hidden_size": 32,
@@ -115,7 +111,7 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
             "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
         },
         text_config={
-            "vocab_size": backend.get_vocab_size(),
+            "vocab_size": tokens.size,
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_hidden_layers": 3,
@@ -123,23 +119,23 @@ def save_tiny_mllama(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "max_position_embeddings": 1024,
-            **special,
+            **tokens.special,
         },
-        image_token_index=ids["<|image|>"],
+        image_token_index=tokens.ids["<|image|>"],
     )
     model = lively(random_model(MllamaForConditionalGeneration, config, seed))
     for layer in model.model.language_model.layers:
         for name in ("cross_attn_attn_gate", "cross_attn_mlp_gate"):  # 0 at the start: the image would have no effect
             if hasattr(layer, name):
                 getattr(layer, name).data.fill_(1.0)
-    tokenizer = wrap_tokenizer(backend, **tokens, image_token="<|image|>")
+    tokenizer = tokens.wrapped(image_token="<|image|>")
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     processor = MllamaProcessor(
         image_processor=MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4),
         tokenizer=tokenizer,
         chat_template=MLLAMA_TEMPLATE,
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)
 
 
 MAKERS = {"mllama": save_tiny_mllama, "paligemma": save_tiny_paligemma}

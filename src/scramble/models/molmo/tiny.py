@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scramble.models.molmo import MolmoConfig, MolmoForCausalLM, MolmoImageProcessor, MolmoProcessor
 from scramble.models.molmo.processing_molmo import IMAGE_TOKENS
-from scramble.models.tiny.parts import make_tokenizer, random_model, save, special_ids, wrap_tokenizer
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save
 
 
 def save_tiny_molmo(
@@ -34,20 +34,22 @@ def save_tiny_molmo(
     ``like_7b_o`` sets the options of Molmo-7B-O. A ``max_shard_size`` below the model's size produces shards and an
     index.
     """
-    backend = make_tokenizer(texts, vocab_size, ["<|endoftext|>"], roles=("User", "Assistant"))
-    embedding_size = backend.get_vocab_size()
-    backend.add_special_tokens(list(IMAGE_TOKENS))  # their ids follow the vocabulary, in the second embedding table
-    tokens = dict(
+    end = "<|endoftext|>"
+    tokens = TinyTokenizer(texts, [end], eos=end, pad=end, vocab_size=vocab_size, roles=("User", "Assistant"))
+    tokens.backend.add_special_tokens(
+        list(IMAGE_TOKENS)
+    )  # their ids follow the vocabulary, in the second embedding table
+    image_tokens = dict(
         zip(
             ("image_start_token", "image_end_token", "image_patch_token", "image_col_token", "image_token"),
             IMAGE_TOKENS,
             strict=True,
         )
     )
-    tokenizer = wrap_tokenizer(backend, eos="<|endoftext|>", pad="<|endoftext|>", **tokens)
+    tokenizer = tokens.wrapped(**image_tokens)
     config = MolmoConfig(
-        vocab_size=embedding_size,
-        embedding_size=embedding_size,
+        vocab_size=tokens.size,
+        embedding_size=tokens.size,
         hidden_size=width,
         intermediate_size=5 * width,
         num_hidden_layers=layers,
@@ -82,5 +84,4 @@ def save_tiny_molmo(
         ),
         tokenizer,
     )
-    special = special_ids(backend, eos="<|endoftext|>", pad="<|endoftext|>")
-    return save(folder, model, processor, special, max_shard_size=max_shard_size)
+    return save(folder, model, processor, tokens.special, max_shard_size=max_shard_size)

@@ -29,8 +29,12 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         sizes: options of the family's function (``width``, ``layers``, ``image_size``, ...).
 
     Raises:
-        ModelError: if there is no tiny model of the family, an option does not exist, or the folder is not empty.
+        ModelError: if there is no tiny model of the family, its processor needs torchvision, an option does not exist,
+            or the folder is not empty.
     """
+    from transformers.utils import is_torchvision_available
+
+    from scramble.models.families.registry import family_named
     from scramble.models.loading import quiet
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny.cohere_vision import save_tiny_aya_vision, save_tiny_cohere2_vision
@@ -74,6 +78,8 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     }
     if family not in makers:
         raise ModelError(f"there is no tiny model of family {family!r}; choose one of {', '.join(makers)}")
+    if family_named(family).needs_torchvision and not is_torchvision_available():
+        raise ModelError(f"the image processor of {family} needs torchvision: pip install torchvision")
     options = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(sizes) - set(options)):
         raise ModelError(f"a tiny {family} has no option {', '.join(unknown)}; it has {', '.join(options)}")

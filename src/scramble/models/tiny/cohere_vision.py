@@ -6,16 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 MAX_TILES = 4
 SPECIALS = [
@@ -33,7 +24,7 @@ SPECIALS = [
     "TILE_GLOBAL",
     *(f"TILE_{number}" for number in range(1, MAX_TILES + 1)),
 ]
-TOKENS = {"bos": "<BOS_TOKEN>", "eos": "<|END_OF_TURN_TOKEN|>", "pad": "<PAD>"}
+TOKENS: dict[str, Any] = {"bos": "<BOS_TOKEN>", "eos": "<|END_OF_TURN_TOKEN|>", "pad": "<PAD>"}
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|START_OF_TURN_TOKEN|>"
     "{{ '<|USER_TOKEN|>' if message['role'] == 'user' else '<|CHATBOT_TOKEN|>' }}"
@@ -53,25 +44,24 @@ def save_tiny_aya_vision(folder: str | Path, texts: Iterable[str], seed: int = 0
         GotOcr2ImageProcessorPil,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
+    tokens = TinyTokenizer(texts, SPECIALS, **TOKENS)
     config = AyaVisionConfig(
         vision_config=small_tower(28, 7, model_type="siglip_vision_model", vision_use_head=False),
-        text_config=_decoder(backend, window),
-        image_token_index=ids["<|IMG_PATCH|>"],
+        text_config=_decoder(tokens, window),
+        image_token_index=tokens.ids["<|IMG_PATCH|>"],
     )
     processor = AyaVisionProcessor(
         image_processor=GotOcr2ImageProcessorPil(
             size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=MAX_TILES
         ),
-        tokenizer=wrap_tokenizer(backend, **TOKENS),
+        tokenizer=tokens.wrapped(),
         patch_size=7,
         downsample_factor=2,
         img_size=28,
         chat_template=TEMPLATE.replace("IMAGE", "<image>"),
     )
     model = random_model(AyaVisionForConditionalGeneration, config, seed)
-    return save(folder, model, processor, special_ids(backend, **TOKENS))
+    return save(folder, model, processor, tokens.special)
 
 
 def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, window: int = 4096) -> Path:
@@ -79,29 +69,24 @@ def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int
 
     Tiles of 32 px with patches of 8 px have 4 tokens each.
     """
-    from transformers import Cohere2VisionConfig, Cohere2VisionForConditionalGeneration
-    from transformers.utils import is_torchvision_available
+    from transformers import (
+        Cohere2VisionConfig,
+        Cohere2VisionForConditionalGeneration,
+        Cohere2VisionImageProcessor,
+        Cohere2VisionProcessor,
+    )
 
-    from scramble.models.family import ModelError
-
-    if not is_torchvision_available():
-        raise ModelError("Command A Vision's image processor needs torchvision: pip install torchvision")
-    from transformers import Cohere2VisionImageProcessor, Cohere2VisionProcessor
-
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
+    tokens = TinyTokenizer(texts, SPECIALS, **TOKENS)
     tiles: dict[str, Any] = {"size": {"height": 32, "width": 32}, "max_patches": MAX_TILES, "patch_size": 2}
     config = Cohere2VisionConfig(
         vision_config=small_tower(32, 8, model_type="siglip_vision_model", vision_use_head=False),
-        text_config=_decoder(backend, window),
-        image_token_id=ids["<|IMG_PATCH|>"],
+        text_config=_decoder(tokens, window),
+        image_token_id=tokens.ids["<|IMG_PATCH|>"],
         alignment_intermediate_size=64,
     )
     processor = Cohere2VisionProcessor(
         image_processor=Cohere2VisionImageProcessor(**tiles),
-        tokenizer=wrap_tokenizer(
-            backend,
-            **TOKENS,
+        tokenizer=tokens.wrapped(
             image_token="<|IMG_PATCH|>",
             boi_token="<|START_OF_IMG|>",
             eoi_token="<|END_OF_IMG|>",
@@ -110,14 +95,14 @@ def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int
         chat_template=TEMPLATE.replace("IMAGE", "<|IMG_PATCH|>"),
     )
     model = random_model(Cohere2VisionForConditionalGeneration, config, seed)
-    return save(folder, model, processor, special_ids(backend, **TOKENS))
+    return save(folder, model, processor, tokens.special)
 
 
-def _decoder(backend: Any, window: int) -> dict[str, Any]:
+def _decoder(tokens: TinyTokenizer, window: int) -> dict[str, Any]:
     return small_decoder(
         model_type="cohere2",
-        vocab_size=backend.get_vocab_size(),
+        vocab_size=tokens.size,
         num_hidden_layers=4,  # three with a window, one without
         sliding_window=window,
-        **special_ids(backend, **TOKENS),
+        **tokens.special,
     )

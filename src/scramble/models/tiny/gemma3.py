@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 SPECIALS = [
     "<pad>",
@@ -48,9 +39,15 @@ def save_tiny_gemma3(
         Gemma3Processor,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("user", "model"), prefix_space=False)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, bos="<bos>", eos="<end_of_turn>", pad="<pad>")
+    tokens = TinyTokenizer(
+        texts,
+        SPECIALS,
+        bos="<bos>",
+        eos="<end_of_turn>",
+        pad="<pad>",
+        roles=("user", "model"),
+        prefix_space=False,
+    )
     config = Gemma3Config(
         vision_config=small_tower(
             image_size,
@@ -61,27 +58,24 @@ def save_tiny_gemma3(
             vision_use_head=False,
         ),
         text_config=small_decoder(
-            vocab_size=backend.get_vocab_size(),
+            vocab_size=tokens.size,
             num_hidden_layers=4,
             head_dim=16,
             query_pre_attn_scalar=16,
             sliding_window=sliding_window,
             layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
-            **special,
+            **tokens.special,
         ),
         mm_tokens_per_image=(image_size // 8) ** 2,
-        boi_token_index=ids["<start_of_image>"],
-        eoi_token_index=ids["<end_of_image>"],
-        image_token_index=ids["<image_soft_token>"],
+        boi_token_index=tokens.ids["<start_of_image>"],
+        eoi_token_index=tokens.ids["<end_of_image>"],
+        image_token_index=tokens.ids["<image_soft_token>"],
     )
     model = random_model(Gemma3ForConditionalGeneration, config, seed)
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessorPil(size={"height": image_size, "width": image_size}),
-        tokenizer=wrap_tokenizer(
-            backend,
-            bos="<bos>",
+        tokenizer=tokens.wrapped(
             eos="<eos>",
-            pad="<pad>",
             boi_token="<start_of_image>",
             image_token="<image_soft_token>",
             eoi_token="<end_of_image>",
@@ -89,4 +83,4 @@ def save_tiny_gemma3(
         image_seq_length=(image_size // 8) ** 2,
         chat_template=TEMPLATE,
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)

@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.models.families.registry import family_named
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder
 
 SPECIALS = [
     "<pad>",
@@ -62,12 +54,12 @@ def save_tiny_gemma4(
     """
     from transformers import Gemma4Config, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
 
-    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("user", "model"), prefix_space=False)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, bos="<bos>", eos="<turn|>", pad="<pad>")
+    tokens = TinyTokenizer(
+        texts, SPECIALS, bos="<bos>", eos="<turn|>", pad="<pad>", roles=("user", "model"), prefix_space=False
+    )
     decoder = small_decoder(
-        vocab_size=backend.get_vocab_size(),
-        vocab_size_per_layer_input=backend.get_vocab_size(),
+        vocab_size=tokens.size,
+        vocab_size_per_layer_input=tokens.size,
         num_hidden_layers=5 if per_layer_width else 4,
         num_global_key_value_heads=1,
         head_dim=16,
@@ -79,7 +71,7 @@ def save_tiny_gemma4(
         initializer_range=0.1,  # with the default, 0.02, gradients in float32 have large rounding errors
         hidden_size_per_layer_input=per_layer_width,
         use_bidirectional_attention="vision",
-        **special,
+        **tokens.special,
     )
     if per_layer_width:
         decoder |= {
@@ -109,22 +101,19 @@ def save_tiny_gemma4(
         },
         text_config=decoder,
         audio_config=None,
-        boi_token_id=ids["<|image>"],
-        image_token_id=ids["<|image|>"],
-        eoi_token_id=ids["<image|>"],
-        boa_token_id=ids["<|audio>"],
-        audio_token_id=ids["<|audio|>"],
-        eoa_token_index=ids["<audio|>"],
-        video_token_id=ids["<|video|>"],
+        boi_token_id=tokens.ids["<|image>"],
+        image_token_id=tokens.ids["<|image|>"],
+        eoi_token_id=tokens.ids["<image|>"],
+        boa_token_id=tokens.ids["<|audio>"],
+        audio_token_id=tokens.ids["<|audio|>"],
+        eoa_token_index=tokens.ids["<audio|>"],
+        video_token_id=tokens.ids["<|video|>"],
     )
     model = random_model(Gemma4ForConditionalGeneration, config, seed)
     processor = family_named("gemma4").processor_class(
         image_processor=Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
-        tokenizer=wrap_tokenizer(
-            backend,
-            bos="<bos>",
+        tokenizer=tokens.wrapped(
             eos="<eos>",
-            pad="<pad>",
             boi_token="<|image>",
             image_token="<|image|>",
             eoi_token="<image|>",
@@ -136,7 +125,7 @@ def save_tiny_gemma4(
         chat_template=TEMPLATE,
         **_native_parts(),
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)
 
 
 def _native_parts() -> dict[str, Any]:

@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.models.families.glm4v import Glm4vImageProcessor
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder
 
 SPECIALS = [
     "<|endoftext|>",
@@ -73,10 +65,9 @@ def save_tiny_glm4v(
         Glm4vMoeForConditionalGeneration,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
+    tokens = TinyTokenizer(texts, SPECIALS, eos="<|user|>", pad="<|endoftext|>")
     decoder = small_decoder(
-        vocab_size=backend.get_vocab_size(),
+        vocab_size=tokens.size,
         num_hidden_layers=3,
         head_dim=16,
         rope_parameters={
@@ -85,7 +76,7 @@ def save_tiny_glm4v(
             "partial_rotary_factor": 0.5,
             "mrope_section": [2, 1, 1],
         },
-        pad_token_id=ids["<|endoftext|>"],
+        pad_token_id=tokens.ids["<|endoftext|>"],
     )
     classes: tuple[Any, Any] = (Glm4vConfig, Glm4vForConditionalGeneration)
     if experts:
@@ -102,12 +93,12 @@ def save_tiny_glm4v(
             "patch_size": 8,
         },
         text_config=decoder,
-        image_token_id=ids["<|image|>"],
-        video_token_id=ids["<|video|>"],
-        image_start_token_id=ids["<|begin_of_image|>"],
-        image_end_token_id=ids["<|end_of_image|>"],
-        video_start_token_id=ids["<|begin_of_video|>"],
-        video_end_token_id=ids["<|end_of_video|>"],
+        image_token_id=tokens.ids["<|image|>"],
+        video_token_id=tokens.ids["<|video|>"],
+        image_start_token_id=tokens.ids["<|begin_of_image|>"],
+        image_end_token_id=tokens.ids["<|end_of_image|>"],
+        video_start_token_id=tokens.ids["<|begin_of_video|>"],
+        video_end_token_id=tokens.ids["<|end_of_video|>"],
     )
     model = random_model(classes[1], config, seed)
     processor = Glm4vImageProcessor(
@@ -116,14 +107,12 @@ def save_tiny_glm4v(
             size={"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * max_pixels},
             patch_size=8,  # type: ignore[call-arg]
         ),
-        tokenizer=wrap_tokenizer(
-            backend,
+        tokenizer=tokens.wrapped(
             eos="<|endoftext|>",
-            pad="<|endoftext|>",
             user_token="<|user|>",
             image_token="<|image|>",
             video_token="<|video|>",
         ),
         chat_template=THINKING_TEMPLATE if experts else TEMPLATE,
     )
-    return save(folder, model, processor, special_ids(backend, eos="<|user|>", pad="<|endoftext|>"))
+    return save(folder, model, processor, tokens.special)

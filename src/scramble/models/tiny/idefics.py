@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 SPECIALS = [
     "<|endoftext|>",
@@ -42,24 +33,29 @@ def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *
         Idefics3Processor,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS, roles=("User", "Assistant"), prefix_space=False)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, eos="<end_of_utterance>", pad="<|endoftext|>")
+    tokens = TinyTokenizer(
+        texts,
+        SPECIALS,
+        eos="<end_of_utterance>",
+        pad="<|endoftext|>",
+        roles=("User", "Assistant"),
+        prefix_space=False,
+    )
     config = Idefics3Config(
         vision_config=small_tower(image_size, 8),
         text_config=small_decoder(
-            vocab_size=backend.get_vocab_size(), model_type="llama", **special | {"bos_token_id": ids["<|im_start|>"]}
+            vocab_size=tokens.size, model_type="llama", **tokens.special | {"bos_token_id": tokens.ids["<|im_start|>"]}
         ),
         scale_factor=2,
-        image_token_id=ids["<image>"],
+        image_token_id=tokens.ids["<image>"],
     )
     model = random_model(Idefics3ForConditionalGeneration, config, seed)
     processor = Idefics3Processor(
         image_processor=Idefics3ImageProcessorPil(
             size={"longest_edge": 2 * image_size}, max_image_size={"longest_edge": image_size}
         ),
-        tokenizer=wrap_tokenizer(backend, eos="<end_of_utterance>", pad="<|endoftext|>"),
+        tokenizer=tokens.wrapped(),
         image_seq_len=(image_size // 8 // 2) ** 2,
         chat_template=TEMPLATE,
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)

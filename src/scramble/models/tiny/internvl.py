@@ -9,15 +9,7 @@ from typing import Any
 import torch
 
 from scramble.models.families.internvl import InternVLImageProcessor
-from scramble.models.tiny.parts import (
-    chatml_template,
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
 
@@ -46,9 +38,7 @@ def save_tiny_internvl(
     """
     from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 
-    backend = make_tokenizer(texts, vocab_size, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
+    tokens = TinyTokenizer(texts, SPECIALS, eos="<|im_end|>", pad="<|endoftext|>", vocab_size=vocab_size)
     config = InternVLConfig(
         vision_config={
             "hidden_size": vision_width,
@@ -65,7 +55,7 @@ def save_tiny_internvl(
         },
         text_config={
             "model_type": "qwen2",
-            "vocab_size": backend.get_vocab_size(),
+            "vocab_size": tokens.size,
             "hidden_size": width,
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
@@ -74,10 +64,10 @@ def save_tiny_internvl(
             "max_position_embeddings": 4096,
             "tie_word_embeddings": True,
             "initializer_range": 0.5 * width**-0.5,
-            **special,
+            **tokens.special,
             **(_mixture(experts, width // heads) if experts else {}),
         },
-        image_token_id=ids["<IMG_CONTEXT>"],
+        image_token_id=tokens.ids["<IMG_CONTEXT>"],
         image_seq_length=(image_size // patch_size // 2) ** 2,
         tie_word_embeddings=True,
     )
@@ -93,10 +83,7 @@ def save_tiny_internvl(
             crop_to_patches=True,
             max_patches=max_tiles,
         ),
-        tokenizer=wrap_tokenizer(
-            backend,
-            eos="<|im_end|>",
-            pad="<|endoftext|>",
+        tokenizer=tokens.wrapped(
             start_image_token="<img>",
             end_image_token="</img>",
             context_image_token="<IMG_CONTEXT>",
@@ -105,7 +92,7 @@ def save_tiny_internvl(
         image_seq_length=config.image_seq_length,
         chat_template=chatml_template("<IMG_CONTEXT>"),
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)
 
 
 def _mixture(experts: int, head_dim: int) -> dict[str, Any]:

@@ -6,16 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scramble.models.families.llava import SYSTEM
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 TEMPLATE = (
@@ -30,27 +21,23 @@ def save_tiny_llava(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
     """Write a tiny native LLaVA-1.5 and return its folder. 56 px with patches of 14 px result in 16 image tokens."""
     from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-    backend = make_tokenizer([*texts, SYSTEM], 1024, SPECIALS, roles=("USER", "ASSISTANT"))
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, bos="<s>", eos="</s>", pad="<pad>")
+    tokens = TinyTokenizer([*texts, SYSTEM], SPECIALS, bos="<s>", eos="</s>", pad="<pad>", roles=("USER", "ASSISTANT"))
     config = LlavaConfig(
         vision_config=small_tower(
             image_size, 14, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64
         ),
-        text_config=small_decoder(
-            vocab_size=backend.get_vocab_size(), model_type="llama", num_key_value_heads=4, **special
-        ),
-        image_token_index=ids["<image>"],
+        text_config=small_decoder(vocab_size=tokens.size, model_type="llama", num_key_value_heads=4, **tokens.special),
+        image_token_index=tokens.ids["<image>"],
         image_seq_length=(image_size // 14) ** 2,
     )
     model = random_model(LlavaForConditionalGeneration, config, seed)
     square = {"height": image_size, "width": image_size}
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=square),
-        tokenizer=wrap_tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>", image_token="<image>"),
+        tokenizer=tokens.wrapped(image_token="<image>"),
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)

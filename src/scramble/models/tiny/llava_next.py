@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "[INST]", "[/INST]"]
 # As in llava-v1.6-mistral-7b-hf: no BOS, and "<\s>" at the end of an answer.
@@ -36,19 +27,15 @@ def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0
         LlavaNextProcessor,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    backend.post_processor = _bos("<s>", backend.token_to_id("<s>"))
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, bos="<s>", eos="</s>", pad="<pad>")
+    tokens = TinyTokenizer(texts, SPECIALS, bos="<s>", eos="</s>", pad="<pad>")
+    tokens.backend.post_processor = _bos("<s>", tokens.ids["<s>"])
     grids = [[r * image_size, c * image_size] for r, c in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
     config = LlavaNextConfig(
         vision_config=small_tower(
             image_size, 7, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64
         ),
-        text_config=small_decoder(
-            vocab_size=backend.get_vocab_size(), model_type="mistral", sliding_window=None, **special
-        ),
-        image_token_index=ids["<image>"],
+        text_config=small_decoder(vocab_size=tokens.size, model_type="mistral", sliding_window=None, **tokens.special),
+        image_token_index=tokens.ids["<image>"],
         image_seq_length=(image_size // 7) ** 2,
         image_grid_pinpoints=grids,
     )
@@ -59,13 +46,13 @@ def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0
             crop_size={"height": image_size, "width": image_size},
             image_grid_pinpoints=grids,
         ),
-        tokenizer=wrap_tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>", image_token="<image>"),
+        tokenizer=tokens.wrapped(image_token="<image>"),
         patch_size=7,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)
 
 
 def _bos(token: str, token_id: int) -> object:

@@ -6,17 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scramble.models.families.llava import LlavaOnevisionImageProcessor
-from scramble.models.tiny.parts import (
-    chatml_template,
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save, small_decoder, small_tower
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
 
@@ -33,15 +23,13 @@ def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: in
         LlavaOnevisionImageProcessorPil,
     )
 
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
+    tokens = TinyTokenizer(texts, SPECIALS, eos="<|im_end|>", pad="<|endoftext|>")
     grids = [[rows * image_size, columns * image_size] for rows in range(1, 5) for columns in range(1, 5)]
     config = LlavaOnevisionConfig(
         vision_config=small_tower(image_size, 7, model_type="siglip_vision_model", vision_use_head=False),
-        text_config=small_decoder(vocab_size=backend.get_vocab_size(), model_type="qwen2", **special),
-        image_token_index=ids["<image>"],
-        video_token_index=ids["<video>"],
+        text_config=small_decoder(vocab_size=tokens.size, model_type="qwen2", **tokens.special),
+        image_token_index=tokens.ids["<image>"],
+        video_token_index=tokens.ids["<video>"],
         image_grid_pinpoints=grids,
         vision_aspect_ratio="anyres_max_4",
     )
@@ -50,12 +38,10 @@ def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: in
         image_processor=LlavaOnevisionImageProcessorPil(
             size={"height": image_size, "width": image_size}, image_grid_pinpoints=grids
         ),
-        tokenizer=wrap_tokenizer(
-            backend, eos="<|im_end|>", pad="<|endoftext|>", image_token="<image>", video_token="<video>"
-        ),
+        tokenizer=tokens.wrapped(image_token="<image>", video_token="<video>"),
         num_image_tokens=(image_size // 7) ** 2,
         vision_feature_select_strategy="full",
         vision_aspect_ratio="anyres_max_4",
         chat_template=chatml_template("<image>"),
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)

@@ -6,16 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.tiny.parts import (
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
 
@@ -45,23 +36,15 @@ def save_tiny_mistral3(folder: str | Path, texts: Iterable[str], seed: int = 0, 
 
     ``decoder`` is ``mistral`` (Mistral Small 3.1) or ``ministral3`` (Ministral 3).
     """
-    from transformers import Mistral3ForConditionalGeneration
-    from transformers.utils import is_torchvision_available
+    from transformers import Mistral3ForConditionalGeneration, PixtralImageProcessor, PixtralProcessor
 
-    from scramble.models.family import ModelError
-
-    if not is_torchvision_available():
-        raise ModelError("Mistral 3's processor needs torchvision: pip install torchvision")
-    from transformers import PixtralImageProcessor, PixtralProcessor
-
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
-    config = tiny_mistral3_config(ids, backend.get_vocab_size(), decoder)
+    tokens = TinyTokenizer(texts, SPECIALS, bos="<s>", eos="</s>", pad="<pad>")
+    config = tiny_mistral3_config(tokens.ids, tokens.size, decoder)
     model = random_model(Mistral3ForConditionalGeneration, config, seed)
     processor = PixtralProcessor(
         image_processor=PixtralImageProcessor(size={"longest_edge": 64}, patch_size=16),
-        tokenizer=wrap_tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>"),
+        tokenizer=tokens.wrapped(),
         patch_size=8,
         spatial_merge_size=2,
     )
-    return save(folder, model, processor, special_ids(backend, bos="<s>", eos="</s>", pad="<pad>"))
+    return save(folder, model, processor, tokens.special)

@@ -6,15 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scramble.models.tiny.parts import (
-    chatml_template,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save, small_decoder
 
 # In the released order. Their ids follow the vocabulary, and the head has no rows for them.
 IMAGE_TOKENS = [
@@ -72,32 +64,22 @@ def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
 
 def save_tiny_molmo2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 56) -> Path:
     """Write a tiny native Molmo2 and return its folder. Its processor needs torchvision to be built and saved."""
-    from transformers import Molmo2ForConditionalGeneration
-    from transformers.utils import is_torchvision_available
+    from transformers import (
+        Molmo2ForConditionalGeneration,
+        Molmo2ImageProcessor,
+        Molmo2Processor,
+        Molmo2VideoProcessor,
+    )
 
-    from scramble.models.family import ModelError
-
-    if not is_torchvision_available():
-        raise ModelError("Molmo2's image processor needs torchvision: pip install torchvision")
-    from transformers import Molmo2ImageProcessor, Molmo2Processor, Molmo2VideoProcessor
-
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    vocab_size = backend.get_vocab_size()
-    backend.add_special_tokens(IMAGE_TOKENS)
-    model = random_model(Molmo2ForConditionalGeneration, tiny_molmo2_config(vocab_size, image_size), seed)
+    tokens = TinyTokenizer(texts, SPECIALS, eos="<|im_end|>", pad="<|endoftext|>")
+    tokens.backend.add_special_tokens(IMAGE_TOKENS)
+    model = random_model(Molmo2ForConditionalGeneration, tiny_molmo2_config(tokens.size, image_size), seed)
     processor = Molmo2Processor(
         image_processor=Molmo2ImageProcessor(
             size={"height": image_size, "width": image_size}, overlap_margins=[1, 1], max_crops=4
         ),
         video_processor=Molmo2VideoProcessor(size={"height": image_size, "width": image_size}),
-        tokenizer=wrap_tokenizer(
-            backend,
-            bos="<|im_end|>",
-            eos="<|im_end|>",
-            pad="<|endoftext|>",
-            image_token="<|image|>",
-            video_token="<|video|>",
-        ),
+        tokenizer=tokens.wrapped(bos="<|im_end|>", image_token="<|image|>", video_token="<|video|>"),
         chat_template=chatml_template("<|image|>"),
     )
-    return save(folder, model, processor, special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>"))
+    return save(folder, model, processor, tokens.special)

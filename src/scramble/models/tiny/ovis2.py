@@ -6,17 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scramble.models.families.ovis2 import INDICATORS, PATCH
-from scramble.models.tiny.parts import (
-    chatml_template,
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    small_tower,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save, small_decoder, small_tower
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", PATCH, *INDICATORS]
 
@@ -29,16 +19,13 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
     """
     from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2ImageProcessorPil, Ovis2Processor
 
-    backend = make_tokenizer(texts, 1024, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
-    vocab_size = backend.get_vocab_size()
+    tokens = TinyTokenizer(texts, SPECIALS, eos="<|im_end|>", pad="<|endoftext|>")
     config = Ovis2Config(
         vision_config=small_tower(image_size, 8, vocab_size=64, hidden_stride=2),
-        text_config=small_decoder(vocab_size=vocab_size, model_type="qwen2", **special),
-        image_token_id=ids[PATCH],
-        visual_indicator_token_ids=[ids[token] for token in INDICATORS],
-        vocab_size=vocab_size,
+        text_config=small_decoder(vocab_size=tokens.size, model_type="qwen2", **tokens.special),
+        image_token_id=tokens.ids[PATCH],
+        visual_indicator_token_ids=[tokens.ids[token] for token in INDICATORS],
+        vocab_size=tokens.size,
         hidden_size=64,
         tie_word_embeddings=False,
     )
@@ -49,8 +36,8 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
         image_processor=Ovis2ImageProcessorPil(
             size={"height": image_size, "width": image_size}, crop_to_patches=True, max_patches=6
         ),
-        tokenizer=wrap_tokenizer(backend, eos="<|im_end|>", pad="<|endoftext|>"),
+        tokenizer=tokens.wrapped(),
         image_seq_length=(image_size // 8 // 2) ** 2,
         chat_template=chatml_template("<image>"),
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)

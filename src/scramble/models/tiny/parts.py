@@ -38,18 +38,55 @@ def make_tokenizer(
     return tokenizer
 
 
-def wrap_tokenizer(backend: Any, *, eos: str, pad: str, bos: str | None = None, **named: str) -> Any:
-    """Wrap a tokenizer for transformers; ``named`` tokens become attributes (``image_token`` and so on)."""
-    from transformers import PreTrainedTokenizerFast
+class TinyTokenizer:
+    """A tokenizer trained on texts (:func:`make_tokenizer`) with its special tokens.
 
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=pad,
-        extra_special_tokens=named,
-        clean_up_tokenization_spaces=False,
-    )
+    Args:
+        texts: training texts.
+        specials: all special tokens.
+        eos, pad, bos: those of them that end, pad and start a text.
+        vocab_size: maximum size of the vocabulary.
+        options: see :func:`make_tokenizer`.
+
+    Attributes:
+        backend: the ``tokenizers.Tokenizer``.
+        size: size of the vocabulary.
+        ids: ids of the special tokens by their texts.
+        special: ids of ``eos``, ``pad`` and ``bos``, under the names that configs of decoders and generation give them.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[str],
+        specials: Sequence[str],
+        *,
+        eos: str,
+        pad: str,
+        bos: str | None = None,
+        vocab_size: int = 1024,
+        **options: Any,
+    ) -> None:
+        self.backend = make_tokenizer(texts, vocab_size, specials, **options)
+        self.size: int = self.backend.get_vocab_size()
+        self.ids: dict[str, int] = {token: self.backend.token_to_id(token) for token in specials}
+        self._named = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+        self.special: dict[str, Any] = {f"{name}_id": token and self.ids[token] for name, token in self._named.items()}
+
+    def wrapped(self, *, eos: str | None = None, bos: str | None = None, **named: str) -> Any:
+        """The tokenizer for transformers; ``named`` tokens become attributes (``image_token`` and so on).
+
+        ``eos`` and ``bos`` replace those of the configs.
+        """
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.backend,
+            bos_token=bos or self._named["bos_token"],
+            eos_token=eos or self._named["eos_token"],
+            pad_token=self._named["pad_token"],
+            extra_special_tokens=named,
+            clean_up_tokenization_spaces=False,
+        )
 
 
 def chatml_template(image: str) -> str:
@@ -71,17 +108,6 @@ def random_model(cls: type, config: Any, seed: int) -> Any:
         return cls(config)
 
 
-def ids_of(backend: Any, tokens: Sequence[str]) -> dict[str, int]:
-    """Ids of the named tokens."""
-    return {token: backend.token_to_id(token) for token in tokens}
-
-
-def special_ids(backend: Any, *, eos: str, pad: str, bos: str | None = None) -> dict[str, Any]:
-    """Ids of special tokens, under the names that the configs of decoders and generation give them."""
-    tokens = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
-    return {name: None if token is None else backend.token_to_id(token) for name, token in tokens.items()}
-
-
 def small_decoder(**others: Any) -> dict[str, Any]:
     """Config of a decoder with two layers of width 64 and four heads; ``others`` are added or replace these values."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 4096}
@@ -99,7 +125,7 @@ def save(folder: str | Path, model: Any, processor: Any, special: Mapping[str, A
 
     Args:
         folder: output folder.
-        model: its generation config gets the ids of ``special`` (see :func:`special_ids`).
+        model: its generation config gets the ids of ``special`` (see :class:`TinyTokenizer`).
         processor: the model's processor.
         special: ids that ``generate`` starts, stops and pads with.
         options: arguments of ``model.save_pretrained``.

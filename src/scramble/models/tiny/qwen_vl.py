@@ -7,16 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.models.families.qwen_vl import Qwen2VLImageProcessor, Qwen3VLImageProcessor, Qwen25VLImageProcessor
-from scramble.models.tiny.parts import (
-    chatml_template,
-    ids_of,
-    make_tokenizer,
-    random_model,
-    save,
-    small_decoder,
-    special_ids,
-    wrap_tokenizer,
-)
+from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save, small_decoder
 
 SPECIALS = [
     "<|endoftext|>",
@@ -160,26 +151,21 @@ def _save(
 ) -> Path:
     from transformers import Qwen2VLImageProcessorPil
 
-    backend = make_tokenizer(texts, vocab_size, SPECIALS)
-    ids = ids_of(backend, SPECIALS)
-    special = special_ids(backend, eos="<|im_end|>", pad="<|endoftext|>")
+    tokens = TinyTokenizer(texts, SPECIALS, eos="<|im_end|>", pad="<|endoftext|>", vocab_size=vocab_size)
     config = config_class(
         vision_config=tower,
-        text_config={**decoder, **special, "vocab_size": backend.get_vocab_size()},
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        text_config={**decoder, **tokens.special, "vocab_size": tokens.size},
+        image_token_id=tokens.ids["<|image_pad|>"],
+        video_token_id=tokens.ids["<|video_pad|>"],
+        vision_start_token_id=tokens.ids["<|vision_start|>"],
+        vision_end_token_id=tokens.ids["<|vision_end|>"],
     )
     model = random_model(model_class, config, seed)
     processor = processor_class(
         image_processor=Qwen2VLImageProcessorPil(
             size={"shortest_edge": 16 * 16, "longest_edge": max_pixels}, patch_size=PATCH, merge_size=2
         ),
-        tokenizer=wrap_tokenizer(
-            backend,
-            eos="<|im_end|>",
-            pad="<|endoftext|>",
+        tokenizer=tokens.wrapped(
             image_token="<|image_pad|>",
             video_token="<|video_pad|>",
             vision_start_token="<|vision_start|>",
@@ -187,4 +173,4 @@ def _save(
         ),
         chat_template=chatml_template("<|vision_start|><|image_pad|><|vision_end|>"),
     )
-    return save(folder, model, processor, special)
+    return save(folder, model, processor, tokens.special)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.models.family import ModelError
-from scramble.models.tiny.parts import make_tokenizer, random_model, wrap_tokenizer
+from scramble.models.tiny.parts import TinyTokenizer, make_tokenizer, random_model
 from scramble.storage.files import atomic_folder
 
 _SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
@@ -42,11 +42,11 @@ def save_tiny_scorer(kind: str, folder: str | Path, seed: int = 0) -> Path:
 def _save_distilbert(folder: Path, seed: int) -> None:
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-    backend = make_tokenizer([], 512, ["[PAD]", "[SEP]"], roles=())
+    tokens = _tokenizer(eos="[SEP]", pad="[PAD]")
     sizes: dict[str, Any] = {"dim": 16, "n_heads": 2, "n_layers": 1, "hidden_dim": 32, "num_labels": 2}
-    config = DistilBertConfig(vocab_size=backend.get_vocab_size(), **sizes)
+    config = DistilBertConfig(vocab_size=tokens.size, **sizes)
     random_model(DistilBertForSequenceClassification, config, seed).save_pretrained(folder)
-    _save_tokenizer(backend, folder, eos="[SEP]", pad="[PAD]")
+    tokens.wrapped().save_pretrained(folder)
 
 
 def _save_vera(folder: Path, seed: int) -> None:
@@ -59,19 +59,19 @@ def _save_vera(folder: Path, seed: int) -> None:
     with torch.no_grad():
         model.shared.weight[32097, 0] = 1.0  # the temperature, which is above 0
     model.save_pretrained(folder)
-    _save_tokenizer(make_tokenizer([], 512, ["<pad>", "</s>"], roles=()), folder, eos="</s>", pad="<pad>")
+    _tokenizer(eos="</s>", pad="<pad>").wrapped().save_pretrained(folder)
 
 
 def _save_gpt2(folder: Path, seed: int) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    backend = make_tokenizer([], 512, ["<|endoftext|>"], roles=())
-    end = backend.token_to_id("<|endoftext|>")
-    config = GPT2Config(
-        vocab_size=backend.get_vocab_size(), n_embd=16, n_layer=1, n_head=2, bos_token_id=end, eos_token_id=end
+    tokens = TinyTokenizer(
+        [], ["<|endoftext|>"], eos="<|endoftext|>", pad="<|endoftext|>", bos="<|endoftext|>", vocab_size=512, roles=()
     )
+    end = tokens.ids["<|endoftext|>"]
+    config = GPT2Config(vocab_size=tokens.size, n_embd=16, n_layer=1, n_head=2, bos_token_id=end, eos_token_id=end)
     random_model(GPT2LMHeadModel, config, seed).save_pretrained(folder)
-    _save_tokenizer(backend, folder, eos="<|endoftext|>", pad="<|endoftext|>", bos="<|endoftext|>")
+    tokens.wrapped().save_pretrained(folder)
 
 
 def _save_clip(folder: Path, seed: int) -> None:
@@ -104,5 +104,5 @@ def _save_clip(folder: Path, seed: int) -> None:
     CLIPProcessor(images, tokenizer).save_pretrained(folder)
 
 
-def _save_tokenizer(backend: object, folder: Path, *, eos: str, pad: str, bos: str | None = None) -> None:
-    wrap_tokenizer(backend, eos=eos, pad=pad, bos=bos).save_pretrained(folder)
+def _tokenizer(*, eos: str, pad: str) -> TinyTokenizer:
+    return TinyTokenizer([], [pad, eos], eos=eos, pad=pad, vocab_size=512, roles=())
