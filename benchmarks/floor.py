@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from scramble.training.flops import Parts, Product, decoder_products, tower_products, visible_pairs
+from scramble.training.flops import Product, Products, decoder_products, tower_products, visible_pairs
 
 
-def count_products(backbone: Any, items: Sequence[Any]) -> Parts:
+def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
     """Count the products of a training step on the tries of ``items`` by part of the model.
 
     Parameters that require a gradient count as trained.
@@ -30,7 +30,7 @@ def count_products(backbone: Any, items: Sequence[Any]) -> Parts:
     }
 
 
-def floor_seconds(parts: Parts, repeats: int = 7) -> dict[str, float]:
+def floor_seconds(parts: dict[str, Products], repeats: int = 7) -> dict[str, float]:
     """Return the seconds of each part on this CPU with torch's threads, with the fastest run of each product."""
     return {
         name: sum(_product_seconds(p, repeats) * count for p, count in linear.items())

@@ -189,17 +189,12 @@ def test_checkpointing_changes_no_number(vlm: Any, batch_of: Callable[[str], Tri
         torch.testing.assert_close(actual_value, expected_value)
 
 
-def test_result_by_item(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
-    batch = batch_of("rows and padding")
+def test_sums_and_counts_are_those_of_the_tokens(vlm: Any, batch_of: Callable[[str], TrieBatch]) -> None:
     with torch.no_grad():
-        result = logprobs(vlm.backbone, batch)
-    by_item = result.by_item()
-    assert [len(item) for item in by_item] == [2, 5, 1, 5]
-    assert torch.equal(torch.cat([tokens for item in by_item for tokens, _ in item]), result.tokens_M)
-    for item in by_item:
-        for tokens, total in item:
-            torch.testing.assert_close(tokens.sum(), total)
-    torch.testing.assert_close(result.means_Q * result.counts_Q, result.sums_Q)
+        result = logprobs(vlm.backbone, batch_of("rows and padding"))
+    assert result.num_sequences == (2, 5, 1, 5)
+    sums = [tokens.sum() for tokens in result.tokens_M.split(result.counts_Q.tolist())]
+    torch.testing.assert_close(torch.stack(sums), result.sums_Q)
 
 
 def test_wrong_number_of_features_names_the_item(vlm: Any, images: list[Image.Image]) -> None:

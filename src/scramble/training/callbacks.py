@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import TrainerCallback, TrainerState
 from transformers.training_args import TrainingArguments
 
 from scramble import interrupt
@@ -24,6 +24,9 @@ from scramble.storage.files import write_text
 from scramble.storage.jsonl import JsonLines, read_jsonl
 
 log = logging.getLogger(__name__)
+
+Logs = Mapping[str, float] | None
+Metrics = dict[str, float] | None
 
 ROWS = 5  # warnings use the mean of this many log rows, because a single row is too noisy
 FALL = 1.0  # nats; at this fall chosen answers are e times less likely
@@ -45,27 +48,16 @@ class MetricsFile(TrainerCallback):
         self.path = Path(path)
         self._file: JsonLines | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             drop_rows_after(self.path, state.global_step)
             self._file = JsonLines(self.path)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if self._file is not None and logs:
             self._file.append({"step": state.global_step, **logs})
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -87,20 +79,11 @@ class Warnings(TrainerCallback):
         self._recent: deque[Mapping[str, float]] = deque(maxlen=ROWS)
         self._reported: set[str] = set()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self._reported = {row["warning"] for row in drop_rows_after(self.path, state.global_step)}
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs or "rewards/chosen" not in logs or "loss" not in logs:
             return
         self._recent.append(logs)
@@ -149,22 +132,13 @@ class ProgressLines(TrainerCallback):
         # Times at the ends of steps: differences of these exclude the first step, which is slower (warm-up of kernels).
         self._step_ends: deque[float] = deque(maxlen=self.RECENT + 1)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._step_ends.append(time.monotonic())
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         values = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
@@ -224,14 +198,7 @@ class ScoreBenchmarks(TrainerCallback):
     def __init__(self, score: Callable[[Any], Mapping[str, float]]) -> None:
         self.score = score
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, metrics: Metrics = None, **kwargs: Any) -> None:
         scores = [dict(self.score(kwargs["model"].vlm)) if state.is_world_process_zero else {}]
         if dist.is_available() and dist.is_initialized():
             dist.broadcast_object_list(scores)
@@ -245,14 +212,7 @@ class DataFacts(TrainerCallback):
     def __init__(self, numbers: Mapping[str, float]) -> None:
         self.numbers = dict(numbers)
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, metrics: Metrics = None, **kwargs: Any) -> None:
         if metrics is not None and state.global_step == 0:
             metrics |= self.numbers
 
@@ -260,16 +220,14 @@ class DataFacts(TrainerCallback):
 class OwnSteps(TrainerCallback):
     """Makes a resumed run log, evaluate and save as its own settings say; transformers would use the checkpoint's."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         state.compute_steps(args, state.max_steps)
 
 
 class LogLastStep(TrainerCallback):
     """Logs the last step even if it is not a multiple of ``logging_steps``."""
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
             control.should_log = True
 
@@ -280,7 +238,7 @@ class StopWhenAsked(TrainerCallback):
     def __init__(self) -> None:
         self.reason: str | None = None  # why the run ends before its last step
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         signal = interrupt.stop_signal()
         if dist.is_available() and dist.is_initialized():
             # The processes must agree: one that stopped alone would leave the others waiting in a collective operation.

@@ -81,8 +81,6 @@ def prune(folder: str | Path, keep: int | None, best_step: int | None = None) ->
     for path in Path(folder).glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
     best = None if best_step is None else checkpoint_path(folder, best_step)
-    old = [] if keep is None else sorted(Path(folder).glob("step-*"), reverse=True)[keep:]
-    for path in old:
-        if path == best:
-            continue
-        shutil.rmtree(path, ignore_errors=True)
+    for path in [] if keep is None else sorted(Path(folder).glob("step-*"), reverse=True)[keep:]:
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,6 @@ from scramble.trie.pack import TrieBatch
 
 Product = tuple[int, int, int]  # (n, k) @ (k, m)
 Products = tuple[Counter[Product], Counter[Product]]  # linear layers; attention as (queries, width, keys)
-Parts = Mapping[str, Products]
 
 # Projections of the first layer's input; they need no gradient for their input if embeddings and tower are frozen.
 READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|linear_attn\.in_proj_\w+|att_proj)\b(?!.*lora_B)")

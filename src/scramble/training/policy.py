@@ -6,7 +6,6 @@ forward of the module that they wrap, so they need exactly one call per micro-ba
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -111,7 +110,7 @@ class Policy(nn.Module):
         reference = None
         if with_reference:
             in_tower = vision_is_trained(self.backbone)
-            with torch.no_grad(), self._adapters_off():
+            with torch.no_grad(), self.model.disable_adapter():  # type: ignore[operator]
                 # An adapter in the tower changes the features, too.
                 plain = encode_images(self.backbone, tries.images, self.tower_tokens) if in_tower else features
                 reference = logprobs(self.backbone, tries, plain)
@@ -139,9 +138,6 @@ class Policy(nn.Module):
             for module in self.backbone.vision:
                 module.eval()
         return self
-
-    def _adapters_off(self) -> contextlib.AbstractContextManager[Any]:
-        return self.model.disable_adapter()  # type: ignore[operator]
 
     def _untouched_vision(self) -> Tensor | float:
         """Zero, connected to the trained weights outside decoder and head: those of tower and projector.

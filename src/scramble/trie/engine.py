@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scramble.trie.backbone import Backbone, DeepFeatures, ImageInputs
 from scramble.trie.build import TrieError
-from scramble.trie.head import CHUNK_ELEMENTS, head_logprobs
+from scramble.trie.head import head_logprobs
 from scramble.trie.last_layer import last_layer, only_predicting
 from scramble.trie.mask import attention_masks
 from scramble.trie.pack import TrieBatch
@@ -34,7 +34,6 @@ class LogProbs:
 
     Attributes:
         tokens_M: log-probability of each scored token, sequence by sequence.
-        sequence_M: index of the sequence of each scored token.
         sums_Q: log-probability of each sequence: the sum over its scored tokens.
         counts_Q: number of scored tokens of each sequence.
         num_sequences: number of sequences of each item.
@@ -44,7 +43,6 @@ class LogProbs:
     """
 
     tokens_M: Tensor
-    sequence_M: Tensor
     sums_Q: Tensor
     counts_Q: Tensor
     num_sequences: tuple[int, ...]
@@ -52,28 +50,12 @@ class LogProbs:
     log_sum_squares_M: Tensor | None = None
     router_loss: Tensor | None = None
 
-    @property
-    def means_Q(self) -> Tensor:
-        """Mean log-probability per scored token of each sequence."""
-        return self.sums_Q / self.counts_Q
-
-    def by_item(self) -> list[list[tuple[Tensor, Tensor]]]:
-        """For each item, for each of its sequences: the tokens' log-probabilities and their sum."""
-        tokens = self.tokens_M.split(self.counts_Q.tolist())
-        pairs = list(zip(tokens, self.sums_Q.unbind(), strict=True))
-        items, start = [], 0
-        for count in self.num_sequences:
-            items.append(pairs[start : start + count])
-            start += count
-        return items
-
 
 def logprobs(
     backbone: Backbone,
     batch: TrieBatch,
     features: Sequence[Tensor | None] | None = None,
     *,
-    chunk_elements: int = CHUNK_ELEMENTS,
     with_statistics: bool = False,
     with_router_loss: bool = False,
 ) -> LogProbs:
@@ -83,7 +65,6 @@ def logprobs(
         backbone: the model's parts.
         batch: from :func:`scramble.trie.pack.pack`; it is moved to the model's device.
         features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None computes them.
-        chunk_elements: maximum number of logits in memory at a time in the output head.
         with_statistics: also return entropy and log sum p^2, without gradient.
         with_router_loss: also return the load-balancing loss. It equals that of whole sequences if the tries were built
             with ``TokenRules.last_tokens``.
@@ -119,7 +100,6 @@ def logprobs(
         batch.target_rows_T,
         batch.target_ids_T,
         softcap=backbone.logit_softcap,
-        chunk_elements=chunk_elements,
         with_statistics=with_statistics,
     )
     result = _gather(batch, logps_T)
@@ -239,7 +219,6 @@ def _gather(batch: TrieBatch, logps_T: Tensor) -> LogProbs:
     # Sequences share predictions, so one entry of logps_T may enter several sums; autograd adds the gradients.
     return LogProbs(
         tokens_M=tokens_M,
-        sequence_M=batch.token_sequence_M,
         sums_Q=zeros_Q.index_add(0, batch.token_sequence_M, tokens_M),
         counts_Q=zeros_Q.index_add(0, batch.token_sequence_M, torch.ones_like(tokens_M)).long(),
         num_sequences=batch.num_sequences,
