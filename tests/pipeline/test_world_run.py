@@ -206,11 +206,8 @@ def test_the_same_command_again_reuses_finished_work(finished: Path, script: Run
 
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Path, script: Run) -> None:
-    other = script("train", *TINY, f"run.dir={finished}", "objective=mpo", "trainer.beta=0.3", status=1)
-    assert "trainer.beta (1.0 -> 0.3)" in other.stderr
-    assert "Traceback" not in other.stderr
     other = script("train", *TINY, f"run.dir={finished}", "data.n_train=30", status=1)
-    assert "data.n_train (24 -> 30)" in other.stderr
+    assert "data.n_train (24 -> 30)" in other.stderr and "Traceback" not in other.stderr
 
 
 @pytest.mark.full
@@ -391,17 +388,11 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
     assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
 
 
-def test_two_processes_share_one_run_folder_and_give_the_losses_of_one(tmp_path: Path, script: Run) -> None:
-    """Four examples per step: two micro-batches of two on one process, or one micro-batch on each of two processes."""
-    short = (*TINY, "trainer.max_steps=6", "objective=mpo")
-    script("train", *short, f"run.dir={tmp_path / 'one'}")
-    script("train", *short, f"run.dir={tmp_path / 'two'}", "launcher=accelerate", "launcher.num_processes=2")
-    (job,) = (tmp_path / "two" / "jobs").iterdir()
+def test_two_processes_share_one_run_folder(tmp_path: Path, script: Run) -> None:
+    """That the losses are those of one process is tested in tests/training/test_distributed.py."""
+    short = (*TINY, "trainer.max_steps=6", "objective=mpo", f"run.dir={tmp_path}")
+    script("train", *short, "launcher=accelerate", "launcher.num_processes=2")
+    (job,) = (tmp_path / "jobs").iterdir()
     assert json.loads((job / "status.json").read_text())["status"] == "finished"
-    assert [path.name for path in (tmp_path / "two" / "train").iterdir()] == ["mpo-seed0"]
-    assert (tmp_path / "two" / "train" / "mpo-seed0" / "checkpoints" / "step-00000005" / "log-1.json").exists()
-    one, two = (metrics(tmp_path / name / "train" / "mpo-seed0") for name in ("one", "two"))
-    assert [row["step"] for row in one] == [row["step"] for row in two]
-    for a, b in zip(one, two, strict=True):
-        for key in {"loss", "delta", "rewards/margins"} & a.keys():
-            assert b[key] == pytest.approx(a[key], abs=1e-5)
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["mpo-seed0"]
+    assert (tmp_path / "train" / "mpo-seed0" / "checkpoints" / "step-00000005" / "log-1.json").exists()
