@@ -137,7 +137,8 @@ def test_datasets_and_trl_take_the_export(tmp_path: Path) -> None:
 
 def test_the_release_format_is_read_by_the_source(tmp_path: Path) -> None:
     path, _ = write("scramble", IMAGES, PAIRS[:1], tmp_path)
-    ((image, (pair,)),) = scramble_release.read_with_pairs(path, BadRows())
+    (bundle,) = scramble_release.bundles(path, BadRows())
+    (image,), (pair,) = bundle.images, bundle.pairs
     assert without(pair) == without(PAIRS[0]) and pair.kind == "swap-object"
     assert image.captions == ("A dog on a mat.",)
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.sources import BUNDLES, BadRows, SourceError, read
-from scramble.sources.scramble_release import read_with_pairs
+from scramble.sources import BUNDLES, BadRows, SourceError, read, scramble_release
 from scramble.storage.jsonl import read_jsonl
 
 
@@ -302,17 +301,17 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=0.5)
     options: dict[str, Any] = {"images": tmp_path / "train2017"}
-    images = list(read_with_pairs(tmp_path / "release.json", bad, **options))
-    assert [image.image_id for image, _ in images] == ["000000000009", "000000000025"]
-    assert images[0][0].captions == ("A dog on a mat.",)
-    first, second = images[0][1]
+    bundles = list(scramble_release.bundles(tmp_path / "release.json", bad, **options))
+    assert [bundle.key for bundle in bundles] == ["000000000009", "000000000025"]
+    assert bundles[0].images[0].captions == ("A dog on a mat.",)
+    first, second = bundles[0].pairs
     assert (first.prompt, first.chosen, first.rejected) == ("caption:", "A dog on a mat.", "A mat on a dog.")
     assert (first.kind, second.kind) == ("rearrange", "yes-no")
     assert second.prompt == "Does the image show 'A dog on a cat.'? Please answer yes or no."
     assert bad.used == 3 and bad.rejected == 3
-    assert list(read_with_pairs(tmp_path / "release.json", BadRows(), limit=1, **options)) == images[:1]
+    assert list(scramble_release.bundles(tmp_path / "release.json", BadRows(), limit=1, **options)) == bundles[:1]
     again = list(BUNDLES["pairs"].read(tmp_path / "release.json", BadRows(max_fraction=0.5), **options))
-    assert [(bundle.images, list(bundle.pairs)) for bundle in again] == [((image,), pairs) for image, pairs in images]
+    assert again == bundles
 
 
 # ------------------------------------------------------------------------------------------- ids, names, null values
@@ -398,13 +397,12 @@ def test_release_images_in_folders_of_their_own_keep_apart(tmp_path: Path) -> No
     rows.append(release_row("0/image.jpg", "A dog.", "A cat."))
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=0.5)
-    images_with_pairs = list(read_with_pairs(tmp_path / "release.json", bad, images=tmp_path))
-    assert [image.image_id for image, _ in images_with_pairs] == ["0/image.png", "1/image", "2/image"]
-    assert [len(pairs) for _, pairs in images_with_pairs] == [2, 1, 1]
-    assert all(pair.image_ids == (image.image_id,) for image, pairs in images_with_pairs for pair in pairs)
-    assert [image.image.bytes for image, _ in images_with_pairs] == [
-        encoded(color) for color in ("red", "green", "blue")
-    ]
+    bundles = list(scramble_release.bundles(tmp_path / "release.json", bad, images=tmp_path))
+    assert [bundle.images[0].image_id for bundle in bundles] == ["0/image.png", "1/image", "2/image"]
+    assert [len(bundle.pairs) for bundle in bundles] == [2, 1, 1]
+    assert all(pair.image_ids == (bundle.key,) for bundle in bundles for pair in bundle.pairs)
+    colors = ("red", "green", "blue")
+    assert [bundle.images[0].image.bytes for bundle in bundles] == [encoded(color) for color in colors]
     assert bad.reasons == {"missing image": 2}
 
 
@@ -456,7 +454,7 @@ def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(t
     ]
     (tmp_path / "release.json").write_text(json.dumps(rows))
     bad = BadRows(max_fraction=1.0)
-    records = [record for record, _ in read_with_pairs(tmp_path / "release.json", bad)]
+    records = [bundle.images[0] for bundle in scramble_release.bundles(tmp_path / "release.json", bad)]
     assert [record.image_id for record in records] == ["000000000009", "000000000025"]  # COCO's ids on any system
     assert dict(bad.reasons) == {
         "image is list, not a path": 1,

@@ -14,6 +14,14 @@ class SourceError(ValueError):
     """Input data that cannot be read. The message names the file and says how to fix it."""
 
 
+class BadRow(Exception):
+    """A row that cannot be used: the arguments of :meth:`BadRows.reject`."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind)
+        self.kind, self.detail = kind, detail
+
+
 class BadRows:
     """Collects the rejected rows of one input in ``rejected_rows.jsonl`` (file, row, reason) and counts the used ones.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats import mmpr
-from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.bad_rows import BadRow, BadRows, SourceError
 from scramble.formats.checks import find_image, image_fault, image_name
 from scramble.formats.provenance import FormatError
 from scramble.formats.readers import ParsedRow, from_mmpr, parsed_pair
@@ -101,56 +101,43 @@ def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: ImageLo
         if place in refused:
             continue
         times[place] += 1
-        bundle = _bundle(one, place[1], times[place], images, bad)
-        if bundle is None:
+        try:
+            bundle = _parsed(one, place[1], times[place], images)
+        except BadRow as error:
+            bad.reject(one.lines.path, place[1] + 1, error.kind, error.detail)
             refused.add(place)
             continue
         bad.use()
         yield bundle
 
 
-def _bundle(one: _Set, row: int, time: int, images: ImageLoader, bad: BadRows) -> Bundle | None:
-    """The pair of a row with its images; None for a row that was added to ``bad``."""
-    try:
-        return _parsed(one, row, time, images)
-    except _BadRow as error:
-        bad.reject(one.lines.path, row + 1, error.kind, error.detail)
-        return None
-
-
-class _BadRow(Exception):
-    def __init__(self, kind: str, detail: str = "") -> None:
-        super().__init__(kind)
-        self.kind, self.detail = kind, detail
-
-
 def _parsed(one: _Set, row: int, time: int, images: ImageLoader) -> Bundle:
     try:
         values = json_values(one.lines[row])
     except ValueError as error:
-        raise _BadRow("not JSON", str(error)) from error
+        raise BadRow("not JSON", str(error)) from error
     if len(values) != 1:
-        raise _BadRow("several rows on a line", "end each row with a line feed instead of a carriage return")
+        raise BadRow("several rows on a line", "end each row with a line feed instead of a carriage return")
     content = values[0]
     if not isinstance(content, dict):
-        raise _BadRow("not a JSON object")
+        raise BadRow("not a JSON object")
     try:
         parsed = from_mmpr(content)
         names = [_name(value) for value in parsed.images]
         ids = tuple(f"{one.entry.root}/{name}".removeprefix("./") for name in names)
         pair = parsed_pair(parsed, ids)
     except FormatError as error:
-        raise _BadRow(str(error)) from error
+        raise BadRow(str(error)) from error
     except (RecordError, TypeError, ValueError, KeyError) as error:
         same = isinstance(error, RecordError) and "the same text" in str(error)
-        raise _BadRow("chosen and rejected are the same text" if same else "bad row", str(error)) from error
+        raise BadRow("chosen and rejected are the same text" if same else "bad row", str(error)) from error
     records = []
     for image_id, name in zip(ids, names, strict=True):
         file = find_image(one.folder, name)
         try:
             records.append(ImageRecord(image_id, images.load(file), source=f"mmpr:{one.entry.name}"))
         except RecordError as error:
-            raise _BadRow(image_fault(file), str(error)) from error
+            raise BadRow(image_fault(file), str(error)) from error
     key = ids[0] if ids else f"{one.entry.name}/{row}"
     return Bundle(key, tuple(records), (_named(pair, parsed, ids, one, row, time),))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scramble.formats import mmpr as mmpr_meta
-from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.bad_rows import BadRow, BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, verify_image
 from scramble.formats.pair_files import ROW_ERRORS, ImageNames, is_own_table, reason_of
 from scramble.formats.provenance import COLUMN
@@ -125,7 +125,7 @@ class _Reader:
         """The bundles of one input."""
         special = self._special(one)
         if special is not None:
-            yield from special if self._alone else (self._renamed(number, bundle) for bundle in special)
+            yield from self._adopted(number, special)
             return
         opened = open_rows(one.path, name=one.name, split=one.split, revision=one.revision)
         names, by_name = ImageNames(), dict[Path, str]()
@@ -140,10 +140,14 @@ class _Reader:
                 given = scramble_release.bundles(
                     file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
                 )
-                yield from given if self._alone else (self._renamed(number, bundle) for bundle in given)
+                yield from self._adopted(number, given)
                 continue
             for place, row in _rows(file, one, opened, self._bad):
                 yield from self._row(number, one, file, place, row, name, names, by_name)
+
+    def _adopted(self, number: int, bundles: Iterator[Bundle]) -> Iterator[Bundle]:
+        """Bundles that have their own ids; in a mix the ids become unique."""
+        return bundles if self._alone else (self._renamed(number, bundle) for bundle in bundles)
 
     def _image_options(self) -> dict[str, Any]:
         return {"embed": self._loader.embed, "verify": self._loader.verify}
@@ -206,15 +210,15 @@ class _Reader:
             found = []
             for parsed in parse(name, row, all_pairs=one.ratings == "all"):
                 if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
-                    raise _BadRow("no prompt", "name its column: data.columns.prompt=<name>")
+                    raise BadRow("no prompt", "name its column: data.columns.prompt=<name>")
                 parsed.check_images()
                 own_ids = names.of_all(parsed.images)
                 if len(own_ids) != len(parsed.images):
-                    raise _BadRow("an image is neither a path nor bytes")
+                    raise BadRow("an image is neither a path nor bytes")
                 pair = parsed_pair(parsed, own_ids)
                 images = [self._image(value, one, file, by_name) for value in parsed.images]
                 found.append(self._bundle(number, own_ids, images, _described(pair, parsed, row, source), source))
-        except _BadRow as error:
+        except BadRow as error:
             self._bad.reject(str(file), place, error.kind, error.detail)
         except ROW_ERRORS as error:
             self._bad.reject(str(file), place, reason_of(error))
@@ -223,7 +227,7 @@ class _Reader:
             yield from found
 
     def _image(self, value: Any, one: PairInput, file: RowFile, by_name: dict[Path, str]) -> ImageFile:
-        """The image of a row's field. Raises _BadRow if it cannot be found or decoded."""
+        """The image of a row's field. Raises BadRow if it cannot be found or decoded."""
         data = value if isinstance(value, bytes) else value.get("bytes") if isinstance(value, Mapping) else None
         path = value.get("path") if isinstance(value, Mapping) else value
         try:
@@ -235,20 +239,20 @@ class _Reader:
             path = image_name(path)
         except RecordError as error:
             kind = "unreadable image" if data else str(error)
-            raise _BadRow(kind, str(error) if data else "") from error
+            raise BadRow(kind, str(error) if data else "") from error
         folder = file.folder if one.images is None else Path(one.images).expanduser()
         if folder is None:
-            raise _BadRow("missing image", f"{path}: the hub's rows contain only paths; set data.images=<folder>")
+            raise BadRow("missing image", f"{path}: the hub's rows contain only paths; set data.images=<folder>")
         found = find_image(folder, path)
         if not exists(found):
             flat = find_image(folder, Path(path.replace("\\", "/")).name)
             if exists(flat) and (other := by_name.setdefault(flat, path)) != path:
-                raise _BadRow("missing image", f"{path} is not in {folder}, and {flat.name} is used for {other}")
+                raise BadRow("missing image", f"{path} is not in {folder}, and {flat.name} is used for {other}")
             found = flat if exists(flat) else found
         try:
             return self._loader.load(found)
         except RecordError as error:
-            raise _BadRow(image_fault(found), str(error)) from error
+            raise BadRow(image_fault(found), str(error)) from error
 
     # ------------------------------------------------------------------------------------------------------------- ids
 
@@ -285,12 +289,6 @@ class _Reader:
         self._pair_ids[pair.pair_id] += 1
         time = self._pair_ids[pair.pair_id]
         return pair if time == 1 else replace(pair, pair_id=f"{pair.pair_id}#{time}")
-
-
-class _BadRow(Exception):
-    def __init__(self, kind: str, detail: str = "") -> None:
-        super().__init__(kind)
-        self.kind, self.detail = kind, detail
 
 
 def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> Iterator[tuple[int, Any]]:

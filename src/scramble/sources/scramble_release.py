@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, load_image
@@ -19,13 +18,7 @@ from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
 
 
-def bundles(path: str | Path, bad: BadRows, **options: Any) -> Iterator[Bundle]:
-    """Stream each image with its pairs. See :func:`read_with_pairs`."""
-    for image, pairs in read_with_pairs(path, bad, **options):
-        yield Bundle(image.image_id, (image,), tuple(pairs))
-
-
-def read_with_pairs(
+def bundles(
     path: str | Path,
     bad: BadRows,
     *,
@@ -34,7 +27,7 @@ def read_with_pairs(
     embed: bool = True,
     verify: bool = True,
     limit: int | None = None,
-) -> Iterator[tuple[ImageRecord, list[PreferencePair]]]:
+) -> Iterator[Bundle]:
     """Stream each image of a release file with its pairs, in the order of the images' first rows.
 
     Args:
@@ -79,7 +72,7 @@ def read_with_pairs(
         bad.use(len(pairs))
         captions = dict.fromkeys(pair.chosen for pair in pairs if pair.kind != "yes-no")
         record = ImageRecord(image_id, image, tuple(captions), source="scramble_release")
-        yield record, [replace(pair, image_ids=(image_id,)) for pair in pairs]
+        yield Bundle(image_id, (record,), tuple(replace(pair, image_ids=(image_id,)) for pair in pairs))
 
 
 def _base(name: str) -> str:
