@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, limit_items
-from scramble.evaluation.protocols import as_dict, named_protocol, protocol_names, queries, resolve
+from scramble.evaluation.protocols import named_protocol, protocol_names, queries, resolve
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.grading.open_answers import (
@@ -197,7 +199,7 @@ def test_hydra_and_python_read_the_same_protocol(name):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         composed = compose("evaluate", [f"protocol={name}"]).protocol
         half = compose("evaluate", [f"protocol={name}", "protocol.tie_policy=half"]).protocol
-    assert OmegaConf.to_container(composed) == as_dict(named_protocol(name))
+    assert OmegaConf.to_container(composed) == dataclasses.asdict(named_protocol(name))
     assert resolve(OmegaConf.to_container(half), benchmark([])).name == f"{name}[tie_policy=half]"  # type: ignore[arg-type]
 
 

@@ -27,12 +27,12 @@ from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
 from scramble.evaluation import judge_extraction, judge_tasks
 from scramble.evaluation.items import EvaluationError, Item
-from scramble.evaluation.judge_extraction import fill
+from scramble.evaluation.judge_extraction import fill, question_of
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.grading import final_answers
 from scramble.grading.parsers import YES_NO
-from scramble.records import ImageFile, Question
+from scramble.records import ImageFile
 from scramble.storage.hashing import content_key
 
 GRADING_PROMPT = """\
@@ -170,11 +170,6 @@ def _label(prompt: str, own: str) -> str:
     return "own prompt" if prompt == own else f"prompt {content_key(prompt)[:8]}"
 
 
-def _question(item: Item) -> Question:
-    assert isinstance(item.record, Question)
-    return item.record
-
-
 # ------------------------------------------------------------------------------------------------------- free answers
 
 
@@ -186,7 +181,7 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
         for text in [
             fill(
                 judge.grading_prompt,
-                question=_question(items[o.item_id]).question,
+                question=question_of(items[o.item_id]).question,
                 answer=o.target,
                 prediction=o.prediction,
             )

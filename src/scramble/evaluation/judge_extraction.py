@@ -102,13 +102,14 @@ def _rule(item: Item) -> str:
     return str(item.details["rule"])
 
 
-def _question(item: Item) -> Question:
+def question_of(item: Item) -> Question:
+    """The record of an item that is a question."""
     assert isinstance(item.record, Question)
     return item.record
 
 
 def _asked(item: Item) -> str:
-    return str(item.details.get("judged_question") or _question(item).question)
+    return str(item.details.get("judged_question") or question_of(item).question)
 
 
 def _shown(o: Outcome, item: Item) -> str:
@@ -145,8 +146,8 @@ def _judged(o: Outcome, item: Item, reply: str, verdict: bool | None) -> Outcome
     rule, prediction, status = _rule(item), reply or None, "ok"
     right: bool | None = verdict
     if rule == "mathvista":
-        prediction = normalise_mathvista(reply, _question(item).choices, item.details)
-        right = prediction is not None and prediction == _question(item).answer
+        prediction = normalise_mathvista(reply, question_of(item).choices, item.details)
+        right = prediction is not None and prediction == question_of(item).answer
         status = "unparsed" if prediction is None else "ok"
     elif rule == "letters":
         prediction = judged_letters(reply)

@@ -143,11 +143,6 @@ def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) 
     return named_protocol(benchmark.default_protocol if name == "default" else name, **overrides)
 
 
-def as_dict(value: Protocol) -> dict[str, Any]:
-    """All settings as plain JSON, for results."""
-    return dataclasses.asdict(value)
-
-
 def nearest(name: object, names: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
     """A hint for a message: at most ``most`` of the most similar names, or all names if no name is similar."""
     close = difflib.get_close_matches(str(name), sorted(names), n=most, cutoff=0.4)

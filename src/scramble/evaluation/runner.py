@@ -19,7 +19,7 @@ from scramble.engines import Engine
 from scramble.evaluation import responses
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, ModelBackend, Query, Reply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
-from scramble.evaluation.protocols import Protocol, as_dict, queries, resolve
+from scramble.evaluation.protocols import Protocol, queries, resolve
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
@@ -219,7 +219,7 @@ def rescore(
         "items": len(items),
         "limit": limit,
     }
-    settings = as_dict(resolved) | grading(items, resolved, judge)
+    settings = dataclasses.asdict(resolved) | grading(items, resolved, judge)
     model = dataclasses.asdict(model_id)
     return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes
 

@@ -7,7 +7,6 @@ would bias its scores.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,13 +170,3 @@ def check(
             on_found(image, benchmark)
         if not (benchmark and drop):
             yield image
-
-
-def count_contamination(
-    images: Iterable[ImageRecord], benchmark_images: BenchmarkImages, *, hashed: bool = True
-) -> dict[str, int]:
-    """The number of training images that occur in each benchmark."""
-    counts: Counter[str] = Counter()
-    for _ in check(images, benchmark_images, hashed=hashed, on_found=lambda image, name: counts.update([name])):
-        pass
-    return dict(counts)

@@ -86,8 +86,7 @@ def environment() -> dict[str, Any]:
         "wandb",
     )
     versions = {name: importlib.metadata.version(name) for name in names}
-    root = ROOT
-    commit, changed = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")))
+    commit, changed = (_git(*words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")))
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -108,12 +107,12 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _git(*words: str) -> str | None:
     """The output of a git command in the project's folder; None without git or outside a repository."""
     import subprocess
 
     try:
-        process = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        process = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True)
     except FileNotFoundError:
         return None
     return process.stdout.strip() if process.returncode == 0 else None

@@ -48,7 +48,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     files = {arm: path / "metrics.jsonl" for arm, path in arms.shown_arms(run, folders).items()}
     metrics = {arm: list(read_jsonl(file)) for arm, file in files.items() if file.exists()}
     if metrics:
-        methods = [row.method for row in rows] + [charts.method_of(arm) for arm in metrics]
+        methods = [row.method for row in rows] + [arms.method_of(arm) for arm in metrics]
         pictures.append(figures.training_curves(metrics, folder / "training.png", charts.colour_numbers(methods)))
     if table_path(data / "train", PreferencePair).exists():
         pictures += _contact_sheet(data / "train", folder / "contact_sheet.png")

@@ -37,6 +37,11 @@ def is_trial(arm: str) -> bool:
     return _TRIAL.fullmatch(arm) is not None
 
 
+def method_of(arm: str) -> str:
+    """The method of an arm: its name without the suffix ``-seedN``."""
+    return re.sub(r"-seed\d+$", "", arm)
+
+
 def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
     """Arm -> its training folder, for curves and settings. Trials of a study without results are excluded."""
     scored = {folder.parent.name for folder in results}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,11 +33,6 @@ def drawing_order(number: int) -> tuple[float, bool]:
     """Sort key of a colour number: wide before narrow, solid before dashed."""
     width, dashes = LINES[number]
     return -width, bool(dashes)
-
-
-def method_of(arm: str) -> str:
-    """The method of an arm: its name without the seed."""
-    return re.sub(r"-seed\d+$", "", arm)
 
 
 def colour_numbers(methods: Iterable[str]) -> dict[str, int]:

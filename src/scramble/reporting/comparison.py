@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from scramble.evaluation.scoring.hallucination import has_direction, lower_is_be
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
+from scramble.reporting.arms import method_of
 from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
@@ -74,7 +74,7 @@ def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
     """
     by_benchmark: dict[str, dict[str, list[Path]]] = {}
     for folder in folders:
-        method = re.sub(r"-seed\d+$", "", folder.parent.name)
+        method = method_of(folder.parent.name)
         result = results.read(folder)
         harness = "" if result.source == "scramble" else f" ({result.source})"
         by_benchmark.setdefault(result.benchmark["name"] + harness, {}).setdefault(method, []).append(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.reporting import charts
+from scramble.reporting.arms import method_of
 from scramble.reporting.pages import PALETTE
 from scramble.storage.files import atomic_path
 
@@ -41,13 +42,13 @@ def training_curves(
     panels = [(key, f"{label}\ntraining batches") for key, label in PANELS]
     panels += [(key, charts.watched_label(key).replace(", ", " (%)\n")) for key in watched]
     figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.1)
-    numbers = dict(colours or charts.colour_numbers(charts.method_of(arm) for arm in arms))
-    ordered = sorted(arms, key=lambda arm: charts.drawing_order(numbers[charts.method_of(arm)]))
+    numbers = dict(colours or charts.colour_numbers(method_of(arm) for arm in arms))
+    ordered = sorted(arms, key=lambda arm: charts.drawing_order(numbers[method_of(arm)]))
     for axis, (key, label) in zip(axes, panels, strict=False):
         for arm in ordered:
             points = [(row["step"], row[key]) for row in arms[arm] if key in row and "step" in row]
             if points:
-                _draw(axis, points, charts.method_of(arm), numbers[charts.method_of(arm)])
+                _draw(axis, points, method_of(arm), numbers[method_of(arm)])
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)

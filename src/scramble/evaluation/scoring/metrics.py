@@ -36,11 +36,6 @@ class TwoByTwo:
     group_match: NDArray[np.float64]
     ties: NDArray[np.int64]
 
-    @property
-    def tied_items(self) -> int:
-        """The number of items with at least one tie."""
-        return int((self.ties > 0).sum())
-
 
 def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     """Text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).

@@ -137,14 +137,6 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
     }
 
 
-def strongest(accuracies: dict[str, dict[str, float]]) -> tuple[str, dict[str, float]] | None:
-    """The classifier with the highest accuracy, with its numbers; None if there is no classifier."""
-    if not accuracies:
-        return None
-    name = max(accuracies, key=lambda name: accuracies[name]["accuracy"])
-    return name, accuracies[name]
-
-
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
     """Histogram over :data:`RATIO_EDGES` of the ratio of word counts, rejected text to chosen text."""
     counts = [0] * (len(RATIO_EDGES) - 1)

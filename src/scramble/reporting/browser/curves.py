@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.reporting import charts
+from scramble.reporting.arms import method_of
 from scramble.reporting.figures import PANELS
 from scramble.storage.jsonl import read_jsonl
 
@@ -24,7 +25,7 @@ def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.
     watched = sorted({key for log in rows.values() for row in log for key in row if charts.is_benchmark_score(key)})
     panels = [(key, f"{title}, training batches") for key, title in CURVES]
     panels += [(key, charts.watched_label(key)) for key in watched if key.count("/") == 1]
-    by_arm = {arm: colours[charts.method_of(arm)] for arm in arms}
+    by_arm = {arm: colours[method_of(arm)] for arm in arms}
     all_charts = (
         charts.line_chart(
             title,

@@ -11,6 +11,7 @@ from typing import Any
 
 from scramble.evaluation.items import Benchmark
 from scramble.reporting import charts, comparison, headline, pages
+from scramble.reporting.arms import method_of
 from scramble.reporting.browser import scores
 from scramble.reporting.browser.curves import curves
 from scramble.reporting.browser.images import SiteImages
@@ -94,9 +95,9 @@ def write_site(
     if lead is not None:
         rows = headline.lead_first(rows, lead)
     methods = list(dict.fromkeys(row.method for row in rows))
-    methods += [name for name in map(charts.method_of, sources.arms) if name not in methods]
+    methods += [name for name in map(method_of, sources.arms) if name not in methods]
     colours = charts.colour_numbers(methods)
-    arms = dict(sorted(sources.arms.items(), key=lambda arm: methods.index(charts.method_of(arm[0]))))
+    arms = dict(sorted(sources.arms.items(), key=lambda arm: methods.index(method_of(arm[0]))))
     images = SiteImages(folder / "images", options.pixels)
     tables = [
         item_table(
@@ -132,7 +133,7 @@ def write_site(
         colours=colours,
         scores=scores.tables(rows, options.baselines, lead),
         charts=curves(arms, colours),
-        arms={name: colours[charts.method_of(name)] for name in arms},
+        arms={name: colours[method_of(name)] for name in arms},
         num_items=sum(len(table.rows) for table in tables),
         num_pairs=sum(len(table.rows) for table in pairs),
         runs=runs_page(arms, sources.data, sources.folders),

@@ -28,7 +28,6 @@ _RELATIONAL = frozenset(
 _NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have colours of their own
 _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
-_CLAUSES = frozenset({"acl", "relcl"})
 # Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md has the curves. The threshold of
 # replacements is higher, because a caption has many of them and few swaps.
 MIN_LIFT = -2.0
