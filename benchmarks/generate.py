@@ -92,7 +92,7 @@ def measure_yield(args: argparse.Namespace) -> None:
 
 
 def draw_sample(args: argparse.Namespace) -> None:
-    """Draw random refined pairs of each family for readers and write one row per pair with an empty label."""
+    """Draw random refined pairs of each family for manual labelling, and write one row per pair with an empty label."""
     pairs = refine(candidates_of(args, list(images_of(args.captions)), args.seed), seed=args.seed)
     drawn: list[PreferencePair] = []
     for family in ("swap", "replace"):

@@ -184,7 +184,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
     if unusable := [item.item_id for item in items if _has_equal_sides(item)]:
         log.warning(
             f"{name}: {len(unusable)} of {len(items)} items have two equal captions or images (first: "
-            f"{unusable[0]!r}): no model can get them right; is the data damaged?"
+            f"{unusable[0]!r}): no model can get them right; download the data again"
         )
     if group_size:
         sizes: dict[str, int] = {}

@@ -96,7 +96,7 @@ def _places(place: int | None) -> set[int]:
 def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
     """The lemmas of a text's nouns. Names in capital letters are not in the vocabulary, as in the original.
 
-    The original tags words with NLTK; here a spaCy pipeline does.
+    The original tags words with NLTK; here a spaCy pipeline tags them.
 
     Raises:
         PipelineError: the pipeline is not installed or has no tagger.

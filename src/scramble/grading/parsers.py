@@ -223,7 +223,7 @@ def priority(text: str, options: Options) -> str | None:
             if form.format(letter) in text
         )
     candidates = candidates or [(0, text.rfind(letter), letter) for letter in options if letter in text]
-    # Of equal weight and place, the letter that is listed first wins, as with a stable sort.
+    # Among letters of equal weight and place, the one that is listed first wins, as with a stable sort.
     return max(candidates, key=lambda candidate: candidate[:2])[2] if candidates else None
 
 

@@ -11,9 +11,9 @@ the vision-only version the question is part of the picture.
 
 Scoring: in the official script a language model extracts the answer from the last 30 words and another call compares
 it with the right one. Here both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``);
-letters and equal strings need no second call. Without a judge rules extract and compare; such results record
-``extraction: rule`` and are not comparable with judged ones. Compared with a reference implementation: no (needs the
-judge).
+letters and equal strings need no second call. Without a judge, answers are extracted and compared by rule. Such results
+record ``extraction: rule`` and are not comparable with judged ones. Compared with a reference implementation: no (needs
+the judge).
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens
         assert isinstance(item.record, Question)
         if derive(item.details["graph"], item.record.question) is None:
             raise EvaluationError(
-                f"world_rationales: question {item.item_id!r} has no answer in its scene graph; is this the embedded "
-                "world's data? For real images choose benchmark=rationales"
+                f"world_rationales: question {item.item_id!r} has no answer in its scene graph. This benchmark "
+                "needs data of the embedded world; for real images choose benchmark=rationales"
             )
     return _benchmark("world_rationales", root, items)
 

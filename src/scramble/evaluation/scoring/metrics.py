@@ -64,7 +64,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     if tie_policy == "wrong":
         wins = [true > false for true, false in comparisons]
     elif tie_policy == "first":
-        # An argmax over two gives index 0 on a tie: right for the first image and caption, wrong for the second.
+        # On a tie, argmax returns index 0, which is right for the first image and caption and wrong for the second.
         wins = [
             true >= false if first else true > false
             for (true, false), first in zip(comparisons, (True, False, True, False), strict=True)
