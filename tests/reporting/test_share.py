@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.formats import read_pairs
+from scramble.formats.card import without_folders
 from scramble.pipeline import StageError, check_arm
 from scramble.pipeline.generate import generate
 from scramble.pipeline.share import share
@@ -139,6 +141,46 @@ def test_cards_state_licences_benchmark_images_and_commands(run: Path, tmp_path:
     options |= {"base_license": None, "model": {"path": str(ROOT / "data" / "tiny_internvl")}}
     folder = share(other, ARM, other / "data", tmp_path / "shipped", what="adapter", **options)
     assert "| base model `me/base-model` | apache-2.0 |" in (folder / "README.md").read_text()
+
+
+def test_nothing_shared_contains_paths_of_this_machine(run: Path, tmp_path: Path) -> None:
+    other, base = tmp_path / "run", tmp_path / "models" / "my-base"
+    shutil.copytree(run, other)
+    base.mkdir(parents=True)
+    command = f"python scripts/train.py data.path={tmp_path}/photos 'benchmark=[pope]' model.path={base} x=runs/a"
+    for folder in (other / "data", other / "train" / ARM):
+        (folder / "command.txt").write_text(command + "\n")
+    arm = other / "train" / ARM
+    settings = {**SETTINGS, "model": {"path": str(base)}}
+    write_json(arm / "stage.json", {"status": "finished", "config": settings, "summary": {"steps": 7}})
+    write_json(arm / "adapter" / "adapter_config.json", {"base_model_name_or_path": str(base), "r": 4})
+    options: dict[str, Any] = {"name": "mine", "model": {"path": str(base)}}
+    adapter = share(other, ARM, other / "data", what="adapter", **options)
+    data = share(other, ARM, other / "data", what="data", **options)
+    for file in (adapter / "README.md", adapter / "adapter_config.json", data / "README.md"):
+        assert str(tmp_path) not in file.read_text(), file
+    text = (adapter / "README.md").read_text()
+    assert "data.path=path/to/photos 'benchmark=[pope]' model.path=path/to/my-base x=runs/a\n" in text
+    assert ModelCard.load(adapter / "README.md").data.base_model == "my-base" and 'load_vlm("my-base"' in text
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config == {"base_model_name_or_path": "my-base", "r": 4}
+
+
+@pytest.mark.parametrize(
+    ("word", "public"),
+    [
+        ("data.path=/data/coco/", "data.path=path/to/coco"),
+        ("x=[/a/b,/c/d]", "'x=[path/to/b,path/to/d]'"),
+        ("data.path=~/photos", "data.path=path/to/photos"),
+        ('data.path="/my dir/a b"', "'data.path=\"path/to/a b\"'"),
+        ("data.path=C:\\Users\\me\\data", "data.path=path/to/data"),
+        ("engine.base_url=http://127.0.0.1:8000/v1", "engine.base_url=http://127.0.0.1:8000/v1"),
+        ("model.path=me/model", "model.path=me/model"),
+        ("prompt=Is it red and/or blue?", "'prompt=Is it red and/or blue?'"),
+    ],
+)
+def test_absolute_paths_in_commands(word: str, public: str) -> None:
+    assert without_folders(shlex.join([word])) == public
 
 
 def test_a_mistyped_run_or_arm_is_answered_with_those_there_are(run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -102,7 +104,7 @@ def dataset_card(
         audit=audit and {"columns": [cell(c) for c in audit[0]], "rows": [[cell(c) for c in row] for row in audit[1]]},
         is_transfer=is_transfer,
         contamination=contamination(stage or {}),
-        command=command,
+        command=command and without_folders(command),
     )
     return str(card)
 
@@ -131,6 +133,16 @@ def contamination(stage: Mapping[str, Any]) -> str:
 def citations() -> str:
     """BibTeX entries of the three papers that describe the methods."""
     return resources.files("scramble.formats").joinpath("citations.bib").read_text(encoding="utf-8")
+
+
+# An absolute path at the start of a word, of its value or of an element of a list, but not "//", as in URLs.
+_LOCAL_PATH = re.compile(r"""(^|[=\[,:{"'])(?:~|[A-Za-z]:)?[/\\](?!/)[^,\]}"']*?([^,\]}"'/\\]*)[/\\]?(?=$|[,\]}"'])""")
+
+
+def without_folders(command: str) -> str:
+    """A command whose absolute paths are replaced by ``path/to/<last part>``: they are of no use to other people, and
+    show names of users and machines."""
+    return shlex.join(_LOCAL_PATH.sub(r"\1path/to/\2", word) for word in shlex.split(command))
 
 
 def cell(value: Any) -> str:

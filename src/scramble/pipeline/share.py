@@ -13,13 +13,15 @@ from typing import Any
 from scramble.pipeline import StageError, check_arm
 from scramble.pipeline.provenance import command_of
 from scramble.records import ImageRecord, PreferencePair
-from scramble.storage.files import STAGE_FILE, StoreError, read_json, stage_status, write_text
+from scramble.storage.files import STAGE_FILE, StoreError, read_json, stage_status, write_json, write_text
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table
 
 log = logging.getLogger(__name__)
 
 KINDS = ("adapter", "model", "data")
+NAMES_OF_MODELS = ("base_model_name_or_path", "_name_or_path", "name_or_path")
+"""Fields of configuration files in which peft and transformers record from where a model was loaded."""
 SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")
 """File types of a shared folder. Weights must be safetensors: formats that can run code on loading are refused."""
 
@@ -136,6 +138,7 @@ def _model(
         shutil.copytree(whole, folder)
     else:
         export_model(model["path"], folder, adapter=adapter, revision=model.get("revision"), dtype=dtype)
+    _name_models(folder)
     results = comparison.find_methods(run / "evaluation")
     environment = trained / "environment.json"
     facts = Trained(
@@ -150,6 +153,17 @@ def _model(
     )
     rows = comparison.compare(results, ["base"]) if results else []
     return model_card(name, facts, rows, license=license, notes=notes)
+
+
+def _name_models(folder: Path) -> None:
+    """In configuration files, replace paths of models by the names that the card uses."""
+    from scramble.reporting.model_card import public_name
+
+    for file in sorted(folder.glob("*config.json")):
+        config = read_json(file)
+        named = {key: config[key] for key in NAMES_OF_MODELS if isinstance(config.get(key), str)}
+        if public := {key: public_name(name) for key, name in named.items() if name and public_name(name) != name}:
+            write_json(file, config | public)
 
 
 def _licence_of(model: str) -> str | None:

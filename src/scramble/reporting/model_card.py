@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import scramble
-from scramble.formats.card import HOMEPAGE, cell, citations, contamination, source_licence
+from scramble.formats.card import HOMEPAGE, cell, citations, contamination, source_licence, without_folders
+from scramble.models.hub import is_hub_id
 from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import listed_counts, objective_text
 
@@ -55,12 +56,13 @@ def model_card(
         rows: the scores of the arm and of the base (:func:`scramble.reporting.comparison.compare` with baseline
             ``base``).
         license: the hub's identifier of the licence; the licence of the base model applies to a tuned model.
-        base: hub id or path of the base model; by default the path that it was trained from.
+        base: hub id or name of the base model; by default the hub id, or the name of the folder, that it was trained
+            from.
         notes: text to add to the card.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    path = base or str(trained.config["model"]["path"])
+    path = base or public_name(str(trained.config["model"]["path"]))
     source = str(trained.data["config"]["data"].get("kind", ""))
     method = trained.arm.rpartition("-seed")[0] or trained.arm
     overall = [row for row in rows if row.method == method and "/" not in row.score]
@@ -99,7 +101,7 @@ def model_card(
         rows=[_score(row, rows) for row in overall],
         protocols=sorted({f"{r.benchmark}: {r.protocol}" for r in overall}),
         environment=_environment(trained.environment),
-        commands=list(dict.fromkeys(trained.commands)),
+        commands=list(dict.fromkeys(map(without_folders, trained.commands))),
         licences=[
             (f"base model `{cell(path)}`", cell(trained.base_licence or "not stated: see the model's page")),
             (f"training data `{cell(source)}`", cell(source_licence(source, trained.own_licence))),
@@ -108,6 +110,11 @@ def model_card(
         citations=citations(),
     )
     return str(card)
+
+
+def public_name(model: str) -> str:
+    """A model's hub id, or the name of its folder without the folders that contain it."""
+    return model if is_hub_id(model) and not Path(model).exists() else Path(model).name
 
 
 def _settings(trained: Trained) -> list[tuple[str, str]]:
