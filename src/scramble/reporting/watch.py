@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-RECENT = 20  # log rows for the estimate of the remaining time
+RECENT = 20  # log rows for the estimate of the remaining time, and most rows in a mean
+MEAN = "mean now"
 SILENT = 300.0  # seconds without a log row after which an unfinished arm is reported
 ABANDONED = 3600.0  # seconds without a log row after which an arm no longer counts as active
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -204,7 +206,7 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
         ("loss", "right", 50, lambda arm: shown(arm.last("loss"), 3)),
         ("", "left", WIDE, lambda arm: sparkline(arm.values("loss"), 12)),
         ("margin", "right", 70, lambda arm: shown(arm.last("rewards/margins"), 2)),
-        ("logp chosen", "right", 100, lambda arm: _with_change(arm.values("logps/chosen"))),
+        ("mean logp chosen", "right", 100, lambda arm: _with_change(arm.values("logps/chosen"))),
         ("pairs/s", "right", 80, lambda arm: shown(arm.last("pairs_per_second"), 1)),
         ("memory", "right", WIDE, memory),
     ]
@@ -225,7 +227,7 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
 
 
 def _curves(arm: ArmProgress, width: int) -> Table:
-    """One line per metric of a single arm, with its history and the last value on held-out pairs.
+    """One line per metric of a single arm, with its history, its mean now and the last value on held-out pairs.
 
     On a narrow terminal the history is shorter, or only the last values are shown.
     """
@@ -233,7 +235,7 @@ def _curves(arm: ArmProgress, width: int) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     blocks = min(40, width - 60)  # the rest is for the other columns
-    for title in ("", "start to now", "now", "held-out pairs") if blocks >= 12 else ("", "now"):
+    for title in ("", "start to now", MEAN, "held-out pairs") if blocks >= 12 else ("", MEAN):
         table.add_column(title, justify="left" if title in ("", "start to now") else "right", no_wrap=True)
     for key, title in (
         ("loss", "loss"),
@@ -246,7 +248,7 @@ def _curves(arm: ArmProgress, width: int) -> Table:
     ):
         if values := arm.values(key):
             held_out = arm.evaluation.get(f"eval_{key}")
-            now = shown(values[-1], 3)
+            now = shown(fmean(values[-_num_averaged(values) :]), 3)
             table.add_row(
                 *((title, sparkline(values, blocks), now, shown(held_out, 3)) if blocks >= 12 else (title, now))
             )
@@ -294,5 +296,17 @@ def shown(value: Any, digits: int) -> str:
 
 
 def _with_change(values: Sequence[float]) -> str:
-    """The last value and its change since the first one."""
-    return f"{values[-1]:.2f} ({values[-1] - values[0]:+.2f})" if values else ""
+    """The mean of the last values and its change since the mean of the first ones.
+
+    Each row is of other pairs, and log-probabilities depend on their lengths: single rows show no trend.
+    """
+    count = _num_averaged(values)
+    if not count:
+        return ""
+    last = fmean(values[-count:])
+    return f"{last:.2f}" + (f" ({last - fmean(values[:count]):+.2f})" if len(values) > 1 else "")
+
+
+def _num_averaged(values: Sequence[float]) -> int:
+    """The number of rows in the mean of the last rows: at most half of them, so that the first ones are others."""
+    return min(RECENT, max(1, len(values) // 2)) if values else 0
