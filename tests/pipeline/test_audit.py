@@ -9,6 +9,7 @@ import pytest
 
 from scramble.formats import FormatError
 from scramble.pipeline.audit import audit
+from scramble.reporting.audit_page import audit_tables
 from scramble.storage.files import StoreError
 from tests.pipeline.conftest import Run
 
@@ -55,6 +56,17 @@ def test_images_of_one_name_are_many_images(here: Path) -> None:
     (here / "x.jsonl").write_text(lines(60))
     result = audit("x.jsonl")
     assert result["images"] == 60 and "bigram" in result["kinds"]["all"]["blind"]
+
+
+def test_too_few_pairs_have_no_table_of_accuracies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for count in (19, 20):
+        (here / f"{count}.jsonl").write_text(lines(count))
+        result = audit(f"{count}.jsonl")
+        (page,) = (path.read_text() for path in here.glob(f"runs/audits/{count}-*/audit.html"))
+        heads = [table.columns[0].title for table in audit_tables(result)]
+        assert ("kind" in heads) == ("accuracy by kind" in page) == ("50 % is chance" in page) == (count == 20)
+        assert ("20 pairs and 5 images are needed" in page) == (count == 19)
+        assert ("too few for text-only accuracies" in capsys.readouterr().out) == (count == 19)
 
 
 def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

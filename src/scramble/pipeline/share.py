@@ -204,10 +204,13 @@ def _data(data: Path, folder: Path, name: str, license: str, data_license: str |
     )
 
 
-def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | None:
+    """Columns and rows of the table of text-only accuracies; None if the pairs were too few for them."""
     from scramble.pairs.audit.audit import classifiers
 
     names, key = classifiers(dict(result)), "transfer" if result.get("held_out") else "blind"
+    if not names:
+        return None
     rows = []
     for kind, row in result["kinds"].items():
         scores = [row[key].get(name) for name in names]

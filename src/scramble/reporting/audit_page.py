@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scramble.formats.word_diff import word_edits
 from scramble.pairs.audit.audit import RATIO_EDGES, classifiers
 from scramble.pairs.audit.faults import FAULTS, faults
+from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
 from scramble.pairs.base import seeded
 from scramble.records import PreferencePair
 from scramble.reporting import pages
@@ -61,6 +62,7 @@ def write_page(
         title=title,
         audit=result,
         classifiers=classifiers(result),
+        needed=f"{MIN_PAIRS} pairs and {FOLDS} images",
         faults=FAULTS,
         ratios=ratios,
         examples=shown,
@@ -89,9 +91,9 @@ def audit_tables(result: dict[str, Any]) -> list[Table]:
 
 
 def _text_only(result: dict[str, Any], key: str, title: str) -> Table | None:
-    if key == "transfer" and not result["held_out"]:
-        return None
     names = classifiers(result)
+    if not any(row[key] for row in result["kinds"].values()):
+        return None
     return Table(
         _numeric("kind", "pairs", "images")
         + [Column(name, _accuracy, "right") for name in names]
