@@ -390,7 +390,14 @@ def test_lines_that_coincide_are_drawn_wide_before_narrow() -> None:
     chart = charts.line_chart("loss", {"mpo": points, "sft": points}, {"sft": 1, "mpo": 3})
     assert chart is not None and [line.label for line in chart.lines] == ["sft", "mpo"]
     single = charts.line_chart("loss", {"mpo": points[:1]}, {"mpo": 3})
-    assert single is not None and single.lines[0].dot is not None
+    assert single is not None and len(single.lines[0].dots) == 1
+
+
+def test_few_steps_have_marks_and_whole_numbers() -> None:
+    few = charts.line_chart("loss", {"mpo": [(1.0, 2.0), (2.0, 1.0)]}, {})
+    assert few is not None and [text for _, text in few.x_ticks] == ["1", "2"] and len(few.lines[0].dots) == 2
+    many = charts.line_chart("loss", {"mpo": [(float(step), 1.0) for step in range(40)]}, {})
+    assert many is not None and many.lines[0].dots == ()
 
 
 def test_a_chart_keeps_its_ends_and_drops_what_is_not_finite() -> None:

@@ -11,6 +11,7 @@ from scramble.evaluation.benchmarks import BENCHMARKS
 
 WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
+FEW_POINTS = 12  # up to this number, each point of a line is marked
 MOST_POINTS = 240  # per line; a plot that is 340 units wide cannot show more
 
 
@@ -60,12 +61,13 @@ def is_benchmark_score(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """One series: label, colour number, and the ``points`` of an SVG polyline; ``dot`` is set if it has one point."""
+    """One series: label, colour number, and the ``points`` of an SVG polyline; ``dots`` mark the points if they are
+    few."""
 
     label: str
     colour: int
     points: str
-    dot: tuple[float, float] | None = None
+    dots: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def line_chart(
 
     def line(name: str, points: Sequence[tuple[float, float]]) -> Line:
         places = [(place_x(x), place_y(y)) for x, y in points]
-        dot = places[0] if len(places) == 1 else None
-        return Line(name, colours.get(name, 1), " ".join(f"{x},{y}" for x, y in places), dot)
+        dots = tuple(places) if len(places) <= FEW_POINTS else ()
+        return Line(name, colours.get(name, 1), " ".join(f"{x},{y}" for x, y in places), dots)
 
     lines = [line(*item) for item in sorted(finite.items(), key=lambda item: drawing_order(colours.get(item[0], 1)))]
     plain = [
@@ -116,7 +118,7 @@ def line_chart(
     return Chart(
         title,
         lines,
-        [(place_x(x), _short(x)) for x in x_ticks if x_low <= x <= x_high],
+        [(place_x(x), _short(x)) for x in x_ticks if x_low <= x <= x_high and x == round(x)],
         [(place_y(y), _short(y)) for y in y_ticks],
         plain,
     )

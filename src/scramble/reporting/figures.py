@@ -38,6 +38,8 @@ def training_curves(
         colours: colour number of each method (:func:`scramble.reporting.charts.colour_numbers`), to match the results
             browser; by default computed from the arms.
     """
+    from matplotlib.ticker import MaxNLocator
+
     watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
     panels = [(key, f"{label}\ntraining batches") for key, label in PANELS]
     panels += [(key, charts.watched_label(key).replace(", ", " (%)\n")) for key in watched]
@@ -51,6 +53,7 @@ def training_curves(
                 _draw(axis, points, method_of(arm), numbers[method_of(arm)])
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
@@ -69,13 +72,16 @@ def training_curves(
 
 def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number: int) -> None:
     width, dashes = charts.LINES[number]
+    are_few = len(points) <= charts.FEW_POINTS  # then markers of different sizes keep lines that coincide visible
+    if are_few:
+        width /= 2
     axis.plot(
         *zip(*points, strict=True),
         color=PALETTE[number][0],
         linewidth=width,
         label=method,
         linestyle=(0, [length / width for length in dashes]) if dashes else "solid",
-        marker="o" if len(points) == 1 else "",
+        marker="o" if are_few else "",
         markersize=3 + 2 * width,
     )
 

@@ -14,7 +14,7 @@ from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting import published
 from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, points, sign
-from scramble.reporting.table import Column, Table, escape_markdown
+from scramble.reporting.table import Column, Table, counted, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8
@@ -171,7 +171,7 @@ def _title(shown: Sequence[ScoreRow]) -> str:
         name, what = "Held-out pairs", "true caption more likely than the false one"
     if kind:
         name = f"{_kind(kind).capitalize()} ({name})"
-    items = "items" if not first.n else "1 item" if first.n == 1 else f"{first.n:,} items"
+    items = counted(first.n, "items") if first.n else "items"
     limit = f", of which only the first {first.limit:,} were scored" if first.limit else ""
     chance = "" if first.chance is None else f" (chance: {first.chance:.1f})"
     return f"{name}: {what}, percent of {items}{limit}{chance}"

@@ -49,6 +49,11 @@ def plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def counted(count: int, plural: str) -> str:
+    """A number with its noun: ``1 item``, ``1,037 items``."""
+    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
+
+
 def listed_counts(counts: Mapping[str, Any]) -> str:
     """The counts of a split from the data's summary as text: ``37 images, 46 pairs (72 before refinement)``."""
     has_images = bool(counts.get("images"))  # show "0 pairs" for a split that has images
@@ -56,7 +61,7 @@ def listed_counts(counts: Mapping[str, Any]) -> str:
         k: count for k, count in counts.items() if isinstance(count, int) and (count or (k == "pairs" and has_images))
     }
     unrefined = numbers.pop("pairs_before_refinement", None)
-    texts = [f"{count:,} {_COUNT_NAMES.get(key, key)}" for key, count in numbers.items()]
+    texts = [counted(count, _COUNT_NAMES.get(key, key)) for key, count in numbers.items()]
     if unrefined is not None and "pairs" in numbers:
         texts[list(numbers).index("pairs")] += f" ({unrefined:,} before refinement)"
     return ", ".join(texts)

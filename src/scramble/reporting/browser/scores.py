@@ -13,6 +13,7 @@ from scramble.reporting.arms import arm_notes
 from scramble.reporting.browser.sources import Sources
 from scramble.reporting.comparison import ScoreRow, split_run
 from scramble.reporting.headline import Headline
+from scramble.reporting.table import counted
 
 
 def headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
@@ -48,7 +49,7 @@ def _table(benchmark: str, rows: Sequence[ScoreRow], baselines: Sequence[str], l
     return {
         "benchmark": benchmark,
         "protocol": ", ".join(sorted({row.protocol for row in rows})),
-        "n": max((row.n or 0 for row in rows), default=0),
+        "items": counted(max((row.n or 0 for row in rows), default=0), "items"),
         "scores": _by_score(whole, baselines),
         "parts": _by_score([row for row in rows if "/" in row.score and row.score != leading], baselines),
         "reasons": sorted({f"{row.method}: {row.reason}" for row in rows if row.reason}),
