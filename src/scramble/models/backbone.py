@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from scramble.models.cache_name import cache_argument
 from scramble.models.family import Family, ModelError
 from scramble.trie.backbone import DeepFeatures, ImageInputs, TokenRules
 from scramble.trie.recurrent import run_along_paths
@@ -89,8 +90,8 @@ class FamilyBackbone:
             # Decoders with layers of several types take a mask for each type.
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
             position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cache_argument(cache),
             **extra,
         )
         return output.last_hidden_state

@@ -86,7 +86,7 @@ class MolmoConfig(PreTrainedConfig):
     """
 
     model_type = "molmo"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "past_key_values"]
     attribute_map: ClassVar[dict[str, str]] = {"image_token_id": "image_patch_token_id"}
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": SubConfigSpec(MolmoVisionConfig)}
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from ..cache_name import CACHE, accepts_past_key_values, cache_argument
 from .configuration_molmo import MolmoConfig
 from .modeling_molmo_text import MolmoPreTrainedModel, MolmoTextModel
 from .modeling_molmo_vision import MolmoVisionBackbone
@@ -35,14 +36,9 @@ class MolmoModelOutputWithPast(BaseModelOutputWithPast):
 
 
 @dataclass
-class MolmoCausalLMOutputWithPast(ModelOutput):
+class MolmoCausalLMOutputWithPast(CausalLMOutputWithPast):
     """``loss``: scalar, mean cross-entropy in nats; ``logits``: (B, positions kept, V)."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
     image_hidden_states: Tensor | None = None
 
 
@@ -80,6 +76,7 @@ class MolmoModel(MolmoPreTrainedModel):
         rows = torch.arange(len(inputs_embeds), device=kept.device).view(-1, 1, 1).expand_as(kept)[kept]
         return inputs_embeds.index_put((rows, image_input_idx[kept]), features_BCFD[kept], accumulate=True)
 
+    @accepts_past_key_values
     @can_return_tuple
     def forward(
         self,
@@ -89,7 +86,7 @@ class MolmoModel(MolmoPreTrainedModel):
         image_input_idx: Tensor | None = None,
         attention_mask: Any = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -113,7 +110,7 @@ class MolmoModel(MolmoPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **kwargs,
         )
@@ -170,6 +167,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
         return self.model.get_image_features(images, image_masks)
 
+    @accepts_past_key_values
     @can_return_tuple
     def forward(
         self,
@@ -179,7 +177,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         image_input_idx: Tensor | None = None,
         attention_mask: Any = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -203,7 +201,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
             image_input_idx=image_input_idx,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -216,10 +214,10 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         return MolmoCausalLMOutputWithPast(
             loss=loss,
             logits=logits_BLV,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
+            **cache_argument(getattr(outputs, CACHE)),
         )
 
     def prepare_inputs_for_generation(  # type: ignore[override]

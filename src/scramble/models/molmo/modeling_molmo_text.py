@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from ..cache_name import accepts_past_key_values, cache_argument
 from .configuration_molmo import MolmoConfig
 from .modeling_molmo_vision import MolmoVisionBackbone, at_least_float32, eager_attention
 
@@ -94,21 +95,22 @@ class MolmoDecoderLayer(GradientCheckpointingLayer):
             self.q_norm = MolmoRMSNorm(query_size, config.layer_norm_eps)
             self.k_norm = MolmoRMSNorm(key_size, config.layer_norm_eps)
 
+    @accepts_past_key_values
     def forward(
         self,
         hidden_BLD: Tensor,
         attention_mask: Tensor | None,
         cos_sin: tuple[Tensor, Tensor],
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """New hidden states (B, L, D) and, only with eager attention, the attention weights."""
         if self.config.norm_after:
-            attended_BLD, weights = self._attend(hidden_BLD, attention_mask, cos_sin, past_key_values, **kwargs)
+            attended_BLD, weights = self._attend(hidden_BLD, attention_mask, cos_sin, cache, **kwargs)
             hidden_BLD = hidden_BLD + self.attn_norm(attended_BLD)
             return hidden_BLD + self.ff_norm(self._feed_forward(hidden_BLD)), weights
         normed_BLD = self.attn_norm(hidden_BLD)
-        attended_BLD, weights = self._attend(normed_BLD, attention_mask, cos_sin, past_key_values, **kwargs)
+        attended_BLD, weights = self._attend(normed_BLD, attention_mask, cos_sin, cache, **kwargs)
         hidden_BLD = hidden_BLD + attended_BLD
         return hidden_BLD + self._feed_forward(self.ff_norm(hidden_BLD)), weights
 
@@ -117,7 +119,7 @@ class MolmoDecoderLayer(GradientCheckpointingLayer):
         hidden_BLD: Tensor,
         attention_mask: Tensor | None,
         cos_sin: tuple[Tensor, Tensor],
-        past_key_values: Cache | None,
+        cache: Cache | None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         query, key, value = self.att_proj(hidden_BLD).split(self.qkv_sizes, dim=-1)
@@ -127,8 +129,8 @@ class MolmoDecoderLayer(GradientCheckpointingLayer):
             states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for states in (query, key, value)
         )
         query_BHLh, key_BKLh = rotate(query_BHLh, *cos_sin), rotate(key_BKLh, *cos_sin)
-        if past_key_values is not None:
-            key_BKLh, value_BKLh = past_key_values.update(key_BKLh, value_BKLh, self.layer_idx)
+        if cache is not None:
+            key_BKLh, value_BKLh = cache.update(key_BKLh, value_BKLh, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         attended, weights = attend(
             self, query_BHLh, key_BKLh, value_BKLh, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
@@ -148,7 +150,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
     input_modalities = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["MolmoDecoderLayer", "MolmoVisionBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["cache", "past_key_values"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -186,6 +188,7 @@ class MolmoTextModel(MolmoPreTrainedModel):
     def set_input_embeddings(self, value: Any) -> None:
         self.wte = value
 
+    @accepts_past_key_values
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -193,7 +196,7 @@ class MolmoTextModel(MolmoPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Any = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -210,18 +213,18 @@ class MolmoTextModel(MolmoPreTrainedModel):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.wte(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         length = inputs_embeds.shape[1]
         if position_ids is None:
-            position_ids = _positions(attention_mask, past_key_values, length, inputs_embeds.device)
+            position_ids = _positions(attention_mask, cache, length, inputs_embeds.device)
 
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **cache_argument(cache),
         )
         if self.config._attn_implementation == "eager" and torch.is_tensor(mask) and mask.dtype == torch.bool:
             lowest = torch.finfo(inputs_embeds.dtype).min
@@ -234,12 +237,12 @@ class MolmoTextModel(MolmoPreTrainedModel):
                 hidden_BLD,
                 attention_mask=mask,
                 cos_sin=cos_sin,
-                past_key_values=past_key_values,
                 position_ids=position_ids,
                 use_cache=use_cache,
+                **cache_argument(cache),
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(hidden_BLD), past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.ln_f(hidden_BLD), **cache_argument(cache))
 
 
 def _positions(attention_mask: Any, cache: Cache | None, length: int, device: torch.device) -> Tensor:
