@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scramble.config.help import help_text
+from scramble.config.help import comments_of, help_text
 from scramble.config.roots import ROOTS
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -38,12 +38,17 @@ def test_values_and_sentences_are_those_of_the_choices() -> None:
     text = help_text(
         "train", sections("train"), ["data=image_folder", "objective=dpo", "trainer.num_train_epochs=2"], ""
     )
-    sentence = "# Length of the run; max_steps above 0 takes precedence over num_train_epochs."
+    sentence = "# Length of the run in epochs."
     assert f"{sentence}\ntrainer.num_train_epochs=2\n" in text
     assert "# The folder, or the caption file itself.\ndata.path=(required)" in text
-    assert "# that the model comes with.\npeft.r=32\n" in text
+    assert "# comes with.\npeft.r=32\n" in text
     assert "data.embed=true" in text, "keys of the files that a choice starts from"
     assert "  data=... [image_folder] coco, gqa" in text and "data.n_train" not in text
+
+
+def test_a_comment_is_shared_only_by_adjacent_keys() -> None:
+    text = "# First.\na: 1\nb: 2\n# Section.\nc:\n  # Inner.\n  d: 3\ne: 4\n"
+    assert dict(comments_of(text)) == {"a": "First.", "b": "First.", "c": "Section.", "c.d": "Inner."}
 
 
 def test_help_runs_nothing(tmp_path: Path) -> None:

@@ -155,8 +155,10 @@ def comments_of(text: str) -> Iterator[tuple[str, str]]:
                 pending.append(bare.lstrip("# "))
         elif match := re.match(r"( *)(\w+):(\s+[^#]*)?(?:#\s*(.*))?$", line):
             indent, name = len(match[1]), match[2]
+            # A key that follows a nested mapping does not share the comment above that mapping.
+            shared = indent if not path or path[-1][0] <= indent else indent - 1
             path = [each for each in path if each[0] < indent]
-            above = {depth: words for depth, words in above.items() if depth <= indent}
+            above = {depth: words for depth, words in above.items() if depth <= shared}
             if pending or match[4]:
                 above[indent] = " ".join(pending) or match[4]
             if indent in above:
