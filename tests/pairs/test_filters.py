@@ -9,14 +9,14 @@ import pytest
 from scramble.pairs.contamination import check, coco_id, find_benchmark_images
 from scramble.pairs.filters import (
     FilterError,
-    add_columns,
     column_value,
-    keep,
+    is_within,
     lemma_identity,
     near_duplicates,
     score_images,
     score_pairs,
     text_columns,
+    with_columns,
 )
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 from scramble.storage.files import StoreError
@@ -30,14 +30,10 @@ def test_columns_then_predicates():
     pairs = [pair(0, "A cat on a mat.", "A mat on a cat."), pair(1, "A cat.", "A very very long dog indeed.")]
     scored = list(score_pairs(pairs, {"words": lambda texts: [len(t.split()) for t in texts]}, batch=1))
     assert scored[0].scores == {"words.chosen": 5.0, "words.rejected": 5.0}
-    dropped = []
-    remaining = list(
-        keep(scored, {"words.rejected": (None, 5)}, on_drop=lambda p, column: dropped.append((p.pair_id, column)))
-    )
-    assert [p.pair_id for p in remaining] == ["0"]
-    assert dropped == [("1", "words.rejected")]
+    assert [is_within(p, "words.rejected", None, 5) for p in scored] == [True, False]
+    assert [is_within(p, "words.rejected", 6, None) for p in scored] == [False, True]
     with pytest.raises(FilterError, match="pair 0 has no column 'grammar"):
-        list(keep(pairs, {"grammar.rejected": (0.5, None)}))
+        is_within(pairs[0], "grammar.rejected", 0.5, None)
 
 
 def test_image_check_is_a_column():
@@ -47,7 +43,7 @@ def test_image_check_is_a_column():
 
 
 def test_text_columns():
-    (scored,) = add_columns([pair(0, "A cat on a mat.", "A cat on a big red mat.")], text_columns)
+    scored = with_columns(pair(0, "A cat on a mat.", "A cat on a big red mat."), text_columns)
     assert scored.scores["length_ratio"] == pytest.approx(7 / 5)
     assert scored.scores["common_words"] == pytest.approx(4 / 6)
     assert text_columns(pair(0, "A cat.", "a CAT"))["same_words"] == 1
@@ -68,13 +64,14 @@ def test_near_duplicates():
         pair(1, "the cat on the mat", "A mat on a cat"),
         pair(2, "A cat on a mat.", "A dog."),
     ]
-    assert [p.scores["near_duplicate"] for p in add_columns(pairs, near_duplicates())] == [0, 1, 0]
+    column = near_duplicates()
+    assert [with_columns(p, column).scores["near_duplicate"] for p in pairs] == [0, 1, 0]
 
 
 def test_the_gap_of_a_score_is_a_column():
     scored = replace(pair(0, "A cat.", "A dog."), scores={"grammar.chosen": 0.75, "grammar.rejected": 0.5})
     assert column_value(scored, "grammar.gap") == 0.25
-    assert list(keep([scored], {"grammar.gap": (None, 0.2)})) == []
+    assert not is_within(scored, "grammar.gap", None, 0.2)
 
 
 @pytest.mark.parametrize(

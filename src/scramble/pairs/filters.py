@@ -84,36 +84,21 @@ def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
     return column
 
 
-def add_columns(
-    pairs: Iterable[PreferencePair], *columns: Callable[[PreferencePair], dict[str, float]]
-) -> Iterator[PreferencePair]:
-    """Stream the pairs, adding the columns that each function computes from a pair."""
-    for pair in pairs:
-        scores = dict(pair.scores)
-        for column in columns:
-            scores |= column(pair)
-        yield replace(pair, scores=scores)
+def with_columns(pair: PreferencePair, *columns: Callable[[PreferencePair], dict[str, float]]) -> PreferencePair:
+    """The pair with the columns that each function computes from it."""
+    scores = dict(pair.scores)
+    for column in columns:
+        scores |= column(pair)
+    return replace(pair, scores=scores)
 
 
 # ---------------------------------------------------------------------------------------------------------- filters
 
 
-def keep(
-    pairs: Iterable[PreferencePair],
-    bounds: dict[str, tuple[float | None, float | None]],
-    *,
-    on_drop: Callable[[PreferencePair, str], None] | None = None,
-) -> Iterator[PreferencePair]:
-    """The pairs whose columns are within bounds ``{column: (minimum, maximum)}``; None means unbounded.
-
-    ``on_drop`` is called with each dropped pair and the column. Raises FilterError if a pair lacks a column.
-    """
-    for pair in pairs:
-        fault = next((name for name, bound in bounds.items() if not _within(pair, name, bound)), None)
-        if fault is None:
-            yield pair
-        elif on_drop is not None:
-            on_drop(pair, fault)
+def is_within(pair: PreferencePair, name: str, low: float | None, high: float | None) -> bool:
+    """Whether a pair's column is within bounds; None means unbounded. Raises FilterError if the pair lacks it."""
+    value = column_value(pair, name)
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def column_value(pair: PreferencePair, name: str) -> float:
@@ -129,11 +114,6 @@ def column_value(pair: PreferencePair, name: str) -> float:
         )
     first, *rest = (pair.scores[column] for column in columns)
     return first - sum(rest)
-
-
-def _within(pair: PreferencePair, name: str, bound: tuple[float | None, float | None]) -> bool:
-    (low, high), value = bound, column_value(pair, name)
-    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:

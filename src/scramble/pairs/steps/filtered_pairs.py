@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Skip
-from scramble.pairs.filters import TEXT_COLUMNS, add_columns, keep, lemma_identity, near_duplicates, text_columns
+from scramble.pairs.filters import TEXT_COLUMNS, is_within, lemma_identity, near_duplicates, text_columns, with_columns
 from scramble.pairs.method import PairMethod
 from scramble.pairs.steps.pair_step import PairStep
 from scramble.records import PreferencePair
@@ -50,24 +50,19 @@ class FilteredPairs(PairStep):
         self._dropped: Counter[str] = Counter()
 
     def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
-        bounds = [{each.column: (each.min, each.max)} for each in self._filters]
-        columns, dropped = self._columns(), deque[Skip]()
-
-        def drop(pair: PreferencePair, column: str) -> None:
-            self._dropped[column] += 1
-            item = {"pair": pair.pair_id, "chosen": pair.chosen[:500], "rejected": pair.rejected[:500]}
-            dropped.append(Skip(f"filter {column}", item))
-
+        columns = self._columns()
         for pair_or_skip in stream:
             if isinstance(pair_or_skip, Skip):
                 yield pair_or_skip
                 continue
-            remaining: Iterator[PreferencePair] = add_columns([pair_or_skip], *columns)
-            for bound in bounds:
-                remaining = keep(remaining, bound, on_drop=drop)
-            yield from remaining
-            while dropped:
-                yield dropped.popleft()
+            pair = with_columns(pair_or_skip, *columns)
+            failed = next((f.column for f in self._filters if not is_within(pair, f.column, f.min, f.max)), None)
+            if failed is None:
+                yield pair
+                continue
+            self._dropped[failed] += 1
+            item = {"pair": pair.pair_id, "chosen": pair.chosen[:500], "rejected": pair.rejected[:500]}
+            yield Skip(f"filter {failed}", item)
 
     def totals(self) -> dict[str, Any]:
         """The totals of the method, and the numbers of dropped pairs by column."""
