@@ -67,9 +67,9 @@ def test_integers_that_became_floats_are_read(name: str, file: str, keys: tuple[
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("amber", "annotations.json", {"truth": "yes"}, r"entry 4 of .*: id 4 has another annotation in an earlier"),
-        ("llava_bench", "context.jsonl", {"caption": "B"}, r"row 2 of .*: image '001.jpg' has another caption in an"),
-        ("llava_bench", "answers_gpt4.jsonl", {"text": "B"}, r"row 4 of .*: question_id '3' has another text in an"),
+        ("amber", "annotations.json", {"truth": "yes"}, r"entry 4 of .*: id 4 has another content in an earlier"),
+        ("llava_bench", "context.jsonl", {"caption": "B"}, r"entry 2 of .*: image 001.jpg has another content in an"),
+        ("llava_bench", "answers_gpt4.jsonl", {"text": "B"}, r"entry 4 of .*: question_id 3 has another content in an"),
     ],
 )
 def test_two_different_rows_of_one_id_are_named(

@@ -26,9 +26,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, load_json, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.data import (
+    by_id,
+    check_count,
+    find_file,
+    json_rows,
+    load_json,
+    one_of,
+    texts,
+    whole_ids,
+)
 from scramble.evaluation.benchmarks.image_files import FolderImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading.amber import Lexicon, has_vectors
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
@@ -69,15 +78,15 @@ def load(
     """
     one_of("amber", "options", "benchmark.amber.part", part, PARTS)
     queries = find_file("amber", root, "query_all.json", "*query*.json")
-    notes = _annotations(find_file("amber", root, "annotations.json", "*annotations.json"))
+    annotations = find_file("amber", root, "annotations.json", "*annotations.json")
+    notes = by_id("amber", annotations, "id", lambda row, where: row)
     lexicon = Lexicon({}, frozenset()) if part == "discriminative" else _lexicon(root)
-    items, bad = [], RejectedRows("amber", queries)
-    for number, row in enumerate(json_rows("amber", queries)):
-        with bad.row(number):
-            item = _item(number, row, notes, lexicon, pipeline)
-            if part == "all" or (part == "generative") == (item.style == "free"):
-                items.append(item)
-    bad.finish(len(items), partial)
+    rows = enumerate(json_rows("amber", queries))
+    items = read_items(
+        "amber", queries, rows, lambda number, row: _item(number, row, notes, lexicon, pipeline), partial
+    )
+    if part != "all":
+        items = [item for item in items if (part == "generative") == (item.style == "free")]
     version = check_count("amber", len(items), KNOWN, partial)
     if any(item.style == "free" for item in items):
         version += f"-{_similarity(pipeline)}"
@@ -100,18 +109,6 @@ def _similarity(pipeline: str) -> str:
             "object; for the similarity of words set benchmark.amber.pipeline=en_core_web_lg"
         )
     return Path(pipeline).name + ("" if with_vectors else "-no-vectors")
-
-
-def _annotations(path: Path) -> dict[str, dict[str, Any]]:
-    """Annotation by id. Raises EvaluationError for an id with two annotations."""
-    notes: dict[str, dict[str, Any]] = {}
-    for number, note in enumerate(json_rows("amber", path)):
-        (key,) = whole_ids("amber", note, f"entry {number} of {path}", "id")
-        if notes.setdefault(key, note) != note:
-            raise EvaluationError(
-                f"amber: entry {number} of {path}: id {key} has another annotation in an earlier entry"
-            )
-    return notes
 
 
 def _lexicon(root: str | Path) -> Lexicon:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile
 from scramble.storage.files import StoreError, read_json, read_text
 from scramble.storage.jsonl import json_lines, json_values
+
+Content = TypeVar("Content")
 
 
 def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config: str | None = None) -> Any:
@@ -282,6 +284,24 @@ def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list
     numbers = {key: row.get(key) for key in keys}
     integers = {key: int(n) for key, n in numbers.items() if isinstance(n, float) and n.is_integer()}
     return ids(name, {**row, **integers}, where, *keys)
+
+
+def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], str], Content]) -> dict[str, Content]:
+    """A file's contents by the id in ``key``.
+
+    Args:
+        content: function from an entry, and a text that names it in messages, to its content.
+
+    Raises EvaluationError for an id with two different contents.
+    """
+    contents: dict[str, Content] = {}
+    for number, row in enumerate(json_rows(name, path)):
+        where = f"entry {number} of {path}"
+        (row_id,) = whole_ids(name, row, where, key)
+        value = content(row, where)
+        if contents.setdefault(row_id, value) != value:
+            raise EvaluationError(f"{name}: {where}: {key} {row_id} has another content in an earlier entry")
+    return contents
 
 
 def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts, whole_ids
 from scramble.evaluation.benchmarks.image_files import FolderImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import Question
 
@@ -52,13 +52,10 @@ def load(
     """
     one_of("hallusionbench", "options", "benchmark.hallusionbench.grading", grading, GRADINGS)
     path = find_file("hallusionbench", root, "HallusionBench.json", "*hallusion*.json")
-    items, bad = [], RejectedRows("hallusionbench", path)
-    for number, row in enumerate(json_rows("hallusionbench", path)):
-        with bad.row(number):
-            item = _item(number, row, grading)
-            if without_image or item.image_ids:
-                items.append(item)
-    bad.finish(len(items), partial)
+    rows = enumerate(json_rows("hallusionbench", path))
+    items = read_items("hallusionbench", path, rows, lambda number, row: _item(number, row, grading), partial)
+    if not without_image:
+        items = [item for item in items if item.image_ids]
     version = check_count("hallusionbench", len(items), KNOWN, partial)
     names = [image for item in items for image in item.image_ids]
     return Benchmark(

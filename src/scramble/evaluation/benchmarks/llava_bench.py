@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.data import by_id, check_count, find_file, json_rows, one_of, texts, whole_ids
 from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -39,8 +39,8 @@ def load(
         partial: accept a part of the data, and skip rows that cannot be used.
     """
     one_of("llava_bench", "options", "benchmark.llava_bench.reader", reader, tuple(LLAVA_PAIRS))
-    contexts = _by_key(find_file("llava_bench", root, "context.jsonl"), "image", "caption")
-    references = _by_key(find_file("llava_bench", root, "answers_gpt4.jsonl"), "question_id", "text")
+    contexts = _texts(root, "context.jsonl", "image", "caption")
+    references = _texts(root, "answers_gpt4.jsonl", "question_id", "text")
     path = find_file("llava_bench", root, "questions.jsonl")
     items, bad = [], RejectedRows("llava_bench", path)
     for number, row in enumerate(json_rows("llava_bench", path)):
@@ -62,12 +62,6 @@ def load(
     return Benchmark("llava_bench", version, check_items("llava_bench", items), files, "llava_bench")
 
 
-def _by_key(path: Path, key: str, value: str) -> dict[str, str]:
-    rows = json_rows("llava_bench", path)
-    values: dict[str, str] = {}
-    for number, row in enumerate(rows):
-        where = f"row {number} of {path}"
-        (name,), (text,) = whole_ids("llava_bench", row, where, key), texts("llava_bench", row, where, value)
-        if values.setdefault(name, text) != text:
-            raise EvaluationError(f"llava_bench: {where}: {key} {name!r} has another {value} in an earlier row")
-    return values
+def _texts(root: str | Path, file: str, key: str, value: str) -> dict[str, str]:
+    path = find_file("llava_bench", root, file)
+    return by_id("llava_bench", path, key, lambda row, where: texts("llava_bench", row, where, value)[0])

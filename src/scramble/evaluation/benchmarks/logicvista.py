@@ -19,7 +19,7 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_entries, one_of, texts
 from scramble.evaluation.benchmarks.image_files import FolderImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 
@@ -31,11 +31,7 @@ EMPTY = "v1_382"
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load the 448 questions from ``dataset.json``. ``images`` is their folder (default: the file's folder)."""
     path = find_file("logicvista", root, "dataset.json")
-    bad, items = RejectedRows("logicvista", path), []
-    for key, row in json_entries("logicvista", path).items():
-        with bad.row(key):
-            items.append(_item(key, row))
-    bad.finish(len(items), partial)
+    items = read_items("logicvista", path, json_entries("logicvista", path).items(), _item, partial)
     return Benchmark(
         "logicvista",
         check_count("logicvista", len(items), {448: "logicvista-448"}, partial),

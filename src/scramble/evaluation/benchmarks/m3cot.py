@@ -19,7 +19,7 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import LETTERS, Question
 
@@ -47,12 +47,8 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     """
     required = ("id", "question", "choices", "context", "answer", "domain", "topic")
     data = FileOrHub("m3cot", "LightChen2333/M3CoT", "test", root, file="test.jsonl", required=required, image="image")
-    bad = RejectedRows("m3cot", data.source)
-    items = []
-    for number, row in enumerate(data.rows):
-        with bad.row(number):
-            items.append(_item(row, number, data))
-    bad.finish(len(items), partial)
+    rows = enumerate(data.rows)
+    items = read_items("m3cot", data.source, rows, lambda number, row: _item(row, number, data), partial)
     return Benchmark(
         "m3cot",
         check_count("m3cot", len(items), {2318: "m3cot-test-2318"}, partial),

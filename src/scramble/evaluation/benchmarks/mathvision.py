@@ -23,7 +23,7 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, ids, one_of, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question
 
@@ -59,12 +59,8 @@ def load(
         required=required,
         image="decoded_image",
     )
-    bad = RejectedRows("mathvision", data.source)
-    items = []
-    for number, row in enumerate(data.rows):
-        with bad.row(number):
-            items.append(_item(row, number, data))
-    bad.finish(len(items), partial)
+    rows = enumerate(data.rows)
+    items = read_items("mathvision", data.source, rows, lambda number, row: _item(row, number, data), partial)
     name = f"mathvision-{split}-{COUNTS[split]}"
     return Benchmark(
         "mathvision",

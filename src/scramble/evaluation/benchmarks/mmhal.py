@@ -20,7 +20,7 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, texts
 from scramble.evaluation.benchmarks.embedded import RowImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
 
@@ -28,11 +28,8 @@ from scramble.records import Question
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load the 96 questions. ``images`` is the folder of the images (default: the file's folder)."""
     path = find_file("mmhal", root, "response_template.json", "*mmhal*.json", "*mmhal*.jsonl")
-    items, bad, pictures = [], RejectedRows("mmhal", path), RowImages()
-    for number, row in enumerate(json_rows("mmhal", path)):
-        with bad.row(number):
-            items.append(_item(number, row, pictures))
-    bad.finish(len(items), partial)
+    pictures, rows = RowImages(), enumerate(json_rows("mmhal", path))
+    items = read_items("mmhal", path, rows, lambda number, row: _item(number, row, pictures), partial)
     files = pictures.find("mmhal", Path(images or path.parent))
     version = check_count("mmhal", len(items), {96: "mmhal-96"}, partial)
     return Benchmark("mmhal", version, check_items("mmhal", items), files, "mmhal")

@@ -24,7 +24,7 @@ from typing import Any
 from scramble.evaluation.benchmarks import coco_objects
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.embedded import RowImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading import objects
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
@@ -59,17 +59,20 @@ def load(
         except PipelineError as error:
             raise EvaluationError(f"object_halbench: {error}") from error
     path = find_file("object_halbench", root, "obj_halbench_300*.jsonl", "*halbench*.jsonl")
-    rows, bad = json_rows("object_halbench", path), RejectedRows("object_halbench", path)
+    rows = json_rows("object_halbench", path)
     wanted = set()
     for row in rows:
         with suppress(EvaluationError):  # raised again for its row below
             wanted.add(coco_objects.image_number("object_halbench", "", row))
     coco = coco_objects.read("object_halbench", annotations or path.parent, objects.object_halbench(), wanted)
-    items, pictures = [], RowImages()
-    for number, row in enumerate(rows):
-        with bad.row(number):
-            items.append(_item(number, row, coco, pictures, extraction, pipeline))
-    bad.finish(len(items), partial)
+    pictures = RowImages()
+    items = read_items(
+        "object_halbench",
+        path,
+        enumerate(rows),
+        lambda number, row: _item(number, row, coco, pictures, extraction, pipeline),
+        partial,
+    )
     version = f"{check_count('object_halbench', len(items), {300: 'object_halbench-300'}, partial)}-{extraction}"
     files = pictures.find("object_halbench", Path(images or path.parent))
     return Benchmark("object_halbench", version, check_items("object_halbench", items), files, "object_halbench")

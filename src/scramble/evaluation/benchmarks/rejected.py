@@ -4,14 +4,17 @@ reasons."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.items import EvaluationError, Item
 from scramble.formats.bad_rows import BadRows
 
 log = logging.getLogger(__name__)
 SHOWN = 3
+Row = TypeVar("Row")
+Key = TypeVar("Key", int, str)
 
 
 class RejectedRows(BadRows):
@@ -40,3 +43,20 @@ class RejectedRows(BadRows):
             fix = "" if partial else f", or set benchmark.{self.name}.partial=true to skip them"
             raise EvaluationError(f"{summary}; correct the file{fix}")
         log.warning(f"{summary}; they are skipped")
+
+
+def read_items(
+    name: str, file: object, rows: Iterable[tuple[Key, Row]], item: Callable[[Key, Row], Item], partial: bool
+) -> list[Item]:
+    """The items of a file's rows. Rows for which ``item`` raises EvaluationError are reported together.
+
+    Args:
+        rows: each with its number or key, as in ``enumerate``.
+        partial: see :meth:`RejectedRows.finish`.
+    """
+    bad, items = RejectedRows(name, file), []
+    for key, row in rows:
+        with bad.row(key):
+            items.append(item(key, row))
+    bad.finish(len(items), partial)
+    return items

@@ -16,7 +16,7 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.image_files import FolderImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import Question
 
@@ -42,11 +42,7 @@ CATEGORY = {relation: name for name, listed in CATEGORIES.items() for relation i
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load a split from its JSON lines. ``images`` is the folder of COCO images (default: the file's folder)."""
     path = find_file("vsr", root, "test.jsonl", "*vsr*.jsonl")
-    items, bad = [], RejectedRows("vsr", path)
-    for number, row in enumerate(json_rows("vsr", path)):
-        with bad.row(number):
-            items.append(_item(number, row))
-    bad.finish(len(items), partial)
+    items = read_items("vsr", path, enumerate(json_rows("vsr", path)), _item, partial)
     files = FolderImages("vsr", Path(images or path.parent), [item.image_ids[0] for item in items])
     version = check_count("vsr", len(items), KNOWN, partial)
     checked = check_items("vsr", items)

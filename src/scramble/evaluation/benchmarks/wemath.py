@@ -31,7 +31,7 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.image_files import FolderImages
-from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question
 
@@ -52,11 +52,8 @@ def load(
     """
     path = find_file("wemath", root, "testmini.json", "*wemath*.json")
     domains = _domains(Path(nodes) if nodes else path.with_name(NODES), required=nodes is not None)
-    bad, items = RejectedRows("wemath", path), []
-    for number, row in enumerate(json_rows("wemath", path)):
-        with bad.row(number):
-            items.append(_item(row, number, domains))
-    bad.finish(len(items), partial)
+    rows = enumerate(json_rows("wemath", path))
+    items = read_items("wemath", path, rows, lambda number, row: _item(row, number, domains), partial)
     items = _complete(items, path, partial)
     return Benchmark(
         "wemath",
