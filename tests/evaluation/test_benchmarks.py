@@ -696,7 +696,7 @@ def test_a_config_for_every_benchmark():
     assert {p.stem for p in (root / "benchmark").glob("*.yaml")} == set(BENCHMARKS)
 
 
-def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path) -> None:
+def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each rejected answer counts as one pair. Conversations and pairs without an image cannot be scored."""
     write_table(tmp_path, ImageRecord, [ImageRecord("i", ImageFile(bytes=b"x"))])
     turns = (Turn("user", "Hello.", 1), Turn("assistant", "Hello."))
@@ -708,7 +708,11 @@ def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path) -> Non
         PreferencePair("d", (), "Describe.", "a circle", "a square", "swap"),
     ]
     write_table(tmp_path, PreferencePair, pairs)
-    benchmark = load_benchmark("heldout_pairs", tmp_path)
+    with caplog.at_level("INFO", logger="scramble"):
+        benchmark = load_benchmark("heldout_pairs", tmp_path)
+    assert caplog.messages == [
+        f"heldout_pairs: 2 of 5 pairs of {tmp_path} are not scored: they are conversations, or have no or several images"
+    ]
     asked = [query for item in benchmark.items for query in queries(item, resolve("default", benchmark), benchmark)]
     assert [(query.prompt, query.candidates) for query in asked] == [
         ("Which colour?", ("red", "blue")),

@@ -144,7 +144,10 @@ def from_ms_swift(row: Row) -> ParsedRow:
     images = _images(row, messages)
     other_images = row.get("rejected_images")
     if other_images and images_of({"images": other_images}) != images:
-        raise FormatError("rejected_images differ from images: a pair has the same images for both answers")
+        raise FormatError(
+            "rejected_images differ from images: training on answers to different images is not supported, and both "
+            "answers of a pair must have the same images"
+        )
     return ParsedRow(messages, last.text, rejected, images, row.get(COLUMN))
 
 

@@ -7,6 +7,7 @@ implementation: none exists.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.image_files import table_images
@@ -14,6 +15,8 @@ from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError,
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table, table_path
+
+log = logging.getLogger(__name__)
 
 
 def load(root: str | Path) -> Benchmark:
@@ -37,6 +40,11 @@ def load(root: str | Path) -> Benchmark:
         raise EvaluationError(
             f"heldout_pairs: all {len(pairs)} pairs of {root} are conversations, or have no or several images; choose "
             "other benchmarks (benchmark=[...])"
+        )
+    if skipped := len(pairs) - len(items):
+        log.info(
+            f"heldout_pairs: {skipped} of {len(pairs)} pairs of {root} are not scored: they are conversations, or have "
+            "no or several images"
         )
     return Benchmark(
         "heldout_pairs",
