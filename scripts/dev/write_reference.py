@@ -278,7 +278,7 @@ def further_keys() -> Iterator[Key]:
     for field in dataclasses.fields(PreferenceConfig):
         if field.name in own and (sentence := field.metadata.get("help")):
             default = shown(default_of(field), in_files=False)
-            yield Key(f"trainer.{field.name}", type_text(kinds[field.name]), default, sentence)
+            yield Key(f"trainer.{field.name}", type_text(kinds[field.name]), default, sentence.replace("None", "null"))
 
 
 def benchmark_keys() -> Iterator[Key]:
